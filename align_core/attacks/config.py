@@ -1,0 +1,111 @@
+"""A fully specified way of crafting: the settings of the parts, and the named methods as presets of them."""
+
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
+from typing import Any, ClassVar
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "fgsm": {"steps": 1},  # Goodfellow, Shlens and Szegedy 2015
+    "pgd": {"random_start": True},  # Madry et al. 2018
+    "mi": {"momentum": 1.0},  # Dong et al. 2018
+    "ni": {"momentum": 1.0, "nesterov": True},  # Lin et al. 2020
+    "di": {"momentum": 1.0, "diversity": 0.5},  # Xie et al. 2019, on MI
+    "ti": {"momentum": 1.0, "kernel": 5},  # Dong et al. 2019, on MI
+    "sini": {"momentum": 1.0, "nesterov": True, "copies": 5},  # Lin et al. 2020
+    "vmi": {"momentum": 1.0, "neighbours": 20},  # Wang and He 2021
+    "vni": {"momentum": 1.0, "nesterov": True, "neighbours": 20},  # Wang and He 2021
+}
+
+
+def pixel_fraction(written: str | float) -> float:
+    """`4/255` or a number as a float. Raises ValueError."""
+    try:
+        return float(Fraction(written)) if isinstance(written, str) else float(written)
+    except (ValueError, ZeroDivisionError, TypeError) as problem:
+        raise ValueError(f"{written!r} is not a pixel fraction such as 4/255") from problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig:
+    """An attack in the l-infinity ball, untargeted. What is None comes from the method's preset.
+
+    Args:
+        method: a name in PRESETS.
+        eps, step: pixel fractions: the ball's radius, and the length of a step (eps for `fgsm`, else eps / 4).
+        steps: number of steps.
+        objective: what is climbed: `cross_entropy`, or `margin` (largest other logit minus the label's).
+        random_start: start from a uniform point of the ball.
+        momentum: decay of the accumulated gradient; 0 for none.
+        nesterov: take the gradient where the momentum leads (NI).
+        diversity: probability that an image is resized and padded (DI); 0 for never.
+        diversity_size: smallest side of the resized image, as a share of the side.
+        kernel: side of the Gaussian that smooths the gradient (TI), odd; 0 for none.
+        copies: number of copies scaled by 1, 1/2, 1/4 ... whose gradients are averaged (SI).
+        neighbours: samples of variance tuning (VMI, VNI); 0 for none.
+        neighbourhood: half side of the cube that they are drawn from, in units of eps.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    method: str
+    eps: float
+    step: float | None = None
+    steps: int | None = None
+    objective: str = "cross_entropy"
+    random_start: bool | None = None
+    momentum: float | None = None
+    nesterov: bool | None = None
+    diversity: float | None = None
+    diversity_size: float = 0.9
+    kernel: int | None = None
+    copies: int | None = None
+    neighbours: int | None = None
+    neighbourhood: float = 1.5
+
+    def __post_init__(self) -> None:
+        from align_core.attacks.objectives import OBJECTIVES
+
+        if self.method not in PRESETS:
+            raise ValueError(f"there is no method {self.method!r}; there are {', '.join(PRESETS)}")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"there is no objective {self.objective!r}; there are {', '.join(OBJECTIVES)}")
+        if not 1 / 255 - 1e-9 <= self.eps <= 1:
+            mend = f": did you mean {self.eps:g}/255?" if self.eps > 1 else ""
+            raise ValueError(f"eps must lie between 1/255 and 1, in pixel fractions, and is {self.eps:g}{mend}")
+        if self.step is not None and not 0 < self.step <= 1:
+            raise ValueError(f"step must lie above 0 and not above 1, in pixel fractions, and is {self.step:g}")
+        resolved = self._with_preset()
+        bounds = [
+            ("steps", resolved["steps"] >= 1, "at least 1"),
+            ("steps", self.method != "fgsm" or resolved["steps"] == 1, "1 for fgsm; pgd is its iterated form"),
+            ("momentum", resolved["momentum"] >= 0, "0 or more"),
+            ("diversity", 0 <= resolved["diversity"] <= 1, "a probability"),
+            ("diversity_size", 0 < self.diversity_size <= 1, "above 0 and not above 1"),
+            ("kernel", resolved["kernel"] == 0 or resolved["kernel"] % 2 == 1, "odd, or 0"),
+            ("copies", resolved["copies"] >= 1, "at least 1"),
+            ("neighbours", resolved["neighbours"] >= 0, "0 or more"),
+            ("neighbourhood", self.neighbourhood >= 0, "0 or more"),
+        ]
+        for name, holds, wanted in bounds:
+            if not holds:
+                raise ValueError(f"{name} must be {wanted}, not {resolved[name]}")
+
+    def _with_preset(self) -> dict[str, Any]:
+        plain = {
+            "step": self.eps if self.method == "fgsm" else self.eps / 4,
+            "steps": 10,
+            "random_start": False,
+            "momentum": 0.0,
+            "nesterov": False,
+            "diversity": 0.0,
+            "kernel": 0,
+            "copies": 1,
+            "neighbours": 0,
+            **PRESETS[self.method],
+        }
+        given = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {name: plain.get(name) if value is None else value for name, value in given.items()}
+
+    def resolved(self) -> "AttackConfig":
+        """The same attack with every setting written out."""
+        return replace(self, **self._with_preset())

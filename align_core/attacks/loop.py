@@ -1,0 +1,130 @@
+"""The iterative attack: images and a surrogate in, 8-bit adversarial images out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from align_core.attacks.config import AttackConfig
+from align_core.attacks.gradients import gaussian_kernel, smooth
+from align_core.attacks.objectives import OBJECTIVES
+from align_core.attacks.transforms import resize_and_pad
+from align_core.attacks.updates import accumulate, project, round_inside
+from align_core.randomness import image_keys, part_keys, uniform
+
+Draw = Callable[[str], Tensor]
+"""Names a random part of the present step; returns a key per image, int64 [B]."""
+
+
+def craft(
+    surrogate: nn.Module,
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    image_ids: Sequence[str],
+    attack: AttackConfig,
+    seed: int,
+) -> Tensor:
+    """Adversarial images for one surrogate.
+
+    Args:
+        surrogate: pixels in [0, 1] -> logits [B, K]; run in eval mode, its parameters untouched and without gradient.
+        images_BCHW: uint8; the centres of the balls.
+        labels_B: int64; what the attack leads away from.
+        image_ids: one per image; with `seed` they alone decide the attack's randomness.
+        attack: the method and its settings.
+
+    Returns uint8 [B, C, H, W], at most `attack.eps` from the images.
+
+    Raises FloatingPointError, naming the images, where the surrogate's gradient is not finite.
+    """
+    attack = attack.resolved()
+    assert attack.step is not None and attack.steps is not None and attack.momentum is not None  # resolved
+    centre_BCHW = images_BCHW.to(torch.float32) / 255
+    keys_B = image_keys(seed, image_ids).to(images_BCHW.device)
+    adversarial_BCHW = centre_BCHW
+    if attack.random_start:
+        noise_BCHW = 2 * uniform(part_keys(keys_B, 0, "start"), centre_BCHW.shape[1:]) - 1
+        adversarial_BCHW = project(centre_BCHW + attack.eps * noise_BCHW, centre_BCHW, attack.eps)
+    momentum_BCHW = torch.zeros_like(centre_BCHW)
+    variance_BCHW = torch.zeros_like(centre_BCHW)
+    with _frozen(surrogate):
+        for step in range(attack.steps):
+
+            def draw(part: str, step: int = step) -> Tensor:
+                return part_keys(keys_B, step, part)
+
+            lookahead = attack.step * attack.momentum * momentum_BCHW if attack.nesterov else 0.0
+            gradient_BCHW = _gradient(surrogate, adversarial_BCHW + lookahead, labels_B, attack, draw)
+            tuned_BCHW = gradient_BCHW + variance_BCHW
+            if attack.neighbours and step + 1 < attack.steps:  # the last one's would not be used
+                variance_BCHW = _variance(surrogate, adversarial_BCHW, gradient_BCHW, labels_B, attack, draw)
+            if attack.momentum:
+                momentum_BCHW = accumulate(momentum_BCHW, tuned_BCHW, attack.momentum)
+            direction_BCHW = momentum_BCHW if attack.momentum else tuned_BCHW
+            adversarial_BCHW = adversarial_BCHW + attack.step * direction_BCHW.sign()
+            adversarial_BCHW = project(adversarial_BCHW, centre_BCHW, attack.eps)
+    finite_B = adversarial_BCHW.isfinite().flatten(1).all(dim=1)
+    if not finite_B.all():
+        names = [image_id for image_id, fine in zip(image_ids, finite_B.tolist(), strict=True) if not fine]
+        raise FloatingPointError(f"the surrogate's gradient is not finite for {len(names)} images: {names[:5]}")
+    return round_inside(adversarial_BCHW, images_BCHW, attack.eps)
+
+
+def distances(adversarial_BCHW: Tensor, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """(l-infinity [B], l2 [B]) between two uint8 batches, in pixel fractions, float32."""
+    difference_BN = (adversarial_BCHW.to(torch.float32) - images_BCHW.to(torch.float32)).flatten(1) / 255
+    return difference_BN.abs().amax(dim=1), difference_BN.norm(dim=1)
+
+
+def _gradient(surrogate: nn.Module, images_BCHW: Tensor, labels_B: Tensor, attack: AttackConfig, draw: Draw) -> Tensor:
+    """The objective's gradient in the images, averaged over scaled copies (SI), through DI, smoothed by TI."""
+    assert attack.copies is not None and attack.kernel is not None  # resolved
+    images_BCHW = images_BCHW.detach().requires_grad_()
+    total_BCHW = torch.zeros_like(images_BCHW)
+    for copy in range(attack.copies):
+        seen_BCHW = images_BCHW / 2**copy if copy else images_BCHW
+        if attack.diversity:
+            seen_BCHW = resize_and_pad(seen_BCHW, draw(f"di/{copy}"), attack.diversity, attack.diversity_size)
+        # The sum, not the mean: an image's gradient must not depend on how many share its batch.
+        objective = OBJECTIVES[attack.objective](surrogate(seen_BCHW), labels_B).sum()
+        total_BCHW = total_BCHW + torch.autograd.grad(objective, images_BCHW)[0]
+    gradient_BCHW = total_BCHW / attack.copies if attack.copies > 1 else total_BCHW
+    return smooth(gradient_BCHW, gaussian_kernel(attack.kernel)) if attack.kernel else gradient_BCHW
+
+
+def _variance(
+    surrogate: nn.Module,
+    adversarial_BCHW: Tensor,
+    gradient_BCHW: Tensor,
+    labels_B: Tensor,
+    attack: AttackConfig,
+    draw: Draw,
+) -> Tensor:
+    """Variance tuning (Wang and He 2021, equation 7): mean gradient of random neighbours, minus the gradient."""
+    assert attack.neighbours is not None  # resolved
+    total_BCHW = torch.zeros_like(gradient_BCHW)
+    for neighbour in range(attack.neighbours):
+
+        def draw_for(part: str, neighbour: int = neighbour) -> Tensor:
+            return draw(f"{part}/neighbour {neighbour}")
+
+        noise_BCHW = 2 * uniform(draw_for("variance"), adversarial_BCHW.shape[1:]) - 1
+        near_BCHW = adversarial_BCHW + attack.neighbourhood * attack.eps * noise_BCHW
+        total_BCHW += _gradient(surrogate, near_BCHW, labels_B, attack, draw_for)
+    return total_BCHW / attack.neighbours - gradient_BCHW
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Eval mode and no parameter gradients inside; afterwards every flag is as it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    module.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+        for parameter, needs_gradient in wanted:
+            parameter.requires_grad_(needs_gradient)

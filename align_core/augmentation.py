@@ -1,0 +1,60 @@
+"""Augmentation of training images: padded or random resized crop, and flip. Each image draws from its own key."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from align_core.randomness import uniform
+
+_PAD = 4
+_AREA = (0.08, 1.0)
+_RATIO = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """crop: `none`, `pad4` (4 black pixels around, then a random crop), `random_resized`. flip: left-right, half."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    crop: Literal["none", "pad4", "random_resized"] = "none"
+    flip: bool = False
+
+
+def augment(images_BCHW: Tensor, keys_B: Tensor, config: AugmentConfig) -> Tensor:
+    """Pixels [B, C, H, W] in, the same shape out; which crop and flip depends on each image's key alone."""
+    draws_B5 = uniform(keys_B, (5,))
+    if config.crop == "pad4":
+        images_BCHW = _padded_crop(images_BCHW, draws_B5)
+    elif config.crop == "random_resized":
+        images_BCHW = torch.stack(
+            [_resized_crop(image, draws) for image, draws in zip(images_BCHW, draws_B5, strict=True)]
+        )
+    if config.flip:
+        images_BCHW = torch.where(draws_B5[:, 4, None, None, None] < 0.5, images_BCHW.flip(3), images_BCHW)
+    return images_BCHW
+
+
+def _padded_crop(images_BCHW: Tensor, draws_B5: Tensor) -> Tensor:
+    _, _, height, width = images_BCHW.shape
+    padded_BCHW = F.pad(images_BCHW, (_PAD,) * 4)
+    corners_B2 = (draws_B5[:, :2] * (2 * _PAD + 1)).long().tolist()
+    pairs = zip(padded_BCHW, corners_B2, strict=True)
+    return torch.stack([image[:, top : top + height, left : left + width] for image, (top, left) in pairs])
+
+
+def _resized_crop(image_CHW: Tensor, draws_5: Tensor) -> Tensor:
+    """A crop of 8 to 100 % of the area and ratio 3/4 to 4/3, resized back (Szegedy et al. 2015), antialiased."""
+    _, height, width = image_CHW.shape
+    area = height * width * (_AREA[0] + (_AREA[1] - _AREA[0]) * draws_5[0])
+    low, high = torch.tensor(_RATIO).log()
+    ratio = torch.exp(low + (high - low) * draws_5[1])
+    across = int((area * ratio).sqrt().round().clamp(1, width))
+    down = int((area / ratio).sqrt().round().clamp(1, height))
+    top = int(draws_5[2] * (height - down + 1))
+    left = int(draws_5[3] * (width - across + 1))
+    crop_1CHW = image_CHW[None, :, top : top + down, left : left + across]
+    return F.interpolate(crop_1CHW, (height, width), mode="bilinear", antialias=True, align_corners=False)[0]

@@ -1,0 +1,366 @@
+"""Image sets: what images there are, and each as the 8-bit picture that everything else starts from.
+
+An image set lists its images (id and label) without decoding them, and reads any one by its id. Four kinds: `npz`,
+`folder`, `parquet`, `digits`. Nothing here needs torch, so a process that only decodes starts fast.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from align_core.errors import InputError
+
+Pixels = npt.NDArray[np.uint8]
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
+
+
+class BadImage(Exception):
+    """One image cannot be used; the message says why, the caller knows which."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSetConfig:
+    """One image set of an experiment.
+
+    Args:
+        kind: `npz` (arrays `images`, uint8 NHWC or NHW, and `labels`), `folder` (a sub-folder per class, or a `labels`
+            CSV), `parquet` (columns `image` and `label`; a file or a folder of files) or `digits` (scikit-learn's).
+        path: the file or folder; none for `digits`.
+        labels: for `folder`, a CSV file with the columns `path` (relative to the folder) and `label`.
+        take: half-open range of the images, in the order of their ids; of a folder with a sub-folder per class it
+            therefore takes whole classes first.
+        limit: the first N of them.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    kind: Literal["npz", "folder", "parquet", "digits"]
+    path: str | None = None
+    labels: str | None = None
+    take: tuple[int, int] | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind == "digits" and self.path is not None:
+            raise ValueError("the digits are embedded: `path` has no meaning here")
+        if self.kind != "digits" and self.path is None:
+            raise ValueError(f"an image set of kind {self.kind} needs a `path`")
+        if self.labels is not None and self.kind != "folder":
+            raise ValueError("`labels` goes with kind `folder` only")
+        if self.take is not None and not 0 <= self.take[0] < self.take[1]:
+            raise ValueError(f"`take` is a half-open range [first, end] with 0 <= first < end, not {list(self.take)}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"`limit` must be at least 1, not {self.limit}")
+
+
+class ImageSet(Protocol):
+    """A listing, and images by id."""
+
+    def listing(self) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """Ids in sorted order, and the label of each: nothing is decoded."""
+        ...
+
+    def files(self) -> list[Path]:
+        """The files whose size and time of change tell whether the set is still the same."""
+        ...
+
+    def read(self, image_id: str) -> Pixels:
+        """One image, uint8 [C, H, W] at the set's size. Raises BadImage."""
+        ...
+
+
+def open_image_set(config: ImageSetConfig, image_size: int) -> ImageSet:
+    """The image set that `config` describes, its images to be read at `image_size` pixels. Raises InputError."""
+    if config.kind == "digits":
+        return _Digits(image_size)
+    path = Path(str(config.path))
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file or folder")
+    if config.kind == "npz":
+        return _Npz(path, image_size)
+    if config.kind == "parquet":
+        return _Parquet(path, image_size)
+    return _Folder(path, Path(config.labels) if config.labels else None, image_size)
+
+
+def selected(config: ImageSetConfig, count: int) -> range:
+    """The positions that `take` and `limit` leave of `count` images. Raises InputError where nothing is left."""
+    first, end = config.take or (0, count)
+    if config.take is not None and end > count:
+        raise InputError(f"{config.path or config.kind}: `take` goes to {end}, but there are {count} images")
+    positions = range(first, end)
+    positions = positions[: config.limit] if config.limit is not None else positions
+    if not positions:
+        raise InputError(f"{config.path or config.kind}: the image set is empty")
+    return positions
+
+
+def chunked(image_ids: Sequence[str], size: int) -> list[range]:
+    """Positions of each chunk: cut once, by sorted image id, `size` images at a time."""
+    if list(image_ids) != sorted(image_ids):
+        raise AssertionError("chunks are cut from sorted image ids")
+    return [range(start, min(start + size, len(image_ids))) for start in range(0, len(image_ids), size)]
+
+
+def read_images(image_set: ImageSet, image_ids: Iterable[str]) -> Pixels:
+    """Several images as uint8 [B, C, H, W]. Raises InputError that names the one that is unreadable."""
+    images = []
+    for image_id in image_ids:
+        try:
+            images.append(image_set.read(image_id))
+        except BadImage as problem:
+            raise InputError(f"image {image_id}: {problem}") from problem
+    return np.stack(images)
+
+
+def fit_to_size(picture: Image.Image, size: int) -> Pixels:
+    """The short side resized to `size` (antialiased bicubic), centre crop, 8 bits: uint8 [C, size, size]."""
+    width, height = picture.size
+    if min(width, height) != size:
+        scale = size / min(width, height)
+        resized = (max(size, round(width * scale)), max(size, round(height * scale)))
+        picture = picture.resize(resized, Image.Resampling.BICUBIC)  # PIL's resize is antialiased
+    left, top = (picture.width - size) // 2, (picture.height - size) // 2
+    pixels = np.asarray(picture.crop((left, top, left + size, top + size)), dtype=np.uint8)
+    return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+
+
+def _from_array(pixels_HWC: Pixels, size: int) -> Pixels:
+    """An array of one image, uint8 [H, W, 1 or 3] or [H, W], at `size`."""
+    if pixels_HWC.ndim == 3 and pixels_HWC.shape[2] == 1:
+        pixels_HWC = pixels_HWC[:, :, 0]
+    if pixels_HWC.ndim == 3 and pixels_HWC.shape[:2] == (size, size):
+        return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
+    return fit_to_size(Image.fromarray(pixels_HWC), size)
+
+
+def _decode(source: Path | io.BytesIO, size: int, *, grey: bool) -> Pixels:
+    try:
+        with Image.open(source) as picture:
+            is_grey = picture.mode in ("1", "L", "I;16")
+            if grey and not is_grey:
+                raise BadImage("it has colours, but the first image of the set is grey: keep the two apart")
+            return fit_to_size(picture.convert("L" if grey else "RGB"), size)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
+        raise BadImage(f"cannot be decoded ({problem})") from problem
+
+
+def _is_grey(source: Path | io.BytesIO) -> bool:
+    try:
+        with Image.open(source) as picture:
+            return picture.mode in ("1", "L", "I;16")
+    except OSError:
+        return False  # it will be named as unreadable when it is read
+
+
+def _row_ids(count: int) -> list[str]:
+    width = max(5, len(str(count - 1)))
+    return [f"{row:0{width}d}" for row in range(count)]
+
+
+class _Npz:
+    """`images` uint8 [N, H, W, C] or [N, H, W], and `labels` [N]; the id is the zero-padded row."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path, self.size = path, size
+
+    @cached_property
+    def arrays(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        try:
+            with np.load(self.path, allow_pickle=False) as archive:
+                images, labels = archive["images"], archive["labels"]
+        except KeyError as problem:
+            raise InputError(f"{self.path}: an npz image set needs the arrays `images` and `labels`") from problem
+        except (OSError, ValueError, EOFError, BadZipFile) as problem:
+            raise InputError(f"{self.path}: cannot be read as npz ({problem})") from problem
+        if (
+            images.dtype != np.uint8
+            or images.ndim not in (3, 4)
+            or (images.ndim == 4 and images.shape[3] not in (1, 3))
+        ):
+            raise InputError(f"{self.path}: `images` must be uint8 NHWC (C 1 or 3), not {images.dtype} {images.shape}")
+        if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+            raise InputError(f"{self.path}: `labels` must be {len(images)} integers, not {labels.dtype} {labels.shape}")
+        return images, labels
+
+    def listing(self) -> tuple[list[str], npt.NDArray[np.int64]]:
+        return _row_ids(len(self.arrays[0])), self.arrays[1].astype(np.int64)
+
+    def files(self) -> list[Path]:
+        return [self.path]
+
+    def read(self, image_id: str) -> Pixels:
+        return _from_array(self.arrays[0][int(image_id)], self.size)
+
+
+class _Digits:
+    """scikit-learn's 1,797 handwritten digits, 8x8 grey (values 0 to 16), enlarged; the id is the row."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    @cached_property
+    def arrays(self) -> tuple[Pixels, npt.NDArray[np.int64]]:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        return np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target.astype(np.int64)
+
+    def listing(self) -> tuple[list[str], npt.NDArray[np.int64]]:
+        return _row_ids(len(self.arrays[0])), self.arrays[1]
+
+    def files(self) -> list[Path]:
+        return []
+
+    def read(self, image_id: str) -> Pixels:
+        return _from_array(self.arrays[0][int(image_id)], self.size)
+
+
+class _Folder:
+    """Image files; the class is the sub-folder (classes numbered by sorted name) or stands in a CSV file."""
+
+    def __init__(self, root: Path, labels: Path | None, size: int) -> None:
+        self.root, self.labels, self.size = root, labels, size
+        if not root.is_dir():
+            raise InputError(f"{root}: an image set of kind folder needs a folder")
+
+    @cached_property
+    def _listing(self) -> tuple[list[str], npt.NDArray[np.int64]]:
+        labelled = self._from_csv() if self.labels else self._from_sub_folders()
+        labelled.sort()
+        return [image_id for image_id, _ in labelled], np.array([label for _, label in labelled], dtype=np.int64)
+
+    def _from_sub_folders(self) -> list[tuple[str, int]]:
+        classes = sorted(entry.name for entry in self.root.iterdir() if entry.is_dir() and entry.name[0] != ".")
+        return [
+            (file.relative_to(self.root).as_posix(), label)
+            for label, name in enumerate(classes)
+            for file in (self.root / name).rglob("*")
+            if file.suffix.lower() in IMAGE_SUFFIXES
+        ]
+
+    def _from_csv(self) -> list[tuple[str, int]]:
+        assert self.labels is not None
+        try:
+            with open(self.labels, newline="", encoding="utf-8") as file:
+                labelled = [(row["path"], int(row["label"])) for row in csv.DictReader(file)]
+        except (OSError, KeyError, TypeError, ValueError) as problem:
+            raise InputError(
+                f"{self.labels}: needs the columns `path` and `label` (a number): {problem!r}"
+            ) from problem
+        if len({image_id for image_id, _ in labelled}) < len(labelled):
+            raise InputError(f"{self.labels}: a path is listed twice")
+        outside = [path for path, _ in labelled if Path(path).is_absolute() or ".." in Path(path).parts]
+        if outside:
+            raise InputError(f"{self.labels}: {outside[0]} leads out of {self.root}; paths are relative to it")
+        return labelled
+
+    @cached_property
+    def _grey(self) -> bool:
+        return _is_grey(self.root / self._listing[0][0])
+
+    def listing(self) -> tuple[list[str], npt.NDArray[np.int64]]:
+        return self._listing
+
+    def files(self) -> list[Path]:
+        return [*([self.labels] if self.labels else []), *(self.root / image_id for image_id in self._listing[0])]
+
+    def read(self, image_id: str) -> Pixels:
+        return _decode(self.root / image_id, self.size, grey=self._grey)
+
+
+class _Parquet:
+    """Columns `image` (encoded bytes, a struct with `bytes`, or a fixed-shape uint8 CHW tensor) and `label`.
+
+    The id is the column `image_id` where there is one, else the zero-padded row over the sorted files.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path, self.size = path, size
+        self._group: tuple[int, pa.Array] | None = None
+
+    def files(self) -> list[Path]:
+        return sorted(self.path.rglob("*.parquet")) if self.path.is_dir() else [self.path]
+
+    @cached_property
+    def _table(self) -> pa.Table:
+        """Everything but the images: label, and id where there is one."""
+        try:
+            tables = [pq.ParquetFile(file) for file in self.files()]
+            names = {"label", "image_id"} & set(tables[0].schema_arrow.names) if tables else set()
+            columns = pa.concat_tables([table.read(columns=sorted(names)) for table in tables])
+        except (OSError, pa.ArrowException) as problem:
+            raise InputError(f"{self.path}: cannot be read as Parquet ({problem})") from problem
+        except ValueError as problem:
+            raise InputError(f"{self.path}: there is no Parquet file") from problem
+        if "label" not in columns.column_names or "image" not in tables[0].schema_arrow.names:
+            raise InputError(f"{self.path}: a Parquet image set needs the columns `image` and `label`")
+        return columns
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        table = self._table
+        ids = table["image_id"].to_pylist() if "image_id" in table.column_names else _row_ids(table.num_rows)
+        rows = {str(image_id): row for row, image_id in enumerate(ids)}
+        if len(rows) < table.num_rows:
+            raise InputError(f"{self.path}: an `image_id` occurs twice")
+        return rows
+
+    @cached_property
+    def _groups(self) -> list[tuple[Path, int, int]]:
+        """(file, row group, its first row) over all files."""
+        groups, first = [], 0
+        for file in self.files():
+            metadata = pq.ParquetFile(file).metadata
+            for index in range(metadata.num_row_groups):
+                groups.append((file, index, first))
+                first += metadata.row_group(index).num_rows
+        return groups
+
+    def _image(self, row: int) -> Any:
+        position = int(np.searchsorted([first for _, _, first in self._groups], row, side="right")) - 1
+        file, index, first = self._groups[position]
+        if self._group is None or self._group[0] != position:  # one row group at a time is in memory
+            column = pq.ParquetFile(file).read_row_group(index, columns=["image"])["image"].combine_chunks()
+            self._group = (position, column)
+        return self._group[1][row - first]
+
+    @cached_property
+    def _grey(self) -> bool:
+        encoded = self._encoded(self._image(0))
+        return encoded is not None and _is_grey(io.BytesIO(encoded))
+
+    @staticmethod
+    def _encoded(value: Any) -> bytes | None:
+        plain = value.as_py() if not isinstance(value, pa.ExtensionScalar) else None
+        return plain["bytes"] if isinstance(plain, dict) else plain
+
+    def listing(self) -> tuple[list[str], npt.NDArray[np.int64]]:
+        labels = self._table["label"].to_numpy()
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise InputError(f"{self.path}: the column `label` must hold integers, not {labels.dtype}")
+        ordered = sorted(self._rows.items())
+        return [image_id for image_id, _ in ordered], labels[[row for _, row in ordered]].astype(np.int64)
+
+    def read(self, image_id: str) -> Pixels:
+        value = self._image(self._rows[image_id])
+        if isinstance(value, pa.ExtensionScalar):
+            pixels_CHW: npt.NDArray[Any] = value.to_numpy()
+            if pixels_CHW.dtype != np.uint8 or pixels_CHW.ndim != 3:
+                raise BadImage(f"a tensor image must be uint8 [C, H, W], not {pixels_CHW.dtype} {pixels_CHW.shape}")
+            return _from_array(pixels_CHW.transpose(1, 2, 0), self.size)
+        encoded = self._encoded(value)
+        if not isinstance(encoded, bytes):
+            raise BadImage("the column `image` must hold encoded bytes, a struct with `bytes`, or uint8 CHW tensors")
+        return _decode(io.BytesIO(encoded), self.size, grey=self._grey)
