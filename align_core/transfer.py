@@ -1,7 +1,8 @@
 """Transfer statistics: outcomes in, rates with intervals and paired gains out. All in percent or points.
 
 A rate is over the images that both the original source and the target classify correctly when clean: the same images
-for every surrogate and attack, so that two surrogates differ in nothing but their perturbations, and are compared pairwise.
+for every surrogate and attack, so that two surrogates differ in nothing but their perturbations, and are compared
+pairwise.
 """
 
 import math
@@ -105,7 +106,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 def resampled_counts(
     n: int, seed: int, resamples: int = RESAMPLES, block: int = 500
 ) -> "list[npt.NDArray[np.float32]]":
-    """How often each of n images is drawn, in blocks of [block, n], `resamples` rows in all: one draw for all targets."""
+    """How often each of n images is drawn: blocks of [block, n], `resamples` rows in all, one draw for all targets."""
     rng = np.random.default_rng(seed)
     rows = [min(block, resamples - start) for start in range(0, resamples, block)]
     shares = np.full(n, 1 / n)
