@@ -23,6 +23,8 @@ from align_core.errors import InputError
 
 Pixels = npt.NDArray[np.uint8]
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
+_GREY_MODES = ("1", "L")
+_UNDECODABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 class BadImage(Exception):
@@ -125,13 +127,16 @@ def read_images(image_set: ImageSet, image_ids: Iterable[str]) -> Pixels:
 
 
 def fit_to_size(picture: Image.Image, size: int) -> Pixels:
-    """The short side resized to `size` (antialiased bicubic), centre crop, 8 bits: uint8 [C, size, size]."""
+    """The short side resized to `size` (antialiased bicubic), centre crop, 8 bits: uint8 [C, size, size].
+
+    The long side and the corner are rounded as torchvision's Resize and CenterCrop round them.
+    """
     width, height = picture.size
-    if min(width, height) != size:
-        scale = size / min(width, height)
-        resized = (max(size, round(width * scale)), max(size, round(height * scale)))
+    short = min(width, height)
+    if short != size:
+        resized = (int(size * width / short), int(size * height / short))
         picture = picture.resize(resized, Image.Resampling.BICUBIC)  # PIL's resize is antialiased
-    left, top = (picture.width - size) // 2, (picture.height - size) // 2
+    left, top = round((picture.width - size) / 2), round((picture.height - size) / 2)
     pixels = np.asarray(picture.crop((left, top, left + size, top + size)), dtype=np.uint8)
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
 
@@ -148,20 +153,26 @@ def _from_array(pixels_HWC: Pixels, size: int) -> Pixels:
 def _decode(source: Path | io.BytesIO, size: int, *, grey: bool) -> Pixels:
     try:
         with Image.open(source) as picture:
-            is_grey = picture.mode in ("1", "L", "I;16")
-            if grey and not is_grey:
+            if picture.mode.startswith(("I", "F")):
+                raise BadImage(f"its pixels are not 8-bit but {picture.mode}: convert it first")
+            if grey and picture.mode not in _GREY_MODES:
                 raise BadImage("it has colours, but the first image of the set is grey: keep the two apart")
+            if picture.mode == "P" and "transparency" in picture.info:
+                return fit_to_size(picture.convert("RGBA").convert("RGB"), size)  # PIL warns about the direct way
             return fit_to_size(picture.convert("L" if grey else "RGB"), size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as problem:
+    except _UNDECODABLE as problem:
         raise BadImage(f"cannot be decoded ({problem})") from problem
 
 
-def _is_grey(source: Path | io.BytesIO) -> bool:
-    try:
-        with Image.open(source) as picture:
-            return picture.mode in ("1", "L", "I;16")
-    except OSError:
-        return False  # it will be named as unreadable when it is read
+def _starts_grey(sources: Iterable[Path | io.BytesIO]) -> bool:
+    """Whether the first image that can be opened is grey; the ones before it are named when they are read."""
+    for source in sources:
+        try:
+            with Image.open(source) as picture:
+                return picture.mode in _GREY_MODES
+        except _UNDECODABLE:
+            continue
+    return False
 
 
 def _row_ids(count: int) -> list[str]:
@@ -253,9 +264,9 @@ class _Folder:
     def _from_csv(self) -> list[tuple[str, int]]:
         assert self.labels is not None
         try:
-            with open(self.labels, newline="", encoding="utf-8") as file:
-                labelled = [(row["path"], int(row["label"])) for row in csv.DictReader(file)]
-        except (OSError, KeyError, TypeError, ValueError) as problem:
+            with open(self.labels, newline="", encoding="utf-8-sig") as file:
+                labelled = [(Path(row["path"]).as_posix(), int(row["label"])) for row in csv.DictReader(file)]
+        except (OSError, KeyError, TypeError, ValueError, csv.Error) as problem:
             raise InputError(
                 f"{self.labels}: needs the columns `path` and `label` (a number): {problem!r}"
             ) from problem
@@ -268,7 +279,7 @@ class _Folder:
 
     @cached_property
     def _grey(self) -> bool:
-        return _is_grey(self.root / self._listing[0][0])
+        return _starts_grey(self.root / image_id for image_id in self._listing[0])
 
     def listing(self) -> tuple[list[str], npt.NDArray[np.int64]]:
         return self._listing
@@ -298,15 +309,17 @@ class _Parquet:
         """Everything but the images: label, and id where there is one."""
         try:
             tables = [pq.ParquetFile(file) for file in self.files()]
-            names = {"label", "image_id"} & set(tables[0].schema_arrow.names) if tables else set()
-            columns = pa.concat_tables([table.read(columns=sorted(names)) for table in tables])
+            if not tables:
+                raise InputError(f"{self.path}: there is no Parquet file in it")
+            names = [{"image", "label", "image_id"} & set(table.schema_arrow.names) for table in tables]
+            if not names[0] >= {"image", "label"} or any(others != names[0] for others in names):
+                raise InputError(
+                    f"{self.path}: a Parquet image set needs the columns `image` and `label` in every file, "
+                    "and `image_id` in every one or none"
+                )
+            return pa.concat_tables([table.read(columns=sorted(names[0] - {"image"})) for table in tables])
         except (OSError, pa.ArrowException) as problem:
             raise InputError(f"{self.path}: cannot be read as Parquet ({problem})") from problem
-        except ValueError as problem:
-            raise InputError(f"{self.path}: there is no Parquet file") from problem
-        if "label" not in columns.column_names or "image" not in tables[0].schema_arrow.names:
-            raise InputError(f"{self.path}: a Parquet image set needs the columns `image` and `label`")
-        return columns
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -338,8 +351,8 @@ class _Parquet:
 
     @cached_property
     def _grey(self) -> bool:
-        encoded = self._encoded(self._image(0))
-        return encoded is not None and _is_grey(io.BytesIO(encoded))
+        images = (self._encoded(self._image(row)) for row in range(self._table.num_rows))
+        return _starts_grey(io.BytesIO(encoded) for encoded in images if isinstance(encoded, bytes))
 
     @staticmethod
     def _encoded(value: Any) -> bytes | None:
@@ -357,8 +370,10 @@ class _Parquet:
         value = self._image(self._rows[image_id])
         if isinstance(value, pa.ExtensionScalar):
             pixels_CHW: npt.NDArray[Any] = value.to_numpy()
-            if pixels_CHW.dtype != np.uint8 or pixels_CHW.ndim != 3:
-                raise BadImage(f"a tensor image must be uint8 [C, H, W], not {pixels_CHW.dtype} {pixels_CHW.shape}")
+            if pixels_CHW.dtype != np.uint8 or pixels_CHW.ndim != 3 or pixels_CHW.shape[0] not in (1, 3):
+                raise BadImage(
+                    f"a tensor image must be uint8 CHW (C 1 or 3), not {pixels_CHW.dtype} {pixels_CHW.shape}"
+                )
             return _from_array(pixels_CHW.transpose(1, 2, 0), self.size)
         encoded = self._encoded(value)
         if not isinstance(encoded, bytes):

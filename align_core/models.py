@@ -255,26 +255,29 @@ def _from_torchvision(config: ModelConfig, classes: int, channels: int) -> Class
     import torchvision
 
     name = str(config.torchvision)
-    from_enum = config.weights is not None and config.weights_file is None
-    try:
-        members = torchvision.models.get_model_weights(name)
-        member = members[config.weights] if from_enum else members.DEFAULT
-        arguments = config.args if from_enum else {"num_classes": classes, **config.args}
-        net = torchvision.models.get_model(name, weights=None, **arguments)
-    except KeyError as problem:
-        raise InputError(
-            f"torchvision: {name} has no weights {problem}; it has {', '.join(members.__members__)}"
-        ) from problem
-    except (TypeError, ValueError) as problem:
-        raise InputError(f"torchvision: {name}: {problem}") from problem
-    if from_enum:
+    if name not in torchvision.models.list_models(torchvision.models):
+        raise InputError(f"torchvision: there is no image classifier {name!r}")
+    members = torchvision.models.get_model_weights(name)
+    weights = None
+    if config.weights is not None and config.weights_file is None:
+        if config.weights not in members.__members__:
+            known = ", ".join(members.__members__)
+            raise InputError(f"torchvision: {name} has no weights {config.weights!r}; it has {known}")
+        weights = members[config.weights]
         try:
-            net.load_state_dict(member.get_state_dict(check_hash=True))
-        except OSError as problem:
+            # The constructor unpickles whatever lies in torch's cache: it may, once this has read tensors alone there.
+            weights.get_state_dict(check_hash=True, weights_only=True)
+        except Exception as problem:  # no network, another hash, a damaged file
+            reason = str(problem).partition("\n")[0]
             raise InputError(
-                f"torchvision: the weights {config.weights} of {name} cannot be had here ({problem})"
+                f"torchvision: the weights {config.weights} of {name} cannot be had here ({reason})"
             ) from problem
-    transforms = member.transforms()
+    arguments = config.args if weights else {"num_classes": classes, **config.args}
+    try:
+        net = torchvision.models.get_model(name, weights=weights, **arguments)
+    except (TypeError, ValueError, RuntimeError) as problem:
+        raise InputError(f"torchvision: {name}: {problem}") from problem
+    transforms = (weights or members.DEFAULT).transforms()
     return _classifier(net, config, tuple(transforms.mean), tuple(transforms.std), transforms.crop_size[0])
 
 

@@ -136,13 +136,13 @@ def mean_over_targets(cells: Sequence[MeanCell], counts: "Sequence[npt.NDArray[n
     wrong_NT = np.stack([cell.eligible & cell.wrong for cell in cells], axis=1)
     rates_R = _resampled_means(wrong_NT, eligible_NT, counts)
     rate = 100 * float(np.mean(wrong_NT.sum(0) / eligible_NT.sum(0)))
-    low, high = np.nanquantile(rates_R, [0.025, 0.975])
+    low, high = np.quantile(rates_R, [0.025, 0.975])
     interval = Interval(rate, float(low), float(high))
     if any(cell.baseline_wrong is None for cell in cells):
         return interval, NO_GAIN
     baseline_NT = np.stack([cell.eligible & np.asarray(cell.baseline_wrong) for cell in cells], axis=1)
     gain = 100 * float(np.mean((wrong_NT.sum(0) - baseline_NT.sum(0).astype(int)) / eligible_NT.sum(0)))
-    low, high = np.nanquantile(rates_R - _resampled_means(baseline_NT, eligible_NT, counts), [0.025, 0.975])
+    low, high = np.quantile(rates_R - _resampled_means(baseline_NT, eligible_NT, counts), [0.025, 0.975])
     return interval, Gain(gain, float(low), float(high), None)
 
 
@@ -153,8 +153,10 @@ def _resampled_means(
     rates = []
     for drawn_RN in counts:
         size_RT = drawn_RN @ eligible  # whole numbers below 2**24: exact in float32
-        share_RT = np.divide(drawn_RN @ hits, size_RT, out=np.full(size_RT.shape, np.nan), where=size_RT > 0)
-        rates.append(100 * np.nanmean(share_RT, axis=1))
+        share_RT = (drawn_RN @ hits).astype(np.float64) / np.maximum(size_RT, 1)
+        targets_R = np.count_nonzero(size_RT, axis=1)
+        some = targets_R > 0  # the others drew no image that counts for any target
+        rates.append(100 * share_RT[some].sum(axis=1) / targets_R[some])
     return np.concatenate(rates)
 
 

@@ -25,17 +25,16 @@ def read_weights(path: Path) -> State:
     if not path.is_file():
         raise InputError(f"{path}: there is no such file of weights")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        is_safetensors = path.suffix == ".safetensors"
+        content = load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as problem:
         raise InputError(f"{path}: not a complete safetensors file ({problem})") from problem
     except pickle.UnpicklingError as problem:
         raise InputError(
-            f"{path}: holds more than tensors, and Witness never unpickles: nothing of it was run. "
-            "Save the model's state_dict() alone, best as safetensors"
+            f"{path}: holds more than tensors, or is no file of weights; Witness never unpickles: nothing of it was "
+            "run. Save the model's state_dict() alone, best as safetensors"
         ) from problem
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as problem:
+    except Exception as problem:  # a damaged file raises whatever its bytes lead to
         reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
         raise InputError(f"{path}: cannot be read as weights; is it truncated? ({reason})") from problem
     return _tensors(content, path)
@@ -94,5 +93,5 @@ def hash_weights(state: Mapping[str, Tensor]) -> str:
 
 
 def to_bytes(state: Mapping[str, Tensor]) -> bytes:
-    """The state as the content of a .safetensors file."""
-    return save({name: value.detach().cpu().contiguous() for name, value in state.items()})
+    """The state as the content of a .safetensors file. Tied weights, which the format refuses, are written twice."""
+    return save({name: value.detach().cpu().contiguous().clone() for name, value in state.items()})

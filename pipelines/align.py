@@ -1,0 +1,214 @@
+"""Alignment: models without weights are trained as Ray tasks, surrogates are fine-tuned with Ray Train.
+
+Each network is made once, and lies in the store with a card that says what it is.
+"""
+
+import csv
+import io
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import load as load_safetensors
+
+from align_core.models import model_config_as_dict
+from align_core.weights import hash_weights
+from pipelines.cluster import Worker
+from pipelines.fine_tune import Curve, FineTune, from_checkpoint, train_here, train_on_ray_train
+from pipelines.networks import NetworkLoader
+from pipelines.plan import Making, Plan
+from pipelines.progress import Progress
+from pipelines.store import Store
+from pipelines.versions import versions
+
+_RUNS = ".train"
+_RETRIES = 3
+
+
+class RunFailed(RuntimeError):
+    """Work could not be finished. The message says what failed, what is kept and how to go on."""
+
+
+def align(plan: Plan, worker: Worker, progress: Progress) -> int:
+    """Makes every network that is missing; returns how many were. Raises RunFailed."""
+    made = 0
+    for stage, makings in (("train", plan.trainings), ("align", plan.alignments)):
+        missing = [making for making in makings() if plan.networks[making.name].digest is None]
+        for making in missing:
+            _set_aside(plan.store, making, progress)
+        if missing:
+            make = _train_all if stage == "train" else _align_all
+            make(plan, missing, worker, progress)
+            plan.refresh()
+            made += len(missing)
+    return made
+
+
+def _set_aside(store: Store, making: Making, progress: Progress) -> None:
+    """An old network under the same name, made with other settings, goes to `.stale`."""
+    names = store.listing(making.folder).get(making.folder, [])
+    if "card.json" in names:
+        place = store.set_aside(making.folder, names)
+        progress.say(f"{making.folder}: made with other settings; moved to {place}")
+
+
+def _job(plan: Plan, making: Making, worker: Worker) -> FineTune:
+    experiment, manifest = plan.experiment, plan.inspected.manifests["train"]
+    wanted = {*making.witnesses, making.start or making.name}
+    return FineTune(
+        name=making.name,
+        start=making.start,
+        witnesses=making.witnesses,
+        config=making.config,
+        loader=NetworkLoader(
+            plan.store,
+            {name: plan.networks[name] for name in wanted},
+            experiment.data.classes,
+            plan.inspected.shape[0],
+            experiment.compute.precision,
+        ),
+        images=experiment.data.train,
+        image_size=experiment.data.image_size,
+        image_ids=manifest.ids,
+        labels=manifest.labels.tolist(),
+        # A model's random weights come from its name too: two of one architecture are independent.
+        seed=experiment.seed if making.start else int(making.fingerprint[:8], 16),
+        threads=worker.threads,
+        progress_file=f"{_RUNS}/{making.run_name}-progress.json",
+    )
+
+
+def _train_all(plan: Plan, makings: Sequence[Making], worker: Worker, progress: Progress) -> None:
+    """Trains models from random weights, one Ray task each."""
+    import ray
+
+    task = ray.remote(train_here).options(**worker.ray_options, max_retries=_RETRIES)
+    jobs = {making.name: _job(plan, making, worker) for making in makings}
+    steps = sum(len(job.batches()) for job in jobs.values())
+    started = {making.name: time.time() for making in makings}
+    with progress.stage(f"train {len(makings)} models", steps, "steps") as bar:
+        waiting = {task.remote(jobs[making.name], worker.device): making for making in makings}
+        while waiting:
+            ready, _ = ray.wait(list(waiting), timeout=1)
+            for reference in ready:
+                making = waiting.pop(reference)
+                try:
+                    weights, curve = ray.get(reference)
+                except (ray.exceptions.RayTaskError, ray.exceptions.RayError) as problem:
+                    raise RunFailed(_what_failed("training", making.name, str(problem))) from problem
+                _commit(plan.store, making, weights, curve, time.time() - started[making.name])
+            bar.set(_steps_done(plan.store, jobs.values()))
+
+
+def _align_all(plan: Plan, makings: Sequence[Making], worker: Worker, progress: Progress) -> None:
+    """Fine-tunes surrogates with Ray Train, as many at once as the cluster holds."""
+    import ray
+
+    jobs = {making.name: _job(plan, making, worker) for making in makings}
+    steps = sum(len(job.batches()) for job in jobs.values())
+    per_run = max(making.config.workers for making in makings)
+    at_once = max(1, int(min(_room(ray.cluster_resources(), worker) // per_run, len(makings))))
+    with progress.stage(f"align {len(makings)} surrogates", steps, "steps") as bar, ThreadPoolExecutor(at_once) as pool:
+        waiting: dict[Future[None], str] = {
+            pool.submit(_fit, plan.store, making, jobs[making.name], worker): making.name for making in makings
+        }
+        try:
+            while waiting:
+                done, _ = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+                for future in done:
+                    waiting.pop(future)
+                    future.result()
+                bar.set(_steps_done(plan.store, jobs.values()))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _room(there: dict[str, float], worker: Worker) -> float:
+    """How many workers the whole cluster holds; one CPU is left to Ray Train's controllers."""
+    needs = {"CPU": worker.cpus, "GPU": worker.gpus, **worker.resources}
+    spare = {"CPU": 1.0}
+    return min((there.get(name, 0) - spare.get(name, 0)) // need for name, need in needs.items() if need)
+
+
+def _fit(store: Store, making: Making, job: FineTune, worker: Worker) -> None:
+    """One fine-tune: goes on from the run's last checkpoint, if there is one, and leaves the network in the store."""
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    start = time.time()
+    resources = {"CPU": worker.cpus, **({"GPU": worker.gpus} if worker.gpus else {}), **worker.resources}
+    trainer = TorchTrainer(
+        train_on_ray_train,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if worker.device == "cuda" else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=making.config.workers, use_gpu=worker.device == "cuda", resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=making.run_name,
+            storage_path=f"{store.location}/{_RUNS}",
+            failure_config=FailureConfig(max_failures=_RETRIES),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except Exception as problem:
+        raise RunFailed(_what_failed("alignment", making.name, str(problem))) from problem
+    failed = (result.return_value or {}).get("failed")
+    if failed:
+        store.delete_folder(f"{_RUNS}/{making.run_name}")  # its checkpoints lead to the same end
+        raise RunFailed(_what_failed("alignment", making.name, failed))
+    with result.checkpoint.as_directory() as folder:
+        weights, curve = from_checkpoint(Path(folder))
+    _commit(store, making, weights, curve, time.time() - start)
+    store.delete_folder(f"{_RUNS}/{making.run_name}")
+
+
+def _commit(store: Store, making: Making, weights: bytes, curve: Curve, seconds: float) -> None:
+    """Weights, curve, and last the card: a network is there when its card is."""
+    store.write(f"{making.folder}/model.safetensors", weights)
+    store.write(f"{making.folder}/curves.csv", _as_csv(curve))
+    card = {
+        "name": making.name,
+        "fingerprint": making.fingerprint,
+        "inputs": making.inputs,
+        "weights": hash_weights(load_safetensors(weights)),
+        "model": model_config_as_dict(making.model),
+        "start": making.start,
+        "witnesses": list(making.witnesses),
+        "settings": asdict(making.config),
+        "versions": versions(),
+        "seconds": round(seconds, 1),
+    }
+    store.write_json(f"{making.folder}/card.json", card)
+    store.delete(f"{_RUNS}/{making.run_name}-progress.json")
+
+
+def _as_csv(curve: Curve) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(curve[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(curve)
+    return text.getvalue().encode()
+
+
+def _steps_done(store: Store, jobs: Iterable[FineTune]) -> int:
+    """Steps that the jobs say are done; one that is committed says no more."""
+    done = 0
+    for job in jobs:
+        said = store.read_json(job.progress_file)
+        finished = store.exists(f"models/{job.name}/card.json") or store.exists(f"trained/{job.name}/card.json")
+        done += int(said["done"]) if said else (len(job.batches()) if finished else 0)
+    return done
+
+
+def _what_failed(what: str, name: str, why: str) -> str:
+    reason = [line for line in why.strip().splitlines() if line.strip()]
+    return (
+        f"the {what} of {name} failed: {reason[-1] if reason else 'it does not say why'}. What was finished before is "
+        "kept; the same command goes on from there"
+    )

@@ -1,0 +1,92 @@
+"""The Ray cluster a run works on, and what each of its workers takes of it."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from align_core.errors import InputError
+from pipelines.config import ComputeConfig, Experiment
+from pipelines.factories import modules_to_ship
+
+# Train's controller looks at its workers at this interval, and takes one report a look; Ray's own 2 s is long for
+# short epochs.
+_TRAIN_POLL_S = "0.2"
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What one worker takes, and where it computes."""
+
+    device: Literal["cpu", "cuda"]
+    threads: int
+    cpus: float
+    gpus: float
+    resources: dict[str, float]
+
+    @property
+    def ray_options(self) -> dict[str, Any]:
+        """As keyword arguments for Ray's tasks, actors and `map_batches`."""
+        options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "resources": self.resources or None}
+        return {name: value for name, value in options.items() if value is not None}
+
+
+@contextmanager
+def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
+    """Inside, Ray is there: the cluster at `address` or $RAY_ADDRESS, else a local one, started and ended here.
+
+    A process that is connected already stays so. Raises InputError where the cluster cannot be reached.
+    """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _TRAIN_POLL_S)
+    # Ray's coming default, and without its warning: workers without a GPU see the machine's environment unchanged.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    modules = modules_to_ship(experiment)
+    options: dict[str, Any] = {"runtime_env": {"py_modules": modules}} if modules else {}
+    if address == "local":
+        # One logical CPU to spare: workers that hold every CPU would starve the decoding beside them.
+        options |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": False}
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, ValueError, RuntimeError) as problem:
+        raise InputError(f"no Ray cluster could be reached at {address}: {problem}") from problem
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def worker_of(compute: ComputeConfig) -> Worker:
+    """What each worker takes of the connected cluster. Raises InputError where the cluster has not even one's worth."""
+    import ray
+
+    there = ray.cluster_resources()
+    cuda = compute.accelerator == "cuda" or (compute.accelerator == "auto" and there.get("GPU", 0) >= 1)
+    needs: dict[str, float] = {"CPU": compute.threads, **({"GPU": 1} if cuda else {}), **compute.resources}
+    short = [
+        f"{name}: {need:g} wanted, {there.get(name, 0):g} there"
+        for name, need in needs.items()
+        if need > there.get(name, 0)
+    ]
+    if short:
+        raise InputError(f"compute: a worker does not fit this cluster ({'; '.join(short)})")
+    return Worker(
+        "cuda" if cuda else "cpu", compute.threads, compute.threads, 1 if cuda else 0, dict(compute.resources)
+    )
+
+
+def workers_that_fit(compute: ComputeConfig, worker: Worker, keep: float = 0) -> int:
+    """How many workers run at once: those asked for, or as many as the cluster holds beside `keep` CPUs."""
+    import ray
+
+    there = ray.cluster_resources()
+    needs = {"CPU": worker.cpus, "GPU": worker.gpus, **worker.resources}
+    room = [(there.get(name, 0) - (keep if name == "CPU" else 0)) // need for name, need in needs.items() if need]
+    return max(1, min(compute.workers, *(int(count) for count in room)))

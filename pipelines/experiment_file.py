@@ -1,0 +1,92 @@
+"""YAML as Witness reads it: duplicate keys are refused, `1e-3` is a number, `--set key.path=value` is laid over it."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from align_core.errors import InputError
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"a key must be a word, not {key!r}", node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 takes `1e-3` for a string: it wants a dot and a signed exponent.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$"),
+    list("-+0123456789."),
+)
+# ... and that pattern must not take integers from the resolver for them, which is tried later in the list.
+for _character in "-+0123456789":
+    _resolvers = _StrictLoader.yaml_implicit_resolvers[_character]
+    _resolvers.sort(key=lambda entry: entry[0] != "tag:yaml.org,2002:int")
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """The content of one YAML text. Raises InputError that names `origin` and the line."""
+    try:
+        return yaml.load(text, _StrictLoader)
+    except yaml.MarkedYAMLError as problem:
+        line = f", line {problem.problem_mark.line + 1}" if problem.problem_mark else ""
+        raise InputError(f"{origin}{line}: {problem.problem or problem.context}") from problem
+    except yaml.YAMLError as problem:
+        raise InputError(f"{origin}: not YAML ({problem})") from problem
+
+
+def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The mapping in a YAML file, with each `key.path=value` laid over it. Raises InputError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise InputError(f"{path}: cannot be read ({problem})") from problem
+    content = parse_yaml(text, str(path))
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must hold keys and values, and holds {type(content).__name__}")
+    for override in overrides:
+        _lay_over(content, override)
+    return content
+
+
+def _lay_over(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise InputError(f"--set {override}: write key.path=value")
+    *parents, last = key.split(".")
+    place: Any = content
+    for parent in parents:
+        if isinstance(place, dict) and place.get(parent) is None:
+            place[parent] = {}
+        place = place[parent] if isinstance(place, dict) else None
+    if not isinstance(place, dict):
+        raise InputError(f"--set {override}: {'.'.join(parents)} holds no keys")
+    place[last] = parse_yaml(value, f"--set {override}")
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid upon `base`, mappings within mappings merged likewise."""
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result

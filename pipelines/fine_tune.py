@@ -1,0 +1,202 @@
+"""One fine-tune as a job that a worker can be sent: what is trained, on which images, and the loop around the step."""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.utils.data import DataLoader
+
+from align_core.alignment import AlignConfig, Alignment, Batches, NonFiniteLoss, OptimizerConfig
+from align_core.augmentation import AugmentConfig
+from align_core.data import ImageSetConfig, open_image_set
+from align_core.models import Classifier, TrainConfig, build
+from align_core.weights import to_bytes
+from pipelines.networks import NetworkLoader, on_device, use_threads
+
+Curve = list[dict[str, float]]
+_STATE, _CURVE = "state.safetensors", "curve.json"
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """Everything a worker needs to know.
+
+    Args:
+        name: of the surrogate or model that comes out.
+        start: network whose weights it starts from; None starts from random weights.
+        witnesses: networks whose predictions it is to match; none of them: labels alone.
+        config: the settings.
+        images: the training images; `image_ids` and `labels` say which.
+        seed: of sample order, augmentation, dropout and random weights.
+        progress_file: in the store: where the first worker says how far it is.
+    """
+
+    name: str
+    start: str | None
+    witnesses: tuple[str, ...]
+    config: AlignConfig
+    loader: NetworkLoader
+    images: ImageSetConfig
+    image_size: int
+    image_ids: list[str]
+    labels: list[int]
+    seed: int
+    threads: int
+    progress_file: str
+
+    def batches(self, rank: int = 0, world: int = 1) -> Batches:
+        """The batches of one worker."""
+        image_set = open_image_set(self.images, self.image_size)
+        return Batches(image_set, self.image_ids, self.labels, self.config, self.seed, rank, world)
+
+    def starting_network(self, device: str) -> Classifier:
+        """The network to be trained, on the device."""
+        if self.start is not None:
+            return self.loader.load(self.start, device)
+        torch.manual_seed(self.seed)
+        classifier = build(self.loader.networks[self.name].config, self.loader.classes, self.loader.channels)
+        classifier.precision = self.loader.precision
+        return on_device(classifier, device)
+
+
+def training_of(config: TrainConfig) -> AlignConfig:
+    """Training from random weights on labels: an alignment without a witness."""
+    return AlignConfig(
+        weight=0.0,
+        label_weight=1.0,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        optimizer=OptimizerConfig(name="adamw", lr=config.lr, weight_decay=config.weight_decay),
+        clip_grad_norm=1.0,
+        augment=AugmentConfig(crop=config.crop, flip=config.flip),
+    )
+
+
+class Trainer:
+    """The loop: steps, the curve, progress, and checkpoints where `checkpoint` is given.
+
+    The caller says what a checkpoint is for: Ray Train's report, or nothing.
+    """
+
+    def __init__(
+        self,
+        job: FineTune,
+        device: str,
+        rank: int = 0,
+        world: int = 1,
+        wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
+    ) -> None:
+        use_threads(job.threads)
+        self.job, self.device, self.rank = job, device, rank
+        self.batches = job.batches(rank, world)
+        witnesses = [job.loader.load(name, device) for name in job.witnesses]
+        source = job.starting_network(device)
+        self.alignment = Alignment(source, witnesses, job.config, len(self.batches), job.seed, wrap, rank)
+        self.curve: Curve = []
+        self._said = 0.0
+
+    def run(self, checkpoint: Callable[[], None] = lambda: None) -> None:
+        """From wherever the state is to the last step. Raises NonFiniteLoss."""
+        steps = range(self.alignment.step_number, len(self.batches))
+        per_epoch, every = self.batches.steps_per_epoch, self.job.config.checkpoint_steps
+        for step, (images_BCHW, labels_B) in zip(steps, self._loaded(steps), strict=True):
+            row = self.alignment.step(images_BCHW.to(self.device), labels_B.to(self.device))
+            self.curve.append({"step": step, "epoch": step // per_epoch, "timestamp": time.time(), **row})
+            self._say_progress(step + 1)
+            in_epoch = step % per_epoch + 1
+            if in_epoch == per_epoch or in_epoch % every == 0:
+                checkpoint()
+
+    def _loaded(self, steps: range) -> Any:
+        """Batches of the steps; images that have to be decoded are, in processes beside the training."""
+        decoders = self.job.threads if self.job.images.kind in ("folder", "parquet") else 0
+        return DataLoader(self.batches, batch_size=None, sampler=steps, num_workers=decoders)  # type: ignore[arg-type]
+
+    def _say_progress(self, done: int) -> None:
+        if self.rank == 0 and (time.monotonic() - self._said > 1 or done == len(self.batches)):
+            self._said = time.monotonic()
+            said = {"done": done, "total": len(self.batches), "loss": self.curve[-1]["loss"]}
+            self.job.loader.store.write_json(self.job.progress_file, said)
+
+    def save(self, folder: Path) -> None:
+        """State and curve, to go on from."""
+        save_file({name: value.contiguous() for name, value in self.alignment.state().items()}, folder / _STATE)
+        (folder / _CURVE).write_text(json.dumps(self.curve))
+
+    def restore(self, folder: Path) -> None:
+        """Goes on from what `save` left."""
+        self.alignment.restore(load_file(folder / _STATE, device="cpu"))
+        self.curve = json.loads((folder / _CURVE).read_text())
+
+    def weights(self) -> bytes:
+        """The network's weights, as a .safetensors file."""
+        source = self.alignment.source
+        assert isinstance(source, Classifier)
+        return to_bytes(source.net.state_dict())
+
+
+def train_on_ray_train(config: dict[str, FineTune]) -> dict[str, str]:
+    """What each of Ray Train's workers runs on config["job"]. Returns {} or, for a loss not finite, {"failed": why}.
+
+    A failure that would come again is returned, not raised: Ray Train would try it again.
+    """
+    import ray.train
+    import ray.train.torch
+    from torch.nn.parallel import DistributedDataParallel
+
+    job = config["job"]
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    device = ray.train.torch.get_device()
+
+    def wrap(module: nn.Module) -> nn.Module:
+        ids = [device] if device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=ids) if world > 1 else module
+
+    trainer = Trainer(job, str(device), rank, world, wrap)
+    latest = ray.train.get_checkpoint()
+    if latest is not None:
+        with latest.as_directory() as folder:
+            trainer.restore(Path(folder))
+
+    def checkpoint() -> None:
+        metrics = {"step": trainer.alignment.step_number}
+        if rank != 0:
+            ray.train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            trainer.save(Path(folder))
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    try:
+        trainer.run(checkpoint)
+    except NonFiniteLoss as problem:
+        return {"failed": str(problem)}
+    return {}
+
+
+def train_here(job: FineTune, device: str) -> tuple[bytes, Curve]:
+    """The same loop in this process, without checkpoints: for models that are trained from random weights."""
+    trainer = Trainer(job, device)
+    trainer.run()
+    return trainer.weights(), trainer.curve
+
+
+def from_checkpoint(folder: Path) -> tuple[bytes, Curve]:
+    """The network's weights, as a .safetensors file, and the curve, from what `Trainer.save` left."""
+    prefix = "source.net."
+    state = load_file(folder / _STATE)
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return to_bytes(weights), json.loads((folder / _CURVE).read_text())
+
+
+def settings_of(config: AlignConfig) -> dict[str, Any]:
+    """The settings that decide what comes out."""
+    return {name: value for name, value in asdict(config).items() if name != "checkpoint_steps"}

@@ -1,0 +1,1 @@
+"""Experiments that ship with Witness, and the model factories that they name."""

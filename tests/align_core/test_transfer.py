@@ -1,0 +1,399 @@
+"""The transfer statistics against published cases, scipy, statsmodels and plain loops."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as mcnemar_of_statsmodels
+from statsmodels.stats.proportion import proportion_confint
+
+from align_core.transfer import (
+    NO_GAIN,
+    RESAMPLES,
+    Interval,
+    MeanCell,
+    mcnemar,
+    mean_over_targets,
+    newcombe,
+    paired_gain,
+    relation,
+    resampled_counts,
+    wilson,
+)
+
+
+def flags(text: str) -> np.ndarray:
+    return np.array([letter == "1" for letter in text.replace(" ", "")])
+
+
+# Wilson
+
+
+# Newcombe, Statistics in Medicine 17, 857-872 (1998), table I, method 3.
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [(81, 263, 25.53, 36.62), (15, 148, 6.24, 16.05), (0, 20, 0.0, 16.11), (1, 29, 0.61, 17.18)],
+)
+def test_wilson_gives_the_published_limits(hits, n, low, high):
+    interval = wilson(hits, n)
+    assert interval.value == pytest.approx(100 * hits / n)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.005)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 20, 101, 1000, 50_000])
+def test_wilson_agrees_with_statsmodels_at_every_kind_of_share(n):
+    for hits in sorted({0, 1, n // 3, n // 2, n - 1, n}):
+        interval = wilson(hits, n)
+        expected = 100 * np.array(proportion_confint(hits, n, method="wilson"))
+        assert (interval.low, interval.high) == pytest.approx(tuple(expected), rel=1e-9, abs=1e-9)
+
+
+def test_wilson_stays_within_0_and_100_and_around_its_value_for_every_count():
+    for n in (*range(1, 60), 867, 1000):
+        for hits in range(n + 1):
+            interval = wilson(hits, n)
+            assert 0 <= interval.low <= interval.value <= interval.high <= 100
+
+
+def test_a_share_of_nothing_is_blank():
+    assert wilson(0, 0) == Interval(None, None, None)
+
+
+# Newcombe's method 10
+
+
+def newcombe_by_other_means(both, only_first, only_second, neither):
+    """Statsmodels' Wilson limits, numpy's correlation of the unrolled pairs, and the halves by the law of cosines."""
+    counts = [both, only_first, only_second, neither]
+    first, second = np.repeat([1, 1, 0, 0], counts), np.repeat([1, 0, 1, 0], counts)
+    n = len(first)
+    phi = 0.0
+    if first.std() > 0 and second.std() > 0:
+        phi = np.corrcoef(first, second)[0, 1]
+        covariance = n**2 * np.cov(first, second, bias=True)[0, 1]
+        if phi > 0:
+            phi *= np.clip(1 - n / 2 / covariance, 0, None)
+    (l1, u1), (l2, u2) = (proportion_confint(x.sum(), n, method="wilson") for x in (first, second))
+    p1, p2 = first.mean(), second.mean()
+
+    def third_side(a, b):
+        return abs(complex(a, 0) - b * complex(phi, math.sqrt(1 - min(1, phi**2))))
+
+    return p1 - p2 - third_side(p1 - l1, u2 - p2), p1 - p2 + third_side(u1 - p1, p2 - l2)
+
+
+# Newcombe, Statistics in Medicine 17, 2635-2650 (1998), table III, method 10 (with z = 1.96: hence the tolerance); then
+# the tables of Bentur (2009) and Cavo (2012) in Fagerland, Lydersen and Laake, Statistics in Medicine 33 (2014).
+PUBLISHED = {
+    (36, 12, 2, 0): (0.0569, 0.3404),
+    (20, 12, 2, 16): (0.0562, 0.3292),
+    (18, 12, 2, 18): (0.0562, 0.3290),
+    (36, 14, 0, 0): (0.1528, 0.4167),
+    (35, 14, 0, 1): (0.1461, 0.4175),
+    (18, 14, 0, 18): (0.1441, 0.3963),
+    (2, 97, 1, 0): (0.8721, 0.9854),
+    (1, 97, 1, 1): (0.8736, 0.9850),
+    (0, 29, 1, 0): (0.6666, 0.9882),
+    (2, 98, 0, 0): (0.9178, 0.9945),
+    (1, 98, 0, 1): (0.9171, 0.9916),
+    (0, 30, 0, 0): (0.8395, 1.0000),
+    (54, 0, 0, 0): (-0.0664, 0.0664),
+    (53, 0, 0, 1): (-0.0729, 0.0729),
+    (30, 0, 0, 24): (-0.0358, 0.0358),
+    (27, 0, 0, 27): (-0.0351, 0.0351),
+    (59, 6, 16, 80): (-0.1186, -0.0046),
+    (1, 1, 7, 12): (-0.5069, -0.0256),
+}
+
+
+@pytest.mark.parametrize(("table", "published"), PUBLISHED.items())
+def test_newcombe_gives_the_published_limits(table, published):
+    assert newcombe(*table) == pytest.approx(published, abs=1e-4)
+
+
+def test_newcombe_agrees_with_another_derivation_on_every_table_of_up_to_nine_pairs():
+    for n in range(1, 10):
+        for both in range(n + 1):
+            for only_first in range(n + 1 - both):
+                for only_second in range(n + 1 - both - only_first):
+                    table = (both, only_first, only_second, n - both - only_first - only_second)
+                    low, high = newcombe(*table)
+                    assert (low, high) == pytest.approx(newcombe_by_other_means(*table), abs=1e-7), table
+                    assert -1 <= low <= (only_first - only_second) / n <= high <= 1, table
+
+
+# No, some and full continuity correction; the last has a negative correlation.
+@pytest.mark.parametrize("table", [(50, 30, 30, 20), (400, 90, 30, 347), (600, 0, 0, 400), (20, 300, 250, 30)])
+def test_newcombe_agrees_with_another_derivation_on_tables_of_usual_size(table):
+    assert newcombe(*table) == pytest.approx(newcombe_by_other_means(*table), abs=1e-9)
+
+
+@pytest.mark.parametrize("table", [*PUBLISHED, (8, 0, 0, 0), (0, 0, 0, 8), (0, 0, 5, 0), (3, 4, 0, 0)])
+def test_swapping_the_two_sides_negates_and_mirrors_the_interval(table):
+    both, only_first, only_second, neither = table
+    low, high = newcombe(*table)
+    assert newcombe(both, only_second, only_first, neither) == pytest.approx((-high, -low))
+
+
+@pytest.mark.parametrize("all_or_none", [(40, 0, 0, 0), (0, 0, 0, 40)])
+def test_no_difference_seen_in_few_images_is_still_uncertain(all_or_none):
+    low, high = newcombe(*all_or_none)
+    assert high == pytest.approx(-low)
+    assert 0.05 < high < 0.13  # the Wilson limit of 0 in 40 is 0.088
+
+
+def test_newcombe_nears_the_plain_normal_interval_when_images_are_many():
+    both, only_first, only_second, neither = 300_000, 120_000, 80_000, 500_000
+    n = 1_000_000
+    difference = (only_first - only_second) / n
+    half = 1.959964 * math.sqrt((only_first + only_second) / n - difference**2) / math.sqrt(n)
+    assert newcombe(both, only_first, only_second, neither) == pytest.approx(
+        (difference - half, difference + half), abs=0.005 * half
+    )
+
+
+def test_newcombe_covers_the_true_gain_about_95_times_in_100():
+    # Outcomes as they come in practice: mostly the same for both surrogates. Unpaired limits would cover over 99 %.
+    chances = [0.30, 0.09, 0.04, 0.57]
+    tables = np.random.default_rng(0).multinomial(300, chances, size=4000)
+    limits = np.array([newcombe(*table) for table in tables.tolist()])
+    covered = np.mean((limits[:, 0] <= 0.05) & (limits[:, 1] >= 0.05))
+    assert 0.935 < covered < 0.970
+
+
+# McNemar
+
+
+def test_mcnemar_agrees_with_the_exact_binomial_test_of_scipy_and_with_statsmodels():
+    for only_first in (0, 1, 2, 3, 7, 20, 75, 333):
+        for only_second in (0, 1, 5, 20, 60, 300):
+            p = mcnemar(only_first, only_second)
+            if only_first + only_second:
+                expected = stats.binomtest(only_first, only_first + only_second, 0.5).pvalue
+                assert p == pytest.approx(expected, rel=1e-9), (only_first, only_second)
+            exact = mcnemar_of_statsmodels([[11, only_first], [only_second, 5]], exact=True)
+            assert p == pytest.approx(exact.pvalue, rel=1e-9), (only_first, only_second)
+
+
+def test_mcnemar_by_hand():
+    assert mcnemar(7, 1) == pytest.approx(2 * (1 + 8) / 2**8)  # Bentur (2009): 0.0703
+    assert mcnemar(0, 5) == pytest.approx(2 / 2**5)
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 1), (6, 6), (20_000, 20_000)])
+def test_mcnemar_is_1_where_neither_side_is_ahead(only_first, only_second):
+    assert mcnemar(only_first, only_second) == 1.0
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(19_500, 20_500), (20_150, 19_850), (19_999, 20_001)])
+def test_mcnemar_holds_for_a_whole_validation_set_of_discordant_images(only_first, only_second):
+    assert mcnemar(only_first, only_second) == pytest.approx(stats.binomtest(only_first, 40_000).pvalue, rel=1e-6)
+
+
+def test_mcnemar_of_an_overwhelming_difference_is_0_not_an_error():
+    assert mcnemar(40_000, 0) == 0.0
+
+
+# Paired gain
+
+
+def test_paired_gain_by_hand():
+    #       both  treated only  baseline only  neither
+    treated = flags("11 1111 0 000")
+    baseline = flags("11 0000 1 000")
+    gain = paired_gain(treated, baseline)
+    assert gain.value == pytest.approx(30)  # 60 % against 30 %
+    assert (gain.low, gain.high) == pytest.approx(tuple(100 * np.array(newcombe_by_other_means(2, 4, 1, 3))))
+    assert gain.p_value == pytest.approx(2 * (1 + 5) / 2**5)
+
+
+def test_paired_gain_is_a_loss_when_the_baseline_does_better():
+    treated, baseline = flags("1100000000"), flags("1011110000")
+    gain, other_way = paired_gain(treated, baseline), paired_gain(baseline, treated)
+    assert gain.value == pytest.approx(-30)
+    assert (gain.low, gain.high) == pytest.approx((-other_way.high, -other_way.low))
+    assert gain.p_value == other_way.p_value
+
+
+def test_paired_gain_is_tighter_than_the_gap_between_two_separate_rates():
+    rng = np.random.default_rng(1)
+    baseline = rng.random(1000) < 0.4
+    treated = baseline ^ (rng.random(1000) < 0.05)
+    gain, rate = paired_gain(treated, baseline), wilson(int(baseline.sum()), 1000)
+    assert gain.high - gain.low < 0.5 * (rate.high - rate.low)
+
+
+def test_paired_gain_of_no_images_is_blank():
+    assert paired_gain(flags(""), flags("")) == NO_GAIN
+
+
+# Resampling
+
+
+def test_every_resample_draws_as_many_images_as_there_are():
+    counts = resampled_counts(37, seed=3)
+    drawn = np.concatenate(counts)
+    assert drawn.shape == (RESAMPLES, 37)
+    assert (drawn >= 0).all() and (drawn == drawn.round()).all()
+    assert (drawn.sum(axis=1) == 37).all()
+
+
+def test_resamples_that_do_not_fill_the_last_block_are_all_there():
+    assert [block.shape for block in resampled_counts(5, seed=0, resamples=12, block=5)] == [(5, 5), (5, 5), (2, 5)]
+
+
+def test_an_image_is_drawn_like_a_fair_draw_with_replacement():
+    n = 50
+    drawn = np.concatenate(resampled_counts(n, seed=8))
+    share = (1 - 1 / n) / RESAMPLES  # binomial(n, 1 / n): mean 1, variance 1 - 1 / n
+    assert np.abs(drawn.mean(axis=0) - 1).max() < 5 * math.sqrt(share)
+    assert drawn.var(axis=0).mean() == pytest.approx(1 - 1 / n, rel=0.02)
+    assert np.mean(drawn == 0) == pytest.approx((1 - 1 / n) ** n, rel=0.02)
+
+
+def test_the_seed_alone_decides_the_resamples():
+    first, again, other = (np.concatenate(resampled_counts(20, seed, resamples=50)) for seed in (4, 4, 5))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+# Means over targets
+
+
+def cells_of_correlated_targets(n=240, seed=2):
+    """Three targets that err on much the same images, each with its own eligible images, surrogate a little ahead."""
+    rng = np.random.default_rng(seed)
+    hardness = rng.normal(size=n)
+    cells = []
+    for shift, eligible_share in ((-0.8, 0.9), (0.0, 0.6), (0.5, 0.3)):
+        noise = rng.normal(scale=0.5, size=n)
+        wrong, baseline = hardness + noise + shift > 0.2, hardness + noise + shift > 0.5
+        cells.append(MeanCell(rng.random(n) < eligible_share, wrong, baseline))
+    return cells
+
+
+def bootstrap_by_index(cells, rows):
+    """Mean rates and gains of resampled images, one resample and one target at a time."""
+    rates, gains = [], []
+    for drawn in rows:
+        of_rate, of_gain = [], []
+        for cell in cells:
+            chosen = drawn[cell.eligible[drawn]]
+            of_rate.append(100 * cell.wrong[chosen].mean())
+            of_gain.append(of_rate[-1] - 100 * cell.baseline_wrong[chosen].mean())
+        rates.append(np.mean(of_rate))
+        gains.append(np.mean(of_gain))
+    return np.array(rates), np.array(gains)
+
+
+def test_the_mean_weights_targets_not_images():
+    first = MeanCell(flags("1111 0000"), flags("1000 1111"), flags("0000 1111"))  # 25 %, baseline 0 %
+    second = MeanCell(flags("0000 0011"), flags("1111 1111"), flags("1111 1101"))  # 100 %, baseline 50 %
+    rate, gain = mean_over_targets([first, second], resampled_counts(8, seed=0))
+    assert rate.value == pytest.approx(62.5)  # pooled: 3 of 6, 50 %
+    assert gain.value == pytest.approx(37.5)  # pooled: 2 of 6, 33.3 points
+    assert rate.low <= rate.value <= rate.high
+    assert gain.p_value is None
+
+
+def test_the_intervals_are_those_of_the_given_resamples():
+    cells = cells_of_correlated_targets()
+    counts = resampled_counts(240, seed=6, resamples=700, block=300)
+    rows = [np.repeat(np.arange(240), row.astype(int)) for row in np.concatenate(counts)]
+    rates, gains = bootstrap_by_index(cells, rows)
+    rate, gain = mean_over_targets(cells, counts)
+    assert (rate.low, rate.high) == pytest.approx(tuple(np.percentile(rates, [2.5, 97.5])), rel=1e-9)
+    assert (gain.low, gain.high) == pytest.approx(tuple(np.percentile(gains, [2.5, 97.5])), rel=1e-9)
+
+
+def test_the_intervals_agree_with_a_bootstrap_of_its_own_draws():
+    cells = cells_of_correlated_targets()
+    rates, gains = bootstrap_by_index(cells, np.random.default_rng(99).integers(0, 240, size=(RESAMPLES, 240)))
+    rate, gain = mean_over_targets(cells, resampled_counts(240, seed=0))
+    # A limit is uncertain by 0.04 standard deviations at 10,000 resamples against 10,000.
+    assert (rate.low, rate.high) == pytest.approx(tuple(np.percentile(rates, [2.5, 97.5])), abs=0.2 * rates.std())
+    assert (gain.low, gain.high) == pytest.approx(tuple(np.percentile(gains, [2.5, 97.5])), abs=0.2 * gains.std())
+    # Two surrogates on the same images: their difference is far better known than either rate.
+    assert gain.high - gain.low < 0.8 * (rate.high - rate.low)
+
+
+def test_the_interval_of_one_target_is_about_its_wilson_interval():
+    wrong = np.arange(500) < 200
+    rate, _ = mean_over_targets([MeanCell(np.ones(500, bool), wrong, wrong)], resampled_counts(500, seed=1))
+    expected = wilson(200, 500)
+    assert (rate.value, rate.low, rate.high) == pytest.approx((expected.value, expected.low, expected.high), abs=0.5)
+
+
+def test_more_targets_that_fail_on_the_same_images_do_not_narrow_the_interval():
+    cell, counts = cells_of_correlated_targets()[0], resampled_counts(240, seed=0, resamples=500)
+    alone, four_times = mean_over_targets([cell], counts), mean_over_targets([cell] * 4, counts)
+    for one, many in zip(alone, four_times, strict=True):
+        assert (many.value, many.low, many.high) == pytest.approx((one.value, one.low, one.high))
+
+
+def test_a_gain_of_nothing_is_certain_when_surrogate_and_baseline_do_the_same():
+    cells = [MeanCell(cell.eligible, cell.wrong, cell.wrong) for cell in cells_of_correlated_targets()]
+    _, gain = mean_over_targets(cells, resampled_counts(240, seed=0, resamples=500))
+    assert (gain.value, gain.low, gain.high) == (0, 0, 0)
+
+
+def test_a_target_that_no_image_is_eligible_for_is_left_out():
+    cells, counts = cells_of_correlated_targets(), resampled_counts(240, seed=0, resamples=500)
+    nothing = MeanCell(np.zeros(240, bool), np.ones(240, bool), None)
+    assert mean_over_targets([nothing, *cells], counts) == mean_over_targets(cells, counts)
+
+
+def test_no_eligible_image_at_all_leaves_the_mean_blank():
+    counts = resampled_counts(4, seed=0, resamples=10)
+    blank = (Interval(None, None, None), NO_GAIN)
+    assert mean_over_targets([], counts) == blank
+    assert mean_over_targets([MeanCell(flags("0000"), flags("1111"), flags("1111"))], counts) == blank
+
+
+def test_the_gain_is_blank_without_a_baseline_and_the_rate_is_not():
+    rate, gain = mean_over_targets(
+        [MeanCell(flags("1111"), flags("1100"), None)], resampled_counts(4, seed=0, resamples=200)
+    )
+    assert rate.value == pytest.approx(50)
+    assert gain == NO_GAIN
+
+
+def test_so_few_images_that_resamples_miss_them_all_still_give_an_interval():
+    # A resample of 6 misses both eligible images one time in eleven: it says nothing about the rate, and is not 0 %.
+    one = MeanCell(flags("100000"), flags("111111"), flags("000000"))
+    other = MeanCell(flags("010000"), flags("111111"), flags("111111"))
+    rate, gain = mean_over_targets([one, other], resampled_counts(6, seed=0))
+    assert rate == Interval(100, 100, 100)
+    assert (gain.value, gain.low, gain.high) == (50, 0, 100)
+
+
+def test_images_that_were_wrong_before_the_attack_do_not_count_as_transferred():
+    # The reference code asks for the parity of its four conditions where it means all of them: it also counts the
+    # images that both models always get wrong, and those that fool neither.
+    source_right, target_right = flags("11111 000 1"), flags("11111 000 0")
+    source_fooled, target_wrong = flags("11100 111 1"), flags("11000 111 1")
+    parity = ((source_right == target_right) == source_fooled) == target_wrong
+    assert parity.sum() == 7  # 2 transferred, 2 that fool neither, 3 that were wrong throughout
+
+    eligible = source_right & target_right
+    cell = MeanCell(eligible, target_wrong, flags("10000 111 1"))
+    rate, gain = mean_over_targets([cell], resampled_counts(9, seed=0))
+    assert rate.value == pytest.approx(40)  # 2 of 5
+    assert gain.value == pytest.approx(20)
+    assert paired_gain(target_wrong[eligible], cell.baseline_wrong[eligible]).value == pytest.approx(20)
+
+
+# Relation
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ({"architecture": "resnet50", "family": "resnet"}, "same_architecture"),
+        ({"architecture": "resnet18", "family": "resnet"}, "same_family"),
+        ({"architecture": "vit_b_16", "family": "vit"}, "cross_family"),
+    ],
+)
+def test_relation_of_target_to_source(target, expected):
+    assert relation(target, {"architecture": "resnet50", "family": "resnet"}) == expected
