@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -189,11 +188,11 @@ class _Npz:
     @cached_property
     def arrays(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         try:
-            with np.load(self.path, allow_pickle=False) as archive:
+            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 images, labels = archive["images"], archive["labels"]
         except KeyError as problem:
             raise InputError(f"{self.path}: an npz image set needs the arrays `images` and `labels`") from problem
-        except (OSError, ValueError, EOFError, BadZipFile) as problem:
+        except Exception as problem:  # a damaged file raises whatever its bytes lead to
             raise InputError(f"{self.path}: cannot be read as npz ({problem})") from problem
         if (
             images.dtype != np.uint8
@@ -345,7 +344,10 @@ class _Parquet:
         position = int(np.searchsorted([first for _, _, first in self._groups], row, side="right")) - 1
         file, index, first = self._groups[position]
         if self._group is None or self._group[0] != position:  # one row group at a time is in memory
-            column = pq.ParquetFile(file).read_row_group(index, columns=["image"])["image"].combine_chunks()
+            try:
+                column = pq.ParquetFile(file).read_row_group(index, columns=["image"])["image"].combine_chunks()
+            except (OSError, pa.ArrowException) as problem:
+                raise InputError(f"{file}: cannot be read as Parquet ({problem})") from problem
             self._group = (position, column)
         return self._group[1][row - first]
 

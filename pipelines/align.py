@@ -16,6 +16,7 @@ from safetensors.torch import load as load_safetensors
 from align_core.models import model_config_as_dict
 from align_core.weights import hash_weights
 from pipelines.cluster import Worker
+from pipelines.failure import RunFailed
 from pipelines.fine_tune import Curve, FineTune, from_checkpoint, train_here, train_on_ray_train
 from pipelines.networks import NetworkLoader
 from pipelines.plan import Making, Plan
@@ -25,10 +26,6 @@ from pipelines.versions import versions
 
 _RUNS = ".train"
 _RETRIES = 3
-
-
-class RunFailed(RuntimeError):
-    """Work could not be finished. The message says what failed, what is kept and how to go on."""
 
 
 def align(plan: Plan, worker: Worker, progress: Progress) -> int:

@@ -12,9 +12,11 @@ from typing import Any, Literal
 from align_core.alignment import AlignConfig
 from align_core.data import chunked
 from align_core.models import ModelConfig
+from pipelines.chunks import TestImages
 from pipelines.config import Experiment
 from pipelines.fine_tune import settings_of, training_of
 from pipelines.inspection import Inspected, Network
+from pipelines.networks import NetworkLoader
 from pipelines.store import Store, fingerprint
 from pipelines.surrogates import Surrogate, surrogates_of
 from pipelines.table import ChunkedTable
@@ -98,6 +100,21 @@ class Plan:
         """Images of each chunk."""
         return [len(chunk) for chunk in self.chunks]
 
+    def test_images(self) -> TestImages:
+        """The test images in their chunks, as workers need them."""
+        manifest, data = self.inspected.manifests["test"], self.experiment.data
+        return TestImages(data.test, data.image_size, manifest.ids, manifest.labels.tolist(), self.chunks)
+
+    def loader(self) -> NetworkLoader:
+        """How workers load networks."""
+        return NetworkLoader(
+            self.store,
+            self.networks,
+            self.experiment.data.classes,
+            self.inspected.shape[0],
+            self.experiment.compute.precision,
+        )
+
     def trainings(self) -> Iterator[Making]:
         """The models that are trained from random weights."""
         for name, config in self.experiment.models.items():
@@ -153,7 +170,9 @@ class Plan:
 
     def clean(self) -> dict[str, tuple[tuple[str, ...], ChunkedTable]]:
         """Name -> (members, table) of everything that predicts on clean test images."""
-        wanted = {name: (name,) for name in (*self.experiment.targets, *self.experiment.witnesses)}
+        wanted: dict[str, tuple[str, ...]] = {
+            name: (name,) for name in (*self.experiment.targets, *self.experiment.witnesses)
+        }
         for surrogate in self.surrogates:
             wanted[self.clean_name(surrogate)] = surrogate.members
             wanted |= {name: (name,) for name in surrogate.witnesses}

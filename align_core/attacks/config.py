@@ -21,7 +21,7 @@ def pixel_fraction(written: str | float) -> float:
     """`4/255` or a number as a float. Raises ValueError."""
     try:
         return float(Fraction(written)) if isinstance(written, str) else float(written)
-    except (ValueError, ZeroDivisionError, TypeError) as problem:
+    except (ValueError, ArithmeticError, TypeError) as problem:
         raise ValueError(f"{written!r} is not a pixel fraction such as 4/255") from problem
 
 
@@ -81,7 +81,7 @@ class AttackConfig:
             ("momentum", resolved["momentum"] >= 0, "0 or more"),
             ("diversity", 0 <= resolved["diversity"] <= 1, "a probability"),
             ("diversity_size", 0 < self.diversity_size <= 1, "above 0 and not above 1"),
-            ("kernel", resolved["kernel"] == 0 or resolved["kernel"] % 2 == 1, "odd, or 0"),
+            ("kernel", resolved["kernel"] == 0 or (resolved["kernel"] > 0 and resolved["kernel"] % 2 == 1), "odd, or 0"),
             ("copies", resolved["copies"] >= 1, "at least 1"),
             ("neighbours", resolved["neighbours"] >= 0, "0 or more"),
             ("neighbourhood", self.neighbourhood >= 0, "0 or more"),

@@ -48,6 +48,7 @@ def craft(
         adversarial_BCHW = project(centre_BCHW + attack.eps * noise_BCHW, centre_BCHW, attack.eps)
     momentum_BCHW = torch.zeros_like(centre_BCHW)
     variance_BCHW = torch.zeros_like(centre_BCHW)
+    finite_B = torch.ones_like(labels_B, dtype=torch.bool)
     with _frozen(surrogate):
         for step in range(attack.steps):
 
@@ -62,9 +63,9 @@ def craft(
             if attack.momentum:
                 momentum_BCHW = accumulate(momentum_BCHW, tuned_BCHW, attack.momentum)
             direction_BCHW = momentum_BCHW if attack.momentum else tuned_BCHW
+            finite_B &= direction_BCHW.isfinite().flatten(1).all(dim=1)  # the sign of NaN is 0: nobody would notice
             adversarial_BCHW = adversarial_BCHW + attack.step * direction_BCHW.sign()
             adversarial_BCHW = project(adversarial_BCHW, centre_BCHW, attack.eps)
-    finite_B = adversarial_BCHW.isfinite().flatten(1).all(dim=1)
     if not finite_B.all():
         names = [image_id for image_id, fine in zip(image_ids, finite_B.tolist(), strict=True) if not fine]
         raise FloatingPointError(f"the surrogate's gradient is not finite for {len(names)} images: {names[:5]}")

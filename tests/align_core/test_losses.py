@@ -21,9 +21,7 @@ def kl_by_scipy(source, witness, temperature):
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_kl_is_scipys_from_witness_to_source(temperature):
     source, witness = logits(0), logits(1)
-    assert kl(source, witness, temperature).item() == pytest.approx(
-        kl_by_scipy(source, witness, temperature), rel=1e-5
-    )
+    assert kl(source, witness, temperature).item() == pytest.approx(kl_by_scipy(source, witness, temperature), rel=1e-5)
     assert kl_by_scipy(source, witness, temperature) != pytest.approx(
         kl_by_scipy(witness, source, temperature), rel=1e-2
     )

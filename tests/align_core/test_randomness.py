@@ -61,7 +61,6 @@ def test_uniform_is_uniform_on_zero_to_one():
         (0, "00001", 0, "start"),
         (0, "00000", 1, "start"),
         (0, "00000", 0, "variance/neighbour 0"),
-        (10, "0000", 0, "start"),
     ],
 )
 def test_noise_of_another_seed_image_step_or_part_is_independent(seed, image_id, step, part):

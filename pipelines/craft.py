@@ -1,0 +1,111 @@
+"""Crafting: surrogate x attack -> adversarial images, each crafted once for all targets."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from align_core.attacks import AttackConfig, craft, distances
+from pipelines.chunks import Row, TestImages, fill, run_pipeline
+from pipelines.cluster import Worker, workers_that_fit
+from pipelines.networks import LoadedNetworks, NetworkLoader, use_threads
+from pipelines.plan import Plan
+from pipelines.progress import Progress
+from pipelines.store import Store
+from pipelines.table import ChunkedTable
+
+
+@dataclass(frozen=True)
+class CraftJob:
+    """Everything that decoders and crafters need to know; sent to each once.
+
+    `surrogates` gives each surrogate's members, `tables` the table of each "surrogate/attack".
+    """
+
+    store: Store
+    loader: NetworkLoader
+    images: TestImages
+    surrogates: Mapping[str, tuple[str, ...]]
+    attacks: Mapping[str, AttackConfig]
+    tables: Mapping[str, ChunkedTable]
+    seed: int
+    device: str
+    threads: int
+
+
+def craft_all(plan: Plan, worker: Worker, progress: Progress) -> int:
+    """Crafts what is missing; returns the number of chunks. Raises RunFailed."""
+    pairs = [(surrogate, attack) for surrogate in plan.surrogates for attack in plan.experiment.attacks]
+    tables = {f"{surrogate.name}/{attack}": plan.adversarial(surrogate, attack) for surrogate, attack in pairs}
+    job = CraftJob(
+        store=plan.store,
+        loader=plan.loader(),
+        images=plan.test_images(),
+        surrogates={surrogate.name: surrogate.members for surrogate in plan.surrogates},
+        attacks=plan.experiment.attacks,
+        tables=tables,
+        seed=plan.experiment.seed,
+        device=worker.device,
+        threads=worker.threads,
+    )
+
+    def work(missing: dict[str, set[int]]) -> None:
+        items: list[Row] = [
+            {"surrogate": surrogate.name, "attack": attack, "chunk": chunk}
+            for surrogate, attack in pairs
+            for chunk in sorted(missing.get(tables[f"{surrogate.name}/{attack}"].folder, ()))
+        ]
+        workers = workers_that_fit(plan.experiment.compute, worker)
+        with progress.stage("craft", sum(plan.rows[item["chunk"]] for item in items), "images") as bar:
+            for row in run_pipeline(items, _decode, job, Crafter, worker, workers):
+                bar.advance(int(row["images"]), f"{row['surrogate']} {row['attack']}")
+
+    return fill(plan.store, list(tables.values()), plan.rows, progress.say, work)
+
+
+def _decode(job: CraftJob, item: Row) -> Row:
+    """Adds the chunk's clean images."""
+    return {**item, "clean": job.images.read(item["chunk"])}
+
+
+class Crafter:
+    """An actor that holds surrogates and crafts chunk after chunk."""
+
+    def __init__(self, job: CraftJob) -> None:
+        use_threads(job.threads)
+        self.job, self.networks = job, LoadedNetworks(job.loader, job.device)
+
+    def __call__(self, item: Row) -> Row:
+        """Crafts one chunk and commits it; a failure is noted beside the table, and the run goes on."""
+        job, chunk = self.job, int(item["chunk"])
+        surrogate, attack = str(item["surrogate"]), str(item["attack"])
+        table = job.tables[f"{surrogate}/{attack}"]
+        start = time.monotonic()
+        try:
+            table.write_chunk(job.store, chunk, self._crafted(surrogate, attack, chunk, item["clean"]))
+        except (FloatingPointError, RuntimeError) as problem:
+            table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}")
+        seconds = time.monotonic() - start
+        return {"surrogate": surrogate, "attack": attack, "images": len(item["clean"]), "seconds": seconds}
+
+    def _crafted(self, surrogate: str, attack: str, chunk: int, clean: np.ndarray) -> pa.Table:
+        job = self.job
+        network = self.networks.mean_of(job.surrogates[surrogate])
+        ids, labels = job.images.ids_of(chunk), job.images.labels_of(chunk)
+        images_BCHW = torch.from_numpy(np.array(clean)).to(job.device)
+        labels_B = torch.tensor(labels, device=job.device)
+        adversarial_BCHW = craft(network, images_BCHW, labels_B, ids, job.attacks[attack], job.seed)
+        linf_B, l2_B = distances(adversarial_BCHW, images_BCHW)
+        pixels = np.ascontiguousarray(adversarial_BCHW.cpu().numpy())
+        return pa.table(
+            {
+                "image_id": ids,
+                "label": pa.array(labels, pa.int64()),
+                "image": pa.FixedShapeTensorArray.from_numpy_ndarray(pixels),
+                "linf": linf_B.cpu().numpy(),
+                "l2": l2_B.cpu().numpy(),
+            }
+        )
