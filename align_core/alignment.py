@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from align_core.augmentation import AugmentConfig, augment
 from align_core.data import ImageSet, read_images
+from align_core.errors import InputError
 from align_core.losses import LOSSES, mean_over_witnesses
 from align_core.randomness import image_keys, part_keys
 from align_core.weights import State
@@ -115,6 +116,8 @@ class Batches:
     ) -> None:
         self.images, self.image_ids, self.labels = images, image_ids, torch.as_tensor(np.asarray(labels))
         self.config, self.seed, self.rank, self.world = config, seed, rank, world
+        if len(image_ids) < world:
+            raise InputError(f"{len(image_ids)} training images are too few for {world} workers")
         self.batch_size = min(config.batch_size, len(image_ids) // world * world)
         self.steps_per_epoch = len(image_ids) // self.batch_size
 
@@ -155,6 +158,8 @@ class Alignment:
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
         rank: int = 0,
     ) -> None:
+        if not witnesses and not config.label_weight:
+            raise ValueError("there is nothing to learn from: no witness, and label_weight is 0")
         self.source, self.config, self.total_steps = source, config, total_steps
         self.seed, self.rank, self.step_number = seed, rank, 0
         self.witnesses = [witness.eval().requires_grad_(False) for witness in witnesses]

@@ -110,11 +110,11 @@ def resolve_aligned(config: ModelConfig) -> ModelConfig:
     try:
         stored = json.loads(card.read_text())["model"]
         plain = model_config_from(stored)
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         raise InputError(f"{card}: not the card of an aligned model that Witness wrote ({problem!r})") from problem
     own = {name: getattr(config, name) for name in ("mean", "std", "input_size", "family")}
     changes = {name: value for name, value in own.items() if value is not None}
-    return replace(plain, weights=str(config.weights_file), train=None, **changes)
+    return replace(resolve_aligned(plain), weights=str(config.weights_file), train=None, **changes)
 
 
 def model_config_from(stored: dict[str, Any]) -> ModelConfig:
@@ -240,11 +240,11 @@ def _from_timm(config: ModelConfig, classes: int, channels: int) -> Classifier:
     arguments = {"in_chans": channels, **({} if pretrained else {"num_classes": classes}), **config.args}
     try:
         net = timm.create_model(str(config.timm), pretrained=pretrained, **arguments)
+        data = resolve_data_config({"img_size": config.args.get("img_size")}, model=net)
     except (RuntimeError, TypeError, ValueError, AssertionError) as problem:
         raise InputError(f"timm: {config.timm}: {problem}") from problem
     except OSError as problem:
         raise InputError(f"timm: {config.timm}: the pretrained weights cannot be had here ({problem})") from problem
-    data = resolve_data_config(model=net)
     mean, std = data["mean"], data["std"]
     if channels != len(mean):
         mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels

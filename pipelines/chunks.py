@@ -4,6 +4,7 @@ Ray Data is given only what is missing. Each chunk is written, whole, by the act
 happens to the pipeline, what was finished stays, and the next pipeline does the rest.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ def run_pipeline(
     import ray
     import ray.data
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # progress is ours to show
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

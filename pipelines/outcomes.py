@@ -28,12 +28,12 @@ class Outcomes:
 
     def right(self, name: str) -> Flags:
         """Whether `name` classifies each clean image correctly."""
-        return self.prediction[name] == self.labels
+        return np.asarray(self.prediction[name] == self.labels)
 
     def robust(self, surrogate: str, clean_name: str, attacks: list[str]) -> Flags:
         """Whether a surrogate is right on the clean image and under every one of its own attacks."""
         held = [~self.wrong[surrogate, attack, SELF] for attack in attacks]
-        return np.logical_and.reduce([self.right(clean_name), *held])
+        return np.asarray(np.logical_and.reduce([self.right(clean_name), *held]))
 
 
 def read_outcomes(plan: Plan) -> Outcomes:

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal
 
 from align_core.alignment import AlignConfig
@@ -78,7 +79,7 @@ class Plan:
 
     def refresh(self) -> None:
         """Looks for networks that were made here and are what the settings ask for."""
-        for making in [*self.trainings(), *self.alignments()]:
+        for making in chain(self.trainings(), self.alignments()):  # lazily: alignments start from trained models
             card = self.store.read_json(f"{making.folder}/card.json")
             fits = card is not None and card["fingerprint"] == making.fingerprint
             digest = str(card["weights"]) if card is not None and fits else None

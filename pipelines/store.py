@@ -21,15 +21,12 @@ import pyarrow as pa
 from pyarrow import fs
 
 from align_core.errors import InputError
+from pipelines.failure import Busy
 
 
 def fingerprint(inputs: Any) -> str:
     """16 hex digits that stand for everything in `inputs` (JSON-able; the order of keys does not count)."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
-
-
-class Busy(RuntimeError):
-    """Another run holds this experiment."""
 
 
 class Store:

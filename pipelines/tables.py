@@ -127,7 +127,7 @@ class TableMaker:
         change = NO_GAIN if is_source else paired_gain(right, outcomes.right(surrogate.source))
         witnesses = surrogate.witnesses or tuple(self.plan.experiment.witnesses)
         agreement = np.mean([(outcomes.prediction[name] == outcomes.prediction[w]).mean() for w in witnesses])
-        common = {
+        common: Row = {
             "clean_accuracy": _figure(clean.value),
             "clean_accuracy_low": _figure(clean.low),
             "clean_accuracy_high": _figure(clean.high),
@@ -139,7 +139,7 @@ class TableMaker:
         rows = []
         for attack in self.attacks:
             wrong = outcomes.wrong[surrogate.name, attack, SELF]
-            own = {
+            own: Row = {
                 "attacked_accuracy": _figure(100 * float((~wrong).mean())),
                 "whitebox_rate": _figure(wilson(int((wrong & right).sum()), int(right.sum())).value),
                 "mean_l2": _figure(float(outcomes.l2[surrogate.name, attack].astype(np.float64).mean())),
@@ -147,7 +147,7 @@ class TableMaker:
             }
             rows.append({"surrogate": surrogate.name, "attack": attack} | common | own)
         robust = outcomes.robust(surrogate.name, name, self.attacks)
-        over_all = {"attacked_accuracy": None, "whitebox_rate": None, "mean_l2": None}
+        over_all: Row = {"attacked_accuracy": None, "whitebox_rate": None, "mean_l2": None}
         over_all |= {"robust_accuracy": _figure(100 * float(robust.mean()))}
         return [*rows, {"surrogate": surrogate.name, "attack": "(all)"} | common | over_all]
 

@@ -1,7 +1,6 @@
 """A fully specified way of crafting: the settings of the parts, and the named methods as presets of them."""
 
 from dataclasses import dataclass, fields, replace
-from fractions import Fraction
 from typing import Any, ClassVar
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -18,9 +17,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def pixel_fraction(written: str | float) -> float:
-    """`4/255` or a number as a float. Raises ValueError."""
+    """`4/255`, `0.5/255` or a number, as a float. Raises ValueError."""
     try:
-        return float(Fraction(written)) if isinstance(written, str) else float(written)
+        above, slash, below = written.partition("/") if isinstance(written, str) else (written, "", "")
+        return float(above) / (float(below) if slash else 1.0)
     except (ValueError, ArithmeticError, TypeError) as problem:
         raise ValueError(f"{written!r} is not a pixel fraction such as 4/255") from problem
 
@@ -81,7 +81,7 @@ class AttackConfig:
             ("momentum", resolved["momentum"] >= 0, "0 or more"),
             ("diversity", 0 <= resolved["diversity"] <= 1, "a probability"),
             ("diversity_size", 0 < self.diversity_size <= 1, "above 0 and not above 1"),
-            ("kernel", resolved["kernel"] == 0 or (resolved["kernel"] > 0 and resolved["kernel"] % 2 == 1), "odd, or 0"),
+            ("kernel", resolved["kernel"] == 0 or (resolved["kernel"] > 0 and resolved["kernel"] % 2), "odd, or 0"),
             ("copies", resolved["copies"] >= 1, "at least 1"),
             ("neighbours", resolved["neighbours"] >= 0, "0 or more"),
             ("neighbourhood", self.neighbourhood >= 0, "0 or more"),

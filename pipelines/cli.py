@@ -1,0 +1,150 @@
+"""The `witness` command: parses, calls, prints. Everything heavy is imported where it is used."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.run import Request, Result
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0 done, 1 the run failed, 2 the input is wrong."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    return _with_exit_code(command, options)
+
+
+def _with_exit_code(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    from align_core.errors import InputError
+    from pipelines.failure import Busy, RunFailed
+
+    try:
+        return command(options)
+    except InputError as problem:
+        print(f"witness: {problem}", file=sys.stderr)
+        return 2
+    except (RunFailed, Busy) as problem:
+        print(f"witness: {problem}", file=sys.stderr)
+        return 1
+    except OSError as problem:
+        print(f"witness: {problem}. What was finished is kept; the same command goes on", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("witness: stopped. What was finished is kept; the same command goes on", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="witness",
+        description="Aligns a source model to a witness, crafts adversarial examples on it, and measures how much "
+        "better they transfer to models that the attacker cannot see.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--set", metavar="KEY.PATH=VALUE", action="append", default=[], dest="overrides",
+        help="lay a value over the experiment file (repeatable)",
+    )  # fmt: skip
+    common.add_argument("--address", help="a Ray cluster; none: $RAY_ADDRESS, else a local one for this run")
+    common.add_argument("--output", help="output folder, or s3://, gs://, instead of the experiment file's")
+    common.add_argument("--quiet", action="store_true", help="plain lines of progress, also on a terminal")
+    common.add_argument("--json", action="store_true", help="the result as one JSON object on standard output")
+
+    def add(name: str, help_text: str, command: Callable[[argparse.Namespace], int], file: bool = True) -> Any:
+        added = commands.add_parser(name, help=help_text, description=help_text, parents=[common])
+        added.set_defaults(command=command, stage=name)
+        if file:
+            added.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml")
+        return added
+
+    add("demo", "the embedded experiment on digits, whole: two to three minutes", _demo, file=False)
+    add("run", "align, craft, evaluate, report: whatever of it is missing", _run)
+    add("align", "make the networks that are missing: trained or aligned here", _run)
+    add("craft", "craft the adversarial images that are missing", _run)
+    add("evaluate", "evaluate the cells that are missing", _run)
+    report = add("report", "tables, figures and the page, from what is there", _run)
+    report.add_argument("--log", action="store_true", help="tell MLflow again, also what it was told before")
+    add("status", "every cell: missing, partial, done, failed", _status)
+    ui = add("ui", "the MLflow page of this experiment's tracking store", _ui)
+    ui.add_argument("--port", type=int, default=5000)
+    return parser
+
+
+def _request(options: argparse.Namespace) -> "Request":
+    from pipelines.run import Request
+
+    return Request(
+        options.experiment, options.overrides, options.output, options.address, options.quiet or options.json
+    )
+
+
+def _demo(options: argparse.Namespace) -> int:
+    options.experiment, options.stage = RECIPES / "demo.yaml", "run"
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from pipelines.run import STAGES, run
+
+    stages = STAGES if options.stage == "run" else (options.stage,)
+    result = run(_request(options), stages, log=getattr(options, "log", False))
+    if options.json:
+        print(json.dumps(result.as_json()))
+    elif result.report is not None:
+        _print_result(result, options)
+    return 0
+
+
+def _print_result(result: "Result", options: argparse.Namespace) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipelines.report import verdicts
+
+    assert result.report is not None
+    table = Table(box=box.SIMPLE_HEAD, title="mean over the targets, %, with 95 % intervals over images")
+    for column in ("surrogate", "attack", "transfer rate", "gain over the source", "clean accuracy"):
+        table.add_column(column, justify="left" if column in ("surrogate", "attack") else "right")
+    for row in result.report.means():
+        gain = "" if row["gain"] is None else f"{row['gain']:+.1f} ({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
+        rate = "" if row["rate"] is None else f"{row['rate']:.1f} ({row['rate_low']:.1f} to {row['rate_high']:.1f})"
+        table.add_row(row["surrogate"], row["attack"], rate, gain, f"{row['clean_accuracy']:.1f}")
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(table)
+    for line in verdicts(result.report):
+        if line.startswith("aligned under"):
+            console.print(line, highlight=False, soft_wrap=True)
+    file = " --set ".join([str(options.experiment), *options.overrides])
+    file += f" --output {options.output}" if options.output else ""
+    print(f"report: {result.location}/report/report.html")
+    print(f"MLflow: witness ui {file}   ({result.tracking})")
+
+
+def _status(options: argparse.Namespace) -> int:
+    from pipelines.status import status_of
+
+    status = status_of(_request(options))
+    if options.json:
+        print(json.dumps(status.as_json()))
+        return 0
+    for line in status.lines():
+        print(line)
+    return 0
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from pipelines.tracking import serve_page, tracking_uri
+
+    return serve_page(tracking_uri(_request(options).experiment()), options.port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Outcomes -> tables, figures and one HTML page. Made again only when what it is computed from has changed."""
+
+import base64
+import csv
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.plan import Plan
+from pipelines.store import Store, fingerprint
+
+Row = dict[str, Any]
+
+TABLES = ("transfer", "contrasts", "surrogates")
+FIGURES = ("gain", "transfer")
+_REVISION = 1
+_TEXT_COLUMNS = {"surrogate", "attack", "target", "relation", "baseline"}
+
+NOTES = (
+    "Rates, gains and accuracies are in percent and points. A rate is over the test images that the original source "
+    "and the target both classify correctly when clean: the same images for every surrogate and attack.",
+    "Intervals (95 %) are over images, not over training seeds: another run of the same training would move the "
+    "figures by more than they say. p-values (exact McNemar) are not corrected for the number of comparisons.",
+    "robust_accuracy is the share still right under every attack of this experiment: an upper bound on true "
+    "robustness.",
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The tables, as rows; blank cells are None."""
+
+    fingerprint: str
+    transfer: list[Row]
+    contrasts: list[Row]
+    surrogates: list[Row]
+
+    def means(self) -> list[Row]:
+        """The `(mean)` row of every surrogate and attack, with the surrogate's clean accuracy."""
+        clean = {row["surrogate"]: row for row in self.surrogates}
+        return [
+            row | {"clean_accuracy": clean[row["surrogate"]]["clean_accuracy"]}
+            for row in self.transfer
+            if row["target"] == "(mean)"
+        ]
+
+
+def report_fingerprint(plan: Plan) -> str:
+    """Of everything that the tables are computed from."""
+    relations = {name: [m.config.architecture, m.config.family] for name, m in plan.networks.items()}
+    families = {name: config.family for name, config in plan.experiment.models.items()}
+    tables = [cell.table.fingerprint for cell in plan.cells()]
+    tables += [table.fingerprint for _, table in plan.clean().values()]
+    cells = [[cell.surrogate, cell.attack, cell.target] for cell in plan.cells()]
+    return fingerprint([_REVISION, plan.experiment.name, plan.experiment.seed, tables, cells, relations, families])
+
+
+def make_report(plan: Plan) -> tuple[Report, bool]:
+    """The report, and whether it had to be made: where its files are up to date they are read."""
+    wanted = report_fingerprint(plan)
+    stored = plan.store.read_json("report/report.json")
+    if stored is not None and stored["fingerprint"] == wanted:
+        return read_report(plan.store), False
+    from pipelines.figures import gain_figure, transfer_heatmap
+    from pipelines.outcomes import read_outcomes
+    from pipelines.tables import TableMaker, as_csv
+
+    maker = TableMaker(plan, read_outcomes(plan))
+    report = Report(wanted, maker.transfer(), maker.contrasts(), maker.surrogates())
+    name = plan.experiment.name
+    figures = {
+        "gain": gain_figure(report.transfer, f"{name}: gain in transfer"),
+        "transfer": transfer_heatmap(report.transfer, f"{name}: transfer rate, %"),
+    }
+    for table in TABLES:
+        plan.store.write(f"report/{table}.csv", as_csv(getattr(report, table)))
+    for figure, content in figures.items():
+        plan.store.write(f"report/{figure}.png", content)
+    plan.store.write("report/report.html", _page(name, report, figures).encode())
+    plan.store.write_json("report/report.json", {"fingerprint": wanted})
+    return report, True
+
+
+def read_report(store: Store) -> Report:
+    """The report that lies in the store. Raises FileNotFoundError where there is none."""
+    tables = {table: _from_csv(store.read(f"report/{table}.csv").decode()) for table in TABLES}
+    stored = store.read_json("report/report.json") or {}
+    return Report(fingerprint=str(stored.get("fingerprint")), **tables)
+
+
+def _from_csv(text: str) -> list[Row]:
+    def value(column: str, cell: str) -> Any:
+        if column in _TEXT_COLUMNS:
+            return cell
+        return None if cell == "" else (int(cell) if column == "n" else float(cell))
+
+    return [{column: value(column, cell) for column, cell in row.items()} for row in csv.DictReader(io.StringIO(text))]
+
+
+def verdicts(report: Report) -> list[str]:
+    """What the mean gains say, in words, and no more than their intervals bear."""
+    lines = []
+    for row in report.means():
+        if row["gain"] is None:
+            continue
+        interval = f"{row['gain']:+.1f} points ({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
+        if row["gain_low"] > 0:
+            said = f"transfers better than the source: {interval}"
+        elif row["gain_high"] < 0:
+            said = f"transfers worse than the source: {interval}"
+        else:
+            said = f"shows no difference from the source that the images could tell: {interval}"
+        lines.append(f"{row['surrogate']} under {row['attack']}: {said}")
+    return lines
+
+
+def _page(name: str, report: Report, figures: dict[str, bytes]) -> str:
+    """One page that needs no other file."""
+    images = "".join(
+        f'<img alt="{figure}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+        for figure, content in figures.items()
+    )
+    said = "".join(f"<li>{html.escape(line)}</li>" for line in verdicts(report))
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in NOTES)
+    tables = "".join(f"<h2>{table}.csv</h2>{_html_table(getattr(report, table))}" for table in TABLES)
+    style = (
+        "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem}"
+        "table{border-collapse:collapse;font-size:13px}td,th{padding:.2rem .6rem;border-bottom:1px solid #ddd;"
+        "text-align:right}td:nth-child(-n+3),th:nth-child(-n+3){text-align:left}img{max-width:100%}"
+        "tr.mean{font-weight:600}div{overflow-x:auto}"
+    )
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(name)}</title><style>{style}</style>'
+        f"<h1>{html.escape(name)}</h1>{notes}<h2>In words</h2><ul>{said}</ul>{images}{tables}</html>\n"
+    )
+
+
+def _html_table(rows: Sequence[Row]) -> str:
+    if not rows:
+        return "<p>none</p>"
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in rows[0])
+    body = []
+    for row in rows:
+        cells = "".join(f"<td>{html.escape(_shown(value))}</td>" for value in row.values())
+        body.append(f'<tr class="{"mean" if str(row.get("target", "")).startswith("(mean") else "one"}">{cells}</tr>')
+    return f"<div><table><tr>{head}</tr>{''.join(body)}</table></div>"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e-2 and value else (
+        f"{value:.2f}" if isinstance(value, float) else str(value)
+    )  # fmt: skip

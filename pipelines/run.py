@@ -1,0 +1,173 @@
+"""A run from the experiment file to the report: whatever of it is missing, and nothing that is there."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.align import align
+from pipelines.cluster import connected, worker_of
+from pipelines.config import Experiment, load_experiment
+from pipelines.craft import craft_all
+from pipelines.evaluate import evaluate_all
+from pipelines.factories import look_beside
+from pipelines.failure import RunFailed
+from pipelines.inspection import inspect
+from pipelines.plan import Plan
+from pipelines.progress import Progress
+from pipelines.report import Report, make_report
+from pipelines.store import Store
+from pipelines.tracking import log_report, tracking_uri, without_credentials
+from pipelines.versions import versions
+
+STAGES = ("align", "craft", "evaluate", "report")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks for.
+
+    Args:
+        experiment_file: the experiment. overrides: `key.path=value`. output: instead of the file's.
+        address: of a Ray cluster. quiet: plain lines even on a terminal.
+    """
+
+    experiment_file: Path
+    overrides: Sequence[str] = ()
+    output: str | None = None
+    address: str | None = None
+    quiet: bool = False
+
+    def experiment(self) -> Experiment:
+        """The experiment, checked. Its factories can be imported from then on. Raises InputError."""
+        look_beside(self.experiment_file)
+        return load_experiment(self.experiment_file, self.overrides, self.output)
+
+
+@dataclass
+class Result:
+    """What a run did and where it lies. `made` counts networks and chunks by stage."""
+
+    location: str
+    tracking: str
+    made: dict[str, int] = field(default_factory=dict)
+    report: Report | None = None
+    logged: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        report = {} if self.report is None else {"report": f"{self.location}/report", "means": self.report.means()}
+        return {
+            "location": self.location,
+            "tracking": self.tracking,
+            "made": self.made,
+            "logged": self.logged,
+            **report,
+        }
+
+
+def make_plan(request: Request) -> Plan:
+    """Experiment, inputs and store, all checked; nothing is written. Raises InputError."""
+    experiment = request.experiment()
+    tracking_uri(experiment)
+    store = Store(experiment.output, experiment.name)
+    store.check_writable()
+    return Plan(experiment, inspect(experiment, store, Progress(request.quiet)), store)
+
+
+def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> Result:
+    """Does what is missing of `stages`, and reports. `log` tells MLflow even what it was told before.
+
+    Raises InputError (nothing was written), Busy, or RunFailed (what is finished is kept).
+    """
+    progress = Progress(request.quiet)
+    plan = make_plan(request)
+    experiment, store = plan.experiment, plan.store
+    result = Result(store.location, without_credentials(tracking_uri(experiment)))
+    with store.locked():
+        plan.inspected.save(store)
+        _write_resolved(plan)
+        for role, manifest in plan.inspected.manifests.items():
+            if manifest.unreadable:
+                progress.say(f"data.{role}: {len(manifest.unreadable)} unreadable images are left out")
+        work = [stage for stage in stages if stage != "report"]
+        if work and _is_missing(plan, work):
+            with connected(request.address, experiment):
+                result.made = _make(plan, work, progress)
+            _write_resolved(plan)
+        elif work:
+            progress.say("everything is there already: nothing to compute")
+        if "report" in stages:
+            _check_complete(plan, STAGES[:3])
+            result.report, made = make_report(plan)
+            result.made["report"] = int(made)
+            result.logged = log_report(plan, result.report, progress.say, again=log)
+    return result
+
+
+def _make(plan: Plan, stages: Sequence[str], progress: Progress) -> dict[str, int]:
+    worker = worker_of(plan.experiment.compute)
+    made = {}
+    for stage in stages:
+        if stage == "align":
+            made[stage] = align(plan, worker, progress)
+            continue
+        _check_complete(plan, STAGES[: STAGES.index(stage)])
+        made[stage] = (craft_all if stage == "craft" else evaluate_all)(plan, worker, progress)
+    return made
+
+
+def _is_missing(plan: Plan, stages: Sequence[str]) -> bool:
+    return any(missing_of(plan, stage) for stage in stages)
+
+
+def missing_of(plan: Plan, stage: str) -> list[str]:
+    """What a stage has still to make: networks by name, tables by folder."""
+    wanted = [s.name for s in plan.surrogates if s.align is not None]
+    wanted += [name for name, config in plan.experiment.models.items() if config.train is not None]
+    networks = [name for name in wanted if name not in plan.networks or plan.networks[name].digest is None]
+    if stage == "align" or networks:
+        return networks
+    listing = plan.store.listing()
+    if stage == "craft":
+        tables = [plan.adversarial(s, attack) for s in plan.surrogates for attack in plan.experiment.attacks]
+    else:
+        tables = [cell.table for cell in plan.cells()] + [table for _, table in plan.clean().values()]
+    return [table.folder for table in tables if not table.is_finished(listing)]
+
+
+def _check_complete(plan: Plan, stages: Sequence[str]) -> None:
+    for stage in stages:
+        missing = missing_of(plan, stage)
+        if missing:
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            raise RunFailed(
+                f"`witness {stage}` comes first: not there yet: {', '.join(missing[:5])}{more}; `witness run` does all"
+            )
+
+
+def _write_resolved(plan: Plan) -> None:
+    """experiment.yaml: every setting as it took effect; as comments, versions and hashes of weights and images."""
+    experiment = plan.experiment
+    content = experiment.model_dump(mode="json")
+    content["tracking"] = None if experiment.tracking is None else without_credentials(experiment.tracking)
+    content["models"] = {name: dataclasses.asdict(config) for name, config in experiment.models.items()}
+    found = {
+        "weights": {name: network.digest for name, network in plan.networks.items()},
+        "images": {role: manifest.digest for role, manifest in plan.inspected.manifests.items()},
+        "versions": versions(),
+    }
+    said = "".join(f"# {line}\n" for line in yaml.safe_dump(found, sort_keys=False).splitlines())
+    text = f"{yaml.safe_dump(_plain(content), sort_keys=False)}\n# What was found, and what found it:\n{said}".encode()
+    if not plan.store.exists("experiment.yaml") or plan.store.read("experiment.yaml") != text:
+        plan.store.write("experiment.yaml", text)
+
+
+def _plain(value: Any) -> Any:
+    """Without None, empty mappings and tuples, for a file that is read by people."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item not in (None, {})}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
