@@ -29,7 +29,7 @@ from align_core.weights import State
 class OptimizerConfig:
     """The optimiser; the learning rate falls to 0 along a cosine, step by step, without warm-up."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: float = 1e-3
@@ -59,7 +59,7 @@ class AlignConfig:
         checkpoint_steps: a checkpoint at the end of every epoch, and after this many steps within one.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
 
     loss: str = "kl"
     temperature: float = 4.0

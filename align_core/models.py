@@ -25,7 +25,7 @@ Precision = Literal["fp32", "bf16"]
 class TrainConfig:
     """How a model without weights is trained on the labels of the training images: AdamW, cosine schedule."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
 
     epochs: int = 10
     lr: float = 2e-3
@@ -54,7 +54,7 @@ class ModelConfig:
         family: what counts as the same family of architectures; the model's name unless given.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
 
     timm: str | None = None
     torchvision: str | None = None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import re
 import types
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ Attack = Annotated[AttackConfig, BeforeValidator(_with_fractions)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(_Section):
@@ -86,7 +87,7 @@ class Experiment(_Section):
     """One experiment, as its file says, with every default filled in and every path made absolute."""
 
     name: Name
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     output: str = "runs"
     tracking: str | None = None
     data: DataConfig
@@ -120,22 +121,21 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), output: str | Non
     try:
         experiment = Experiment.model_validate(content)
     except ValidationError as problem:
-        raise InputError(f"{path}: " + _explained(problem, Experiment, content)) from problem
+        raise InputError(f"{path}: " + _explained(problem, Experiment)) from problem
     try:
         for name in experiment.variants:
             _check_variant(experiment, name)
         _check_roles(experiment)
+        return _with_absolute_paths(experiment, path.absolute().parent)
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from problem
-    return _with_absolute_paths(experiment, path.absolute().parent)
 
 
 def _check_variant(experiment: Experiment, name: str) -> None:
     try:
         experiment.variant_align(name)
     except ValidationError as problem:
-        said = _explained(problem, AlignConfig, experiment.variants[name].align)
-        raise InputError(f"variants.{name}.align.{said}") from problem
+        raise InputError(_explained(problem, AlignConfig, within=f"variants.{name}.align")) from problem
 
 
 def _check_roles(experiment: Experiment) -> None:
@@ -183,16 +183,21 @@ def nearest(name: str, known: Any) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(sorted(map(str, known)))}"
 
 
-def _explained(problem: ValidationError, root: Any, content: Any) -> str:
-    """Pydantic's findings in one line each: the dotted key, what is wrong, and the nearest known key."""
+def _explained(problem: ValidationError, root: Any, within: str = "") -> str:
+    """Pydantic's findings in one line each: the dotted key, what is wrong, and the nearest known key.
+
+    `within`: the key that `root` lies under.
+    """
     lines = []
     for error in problem.errors():
-        place = [part for part in error["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
-        key = ".".join(str(part) for part in place)
+        place = [part for part in error["loc"] if not str(part).startswith(("function-", "[key]"))]
+        key = ".".join(str(part) for part in ([within] if within else []) + place)
         if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             lines.append(f"{key}: unknown key{nearest(str(place[-1]), _known_keys(root, place[:-1]))}")
         elif error["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
             lines.append(f"{key}: this key is required")
+        elif error["type"] in ("dataclass_type", "model_type", "dict_type"):
+            lines.append(f"{key}: must hold keys and values")
         else:
             given = error["input"]
             shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
@@ -220,11 +225,19 @@ def _known_keys(kind: Any, place: Sequence[Any]) -> list[str]:
     return []
 
 
+def _expanded(path: str) -> Path:
+    """`~` and `$NAME` as a shell would read them. Raises InputError for a name that is not set."""
+    unset = [name for name in re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", path) if name not in os.environ]
+    if unset:
+        raise InputError(f"{path}: the environment has no {unset[0]}; set it, or write the path itself")
+    return Path(os.path.expandvars(path)).expanduser()
+
+
 def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
-    """Paths are relative to the file; a plain `output` to the current folder."""
+    """Paths are relative to the file; a plain `output` to the current folder. `$NAME` is the environment's."""
 
     def absolute(path: str | None) -> str | None:
-        return None if path is None else str((folder / Path(path).expanduser()).absolute())
+        return None if path is None else str((folder / _expanded(path)).absolute())
 
     def image_set(config: ImageSetConfig | None) -> ImageSetConfig | None:
         return config and dataclasses.replace(config, path=absolute(config.path), labels=absolute(config.labels))
@@ -236,5 +249,5 @@ def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
     data = experiment.data
     sets = {"train": image_set(data.train), "validation": image_set(data.validation), "test": image_set(data.test)}
     models = {name: model(config) for name, config in experiment.models.items()}
-    output = experiment.output if "://" in experiment.output else str(Path(experiment.output).expanduser().absolute())
+    output = experiment.output if "://" in experiment.output else str(_expanded(experiment.output).absolute())
     return experiment.model_copy(update={"data": data.model_copy(update=sets), "models": models, "output": output})

@@ -10,37 +10,37 @@ import yaml
 from align_core.errors import InputError
 
 
+_TAG = "tag:yaml.org,2002:"
+
+
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str | int | float | bool):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"a key must be a word, not {key!r}", node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # As it is written: later, `<<` puts the keys of other mappings among a mapping's own.
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == f"{_TAG}null":
+                raise yaml.composer.ComposerError(None, None, "a key must be a word", key.start_mark)
+            if (key.tag, key.value) in seen and key.tag != f"{_TAG}merge":
+                raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} is given twice", key.start_mark)
+            seen.add((key.tag, key.value))
+        return node
 
 
 # YAML 1.1 takes `1e-3` for a string: it wants a dot and a signed exponent.
 _StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
+    f"{_TAG}float",
     re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$"),
     list("-+0123456789."),
 )
-# ... and that pattern must not take integers from the resolver for them, which is tried later in the list.
+# ... and that pattern must not take integers from the resolver for them, which is tried later in the list. A date stays
+# the word that it was written as.
 for _character in "-+0123456789":
     _resolvers = _StrictLoader.yaml_implicit_resolvers[_character]
-    _resolvers.sort(key=lambda entry: entry[0] != "tag:yaml.org,2002:int")
+    _resolvers[:] = [entry for entry in _resolvers if entry[0] != f"{_TAG}timestamp"]
+    _resolvers.sort(key=lambda entry: entry[0] != f"{_TAG}int")
 
 
 def parse_yaml(text: str, origin: str) -> Any:

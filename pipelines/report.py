@@ -15,7 +15,8 @@ Row = dict[str, Any]
 
 TABLES = ("transfer", "contrasts", "surrogates")
 FIGURES = ("gain", "transfer")
-_REVISION = 1
+FILES = (*(f"{table}.csv" for table in TABLES), *(f"{figure}.png" for figure in FIGURES), "report.html")
+_REVISION = 2
 _TEXT_COLUMNS = {"surrogate", "attack", "target", "relation", "baseline"}
 
 NOTES = (
@@ -25,6 +26,15 @@ NOTES = (
     "figures by more than they say. p-values (exact McNemar) are not corrected for the number of comparisons.",
     "robust_accuracy is the share still right under every attack of this experiment: an upper bound on true "
     "robustness.",
+)
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#1b1f24}"
+    "h1{font-size:1.6rem}h2{font-size:1.1rem;margin-top:2.5rem}img{max-width:100%;display:block;margin:2rem auto}"
+    "aside{border-left:3px solid #0072b2;padding:.1rem 1rem;background:#eef1f5;font-size:13px}aside p{margin:.5rem 0}"
+    "div{overflow:auto;max-height:40rem}table{border-collapse:collapse;font-size:13px}"
+    "td,th{padding:.2rem .7rem;border-bottom:1px solid #dde1e6;text-align:right;font-variant-numeric:tabular-nums}"
+    "th{position:sticky;top:0;background:#fff}.text{text-align:left;white-space:nowrap}.mean td{background:#eef1f5;font-weight:600}"
 )
 
 
@@ -61,11 +71,12 @@ def make_report(plan: Plan) -> tuple[Report, bool]:
     """The report, and whether it had to be made: where its files are up to date they are read."""
     wanted = report_fingerprint(plan)
     stored = plan.store.read_json("report/report.json")
-    if stored is not None and stored["fingerprint"] == wanted:
+    there = plan.store.listing("report").get("report", [])
+    if stored is not None and stored["fingerprint"] == wanted and set(FILES) <= set(there):
         return read_report(plan.store), False
     from pipelines.figures import gain_figure, transfer_heatmap
     from pipelines.outcomes import read_outcomes
-    from pipelines.tables import TableMaker, as_csv
+    from pipelines.tables import COLUMNS, TableMaker, as_csv
 
     maker = TableMaker(plan, read_outcomes(plan))
     report = Report(wanted, maker.transfer(), maker.contrasts(), maker.surrogates())
@@ -74,11 +85,12 @@ def make_report(plan: Plan) -> tuple[Report, bool]:
         "gain": gain_figure(report.transfer, f"{name}: gain in transfer"),
         "transfer": transfer_heatmap(report.transfer, f"{name}: transfer rate, %"),
     }
+    plan.store.delete("report/report.json")  # until all files are there they are nobody's
     for table in TABLES:
-        plan.store.write(f"report/{table}.csv", as_csv(getattr(report, table)))
+        plan.store.write(f"report/{table}.csv", as_csv(getattr(report, table), COLUMNS[table]))
     for figure, content in figures.items():
         plan.store.write(f"report/{figure}.png", content)
-    plan.store.write("report/report.html", _page(name, report, figures).encode())
+    plan.store.write("report/report.html", html_page(name, report, figures).encode())
     plan.store.write_json("report/report.json", {"fingerprint": wanted})
     return report, True
 
@@ -116,7 +128,7 @@ def verdicts(report: Report) -> list[str]:
     return lines
 
 
-def _page(name: str, report: Report, figures: dict[str, bytes]) -> str:
+def html_page(name: str, report: Report, figures: dict[str, bytes]) -> str:
     """One page that needs no other file."""
     images = "".join(
         f'<img alt="{figure}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
@@ -125,32 +137,34 @@ def _page(name: str, report: Report, figures: dict[str, bytes]) -> str:
     said = "".join(f"<li>{html.escape(line)}</li>" for line in verdicts(report))
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in NOTES)
     tables = "".join(f"<h2>{table}.csv</h2>{_html_table(getattr(report, table))}" for table in TABLES)
-    style = (
-        "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem}"
-        "table{border-collapse:collapse;font-size:13px}td,th{padding:.2rem .6rem;border-bottom:1px solid #ddd;"
-        "text-align:right}td:nth-child(-n+3),th:nth-child(-n+3){text-align:left}img{max-width:100%}"
-        "tr.mean{font-weight:600}div{overflow-x:auto}"
-    )
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(name)}</title><style>{style}</style>'
-        f"<h1>{html.escape(name)}</h1>{notes}<h2>In words</h2><ul>{said}</ul>{images}{tables}</html>\n"
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(name)}</title><style>{_STYLE}</style></head><body>"
+        f"<h1>{html.escape(name)}</h1><ul>{said}</ul><aside>{notes}</aside>{images}{tables}</body></html>\n"
     )
 
 
 def _html_table(rows: Sequence[Row]) -> str:
     if not rows:
         return "<p>none</p>"
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in rows[0])
+
+    def cell(tag: str, column: str, text: str) -> str:
+        kind = ' class="text"' if column in _TEXT_COLUMNS else ""
+        return f"<{tag}{kind}>{html.escape(text)}</{tag}>"
+
+    head = "".join(cell("th", column, column.replace("_", " ")) for column in rows[0])
     body = []
     for row in rows:
-        cells = "".join(f"<td>{html.escape(_shown(value))}</td>" for value in row.values())
-        body.append(f'<tr class="{"mean" if str(row.get("target", "")).startswith("(mean") else "one"}">{cells}</tr>')
-    return f"<div><table><tr>{head}</tr>{''.join(body)}</table></div>"
+        kind = ' class="mean"' if str(row.get("target", "")).startswith("(mean") else ""
+        cells = "".join(cell("td", column, _shown(column, value)) for column, value in row.items())
+        body.append(f"<tr{kind}>{cells}</tr>")
+    return f"<div><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
 
 
-def _shown(value: Any) -> str:
+def _shown(column: str, value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e-2 and value else (
-        f"{value:.2f}" if isinstance(value, float) else str(value)
-    )  # fmt: skip
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.2g}" if column == "p_value" else f"{value:.2f}"

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import socket
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -159,8 +160,13 @@ class Store:
             nearest = nearest.parent
         if not nearest.is_dir():
             raise InputError(f"output: {nearest} is a file; name a folder that can be written")
-        if not os.access(nearest, os.W_OK | os.X_OK):
-            raise InputError(f"output: {nearest} cannot be written; name another with --output")
+        try:
+            with tempfile.TemporaryFile(dir=nearest):
+                pass
+        except OSError as problem:
+            raise InputError(
+                f"output: {nearest} cannot be written ({problem.strerror}); name another with --output"
+            ) from problem
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -24,6 +24,18 @@ from pipelines.surrogates import Surrogate, contrasts_of
 
 Row = dict[str, Any]
 RELATIONS = ("same_architecture", "same_family", "cross_family")
+_GAIN = ("gain", "gain_low", "gain_high", "p_value")
+COLUMNS = {
+    "transfer": (
+        "surrogate", "attack", "target", "relation", "n", "rate", "rate_low", "rate_high", "rate_all", *_GAIN,
+    ),
+    "contrasts": ("surrogate", "baseline", "attack", "target", "n", *_GAIN),
+    "surrogates": (
+        "surrogate", "attack", "clean_accuracy", "clean_accuracy_low", "clean_accuracy_high", "clean_change",
+        "clean_change_low", "clean_change_high", "witness_agreement", "attacked_accuracy", "whitebox_rate", "mean_l2",
+        "robust_accuracy",
+    ),
+}  # fmt: skip
 
 
 def target_relation(plan: Plan, source: str, target: str) -> str:
@@ -168,11 +180,10 @@ def _gain_columns(gain: Gain) -> Row:
     return {name: _figure(value) for name, value in columns.items()} | {"p_value": p_value}
 
 
-def as_csv(rows: Sequence[Row]) -> bytes:
+def as_csv(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
     """Rows as CSV; what is None is blank."""
     text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue().encode()

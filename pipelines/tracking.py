@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 from align_core.errors import InputError
 from pipelines.config import Experiment
 from pipelines.plan import Plan
-from pipelines.report import FIGURES, TABLES, Report, Row
+from pipelines.report import FILES, Report, Row
 from pipelines.store import Say, fingerprint
 from pipelines.surrogates import Surrogate
 from pipelines.versions import versions
@@ -122,7 +122,7 @@ class _Log:
 
     def _log_whole(self, run: str) -> None:
         store = self.plan.store
-        for name in [*(f"{table}.csv" for table in TABLES), *(f"{figure}.png" for figure in FIGURES), "report.html"]:
+        for name in FILES:
             self._log_artifact(run, name, store.read(f"report/{name}"))
         self._log_artifact(run, "experiment.yaml", store.read("experiment.yaml"))
 

@@ -45,7 +45,7 @@ class AttackConfig:
         neighbourhood: half side of the cube that they are drawn from, in units of eps.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
 
     method: str
     eps: float

@@ -375,8 +375,7 @@ def test_alignment_brings_the_source_to_agree_with_the_witness() -> None:
     witness = run(cnn(1, width=4), [], weight=0.0, label_weight=1.0, epochs=4)
     before = agreement()
     run(source, [witness], temperature=4.0, epochs=4)
-    print("AGREE", before, agreement(), (witness(test_images).argmax(1).numpy() == labels[1000:]).mean())
-    assert agreement() > before + 0.02
+    assert agreement() > before + 0.1
 
 
 @pytest.mark.parametrize(

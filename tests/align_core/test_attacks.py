@@ -293,6 +293,8 @@ def test_projection_by_hand(point, centre, eps, expected):
         (95.1, 100, 4 / 255, 96),
         (103.5, 101, 2.5 / 255, 103),  # 104, the nearest, is 3 away
         (98.5, 101, 2.5 / 255, 99),
+        (103.6, 101, 2.6 / 255, 103),
+        (109.0, 101, 0.0313725, 109),  # 8/255, written in six figures
         (0.4, 2, 4 / 255, 0),
         (-2.0, 2, 4 / 255, 0),
         (254.6, 253, 4 / 255, 255),
@@ -373,7 +375,9 @@ def test_di_draws_sides_places_and_whether_at_all_for_each_image():
     half = boxes(keys, 32, 32, 0.5, 0.9)
     untouched = [place == (0, 0, 32, 32) for place in half]
     assert scipy.stats.binomtest(sum(untouched), 4000, 0.5).pvalue > 0.01
-    assert all(place == drawn for place, drawn, same in zip(half, always, untouched, strict=True) if not same)
+    touched = {drawn for drawn, place in zip(always, half, strict=True) if place == drawn}
+    assert {high for _, _, high, _ in touched} == {28, 29, 30, 31}  # whether, and how, are independent
+    assert all(same or place == drawn for place, drawn, same in zip(half, always, untouched, strict=True))
 
 
 def test_di_with_probability_0_leaves_images_as_they_are():

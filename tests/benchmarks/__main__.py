@@ -1,0 +1,22 @@
+"""`make bench`: each line is a ratio of two things measured in this one run, beside the limit it should keep.
+
+The real CIFAR-10 weights are used where they are (see tests/conftest.py), random ones elsewhere: the work is the same.
+"""
+
+import argparse
+
+from tests.benchmarks import crafting, pipeline
+
+
+def main() -> None:
+    """Runs the benchmarks, all or those named."""
+    benchmarks = {"crafting": crafting.measure, "pipeline": pipeline.measure}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *benchmarks], help="which; all of them unless named")
+    for name in parser.parse_args().names or benchmarks:
+        for line in benchmarks[name]():
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The experiment that the benchmarks measure: CIFAR ResNets, with real weights and images where they are."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from pipelines.recipes.cifar_models import resnet
+
+WEIGHTS = {
+    20: "akamaster_resnet20-12fca82f.th",
+    32: "akamaster_resnet32-d509ac18.th",
+    44: "akamaster_resnet44-014dd654.th",
+    56: "akamaster_resnet56-4bfd9763.th",
+}
+IMAGES = 1_000
+
+
+def data_folder(scratch: Path) -> Path:
+    """Real files where there are any, else random ones of the same shapes under `scratch`."""
+    real = Path(os.environ.get("WITNESS_CIFAR10", Path(__file__).parents[3] / "shared" / "data" / "cifar10"))
+    if real.is_dir():
+        return real
+    rng = np.random.default_rng(0)
+    for name in ("train_lossless_4000.npz", "test_lossless_1000.npz"):
+        images = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
+        np.savez(scratch / name, images=images, labels=rng.integers(0, 10, IMAGES))
+    for depth, name in WEIGHTS.items():
+        torch.manual_seed(depth)
+        torch.save(resnet(depth).state_dict(), scratch / name)
+    return scratch
+
+
+def write_experiment(folder: Path, data: Path, name: str, images: int, workers: int, threads: int) -> Path:
+    """An experiment file: one short alignment, PGD-10, two targets."""
+    models = {
+        f"resnet{depth}": {
+            "factory": "pipelines.recipes.cifar_models:resnet",
+            "args": {"depth": depth},
+            "weights": str(data / file),
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "family": "resnet",
+        }
+        for depth, file in WEIGHTS.items()
+    }
+    content = {
+        "name": name,
+        "output": str(folder / "runs"),
+        "data": {
+            "classes": 10,
+            "image_size": 32,
+            "train": {"kind": "npz", "path": str(data / "train_lossless_4000.npz"), "limit": 128},
+            "test": {"kind": "npz", "path": str(data / "test_lossless_1000.npz"), "limit": images},
+        },
+        "models": models,
+        "source": "resnet20",
+        "witnesses": ["resnet32"],
+        "targets": ["resnet44", "resnet56"],
+        "controls": [],
+        "attacks": {"pgd": {"method": "pgd", "eps": "2/255", "step": "0.5/255", "steps": 10}},
+        "compute": {"workers": workers, "threads": threads, "accelerator": "cpu"},
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file

@@ -1,0 +1,78 @@
+"""The whole craft + evaluate pipeline against the same work in one plain process with as many threads."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from align_core.attacks import craft
+from pipelines.cluster import connected, worker_of
+from pipelines.craft import craft_all
+from pipelines.evaluate import evaluate_all
+from pipelines.networks import LoadedNetworks
+from pipelines.plan import SELF, Plan
+from pipelines.progress import Progress
+from pipelines.run import Request, make_plan, run
+from tests.benchmarks.experiment import IMAGES, data_folder, write_experiment
+
+
+def measure() -> Iterator[str]:
+    """1,000 images: two surrogates, PGD-10, two targets. Start-up is that of a pipeline over one image."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        data = data_folder(folder)
+        for workers, threads in ((1, 2), (2, 1)):
+            name = f"{workers}x{threads}"
+            start_up = _pipeline(write_experiment(folder, data, f"one-{name}", 1, workers, threads))
+            file = write_experiment(folder, data, f"all-{name}", IMAGES, workers, threads)
+            ours = _pipeline(file)
+            plain = _plain(make_plan(Request(file)), workers * threads)
+            ratio = (ours - start_up) / plain
+            yield (
+                f"pipeline: craft + evaluate, {IMAGES:,} CIFAR images, {workers} workers of {threads} threads: "
+                f"{ratio:.3f} x one plain process with {workers * threads} threads (limit 1.15), plus {start_up:.1f} s "
+                f"start-up; {ours:.1f} s against {plain:.1f} s"
+            )
+
+
+def _pipeline(file: Path) -> float:
+    """Seconds of craft and evaluate, on a cluster that is up."""
+    request = Request(file, quiet=True)
+    experiment = request.experiment()
+    with connected(None, experiment):
+        run(request, ["align"])
+        plan = make_plan(request)
+        worker = worker_of(experiment.compute)
+        start = time.perf_counter()
+        craft_all(plan, worker, Progress(quiet=True))
+        evaluate_all(plan, worker, Progress(quiet=True))
+        return time.perf_counter() - start
+
+
+def _plain(plan: Plan, threads: int) -> float:
+    """Seconds of the same work in this process: every image crafted once, every prediction made, nothing written."""
+    torch.set_num_threads(threads)
+    start = time.perf_counter()
+    networks, images = LoadedNetworks(plan.loader(), "cpu"), plan.test_images()
+    for chunk in range(len(images.chunks)):
+        clean_BCHW = torch.from_numpy(images.read(chunk))
+        labels_B = torch.tensor(images.labels_of(chunk))
+        for members, _ in plan.clean().values():
+            _predict(networks, members, clean_BCHW)
+        for surrogate in plan.surrogates:
+            network = networks.mean_of(surrogate.members)
+            for attack in plan.experiment.attacks.values():
+                adversarial_BCHW = craft(
+                    network, clean_BCHW, labels_B, images.ids_of(chunk), attack, plan.experiment.seed
+                )
+                for target in (SELF, *plan.experiment.targets):
+                    members = surrogate.members if target == SELF else (target,)
+                    _predict(networks, members, adversarial_BCHW)
+    return time.perf_counter() - start
+
+
+def _predict(networks: LoadedNetworks, members: tuple[str, ...], images_BCHW: torch.Tensor) -> None:
+    with torch.no_grad():
+        networks.mean_of(members)(images_BCHW.to(torch.float32) / 255).argmax(dim=1)
