@@ -9,7 +9,6 @@ import yaml
 
 from align_core.errors import InputError
 
-
 _TAG = "tag:yaml.org,2002:"
 
 

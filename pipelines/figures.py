@@ -39,11 +39,7 @@ def gain_figure(transfer: Sequence[Row], title: str) -> bytes:
     labels = [_label(target, rows) for target in targets]
     figure, panels = _panels(attacks, 3.6, 0.09 * _longest(labels), 0.6 + band * max(1, len(targets)), sharex=True)
     for panel, attack in zip(panels, attacks, strict=True):
-        for y, target in enumerate(targets):
-            if target.startswith("(mean"):
-                panel.axhspan(y - 0.5, y + 0.5, color="#EEF1F5", lw=0)
-            panel.axhline(y - 0.5, color="0.85", lw=0.6)
-        panel.axvline(0, color="0.25", lw=1)
+        _draw_bands(panel, targets, labels)
         for index, surrogate in enumerate(surrogates):
             mine = [row for row in rows if (row["attack"], row["surrogate"]) == (attack, surrogate)]
             mine = [row for row in mine if row["target"] in targets]
@@ -57,12 +53,6 @@ def gain_figure(transfer: Sequence[Row], title: str) -> bytes:
                 [row["gain"] for row in mine], places, xerr=[below, above], label=surrogate,
                 fmt=shape, color=colour, ms=dot, mec="white", mew=0.5, elinewidth=line,
             )  # fmt: skip
-        panel.set_ylim(max(1, len(targets)) - 0.5, -0.5)
-        panel.set_yticks(range(len(targets)), labels)
-        panel.tick_params(axis="y", length=0)
-        panel.grid(axis="x", color="0.9", lw=0.6)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "left", "right"]].set_visible(False)
         panel.set_title(attack, fontsize="medium")
         panel.set_xlabel("gain over the source, points (95 %)", fontsize="small")
         if not rows:
@@ -74,6 +64,21 @@ def gain_figure(transfer: Sequence[Row], title: str) -> bytes:
         columns = math.ceil(len(surrogates) / lines)
         figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False, columnspacing=1.5)
     return _png(figure)
+
+
+def _draw_bands(panel: Axes, targets: Sequence[str], labels: Sequence[str]) -> None:
+    """A band per target, from the top down; those of means are shaded. A line where there is no gain."""
+    for y, target in enumerate(targets):
+        if target.startswith("(mean"):
+            panel.axhspan(y - 0.5, y + 0.5, color="#EEF1F5", lw=0)
+        panel.axhline(y - 0.5, color="0.85", lw=0.6)
+    panel.axvline(0, color="0.25", lw=1)
+    panel.set_ylim(max(1, len(targets)) - 0.5, -0.5)
+    panel.set_yticks(range(len(targets)), labels)
+    panel.tick_params(axis="y", length=0)
+    panel.grid(axis="x", color="0.9", lw=0.6)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "left", "right"]].set_visible(False)
 
 
 def transfer_heatmap(transfer: Sequence[Row], title: str) -> bytes:
@@ -93,12 +98,11 @@ def transfer_heatmap(transfer: Sequence[Row], title: str) -> bytes:
             for x, value in enumerate(line):
                 if value is not None:
                     weight = "bold" if targets[x] == "(mean)" else "normal"
-                    colour = "white" if value > 55 else "black"
-                    panel.text(
-                        x + 0.5, y + 0.5, f"{value:.0f}", ha="center", va="center", color=colour, fontweight=weight
-                    )
-        panel.set_xticks([x + 0.5 for x in range(len(targets))], labels, rotation=40, ha="right", rotation_mode="anchor")
-        panel.set_yticks([y + 0.5 for y in range(len(surrogates))], surrogates)
+                    style = {"color": "white" if value > 55 else "black", "fontweight": weight}
+                    panel.text(x + 0.5, y + 0.5, f"{value:.0f}", ha="center", va="center", **style)
+        across, down = ([place + 0.5 for place in range(len(names))] for names in (targets, surrogates))
+        panel.set_xticks(across, labels, rotation=40, ha="right", rotation_mode="anchor")
+        panel.set_yticks(down, surrogates)
         panel.invert_yaxis()
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
@@ -110,7 +114,7 @@ def transfer_heatmap(transfer: Sequence[Row], title: str) -> bytes:
 def _panels(
     attacks: Sequence[str], width: float, labels: float, height: float, sharex: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A panel per attack, `width` x `height` inches, as many beside each other as fit; room for `labels` at the left."""
+    """A panel per attack, `width` x `height` inches, as many beside each other as fit; `labels` inches at the left."""
     across = max(1, min(len(attacks), int((_WIDEST - labels) / width)))
     down = math.ceil(len(attacks) / across)
     figure = Figure(figsize=(max(5.0, labels + across * width), 0.9 + down * height), layout="constrained")

@@ -1,12 +1,16 @@
 """Finished tables as arrays: who was right on what. What the tables of the report are computed from."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from align_core.transfer import Flags
+from pipelines.failure import RunFailed
 from pipelines.plan import SELF, Plan
+from pipelines.table import ChunkedTable
 
 
 @dataclass(frozen=True)
@@ -37,30 +41,26 @@ class Outcomes:
 
 
 def read_outcomes(plan: Plan) -> Outcomes:
-    """Reads the finished tables. Raises ValueError where one does not hold exactly the test images."""
+    """Reads the finished tables. Raises RunFailed where one is damaged, or does not hold exactly the test images."""
     manifest = plan.inspected.manifests["test"]
-    ids = manifest.ids
 
-    def column(table_ids: list[str], values: npt.NDArray[np.generic], folder: str) -> npt.NDArray[np.generic]:
-        if table_ids != ids:
-            raise ValueError(f"{folder}: does not hold the test images, each once and in order")
-        return values
+    def column(table: ChunkedTable, name: str) -> npt.NDArray[Any]:
+        try:
+            rows = table.read(plan.store, ["image_id", name])
+        except pa.ArrowException as problem:
+            raise RunFailed(f"{table.folder} is damaged ({problem}); delete this folder and run again") from problem
+        if rows["image_id"].to_pylist() != manifest.ids:
+            raise RunFailed(f"{table.folder} does not hold the test images, each once; delete this folder and run again")
+        return np.asarray(rows[name].to_numpy())
 
-    prediction = {}
-    for name, (_, table) in plan.clean().items():
-        rows = table.read(plan.store, ["image_id", "prediction"])
-        values = column(rows["image_id"].to_pylist(), rows["prediction"].to_numpy(), table.folder)
-        prediction[name] = values.astype(np.int64)
-    wrong = {}
-    for cell in plan.cells():
-        rows = cell.table.read(plan.store, ["image_id", "adversarial_prediction"])
-        values = column(rows["image_id"].to_pylist(), rows["adversarial_prediction"].to_numpy(), cell.table.folder)
-        wrong[cell.surrogate, cell.attack, cell.target] = values != manifest.labels
-    l2 = {}
-    for surrogate in plan.surrogates:
-        for attack in plan.experiment.attacks:
-            table = plan.adversarial(surrogate, attack)
-            rows = table.read(plan.store, ["image_id", "l2"])
-            values = column(rows["image_id"].to_pylist(), rows["l2"].to_numpy(), table.folder)
-            l2[surrogate.name, attack] = values.astype(np.float32)
+    prediction = {name: column(table, "prediction") for name, (_, table) in plan.clean().items()}
+    wrong = {
+        (cell.surrogate, cell.attack, cell.target): column(cell.table, "adversarial_prediction") != manifest.labels
+        for cell in plan.cells()
+    }
+    l2 = {
+        (surrogate.name, attack): column(plan.adversarial(surrogate, attack), "l2")
+        for surrogate in plan.surrogates
+        for attack in plan.experiment.attacks
+    }
     return Outcomes(manifest.labels, prediction, wrong, l2)

@@ -34,7 +34,8 @@ _STYLE = (
     "aside{border-left:3px solid #0072b2;padding:.1rem 1rem;background:#eef1f5;font-size:13px}aside p{margin:.5rem 0}"
     "div{overflow:auto;max-height:40rem}table{border-collapse:collapse;font-size:13px}"
     "td,th{padding:.2rem .7rem;border-bottom:1px solid #dde1e6;text-align:right;font-variant-numeric:tabular-nums}"
-    "th{position:sticky;top:0;background:#fff}.text{text-align:left;white-space:nowrap}.mean td{background:#eef1f5;font-weight:600}"
+    "th{position:sticky;top:0;background:#fff}.text{text-align:left;white-space:nowrap}"
+    ".mean td{background:#eef1f5;font-weight:600}"
 )
 
 

@@ -7,11 +7,13 @@ import csv
 import io
 import logging
 import os
+import re
+import sys
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
 from align_core.errors import InputError
 from pipelines.config import Experiment
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _BATCH = 1_000
+_USER = re.compile(r"(?<=://)[^/?#\s]*@")
 _CURVES = ("loss", "alignment_loss", "label_loss", "grad_norm", "lr")
 
 
@@ -42,10 +45,7 @@ def tracking_uri(experiment: Experiment) -> str:
 
 def without_credentials(uri: str) -> str:
     """The URI as it may be written and logged."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]))
+    return re.sub(r"\?.*", "?***", _USER.sub("***@", uri))  # databases take a password as a parameter, too
 
 
 def log_report(plan: Plan, report: Report, say: Say, again: bool = False) -> bool:
@@ -54,11 +54,11 @@ def log_report(plan: Plan, report: Report, say: Say, again: bool = False) -> boo
     A server that does not answer is a warning, not an error: the files are there, and can be sent later.
     """
     uri = tracking_uri(plan.experiment)
-    marker = {"report": report.fingerprint, "tracking": fingerprint(uri)}
+    marker = {"report": report.fingerprint, "tracking": fingerprint(without_credentials(uri))}
     if not again and plan.store.read_json("report/logged.json") == marker:
         return True
     # MLflow's own patience is minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     from mlflow import MlflowClient
 
@@ -67,9 +67,10 @@ def log_report(plan: Plan, report: Report, say: Say, again: bool = False) -> boo
     try:
         _Log(MlflowClient(tracking_uri=uri), plan, report).write(uri)
     except Exception as problem:  # whatever MLflow, its server or its database raise: results are not lost for it
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0].replace(uri, without_credentials(uri))
+        safe = without_credentials(uri)
+        reason = _USER.sub("***@", (str(problem).splitlines() or [type(problem).__name__])[0].replace(uri, safe))
         say(
-            f"warning: MLflow at {without_credentials(uri)} could not be told ({reason}). The results are kept; "
+            f"warning: MLflow at {safe} could not be told ({reason}). The results are kept; "
             "`witness report --log` sends them"
         )
         return False
@@ -145,8 +146,6 @@ class _Log:
 
     def _log_changed_metrics(self, run: str, known: dict[str, float], metrics: dict[str, float]) -> None:
         """A metric that is there with this very value is not logged again: its history would grow."""
-        import time
-
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -219,13 +218,11 @@ def _metrics(report: Report, surrogate: str) -> dict[str, float]:
 
 
 def serve_page(uri: str, port: int) -> int:
-    """Opens MLflow's own page on a database; a server has its page already. Returns the exit code."""
-    import subprocess
-    import sys
-
+    """Becomes the server of MLflow's own page on a database; a server has its page already. Returns the exit code."""
     if uri.startswith(("http://", "https://")):
         print(f"MLflow runs at {without_credentials(uri)}")
         return 0
     print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
-    return subprocess.run(command, check=False).returncode
+    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
+    # Not by the command line, which everyone on this machine can read.
+    os.execve(sys.executable, command, {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri})

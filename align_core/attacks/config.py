@@ -79,6 +79,7 @@ class AttackConfig:
             ("steps", resolved["steps"] >= 1, "at least 1"),
             ("steps", self.method != "fgsm" or resolved["steps"] == 1, "1 for fgsm; pgd is its iterated form"),
             ("momentum", resolved["momentum"] >= 0, "0 or more"),
+            ("nesterov", not resolved["nesterov"] or resolved["momentum"] > 0, "false where there is no momentum"),
             ("diversity", 0 <= resolved["diversity"] <= 1, "a probability"),
             ("diversity_size", 0 < self.diversity_size <= 1, "above 0 and not above 1"),
             ("kernel", resolved["kernel"] == 0 or (resolved["kernel"] > 0 and resolved["kernel"] % 2), "odd, or 0"),

@@ -49,7 +49,7 @@ def craft(
     momentum_BCHW = torch.zeros_like(centre_BCHW)
     variance_BCHW = torch.zeros_like(centre_BCHW)
     finite_B = torch.ones_like(labels_B, dtype=torch.bool)
-    with _frozen(surrogate):
+    with torch.enable_grad(), _frozen(surrogate):
         for step in range(attack.steps):
 
             def draw(part: str, step: int = step) -> Tensor:

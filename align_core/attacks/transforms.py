@@ -18,15 +18,16 @@ def resize_and_pad(images_BCHW: Tensor, keys_B: Tensor, probability: float, smal
     """
     batch, _, height, width = images_BCHW.shape
     draws_B4 = uniform(keys_B, (4,))
-    share_B = smallest + (1 - smallest) * draws_B4[:, 0]
     applies_B = draws_B4[:, 3] < probability
     axes = []
     for length, place_B in ((width, draws_B4[:, 1]), (height, draws_B4[:, 2])):
-        side_B = torch.where(applies_B, (share_B * length).floor().clamp(1, length), float(length))
+        lowest = max(1, int(smallest * length))
+        side_B = lowest + (draws_B4[:, 0] * (length - lowest)).floor()  # every side from the lowest is as likely
         first_B = (place_B * (length - side_B + 1)).floor()
         pixel_L = torch.arange(length, device=images_BCHW.device) + 0.5
         axes.append(2 * (pixel_L[None, :] - first_B[:, None]) / side_B[:, None] - 1)
     x_BHW = axes[0][:, None, :].expand(batch, height, width)
     y_BHW = axes[1][:, :, None].expand(batch, height, width)
     grid_BHW2 = torch.stack([x_BHW, y_BHW], dim=-1)
-    return F.grid_sample(images_BCHW, grid_BHW2, mode="bilinear", padding_mode="zeros", align_corners=False)
+    moved_BCHW = F.grid_sample(images_BCHW, grid_BHW2, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return torch.where(applies_B[:, None, None, None], moved_BCHW, images_BCHW)

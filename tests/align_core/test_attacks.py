@@ -1,3 +1,4 @@
+import copy
 import itertools
 import os
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from align_core.attacks.gradients import gaussian_kernel, smooth
 from align_core.attacks.objectives import cross_entropy, margin
 from align_core.attacks.transforms import resize_and_pad
 from align_core.attacks.updates import accumulate, project, round_inside
-from align_core.models import ModelConfig, load
+from align_core.models import Classifier, ModelConfig, load
 from align_core.randomness import image_keys, part_keys
 
 CIFAR10 = Path(os.environ.get("WITNESS_CIFAR10", Path(__file__).parents[2] / "../shared/data/cifar10"))
@@ -126,6 +127,23 @@ def loss_gradient(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return torch.cat(gradients)
 
 
+class Double(nn.Module):
+    """A network in float64: one method compared with another, not their roundings.
+
+    The oracles' cross-entropy rounds p(label) to 1 in float32, and a sign that is turned leads to other images.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = copy.deepcopy(net).double()
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images.double()
+        if isinstance(self.net, Classifier):  # whose own forward returns float32
+            return self.net.net((images - self.net.mean_C11) / self.net.std_C11)
+        return self.net(images)
+
+
 # ---- The methods, against implementations that are not ours ----
 
 # torchattack's NI and SI-NI do not accumulate their momentum: torchattacks is the oracle there, for VMI, VNI and TI.
@@ -155,6 +173,7 @@ ORACLES = {
 @pytest.mark.parametrize("method", ORACLES)
 def test_agrees_with_another_implementation(method, setting):
     oracle, settings = ORACLES[method]
+    setting = replace(setting, net=Double(setting.net))
     ours = setting.craft(method, **{"step": STEP, "steps": 6, **settings})
     assert share_equal(ours, oracle(setting.net)(setting.images / 255, setting.labels)) > 0.99
 

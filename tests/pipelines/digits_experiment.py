@@ -1,8 +1,13 @@
 """A tiny experiment on the embedded digits: networks of a few thousand weights, mostly from files, 60 test images."""
 
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pyarrow.parquet as pq
 import torch
 import yaml
 from safetensors.torch import save_file
@@ -11,12 +16,14 @@ from torch.nn import functional as F
 
 from align_core.data import ImageSetConfig, open_image_set, read_images
 from pipelines.recipes import digit_models
+from pipelines.run import Request, Result
 
 CNN = "pipelines.recipes.digit_models:cnn"
 MLP = "pipelines.recipes.digit_models:mlp"
 SMALL = {"layers": 2, "width": 8}
 WIDE = {"layers": 3, "width": 6}
-NETWORKS = {"cnn_a": SMALL, "cnn_b": SMALL, "wide": WIDE, "cnn_c": SMALL}
+NETWORKS = {"cnn_a": SMALL, "cnn_b": SMALL, "cnn_c": SMALL, "cnn_d": SMALL, "wide": WIDE}
+NAME = "digits"
 IMAGE_SIZE = 16
 
 
@@ -36,7 +43,7 @@ def make_weights(folder: Path) -> None:
 
 def _train(network: nn.Module, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    for _ in range(6):
+    for _ in range(10):
         for rows in torch.randperm(len(labels_B)).split(50):
             optimizer.zero_grad()
             F.cross_entropy(network(images_BCHW[rows]), labels_B[rows]).backward()
@@ -44,13 +51,18 @@ def _train(network: nn.Module, images_BCHW: torch.Tensor, labels_B: torch.Tensor
 
 
 def experiment(weights: Path, **changes: Any) -> dict[str, Any]:
-    """The content of an experiment file; `weights` is the folder of `make_weights`."""
+    """The content of an experiment file; `weights` is the folder of `make_weights`. The model cnn_d has no role yet."""
 
     def cnn(name: str) -> dict[str, Any]:
-        return {"factory": CNN, "args": NETWORKS[name], "family": "cnn", "weights": str(weights / f"{name}.safetensors")}
+        return {
+            "factory": CNN,
+            "args": NETWORKS[name],
+            "family": "cnn",
+            "weights": str(weights / f"{name}.safetensors"),
+        }
 
-    return {
-        "name": "digits",
+    content = {
+        "name": NAME,
         "data": {
             "classes": 10,
             "image_size": IMAGE_SIZE,
@@ -59,23 +71,65 @@ def experiment(weights: Path, **changes: Any) -> dict[str, Any]:
         },
         "models": {
             **{name: cnn(name) for name in NETWORKS},
-            "mlp": {"factory": MLP, "args": {"width": 32}, "family": "mlp", "train": {"epochs": 8, "lr": 5e-3}},
+            "mlp": {"factory": MLP, "args": {"width": 32}, "family": "mlp", "train": {"epochs": 16, "lr": 5e-3}},
         },
         "source": "cnn_a",
         "witnesses": ["wide"],
         "targets": ["cnn_c", "mlp"],
         "align": {"epochs": 2, "batch_size": 64, "optimizer": {"name": "adamw", "lr": 2e-3}},
+        "variants": {"warm": {"align": {"temperature": 16}}, "other": {"source": "cnn_b"}},
         "attacks": {
-            "pgd": {"method": "pgd", "eps": "24/255", "step": "10/255", "steps": 3},
-            "fgsm": {"method": "fgsm", "eps": "16/255"},
+            "pgd": {"method": "pgd", "eps": "12/255", "step": "5/255", "steps": 3},
+            "fgsm": {"method": "fgsm", "eps": "8/255"},
         },
         "compute": {"workers": 2, "chunk": 20},
-    } | changes
+    }
+    return content | changes
 
 
 def write_experiment(folder: Path, weights: Path, **changes: Any) -> Path:
-    """The experiment file in `folder`, its output beside it."""
-    content = {"output": str(folder / "runs"), "tracking": f"sqlite:///{folder}/mlflow.db"}
+    """The experiment file in `folder`, output and tracking store beside it."""
+    content = experiment(weights, output=str(folder / "runs"), tracking=f"sqlite:///{folder}/mlflow.db")
     path = folder / "digits.yaml"
-    path.write_text(yaml.safe_dump(content | experiment(weights, **changes), sort_keys=False))
+    path.write_text(yaml.safe_dump(content | changes, sort_keys=False))
     return path
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished experiment. It is left as it is: what goes on from it works on a copy."""
+
+    file: Path
+    result: Result
+
+    @property
+    def folder(self) -> Path:
+        """Where its results lie."""
+        return Path(self.result.location)
+
+    def copied(self, place: Path, *without: str, overrides: Sequence[str] = ()) -> tuple[Request, Path]:
+        """The request that goes on from a copy below `place`, which lacks what the patterns name; and its folder."""
+        shutil.copytree(self.folder, place / NAME)
+        for pattern in without:
+            for path in list((place / NAME).glob(pattern)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return Request(self.file, overrides, output=str(place)), place / NAME
+
+
+def read_table(folder: Path) -> pd.DataFrame:
+    """The one file of a finished table; images as arrays [C, H, W]."""
+    (file,) = folder.iterdir()
+    table = pq.read_table(file)
+    frame = table.drop_columns(["image"] if "image" in table.column_names else []).to_pandas()
+    if "image" in table.column_names:
+        frame["image"] = list(table["image"].combine_chunks().to_numpy_ndarray())
+    return frame
+
+
+def assert_same_tables(one: Path, other: Path) -> None:
+    """Every table of `one` is in `other`, with the same bytes in every column."""
+    folders = {file.parent.relative_to(one) for file in one.rglob("*.parquet")}
+    assert folders
+    for folder in folders:
+        (mine,), (theirs,) = (one / folder).iterdir(), (other / folder).iterdir()
+        assert pq.read_table(mine).equals(pq.read_table(theirs)), folder

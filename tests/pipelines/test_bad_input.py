@@ -1,0 +1,275 @@
+"""Bad input is refused before any work: exit code 2, a message that names the key and the mend, nothing written."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hand_made import hand_made
+from PIL import Image
+from safetensors.torch import load_file
+
+from pipelines.cli import main
+
+GONE = object()
+"""Stands for a key that is taken out of the experiment."""
+
+
+class MakesFolder:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good experiment, and beside it the files that make it a bad one."""
+    folder = tmp_path_factory.mktemp("inputs")
+    hand_made(folder).file.rename(folder / "good.yaml")
+    near, seer = (load_file(folder / f"{name}.safetensors") for name in ("near", "seer"))
+    torch.save({"state_dict": near}, folder / "near_again.pt")
+    torch.save({f"module.{name}": value for name, value in seer.items()}, folder / "seer_again.pt")
+    torch.save({**near, "more": MakesFolder(folder / "marker")}, folder / "pickled.pt")
+    (folder / "truncated.safetensors").write_bytes((folder / "near.safetensors").read_bytes()[:-40])
+    with np.load(folder / "images.npz") as stored:
+        images, labels = stored["images"], stored["labels"]
+    np.savez(folder / "again.npz", images=images[7:9], labels=labels[7:9])
+    np.savez(folder / "coloured.npz", images=np.zeros((4, 8, 8, 3), np.uint8), labels=labels[:4])
+    np.savez(folder / "labelled_from_1.npz", images=255 - images[:4], labels=labels[:4] + 1)
+    np.savez(folder / "empty.npz", images=images[:0], labels=labels[:0])
+    for name in ("cat/0.png", "dog/1.png"):
+        (folder / "photos" / name).parent.mkdir(parents=True)
+        Image.fromarray(255 - images[len(name), :, :, 0]).save(folder / "photos" / name)
+    (folder / "photos" / "dog" / "broken.png").write_bytes(b"\x89PNG")
+    (folder / "unimportable.py").write_text("import a_module_that_nobody_has\n")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_the_folder(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(inputs)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+
+def changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The experiment with other values under some dotted keys."""
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        place = content
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+        if value is GONE:
+            del place[last]
+    return content
+
+
+def bad(name: str, said: str | tuple[str, ...], changes: str | dict[str, Any] | None = None, *arguments: str) -> Any:
+    """A case: what the message must hold; what is changed (a text: the whole file); arguments of the command."""
+    return pytest.param((said,) if isinstance(said, str) else said, changes or {}, arguments, id=name)
+
+
+def again(name: str, args: dict[str, int] | None = None) -> dict[str, Any]:
+    """A model from a copy of another's weights."""
+    return {"factory": "hand_made_networks:linear", "args": args or {}, "weights": name}
+
+
+NPZ = {"kind": "npz", "path": "images.npz"}
+PHOTOS = {"kind": "folder", "path": "photos"}
+
+CASES = [
+    # The file
+    bad("no such file", ("nowhere.yaml", "No such file"), None, "nowhere.yaml"),
+    bad("a folder", ("photos", "cannot be read"), None, "photos"),
+    bad("not text", ("pickled.pt", "cannot be read"), None, "pickled.pt"),
+    bad("not YAML", ("experiment.yaml, line 3: expected ',' or ']'",), "name: a\ndata: [1, 2\n"),
+    bad("empty", ("experiment.yaml", "must hold keys and values"), "# nothing yet\n"),
+    bad("a list", ("experiment.yaml", "must hold keys and values, and holds list"), "- name: a\n"),
+    bad("key twice", ("experiment.yaml, line 3", "the key 'name' is given twice"), "name: a\nseed: 1\nname: b\n"),
+    bad("key twice, nested", ("line 3", "'steps' is given twice"), "a:\n  steps: 1\n  steps: 2\n"),
+    bad("unknown key", "atacks: unknown key; did you mean 'attacks'?", {"atacks": {}}),
+    bad("unknown key, nested", "data.train.tak: unknown key; did you mean 'take'?", {"data.train.tak": [0, 4]}),
+    bad("unknown key of an attack", "attacks.mi.step_size: unknown key; did", {"attacks.mi.step_size": "1/255"}),
+    bad("unknown key, deep", "align.optimizer.learning_rate: unknown key;", {"align.optimizer.learning_rate": 1}),
+    bad("nothing like it", "zzz: unknown key; there are: align, attacks,", {"zzz": 1}),
+    bad("required key", "data.test: this key is required", {"data.test": GONE}),
+    bad("two at once", ("zzz: unknown key", "seed: Input"), {"zzz": 1, "seed": "x"}),
+    bad("a list for a mapping", "models: must hold keys and values", {"models": ["near"]}),
+    bad("a word for a list", "targets: Input should be a valid list", {"targets": "twin"}),
+    bad("no number", "data.classes: Input should be a valid integer", {"data.classes": "ten"}),
+    bad("not finite", "align.temperature: Input should be a finite number", {"align.temperature": float("nan")}),
+    bad("negative seed", "seed: Input should be greater than or equal to 0", {"seed": -1}),
+    bad("no workers", "compute.workers: Input should be greater than or equal to 1", {"compute.workers": 0}),
+    # The command line
+    bad("--set without a value", "--set seed: write key.path=value", None, "--set", "seed"),
+    bad("--set without a key", "--set =3: write key.path=value", None, "--set", "=3"),
+    bad("--set below a value", "--set name.x=3: name holds no keys", None, "--set", "name.x=3"),
+    bad("--set that is not YAML", "--set targets=[twin", None, "--set", "targets=[twin"),
+    bad("--set of an unknown key", "sed: unknown key; did you mean 'seed'?", None, "--set", "sed=3"),
+    bad("--json", "sed: unknown key", {"sed": 3}, "--json"),
+    # Names and roles
+    bad("name that is a path", ("name: '../x' is no name", "letters, digits"), {"name": "../x"}),
+    bad("absolute name", "name: '/x' is no name", {"name": "/x"}),
+    bad("name of an attack", "attacks.a/b: 'a/b' is no name", {"attacks": {"a/b": {"method": "pgd", "eps": "4/255"}}}),
+    *(
+        bad(f"no such model: {role}", f"{role}: there is no model 'nearr'; did you mean 'near'?", {role: name})
+        for role, name in [
+            ("source", "nearr"),
+            ("witnesses", ["nearr"]),
+            ("targets", ["twin", "nearr"]),
+            ("validation_targets", ["nearr"]),
+            ("variants.v.source", "nearr"),
+            ("variants.v.witnesses", ["nearr"]),
+        ]
+    ),
+    bad("no target", "targets: List should have at least 1 item", {"targets": []}),
+    bad("no witness of a variant", "variants.v.witnesses: must name at least one", {"variants.v.witnesses": []}),
+    bad("named twice", "targets: twin is named twice", {"targets": ["twin", "twin"]}),
+    bad("target = source", ("targets: near is named in source too", "cannot see"), {"targets": ["near"]}),
+    bad("target = witness", "targets: seer is named in witnesses too", {"targets": ["twin", "seer"]}),
+    bad("target = a variant's source", "targets: twin is named in variants.v.source", {"variants.v.source": "twin"}),
+    bad(
+        "target = a variant's witness", "targets: twin is named in variants.v.wit", {"variants.v.witnesses": ["twin"]}
+    ),
+    bad("validation target = source", "validation_targets: near is named in source", {"validation_targets": ["near"]}),
+    bad("validation target = target", "validation_targets: twin is in targets too", {"validation_targets": ["twin"]}),
+    bad(
+        "target = source by weights", "targets: copy has the same weights as near; a target must be a model of its own",
+        {"models.copy": again("near_again.pt", {"width": 2}), "targets": ["copy"]},
+    ),
+    bad(
+        "target = witness by weights", "targets: copy has the same weights as seer",
+        {"models.copy": again("seer_again.pt", {"width": 5}), "targets": ["twin", "copy"]},
+    ),
+    bad(
+        "target = a variant's source by weights", "targets: copy has the same weights as near",
+        {
+            "models.copy": again("near_again.pt", {"width": 2}), "targets": ["copy"],
+            "source": "other", "variants.v.source": "near",
+        },
+    ),
+    bad(
+        "validation target = target by weights", "validation_targets: copy has the same weights as near",
+        {
+            "models.copy": again("near_again.pt", {"width": 2}), "validation_targets": ["copy"],
+            "source": "other", "targets": ["near"],
+        },
+    ),
+    *(
+        bad(
+            f"reserved: {name}", (f"models.{name}: this name means a surrogate", "choose another"),
+            {f"models.{name}": again("near.safetensors", {"width": 2})},
+        )
+        for name in ("aligned", "label_only", "witness-seer", "source-near")
+    ),
+    bad("reserved for a variant", "variants.ensemble: this name means a surrogate", {"variants.ensemble": {}}),
+    bad("variant named as a model", "variants.twin: a model has this name", {"variants.twin": {}}),
+    bad("unknown control", ("controls.0: Input should be 'label_only',", "'labels'"), {"controls": ["labels"]}),
+    # Images
+    bad("missing images", ("data.train: ", "nowhere.npz: there is no such file"), {"data.train.path": "nowhere.npz"}),
+    bad("unset variable", ("experiment.yaml", "no WITNESS_UNSET"), {"data.train.path": "$WITNESS_UNSET/a.npz"}),
+    bad("no image set", "data.test: ", {"data.test.path": "near.safetensors"}),
+    bad("empty image set", ("data.train: ", "empty.npz: the image set is empty"), {"data.train": {"kind": "npz", "path": "empty.npz"}}),
+    bad("past the end", ("data.train: ", "`take` goes to 90, but there are 16"), {"data.train.take": [0, 90]}),
+    bad("take of nothing", "data.train: `take` is a half-open range", {"data.train.take": [4, 4]}),
+    bad("overlapping ranges", ("data.train and data.test overlap: 2 images", "disjoint"), {"data.train.take": [0, 6]}),
+    bad(
+        "same pixels in another file", ("data.validation and data.test overlap: 2 images", "00000 is 00007"),
+        {"data.validation": {"kind": "npz", "path": "again.npz"}},
+    ),
+    bad(
+        "labels out of range", ("data.train: 1 labels lie outside 0 to 2: image 00002 has label 3", "data.classes"),
+        {"data.train": {"kind": "npz", "path": "labelled_from_1.npz"}},
+    ),
+    bad(
+        "grey and colour", "data.train has 3 channels, data.test 1",
+        {"data.train": {"kind": "npz", "path": "coloured.npz"}},
+    ),
+    bad(
+        "unreadable image", ("data.validation: 1 images are unreadable (dog/broken.png: ", "data.on_bad_image: skip"),
+        {"data.validation": PHOTOS},
+    ),
+    bad("no readable image", "data.validation: no image of this set can be read", {
+        "data.validation": {**PHOTOS, "take": [2, 3]}, "data.on_bad_image": "skip",
+    }),
+    # Models and their weights
+    bad("classes", ("models.near: returns (1, 3) for one image, not (1, 5)", "data.classes (5)"), {"data.classes": 5}),
+    bad("missing weights", ("models.near: ", "no such file of weights"), {"models.near.weights": "nowhere.pt"}),
+    bad("truncated weights", ("models.near: ", "truncated.safetensors"), {"models.near.weights": "truncated.safetensors"}),
+    bad("code in weights", ("models.near: ", "never unpickles", "state_dict()"), {"models.near.weights": "pickled.pt"}),
+    bad("another's weights", ("models.near: ", "do not fit the model"), {"models.near.weights": "seer.safetensors"}),
+    bad("no weights", "models.near: either `weights` or `train` is needed", {"models.near.weights": GONE}),
+    bad("two kinds of model", "models.near: exactly one of timm, torchvision,", {"models.near.timm": "resnet18"}),
+    bad("normalisation", "models.near: mean and std are for 3 channels, the images have 1", {
+        "models.near.mean": [0, 0, 0], "models.near.std": [1, 1, 1],
+    }),
+    bad("image size", "models.near: cannot take images of (1, 9, 9) (C, H, W)", {"data.image_size": 9}),
+    bad("no module", ("models.near: factory a_module:net", "beside the experiment"), {"models.near.factory": "a_module:net"}),
+    bad("no such factory", "hand_made_networks:net: module", {"models.near.factory": "hand_made_networks:net"}),
+    bad("module that fails", "'a_module_that_nobody_has'", {"models.near.factory": "unimportable:net"}),
+    bad("no factory", "a factory is written module:callable, not 'linear'", {"models.near.factory": "linear"}),
+    bad("arguments", "unexpected keyword argument 'depth'", {"models.near.args": {"depth": 3}}),
+    bad("unknown timm name", "models.near: timm: resnet51: Unknown model", {
+        "models.near": {"timm": "resnet51", "weights": "near.safetensors"},
+    }),
+    bad("unknown torchvision name", "models.near: torchvision: there is no image classifier 'resnet51'", {
+        "models.near": {"torchvision": "resnet51", "weights": "near.safetensors"},
+    }),
+    bad("no aligned model", ("models.near: ", "photos/card.json: not the card"), {"models.near": {"aligned": "photos"}}),
+    # Attacks
+    *(
+        bad(f"eps {eps}", ("attacks.pgd: ", *said), {"attacks.pgd.eps": eps})
+        for eps, said in {
+            0: ("eps must lie between 1/255 and 1",),
+            8: ("eps must lie between 1/255 and 1", "did you mean 8/255?"),
+            "-1/255": ("eps must lie between 1/255 and 1",),
+            "4/0": ("'4/0' is not a pixel fraction such as 4/255",),
+            "four": ("'four' is not a pixel fraction",),
+        }.items()
+    ),
+    bad("step 0", "attacks.mi: step must lie above 0", {"attacks.mi.step": 0}),
+    bad("unknown method", "attacks.pgd: there is no method 'pdg'; there are fgsm, pgd", {"attacks.pgd.method": "pdg"}),
+    bad("no attack", "attacks: Dictionary should have at least 1 item", {"attacks": {}}),
+    # Alignment
+    bad("batch over workers", "align: batch_size 5 must be a multiple of workers 2", {"align": {"batch_size": 5, "workers": 2}}),
+    bad("variant: batch over workers", "variants.v.align: batch_size 128 must be a multiple of workers 3", {"variants.v.align.workers": 3}),
+    bad("variant: unknown key", "variants.v.align.temperatur: unknown key; did you mean 'temperature'?", {"variants.v.align.temperatur": 4}),
+    bad("variant: two unknown keys", ("variants.v.align.a: unknown", "variants.v.align.b: unknown"), {"variants.v.align": {"a": 1, "b": 1}}),
+    bad("variant: nested", "variants.v.align.optimizer.name: Input should be 'sgd' or 'adamw'", {"variants.v.align.optimizer.name": "adam"}),
+    bad("unknown loss", "align: there is no alignment loss 'kll'", {"align.loss": "kll"}),
+    # Output and tracking
+    bad("output below a file", ("output: ", "images.npz is a file; name a folder"), None, "--output", "images.npz/below"),
+    bad("unwritable output", ("output: /proc cannot be written", "--output"), {"output": "/proc/witness"}),
+    bad("object store without tracking", "tracking: must be given where `output` is an object store", {"output": "s3://bucket/runs"}),
+    bad("unknown store", "output: nowhere://runs: ", {"output": "nowhere://runs", "tracking": "sqlite:///mlflow.db"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "changes", "arguments"), CASES)
+def test_bad_input_is_refused_with_exit_code_2_and_nothing_written(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], said: Any, changes: Any, arguments: Any
+) -> None:
+    file, *options = arguments if arguments and not arguments[0].startswith("-") else ("experiment.yaml", *arguments)
+    good = yaml.safe_load((inputs / "good.yaml").read_text()) | {"output": str(tmp_path / "out")}
+    text = changes if isinstance(changes, str) else yaml.safe_dump(changed(good, changes), sort_keys=False)
+    (inputs / "experiment.yaml").write_text(text)
+    before = sorted(inputs.rglob("*"))
+
+    assert main(["run", file, *options]) == 2
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "witness: " in captured.err and "Traceback" not in captured.err
+    assert all(part in captured.err for part in said), captured.err
+    assert sorted(inputs.rglob("*")) == before
+    assert not list(tmp_path.iterdir())
