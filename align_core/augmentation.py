@@ -20,8 +20,8 @@ class AugmentConfig:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    crop: Literal["none", "pad4", "random_resized"] = "none"
-    flip: bool = False
+    crop: Literal["none", "pad4", "random_resized"] = "pad4"
+    flip: bool = True
 
 
 def augment(images_BCHW: Tensor, keys_B: Tensor, config: AugmentConfig) -> Tensor:

@@ -3,7 +3,7 @@
 import io
 import math
 from collections.abc import Sequence
-from itertools import count
+from itertools import cycle
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -34,7 +34,7 @@ def gain_figure(transfer: Sequence[Row], title: str) -> bytes:
     targets = _means_first(rows)
     band = 0.15 * len(surrogates) + 0.22
     if band * len(targets) > _TALLEST:
-        targets = [target for target in targets if target.startswith("(mean")]
+        targets = [target for target in targets if target.startswith("(mean")] or targets
         title += " (single targets: transfer.csv)"
     labels = [_label(target, rows) for target in targets]
     figure, panels = _panels(attacks, 3.6, 0.09 * _longest(labels), 0.6 + band * max(1, len(targets)), sharex=True)
@@ -97,9 +97,8 @@ def transfer_heatmap(transfer: Sequence[Row], title: str) -> bytes:
         for y, line in enumerate(shown):
             for x, value in enumerate(line):
                 if value is not None:
-                    weight = "bold" if targets[x] == "(mean)" else "normal"
-                    style = {"color": "white" if value > 55 else "black", "fontweight": weight}
-                    panel.text(x + 0.5, y + 0.5, f"{value:.0f}", ha="center", va="center", **style)
+                    colour, weight = "white" if value > 55 else "black", "bold" if targets[x] == "(mean)" else None
+                    panel.text(x + 0.5, y + 0.5, f"{value:.0f}", ha="center", va="center", color=colour, weight=weight)
         across, down = ([place + 0.5 for place in range(len(names))] for names in (targets, surrogates))
         panel.set_xticks(across, labels, rotation=40, ha="right", rotation_mode="anchor")
         panel.set_yticks(down, surrogates)
@@ -128,15 +127,8 @@ def _panels(
 
 def _styles(surrogates: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Colour and shape of each surrogate: fixed for those of every experiment, in turn for the others."""
-    turn = count()
-    styles = {}
-    for name in surrogates:
-        if name in _STYLES:
-            styles[name] = _STYLES[name]
-        else:
-            n = next(turn)
-            styles[name] = (_FURTHER_COLOURS[n % len(_FURTHER_COLOURS)], _FURTHER_SHAPES[n % len(_FURTHER_SHAPES)])
-    return styles
+    further = zip(cycle(_FURTHER_COLOURS), cycle(_FURTHER_SHAPES), strict=False)
+    return {name: _STYLES.get(name) or next(further) for name in surrogates}
 
 
 def _is_control(surrogate: str) -> bool:

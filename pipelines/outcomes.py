@@ -50,7 +50,7 @@ def read_outcomes(plan: Plan) -> Outcomes:
         except pa.ArrowException as problem:
             raise RunFailed(f"{table.folder} is damaged ({problem}); delete this folder and run again") from problem
         if rows["image_id"].to_pylist() != manifest.ids:
-            raise RunFailed(f"{table.folder} does not hold the test images, each once; delete this folder and run again")
+            raise RunFailed(f"{table.folder} does not hold the test images; delete this folder and run again")
         return np.asarray(rows[name].to_numpy())
 
     prediction = {name: column(table, "prediction") for name, (_, table) in plan.clean().items()}

@@ -269,7 +269,9 @@ class TestBatches:
         np.savez(tmp_path / "n.npz", images=images, labels=np.arange(count))
         images = open_image_set(ImageSetConfig(kind="npz", path=str(tmp_path / "n.npz")), 12)
         ids, labels = images.listing()
-        config = AlignConfig(**{"batch_size": 5, "epochs": 3, **settings})
+        config = AlignConfig(
+            **{"batch_size": 5, "epochs": 3, "augment": AugmentConfig(crop="none", flip=False), **settings}
+        )
         return Batches(images, ids, labels.tolist(), config, seed, rank, world)
 
     def held(self, batch: Batch) -> list[int]:
@@ -341,7 +343,7 @@ class TestBatches:
     def test_augmentation_depends_on_epoch_and_image_not_on_the_batch(self, tmp_path: Path) -> None:
         def pictures(batch_size: int) -> dict[tuple[int, int], bytes]:
             batches = self.batches(
-                tmp_path, count=20, batch_size=batch_size, augment=AugmentConfig(crop="pad4"), epochs=2
+                tmp_path, count=20, batch_size=batch_size, augment=AugmentConfig(crop="pad4", flip=False), epochs=2
             )
             return {
                 (step * batch_size // 20, int(label)): image.numpy().tobytes()
@@ -363,7 +365,9 @@ def test_alignment_brings_the_source_to_agree_with_the_witness() -> None:
 
     def run(net: nn.Module, witnesses: Sequence[nn.Module], **settings: Any) -> nn.Module:
         optimizer = OptimizerConfig(name="adamw", lr=5e-3)
-        config = AlignConfig(batch_size=50, optimizer=optimizer, **settings)
+        config = AlignConfig(
+            batch_size=50, optimizer=optimizer, augment=AugmentConfig(crop="none", flip=False), **settings
+        )
         align(net, witnesses, config, list(Batches(digits, ids[:1000], labels[:1000].tolist(), config, seed=0)))
         return net.eval()
 

@@ -1,7 +1,8 @@
 """A finished experiment without a run: tiny networks, no training, and outcomes chosen by hand in a real store.
 
-Outcomes are written as text, one digit per test image: how far the prediction lies from the label, 0 for right. Keys are
-the store's folders, `clean/NAME` or `outcomes/SURROGATE/ATTACK/TARGET`; a table that is not named is right throughout.
+Outcomes are written as text, one digit per test image, under the store's folders: in `clean/NAME` and
+`outcomes/SURROGATE/ATTACK/TARGET` how far the prediction lies from the label, 0 for right; in `adversarial/SURROGATE/ATTACK`
+the l2 distance in eighths. A table that is not named holds zeros.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
+from align_core.models import ModelConfig, build
 from align_core.weights import to_bytes
 from pipelines.align import _commit
 from pipelines.plan import Plan
@@ -30,20 +32,22 @@ CURVE = [
     for step in range(4)
 ]  # fmt: skip
 
+WIDTHS = {"near": 2, "other": 4, "seer": 5, "twin": 2, "cousin": 3, "stranger": 6}
 _FACTORY = """
 from torch import nn
 
-def linear(width=None):
-    return nn.Sequential(nn.Flatten(), *([nn.Linear(64, width)] if width else []), nn.Linear(width or 64, 3))
+def linear(width):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Linear(width, 3))
 """
 
 
 def _content(folder: Path) -> dict[str, Any]:
-    def model(name: str, width: int | None, family: str | None = None) -> dict[str, Any]:
-        args = {} if width is None else {"width": width}
-        written = {"factory": "hand_made_networks:linear", "args": args, "weights": f"{name}.safetensors"}
-        return written | ({} if family is None else {"family": family})
-
+    families = {"near": "narrow", "twin": "narrow", "cousin": "narrow", "other": "stranger"}  # others': their names
+    models = {
+        name: {"factory": "hand_made_networks:linear", "args": {"width": width}, "weights": f"{name}.safetensors"}
+        | ({"family": families[name]} if name in families else {})
+        for name, width in WIDTHS.items()
+    }
     return {
         "name": "by-hand",
         "output": str(folder / "out put"),  # a space: it must survive every URI
@@ -53,14 +57,7 @@ def _content(folder: Path) -> dict[str, Any]:
             "train": {"kind": "npz", "path": "images.npz", "take": [0, 4]},
             "test": {"kind": "npz", "path": "images.npz", "take": [4, 4 + IMAGES]},
         },
-        "models": {
-            "near": model("near", 2, "narrow"),
-            "other": model("other", 4, "broad"),
-            "seer": model("seer", 5, "broad"),
-            "twin": model("twin", 2, "narrow"),
-            "cousin": model("cousin", 3, "narrow"),
-            "stranger": model("stranger", None),
-        },
+        "models": models,
         "source": "near",
         "witnesses": ["seer"],
         "targets": ["twin", "cousin", "stranger"],
@@ -98,29 +95,39 @@ class HandMade:
         """The experiment file, with `changes` of its sections."""
         self.file.write_text(yaml.safe_dump(_content(self.folder) | changes, sort_keys=False))
 
-    def finish(self, outcomes: Mapping[str, str] | None = None, l2: float = 0.5) -> Plan:
-        """Makes every network and fills every table; what was there under the same fingerprint is replaced."""
+    def finish(self, outcomes: Mapping[str, str] | None = None) -> Plan:
+        """Makes every network and fills every table; what is there is replaced."""
         plan = self.plan()
         for making in plan.alignments():
-            network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2), nn.Linear(2, CLASSES))
-            if making.start == "other":
-                network = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Linear(4, CLASSES))
-            torch.manual_seed(int(making.fingerprint[:8], 16))
-            state = {name: torch.rand_like(value) for name, value in network.state_dict().items()}
-            _commit(plan.store, making, to_bytes(state), CURVE, seconds=1.0)
+            _commit(plan.store, making, to_bytes(_weights(making.fingerprint, making.model)), CURVE, seconds=1.0)
         plan.refresh()
         unused = dict(outcomes or {})
+        manifest = plan.inspected.manifests["test"]
+
+        def fill(table: ChunkedTable, column: str) -> None:
+            digits = np.array([int(digit) for digit in unused.pop(table.folder, "0" * IMAGES)])
+            values = (digits / 8).astype(np.float32) if column == "l2" else (manifest.labels + digits) % CLASSES
+            for number, chunk in enumerate(plan.chunks):
+                rows = slice(chunk.start, chunk.stop)
+                columns = {"image_id": manifest.ids[rows], "label": manifest.labels[rows], column: values[rows]}
+                table.write_chunk(plan.store, number, pa.table(columns))
+            assert table.finish(plan.store, plan.rows) == []
+
         for _, table in plan.clean().values():
-            _fill(plan, table, {"prediction": _predictions(plan, unused.pop(table.folder, ""))})
+            fill(table, "prediction")
         for cell in plan.cells():
-            moved = unused.pop(cell.table.folder, "")
-            _fill(plan, cell.table, {"adversarial_prediction": _predictions(plan, moved)})
+            fill(cell.table, "adversarial_prediction")
         for surrogate in plan.surrogates:
             for attack in plan.experiment.attacks:
-                distances = np.full(IMAGES, l2, np.float32)
-                _fill(plan, plan.adversarial(surrogate, attack), {"l2": distances})
+                fill(plan.adversarial(surrogate, attack), "l2")
         assert not unused, f"no table of the experiment lies in {', '.join(unused)}"
         return plan
+
+
+def _weights(seed: str, model: ModelConfig) -> dict[str, torch.Tensor]:
+    """Random weights of the right shapes."""
+    torch.manual_seed(int(seed[:8], 16))
+    return dict(build(model, CLASSES, channels=1).net.state_dict())
 
 
 def hand_made(folder: Path, **changes: Any) -> HandMade:
@@ -129,29 +136,10 @@ def hand_made(folder: Path, **changes: Any) -> HandMade:
     images = rng.integers(0, 256, (4 + IMAGES, 8, 8, 1), dtype=np.uint8)
     np.savez(folder / "images.npz", images=images, labels=np.arange(4 + IMAGES) % CLASSES)
     (folder / "hand_made_networks.py").write_text(_FACTORY)
-    for seed, (name, width) in enumerate(
-        {"near": 2, "other": 4, "seer": 5, "twin": 2, "cousin": 3, "stranger": None}.items()
-    ):
+    for seed, (name, width) in enumerate(WIDTHS.items()):
         torch.manual_seed(seed)
-        layers = [nn.Linear(64, width)] if width else []
-        network = nn.Sequential(nn.Flatten(), *layers, nn.Linear(width or 64, CLASSES))
+        network = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Linear(width, CLASSES))
         save_file(network.state_dict(), folder / f"{name}.safetensors")
     experiment = HandMade(folder)
     experiment.write(**changes)
     return experiment
-
-
-def _predictions(plan: Plan, moved: str) -> np.ndarray:
-    labels = plan.inspected.manifests["test"].labels
-    return (labels + np.array([int(digit) for digit in moved or "0" * len(labels)])) % CLASSES
-
-
-def _fill(plan: Plan, table: ChunkedTable, columns: Mapping[str, np.ndarray]) -> None:
-    manifest = plan.inspected.manifests["test"]
-    for number, chunk in enumerate(plan.chunks):
-        rows = slice(chunk.start, chunk.stop)
-        values = {name: column[rows] for name, column in columns.items()}
-        table.write_chunk(
-            plan.store, number, pa.table({"image_id": manifest.ids[rows], "label": manifest.labels[rows], **values})
-        )
-    assert table.finish(plan.store, plan.rows) == []

@@ -1,0 +1,82 @@
+"""The README's commands work as they stand there."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from pipelines.cli import main
+from tests.conftest import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for kind, block in BLOCKS
+    if kind == "console"
+    for line in block.splitlines()
+    if line.strip()
+]
+
+
+def test_every_make_command_is_a_target():
+    targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE)
+    named = [command[1] for command in COMMANDS if command[0] == "make"]
+    assert named
+    assert set(named) <= set(targets)
+
+
+def test_every_command_is_known():
+    assert {command[0] for command in COMMANDS} <= {"make", "witness", "."}
+    for command in (command for command in COMMANDS if command[0] == "witness"):
+        with pytest.raises(SystemExit) as ended:
+            main([command[1], "--help"])
+        assert ended.value.code == 0
+
+
+@pytest.mark.slow
+def test_the_commands_run_in_the_order_of_the_readme(tmp_path):
+    """From `witness run` on the demo's recipe to the last; the page of MLflow, which stays, is tested elsewhere."""
+    commands = [command[1:] for command in COMMANDS if command[0] == "witness" and command[1] != "ui"]
+    assert len(commands) >= 7
+    for command in commands:
+        paths = [str(REPOSITORY / part) if part.startswith("pipelines/") else part for part in command]
+        done = subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", *paths], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    assert (tmp_path / "runs" / "demo" / "report" / "report.html").is_file()
+
+
+def test_the_experiment_of_the_readme_is_valid(tmp_path, monkeypatch):
+    """Checked without data: every key is known, every value of its type, every role a model's."""
+    from pipelines.config import load_experiment
+
+    (experiment,) = (block for kind, block in BLOCKS if kind == "yaml")
+    file = tmp_path / "experiment.yaml"
+    file.write_text(experiment)
+    loaded = load_experiment(file)
+    assert loaded.align.temperature == 4.0
+    assert loaded.variant_align("t16").temperature == 16
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+    import torch
+    from safetensors.torch import save_file
+
+    from align_core.models import ModelConfig, TrainConfig, build
+
+    (code,) = (block for kind, block in BLOCKS if kind == "python")
+    monkeypatch.chdir(tmp_path)
+    net = build(ModelConfig(timm="resnet18", train=TrainConfig()), classes=10, channels=3).net
+    save_file(net.state_dict(), "resnet18.safetensors")
+    names = {
+        "images_BCHW": torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8),
+        "labels_B": torch.tensor([1, 2]),
+        "image_ids": ["one", "two"],
+    }
+    exec(code.replace("steps=20", "steps=2"), names)
+    assert names["adversarial_BCHW"].dtype == torch.uint8
+    assert not torch.equal(names["adversarial_BCHW"], names["images_BCHW"])
