@@ -7,15 +7,16 @@ import csv
 import io
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
 
 from safetensors.torch import load as load_safetensors
 
+from align_core.errors import InputError
 from align_core.models import model_config_as_dict
 from align_core.weights import hash_weights
-from pipelines.cluster import Worker
+from pipelines.cluster import Worker, room_for
 from pipelines.failure import RunFailed
 from pipelines.fine_tune import Curve, FineTune, from_checkpoint, train_here, train_on_ray_train
 from pipelines.networks import NetworkLoader
@@ -41,6 +42,21 @@ def align(plan: Plan, worker: Worker, progress: Progress) -> int:
             plan.refresh()
             made += len(missing)
     return made
+
+
+def check_room(plan: Plan, worker: Worker) -> None:
+    """Raises InputError where an alignment wants more workers than there will ever be: it would wait for them."""
+    for surrogate in plan.surrogates:
+        if surrogate.align is not None and surrogate.align.workers > _room(worker):
+            raise InputError(
+                f"align.workers: {surrogate.name} wants {surrogate.align.workers} at once, "
+                f"and this cluster has room for {_room(worker)}"
+            )
+
+
+def _room(worker: Worker) -> int:
+    """One CPU is left to Ray Train's controllers."""
+    return room_for(worker, spare_cpus=1)
 
 
 def _set_aside(store: Store, making: Making, progress: Progress) -> None:
@@ -101,33 +117,26 @@ def _train_all(plan: Plan, makings: Sequence[Making], worker: Worker, progress: 
 
 def _align_all(plan: Plan, makings: Sequence[Making], worker: Worker, progress: Progress) -> None:
     """Fine-tunes surrogates with Ray Train, as many at once as the cluster holds."""
-    import ray
-
     jobs = {making.name: _job(plan, making, worker) for making in makings}
     steps = sum(len(job.batches()) for job in jobs.values())
-    per_run = max(making.config.workers for making in makings)
-    at_once = max(1, int(min(_room(ray.cluster_resources(), worker) // per_run, len(makings))))
-    with progress.stage(f"align {len(makings)} surrogates", steps, "steps") as bar, ThreadPoolExecutor(at_once) as pool:
-        waiting: dict[Future[None], str] = {
-            pool.submit(_fit, plan.store, making, jobs[making.name], worker): making.name for making in makings
-        }
-        try:
+    wanted = max(making.config.workers for making in makings)
+    room = room_for(worker, spare_cpus=1)  # one CPU is left to Ray Train's controllers
+    if wanted > room:
+        raise InputError(
+            f"align.workers: {wanted} are wanted, and this cluster has room for {room}: they would wait for ever"
+        )
+    pool = ThreadPoolExecutor(min(room // wanted, len(makings)))
+    try:
+        with progress.stage(f"align {len(makings)} surrogates", steps, "steps") as bar:
+            waiting = {pool.submit(_fit, plan.store, making, jobs[making.name], worker) for making in makings}
             while waiting:
-                done, _ = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+                done, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
                 for future in done:
-                    waiting.pop(future)
                     future.result()
                 bar.set(_steps_done(plan.store, jobs.values()))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _room(there: dict[str, float], worker: Worker) -> float:
-    """How many workers the whole cluster holds; one CPU is left to Ray Train's controllers."""
-    needs = {"CPU": worker.cpus, "GPU": worker.gpus, **worker.resources}
-    spare = {"CPU": 1.0}
-    return min((there.get(name, 0) - spare.get(name, 0)) // need for name, need in needs.items() if need)
+    finally:
+        # After a failure or Ctrl-C the others are not waited for: they end with the connection to the cluster.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _fit(store: Store, making: Making, job: FineTune, worker: Worker) -> None:

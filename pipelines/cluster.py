@@ -84,11 +84,16 @@ def worker_of(compute: ComputeConfig) -> Worker:
     )
 
 
-def workers_that_fit(compute: ComputeConfig, worker: Worker, keep: float = 0) -> int:
-    """How many workers run at once: those asked for, or as many as the cluster holds beside `keep` CPUs."""
+def room_for(worker: Worker, spare_cpus: float = 0) -> int:
+    """How many such workers the whole cluster holds beside `spare_cpus` CPUs."""
     import ray
 
     there = ray.cluster_resources()
+    there["CPU"] = there.get("CPU", 0) - spare_cpus
     needs = {"CPU": worker.cpus, "GPU": worker.gpus, **worker.resources}
-    room = [(there.get(name, 0) - (keep if name == "CPU" else 0)) // need for name, need in needs.items() if need]
-    return max(1, min(compute.workers, *(int(count) for count in room)))
+    return int(min(there.get(name, 0) // need for name, need in needs.items() if need))
+
+
+def workers_that_fit(compute: ComputeConfig, worker: Worker) -> int:
+    """How many workers run at once: those asked for, or as many as the cluster holds."""
+    return max(1, min(compute.workers, room_for(worker)))

@@ -2,14 +2,15 @@
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipelines.align import align
-from pipelines.cluster import connected, worker_of
+from pipelines.align import align, check_room
+from pipelines.cluster import Worker, connected, worker_of
 from pipelines.config import Experiment, load_experiment
 from pipelines.craft import craft_all
 from pipelines.evaluate import evaluate_all
@@ -87,16 +88,23 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
     plan = make_plan(request)
     experiment, store = plan.experiment, plan.store
     result = Result(store.location, without_credentials(tracking_uri(experiment)))
-    with store.locked():
+    work = [stage for stage in stages if stage != "report"]
+    with ExitStack() as stack:
+        worker = None
+        if work and _is_missing(plan, work):
+            # Whatever the cluster cannot do is found before anything is written.
+            stack.enter_context(connected(request.address, experiment))
+            worker = worker_of(experiment.compute)
+            check_room(plan, worker)
+        stack.enter_context(store.locked())
+        plan.refresh()
         plan.inspected.save(store)
         _write_resolved(plan)
         for role, manifest in plan.inspected.manifests.items():
             if manifest.unreadable:
                 progress.say(f"data.{role}: {len(manifest.unreadable)} unreadable images are left out")
-        work = [stage for stage in stages if stage != "report"]
-        if work and _is_missing(plan, work):
-            with connected(request.address, experiment):
-                result.made = _make(plan, work, progress)
+        if worker is not None:
+            result.made = _make(plan, work, worker, progress)
             _write_resolved(plan)
         elif work:
             progress.say("everything is there already: nothing to compute")
@@ -108,8 +116,7 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
     return result
 
 
-def _make(plan: Plan, stages: Sequence[str], progress: Progress) -> dict[str, int]:
-    worker = worker_of(plan.experiment.compute)
+def _make(plan: Plan, stages: Sequence[str], worker: Worker, progress: Progress) -> dict[str, int]:
     made = {}
     for stage in stages:
         if stage == "align":

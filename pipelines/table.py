@@ -6,6 +6,7 @@ The fingerprint of what it depends on is in the names of its files. In the finis
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -29,7 +30,7 @@ class ChunkedTable:
     folder: str
     inputs: Mapping[str, Any]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Of the inputs."""
         return fingerprint(self.inputs)

@@ -1,8 +1,8 @@
 """A finished experiment without a run: tiny networks, no training, and outcomes chosen by hand in a real store.
 
-Outcomes are written as text, one digit per test image, under the store's folders: in `clean/NAME` and
-`outcomes/SURROGATE/ATTACK/TARGET` how far the prediction lies from the label, 0 for right; in `adversarial/SURROGATE/ATTACK`
-the l2 distance in eighths. A table that is not named holds zeros.
+Outcomes are written as text, one digit per test image, under the store's folders. In `clean/NAME` and
+`outcomes/SURROGATE/ATTACK/TARGET` it is how far the prediction lies from the label, 0 for right; in
+`adversarial/SURROGATE/ATTACK` the l2 distance in eighths. A table that is not named holds zeros.
 """
 
 from collections.abc import Mapping
