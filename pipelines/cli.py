@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -122,10 +123,11 @@ def _print_result(result: "Result", options: argparse.Namespace) -> None:
     for line in verdicts(result.report):
         if line.startswith("aligned under"):
             console.print(line, highlight=False, soft_wrap=True)
-    file = " --set ".join([str(options.experiment), *options.overrides])
-    file += f" --output {options.output}" if options.output else ""
+    again = ["witness", "ui", str(options.experiment)]
+    again += [part for override in options.overrides for part in ("--set", override)]
+    again += ["--output", options.output] if options.output else []
     print(f"report: {result.location}/report/report.html")
-    print(f"MLflow: witness ui {file}   ({result.tracking})")
+    print(f"MLflow: {shlex.join(again)}   ({result.tracking})")
 
 
 def _status(options: argparse.Namespace) -> int:

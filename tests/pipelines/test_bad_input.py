@@ -215,7 +215,7 @@ CASES = [
         "models.near.mean": [0, 0, 0], "models.near.std": [1, 1, 1],
     }),
     bad("image size", "models.near: cannot take images of (1, 9, 9) (C, H, W)", {"data.image_size": 9}),
-    bad("no module", ("models.near: factory gone:net: No", "beside the experiment"), {"models.near.factory": "gone:net"}),
+    bad("no module", ("models.near: factory gone:net: No", "beside the exp"), {"models.near.factory": "gone:net"}),
     bad("no such factory", "hand_made_networks:net: module", {"models.near.factory": "hand_made_networks:net"}),
     bad("module that fails", "'a_module_that_nobody_has'", {"models.near.factory": "unimportable:net"}),
     bad("no factory", "a factory is written module:callable, not 'linear'", {"models.near.factory": "linear"}),
