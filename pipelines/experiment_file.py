@@ -34,12 +34,9 @@ _StrictLoader.add_implicit_resolver(
     re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$"),
     list("-+0123456789."),
 )
-# ... and that pattern must not take integers from the resolver for them, which is tried later in the list. A date stays
-# the word that it was written as.
-for _character in "-+0123456789":
-    _resolvers = _StrictLoader.yaml_implicit_resolvers[_character]
+# A date stays the word that it was written as.
+for _resolvers in _StrictLoader.yaml_implicit_resolvers.values():
     _resolvers[:] = [entry for entry in _resolvers if entry[0] != f"{_TAG}timestamp"]
-    _resolvers.sort(key=lambda entry: entry[0] != f"{_TAG}int")
 
 
 def parse_yaml(text: str, origin: str) -> Any:

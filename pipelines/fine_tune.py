@@ -198,5 +198,6 @@ def from_checkpoint(folder: Path) -> tuple[bytes, Curve]:
 
 
 def settings_of(config: AlignConfig) -> dict[str, Any]:
-    """The settings that decide what comes out."""
-    return {name: value for name, value in asdict(config).items() if name != "checkpoint_steps"}
+    """The settings that decide what comes out: an alignment loss of no weight decides nothing."""
+    without = {"checkpoint_steps"} | (set() if config.weight else {"loss", "temperature"})
+    return {name: value for name, value in asdict(config).items() if name not in without}

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from align_core.data import ImageSetConfig, open_image_set, read_images
+from align_core.models import Classifier, ModelConfig, load
 from pipelines.recipes import digit_models
 from pipelines.run import Request, Result
 
@@ -114,6 +115,22 @@ class Finished:
             for path in list((place / NAME).glob(pattern)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         return Request(self.file, overrides, output=str(place)), place / NAME
+
+    def network(self, name: str) -> Classifier:
+        """A network of the experiment by name, loaded without the engine room."""
+        models = yaml.safe_load(self.file.read_text())["models"]
+        places = [self.folder / "models" / name, self.folder / "trained" / name]
+        made = [ModelConfig(aligned=str(place)) for place in places if place.exists()]
+        return load(made[0] if made else ModelConfig(**models[name]), 10, 1)
+
+
+def leave_under_way(folder: Path, chunks: Sequence[int]) -> None:
+    """Leaves a finished table as a run leaves it that is killed when these chunks are done."""
+    (file,) = folder.iterdir()
+    table = pq.ParquetFile(file)
+    for chunk in chunks:
+        pq.write_table(table.read_row_group(chunk), folder / f"{file.stem}-chunk-{chunk:06d}.parquet")
+    file.unlink()
 
 
 def read_table(folder: Path) -> pd.DataFrame:

@@ -41,35 +41,6 @@ def linear(width):
 """
 
 
-def _content(folder: Path) -> dict[str, Any]:
-    families = {"near": "narrow", "twin": "narrow", "cousin": "narrow", "other": "stranger"}  # others': their names
-    models = {
-        name: {"factory": "hand_made_networks:linear", "args": {"width": width}, "weights": f"{name}.safetensors"}
-        | ({"family": families[name]} if name in families else {})
-        for name, width in WIDTHS.items()
-    }
-    return {
-        "name": "by-hand",
-        "output": str(folder / "out put"),  # a space: it must survive every URI
-        "data": {
-            "classes": CLASSES,
-            "image_size": 8,
-            "train": {"kind": "npz", "path": "images.npz", "take": [0, 4]},
-            "test": {"kind": "npz", "path": "images.npz", "take": [4, 4 + IMAGES]},
-        },
-        "models": models,
-        "source": "near",
-        "witnesses": ["seer"],
-        "targets": ["twin", "cousin", "stranger"],
-        "controls": ["witness"],
-        "attacks": {
-            "pgd": {"method": "pgd", "eps": "4/255", "step": "1/255", "steps": 4},
-            "mi": {"method": "mi", "eps": "4/255", "step": "1/255", "steps": 4},
-        },
-        "compute": {"chunk": 5},
-    }
-
-
 @dataclass(frozen=True)
 class HandMade:
     """The experiment in one folder."""
@@ -88,12 +59,41 @@ class HandMade:
     def report(self) -> Path:
         return self.output / "by-hand" / "report"
 
+    def content(self) -> dict[str, Any]:
+        """What the experiment file holds unless a test changes it."""
+        families = {"near": "narrow", "twin": "narrow", "cousin": "narrow", "other": "stranger"}  # others': their names
+        models = {
+            name: {"factory": "hand_made_networks:linear", "args": {"width": width}, "weights": f"{name}.safetensors"}
+            | ({"family": families[name]} if name in families else {})
+            for name, width in WIDTHS.items()
+        }
+        return {
+            "name": "by-hand",
+            "output": str(self.output),  # a space: it must survive every URI
+            "data": {
+                "classes": CLASSES,
+                "image_size": 8,
+                "train": {"kind": "npz", "path": "images.npz", "take": [0, 4]},
+                "test": {"kind": "npz", "path": "images.npz", "take": [4, 4 + IMAGES]},
+            },
+            "models": models,
+            "source": "near",
+            "witnesses": ["seer"],
+            "targets": ["twin", "cousin", "stranger"],
+            "controls": ["witness"],
+            "attacks": {
+                "pgd": {"method": "pgd", "eps": "4/255", "step": "1/255", "steps": 4},
+                "mi": {"method": "mi", "eps": "4/255", "step": "1/255", "steps": 4},
+            },
+            "compute": {"chunk": IMAGES},
+        }
+
     def plan(self) -> Plan:
         return make_plan(Request(self.file, quiet=True))
 
     def write(self, **changes: Any) -> None:
         """The experiment file, with `changes` of its sections."""
-        self.file.write_text(yaml.safe_dump(_content(self.folder) | changes, sort_keys=False))
+        self.file.write_text(yaml.safe_dump(self.content() | changes, sort_keys=False))
 
     def finish(self, outcomes: Mapping[str, str] | None = None) -> Plan:
         """Makes every network and fills every table; what is there is replaced."""

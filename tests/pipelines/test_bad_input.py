@@ -291,3 +291,4 @@ def test_a_cluster_that_cannot_be_reached(inputs: Path, tmp_path: Path) -> None:
     assert run.returncode == 2, run.stderr
     assert "witness: no Ray cluster could be reached at nowhere" in run.stderr
     assert "Traceback" not in run.stderr and run.stdout == ""
+    assert not list(tmp_path.iterdir())

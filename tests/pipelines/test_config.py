@@ -63,7 +63,7 @@ align:
   optimizer: {name: adamw, lr: 1e-2, momentum: 0.8, nesterov: false, weight_decay: 1e-3}
   clip_grad_norm: 1.0
   batchnorm: frozen
-  augment: {crop: random_resized, flip: true}
+  augment: {crop: random_resized, flip: false}
   checkpoint_steps: 50
 variants:
   t16: {align: {temperature: 16, optimizer: {lr: 1}}}
@@ -174,7 +174,7 @@ def test_what_is_not_given_is_as_the_design_says(tmp_path: Path, monkeypatch: py
             "loss": "kl", "temperature": 4.0, "weight": 1.0, "label_weight": 0.0, "epochs": 1, "batch_size": 128,
             "workers": 1, "clip_grad_norm": None, "batchnorm": "update", "checkpoint_steps": 200,
             "optimizer": {"name": "sgd", "lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4},
-            "augment": {"crop": "none", "flip": False},
+            "augment": {"crop": "pad4", "flip": True},
         },
         "variants": {},
         "compute": {
@@ -335,7 +335,7 @@ REACHES: list[tuple[str, Callable[[Plan], Any], Any]] = [
     ),
     *(
         (f"align.augment.{key}={value}", lambda p, key=key: getattr(making(p, "v").config.augment, key), value)
-        for key, value in [("crop", "pad4"), ("flip", True)]
+        for key, value in [("crop", "random_resized"), ("flip", False)]
     ),
     ("variants.v.source=d", lambda p: [making(p, name).start for name in ALIGNED], ["a", "d"]),
     ("variants.v.witnesses=[d]", lambda p: [making(p, name).witnesses for name in ALIGNED], [("b",), ("d",)]),

@@ -71,11 +71,13 @@ base: &base {x: 1, y: 1}
 more: &more {z: 1}
 deep: {er: &own {<<: *base, x: 2}}  # its own x counts
 late: {<<: [*own, *more], y: 3}
+twice: {<<: *base, <<: *more}
 same: *base
 """
     content = read(tmp_path, text)
     assert content["deep"] == {"er": {"x": 2, "y": 1}}
     assert content["late"] == {"x": 2, "y": 3, "z": 1}
+    assert content["twice"] == {"x": 1, "y": 1, "z": 1}
     assert content["same"] == content["base"] == {"x": 1, "y": 1}
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from digits_experiment import IMAGE_SIZE, Finished, assert_same_tables, read_table
+from digits_experiment import IMAGE_SIZE, Finished, assert_same_tables, leave_under_way, read_table
 from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
 from align_core.data import ImageSetConfig, open_image_set, read_images
-from align_core.models import Classifier, ModelConfig, load
+from align_core.models import Classifier
 from align_core.weights import hash_weights
 from pipelines.cli import main
 from pipelines.run import Request, run
@@ -59,27 +58,13 @@ def changed(folder: Path, before: dict[str, tuple[int, int]]) -> set[str]:
 
 @pytest.fixture(scope="module")
 def networks(finished: Finished) -> dict[str, Classifier]:
-    """Every network of the experiment, loaded without the engine room."""
-    models = yaml.safe_load(finished.file.read_text())["models"]
-    made = {"mlp": "trained/mlp"} | {name: f"models/{name}" for name in ("aligned", "label_only", "warm", "other")}
-    configs = {name: ModelConfig(**settings) for name, settings in models.items()}
-    configs |= {name: ModelConfig(aligned=str(finished.folder / place)) for name, place in made.items()}
-    return {name: load(config, 10, 1) for name, config in configs.items()}
+    return {name: finished.network(name) for members in [*MEMBERS.values(), list(TARGETS)] for name in members}
 
 
 @pytest.fixture(scope="module")
 def clean_images() -> tuple[np.ndarray, np.ndarray]:
     digits = open_image_set(ImageSetConfig(kind="digits"), IMAGE_SIZE)
     return read_images(digits, IDS), digits.listing()[1][1200:1260]
-
-
-def under_way(folder: Path, chunks: Sequence[int]) -> None:
-    """Leaves a finished table as a run leaves it that is killed when these chunks are done."""
-    (file,) = folder.iterdir()
-    table = pq.ParquetFile(file)
-    for chunk in chunks:
-        pq.write_table(table.read_row_group(chunk), folder / f"{file.stem}-chunk-{chunk:06d}.parquet")
-    file.unlink()
 
 
 def predicted(members: list[Classifier], images_BCHW: np.ndarray) -> torch.Tensor:
@@ -174,7 +159,8 @@ class TestWhatLiesThere:
 
 class TestFigures:
     @pytest.fixture(scope="class")
-    def flags(self, finished: Finished) -> dict[Any, np.ndarray]:
+    @classmethod
+    def flags(cls, finished: Finished) -> dict[Any, np.ndarray]:
         """Who is wrong: "name" on clean images, (surrogate, attack, target) on adversarial ones."""
         wrong: dict[Any, np.ndarray] = {}
         for folder in (finished.folder / "clean").iterdir():
@@ -186,7 +172,8 @@ class TestFigures:
         return wrong
 
     @pytest.fixture(scope="class")
-    def transfer(self, finished: Finished) -> pd.DataFrame:
+    @classmethod
+    def transfer(cls, finished: Finished) -> pd.DataFrame:
         return pd.read_csv(finished.folder / "report/transfer.csv").set_index(["surrogate", "attack", "target"])
 
     def test_every_cell_and_mean_has_a_row(self, finished: Finished, transfer: pd.DataFrame) -> None:
@@ -390,7 +377,7 @@ class TestStatus:
         self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         request, folder = finished.copied(tmp_path, "outcomes/warm/fgsm/mlp")
-        under_way(folder / "adversarial/other/pgd", [1])
+        leave_under_way(folder / "adversarial/other/pgd", [1])
         before = state(folder)
         entries = self.states(request, capsys)
         assert changed(folder, before) == set()

@@ -21,6 +21,15 @@ RELATIONS = {
     "near": {"twin": "same_architecture", "cousin": "same_family", "stranger": "cross_family"},
     "other": {"twin": "cross_family", "cousin": "cross_family", "stranger": "same_family"},
 }
+GROUPS = {
+    "near": {
+        "(mean)": TARGETS,
+        "(mean same_architecture)": ("twin",),
+        "(mean same_family)": ("cousin",),
+        "(mean cross_family)": ("stranger",),
+    },
+    "other": {"(mean)": TARGETS, "(mean same_family)": ("stranger",), "(mean cross_family)": ("twin", "cousin")},
+}
 SOURCES = {
     "source": "near", "aligned": "near", "label_only": "near", "witness": "near", "ensemble": "near",
     "aligned_ensemble": "near", "warm": "near", "source-other": "other", "far": "other",
@@ -100,6 +109,13 @@ def test_where_no_image_counts_figures_are_blank_and_the_mean_is_over_the_other_
     assert only(rows, surrogate="aligned", attack="pgd", target="(mean)")["gain"] == 25.0  # of 50 and 0
 
 
+def test_a_surrogate_that_gets_nothing_right_when_clean_has_no_whitebox_rate(experiment):
+    row = only(
+        table_maker(experiment.finish({"clean/aligned": "1" * 12})).surrogates(), surrogate="aligned", attack="pgd"
+    )
+    assert (row["clean_accuracy"], row["clean_change"], row["whitebox_rate"]) == (0.0, -100.0, None)
+
+
 def test_a_group_mean_is_there_only_where_a_target_has_that_relation(experiment):
     experiment.write(targets=["cousin", "stranger"])
     rows = table_maker(experiment.finish()).transfer()
@@ -160,6 +176,7 @@ def maker(outcomes, tmp_path_factory) -> TableMaker:
         tmp_path_factory.mktemp("random"),
         controls=["label_only", "witness", "ensemble", "aligned_ensemble"],
         variants={"warm": {"align": {"temperature": 16}}, "far": {"source": "other", "witnesses": ["near"]}},
+        compute={"chunk": 5},
     )
     return table_maker(experiment.finish(outcomes))
 
@@ -232,10 +249,7 @@ def test_every_mean_row(maker, outcomes):
     once = np.ones((1, IMAGES), int)
     for surrogate, attack in product(SOURCES, ("pgd", "mi")):
         source = SOURCES[surrogate]
-        groups = {"(mean)": list(TARGETS)}
-        for target, relation in RELATIONS[source].items():
-            groups.setdefault(f"(mean {relation})", []).append(target)
-        for name, targets in groups.items():
+        for name, targets in GROUPS[source].items():
             row = only(rows, surrogate=surrogate, attack=attack, target=name)
             counts = pd.DataFrame({target: eligible(outcomes, surrogate, target) for target in targets})
             assert row["n"] == counts.any(axis=1).sum()
@@ -260,16 +274,11 @@ def test_every_mean_row(maker, outcomes):
 
 
 def test_rows_come_surrogate_by_surrogate_attack_by_attack_targets_before_their_means(maker):
-    groups = {
-        source: list(dict.fromkeys(f"(mean {kind})" for kind in sorted(relations.values(), key=order.index)))
-        for order in [["same_architecture", "same_family", "cross_family"]]
-        for source, relations in RELATIONS.items()
-    }
     expected = [
         (surrogate, attack, target)
         for surrogate in [s.name for s in maker.plan.surrogates]
         for attack in ("pgd", "mi")
-        for target in (*TARGETS, "(mean)", *groups[SOURCES[surrogate]])
+        for target in (*TARGETS, *GROUPS[SOURCES[surrogate]])
     ]
     assert [(row["surrogate"], row["attack"], row["target"]) for row in maker.transfer()] == expected
     assert {surrogate for surrogate, _, _ in expected} == set(SOURCES)

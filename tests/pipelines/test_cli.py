@@ -1,0 +1,210 @@
+"""The `witness` command: it starts fast, every flag reaches what it names, and the exit code says how it ended."""
+
+import json
+import os
+import pty
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hand_made import HandMade, hand_made
+
+from pipelines.cli import main
+
+COMMON = {"--set", "--address", "--output", "--quiet", "--json", "--help"}
+COMMANDS: dict[str, set[str]] = {
+    "demo": set(), "run": set(), "align": set(), "craft": set(), "evaluate": set(), "report": {"--log"},
+    "status": set(), "ui": {"--port"},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> HandMade:
+    """A finished experiment that nothing here changes."""
+    experiment = hand_made(tmp_path_factory.mktemp("finished"))
+    experiment.finish()
+    return experiment
+
+
+def status(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[str, Any]]:
+    """What `status --json` says of each folder."""
+    capsys.readouterr()
+    assert main(["status", *arguments, "--json"]) == 0
+    return {entry["folder"]: entry for entry in json.loads(capsys.readouterr().out)["entries"]}
+
+
+def states(entries: dict[str, dict[str, Any]]) -> set[str]:
+    return {entry["state"] for entry in entries.values()}
+
+
+class TestHelp:
+    def test_the_installed_command_is_this_one(self) -> None:
+        (script,) = entry_points(group="console_scripts", name="witness")
+        assert script.load() is main
+
+    @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["no-such-command"]])
+    def test_it_waits_for_nothing_heavy(self, arguments: list[str]) -> None:
+        code = f"import sys, pipelines.cli\ntry: pipelines.cli.main({arguments})\nfinally: print(*sys.modules)"
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        loaded = {module.partition(".")[0] for module in said.stdout.split()}
+        assert "pipelines" in loaded
+        assert not loaded & {"torch", "torchvision", "timm", "ray", "mlflow", "pyarrow", "numpy", "pydantic", "sklearn"}
+
+    def test_it_lists_the_commands(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit, match="0"):
+            main(["--help"])
+        assert set(re.findall(r"^    (\w+)", capsys.readouterr().out, re.MULTILINE)) == COMMANDS.keys()
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_each_command_lists_its_flags(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit, match="0"):
+            main([command, "--help"])
+        assert set(re.findall(r"--[a-z]+", capsys.readouterr().out)) == COMMON | COMMANDS[command]
+
+    @pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["run"], ["run", "e.yaml", "--no-such-flag"]])
+    def test_a_command_that_does_not_exist(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert "usage: witness" in capsys.readouterr().err
+
+
+class TestFlags:
+    def test_json_is_one_object_on_standard_output(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["status", str(hand_made(tmp_path).file), "--json"]) == 0
+        captured = capsys.readouterr()
+        assert captured.out.count("\n") == 1
+        assert json.loads(captured.out).keys() == {"entries"}
+        assert "look at data.test" in captured.err
+
+    def test_output(self, finished: HandMade, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        file = str(finished.file)
+        assert states(status(capsys, file)) == {"done"}
+        assert states(status(capsys, file, "--output", str(tmp_path / "elsewhere"))) == {"missing"}
+        finished.output.rename(tmp_path / "moved")
+        try:
+            assert states(status(capsys, file, "--output", str(tmp_path / "moved"))) == {"done"}
+        finally:
+            (tmp_path / "moved").rename(finished.output)
+
+    def test_set_as_often_as_it_is_given(self, finished: HandMade, capsys: pytest.CaptureFixture[str]) -> None:
+        entries = status(capsys, str(finished.file), "--set", "targets=[cousin]", "--set", "attacks.pgd.steps=9")
+        cells = {folder: entry["state"] for folder, entry in entries.items() if folder.startswith("outcomes/aligned")}
+        assert cells == {
+            "outcomes/aligned/pgd/@self": "missing",
+            "outcomes/aligned/pgd/cousin": "missing",
+            "outcomes/aligned/mi/@self": "done",
+            "outcomes/aligned/mi/cousin": "done",
+        }
+
+    @pytest.mark.parametrize(("flags", "live"), [([], True), (["--quiet"], False), (["--json"], False)])
+    def test_quiet_is_plain_lines_on_a_terminal(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], live: bool
+    ) -> None:
+        monkeypatch.setenv("TERM", "xterm")
+        ours, theirs = pty.openpty()
+        with open(theirs, "w", encoding="utf-8") as terminal:
+            monkeypatch.setattr(sys, "stderr", terminal)
+            assert main(["status", str(hand_made(tmp_path).file), *flags]) == 0
+            terminal.flush()
+            said = os.read(ours, 100_000).decode()
+        os.close(ours)
+        assert "look at data.test: 12 images in" in said
+        assert ("\x1b[" in said) == live
+
+    def test_port(self, tmp_path: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "pipelines.cli", "ui", str(hand_made(tmp_path).file), "--port", str(port)]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            assert answers(f"http://127.0.0.1:{port}/health", 60)
+        finally:
+            os.killpg(server.pid, 15)
+            server.wait(30)
+
+    def test_ui_of_a_server_says_where_it_is(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        file = str(hand_made(tmp_path, tracking="http://me:secret@host:5000").file)
+        assert main(["ui", file]) == 0
+        assert capsys.readouterr().out == "MLflow runs at http://***@host:5000\n"
+
+
+def answers(url: str, seconds: float) -> bool:
+    for _ in range(int(4 * seconds)):
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return True
+        except OSError:
+            time.sleep(0.25)
+    return False
+
+
+class TestStatus:
+    def test_it_writes_nothing(self, tmp_path: Path) -> None:
+        experiment = hand_made(tmp_path)
+        assert main(["status", str(experiment.file)]) == 0
+        assert not experiment.output.exists()
+
+    def test_states(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        experiment = hand_made(tmp_path)
+        plan = experiment.finish()
+        tables = {cell.table.folder: cell.table for cell in plan.cells()}
+        chunk = pa.table({"image_id": plan.inspected.manifests["test"].ids[:5]})
+        for target in ("cousin", "twin", "stranger"):
+            plan.store.delete(tables[f"outcomes/source/pgd/{target}"].finished_file)
+        tables["outcomes/source/pgd/twin"].write_chunk(plan.store, 1, chunk)
+        tables["outcomes/source/pgd/stranger"].write_failure(plan.store, 2, "why")
+        entries = status(capsys, str(experiment.file))
+        told = {folder: (entry["state"], entry["done"], entry["chunks"]) for folder, entry in entries.items()}
+        assert told["outcomes/source/pgd/cousin"] == ("missing", 0, 3)
+        assert told["outcomes/source/pgd/twin"] == ("partial", 1, 3)
+        assert told["outcomes/source/pgd/stranger"] == ("failed", 0, 3)
+        assert told["outcomes/source/mi/twin"] == ("done", 3, 3)
+        assert told["models/aligned"] == ("done", 0, 0)
+        assert main(["status", str(experiment.file)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert "partial  outcomes/source/pgd/twin  1 of 3 chunks" in lines
+        assert lines[-1] == f"in all: {len(told) - 3} done, 1 failed, 1 missing, 1 partial"
+
+
+class TestExitCodes:
+    """0 and 2: above, and in test_bad_input."""
+
+    def test_1_where_something_is_missing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["report", str(hand_made(tmp_path).file)]) == 1
+        assert "`witness align` comes first: not there yet: aligned" in capsys.readouterr().err
+
+    def test_1_while_another_run_is_at_work(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        experiment = hand_made(tmp_path)
+        with experiment.plan().store.locked():
+            assert main(["report", str(experiment.file)]) == 1
+        assert f"another run is at work here (process {os.getpid()} on " in capsys.readouterr().err
+
+    def test_1_where_the_disk_fails(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        experiment = hand_made(tmp_path)
+        (experiment.output / "by-hand" / "experiment.yaml").mkdir(parents=True)
+        assert main(["report", str(experiment.file)]) == 1
+        assert "experiment.yaml" in (said := capsys.readouterr().err) and "What was finished is kept" in said
+
+    def test_130_when_it_is_interrupted(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        source = "import os, signal, time\n\ndef net():\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(9)\n"
+        (tmp_path / "interrupted_net.py").write_text(source)
+        experiment = hand_made(tmp_path)
+        factory = "models.near={factory: 'interrupted_net:net', weights: near.safetensors}"
+        assert main(["run", str(experiment.file), "--set", factory]) == 130
+        assert "witness: stopped. What was finished is kept" in capsys.readouterr().err
+        assert not experiment.output.exists()
