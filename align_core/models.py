@@ -84,6 +84,8 @@ class ModelConfig:
             raise ValueError("mean and std are given together, or not at all")
         if self.std is not None and min(self.std) <= 0:
             raise ValueError("std must be above 0")
+        if self.input_size is not None and self.input_size < 1:
+            raise ValueError(f"input_size must be at least 1, not {self.input_size}")
 
     @property
     def architecture(self) -> str:
@@ -221,7 +223,7 @@ def check_output(classifier: Classifier, name: str, shape: tuple[int, int, int],
     try:
         with torch.no_grad():
             logits = classifier(torch.zeros(1, *shape))
-    except (RuntimeError, ValueError, AssertionError, TypeError) as problem:
+    except Exception as problem:
         raise InputError(f"models.{name}: cannot take images of {shape} (C, H, W): {problem}") from problem
     finally:
         classifier.train(was_training)
@@ -289,10 +291,12 @@ def _call_factory(path: str, arguments: dict[str, Any]) -> nn.Module:
         raise InputError(
             f"factory {path}: {problem}. The module is looked for beside the experiment file, then on PYTHONPATH"
         ) from problem
+    except Exception as problem:  # the user's own code, here and below, raises whatever it likes
+        raise InputError(f"factory {path}: importing it raises {problem!r}") from problem
     try:
         net = factory(**arguments)
-    except (TypeError, ValueError) as problem:
-        raise InputError(f"factory {path}: {problem}") from problem
+    except Exception as problem:
+        raise InputError(f"factory {path}: raises {problem!r}") from problem
     if not isinstance(net, nn.Module):
         raise InputError(f"factory {path}: returned a {type(net).__name__}, not a torch.nn.Module")
     return net

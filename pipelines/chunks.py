@@ -22,7 +22,6 @@ from pipelines.table import ChunkedTable
 
 Row = dict[str, Any]
 
-_DECODE_CPUS = 0.5
 _MOST_BLOCKS = 2_000
 _ATTEMPTS = 3
 
@@ -87,7 +86,9 @@ def run_pipeline(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), _MOST_BLOCKS))
-    decoded = dataset.map(partial(decode, job), num_cpus=_DECODE_CPUS)
+    # Decoding takes no logical CPU: where the actors hold them all, it would wait for one for ever.
+    decoders = ray.data.TaskPoolStrategy(size=min(workers, len(items)))
+    decoded = dataset.map(partial(decode, job), compute=decoders, num_cpus=0)
     pool = ray.data.ActorPoolStrategy(size=min(workers, len(items)))
     worked = decoded.map(actor, fn_constructor_args=(job,), compute=pool, **worker.ray_options)
     try:
@@ -123,6 +124,9 @@ def fill(
         if attempt == 0:
             for table in tables:
                 table.set_aside_others(store, listing, say)
+                if table.is_finished(listing):  # killed before they were gone: their rows would count twice
+                    for chunk in table.done_chunks(listing):
+                        store.delete(table.chunk_file(chunk))
         if not unfinished:
             return made
         missing = {}

@@ -143,7 +143,7 @@ def missing_of(plan: Plan, stage: str) -> list[str]:
         tables = [plan.adversarial(s, attack) for s in plan.surrogates for attack in plan.experiment.attacks]
     else:
         tables = [cell.table for cell in plan.cells()] + [table for _, table in plan.clean().values()]
-    return [table.folder for table in tables if not table.is_finished(listing)]
+    return [table.folder for table in tables if not table.is_finished(listing) or table.done_chunks(listing)]
 
 
 def _check_complete(plan: Plan, stages: Sequence[str]) -> None:

@@ -77,8 +77,16 @@ def experiment(weights: Path, **changes: Any) -> dict[str, Any]:
         "source": "cnn_a",
         "witnesses": ["wide"],
         "targets": ["cnn_c", "mlp"],
-        "align": {"epochs": 2, "batch_size": 64, "optimizer": {"name": "adamw", "lr": 2e-3}},
-        "variants": {"warm": {"align": {"temperature": 16}}, "other": {"source": "cnn_b"}},
+        "align": {
+            "epochs": 4,
+            "batch_size": 64,
+            "optimizer": {"name": "adamw", "lr": 2e-3},
+            "augment": {"crop": "none", "flip": False},
+        },
+        "variants": {
+            "warm": {"align": {"temperature": 16}},
+            "other": {"source": "cnn_b", "align": {"workers": 2}},
+        },
         "attacks": {
             "pgd": {"method": "pgd", "eps": "12/255", "step": "5/255", "steps": 3},
             "fgsm": {"method": "fgsm", "eps": "8/255"},

@@ -51,6 +51,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(255 - images[len(name), :, :, 0]).save(folder / "photos" / name)
     (folder / "photos" / "dog" / "broken.png").write_bytes(b"\x89PNG")
     (folder / "unimportable.py").write_text("import a_module_that_nobody_has\n")
+    (folder / "not_python.py").write_text("def (\n")
     return folder
 
 
@@ -220,6 +221,9 @@ CASES = [
     bad("module that fails", "'a_module_that_nobody_has'", {"models.near.factory": "unimportable:net"}),
     bad("no factory", "a factory is written module:callable, not 'linear'", {"models.near.factory": "linear"}),
     bad("arguments", "unexpected keyword argument 'depth'", {"models.near.args": {"depth": 3}}),
+    bad("factory that fails", "linear: raises RuntimeError('Trying to create", {"models.near.args": {"width": -1}}),
+    bad("module of no Python", "not_python:net: importing it raises Syntax", {"models.near.factory": "not_python:net"}),
+    bad("input size", "models.near: input_size must be at least 1, not 0", {"models.near.input_size": 0}),
     bad("unknown timm name", "models.near: timm: resnet51: Unknown model", {
         "models.near": {"timm": "resnet51", "weights": "near.safetensors"},
     }),

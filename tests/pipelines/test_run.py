@@ -92,7 +92,7 @@ class TestWhatLiesThere:
             card = json.loads((folder / "card.json").read_text())
             assert card["weights"] == hash_weights(load_file(folder / "model.safetensors"))
             curve = pd.read_csv(folder / "curves.csv")
-            assert curve["step"].tolist() == list(range(8 if folder.parent.name == "models" else 32))
+            assert curve["step"].tolist() == list(range(16 if folder.parent.name == "models" else 32))
             assert curve["loss"].notna().all() and curve["timestamp"].is_monotonic_increasing
         cards = {folder.name: json.loads((folder / "card.json").read_text()) for folder in folders}
         assert [cards[name]["settings"]["temperature"] for name in ("aligned", "warm")] == [4, 16]
@@ -359,7 +359,8 @@ class TestStages:
         absent: str,
         first: str,
     ) -> None:
-        request, folder = finished.copied(tmp_path, absent)
+        later = "outcomes/aligned" if stage == "evaluate" else absent
+        request, folder = finished.copied(tmp_path, absent, later)
         before = state(folder)
         assert main([stage, str(request.experiment_file), "--output", str(request.output)]) == 1
         missing = Path(absent).name if first == "align" else absent

@@ -123,6 +123,14 @@ def test_a_group_mean_is_there_only_where_a_target_has_that_relation(experiment)
     assert groups == ["cousin", "stranger", "(mean)", "(mean same_family)", "(mean cross_family)"]
 
 
+def test_a_model_that_witness_aligned_keeps_its_family_as_a_target(experiment):
+    experiment.finish()
+    aligned = {"old": {"aligned": str(experiment.output / "by-hand" / "models" / "aligned")}}
+    experiment.write(name="later", models=experiment.content()["models"] | aligned, source="cousin", targets=["old"])
+    rows = table_maker(experiment.finish()).transfer()
+    assert only(rows, surrogate="aligned", attack="pgd", target="old")["relation"] == "same_family"
+
+
 def test_agreement_is_averaged_over_several_witnesses(experiment):
     experiment.write(witnesses=["seer", "other"], controls=["witness"])
     clean = {"clean/near": "120000000000", "clean/seer": "100000000000", "clean/other": "221111000000"}

@@ -168,8 +168,8 @@ def test_every_name_keeps_to_what_mlflow_takes_everywhere(experiment):
     experiment.finish()
     log(experiment)
     logged = Logged(experiment)
-    for run in logged.runs:
-        for key in (*run.data.metrics, *run.data.params):
+    for surrogate in logged.runs:
+        for key in (*surrogate.data.metrics, *surrogate.data.params):
             assert LEGAL.fullmatch(key), key
     assert "an.attack-1/mean same_family/gain" in logged.named("a_variant-2.0").data.metrics
 
@@ -240,10 +240,10 @@ def test_the_store_is_the_experiments_then_the_environments_then_a_file_in_the_o
     assert tracking_uri(experiment.plan().experiment) == "http://of-the-file:5000"
 
 
-def test_another_store_is_told_too(experiment, tmp_path):
+def test_another_store_is_told_too(experiment, empty_store, tmp_path):
     experiment.finish()
     log(experiment)
-    other = f"sqlite:///{tmp_path}/other.db"
+    other = f"sqlite:///{shutil.copy(empty_store, tmp_path / 'other.db')}"
     experiment.write(tracking=other)
     log(experiment)
     assert len(Logged(experiment, other).runs) == 3
