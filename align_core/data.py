@@ -6,6 +6,7 @@ An image set lists its images (id and label) without decoding them, and reads an
 
 import csv
 import io
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from PIL import Image
 
 from align_core.errors import InputError
 
+_CACHED_BYTES = 512 * 2**20
 Pixels = npt.NDArray[np.uint8]
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
 _GREY_MODES = ("1", "L")
@@ -298,7 +300,7 @@ class _Parquet:
 
     def __init__(self, path: Path, size: int) -> None:
         self.path, self.size = path, size
-        self._group: tuple[int, pa.Array] | None = None
+        self._read: OrderedDict[int, pa.Array] = OrderedDict()
 
     def files(self) -> list[Path]:
         return sorted(self.path.rglob("*.parquet")) if self.path.is_dir() else [self.path]
@@ -340,16 +342,27 @@ class _Parquet:
                 first += metadata.row_group(index).num_rows
         return groups
 
+    @cached_property
+    def _firsts(self) -> npt.NDArray[np.int64]:
+        return np.array([first for _, _, first in self._groups], dtype=np.int64)
+
     def _image(self, row: int) -> Any:
-        position = int(np.searchsorted([first for _, _, first in self._groups], row, side="right")) - 1
-        file, index, first = self._groups[position]
-        if self._group is None or self._group[0] != position:  # one row group at a time is in memory
+        position = int(np.searchsorted(self._firsts, row, side="right")) - 1
+        return self._images_of(position)[row - int(self._firsts[position])]
+
+    def _images_of(self, position: int) -> pa.Array:
+        """One row group's images. The latest groups stay in memory: training reads in random order."""
+        if position not in self._read:
+            file, index, _ = self._groups[position]
             try:
                 column = pq.ParquetFile(file).read_row_group(index, columns=["image"])["image"].combine_chunks()
             except (OSError, pa.ArrowException) as problem:
                 raise InputError(f"{file}: cannot be read as Parquet ({problem})") from problem
-            self._group = (position, column)
-        return self._group[1][row - first]
+            self._read[position] = column
+        self._read.move_to_end(position)
+        while len(self._read) > 1 and sum(column.nbytes for column in self._read.values()) > _CACHED_BYTES:
+            self._read.popitem(last=False)
+        return self._read[position]
 
     @cached_property
     def _grey(self) -> bool:
