@@ -124,6 +124,7 @@ def fill(
         if attempt == 0:
             for table in tables:
                 table.set_aside_others(store, listing, say)
+                table.delete_leftovers(store, listing)
                 if table.is_finished(listing):  # killed before they were gone: their rows would count twice
                     for chunk in table.done_chunks(listing):
                         store.delete(table.chunk_file(chunk))

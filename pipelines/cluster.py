@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
     if address == "local":
         # One logical CPU to spare: workers that hold every CPU would starve the decoding beside them.
         options |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": False}
+    if ":" in address and "://" not in address:
+        _check_answers(address)
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, ValueError, RuntimeError) as problem:
@@ -63,6 +66,15 @@ def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Where nobody answers, Ray itself waits for minutes and then ends the process, without an exception."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as problem:
+        raise InputError(f"no Ray cluster could be reached at {address}: {problem}") from problem
 
 
 def worker_of(compute: ComputeConfig) -> Worker:

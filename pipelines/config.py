@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    TypeAdapter,
+    ValidationError,
+)
 
 from align_core.alignment import AlignConfig
 from align_core.attacks import AttackConfig, pixel_fraction
@@ -19,7 +28,8 @@ from align_core.models import ModelConfig, Precision
 from pipelines.experiment_file import merged, read_yaml
 
 Control = Literal["label_only", "witness", "ensemble", "aligned_ensemble"]
-RESERVED_NAMES = {"source", "aligned", *get_args(Control)}
+# `mean` is what MLflow's keys call the row over all targets.
+RESERVED_NAMES = {"source", "aligned", "mean", *get_args(Control)}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -34,10 +44,11 @@ def _with_fractions(attack: Any) -> Any:
     """`4/255` becomes a number before the attack's own checks see it."""
     if not isinstance(attack, dict):
         return attack
-    return {
-        key: pixel_fraction(value) if key in ("eps", "step") and value is not None else value
-        for key, value in attack.items()
-    }
+    written = {key: attack[key] for key in ("eps", "step") if attack.get(key) is not None}
+    try:
+        return attack | {key: pixel_fraction(value) for key, value in written.items()}
+    except ValueError as problem:
+        raise ValueError(f"eps, step: {problem}") from problem
 
 
 Name = Annotated[str, AfterValidator(_check_name)]
@@ -80,7 +91,7 @@ class ComputeConfig(_Section):
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "fp32"
     chunk: int = Field(default=100, ge=1)
-    resources: dict[str, float] = Field(default_factory=dict)
+    resources: dict[str, PositiveFloat] = Field(default_factory=dict)
 
 
 class Experiment(_Section):
@@ -155,10 +166,12 @@ def _check_roles(experiment: Experiment) -> None:
         if twice:
             raise InputError(f"{role}: {twice[0]} is named twice")
     _check_disjoint(experiment, roles)
+    if experiment.name in ("mlflow.db", "mlartifacts"):
+        raise InputError(f"name: {experiment.name} lies in the output folder already, and is MLflow's; choose another")
     for kind, taken in (("models", experiment.models), ("variants", experiment.variants)):
         for name in taken:
             if name in RESERVED_NAMES or name.startswith(("source-", "witness-")):
-                raise InputError(f"{kind}.{name}: this name means a surrogate of every experiment; choose another")
+                raise InputError(f"{kind}.{name}: this name has a meaning in every experiment; choose another")
     for name in experiment.variants:
         if name in experiment.models:
             raise InputError(f"variants.{name}: a model has this name; a variant needs one of its own")
@@ -172,9 +185,21 @@ def _check_disjoint(experiment: Experiment, roles: dict[str, list[str]]) -> None
                 raise InputError(
                     f"{role}: {name} is named in {attacker[name]} too; a target is a model that the attacker cannot see"
                 )
+    for role, source, witnesses in alignments_of(experiment):
+        if source in witnesses:
+            raise InputError(f"{role}: {source} is the source too; a witness is an independently trained model")
     both = set(experiment.targets) & set(experiment.validation_targets)
     if both:
         raise InputError(f"validation_targets: {min(both)} is in targets too; tuning must not see a test target")
+
+
+def alignments_of(experiment: Experiment) -> list[tuple[str, str, list[str]]]:
+    """(key of the witnesses, source, witnesses) of every alignment."""
+    own = [("witnesses", experiment.source, experiment.witnesses)]
+    return own + [
+        (f"variants.{name}.witnesses", variant.source or experiment.source, variant.witnesses or experiment.witnesses)
+        for name, variant in experiment.variants.items()
+    ]
 
 
 def nearest(name: str, known: Any) -> str:

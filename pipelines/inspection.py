@@ -22,7 +22,7 @@ from align_core.errors import InputError
 from align_core.manifest import Manifest, inspect_images
 from align_core.models import ModelConfig, build, check_output, load, resolve_aligned
 from align_core.weights import hash_weights
-from pipelines.config import Experiment
+from pipelines.config import Experiment, alignments_of
 from pipelines.progress import Progress
 from pipelines.store import Store, fingerprint
 
@@ -208,3 +208,7 @@ def _check_weights_differ(experiment: Experiment, networks: dict[str, Network]) 
         digest = networks[name].digest
         if digest is not None and digest == networks[other].digest:
             raise InputError(f"{role}: {name} has the same weights as {other}; a target must be a model of its own")
+    for role, source, witnesses in alignments_of(experiment):
+        for witness in witnesses:
+            if networks[witness].digest is not None and networks[witness].digest == networks[source].digest:
+                raise InputError(f"{role}: {witness} has the same weights as the source, {source}")

@@ -61,11 +61,10 @@ class Report:
 def report_fingerprint(plan: Plan) -> str:
     """Of everything that the tables are computed from."""
     relations = {name: [m.config.architecture, m.config.family] for name, m in plan.networks.items()}
-    families = {name: config.family for name, config in plan.experiment.models.items()}
     tables = [cell.table.fingerprint for cell in plan.cells()]
     tables += [table.fingerprint for _, table in plan.clean().values()]
     cells = [[cell.surrogate, cell.attack, cell.target] for cell in plan.cells()]
-    return fingerprint([_REVISION, plan.experiment.name, plan.experiment.seed, tables, cells, relations, families])
+    return fingerprint([_REVISION, plan.experiment.name, plan.experiment.seed, tables, cells, relations])
 
 
 def make_report(plan: Plan) -> tuple[Report, bool]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from align_core.errors import InputError
 from pipelines.align import align, check_room
 from pipelines.cluster import Worker, connected, worker_of
 from pipelines.config import Experiment, load_experiment
@@ -70,13 +71,18 @@ class Result:
         }
 
 
-def make_plan(request: Request) -> Plan:
-    """Experiment, inputs and store, all checked; nothing is written. Raises InputError."""
+def make_plan(request: Request, to_write: bool = True) -> Plan:
+    """Experiment, inputs and, where results are `to_write`, store: all checked; nothing is written. Raises InputError."""
     experiment = request.experiment()
     tracking_uri(experiment)
     store = Store(experiment.output, experiment.name)
-    store.check_writable()
-    return Plan(experiment, inspect(experiment, store, Progress(request.quiet)), store)
+    if to_write:
+        store.check_writable()
+    try:
+        inspected = inspect(experiment, store, Progress(request.quiet))
+    except InputError as problem:
+        raise InputError(f"{request.experiment_file}: {problem}") from problem
+    return Plan(experiment, inspected, store)
 
 
 def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> Result:

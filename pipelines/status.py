@@ -43,7 +43,7 @@ class Status:
 
 def status_of(request: Request) -> Status:
     """The state of every network and cell; writes nothing. Raises InputError."""
-    plan = make_plan(request)
+    plan = make_plan(request, to_write=False)
     listing = plan.store.listing()
     chunks = len(plan.chunks)
 

@@ -177,6 +177,8 @@ class Store:
         os.makedirs(self.path(""), exist_ok=True)
         with open(self.path(".lock"), "a+") as file:
             _take_lock(file, self.location)
+            for unfinished in Path(self.path("")).rglob("*.part"):  # what a killed run was writing
+                unfinished.unlink(missing_ok=True)
             yield
 
 

@@ -71,10 +71,16 @@ class ChunkedTable:
             place = store.set_aside(self.folder, others)
             say(f"{self.folder}: made with other settings or models; moved to {place}")
 
+    def delete_leftovers(self, store: Store, listing: Listing) -> None:
+        """Chunks that a finished table holds already: a run was killed while it removed them."""
+        if self.is_finished(listing):
+            for chunk in self.done_chunks(listing):
+                store.delete(self.chunk_file(chunk))
+
     def write_chunk(self, store: Store, chunk: int, table: pa.Table) -> None:
         """One chunk, whole or not at all."""
         with store.writing(self.chunk_file(chunk)) as stream:
-            pq.write_table(self._labelled(table), stream, compression="zstd")
+            pq.write_table(self._labelled(table), stream, compression="zstd", write_page_checksum=True)
 
     def write_failure(self, store: Store, chunk: int, reason: str) -> None:
         """Notes that a chunk could not be made."""
@@ -84,7 +90,7 @@ class ChunkedTable:
         """One chunk, from its own file or the finished table. Raises OSError or ArrowException if it is damaged."""
         own = store.exists(self.chunk_file(chunk))
         with store.open_input(self.chunk_file(chunk) if own else self.finished_file) as source:
-            file = pq.ParquetFile(source)
+            file = pq.ParquetFile(source, page_checksum_verification=True)
             table = file.read() if own else file.read_row_group(chunk)
         if table.num_rows != rows:
             raise pa.ArrowInvalid(f"{self.folder}: chunk {chunk} has {table.num_rows} rows, not {rows}")
@@ -93,7 +99,7 @@ class ChunkedTable:
     def read(self, store: Store, columns: Sequence[str]) -> pa.Table:
         """Columns of the finished table."""
         with store.open_input(self.finished_file) as source:
-            return pq.ParquetFile(source).read(columns=list(columns))
+            return pq.ParquetFile(source, page_checksum_verification=True).read(columns=list(columns))
 
     def finish(self, store: Store, rows: Sequence[int]) -> list[int]:
         """Joins the chunks, of `rows` rows each, into the finished file and removes them.
@@ -108,7 +114,7 @@ class ChunkedTable:
             return damaged
         with store.writing(self.finished_file) as stream:
             schema = self.read_chunk(store, 0, rows[0]).schema
-            with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+            with pq.ParquetWriter(stream, schema, compression="zstd", write_page_checksum=True) as writer:
                 for chunk, size in enumerate(rows):
                     writer.write_table(self.read_chunk(store, chunk, size))
         for chunk in range(len(rows)):
@@ -116,12 +122,12 @@ class ChunkedTable:
         return []
 
     def _is_whole(self, store: Store, chunk: int, rows: int) -> bool:
-        """Parquet's footer is written last: a truncated file has none."""
+        """Read to the end: the footer tells a truncated file, the pages' checksums a damaged one."""
         try:
-            with store.open_input(self.chunk_file(chunk)) as source:
-                return bool(pq.ParquetFile(source).metadata.num_rows == rows)
+            self.read_chunk(store, chunk, rows)
         except (OSError, pa.ArrowException):
             return False
+        return True
 
     def _labelled(self, table: pa.Table) -> pa.Table:
         about = {"witness.inputs": self.inputs, "witness.versions": versions()}

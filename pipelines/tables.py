@@ -43,8 +43,7 @@ def target_relation(plan: Plan, source: str, target: str) -> str:
     about = {}
     for name in (source, target):
         config = plan.networks[name].config
-        family = plan.experiment.models[name].family or config.family or name
-        about[name] = {"architecture": config.architecture, "family": family}
+        about[name] = {"architecture": config.architecture, "family": config.family or name}
     return relation(about[target], about[source])
 
 

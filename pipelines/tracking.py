@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from align_core.errors import InputError
 from pipelines.config import Experiment
+from pipelines.fine_tune import settings_of
 from pipelines.plan import Plan
 from pipelines.report import FILES, Report, Row
 from pipelines.store import Say, fingerprint
@@ -117,9 +118,12 @@ class _Log:
         return str(self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id)
 
     def _fingerprint(self, surrogate: Surrogate) -> str:
-        """Of alignment, images and attacks; not of targets: a target added later adds metrics to the same run."""
+        """Of alignment, images, attacks and how they are called, for parameters cannot be changed.
+
+        Not of targets: one that is added later adds metrics to the same run.
+        """
         attacks = {a: self.plan.adversarial(surrogate, a).fingerprint for a in self.plan.experiment.attacks}
-        return fingerprint([surrogate.name, attacks])
+        return fingerprint([attacks, _parameters(self.plan, surrogate)])
 
     def _log_whole(self, run: str) -> None:
         store = self.plan.store
@@ -171,7 +175,7 @@ class _Log:
 
 
 def _parameters(plan: Plan, surrogate: Surrogate) -> dict[str, Any]:
-    """Settings under their dotted keys. All of them are in the run's fingerprint: none can change later."""
+    """Settings that decide what comes out, under their dotted keys."""
     experiment = plan.experiment
     parameters: dict[str, Any] = {
         "surrogate": surrogate.name,
@@ -181,7 +185,7 @@ def _parameters(plan: Plan, surrogate: Surrogate) -> dict[str, Any]:
         "data.image_size": experiment.data.image_size,
     }
     if surrogate.align is not None:
-        parameters |= _dotted("align", asdict(surrogate.align))
+        parameters |= _dotted("align", settings_of(surrogate.align))
     for name, attack in experiment.attacks.items():
         parameters |= _dotted(f"attacks.{name}", asdict(attack.resolved()))
     return parameters

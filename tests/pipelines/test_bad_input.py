@@ -169,14 +169,15 @@ CASES = [
     ),
     *(
         bad(
-            f"reserved: {name}", (f"models.{name}: this name means a surrogate", "choose another"),
+            f"reserved: {name}", (f"models.{name}: this name has a meaning", "choose another"),
             {f"models.{name}": again("near.safetensors", {"width": 2})},
         )
         for name in ("aligned", "label_only", "witness-seer", "source-near")
     ),
-    bad("reserved for a variant", "variants.ensemble: this name means a surrogate", {"variants.ensemble": {}}),
+    bad("reserved for a variant", "variants.ensemble: this name has a meaning", {"variants.ensemble": {}}),
     bad("variant named as a model", "variants.twin: a model has this name", {"variants.twin": {}}),
     bad("unknown control", ("controls.0: Input should be 'label_only',", "'labels'"), {"controls": ["labels"]}),
+    bad("witness is the source", "witnesses: near is the source too", {"witnesses": ["near"]}),
     # Images
     bad("missing images", ("data.train: ", "nowhere.npz: there is no such file"), {"data.train.path": "nowhere.npz"}),
     bad("unset variable", ("experiment.yaml", "no WITNESS_UNSET"), {"data.train.path": "$WITNESS_UNSET/a.npz"}),
@@ -289,10 +290,11 @@ def test_the_code_in_the_weights_was_live(inputs: Path) -> None:
     (inputs / "marker").rmdir()
 
 
-def test_a_cluster_that_cannot_be_reached(inputs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:1"])
+def test_a_cluster_that_cannot_be_reached(address: str, inputs: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipelines.cli", "run", "good.yaml", "--output", str(tmp_path / "out")]
-    run = subprocess.run([*command, "--address", "nowhere"], capture_output=True, text=True, timeout=100, check=False)
+    run = subprocess.run([*command, "--address", address], capture_output=True, text=True, timeout=100, check=False)
     assert run.returncode == 2, run.stderr
-    assert "witness: no Ray cluster could be reached at nowhere" in run.stderr
+    assert f"no Ray cluster could be reached at {address}" in run.stderr
     assert "Traceback" not in run.stderr and run.stdout == ""
     assert not list(tmp_path.iterdir())
