@@ -45,18 +45,15 @@ def align(plan: Plan, worker: Worker, progress: Progress) -> int:
 
 
 def check_room(plan: Plan, worker: Worker) -> None:
-    """Raises InputError where an alignment wants more workers than there will ever be: it would wait for them."""
+    """Raises InputError where an alignment that is missing wants more workers than there is room for."""
+    room = room_for(worker)
     for surrogate in plan.surrogates:
-        if surrogate.align is not None and surrogate.align.workers > _room(worker):
+        missing = surrogate.name not in plan.networks or plan.networks[surrogate.name].digest is None
+        if surrogate.align is not None and missing and surrogate.align.workers > room:
             raise InputError(
                 f"align.workers: {surrogate.name} wants {surrogate.align.workers} at once, "
-                f"and this cluster has room for {_room(worker)}"
+                f"and this cluster has room for {room}"
             )
-
-
-def _room(worker: Worker) -> int:
-    """One CPU is left to Ray Train's controllers."""
-    return room_for(worker, spare_cpus=1)
 
 
 def _set_aside(store: Store, making: Making, progress: Progress) -> None:
@@ -120,12 +117,8 @@ def _align_all(plan: Plan, makings: Sequence[Making], worker: Worker, progress: 
     jobs = {making.name: _job(plan, making, worker) for making in makings}
     steps = sum(len(job.batches()) for job in jobs.values())
     wanted = max(making.config.workers for making in makings)
-    room = room_for(worker, spare_cpus=1)  # one CPU is left to Ray Train's controllers
-    if wanted > room:
-        raise InputError(
-            f"align.workers: {wanted} are wanted, and this cluster has room for {room}: they would wait for ever"
-        )
-    pool = ThreadPoolExecutor(min(room // wanted, len(makings)))
+    at_once = max(1, room_for(worker, spare_cpus=1) // wanted)  # a local cluster declares one CPU more than there is
+    pool = ThreadPoolExecutor(min(at_once, len(makings)))
     try:
         with progress.stage(f"align {len(makings)} surrogates", steps, "steps") as bar:
             waiting = {pool.submit(_fit, plan.store, making, jobs[making.name], worker) for making in makings}

@@ -125,9 +125,6 @@ def fill(
             for table in tables:
                 table.set_aside_others(store, listing, say)
                 table.delete_leftovers(store, listing)
-                if table.is_finished(listing):  # killed before they were gone: their rows would count twice
-                    for chunk in table.done_chunks(listing):
-                        store.delete(table.chunk_file(chunk))
         if not unfinished:
             return made
         missing = {}

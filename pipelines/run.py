@@ -72,7 +72,7 @@ class Result:
 
 
 def make_plan(request: Request, to_write: bool = True) -> Plan:
-    """Experiment, inputs and, where results are `to_write`, store: all checked; nothing is written. Raises InputError."""
+    """Experiment, inputs and, unless only to be looked at, store: checked, and nothing written. Raises InputError."""
     experiment = request.experiment()
     tracking_uri(experiment)
     store = Store(experiment.output, experiment.name)

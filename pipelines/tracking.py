@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _BATCH = 1_000
-_USER = re.compile(r"(?<=://)[^/?#\s]*@")
 _CURVES = ("loss", "alignment_loss", "label_loss", "grad_norm", "lr")
 
 
@@ -46,7 +45,8 @@ def tracking_uri(experiment: Experiment) -> str:
 
 def without_credentials(uri: str) -> str:
     """The URI as it may be written and logged."""
-    return re.sub(r"\?.*", "?***", _USER.sub("***@", uri))  # databases take a password as a parameter, too
+    nameless = re.sub(r"(?<=://)[^/?#]*@", "***@", uri)
+    return re.sub(r"\?.*", "?***", nameless)  # databases take a password as a parameter, too
 
 
 def log_report(plan: Plan, report: Report, say: Say, again: bool = False) -> bool:
@@ -69,7 +69,7 @@ def log_report(plan: Plan, report: Report, say: Say, again: bool = False) -> boo
         _Log(MlflowClient(tracking_uri=uri), plan, report).write(uri)
     except Exception as problem:  # whatever MLflow, its server or its database raise: results are not lost for it
         safe = without_credentials(uri)
-        reason = _USER.sub("***@", (str(problem).splitlines() or [type(problem).__name__])[0].replace(uri, safe))
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0].replace(uri, safe)
         say(
             f"warning: MLflow at {safe} could not be told ({reason}). The results are kept; "
             "`witness report --log` sends them"
