@@ -109,6 +109,7 @@ def _print_result(result: "Result", options: argparse.Namespace) -> None:
     from rich.table import Table
 
     from pipelines.report import verdicts
+    from pipelines.tracking import without_credentials
 
     assert result.report is not None
     table = Table(box=box.SIMPLE_HEAD, title="mean over the targets, %, with 95 % intervals over images")
@@ -124,7 +125,8 @@ def _print_result(result: "Result", options: argparse.Namespace) -> None:
         if line.startswith("aligned under"):
             console.print(line, highlight=False, soft_wrap=True)
     again = ["witness", "ui", str(options.experiment)]
-    again += [part for override in options.overrides for part in ("--set", override)]
+    for key, _, value in (override.partition("=") for override in options.overrides):
+        again += ["--set", f"{key}={without_credentials(value)}"]
     again += ["--output", options.output] if options.output else []
     print(f"report: {result.location}/report/report.html")
     print(f"MLflow: {shlex.join(again)}   ({result.tracking})")

@@ -43,6 +43,7 @@ def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _TRAIN_POLL_S)
     # Ray's coming default, and without its warning: workers without a GPU see the machine's environment unchanged.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray Data's own actors make Ray's core print a warning, as an error, on every start.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray

@@ -93,7 +93,7 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
     progress = Progress(request.quiet)
     plan = make_plan(request)
     experiment, store = plan.experiment, plan.store
-    result = Result(store.location, without_credentials(tracking_uri(experiment)))
+    result = Result(without_credentials(store.location), without_credentials(tracking_uri(experiment)))
     work = [stage for stage in stages if stage != "report"]
     with ExitStack() as stack:
         worker = None
@@ -166,6 +166,7 @@ def _write_resolved(plan: Plan) -> None:
     """experiment.yaml: every setting as it took effect; as comments, versions and hashes of weights and images."""
     experiment = plan.experiment
     content = experiment.model_dump(mode="json")
+    content["output"] = without_credentials(experiment.output)
     content["tracking"] = None if experiment.tracking is None else without_credentials(experiment.tracking)
     content["models"] = {name: dataclasses.asdict(config) for name, config in experiment.models.items()}
     found = {

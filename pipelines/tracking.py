@@ -60,6 +60,7 @@ def log_report(plan: Plan, report: Report, say: Say, again: bool = False) -> boo
         return True
     # MLflow's own patience is minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     from mlflow import MlflowClient
 

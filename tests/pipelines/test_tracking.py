@@ -321,7 +321,6 @@ def test_credentials_are_never_shown_or_written(experiment, how, capfd, monkeypa
     )
 
 
-@pytest.mark.xfail(strict=True, reason="cli._print_result repeats --set as it was given")
 def test_credentials_given_by_set_are_never_shown(experiment, capfd):
     experiment.finish(OUTCOMES)
     uri = f"http://user:{SECRET}@127.0.0.1:9"
