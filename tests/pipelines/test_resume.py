@@ -48,8 +48,14 @@ class TestAlignment:
         """Ends one of Ray Train's workers in the middle; returns when."""
         import psutil
 
-        # The last checkpoints may not count yet: Ray Train has to hear of them.
-        wait_until(lambda: len(list(folder.glob(".train/*/checkpoint*"))) >= 6)
+        seen: set[Path] = set()
+
+        def enough() -> bool:
+            """Two are kept at a time, and the last of them may not count yet: Ray Train has to hear of it."""
+            seen.update(folder.glob(".train/*/checkpoint*"))
+            return len(seen) >= 6
+
+        wait_until(enough)
         children = psutil.Process().children(recursive=True)
         found = [child for child in children if any("RayTrainWorker" in part for part in child.cmdline())]
         assert len(found) == workers
