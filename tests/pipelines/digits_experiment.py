@@ -83,10 +83,7 @@ def experiment(weights: Path, **changes: Any) -> dict[str, Any]:
             "optimizer": {"name": "adamw", "lr": 2e-3},
             "augment": {"crop": "none", "flip": False},
         },
-        "variants": {
-            "warm": {"align": {"temperature": 16}},
-            "other": {"source": "cnn_b", "align": {"workers": 2}},
-        },
+        "variants": {"warm": {"align": {"temperature": 16}}, "other": {"source": "cnn_b"}},
         "attacks": {
             "pgd": {"method": "pgd", "eps": "12/255", "step": "5/255", "steps": 3},
             "fgsm": {"method": "fgsm", "eps": "8/255"},

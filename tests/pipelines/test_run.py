@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from align_core.data import ImageSetConfig, open_image_set, read_images
 from align_core.models import Classifier
 from align_core.weights import hash_weights
 from pipelines.cli import main
-from pipelines.run import Request, run
+from pipelines.run import STAGES, Request, run
 
 # Whose logits a surrogate means, and the surrogate that its gains refer to.
 MEMBERS = {
@@ -86,7 +87,13 @@ class TestWhatLiesThere:
     def test_networks_are_what_their_cards_say(self, finished: Finished) -> None:
         names = ["trained/mlp", "models/aligned", "models/label_only", "models/warm", "models/other"]
         folders = [finished.folder / name for name in names]
-        assert finished.result.made["align"] == len(folders)
+        tables = len(MEMBERS) * len(ATTACKS)
+        assert finished.result.made == {
+            "align": len(folders),
+            "craft": tables * CHUNKS,
+            "evaluate": (tables * len(["@self", *TARGETS]) + 11) * CHUNKS,
+            "report": 1,
+        }
         for folder in folders:
             assert {file.name for file in folder.iterdir()} == {"model.safetensors", "card.json", "curves.csv"}
             card = json.loads((folder / "card.json").read_text())
@@ -289,54 +296,40 @@ class TestAgain:
         rows = pd.read_csv(folder / "report/transfer.csv")
         assert set(rows["target"]) >= {"cnn_c", "mlp", "cnn_d"}
 
-    def test_a_changed_temperature_remakes_what_depends_on_it(
+    def test_changed_settings_remake_what_depends_on_them(
         self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        request, folder = finished.copied(tmp_path, overrides=["align.temperature=1.5"])
+        changes = ["align.temperature=1.5", "attacks.fgsm.eps=6/255", "variants={warm: {align: {temperature: 16}}}"]
+        request, folder = finished.copied(tmp_path, overrides=changes)
         before = state(folder)
         old_card = (folder / "models/aligned/card.json").read_bytes()
         result = run(request, ("align", "craft"))
-        # `warm` has a temperature of its own, and without a witness the temperature is nowhere.
-        assert result.made == {"align": 2, "craft": 3 * len(ATTACKS) * CHUNKS}
-        remade = {"models/aligned", "models/other"}
-        remade |= {f"adversarial/{surrogate}" for surrogate in ("aligned", "aligned_ensemble", "other")}
-        assert {path for path in changed(folder, before) if path[0] != "."} == remade | {"experiment.yaml"}
+        # The variant has a temperature of its own, and where there is no witness the temperature is nowhere.
+        networks = {"models/aligned"}
+        tables = {f"adversarial/{surrogate}/pgd" for surrogate in ("aligned", "aligned_ensemble")}
+        tables |= {f"adversarial/{surrogate}/fgsm" for surrogate in MEMBERS if "cnn_b" not in MEMBERS[surrogate]}
+        tables -= {"adversarial/other/fgsm"}
+        assert result.made == {"align": len(networks), "craft": len(tables) * CHUNKS}
+        after = state(folder)
+        written = {
+            str(Path(path).parent) for path in before.keys() | after.keys() if before.get(path) != after.get(path)
+        }
+        assert {path for path in written if path.startswith(("models", "trained", "adversarial"))} == networks | tables
+        assert not any(path.startswith(("outcomes", "clean", "report")) for path in written)
         said = capsys.readouterr().err
-        for path in remade:
-            assert f"witness: {path}" in said
-        (kept,) = (folder / ".stale").glob("*/models/aligned/card.json")
-        assert kept.read_bytes() == old_card
-        assert not list((folder / ".stale").glob("*/*/source"))
-        assert f"models/aligned: made with other settings; moved to {kept.parent.relative_to(folder)}" in said
-
-    def test_a_changed_attack_crafts_that_attack_alone(
-        self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        request, folder = finished.copied(tmp_path, overrides=["attacks.pgd.steps=2"])
-        before = state(folder)
-        result = run(request, ("craft",))
-        assert result.made == {"craft": len(MEMBERS) * CHUNKS}
-        written = {path for path, when in state(folder).items() if before.get(path) != when}
-        assert {Path(path).parts[2] for path in written if path.startswith("adversarial/")} == {"pgd"}
-        assert not any(path.startswith(("models/", "trained/", "outcomes/", "clean/")) for path in written)
-        assert len(list((folder / ".stale").glob("*/adversarial/*/pgd/*.parquet"))) == len(MEMBERS)
-        assert "adversarial/source/pgd: made with other settings" in capsys.readouterr().err
+        for path in networks | tables:
+            (kept,) = (folder / ".stale").glob(f"*/{path}")
+            assert re.search(f"witness: {path}: made with other settings.*; moved to {kept.relative_to(folder)}", said)
+        assert (next((folder / ".stale").glob("*/models/aligned")) / "card.json").read_bytes() == old_card
 
 
 class TestStages:
     def test_one_by_one_they_lead_to_the_same_table(self, finished: Finished, tmp_path: Path) -> None:
         request, folder = finished.copied(
-            tmp_path, "models/aligned", "adversarial", "clean", "outcomes", "report", "experiment.yaml"
+            tmp_path, "trained", "adversarial", "clean", "outcomes", "report", "experiment.yaml"
         )
         made = [run(request, (stage,)).made for stage in ("align", "craft", "evaluate", "report")]
-        tables = len(MEMBERS) * len(ATTACKS)
-        networks = 11
-        assert made == [
-            {"align": 1},
-            {"craft": tables * CHUNKS},
-            {"evaluate": (tables * (1 + len(TARGETS)) + networks) * CHUNKS},
-            {"report": 1},
-        ]
+        assert made == [{"align": 1}] + [{stage: finished.result.made[stage]} for stage in STAGES[1:]]
         for table in ("transfer", "surrogates", "contrasts"):
             name = f"report/{table}.csv"
             assert (folder / name).read_bytes() == (finished.folder / name).read_bytes()

@@ -54,8 +54,8 @@ class TestWorkers:
 
 @pytest.mark.parametrize(
     "setting",
-    ["compute.resources={mock_gpu: 1}", "compute.workers=64", "compute.threads=3"],
-    ids=["one mock GPU", "more workers than CPUs", "all CPUs for one worker"],
+    ["compute.resources={mock_gpu: 1}", "compute.workers=64"],
+    ids=["one mock GPU", "more workers than CPUs"],
 )
 def test_work_is_finished_whatever_the_workers_take(finished: Finished, tmp_path: Path, setting: str) -> None:
     """Workers that hold every CPU leave none to those that decode for them: none of these may wait for ever."""
