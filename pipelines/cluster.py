@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,13 +61,29 @@ def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
     if ":" in address and "://" not in address:
         _check_answers(address)
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        with _without_chatter():
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, ValueError, RuntimeError) as problem:
         raise InputError(f"no Ray cluster could be reached at {address}: {problem}") from problem
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Ray's core greets on standard error, below Python's reach; what goes wrong it raises."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _check_answers(address: str) -> None:

@@ -4,12 +4,13 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from pipelines.cli import main
-from tests.conftest import REPOSITORY
 
+REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 COMMANDS = [

@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
