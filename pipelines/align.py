@@ -6,7 +6,7 @@ Each network is made once, and lies in the store with a card that says what it i
 import csv
 import io
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from pathlib import Path
@@ -18,30 +18,40 @@ from align_core.models import model_config_as_dict
 from align_core.weights import hash_weights
 from pipelines.cluster import Worker, room_for
 from pipelines.failure import RunFailed
-from pipelines.fine_tune import Curve, FineTune, from_checkpoint, train_here, train_on_ray_train
+from pipelines.fine_tune import Curve, FineTune, from_checkpoint, train_here
 from pipelines.networks import NetworkLoader
 from pipelines.plan import Making, Plan
 from pipelines.progress import Progress
+from pipelines.ray_train import RETRIES, RUNS, delete_run, train_on_ray_train, trainer_arguments
 from pipelines.store import Store
 from pipelines.versions import versions
-
-_RUNS = ".train"
-_RETRIES = 3
 
 
 def align(plan: Plan, worker: Worker, progress: Progress) -> int:
     """Makes every network that is missing; returns how many were. Raises RunFailed."""
-    made = 0
-    for stage, makings in (("train", plan.trainings), ("align", plan.alignments)):
-        missing = [making for making in makings() if plan.networks[making.name].digest is None]
-        for making in missing:
-            _set_aside(plan.store, making, progress)
-        if missing:
-            make = _train_all if stage == "train" else _align_all
-            make(plan, missing, worker, progress)
-            plan.refresh()
-            made += len(missing)
-    return made
+    made = train_models(plan, plan.experiment.models, worker, progress)
+    missing = _missing(plan, plan.alignments(), progress)
+    if missing:
+        _align_all(plan, missing, worker, progress)
+        plan.refresh()
+    return made + len(missing)
+
+
+def train_models(plan: Plan, names: Container[str], worker: Worker, progress: Progress) -> int:
+    """Trains those of the named models that have no weights yet; returns how many. Raises RunFailed."""
+    missing = _missing(plan, (making for making in plan.trainings() if making.name in names), progress)
+    if missing:
+        _train_all(plan, missing, worker, progress)
+        plan.refresh()
+    return len(missing)
+
+
+def _missing(plan: Plan, makings: Iterable[Making], progress: Progress) -> list[Making]:
+    """Those that have still to be made; what other settings made in their place is set aside."""
+    missing = [making for making in makings if plan.networks[making.name].digest is None]
+    for making in missing:
+        _set_aside(plan.store, making, progress)
+    return missing
 
 
 def check_room(plan: Plan, worker: Worker) -> None:
@@ -64,7 +74,8 @@ def _set_aside(store: Store, making: Making, progress: Progress) -> None:
         progress.say(f"{making.folder}: made with other settings; moved to {place}")
 
 
-def _job(plan: Plan, making: Making, worker: Worker) -> FineTune:
+def job_of(plan: Plan, making: Making, worker: Worker) -> FineTune:
+    """What has to be trained, as the workers need to know it."""
     experiment, manifest = plan.experiment, plan.inspected.manifests["train"]
     wanted = {*making.witnesses, making.start or making.name}
     return FineTune(
@@ -86,7 +97,7 @@ def _job(plan: Plan, making: Making, worker: Worker) -> FineTune:
         # A model's random weights come from its name too: two of one architecture are independent.
         seed=experiment.seed if making.start else int(making.fingerprint[:8], 16),
         threads=worker.threads,
-        progress_file=f"{_RUNS}/{making.run_name}-progress.json",
+        progress_file=f"{RUNS}/{making.run_name}-progress.json",
     )
 
 
@@ -94,8 +105,8 @@ def _train_all(plan: Plan, makings: Sequence[Making], worker: Worker, progress: 
     """Trains models from random weights, one Ray task each."""
     import ray
 
-    task = ray.remote(train_here).options(**worker.ray_options, max_retries=_RETRIES)
-    jobs = {making.name: _job(plan, making, worker) for making in makings}
+    task = ray.remote(train_here).options(**worker.ray_options, max_retries=RETRIES)
+    jobs = {making.name: job_of(plan, making, worker) for making in makings}
     steps = sum(len(job.batches()) for job in jobs.values())
     started = {making.name: time.time() for making in makings}
     with progress.stage(f"train {len(makings)} models", steps, "steps") as bar:
@@ -108,13 +119,13 @@ def _train_all(plan: Plan, makings: Sequence[Making], worker: Worker, progress: 
                     weights, curve = ray.get(reference)
                 except (ray.exceptions.RayTaskError, ray.exceptions.RayError) as problem:
                     raise RunFailed(_what_failed("training", making.name, str(problem))) from problem
-                _commit(plan.store, making, weights, curve, time.time() - started[making.name])
+                commit(plan.store, making, weights, curve, time.time() - started[making.name])
             bar.set(_steps_done(plan.store, jobs.values()))
 
 
 def _align_all(plan: Plan, makings: Sequence[Making], worker: Worker, progress: Progress) -> None:
     """Fine-tunes surrogates with Ray Train, as many at once as the cluster holds."""
-    jobs = {making.name: _job(plan, making, worker) for making in makings}
+    jobs = {making.name: job_of(plan, making, worker) for making in makings}
     steps = sum(len(job.batches()) for job in jobs.values())
     wanted = max(making.config.workers for making in makings)
     at_once = max(1, room_for(worker, spare_cpus=1) // wanted)  # a local cluster declares one CPU more than there is
@@ -134,41 +145,27 @@ def _align_all(plan: Plan, makings: Sequence[Making], worker: Worker, progress: 
 
 def _fit(store: Store, making: Making, job: FineTune, worker: Worker) -> None:
     """One fine-tune: goes on from the run's last checkpoint, if there is one, and leaves the network in the store."""
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
+    arguments = trainer_arguments(store, making.run_name, making.config.workers, worker)
+    trainer = TorchTrainer(train_on_ray_train, train_loop_config={"job": job}, **arguments)
     start = time.time()
-    resources = {"CPU": worker.cpus, **({"GPU": worker.gpus} if worker.gpus else {}), **worker.resources}
-    trainer = TorchTrainer(
-        train_on_ray_train,
-        train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if worker.device == "cuda" else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=making.config.workers, use_gpu=worker.device == "cuda", resources_per_worker=resources
-        ),
-        run_config=RunConfig(
-            name=making.run_name,
-            storage_path=f"{store.location}/{_RUNS}",
-            failure_config=FailureConfig(max_failures=_RETRIES),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
-        ),
-    )
     try:
         result = trainer.fit()
     except Exception as problem:
         raise RunFailed(_what_failed("alignment", making.name, str(problem))) from problem
     failed = (result.return_value or {}).get("failed")
     if failed:
-        store.delete_folder(f"{_RUNS}/{making.run_name}")  # its checkpoints lead to the same end
+        delete_run(store, making.run_name)  # its checkpoints lead to the same end
         raise RunFailed(_what_failed("alignment", making.name, failed))
     with result.checkpoint.as_directory() as folder:
         weights, curve = from_checkpoint(Path(folder))
-    _commit(store, making, weights, curve, time.time() - start)
-    store.delete_folder(f"{_RUNS}/{making.run_name}")
+    commit(store, making, weights, curve, time.time() - start)
+    delete_run(store, making.run_name)
 
 
-def _commit(store: Store, making: Making, weights: bytes, curve: Curve, seconds: float) -> None:
-    """Weights, curve, and last the card: a network is there when its card is."""
+def commit(store: Store, making: Making, weights: bytes, curve: Curve, seconds: float) -> None:
+    """Puts a network into the store: weights, curve, and last the card. It is there when its card is."""
     store.write(f"{making.folder}/model.safetensors", weights)
     store.write(f"{making.folder}/curves.csv", _as_csv(curve))
     card = {
@@ -184,7 +181,7 @@ def _commit(store: Store, making: Making, weights: bytes, curve: Curve, seconds:
         "seconds": round(seconds, 1),
     }
     store.write_json(f"{making.folder}/card.json", card)
-    store.delete(f"{_RUNS}/{making.run_name}-progress.json")
+    store.delete(f"{RUNS}/{making.run_name}-progress.json")
 
 
 def _as_csv(curve: Curve) -> bytes:

@@ -8,15 +8,16 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from align_core.data import ImageSet, ImageSetConfig, Pixels, open_image_set, read_images
+from align_core.data import ImageSetConfig, Pixels, read_images
 from pipelines.cluster import Worker
 from pipelines.failure import RunFailed
+from pipelines.images import opened
 from pipelines.store import Say, Store
 from pipelines.table import ChunkedTable
 
@@ -52,13 +53,7 @@ class TestImages:
 
     def read(self, chunk: int) -> Pixels:
         """The clean images of a chunk, uint8 [B, C, H, W]."""
-        return read_images(_opened(self.config, self.image_size), self.ids_of(chunk))
-
-
-@lru_cache(maxsize=4)
-def _opened(config: ImageSetConfig, image_size: int) -> ImageSet:
-    """An image set stays open from chunk to chunk in a process that decodes."""
-    return open_image_set(config, image_size)
+        return read_images(opened(self.config, self.image_size), self.ids_of(chunk))
 
 
 def adversarial_images(table: pa.Table) -> Pixels:

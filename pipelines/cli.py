@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipelines.run import Request, Result
+    from pipelines.tune import SweepResult
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -72,10 +73,27 @@ def _parser() -> argparse.ArgumentParser:
     add("evaluate", "evaluate the cells that are missing", _run)
     report = add("report", "tables, figures and the page, from what is there", _run)
     report.add_argument("--log", action="store_true", help="tell MLflow again, also what it was told before")
+    _add_tune(add("tune", "a sweep over the settings of the alignment; goes on where it was stopped", _tune))
     add("status", "every cell: missing, partial, done, failed", _status)
     ui = add("ui", "the MLflow page of this experiment's tracking store", _ui)
     ui.add_argument("--port", type=int, default=5000)
     return parser
+
+
+def _add_tune(tune: argparse.ArgumentParser) -> None:
+    # Names are checked where the experiment is known, with the nearest that there is.
+    tune.add_argument("--space", required=True, help="a search space: a name in tune_spaces, or a YAML file")
+    tune.add_argument(
+        "--samples", type=int, metavar="N", help="how many settings to try; not for a grid, which has its own"
+    )
+    tune.add_argument("--searcher", default="random", help="random (the default), optuna or grid")
+    tune.add_argument("--scheduler", default="none", help="none (the default), or asha: the hopeless are stopped early")
+    tune.add_argument("--concurrent", type=int, metavar="K", help="trials at once; none: as compute.workers allows")
+    tune.add_argument(
+        "--max-clean-drop", type=float, default=1.0, metavar="POINTS",
+        help="of clean accuracy that the chosen settings may cost (default: 1.0)",
+    )  # fmt: skip
+    tune.add_argument("--attack", help="what is crafted on the validation images; none: the experiment's first")
 
 
 def _request(options: argparse.Namespace) -> "Request":
@@ -130,6 +148,48 @@ def _print_result(result: "Result", options: argparse.Namespace) -> None:
     again += ["--output", options.output] if options.output else []
     print(f"report: {result.location}/report/report.html")
     print(f"MLflow: {shlex.join(again)}   ({result.tracking})")
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from pipelines.study import Options
+    from pipelines.tune import tune
+
+    names = ("space", "samples", "searcher", "scheduler", "concurrent", "max_clean_drop", "attack")
+    result = tune(_request(options), Options(**{name: getattr(options, name) for name in names}))
+    if options.json:
+        print(json.dumps(result.as_json()))
+    else:
+        _print_sweep(result, options)
+    return 0
+
+
+def _print_sweep(result: "SweepResult", options: argparse.Namespace) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        box=box.SIMPLE_HEAD, title="trials, on validation images and targets; * not beaten in gain and accuracy"
+    )
+    for column in (*result.keys, "gain", "clean accuracy", "status"):
+        table.add_column(column, justify="right")
+    for row in result.rows[:20]:
+        gain = "" if row["gain"] is None else f"{row['gain']:+.1f} ({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
+        accuracy = "" if row["clean_accuracy"] is None else f"{row['clean_accuracy']:.1f}"
+        mark = " *" if row["pareto"] else ""
+        table.add_row(*(row[key] for key in result.keys), gain + mark, accuracy, row["status"])
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    console.print(table)
+    if len(result.rows) > 20:
+        print(f"and {len(result.rows) - 20} more in {result.location}/trials.csv")
+    if result.test is not None:
+        _print_result(result.test, options)
+        for row in result.contrast:
+            if row["target"] == "(mean)" and row["gain"] is not None:
+                interval = f"{row['gain']:+.1f} points ({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
+                print(f"chosen against default settings under {row['attack']}, test targets: {interval}")
+        print(f"best settings: {result.location}/best.yaml")
+    print(f"trials: {result.location}/trials.csv, sweep.png")
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -29,6 +29,11 @@ class Worker:
     resources: dict[str, float]
 
     @property
+    def needs(self) -> dict[str, float]:
+        """What it takes, by the names of Ray's resources; nothing that is 0."""
+        return {name: need for name, need in {"CPU": self.cpus, "GPU": self.gpus, **self.resources}.items() if need}
+
+    @property
     def ray_options(self) -> dict[str, Any]:
         """As keyword arguments for Ray's tasks, actors and `map_batches`."""
         options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "resources": self.resources or None}
@@ -36,10 +41,11 @@ class Worker:
 
 
 @contextmanager
-def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
+def connected(address: str | None, experiment: Experiment, dashboard: bool = False) -> Iterator[None]:
     """Inside, Ray is there: the cluster at `address` or $RAY_ADDRESS, else a local one, started and ended here.
 
-    A process that is connected already stays so. Raises InputError where the cluster cannot be reached.
+    A process that is connected already stays so. `dashboard`: a local cluster starts its own, too.
+    Raises InputError where the cluster cannot be reached.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _TRAIN_POLL_S)
     # Ray's coming default, and without its warning: workers without a GPU see the machine's environment unchanged.
@@ -57,7 +63,7 @@ def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
     options: dict[str, Any] = {"runtime_env": {"py_modules": modules}} if modules else {}
     if address == "local":
         # One logical CPU to spare: workers that hold every CPU would starve the decoding beside them.
-        options |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": False}
+        options |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": dashboard}
     if ":" in address and "://" not in address:
         _check_answers(address)
     try:
@@ -96,32 +102,39 @@ def _check_answers(address: str) -> None:
 
 
 def worker_of(compute: ComputeConfig) -> Worker:
-    """What each worker takes of the connected cluster. Raises InputError where the cluster has not even one's worth."""
-    import ray
-
-    there = ray.cluster_resources()
-    cuda = compute.accelerator == "cuda" or (compute.accelerator == "auto" and there.get("GPU", 0) >= 1)
-    needs: dict[str, float] = {"CPU": compute.threads, **({"GPU": 1} if cuda else {}), **compute.resources}
-    short = [
-        f"{name}: {need:g} wanted, {there.get(name, 0):g} there"
-        for name, need in needs.items()
-        if need > there.get(name, 0)
-    ]
-    if short:
-        raise InputError(f"compute: a worker does not fit this cluster ({'; '.join(short)})")
-    return Worker(
+    """What each worker takes of the connected cluster. Raises InputError where no node has even one's worth."""
+    nodes = _nodes()
+    cuda = compute.accelerator == "cuda" or (
+        compute.accelerator == "auto" and any(node.get("GPU", 0) >= 1 for node in nodes)
+    )
+    worker = Worker(
         "cuda" if cuda else "cpu", compute.threads, compute.threads, 1 if cuda else 0, dict(compute.resources)
     )
+    if room_for(worker) < 1:
+        most = {name: max(node.get(name, 0) for node in nodes) for name in worker.needs}
+        wanted = "; ".join(f"{name}: {need:g} wanted, {most[name]:g} there" for name, need in worker.needs.items())
+        raise InputError(f"compute: a worker does not fit any node of this cluster ({wanted})")
+    return worker
+
+
+def _nodes() -> list[dict[str, float]]:
+    """The resources of every node: those that are up or, where the autoscaler may start more, all it may start."""
+    import ray
+    from ray._private.state import state
+
+    up = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    config = state.get_cluster_config()
+    groups = [] if config is None else config.node_group_configs
+    may_be = [dict(group.resources) for group in groups for _ in range(max(group.max_count, 0))]
+    return may_be if len(may_be) > len(up) else up
 
 
 def room_for(worker: Worker, spare_cpus: float = 0) -> int:
-    """How many such workers the whole cluster holds beside `spare_cpus` CPUs."""
-    import ray
-
-    there = ray.cluster_resources()
-    there["CPU"] = there.get("CPU", 0) - spare_cpus
-    needs = {"CPU": worker.cpus, "GPU": worker.gpus, **worker.resources}
-    return int(min(there.get(name, 0) // need for name, need in needs.items() if need))
+    """How many such workers the nodes hold together, beside `spare_cpus` on one of them; none is spread over two."""
+    nodes = _nodes()
+    roomiest = max(nodes, key=lambda node: node.get("CPU", 0))
+    roomiest["CPU"] = roomiest.get("CPU", 0) - spare_cpus
+    return sum(max(0, int(min((n.get(name, 0) + 1e-9) // need for name, need in worker.needs.items()))) for n in nodes)
 
 
 def workers_that_fit(compute: ComputeConfig, worker: Worker) -> int:

@@ -55,11 +55,13 @@ Name = Annotated[str, AfterValidator(_check_name)]
 Attack = Annotated[AttackConfig, BeforeValidator(_with_fractions)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of a file that users write: no unknown keys, nothing infinite."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Image sets, all of `classes` classes, read at `image_size` pixels. They must not share an image."""
 
     classes: int = Field(ge=2)
@@ -70,7 +72,7 @@ class DataConfig(_Section):
     test: ImageSetConfig
 
 
-class VariantConfig(_Section):
+class VariantConfig(Section):
     """A further aligned surrogate: what it does not give is the experiment's own."""
 
     source: str | None = None
@@ -78,7 +80,7 @@ class VariantConfig(_Section):
     align: dict[str, Any] = Field(default_factory=dict)
 
 
-class ComputeConfig(_Section):
+class ComputeConfig(Section):
     """How the work is spread; of this, precision and chunk alone may change a result.
 
     workers: processes that hold models, each with `threads` CPU threads and one GPU where `accelerator` says so
@@ -94,13 +96,17 @@ class ComputeConfig(_Section):
     resources: dict[str, PositiveFloat] = Field(default_factory=dict)
 
 
-class Experiment(_Section):
-    """One experiment, as its file says, with every default filled in and every path made absolute."""
+class Experiment(Section):
+    """One experiment, as its file says, with every default filled in and every path made absolute.
+
+    `factories`: the folder in which the modules of `factory:` are looked for first; that of the file unless given.
+    """
 
     name: Name
     seed: int = Field(default=0, ge=0)
     output: str = "runs"
     tracking: str | None = None
+    factories: str | None = None
     data: DataConfig
     models: dict[Name, ModelConfig]
     source: str
@@ -132,21 +138,34 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), output: str | Non
     try:
         experiment = Experiment.model_validate(content)
     except ValidationError as problem:
-        raise InputError(f"{path}: " + _explained(problem, Experiment)) from problem
+        raise InputError(f"{path}: " + explained(problem, Experiment)) from problem
     try:
-        for name in experiment.variants:
-            _check_variant(experiment, name)
-        _check_roles(experiment)
-        return _with_absolute_paths(experiment, path.absolute().parent)
+        return _with_absolute_paths(checked(experiment), path.absolute().parent)
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from problem
+
+
+def checked(experiment: Experiment) -> Experiment:
+    """The experiment, if its parts fit each other. Raises InputError."""
+    _check_name_of(experiment)
+    for name in experiment.variants:
+        _check_variant(experiment, name)
+    _check_roles(experiment)
+    return experiment
+
+
+def _check_name_of(experiment: Experiment) -> None:
+    try:
+        _check_name(experiment.name)
+    except ValueError as problem:
+        raise InputError(f"name: {problem}") from problem
 
 
 def _check_variant(experiment: Experiment, name: str) -> None:
     try:
         experiment.variant_align(name)
     except ValidationError as problem:
-        raise InputError(_explained(problem, AlignConfig, within=f"variants.{name}.align")) from problem
+        raise InputError(explained(problem, AlignConfig, within=f"variants.{name}.align")) from problem
 
 
 def _check_roles(experiment: Experiment) -> None:
@@ -208,7 +227,7 @@ def nearest(name: str, known: Any) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(sorted(map(str, known)))}"
 
 
-def _explained(problem: ValidationError, root: Any, within: str = "") -> str:
+def explained(problem: ValidationError, root: Any, within: str = "") -> str:
     """Pydantic's findings in one line each: the dotted key, what is wrong, and the nearest known key.
 
     `within`: the key that `root` lies under.
@@ -218,7 +237,7 @@ def _explained(problem: ValidationError, root: Any, within: str = "") -> str:
         place = [part for part in error["loc"] if not str(part).startswith(("function-", "[key]"))]
         key = ".".join(str(part) for part in ([within] if within else []) + place)
         if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            lines.append(f"{key}: unknown key{nearest(str(place[-1]), _known_keys(root, place[:-1]))}")
+            lines.append(f"{key}: unknown key{nearest(str(place[-1]), known_keys(root, place[:-1]))}")
         elif error["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
             lines.append(f"{key}: this key is required")
         elif error["type"] in ("dataclass_type", "model_type", "dict_type"):
@@ -230,15 +249,15 @@ def _explained(problem: ValidationError, root: Any, within: str = "") -> str:
     return "\n  ".join(lines)
 
 
-def _known_keys(kind: Any, place: Sequence[Any]) -> list[str]:
+def known_keys(kind: Any, place: Sequence[Any]) -> list[str]:
     """The keys that the type at `place` below `kind` knows."""
     origin = get_origin(kind)
     if origin is Annotated:
-        return _known_keys(get_args(kind)[0], place)
+        return known_keys(get_args(kind)[0], place)
     if origin in (Union, types.UnionType):
-        return [key for option in get_args(kind) for key in _known_keys(option, place)]
+        return [key for option in get_args(kind) for key in known_keys(option, place)]
     if origin is dict:
-        return _known_keys(get_args(kind)[1], place[1:]) if place else []
+        return known_keys(get_args(kind)[1], place[1:]) if place else []
     if isinstance(kind, type) and (dataclasses.is_dataclass(kind) or issubclass(kind, BaseModel)):
         hints = {name: hint for name, hint in get_type_hints(kind, include_extras=True).items() if name[0] != "_"}
         known = (
@@ -246,7 +265,7 @@ def _known_keys(kind: Any, place: Sequence[Any]) -> list[str]:
             if dataclasses.is_dataclass(kind)
             else set(kind.model_fields)
         )
-        return _known_keys(hints[str(place[0])], place[1:]) if place else sorted(known)
+        return known_keys(hints[str(place[0])], place[1:]) if place else sorted(known)
     return []
 
 
@@ -275,4 +294,5 @@ def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
     sets = {"train": image_set(data.train), "validation": image_set(data.validation), "test": image_set(data.test)}
     models = {name: model(config) for name, config in experiment.models.items()}
     output = experiment.output if "://" in experiment.output else str(_expanded(experiment.output).absolute())
-    return experiment.model_copy(update={"data": data.model_copy(update=sets), "models": models, "output": output})
+    own = {"data": data.model_copy(update=sets), "models": models, "output": output}
+    return experiment.model_copy(update=own | {"factories": absolute(experiment.factories or ".")})

@@ -8,9 +8,8 @@ from align_core.errors import InputError
 from pipelines.config import Experiment
 
 
-def look_beside(experiment_file: Path) -> None:
-    """Modules in the folder of the experiment file are found before all others of the same name."""
-    folder = str(experiment_file.absolute().parent)
+def look_in(folder: str) -> None:
+    """Modules in the folder of the experiment's factories are found before all others of the same name."""
     if folder not in sys.path[:1]:
         sys.path.insert(0, folder)
 

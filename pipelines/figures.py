@@ -63,7 +63,7 @@ def gain_figure(transfer: Sequence[Row], title: str) -> bytes:
         handles = panels[0].get_legend_handles_labels()
         columns = math.ceil(len(surrogates) / lines)
         figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False, columnspacing=1.5)
-    return _png(figure)
+    return as_png(figure)
 
 
 def _draw_bands(panel: Axes, targets: Sequence[str], labels: Sequence[str]) -> None:
@@ -107,7 +107,7 @@ def transfer_heatmap(transfer: Sequence[Row], title: str) -> bytes:
         panel.spines[:].set_visible(False)
         panel.set_title(attack, fontsize="medium")
     figure.suptitle(title)
-    return _png(figure)
+    return as_png(figure)
 
 
 def _panels(
@@ -165,7 +165,8 @@ def _longest(labels: Sequence[str]) -> int:
     return max((len(line) for label in labels for line in label.splitlines()), default=0)
 
 
-def _png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
     FigureCanvasAgg(figure)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})

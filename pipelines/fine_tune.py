@@ -1,9 +1,9 @@
 """One fine-tune as a job that a worker can be sent: what is trained, on which images, and the loop around the step."""
 
+import copy
 import json
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
-from align_core.alignment import AlignConfig, Alignment, Batches, NonFiniteLoss, OptimizerConfig
+from align_core.alignment import AlignConfig, Alignment, Batches, OptimizerConfig
 from align_core.augmentation import AugmentConfig
-from align_core.data import ImageSetConfig, open_image_set
+from align_core.data import ImageSetConfig
 from align_core.models import Classifier, TrainConfig, build
 from align_core.weights import to_bytes
-from pipelines.networks import NetworkLoader, on_device, use_threads
+from pipelines.images import opened
+from pipelines.networks import LoadedNetworks, NetworkLoader, on_device, use_threads
 
 Curve = list[dict[str, float]]
 _STATE, _CURVE = "state.safetensors", "curve.json"
@@ -53,13 +54,13 @@ class FineTune:
 
     def batches(self, rank: int = 0, world: int = 1) -> Batches:
         """The batches of one worker."""
-        image_set = open_image_set(self.images, self.image_size)
+        image_set = opened(self.images, self.image_size)
         return Batches(image_set, self.image_ids, self.labels, self.config, self.seed, rank, world)
 
-    def starting_network(self, device: str) -> Classifier:
-        """The network to be trained, on the device."""
+    def starting_network(self, networks: LoadedNetworks, device: str) -> Classifier:
+        """The network to be trained, on the device: a copy of its start among `networks`."""
         if self.start is not None:
-            return self.loader.load(self.start, device)
+            return copy.deepcopy(networks.network(self.start))
         torch.manual_seed(self.seed)
         classifier = build(self.loader.networks[self.name].config, self.loader.classes, self.loader.channels)
         classifier.precision = self.loader.precision
@@ -82,7 +83,7 @@ def training_of(config: TrainConfig) -> AlignConfig:
 class Trainer:
     """The loop: steps, the curve, progress, and checkpoints where `checkpoint` is given.
 
-    The caller says what a checkpoint is for: Ray Train's report, or nothing.
+    The caller says what a checkpoint is for: Ray Train's report, or nothing. `networks`: those that are loaded already.
     """
 
     def __init__(
@@ -92,18 +93,24 @@ class Trainer:
         rank: int = 0,
         world: int = 1,
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
+        networks: LoadedNetworks | None = None,
     ) -> None:
         use_threads(job.threads)
         self.job, self.device, self.rank = job, device, rank
         self.batches = job.batches(rank, world)
-        witnesses = [job.loader.load(name, device) for name in job.witnesses]
-        source = job.starting_network(device)
+        networks = networks or LoadedNetworks(job.loader, device)
+        witnesses = [networks.network(name) for name in job.witnesses]
+        source = job.starting_network(networks, device)
         self.alignment = Alignment(source, witnesses, job.config, len(self.batches), job.seed, wrap, rank)
         self.curve: Curve = []
         self._said = 0.0
 
-    def run(self, checkpoint: Callable[[], None] = lambda: None) -> None:
-        """From wherever the state is to the last step. Raises NonFiniteLoss."""
+    def run(self, checkpoint: Callable[[], None] = lambda: None, at: Container[int] | None = None) -> None:
+        """From wherever the state is to the last step. Raises NonFiniteLoss.
+
+        `at`: after how many steps `checkpoint` is called; None: at the end of every epoch, and every
+        `checkpoint_steps` within one.
+        """
         steps = range(self.alignment.step_number, len(self.batches))
         per_epoch, every = self.batches.steps_per_epoch, self.job.config.checkpoint_steps
         for step, (images_BCHW, labels_B) in zip(steps, self._loaded(steps), strict=True):
@@ -111,7 +118,8 @@ class Trainer:
             self.curve.append({"step": step, "epoch": step // per_epoch, "timestamp": time.time(), **row})
             self._say_progress(step + 1)
             in_epoch = step % per_epoch + 1
-            if in_epoch == per_epoch or in_epoch % every == 0:
+            usual = in_epoch == per_epoch or in_epoch % every == 0
+            if usual if at is None else step + 1 in at:
                 checkpoint()
 
     def _loaded(self, steps: range) -> Any:
@@ -140,46 +148,6 @@ class Trainer:
         source = self.alignment.source
         assert isinstance(source, Classifier)
         return to_bytes(source.net.state_dict())
-
-
-def train_on_ray_train(config: dict[str, FineTune]) -> dict[str, str]:
-    """What each of Ray Train's workers runs on config["job"]. Returns {} or, for a loss not finite, {"failed": why}.
-
-    A failure that would come again is returned, not raised: Ray Train would try it again.
-    """
-    import ray.train
-    import ray.train.torch
-    from torch.nn.parallel import DistributedDataParallel
-
-    job = config["job"]
-    context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    device = ray.train.torch.get_device()
-
-    def wrap(module: nn.Module) -> nn.Module:
-        ids = [device] if device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids) if world > 1 else module
-
-    trainer = Trainer(job, str(device), rank, world, wrap)
-    latest = ray.train.get_checkpoint()
-    if latest is not None:
-        with latest.as_directory() as folder:
-            trainer.restore(Path(folder))
-
-    def checkpoint() -> None:
-        metrics = {"step": trainer.alignment.step_number}
-        if rank != 0:
-            ray.train.report(metrics)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            trainer.save(Path(folder))
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
-
-    try:
-        trainer.run(checkpoint)
-    except NonFiniteLoss as problem:
-        return {"failed": str(problem)}
-    return {}
 
 
 def train_here(job: FineTune, device: str) -> tuple[bytes, Curve]:

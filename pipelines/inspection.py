@@ -26,7 +26,7 @@ from pipelines.config import Experiment, alignments_of
 from pipelines.progress import Progress
 from pipelines.store import Store, fingerprint
 
-_SEEN = ".seen"
+SEEN = ".seen"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Inspected:
     def save(self, store: Store) -> None:
         """Keeps what was seen for the next run."""
         for name, content in self.unsaved.items():
-            store.write(f"{_SEEN}/{name}", content)
+            store.write(f"{SEEN}/{name}", content)
         self.unsaved.clear()
 
 
@@ -84,7 +84,7 @@ def inspect(experiment: Experiment, store: Store, progress: Progress) -> Inspect
         _check_images(experiment, role, manifest)
         inspected.manifests[role] = manifest
     _check_no_overlap(inspected.manifests)
-    known = store.read_json(f"{_SEEN}/models.json") or {}
+    known = store.read_json(f"{SEEN}/models.json") or {}
     seen = {}
     for name, written in experiment.models.items():
         try:
@@ -108,8 +108,8 @@ def _manifest(
         files = open_image_set(config, image_size).files()
         state = [[str(file), *_size_and_time(file)] for file in files]
         name = f"images-{fingerprint([dataclasses.asdict(config), image_size, state])}.parquet"
-        if store.exists(f"{_SEEN}/{name}"):
-            return _manifest_from(store.read(f"{_SEEN}/{name}"))
+        if store.exists(f"{SEEN}/{name}"):
+            return _manifest_from(store.read(f"{SEEN}/{name}"))
         with progress.stage(f"look at data.{role}", None, "images") as bar:
             manifest = inspect_images(config, image_size, lambda _: bar.advance(1))
     except (InputError, OSError) as problem:

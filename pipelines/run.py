@@ -1,6 +1,5 @@
 """A run from the experiment file to the report: whatever of it is missing, and nothing that is there."""
 
-import dataclasses
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,12 +14,13 @@ from pipelines.cluster import Worker, connected, worker_of
 from pipelines.config import Experiment, load_experiment
 from pipelines.craft import craft_all
 from pipelines.evaluate import evaluate_all
-from pipelines.factories import look_beside
+from pipelines.factories import look_in
 from pipelines.failure import RunFailed
 from pipelines.inspection import inspect
 from pipelines.plan import Plan
 from pipelines.progress import Progress
 from pipelines.report import Report, make_report
+from pipelines.resolved import as_yaml
 from pipelines.store import Store
 from pipelines.tracking import log_report, tracking_uri, without_credentials
 from pipelines.versions import versions
@@ -45,8 +45,9 @@ class Request:
 
     def experiment(self) -> Experiment:
         """The experiment, checked. Its factories can be imported from then on. Raises InputError."""
-        look_beside(self.experiment_file)
-        return load_experiment(self.experiment_file, self.overrides, self.output)
+        experiment = load_experiment(self.experiment_file, self.overrides, self.output)
+        look_in(str(experiment.factories))
+        return experiment
 
 
 @dataclass
@@ -74,15 +75,18 @@ class Result:
 def make_plan(request: Request, to_write: bool = True) -> Plan:
     """Experiment, inputs and, unless only to be looked at, store: checked, and nothing written. Raises InputError."""
     experiment = request.experiment()
-    tracking_uri(experiment)
-    store = Store(experiment.output, experiment.name)
     if to_write:
-        store.check_writable()
+        Store(experiment.output, experiment.name).check_writable()
     try:
-        inspected = inspect(experiment, store, Progress(request.quiet))
+        return _plan_of(experiment, Progress(request.quiet))
     except InputError as problem:
         raise InputError(f"{request.experiment_file}: {problem}") from problem
-    return Plan(experiment, inspected, store)
+
+
+def _plan_of(experiment: Experiment, progress: Progress) -> Plan:
+    tracking_uri(experiment)
+    store = Store(experiment.output, experiment.name)
+    return Plan(experiment, inspect(experiment, store, progress), store)
 
 
 def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> Result:
@@ -90,9 +94,16 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
 
     Raises InputError (nothing was written), Busy, or RunFailed (what is finished is kept).
     """
-    progress = Progress(request.quiet)
-    plan = make_plan(request)
-    experiment, store = plan.experiment, plan.store
+    return _run(make_plan(request), request, stages, log)
+
+
+def run_experiment(experiment: Experiment, request: Request) -> Result:
+    """The same for an experiment that is no file yet; address and manner are those of `request`."""
+    return _run(_plan_of(experiment, Progress(request.quiet)), request, STAGES, log=False)
+
+
+def _run(plan: Plan, request: Request, stages: Sequence[str], log: bool) -> Result:
+    progress, experiment, store = Progress(request.quiet), plan.experiment, plan.store
     result = Result(without_credentials(store.location), without_credentials(tracking_uri(experiment)))
     work = [stage for stage in stages if stage != "report"]
     with ExitStack() as stack:
@@ -164,24 +175,12 @@ def _check_complete(plan: Plan, stages: Sequence[str]) -> None:
 
 def _write_resolved(plan: Plan) -> None:
     """experiment.yaml: every setting as it took effect; as comments, versions and hashes of weights and images."""
-    experiment = plan.experiment
-    content = experiment.model_dump(mode="json")
-    content["output"] = without_credentials(experiment.output)
-    content["tracking"] = None if experiment.tracking is None else without_credentials(experiment.tracking)
-    content["models"] = {name: dataclasses.asdict(config) for name, config in experiment.models.items()}
     found = {
         "weights": {name: network.digest for name, network in plan.networks.items()},
         "images": {role: manifest.digest for role, manifest in plan.inspected.manifests.items()},
         "versions": versions(),
     }
     said = "".join(f"# {line}\n" for line in yaml.safe_dump(found, sort_keys=False).splitlines())
-    text = f"{yaml.safe_dump(_plain(content), sort_keys=False)}\n# What was found, and what found it:\n{said}".encode()
+    text = f"{as_yaml(plan.experiment)}\n# What was found, and what found it:\n{said}".encode()
     if not plan.store.exists("experiment.yaml") or plan.store.read("experiment.yaml") != text:
         plan.store.write("experiment.yaml", text)
-
-
-def _plain(value: Any) -> Any:
-    """Without None, empty mappings and tuples, for a file that is read by people."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item not in (None, {})}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

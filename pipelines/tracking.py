@@ -11,6 +11,7 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _BATCH = 1_000
+Point = tuple[str, float, float, int]
+"""A metric's name and value, when it was so in seconds, and its step."""
 _CURVES = ("loss", "alignment_loss", "label_loss", "grad_norm", "lr")
 
 
@@ -49,15 +52,12 @@ def without_credentials(uri: str) -> str:
     return re.sub(r"\?.*", "?***", nameless)  # databases take a password as a parameter, too
 
 
-def log_report(plan: Plan, report: Report, say: Say, again: bool = False) -> bool:
-    """Logs the report unless this very one was logged there before (`again`: even then). Returns whether all is logged.
+def telling(experiment: Experiment, say: Say, again: str, write: Callable[["Runs"], None]) -> bool:
+    """Lets `write` tell MLflow; returns whether it was told all.
 
-    A server that does not answer is a warning, not an error: the files are there, and can be sent later.
+    A server that does not answer is a warning, not an error: the files are there, and can be sent later (`again`: how).
     """
-    uri = tracking_uri(plan.experiment)
-    marker = {"report": report.fingerprint, "tracking": fingerprint(without_credentials(uri))}
-    if not again and plan.store.read_json("report/logged.json") == marker:
-        return True
+    uri = tracking_uri(experiment)
     # MLflow's own patience is minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -67,48 +67,34 @@ def log_report(plan: Plan, report: Report, say: Say, again: bool = False) -> boo
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        _Log(MlflowClient(tracking_uri=uri), plan, report).write(uri)
+        write(Runs(MlflowClient(tracking_uri=uri), experiment))
     except Exception as problem:  # whatever MLflow, its server or its database raise: results are not lost for it
         safe = without_credentials(uri)
         reason = (str(problem).splitlines() or [type(problem).__name__])[0].replace(uri, safe)
-        say(
-            f"warning: MLflow at {safe} could not be told ({reason}). The results are kept; "
-            "`witness report --log` sends them"
-        )
+        say(f"warning: MLflow at {safe} could not be told ({reason}). The results are kept; {again}")
         return False
-    plan.store.write_json("report/logged.json", marker)
     return True
 
 
-class _Log:
-    """Writes one report through a client; finds its runs again by their tags."""
+class Runs:
+    """The runs of one experiment, found again by their tags, so that nothing is logged twice."""
 
-    def __init__(self, client: "MlflowClient", plan: Plan, report: Report) -> None:
-        self.client, self.plan, self.report = client, plan, report
-
-    def write(self, uri: str) -> None:
-        self.experiment_id = self._experiment(uri)
-        parent = self._run("experiment", self.plan.experiment.name, None, fingerprint(self.plan.experiment.name))
-        self._log_whole(parent)
-        for surrogate in self.plan.surrogates:
-            run = self._run("surrogate", surrogate.name, parent, self._fingerprint(surrogate))
-            self._log_surrogate(run, surrogate)
-            self.client.set_terminated(run)
-        self.client.set_terminated(parent)
-
-    def _experiment(self, uri: str) -> str:
-        name = self.plan.experiment.name
-        found = self.client.get_experiment_by_name(name)
+    def __init__(self, client: "MlflowClient", experiment: Experiment) -> None:
+        self._client = client
+        found = client.get_experiment_by_name(experiment.name)
         if found is not None:
-            return str(found.experiment_id)
+            self._experiment_id = str(found.experiment_id)
+            return
         # A database holds no files; a server keeps artifacts where it was told to.
-        beside = Path(self.plan.experiment.output) / "mlartifacts" / name
-        place = beside.as_uri() if uri.startswith("sqlite:") and beside.is_absolute() else None
-        return str(self.client.create_experiment(name, artifact_location=place))
+        beside = Path(experiment.output) / "mlartifacts" / experiment.name
+        is_file = tracking_uri(experiment).startswith("sqlite:")
+        place = beside.as_uri() if is_file and beside.is_absolute() else None
+        self._experiment_id = str(client.create_experiment(experiment.name, artifact_location=place))
 
-    def _run(self, kind: str, name: str, parent: str | None, mark: str) -> str:
-        found = self.client.search_runs(
-            [self.experiment_id], f"tags.`witness.fingerprint` = '{mark}' and tags.`witness.kind` = '{kind}'"
+    def run(self, kind: str, name: str, parent: str | None, mark: str) -> str:
+        """The run of this kind and fingerprint; made if it is not there."""
+        found = self._client.search_runs(
+            [self._experiment_id], f"tags.`witness.fingerprint` = '{mark}' and tags.`witness.kind` = '{kind}'"
         )
         if found:
             return str(found[0].info.run_id)
@@ -116,63 +102,103 @@ class _Log:
         tags |= {f"version.{package}": version for package, version in versions().items()}
         if parent is not None:
             tags["mlflow.parentRunId"] = parent
-        return str(self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id)
+        return str(self._client.create_run(self._experiment_id, tags=tags, run_name=name).info.run_id)
 
-    def _fingerprint(self, surrogate: Surrogate) -> str:
-        """Of alignment, images, attacks and how they are called, for parameters cannot be changed.
+    def tags(self, run: str) -> dict[str, str]:
+        """A run's tags."""
+        return dict(self._client.get_run(run).data.tags)
 
-        Not of targets: one that is added later adds metrics to the same run.
-        """
-        attacks = {a: self.plan.adversarial(surrogate, a).fingerprint for a in self.plan.experiment.attacks}
-        return fingerprint([attacks, _parameters(self.plan, surrogate)])
+    def set_tag(self, run: str, key: str, value: str) -> None:
+        """One tag."""
+        self._client.set_tag(run, key, value)
 
-    def _log_whole(self, run: str) -> None:
-        store = self.plan.store
-        for name in FILES:
-            self._log_artifact(run, name, store.read(f"report/{name}"))
-        self._log_artifact(run, "experiment.yaml", store.read("experiment.yaml"))
+    def end(self, run: str, failed: bool = False) -> None:
+        """Says that a run is over."""
+        self._client.set_terminated(run, "FAILED" if failed else "FINISHED")
 
-    def _log_surrogate(self, run: str, surrogate: Surrogate) -> None:
-        known = self.client.get_run(run).data
-        self._log_new_parameters(run, known.params, _parameters(self.plan, surrogate))
-        self._log_changed_metrics(run, known.metrics, _metrics(self.report, surrogate.name))
-        card = f"models/{surrogate.name}/card.json"
-        if surrogate.align is not None and self.plan.store.exists(card):
-            self._log_artifact(run, "card.json", self.plan.store.read(card))
-            if known.tags.get("witness.curves") != "logged":
-                self._log_curves(run, self.plan.store.read(f"models/{surrogate.name}/curves.csv").decode())
-                self.client.set_tag(run, "witness.curves", "logged")
-
-    def _log_new_parameters(self, run: str, known: dict[str, str], parameters: dict[str, Any]) -> None:
+    def log_new_parameters(self, run: str, parameters: dict[str, Any]) -> None:
+        """Parameters that the run has not: they cannot be changed."""
         from mlflow.entities import Param
 
+        known = self._client.get_run(run).data.params
         new = [Param(key, str(value)[:500]) for key, value in parameters.items() if key not in known]
-        self.client.log_batch(run, params=new)
+        self._client.log_batch(run, params=new)
 
-    def _log_changed_metrics(self, run: str, known: dict[str, float], metrics: dict[str, float]) -> None:
+    def log_changed_metrics(self, run: str, metrics: dict[str, float]) -> None:
         """A metric that is there with this very value is not logged again: its history would grow."""
+        known = self._client.get_run(run).data.metrics
+        now = time.time()
+        self.log_points(run, [(key, value, now, 0) for key, value in metrics.items() if known.get(key) != value])
+
+    def log_points(self, run: str, points: Sequence[Point]) -> None:
+        """Points of curves."""
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
-        new = [Metric(key, value, now, 0) for key, value in metrics.items() if known.get(key) != value]
-        for start in range(0, len(new), _BATCH):
-            self.client.log_batch(run, metrics=new[start : start + _BATCH])
+        metrics = [Metric(key, value, int(seconds * 1000), step) for key, value, seconds, step in points]
+        for start in range(0, len(metrics), _BATCH):
+            self._client.log_batch(run, metrics=metrics[start : start + _BATCH])
 
-    def _log_curves(self, run: str, curves: str) -> None:
-        from mlflow.entities import Metric
-
-        points = [
-            Metric(f"curve/{name}", float(row[name]), int(float(row["timestamp"]) * 1000), int(row["step"]))
-            for row in csv.DictReader(io.StringIO(curves))
-            for name in _CURVES
-        ]
-        for start in range(0, len(points), _BATCH):
-            self.client.log_batch(run, metrics=points[start : start + _BATCH])
-
-    def _log_artifact(self, run: str, name: str, content: bytes) -> None:
+    def log_artifact(self, run: str, name: str, content: bytes) -> None:
+        """A file."""
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / name).write_bytes(content)
-            self.client.log_artifact(run, str(Path(folder) / name))
+            self._client.log_artifact(run, str(Path(folder) / name))
+
+
+def curve_points(curve: Iterable[Mapping[str, Any]]) -> list[Point]:
+    """An alignment's curve, step by step with its own timestamps."""
+    return [
+        (f"curve/{name}", float(row[name]), float(row["timestamp"]), int(row["step"]))
+        for row in curve
+        for name in _CURVES
+    ]
+
+
+def log_report(plan: Plan, report: Report, say: Say, again: bool = False) -> bool:
+    """Logs the report, but not one that was logged there before (unless `again`). Returns whether all is logged."""
+    uri = without_credentials(tracking_uri(plan.experiment))
+    marker = {"report": report.fingerprint, "tracking": fingerprint(uri)}
+    if not again and plan.store.read_json("report/logged.json") == marker:
+        return True
+    is_told = telling(
+        plan.experiment, say, "`witness report --log` sends them", lambda runs: _write_report(runs, plan, report)
+    )
+    if is_told:
+        plan.store.write_json("report/logged.json", marker)
+    return is_told
+
+
+def _write_report(runs: Runs, plan: Plan, report: Report) -> None:
+    parent = runs.run("experiment", plan.experiment.name, None, fingerprint(plan.experiment.name))
+    for name in FILES:
+        runs.log_artifact(parent, name, plan.store.read(f"report/{name}"))
+    runs.log_artifact(parent, "experiment.yaml", plan.store.read("experiment.yaml"))
+    for surrogate in plan.surrogates:
+        run = runs.run("surrogate", surrogate.name, parent, _fingerprint(plan, surrogate))
+        _log_surrogate(runs, run, plan, report, surrogate)
+        runs.end(run)
+    runs.end(parent)
+
+
+def _fingerprint(plan: Plan, surrogate: Surrogate) -> str:
+    """Of alignment, images, attacks and how they are called, for parameters cannot be changed.
+
+    Not of targets: one that is added later adds metrics to the same run.
+    """
+    attacks = {attack: plan.adversarial(surrogate, attack).fingerprint for attack in plan.experiment.attacks}
+    return fingerprint([attacks, _parameters(plan, surrogate)])
+
+
+def _log_surrogate(runs: Runs, run: str, plan: Plan, report: Report, surrogate: Surrogate) -> None:
+    runs.log_new_parameters(run, _parameters(plan, surrogate))
+    runs.log_changed_metrics(run, _metrics(report, surrogate.name))
+    card = f"models/{surrogate.name}/card.json"
+    if surrogate.align is not None and plan.store.exists(card):
+        runs.log_artifact(run, "card.json", plan.store.read(card))
+        if runs.tags(run).get("witness.curves") != "logged":
+            curves = io.StringIO(plan.store.read(f"models/{surrogate.name}/curves.csv").decode())
+            runs.log_points(run, curve_points(csv.DictReader(curves)))
+            runs.set_tag(run, "witness.curves", "logged")
 
 
 def _parameters(plan: Plan, surrogate: Surrogate) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch import nn
 
 from align_core.models import ModelConfig, build
 from align_core.weights import to_bytes
-from pipelines.align import _commit
+from pipelines.align import commit
 from pipelines.plan import Plan
 from pipelines.run import Request, make_plan
 from pipelines.table import ChunkedTable
@@ -99,7 +99,7 @@ class HandMade:
         """Makes every network and fills every table; what is there is replaced."""
         plan = self.plan()
         for making in plan.alignments():
-            _commit(plan.store, making, to_bytes(_weights(making.fingerprint, making.model)), CURVE, seconds=1.0)
+            commit(plan.store, making, to_bytes(_weights(making.fingerprint, making.model)), CURVE, seconds=1.0)
         plan.refresh()
         unused = dict(outcomes or {})
         manifest = plan.inspected.manifests["test"]

@@ -19,7 +19,7 @@ from align_core.errors import InputError
 from align_core.models import Classifier, build
 from align_core.weights import hash_weights, read_weights
 from pipelines.cluster import worker_of, workers_that_fit
-from pipelines.config import Experiment, _known_keys, load_experiment
+from pipelines.config import Experiment, known_keys, load_experiment
 from pipelines.plan import Making, Plan
 from pipelines.run import Request, make_plan
 from pipelines.surrogates import Surrogate, contrasts_of, surrogates_of
@@ -78,7 +78,7 @@ compute: {workers: 3, threads: 2, accelerator: cpu, precision: bf16, chunk: 50, 
 
 def keys(place: tuple[str, ...] = ()) -> Iterator[str]:
     """Every dotted key that an experiment file may hold; `*` stands for a name of the user's."""
-    for key in _known_keys(Experiment, place):
+    for key in known_keys(Experiment, place):
         at = (*place, key, "*") if key in ("models", "variants", "attacks") else (*place, key)
         below = list(keys(at))
         yield from below or [pattern(".".join(at))]

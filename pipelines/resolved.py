@@ -1,0 +1,31 @@
+"""An experiment written out whole: every setting as it took effect, so that the file can be run again by itself."""
+
+import dataclasses
+from typing import Any
+
+import yaml
+
+from pipelines.config import Experiment
+from pipelines.tracking import without_credentials
+
+
+def as_yaml(experiment: Experiment) -> str:
+    """The experiment file. Credentials are left out of URIs; a tracking URI that had some is left out whole."""
+    content = experiment.model_dump(mode="json")
+    variants = content.pop("variants")
+    content["output"] = without_credentials(experiment.output)
+    if experiment.tracking is not None and without_credentials(experiment.tracking) != experiment.tracking:
+        content["tracking"] = None
+    content["models"] = {name: dataclasses.asdict(config) for name, config in experiment.models.items()}
+    written = _plain(content)
+    if variants:
+        # A variant says `null` where it undoes what the experiment sets.
+        written["variants"] = {n: {k: v for k, v in own.items() if v is not None} for n, own in variants.items()}
+    return yaml.safe_dump(written, sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    """Without None and empty mappings; tuples as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item not in (None, {})}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,199 @@
+"""One sweep as asked for: its inputs checked, its place in the store, what it is recognised by."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from align_core.errors import InputError
+from pipelines.align import job_of
+from pipelines.best import best_experiment
+from pipelines.cluster import Worker, room_for
+from pipelines.config import nearest
+from pipelines.failure import RunFailed
+from pipelines.inspection import SEEN
+from pipelines.plan import REVISIONS, Plan
+from pipelines.space import Space, load_space
+from pipelines.store import Store, fingerprint
+from pipelines.trial import Record, Sweep, measure_baseline, read_record
+from pipelines.validation import Validation
+
+SEARCHERS = ("random", "optuna", "grid")
+SCHEDULERS = ("none", "asha")
+TRIAL_CPUS = 0.01  # of a trial whose workers are Ray Train's; with a whole CPU, trials would wait for their own workers
+_RETRIES = 2
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to sweep.
+
+    Args:
+        space: a name in `tune_spaces`, or a file. samples: how many settings to try; None: the whole grid.
+        concurrent: trials at once; None: as many as `compute.workers` allows and the cluster holds.
+        max_clean_drop: points of clean accuracy that the chosen settings may cost.
+        attack: what is crafted on the validation images; None: the first of the experiment.
+    """
+
+    space: str
+    samples: int | None = None
+    searcher: Literal["random", "optuna", "grid"] = "random"
+    scheduler: Literal["none", "asha"] = "none"
+    concurrent: int | None = None
+    max_clean_drop: float = 1.0
+    attack: str | None = None
+
+
+class Study:
+    """A sweep over one plan. Raises InputError where it is asked for what cannot be."""
+
+    def __init__(self, plan: Plan, options: Options) -> None:
+        experiment = plan.experiment
+        self.plan, self.options = plan, options
+        _check_options(options)
+        if not experiment.validation_targets or experiment.data.validation is None:
+            missing = "data.validation" if experiment.validation_targets else "validation_targets"
+            raise InputError(
+                f"{missing}: must be given: a sweep chooses on validation images and targets, not on the test ones"
+            )
+        self.space = load_space(options.space, experiment)
+        self.attack = options.attack or next(iter(experiment.attacks))
+        if self.attack not in experiment.attacks:
+            raise InputError(
+                f"--attack: the experiment has no attack {self.attack!r}{nearest(self.attack, experiment.attacks)}"
+            )
+        self.samples = _samples(options, self.space)
+        best_experiment(experiment, self.space.name, {})  # its name and the rest of it are found wrong now or never
+        self.needed = {experiment.source, *experiment.witnesses, *experiment.validation_targets}
+        self.folder = f"sweeps/{self.space.name}"
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What every trial's result depends on beside its settings; every network has to be there."""
+        plan, experiment = self.plan, self.plan.experiment
+        (aligned,) = (making for making in plan.alignments() if making.name == "aligned")
+        return {
+            **{key: value for key, value in aligned.inputs.items() if key not in ("settings", "witnesses")},
+            "stage": "trial",
+            "revision": [REVISIONS["align"], REVISIONS["craft"], REVISIONS["evaluate"], REVISIONS["trial"]],
+            "validation": plan.inspected.manifests["validation"].digest,
+            "targets": {name: plan.networks[name].identity for name in experiment.validation_targets},
+            "attack": asdict(experiment.attacks[self.attack].resolved()),
+            "chunk": experiment.compute.chunk,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the sweep: what is tried, how it is drawn, and how it is judged."""
+        options, space = self.options, self.space
+        ranges = {key: dimension.model_dump(exclude={"why"}) for key, dimension in space.ranges.items()}
+        drawn = [ranges, dict(space.choices), self.samples, options.searcher, options.scheduler]
+        base = asdict(self.plan.experiment.align)
+        return fingerprint([self.inputs, drawn, base, self.plan.experiment.witnesses, options.max_clean_drop])
+
+    def is_over(self) -> bool:
+        """Whether this very sweep has come to its end before."""
+        if any(self.plan.networks[name].digest is None for name in self.needed):
+            return False
+        stored = self.plan.store.read_json(f"{self.folder}/sweep.json")
+        return stored is not None and stored["fingerprint"] == self.fingerprint
+
+    def concurrent(self, worker: Worker) -> int:
+        """Trials at once. Raises InputError, with the numbers, where so many do not fit the cluster."""
+        experiment, asked = self.plan.experiment, self.options.concurrent
+        workers, room = experiment.align.workers, room_for(worker)
+        fitting = room // workers
+        if workers > 1:
+            fitting = min(fitting, room_for(replace(worker, cpus=worker.cpus + TRIAL_CPUS / workers)) // workers)
+        each = f"{workers} workers of {worker.cpus:g} CPUs{' and a GPU' if worker.gpus else ''}"
+        if fitting < 1:
+            raise InputError(f"align.workers: a trial wants {each} at once, and this cluster has room for {room}")
+        if asked is not None and asked > fitting:
+            raise InputError(
+                f"--concurrent {asked}: each trial wants {each}; the cluster has room for {room}, so {fitting} at once"
+            )
+        return asked or max(1, min(fitting, experiment.compute.workers // workers))
+
+    def sweep(self, worker: Worker) -> Sweep:
+        """What the trials need to know, with the baseline, which is measured now."""
+        import ray
+
+        plan, experiment = self.plan, self.plan.experiment
+        manifest, images = plan.inspected.manifests["validation"], experiment.data.validation
+        assert images is not None
+        validation = Validation(
+            images=images,
+            image_size=experiment.data.image_size,
+            image_ids=manifest.ids,
+            labels=manifest.labels.tolist(),
+            source=experiment.source,
+            targets=tuple(experiment.validation_targets),
+            attack=experiment.attacks[self.attack],
+            seed=experiment.seed,
+            chunk=experiment.compute.chunk,
+        )
+        (aligned,) = (making for making in plan.alignments() if making.name == "aligned")
+        base = replace(job_of(plan, aligned, worker), loader=plan.loader())
+        task = ray.remote(measure_baseline).options(**worker.ray_options, max_retries=_RETRIES)
+        try:
+            baseline = ray.get(task.remote(validation, base, worker))
+        except (ray.exceptions.RayTaskError, ray.exceptions.RayError) as problem:
+            raise RunFailed(f"the source could not be measured on the validation images: {problem}") from problem
+        return Sweep(
+            store=plan.store,
+            folder=self.folder,
+            experiment=experiment,
+            base=base,
+            inputs=self.inputs,
+            identities={name: plan.networks[name].identity for name in experiment.witnesses},
+            validation=validation,
+            baseline=baseline,
+            max_clean_drop=self.options.max_clean_drop,
+            worker=worker,
+        )
+
+    def records(self) -> dict[str, Record]:
+        """Every trial of this space with these inputs, by fingerprint."""
+        store, folder = self.plan.store, f"{self.folder}/trials"
+        names = store.listing(folder).get(folder, [])
+        found = {name.removesuffix(".json"): read_record(store, f"{folder}/{name}") for name in sorted(names)}
+        return {mark: record for mark, record in found.items() if record is not None}
+
+    def copy_known(self, name: str) -> None:
+        """What is known of images and models, and the models trained here, are the same in the experiment `name`."""
+        store, other = self.plan.store, Store(self.plan.experiment.output, name)
+        for file in store.listing(SEEN).get(SEEN, []):
+            if not other.exists(f"{SEEN}/{file}"):
+                other.write(f"{SEEN}/{file}", store.read(f"{SEEN}/{file}"))
+        for making in self.plan.trainings():
+            card = f"{making.folder}/card.json"
+            there = other.listing(making.folder).get(making.folder, [])
+            if not store.exists(card) or (other.exists(card) and other.read(card) == store.read(card)):
+                continue
+            if there:
+                other.set_aside(making.folder, there)
+            for file in ("model.safetensors", "curves.csv", "card.json"):  # the card last: it says that all is there
+                other.write(f"{making.folder}/{file}", store.read(f"{making.folder}/{file}"))
+
+
+def _check_options(options: Options) -> None:
+    if options.searcher not in SEARCHERS:
+        raise InputError(f"--searcher: there is no searcher {options.searcher!r}{nearest(options.searcher, SEARCHERS)}")
+    if options.scheduler not in SCHEDULERS:
+        raise InputError(
+            f"--scheduler: there is no scheduler {options.scheduler!r}{nearest(options.scheduler, SCHEDULERS)}"
+        )
+    for flag, value in (("samples", options.samples), ("concurrent", options.concurrent)):
+        if value is not None and value < 1:
+            raise InputError(f"--{flag} {value}: must be at least 1")
+    if not 0 <= options.max_clean_drop <= 100:
+        raise InputError(f"--max-clean-drop {options.max_clean_drop:g}: points of clean accuracy, from 0 to 100")
+
+
+def _samples(options: Options, space: Space) -> int:
+    if options.searcher == "grid":
+        size = space.grid_size
+        if options.samples is not None and options.samples != size:
+            raise InputError(f"--samples {options.samples}: the grid of {space.name} has {size} points; leave this out")
+        return size
+    if options.samples is None:
+        raise InputError(f"--samples: say how many settings {options.searcher} is to try")
+    return options.samples

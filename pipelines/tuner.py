@@ -1,0 +1,97 @@
+"""Ray Tune: runs the trials that a study asks for, and goes on where a run of it was broken off."""
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pipelines.failure import RunFailed
+from pipelines.space import Settings
+from pipelines.store import Store
+from pipelines.study import TRIAL_CPUS, Study
+from pipelines.trial import LOOKS, Sweep, run_trial
+
+_RUNS = ".tune"
+_RETRIES = 2
+
+
+def run_tune(
+    study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], None], watch: Callable[[], None]
+) -> list[tuple[Settings, str]]:
+    """Ray Tune from where it was; (settings, reason of failure) of every trial. Raises RunFailed."""
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints tables on standard output, always
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # records and MLflow hold what they would write
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    tuner = _tuner(study, sweep, concurrent, say)
+    pool = ThreadPoolExecutor(1)
+    try:
+        future = pool.submit(tuner.fit)
+        while not future.done():
+            time.sleep(1)
+            watch()
+        results = future.result()
+        watch()
+    except Exception as problem:
+        raise RunFailed(
+            f"the sweep broke off: {problem}. Trials that ended are kept; the same command goes on"
+        ) from problem
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return [(result.config["settings"], _reason(result.error)) for result in results]
+
+
+def _reason(error: Exception | None) -> str:
+    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], None]) -> Any:
+    from ray import tune as ray_tune
+
+    from pipelines.search import DistinctSearch
+
+    store, options, worker = study.plan.store, study.options, sweep.worker
+    folder = f"{store.location}/{_RUNS}/{study.fingerprint}"
+    is_alone = study.plan.experiment.align.workers == 1
+    needs = {"cpu": worker.cpus, "gpu": worker.gpus, **worker.resources} if is_alone else {"cpu": TRIAL_CPUS}
+    trainable = ray_tune.with_resources(ray_tune.with_parameters(run_trial, sweep=sweep), needs)
+    if ray_tune.Tuner.can_restore(folder):
+        try:
+            return ray_tune.Tuner.restore(folder, trainable, resume_unfinished=True, restart_errored=True)
+        except Exception as problem:  # whatever Ray raises on a state that a killed run left half written
+            say(f"Ray Tune's own state cannot be read ({problem}); trials that ended are kept, the others begin anew")
+            store.delete_folder(f"{_RUNS}/{study.fingerprint}")
+    scheduler = None
+    if options.scheduler == "asha":
+        scheduler = ray_tune.schedulers.ASHAScheduler(metric="gain", mode="max", max_t=LOOKS, reduction_factor=2)
+    searcher = DistinctSearch(study.space, options.searcher, study.plan.experiment.seed, study.samples, metric="score")
+    return ray_tune.Tuner(
+        trainable,
+        tune_config=ray_tune.TuneConfig(
+            num_samples=study.samples,
+            search_alg=searcher,
+            scheduler=scheduler,
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+            trial_dirname_creator=_trial_folder,
+        ),
+        run_config=ray_tune.RunConfig(
+            name=study.fingerprint,
+            storage_path=f"{store.location}/{_RUNS}",
+            failure_config=ray_tune.FailureConfig(max_failures=_RETRIES),
+            checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=1),
+            verbose=0,
+        ),
+    )
+
+
+def _trial_folder(trial: Any) -> str:
+    return str(trial.trial_id)
+
+
+def delete_run(store: Store, mark: str) -> None:
+    """What Ray Tune left of a sweep that is over."""
+    store.delete_folder(f"{_RUNS}/{mark}")
