@@ -87,7 +87,8 @@ class Study:
         ranges = {key: dimension.model_dump(exclude={"why"}) for key, dimension in space.ranges.items()}
         drawn = [ranges, dict(space.choices), self.samples, options.searcher, options.scheduler]
         base = asdict(self.plan.experiment.align)
-        return fingerprint([self.inputs, drawn, base, self.plan.experiment.witnesses, options.max_clean_drop])
+        learns_from = options.max_clean_drop if options.searcher == "optuna" else None
+        return fingerprint([self.inputs, drawn, base, self.plan.experiment.witnesses, learns_from])
 
     def is_over(self) -> bool:
         """Whether this very sweep has come to its end before."""

@@ -19,7 +19,7 @@ from pipelines.sweep_tracking import log_sweep
 from pipelines.tracking import tracking_uri, without_credentials
 from pipelines.trial import Record, place_of, read_record
 from pipelines.trials import Row, as_csv, chosen, trial_rows
-from pipelines.tuner import delete_run, run_tune
+from pipelines.tuner import delete_runs, run_tune
 
 
 @dataclass
@@ -64,26 +64,10 @@ def tune(request: Request, options: Options) -> SweepResult:
 
     Raises InputError (nothing was written), Busy, or RunFailed (trials that ended are kept).
     """
-    progress = Progress(request.quiet)
     plan = make_plan(request)
     study = Study(plan, options)
-    store = plan.store
     with ExitStack() as stack:
-        is_over = study.is_over()
-        if not is_over:
-            dashboard = plan.experiment.align.workers > 1  # without it, trials that ASHA stops were seen to hang
-            stack.enter_context(connected(request.address, plan.experiment, dashboard=dashboard))
-            worker = worker_of(plan.experiment.compute)
-            concurrent = study.concurrent(worker)
-        stack.enter_context(store.locked())
-        plan.refresh()
-        plan.inspected.save(store)
-        if is_over:
-            progress.say(f"sweep {study.space.name}: every trial is there already: nothing to compute")
-        else:
-            train_models(plan, study.needed, worker, progress)
-            _sweep(study, worker, concurrent, progress)
-        result = _finish(study, progress)
+        result = _search(study, request, stack)
         if result.best is None:
             return result
         # The test images are met once, when everything is chosen.
@@ -92,6 +76,32 @@ def tune(request: Request, options: Options) -> SweepResult:
         result.test = run_experiment(best, replace(request, overrides=(), output=None))
         result.contrast = _against_default(result.test, default)
         return result
+
+
+def search(request: Request, options: Options) -> SweepResult:
+    """The sweep alone: trials and choice, without a look at the test images. Raises what `tune` does."""
+    with ExitStack() as stack:
+        return _search(Study(make_plan(request), options), request, stack)
+
+
+def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
+    """The connection to Ray, where one is needed, is left on the stack for what comes after."""
+    progress, plan, store = Progress(request.quiet), study.plan, study.plan.store
+    is_over = study.is_over()
+    if not is_over:
+        dashboard = plan.experiment.align.workers > 1  # without it, trials that ASHA stops were seen to hang
+        stack.enter_context(connected(request.address, plan.experiment, dashboard=dashboard))
+        worker = worker_of(plan.experiment.compute)
+        concurrent = study.concurrent(worker)
+    with store.locked():
+        plan.refresh()
+        plan.inspected.save(store)
+        if is_over:
+            progress.say(f"sweep {study.space.name}: every trial is there already: nothing to compute")
+        else:
+            train_models(plan, study.needed, worker, progress)
+            _sweep(study, worker, concurrent, progress)
+        return _finish(study, progress)
 
 
 def _sweep(study: Study, worker: Worker, concurrent: int, progress: Progress) -> None:
@@ -116,7 +126,7 @@ def _sweep(study: Study, worker: Worker, concurrent: int, progress: Progress) ->
         progress.say("some trials were lost, each with its reason in trials.csv; the same command tries them again")
     else:
         store.write_json(f"{study.folder}/sweep.json", {"fingerprint": study.fingerprint})
-        delete_run(store, study.fingerprint)
+        delete_runs(study)
 
 
 def _set_aside_others(study: Study, progress: Progress) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from pipelines.failure import RunFailed
 from pipelines.space import Settings
-from pipelines.store import Store
 from pipelines.study import TRIAL_CPUS, Study
 from pipelines.trial import LOOKS, Sweep, run_trial
 
@@ -54,7 +53,9 @@ def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], Non
     from pipelines.search import DistinctSearch
 
     store, options, worker = study.plan.store, study.options, sweep.worker
-    folder = f"{store.location}/{_RUNS}/{study.fingerprint}"
+    name = f"{study.space.name}-{study.fingerprint}"
+    delete_runs(study, keep=name)
+    folder = f"{store.location}/{_RUNS}/{name}"
     is_alone = study.plan.experiment.align.workers == 1
     needs = {"cpu": worker.cpus, "gpu": worker.gpus, **worker.resources} if is_alone else {"cpu": TRIAL_CPUS}
     trainable = ray_tune.with_resources(ray_tune.with_parameters(run_trial, sweep=sweep), needs)
@@ -63,7 +64,7 @@ def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], Non
             return ray_tune.Tuner.restore(folder, trainable, resume_unfinished=True, restart_errored=True)
         except Exception as problem:  # whatever Ray raises on a state that a killed run left half written
             say(f"Ray Tune's own state cannot be read ({problem}); trials that ended are kept, the others begin anew")
-            store.delete_folder(f"{_RUNS}/{study.fingerprint}")
+            delete_runs(study)
     scheduler = None
     if options.scheduler == "asha":
         scheduler = ray_tune.schedulers.ASHAScheduler(metric="gain", mode="max", max_t=LOOKS, reduction_factor=2)
@@ -79,7 +80,7 @@ def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], Non
             trial_dirname_creator=_trial_folder,
         ),
         run_config=ray_tune.RunConfig(
-            name=study.fingerprint,
+            name=name,
             storage_path=f"{store.location}/{_RUNS}",
             failure_config=ray_tune.FailureConfig(max_failures=_RETRIES),
             checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=1),
@@ -92,6 +93,10 @@ def _trial_folder(trial: Any) -> str:
     return str(trial.trial_id)
 
 
-def delete_run(store: Store, mark: str) -> None:
-    """What Ray Tune left of a sweep that is over."""
-    store.delete_folder(f"{_RUNS}/{mark}")
+def delete_runs(study: Study, keep: str | None = None) -> None:
+    """What Ray Tune left of this space's sweeps: those that are over, or were given up; all but `keep`."""
+    store, start = study.plan.store, f"{study.space.name}-"
+    runs = {folder.split("/")[1] for folder in store.listing(_RUNS) if "/" in folder}
+    for run in runs:
+        if run.startswith(start) and len(run) == len(start) + 16 and run != keep:
+            store.delete_folder(f"{_RUNS}/{run}")
