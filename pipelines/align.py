@@ -29,7 +29,7 @@ from pipelines.versions import versions
 
 def align(plan: Plan, worker: Worker, progress: Progress) -> int:
     """Makes every network that is missing; returns how many were. Raises RunFailed."""
-    made = train_models(plan, plan.experiment.models, worker, progress)
+    made = train_models(plan, plan.trained_for_run, worker, progress)
     missing = _missing(plan, plan.alignments(), progress)
     if missing:
         _align_all(plan, missing, worker, progress)

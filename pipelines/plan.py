@@ -92,6 +92,14 @@ class Plan:
         return {surrogate.name: surrogate for surrogate in self.surrogates}
 
     @cached_property
+    def trained_for_run(self) -> list[str]:
+        """The models that are trained here and that a run needs: validation targets, only a sweep asks."""
+        needed = {*self.experiment.targets}
+        for surrogate in self.surrogates:
+            needed |= {surrogate.source, *surrogate.members, *surrogate.witnesses}
+        return [name for name, config in self.experiment.models.items() if config.train and name in needed]
+
+    @cached_property
     def chunks(self) -> list[range]:
         """Positions of the test images in each chunk."""
         return chunked(self.inspected.manifests["test"].ids, self.experiment.compute.chunk)

@@ -75,16 +75,16 @@ class Result:
 def make_plan(request: Request, to_write: bool = True) -> Plan:
     """Experiment, inputs and, unless only to be looked at, store: checked, and nothing written. Raises InputError."""
     experiment = request.experiment()
-    if to_write:
-        Store(experiment.output, experiment.name).check_writable()
     try:
+        tracking_uri(experiment)
+        if to_write:
+            Store(experiment.output, experiment.name).check_writable()
         return _plan_of(experiment, Progress(request.quiet))
     except InputError as problem:
         raise InputError(f"{request.experiment_file}: {problem}") from problem
 
 
 def _plan_of(experiment: Experiment, progress: Progress) -> Plan:
-    tracking_uri(experiment)
     store = Store(experiment.output, experiment.name)
     return Plan(experiment, inspect(experiment, store, progress), store)
 
@@ -150,8 +150,7 @@ def _is_missing(plan: Plan, stages: Sequence[str]) -> bool:
 
 def missing_of(plan: Plan, stage: str) -> list[str]:
     """What a stage has still to make: networks by name, tables by folder."""
-    wanted = [s.name for s in plan.surrogates if s.align is not None]
-    wanted += [name for name, config in plan.experiment.models.items() if config.train is not None]
+    wanted = [s.name for s in plan.surrogates if s.align is not None] + plan.trained_for_run
     networks = [name for name in wanted if name not in plan.networks or plan.networks[name].digest is None]
     if stage == "align" or networks:
         return networks

@@ -56,7 +56,7 @@ def status_of(request: Request) -> Status:
         return Entry(table.folder, "partial" if done else "missing", done, chunks)
 
     absent = missing_of(plan, "align")
-    wanted = [f"trained/{name}" for name, config in plan.experiment.models.items() if config.train]
+    wanted = [f"trained/{name}" for name in plan.trained_for_run]
     wanted += [f"models/{surrogate.name}" for surrogate in plan.surrogates if surrogate.align]
     networks = [Entry(folder, "missing" if folder.partition("/")[2] in absent else "done") for folder in wanted]
     if absent:  # what depends on a network that is not there is not there either, under any fingerprint

@@ -19,6 +19,7 @@ from pipelines.cli import main
 COMMON = {"--set", "--address", "--output", "--quiet", "--json", "--help"}
 COMMANDS: dict[str, set[str]] = {
     "demo": set(), "run": set(), "align": set(), "craft": set(), "evaluate": set(), "report": {"--log"},
+    "tune": {"--space", "--samples", "--searcher", "--scheduler", "--concurrent", "--max-clean-drop", "--attack"},
     "status": set(), "ui": {"--port"},
 }  # fmt: skip
 
@@ -70,7 +71,7 @@ class TestHelp:
     def test_each_command_lists_its_flags(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
-        assert set(re.findall(r"--[a-z]+", capsys.readouterr().out)) == COMMON | COMMANDS[command]
+        assert set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) == COMMON | COMMANDS[command]
 
     @pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["run"], ["run", "e.yaml", "--no-such-flag"]])
     def test_a_command_that_does_not_exist(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
