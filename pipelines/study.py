@@ -104,12 +104,16 @@ class Study:
         fitting = room // workers
         if workers > 1:
             fitting = min(fitting, room_for(replace(worker, cpus=worker.cpus + TRIAL_CPUS / workers)) // workers)
-        each = f"{workers} workers of {worker.cpus:g} CPUs{' and a GPU' if worker.gpus else ''}"
+        needs = ", ".join(f"{need:g} {name}" for name, need in worker.needs.items())
         if fitting < 1:
-            raise InputError(f"align.workers: a trial wants {each} at once, and this cluster has room for {room}")
+            raise InputError(
+                f"align.workers: a trial wants {workers} x ({needs}), and this cluster has room for {room} such workers"
+                + (" beside the trial itself" if room >= workers else "")
+            )
         if asked is not None and asked > fitting:
             raise InputError(
-                f"--concurrent {asked}: each trial wants {each}; the cluster has room for {room}, so {fitting} at once"
+                f"--concurrent {asked}: each trial wants {workers} x ({needs}); the cluster has room for {room} such "
+                f"workers, so for {fitting} at once"
             )
         return asked or max(1, min(fitting, experiment.compute.workers // workers))
 

@@ -1,0 +1,52 @@
+"""Image sets of every kind, made on the spot, and what is read back from them."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from align_core.data import ImageSetConfig, Pixels, open_image_set
+
+
+def noise(*shape: int, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def png(pixels: Pixels | Image.Image, **options: Any) -> bytes:
+    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def folder_of(root: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def npz(path: Path, images: Any, labels: Any) -> ImageSetConfig:
+    np.savez(path, images=images, labels=labels)
+    return ImageSetConfig(kind="npz", path=str(path))
+
+
+def parquet(path: Path, **columns: Any) -> ImageSetConfig:
+    pq.write_table(pa.table(columns), path)
+    return ImageSetConfig(kind="parquet", path=str(path))
+
+
+def listed(config: ImageSetConfig, size: int = 8) -> tuple[list[str], list[int]]:
+    ids, labels = open_image_set(config, size).listing()
+    assert labels.dtype == np.int64
+    return ids, labels.tolist()
+
+
+def read_only_image(config: ImageSetConfig, size: int = 8) -> Pixels:
+    image_set = open_image_set(config, size)
+    (image_id,) = image_set.listing()[0]
+    return image_set.read(image_id)

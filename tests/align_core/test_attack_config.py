@@ -1,0 +1,78 @@
+"""Settings of an attack: which are taken, and what is not given."""
+
+import pytest
+
+from align_core.attacks import AttackConfig, pixel_fraction
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "cw"}, "no method 'cw'; there are fgsm, pgd, mi"),
+        ({"objective": "logit"}, "no objective 'logit'; there are cross_entropy, margin"),
+        ({"eps": 0}, "eps must lie between 1/255 and 1, .* is 0$"),
+        ({"eps": -4 / 255}, "eps must lie .* is -0.0156"),
+        ({"eps": 0.9 / 255}, "eps must lie .* is 0.0035"),
+        ({"eps": 8}, "eps must lie .* is 8: did you mean 8/255?"),
+        ({"eps": float("nan")}, "eps must lie .* is nan"),
+        ({"eps": float("inf")}, "eps must lie .* is inf"),
+        ({"step": float("nan")}, "step must lie above 0 .* is nan"),
+        ({"step": 0}, "step must lie above 0 .* is 0$"),
+        ({"step": -1 / 255}, "step must lie above 0"),
+        ({"step": 2}, "step must lie above 0 and not above 1.* is 2$"),
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"method": "fgsm", "steps": 3}, "steps must be 1 for fgsm; pgd is its iterated form, not 3"),
+        ({"momentum": -1.0}, "momentum must be 0 or more, not -1"),
+        ({"diversity": 1.1}, "diversity must be a probability, not 1.1"),
+        ({"diversity": -0.1}, "diversity must be a probability, not -0.1"),
+        ({"diversity_size": 0.0}, "diversity_size must be above 0 and not above 1, not 0"),
+        ({"diversity_size": 1.1}, "diversity_size must be above 0 and not above 1, not 1.1"),
+        ({"kernel": 4}, "kernel must be odd, or 0, not 4"),
+        ({"kernel": -3}, "kernel must be odd, or 0, not -3"),
+        ({"copies": 0}, "copies must be at least 1, not 0"),
+        ({"neighbours": -1}, "neighbours must be 0 or more, not -1"),
+        ({"neighbourhood": -1.0}, "neighbourhood must be 0 or more, not -1"),
+    ],
+)
+def test_settings_that_make_no_attack_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        AttackConfig(**{"method": "mi", "eps": 4 / 255, **settings})
+
+
+def test_settings_at_the_border_are_taken():
+    AttackConfig(method="mi", eps=1 / 255, step=1, momentum=0.0, diversity=1.0, kernel=1, neighbourhood=0.0)
+    AttackConfig(method="mi", eps=pixel_fraction("1/255"))
+    AttackConfig(method="mi", eps=1.0)
+
+
+def test_what_is_not_given_comes_from_the_method():
+    vni = AttackConfig(method="vni", eps=4 / 255, steps=20, momentum=0.9).resolved()
+    assert (vni.nesterov, vni.neighbours, vni.neighbourhood) == (True, 20, 1.5)  # of VNI
+    assert (vni.steps, vni.momentum) == (20, 0.9)  # as given
+    assert (vni.step, vni.copies, vni.kernel, vni.diversity, vni.random_start) == (1 / 255, 1, 0, 0.0, False)  # of all
+    assert vni.resolved() == vni
+    fgsm = AttackConfig(method="fgsm", eps=4 / 255).resolved()
+    assert (fgsm.step, fgsm.steps, fgsm.momentum) == (4 / 255, 1, 0.0)
+    assert AttackConfig(method="vmi", eps=4 / 255, neighbours=0).resolved().neighbours == 0
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("4/255", 4 / 255),
+        ("0.5/255", 0.5 / 255),
+        ("0.5", 0.5),
+        ("1e-2", 0.01),
+        (" 8/255 ", 8 / 255),
+        (0.25, 0.25),
+        (1, 1),
+    ],
+)
+def test_pixel_fractions(written, value):
+    assert pixel_fraction(written) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("written", ["four", "4/0", "4/255/2", "4/", "/255", "", None, [4]])
+def test_what_is_no_pixel_fraction_is_refused(written):
+    with pytest.raises(ValueError, match="is not a pixel fraction such as 4/255"):
+        pixel_fraction(written)

@@ -1,0 +1,106 @@
+"""The loop: its steps by hand, what it does to the surrogate, and gradients that are not finite."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from attack_setting import EPS, linear, quick, random_images
+from torch import Tensor, nn
+
+from align_core.attacks import PRESETS, AttackConfig, craft, distances
+
+# Away from class 0 the loss grows along the other row minus its own: down, up, nowhere, up.
+TWO_CLASSES = linear([[1.0, -2.0, 0.0, 3.0], [-1.0, 0.0, 0.0, 5.0]])
+PIXELS = [100, 254, 50, 3]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "away_from_0", "away_from_1"),
+    [
+        ("fgsm", {"eps": 4 / 255}, [96, 255, 50, 7], [104, 250, 50, 0]),
+        ("fgsm", {"eps": 2.5 / 255}, [98, 255, 50, 5], [102, 252, 50, 1]),
+        ("pgd", {"eps": 4 / 255, "step": 3 / 255, "steps": 1}, [97, 255, 50, 6], [103, 251, 50, 0]),
+        ("pgd", {"eps": 5 / 255, "step": 2 / 255, "steps": 2}, [96, 255, 50, 7], [104, 250, 50, 0]),
+        ("pgd", {"eps": 5 / 255, "step": 2 / 255, "steps": 3}, [95, 255, 50, 8], [105, 249, 50, 0]),
+        ("mi", {"eps": 5 / 255, "step": 2 / 255, "steps": 3}, [95, 255, 50, 8], [105, 249, 50, 0]),
+        ("mi", {"eps": 1, "step": 1, "steps": 1}, [0, 255, 50, 255], [255, 0, 50, 0]),
+    ],
+)
+def test_steps_on_a_linear_model(method, settings, away_from_0, away_from_1):
+    images = torch.tensor([PIXELS, PIXELS], dtype=torch.uint8).view(2, 1, 2, 2)
+    attack = AttackConfig(method=method, random_start=False, **settings)
+    crafted = craft(TWO_CLASSES, images, torch.tensor([0, 1]), ["a", "b"], attack, seed=0)
+    assert crafted.flatten(1).tolist() == [away_from_0, away_from_1]
+
+
+def test_distances_by_hand():
+    images = torch.tensor([[10, 20, 30, 255], [0, 0, 0, 0]], dtype=torch.uint8).view(2, 1, 2, 2)
+    crafted = torch.tensor([[13, 16, 30, 255], [0, 0, 0, 0]], dtype=torch.uint8).view(2, 1, 2, 2)
+    linf, l2 = distances(crafted, images)
+    assert linf.tolist() == pytest.approx([4 / 255, 0]) and l2.tolist() == pytest.approx([5 / 255, 0])
+
+
+@pytest.fixture
+def half_frozen() -> nn.Module:
+    """A net amid training: one layer frozen, its BatchNorm in eval mode, a gradient waiting for its step."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(4 * 18 * 18, 10))
+    net.train()
+    net[0].requires_grad_(False)
+    net[1].eval()
+    net[4].bias.grad = torch.ones(10)
+    return net
+
+
+def condition(net: nn.Module) -> list:
+    flags = [part.training for part in net.modules()] + [parameter.requires_grad for parameter in net.parameters()]
+    tensors = [value.tolist() for value in net.state_dict().values()]
+    gradients = [None if parameter.grad is None else parameter.grad.tolist() for parameter in net.parameters()]
+    return [flags, tensors, gradients]
+
+
+@pytest.mark.parametrize("method", PRESETS)
+def test_the_surrogate_is_left_as_it_was(method, half_frozen, small):
+    before = condition(half_frozen)
+    replace(small, net=half_frozen).craft(method, **quick(method))
+    assert condition(half_frozen) == before
+
+
+def test_the_surrogate_is_left_as_it_was_also_when_it_fails(half_frozen, small):
+    before = condition(half_frozen)
+    with pytest.raises(RuntimeError, match="shape"):
+        replace(small, net=half_frozen, images=small.images[:, :, :10]).craft("mi")
+    assert condition(half_frozen) == before
+
+
+def test_the_surrogate_is_attacked_in_eval_mode(small):
+    expected = small.craft("mi", steps=3)
+    small.net.train()
+    try:
+        assert torch.equal(small.craft("mi", steps=3), expected)
+    finally:
+        small.net.eval()
+
+
+class Root(nn.Module):
+    """Two logits, of which the first has an infinite gradient at black."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        brightness = images.flatten(1).mean(dim=1)
+        return torch.stack([brightness.sqrt(), torch.zeros_like(brightness)], dim=1)
+
+
+@pytest.mark.parametrize("method", ["fgsm", "mi", "vmi"])
+def test_an_infinite_gradient_is_an_error_that_names_the_image(method):
+    images = torch.tensor([200, 0, 100], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 2, 2)
+    attack = AttackConfig(method=method, eps=EPS)
+    with pytest.raises(FloatingPointError, match=r"not finite for 1 images: \['black'\]"):
+        craft(Root(), images, torch.tensor([0, 0, 0]), ["bright", "black", "grey"], attack, seed=0)
+
+
+@pytest.mark.parametrize("method", PRESETS)
+def test_weights_that_are_not_numbers_are_an_error(method):
+    images = random_images(7, 1, 2, 2)
+    net = linear([[float("nan")] * 4, [1.0] * 4])
+    attack = AttackConfig(method=method, eps=EPS, **quick(method))
+    with pytest.raises(FloatingPointError, match=r"for 7 images: \['0', '1', '2', '3', '4'\]"):
+        craft(net, images, torch.zeros(7, dtype=torch.int64), list("0123456"), attack, seed=0)

@@ -1,0 +1,77 @@
+"""Image sets in folders: a sub-folder per class, or labels from CSV."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from image_sets import folder_of, listed, noise, png, read_only_image
+
+from align_core.data import BadImage, ImageSetConfig, open_image_set
+from align_core.errors import InputError
+
+
+class TestFolder:
+    def test_sub_folders_are_classes_and_ids_are_paths(self, tmp_path: Path) -> None:
+        images = {"dog/b.png": noise(8, 8, 3), "cat/z.png": noise(8, 8, 3, seed=1), "dog/a/1.PNG": noise(8, 8, 3)}
+        root = folder_of(tmp_path, {name: png(pixels) for name, pixels in images.items()})
+        folder_of(root, {"dog/notes.txt": b"no image", ".cache/x.png": b"", "readme.md": b""})
+        config = ImageSetConfig(kind="folder", path=str(root))
+        assert listed(config) == (["cat/z.png", "dog/a/1.PNG", "dog/b.png"], [0, 1, 1])
+        for name, pixels in images.items():
+            assert np.array_equal(open_image_set(config, 8).read(name), pixels.transpose(2, 0, 1))
+
+    def by_csv(self, tmp_path: Path, text: str | bytes) -> ImageSetConfig:
+        root = folder_of(tmp_path / "images", {"x.png": png(noise(8, 8, 3)), "deep/a.png": png(noise(8, 8, 3))})
+        (tmp_path / "labels.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+        return ImageSetConfig(kind="folder", path=str(root), labels=str(tmp_path / "labels.csv"))
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "path,label\nx.png,7\ndeep/a.png,3\n",
+            "label,source,path\r\n7,web,x.png\r\n3,,./deep//a.png\r\n",
+            b"\xef\xbb\xbfpath,label\nx.png,7\ndeep/a.png,3\n",
+        ],
+        ids=["plain", "other columns", "byte order mark of a spreadsheet"],
+    )
+    def test_labels_from_csv(self, tmp_path: Path, text: str | bytes) -> None:
+        config = self.by_csv(tmp_path, text)
+        assert listed(config) == (["deep/a.png", "x.png"], [3, 7])
+        assert open_image_set(config, 8).read("deep/a.png").shape == (3, 8, 8)
+
+    @pytest.mark.parametrize(
+        ("text", "complaint"),
+        [
+            ("path,label\n../secret.png,1\n", "../secret.png leads out of"),
+            ("path,label\ndeep/../../secret.png,1\n", "secret.png leads out of"),
+            ("path,label\n/etc/secret.png,1\n", "/etc/secret.png leads out of"),
+            ("path,label\nx.png,1\nx.png,2\n", "listed twice"),
+            ("path,label\nx.png,1\n./x.png,2\n", "listed twice"),
+            ("file,label\nx.png,1\n", "needs the columns `path` and `label`"),
+            ("path,class\nx.png,1\n", "needs the columns `path` and `label`"),
+            ("path,label\nx.png,cat\n", "needs the columns `path` and `label`"),
+            ("label,path\n1\n", "needs the columns `path` and `label`"),
+            (b"path,label\n\xff.png,1\n", "needs the columns `path` and `label`"),
+        ],
+    )
+    def test_csv_that_is_refused(self, tmp_path: Path, text: str | bytes, complaint: str) -> None:
+        with pytest.raises(InputError, match=complaint) as refusal:
+            listed(self.by_csv(tmp_path, text))
+        assert "labels.csv" in str(refusal.value)
+
+    def test_csv_that_is_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"nowhere\.csv"):
+            listed(ImageSetConfig(kind="folder", path=str(tmp_path), labels=str(tmp_path / "nowhere.csv")))
+
+    def test_listed_file_that_is_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(BadImage):
+            read_only_image(self.by_csv(tmp_path, "path,label\ngone.png,0\n"))
+
+    def test_files_tell_of_every_image_and_the_csv(self, tmp_path: Path) -> None:
+        files = open_image_set(self.by_csv(tmp_path, "path,label\nx.png,0\n"), 8).files()
+        assert set(files) == {tmp_path / "labels.csv", tmp_path / "images/x.png"}
+
+    def test_a_file_is_no_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").write_bytes(png(noise(8, 8, 3)))
+        with pytest.raises(InputError, match="needs a folder"):
+            open_image_set(ImageSetConfig(kind="folder", path=str(tmp_path / "a.png")), 8)

@@ -1,0 +1,71 @@
+"""Image sets in npz files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from image_sets import listed, noise, npz
+
+from align_core.data import ImageSetConfig, open_image_set
+from align_core.errors import InputError
+
+
+class TestNpz:
+    def test_colour_images_by_row(self, tmp_path: Path) -> None:
+        images = noise(3, 8, 8, 3)
+        config = npz(tmp_path / "a.npz", images, np.array([2, 0, 1], dtype=np.int32))
+        assert listed(config) == (["00000", "00001", "00002"], [2, 0, 1])
+        assert np.array_equal(open_image_set(config, 8).read("00001"), images[1].transpose(2, 0, 1))
+
+    @pytest.mark.parametrize("shape", [(2, 8, 8), (2, 8, 8, 1)])
+    def test_grey_images_keep_one_channel(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
+        images = noise(*shape)
+        config = npz(tmp_path / "a.npz", images, [0, 1])
+        assert np.array_equal(open_image_set(config, 8).read("00001"), images[1].reshape(1, 8, 8))
+
+    def test_ids_of_a_large_set_sort_as_its_rows(self, tmp_path: Path) -> None:
+        ids, labels = listed(npz(tmp_path / "a.npz", np.zeros((100_001, 1, 1), np.uint8), np.arange(100_001)), 1)
+        assert ids[0] == "000000" and ids[-1] == "100000"
+        assert ids == sorted(ids) and labels == list(range(100_001))
+
+    @pytest.mark.parametrize(
+        ("images", "labels", "complaint"),
+        [
+            (np.zeros((2, 8, 8, 3)), [0, 1], "uint8 NHWC"),
+            (np.zeros((2, 3, 8, 8), np.uint8), [0, 1], "uint8 NHWC"),
+            (np.zeros((2, 8, 8, 3), np.uint8), [0, 1, 2], "2 integers"),
+            (np.zeros((2, 8, 8, 3), np.uint8), [0.0, 1.0], "2 integers"),
+            (np.array([{}, {}]), [0, 1], "cannot be read as npz"),  # objects: only a pickle can hold them
+        ],
+        ids=["float", "channels first", "too many labels", "float labels", "objects"],
+    )
+    def test_arrays_that_are_no_image_set(self, tmp_path: Path, images: Any, labels: Any, complaint: str) -> None:
+        with pytest.raises(InputError, match=complaint) as refusal:
+            listed(npz(tmp_path / "bad.npz", images, labels))
+        assert "bad.npz" in str(refusal.value)
+
+    @pytest.mark.parametrize("kept", [0, 10, 300, -10])
+    def test_truncated(self, tmp_path: Path, kept: int) -> None:
+        config = npz(tmp_path / "cut.npz", noise(2, 8, 8, 3), [0, 1])
+        (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:kept])
+        with pytest.raises(InputError, match=r"cut\.npz: cannot be read as npz"):
+            listed(config)
+
+    def test_a_single_array_is_no_npz(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", noise(2, 8, 8))
+        with pytest.raises(InputError, match=r"a\.npy: cannot be read as npz"):
+            listed(ImageSetConfig(kind="npz", path=str(tmp_path / "a.npy")))
+
+    def test_damaged_compression(self, tmp_path: Path) -> None:
+        np.savez_compressed(tmp_path / "a.npz", images=noise(2, 8, 8), labels=[0, 1])
+        content = bytearray((tmp_path / "a.npz").read_bytes())
+        content[60:70] = b"\xff" * 10
+        (tmp_path / "a.npz").write_bytes(content)
+        with pytest.raises(InputError, match=r"a\.npz: cannot be read as npz"):
+            listed(ImageSetConfig(kind="npz", path=str(tmp_path / "a.npz")))
+
+    def test_missing_array(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "a.npz", images=noise(2, 8, 8))
+        with pytest.raises(InputError, match="`images` and `labels`"):
+            listed(ImageSetConfig(kind="npz", path=str(tmp_path / "a.npz")))

@@ -1,0 +1,44 @@
+"""What tests of sweeps share: an experiment to lay settings over, spaces, and trials that were never run."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from digits_experiment import write_experiment
+
+from pipelines.config import Experiment, load_experiment
+from pipelines.space import Dimension, Settings, Space
+from pipelines.trial import Record
+
+TEMPERATURE = {"align.temperature": {"low": 1, "high": 64, "scale": "log"}}
+WITNESSES = ["wide", "cnn_b"]
+
+
+def experiment_in(folder: Path, **changes: Any) -> Experiment:
+    """The digits experiment with two witnesses, as its file says it: nothing that it names is there."""
+    roles = {"witnesses": WITNESSES, "validation_targets": ["cnn_d"], "variants": {}}
+    return load_experiment(write_experiment(folder, folder, **(roles | changes)))
+
+
+def space_file(folder: Path, keys: dict[str, dict[str, Any]], name: str = "mine") -> str:
+    """A space file of the user's own."""
+    content = {"why": "a test", "keys": {key: {"why": "a test"} | dimension for key, dimension in keys.items()}}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return str(path)
+
+
+def space_of(keys: dict[str, dict[str, Any]]) -> Space:
+    """A space over no experiment in particular."""
+    ranges = {key: Dimension(why="a test", **dimension) for key, dimension in keys.items() if "low" in dimension}
+    choices = {key: dimension["choices"] for key, dimension in keys.items() if "choices" in dimension}
+    return Space("by-hand", "a test", ranges, choices)
+
+
+def trial(
+    gain: float = 0.0, accuracy: float = 90.0, change: float = 0.0, settings: Settings | None = None, **how: Any
+) -> Record:
+    """A record that ends with such a look; `how` it ended."""
+    look = {"n": 200, "gain": gain, "gain_low": gain - 1.5, "gain_high": gain + 2.0, "clean_accuracy": accuracy}
+    look |= {"clean_change": change, "rates": {"cnn_d": 30.0 + gain}, "step": 8, "timestamp": 1e9, "seconds": 2.0}
+    return Record(settings or {"align.temperature": 4.0}, **({"status": "done", "looks": [look], "curve": []} | how))

@@ -1,0 +1,39 @@
+"""`witness status` on an experiment that was run."""
+
+from pathlib import Path
+
+import pytest
+from digits_experiment import Finished, leave_under_way
+from digits_folder import ATTACKS, MEMBERS, TARGETS, changed, state, states
+
+
+class TestStatus:
+    def test_done_partial_and_missing(
+        self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        request, folder = finished.copied(tmp_path, "outcomes/warm/fgsm/mlp")
+        leave_under_way(folder / "adversarial/other/pgd", [1])
+        before = state(folder)
+        entries = states(request, capsys)
+        assert changed(folder, before) == set()
+        networks = {"trained/mlp", *(f"models/{name}" for name in ("aligned", "label_only", "warm", "other"))}
+        tables = {f"adversarial/{s}/{a}" for s in MEMBERS for a in ATTACKS}
+        tables |= {f"outcomes/{s}/{a}/{t}" for s in MEMBERS for a in ATTACKS for t in ("@self", *TARGETS)}
+        assert {name for name in entries if not name.startswith("clean/")} == networks | tables
+        others = {name: entry for name, entry in entries.items() if entry["state"] != "done"}
+        assert others == {
+            "outcomes/warm/fgsm/mlp": {"folder": "outcomes/warm/fgsm/mlp", "state": "missing", "done": 0, "chunks": 3},
+            "adversarial/other/pgd": {"folder": "adversarial/other/pgd", "state": "partial", "done": 1, "chunks": 3},
+        }
+
+    def test_what_other_settings_made_is_missing(
+        self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        request, _ = finished.copied(tmp_path)
+        entries = states(request, capsys, "--set", "attacks.pgd.steps=2")
+        missing = {name for name, entry in entries.items() if entry["state"] == "missing"}
+        assert missing == {name for name in entries if "/pgd" in name}
+        entries = states(request, capsys, "--set", "align.temperature=1.5")
+        missing = {name for name, entry in entries.items() if entry["state"] == "missing"}
+        assert missing >= {"models/aligned", "models/other", "outcomes/aligned/pgd/mlp"}
+        assert not missing & {"models/warm", "trained/mlp"}

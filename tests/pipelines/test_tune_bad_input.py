@@ -1,0 +1,149 @@
+"""A sweep that cannot be is refused before any work: exit code 2, one message that says how to mend it."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hand_made import HandMade, hand_made
+
+from pipelines.cli import main
+
+VALIDATION = {"kind": "npz", "path": "images.npz", "take": [4, 8]}
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> HandMade:
+    """One that can be swept: validation images and a validation target."""
+    made = hand_made(tmp_path_factory.mktemp("sweep"))
+    data = made.content()["data"]
+    data["test"]["take"] = [8, 16]
+    made.write(data=data | {"validation": VALIDATION}, targets=["twin", "stranger"], validation_targets=["cousin"])
+    return made
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(experiment: HandMade, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(experiment.folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+
+def space(**keys: Any) -> dict[str, Any]:
+    return {"why": "a test", "keys": {key: {"why": "a test", **value} for key, value in keys.items()}}
+
+
+def temperature(**dimension: Any) -> dict[str, Any]:
+    return space(**{"align.temperature": dimension})
+
+
+FLAGS = [
+    (["--space", "temprature"], "--space temprature: there is no such space; did you mean 'temperature'?"),
+    (["--space", "nowhere.yaml"], "nowhere.yaml: "),
+    (["--space", "temperature", "--searcher", "optune"], "no searcher 'optune'; did you mean 'optuna'?"),
+    (["--space", "temperature", "--scheduler", "pbt"], "no scheduler 'pbt'; there are: asha, none"),
+    (["--space", "temperature", "--attack", "pgdd"], "--attack: the experiment has no attack 'pgdd'; did you mean"),
+    (["--space", "temperature", "--samples", "0"], "--samples 0: must be at least 1"),
+    (["--space", "temperature", "--concurrent", "0"], "--concurrent 0: must be at least 1"),
+    (["--space", "temperature", "--max-clean-drop", "-1"], "--max-clean-drop -1: points of clean accuracy"),
+    (["--space", "temperature", "--max-clean-drop", "nan"], "--max-clean-drop nan: points of clean accuracy"),
+    (["--space", "temperature", "--searcher", "grid", "--samples", "3"], "the grid of temperature has 7 points"),
+    (["--space", "witness"], "there is nothing to choose: witnesses = ['seer'] is all there is"),
+    (["--space", "temperature", "--set", "validation_targets=[]"], "validation_targets: must be given: a sweep"),
+    (["--space", "temperature", "--set", "data.validation=null"], "data.validation: must be given: a sweep chooses"),
+    (["--space", "temperature", "--set", "validation_targets=[twin]"], "validation_targets: twin is in targets too"),
+    (["--space", "temperature", "--set", "validation_targets=[seer]"], "seer is named in witnesses too"),
+    (["--space", "temperature", "--set", "name=" + 95 * "x"], "is no name"),
+]
+
+
+def refused(capsys: pytest.CaptureFixture[str], experiment: HandMade, *arguments: str) -> str:
+    """What is said to the arguments; nothing was written."""
+    before = set(experiment.folder.rglob("*"))
+    assert main(["tune", str(experiment.file), *arguments]) == 2
+    assert set(experiment.folder.rglob("*")) == before
+    said = capsys.readouterr().err.splitlines()
+    return "\n".join(line for line in said if "look at data" not in line)
+
+
+@pytest.mark.parametrize(("flags", "said"), FLAGS, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_flags(experiment: HandMade, capsys: pytest.CaptureFixture[str], flags: list[str], said: str) -> None:
+    samples = [] if "--samples" in flags or "grid" in flags else ["--samples", "2"]
+    message = refused(capsys, experiment, *flags, *samples)
+    assert message.startswith("witness: ")
+    assert said in message
+
+
+def test_how_many_settings_has_to_be_said(experiment: HandMade, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, experiment, "--space", "temperature")
+    assert "--samples: say how many settings random is to try" in said
+
+
+SPACES = [
+    (temperature(low=8, high=8), "keys.align.temperature: the range from 8 to 8 is empty; low must be below high"),
+    (temperature(low=9, high=8), "the range from 9 to 8 is empty"),
+    (temperature(low=0, high=8, scale="log"), "a log scale needs a low above 0"),
+    (temperature(low=1), "a range needs both low and high"),
+    (temperature(choices=[]), "choices is empty"),
+    (temperature(low=1, high=8, choices=[1]), "give either low and high, or choices, or subsets_of"),
+    (temperature(low=-4, high=8), "align.temperature = -4"),
+    (space(**{"align.temprature": {"low": 1, "high": 8}}), "no such key; did you mean 'align.temperature'?"),
+    (space(**{"attacks.pgd.eps": {"low": 0.01, "high": 0.1}}), "a sweep searches `align.*` and `witnesses`"),
+    (space(**{"align.workers": {"choices": [1, 2]}}), "align.workers: it changes nothing that a sweep measures"),
+    (space(witnesses={"choices": [["seeer"]]}), "seeer is no witness of this experiment; did you mean 'seer'?"),
+    ({"why": "a test", "keys": {}}, "keys: Dictionary should have at least 1 item"),
+    ({"why": "a test"}, "keys: this key is required"),
+    ({"why": "a test", "kees": {}}, "kees: unknown key; did you mean 'keys'?"),
+]
+
+
+@pytest.mark.parametrize(("content", "said"), SPACES, ids=[said[:40] for _, said in SPACES])
+def test_spaces_of_the_users_own(
+    experiment: HandMade, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: dict[str, Any], said: str
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(content))
+    message = refused(capsys, experiment, "--space", str(file), "--samples", "2")
+    assert f"{file}: " in message
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--concurrent", "4"], "each trial wants 1 x (1 CPU); the cluster has room for 3 such workers, so for 3 at"),
+        (
+            ["--concurrent", "2", "--set", "align.workers=2"],
+            "2 x (1 CPU); the cluster has room for 3 such workers, so for 1",
+        ),
+        (
+            ["--set", "align.workers=4"],
+            "align.workers: a trial wants 4 x (1 CPU), and this cluster has room for 3 such",
+        ),
+        # Three workers of three CPUs would leave none for the trial that waits for them.
+        (["--set", "align.workers=3", "--set", "align.batch_size=48"], "3 such workers beside the trial itself"),
+        (
+            ["--set", "compute.threads=2", "--concurrent", "2"],
+            "each trial wants 1 x (2 CPU); the cluster has room for 1",
+        ),
+        (
+            ["--set", "compute.resources={mock_gpu: 1}", "--concurrent", "2"],
+            "1 x (1 CPU, 1 mock_gpu); the cluster has room",
+        ),
+        (["--set", "compute.accelerator=cuda"], "GPU: 1 wanted, 0 there"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_the_cluster_cannot_hold(
+    ray_cluster: None,
+    experiment: HandMade,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    said: str,
+) -> None:
+    """The shared cluster has three CPUs and one mock_gpu."""
+    message = refused(capsys, experiment, "--space", "temperature", "--samples", "2", *flags)
+    assert said in message
