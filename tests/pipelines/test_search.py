@@ -190,6 +190,14 @@ def test_optuna_draws_ever_nearer_to_the_best(samples, share):
     assert later("optuna") < share * later("random")
 
 
+def test_optuna_goes_by_what_it_was_told_after_a_third_of_few_samples():
+    one, other = (
+        drawn(search(TEMPERATURE, "optuna", samples=12), 8, score) for score in (peaked, lambda s: -peaked(s))
+    )
+    assert one[:4] == other[:4]
+    assert one[5:] != other[5:]
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_what_optuna_was_told_is_still_known_after_a_restart(tmp_path, seed):
     searcher = search(TEMPERATURE, "optuna", seed)
