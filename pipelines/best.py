@@ -1,6 +1,7 @@
 """What a sweep leads to: an experiment with the chosen settings, and the default ones as a variant beside them."""
 
 import dataclasses
+from itertools import chain, count
 from typing import Any
 
 from pipelines.config import Experiment, VariantConfig, checked
@@ -13,7 +14,8 @@ def best_experiment(experiment: Experiment, space: str, settings: Settings) -> t
     Other variants are left out. Raises InputError where the name gets too long.
     """
     align, witnesses = settled(experiment, settings)
-    default = next(name for name in ("default", "default_settings") if name not in experiment.models)
+    names = chain(("default", "default_settings"), (f"default_{number}" for number in count(2)))
+    default = next(name for name in names if name not in experiment.models)
     variant = VariantConfig(witnesses=list(experiment.witnesses), align=dataclasses.asdict(experiment.align))
     changes: dict[str, Any] = {
         "name": f"{experiment.name}-best-{space}",

@@ -86,3 +86,14 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
         result[key] = merged(result[key], value) if both else value
     return result
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the words that the loader would take for something else."""
+
+    yaml_implicit_resolvers = _StrictLoader.yaml_implicit_resolvers
+
+
+def written(content: Any) -> str:
+    """YAML that `read_yaml` reads as the same content again."""
+    return str(yaml.dump(content, Dumper=_Dumper, sort_keys=False))

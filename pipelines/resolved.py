@@ -3,9 +3,8 @@
 import dataclasses
 from typing import Any
 
-import yaml
-
 from pipelines.config import Experiment
+from pipelines.experiment_file import written
 from pipelines.tracking import without_credentials
 
 
@@ -17,11 +16,14 @@ def as_yaml(experiment: Experiment) -> str:
     if experiment.tracking is not None and without_credentials(experiment.tracking) != experiment.tracking:
         content["tracking"] = None
     content["models"] = {name: dataclasses.asdict(config) for name, config in experiment.models.items()}
-    written = _plain(content)
+    plain = _plain(content)
+    for name, config in experiment.models.items():
+        if config.args:
+            plain["models"][name]["args"] = config.args  # the constructor's: `null` and `{}` mean something to it
     if variants:
         # A variant says `null` where it undoes what the experiment sets.
-        written["variants"] = {n: {k: v for k, v in own.items() if v is not None} for n, own in variants.items()}
-    return yaml.safe_dump(written, sort_keys=False)
+        plain["variants"] = {n: {k: v for k, v in own.items() if v is not None} for n, own in variants.items()}
+    return written(plain)
 
 
 def _plain(value: Any) -> Any:

@@ -1,13 +1,14 @@
 """How a sweep draws its settings: at random, by Optuna's TPE, or along a grid; the same settings never twice."""
 
 import json
+import math
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ray.tune.search import Searcher
 
-from pipelines.space import Space, label_of
+from pipelines.space import Settings, Space, label_of
 
 if TYPE_CHECKING:
     import optuna
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 SearcherName = Literal["random", "optuna", "grid"]
 # A draw that was taken before is drawn again, so often; then the space counts as used up.
 _PATIENCE = 1_000
+_MOST_LISTED = 10_000
 
 
 class DistinctSearch(Searcher):  # type: ignore[misc]
@@ -32,6 +34,7 @@ class DistinctSearch(Searcher):  # type: ignore[misc]
         self._start()
 
     def _start(self) -> None:
+        """A study that knows what was told; what was asked before a restart is not asked again."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -40,11 +43,11 @@ class DistinctSearch(Searcher):  # type: ignore[misc]
         learning = optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(2, self.samples // 3)))
         sampler = learning if self.kind == "optuna" else optuna.samplers.RandomSampler(seed=self.seed)
         self._study: optuna.Study = optuna.create_study(direction="maximize", sampler=sampler)
+        self._at_random = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
         self._running: dict[str, optuna.trial.Trial] = {}
-        if self.kind == "grid":
-            grid = self.space.grid()
-            for values in product(*grid.values()):
-                self._study.enqueue_trial({key: _parameter(value) for key, value in zip(grid, values, strict=True)})
+        for asked in self._asked.values():
+            if asked["score"] is not None:
+                self._learn(asked)
 
     def _distributions(self) -> "dict[str, optuna.distributions.BaseDistribution]":
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -72,18 +75,55 @@ class DistinctSearch(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> Any:
         """Settings that no trial has had, for one more trial; or that there are none left."""
-        import optuna
-
-        taken = [asked["settings"] for asked in self._asked.values()]
-        for _ in range(_PATIENCE):
+        taken = {_word(asked["settings"]) for asked in self._asked.values()}
+        left = [settings for settings in self._listed() if _word(settings) not in taken]
+        if self.kind == "grid":
+            return self._ask(trial_id, left[0]) if left else Searcher.FINISHED
+        if self._is_discrete and not left:
+            return Searcher.FINISHED
+        for _ in range(len(taken) + _PATIENCE):  # after a restart, random draws what is known once more
             trial = self._study.ask(self._distributions())
             settings = self._settings(trial.params)
-            if settings not in taken:
+            if _word(settings) not in taken:
                 self._running[trial_id] = trial
-                self._asked[trial_id] = {"settings": settings, "parameters": trial.params, "score": None}
-                return {"settings": settings}
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                return self._ask(trial_id, settings, trial.params)
+            self._refuse(trial, left)
         return Searcher.FINISHED
+
+    def _ask(self, trial_id: str, settings: Settings, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+        self._asked[trial_id] = {"settings": settings, "parameters": parameters, "score": None}
+        return {"settings": settings}
+
+    def _refuse(self, trial: "optuna.trial.Trial", left: list[Settings]) -> None:
+        """Settings that were taken; a searcher that learns would propose them again, so it is told others."""
+        import optuna
+
+        self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        if self.kind != "optuna":
+            return
+        other = self._at_random.ask(self._distributions()).params
+        if left:
+            other = {key: _parameter(value) for key, value in left[len(self._study.trials) % len(left)].items()}
+        self._study.enqueue_trial(other)
+
+    @property
+    def _is_discrete(self) -> bool:
+        """Whether every setting can be listed."""
+        ranges = self.space.ranges.values()
+        counts = [int(d.high - d.low) + 1 for d in ranges if d.high is not None and d.low is not None]
+        counts += map(len, self.space.choices.values())
+        return all(d.scale == "integer" for d in ranges) and math.prod(counts) <= _MOST_LISTED
+
+    def _listed(self) -> list[Settings]:
+        """Every setting of the grid or of a space that can be listed."""
+        if self.kind == "grid":
+            values = self.space.grid()
+        elif self._is_discrete:
+            values = {k: list(range(int(d.low or 0), int(d.high or 0) + 1)) for k, d in self.space.ranges.items()}
+            values |= self.space.choices
+        else:
+            return []
+        return [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Learns how a trial ended; one that broke off teaches nothing."""
@@ -102,6 +142,8 @@ class DistinctSearch(Searcher):  # type: ignore[misc]
         import optuna
 
         parameters, score = asked["parameters"], asked["score"]
+        if parameters is None:  # of a grid, which learns nothing
+            return
         self._study.add_trial(
             optuna.trial.create_trial(params=parameters, distributions=self._distributions(), value=score)
         )
@@ -114,12 +156,9 @@ class DistinctSearch(Searcher):  # type: ignore[misc]
         """Goes on from what `save` left."""
         self._asked = json.loads(Path(checkpoint_path).read_text())
         self._start()
-        for asked in self._asked.values():
-            if asked["score"] is not None:
-                self._learn(asked)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_study", "_running")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_study", "_at_random", "_running")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -129,3 +168,7 @@ class DistinctSearch(Searcher):  # type: ignore[misc]
 def _parameter(value: Any) -> float | int | str:
     """A setting as Optuna takes it: a number, or a word."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else label_of(value)
+
+
+def _word(settings: Settings) -> str:
+    return json.dumps(settings, sort_keys=True)

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice, product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ Settings = dict[str, Any]
 
 WITNESSES = "witnesses"
 # They spread the work or save it, and change nothing that is measured.
+_MOST_CORNERS = 10_000
 _NOT_SEARCHED = ("align.workers", "align.checkpoint_steps")
 
 
@@ -46,6 +47,13 @@ class Dimension(Section):
             raise ValueError("give either low and high, or choices, or subsets_of")
         if self.choices == []:
             raise ValueError("choices is empty; name at least one value")
+        if not is_range and (self.grid is not None or self.scale != "linear"):
+            given = "grid" if self.grid is not None else "scale"
+            raise ValueError(f"{given} goes with a range; choices are tried as they are")
+        for what, values in (("the choice", self.choices or []), ("grid:", self.grid or [])):
+            twice = [value for value in values if values.count(value) > 1 and not isinstance(value, bool)]
+            if twice:
+                raise ValueError(f"{what} {_number_or_label(twice[0])} is given twice")
         if is_range:
             self._check_range()
         return self
@@ -97,8 +105,17 @@ class Space:
         for key, dimension in self.ranges.items():
             if dimension.grid is None:
                 raise InputError(f"space {self.name}: {key}: a grid needs `grid:`, the values to try of this range")
-        tried = {key: [d.value(v) for v in d.grid or ()] for key, d in self.ranges.items()}
+        tried = {key: [int(v) if d.scale == "integer" else v for v in d.grid or ()] for key, d in self.ranges.items()}
         return {**tried, **self.choices}
+
+    def holds(self, settings: Settings) -> bool:
+        """Whether these settings could have been drawn from this space."""
+        return settings.keys() == set(self.keys) and all(
+            (d.low or 0) <= settings[key] <= (d.high or 0)
+            if (d := self.ranges.get(key))
+            else value in self.choices[key]
+            for key, value in settings.items()
+        )
 
     @property
     def grid_size(self) -> int:
@@ -118,10 +135,11 @@ def load_space(name: str, experiment: Experiment) -> Space:
     try:
         for key, dimension in dimensions.keys.items():
             _check_key(key)
-            if dimension.low is None:
+            if dimension.low is None or key == WITNESSES:
                 choices[key] = _choices(key, dimension, experiment)
-            for value in _extremes(dimension, choices.get(key)):
-                settled(experiment, {key: value})
+        tried = {key: _extremes(dimension, choices.get(key)) for key, dimension in dimensions.keys.items()}
+        for corner in islice(product(*tried.values()), _MOST_CORNERS):
+            settled(experiment, dict(zip(tried, corner, strict=True)))
         if not any(d.low is not None for d in dimensions.keys.values()) and math.prod(map(len, choices.values())) < 2:
             only = ", ".join(f"{key} = {values[0]}" for key, values in choices.items())
             raise InputError(f"there is nothing to choose: {only} is all there is in this experiment")
@@ -154,7 +172,7 @@ def _check_key(key: str) -> None:
     if key == WITNESSES:
         return
     top = key.partition(".")[0]
-    known = _dotted_keys()
+    known = [WITNESSES, *(name for name in _dotted_keys() if name not in _NOT_SEARCHED)]
     if top in Experiment.model_fields and top != "align":
         raise InputError(f"keys.{key}: a sweep searches `align.*` and `witnesses`; everything else stays as it is")
     if key not in known:
@@ -182,6 +200,9 @@ def _choices(key: str, dimension: Dimension, experiment: Experiment) -> list[Any
                 raise InputError(
                     f"keys.{key}: {witness} is no witness of this experiment{nearest(witness, experiment.witnesses)}"
                 )
+        for choice in dimension.choices:
+            if len(set(choice)) < len(choice):
+                raise InputError(f"keys.{key}: {max(choice, key=choice.count)} is named twice in one choice")
     labels = [label_of(choice) for choice in dimension.choices]
     twice = [label for label in labels if labels.count(label) > 1]
     if twice:
@@ -193,10 +214,14 @@ def _are_lists(choices: list[Any] | None) -> bool:
     return bool(choices) and all(isinstance(choice, list) and choice for choice in choices or ())
 
 
+def _number_or_label(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else label_of(value)
+
+
 def label_of(value: Any) -> str:
     """A value in one word, for tables, MLflow and searchers."""
     if isinstance(value, list):
-        return "+".join(value)
+        return "+".join(map(str, value))
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -204,7 +229,9 @@ def _extremes(dimension: Dimension, choices: list[Any] | None) -> list[Any]:
     if choices is not None:
         return choices
     assert dimension.low is not None and dimension.high is not None
-    return [dimension.value(dimension.low), dimension.value(dimension.high)]
+    inside = dimension.low + 0.37 * (dimension.high - dimension.low)  # no whole number, where those alone will do
+    ends = [dimension.value(dimension.low), dimension.value(dimension.high)]
+    return ends if dimension.scale == "integer" else [*ends, dimension.value(inside)]
 
 
 def settled(experiment: Experiment, settings: Settings) -> tuple[AlignConfig, tuple[str, ...]]:

@@ -13,7 +13,7 @@ from pipelines.inspection import SEEN
 from pipelines.plan import REVISIONS, Plan
 from pipelines.space import Space, load_space
 from pipelines.store import Store, fingerprint
-from pipelines.trial import Record, Sweep, measure_baseline, read_record
+from pipelines.trial import Record, Sweep, measure_baseline, read_record, trial_fingerprint
 from pipelines.validation import Validation
 
 SEARCHERS = ("random", "optuna", "grid")
@@ -148,7 +148,7 @@ class Study:
             experiment=experiment,
             base=base,
             inputs=self.inputs,
-            identities={name: plan.networks[name].identity for name in experiment.witnesses},
+            identities=self._identities,
             validation=validation,
             baseline=baseline,
             max_clean_drop=self.options.max_clean_drop,
@@ -156,11 +156,22 @@ class Study:
         )
 
     def records(self) -> dict[str, Record]:
-        """Every trial of this space with these inputs, by fingerprint."""
-        store, folder = self.plan.store, f"{self.folder}/trials"
+        """Every trial of this space over this experiment, by fingerprint; others may lie beside them."""
+        store, folder, inputs, identities = self.plan.store, f"{self.folder}/trials", self.inputs, self._identities
         names = store.listing(folder).get(folder, [])
         found = {name.removesuffix(".json"): read_record(store, f"{folder}/{name}") for name in sorted(names)}
-        return {mark: record for mark, record in found.items() if record is not None}
+        experiment = self.plan.experiment
+        return {
+            mark: record
+            for mark, record in found.items()
+            if record is not None
+            and self.space.holds(record.settings)
+            and trial_fingerprint(experiment, inputs, identities, record.settings) == mark
+        }
+
+    @property
+    def _identities(self) -> dict[str, Any]:
+        return {name: self.plan.networks[name].identity for name in self.plan.experiment.witnesses}
 
     def copy_known(self, name: str) -> None:
         """What is known of images and models, and the models trained here, are the same in the experiment `name`."""

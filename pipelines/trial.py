@@ -28,6 +28,14 @@ LOOKS = 4
 _SPOILT = -1_000.0
 
 
+def trial_fingerprint(
+    experiment: Experiment, inputs: Mapping[str, Any], identities: Mapping[str, Any], settings: Settings
+) -> str:
+    """Of the inputs of a sweep, the settings laid over the experiment's, and the witnesses that they name."""
+    align, witnesses = settled(experiment, settings)
+    return fingerprint([inputs, settings_of(align), [identities[name] for name in witnesses]])
+
+
 @dataclass(frozen=True)
 class Sweep:
     """Everything that a trial needs to know; sent to each.
@@ -55,9 +63,7 @@ class Sweep:
 
     def fingerprint(self, settings: Settings) -> str:
         """Of everything that determines a trial's result."""
-        align, witnesses = settled(self.experiment, settings)
-        of = [self.identities[name] for name in witnesses]
-        return fingerprint([self.inputs, settings_of(align), of])
+        return trial_fingerprint(self.experiment, self.inputs, self.identities, settings)
 
     def job(self, settings: Settings) -> FineTune:
         """The alignment of a trial."""

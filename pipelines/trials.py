@@ -43,9 +43,16 @@ def pareto_set(records: dict[str, Record]) -> set[str]:
 
 
 def chosen(records: dict[str, Record], max_clean_drop: float) -> str | None:
-    """The finished trial of the largest gain among those that keep clean accuracy; None where none does."""
+    """The finished trial of the largest gain among those that keep clean accuracy; None where none does.
+
+    Of equal gains, the one of most clean accuracy.
+    """
     kept = {m: r for m, r in records.items() if r.status == "done" and r.last["clean_change"] >= -max_clean_drop}
-    return max(kept, key=lambda mark: (kept[mark].last["gain"], mark), default=None)
+
+    def merit(mark: str) -> tuple[float, float, str]:
+        return kept[mark].last["gain"], kept[mark].last["clean_accuracy"], mark
+
+    return max(kept, key=merit, default=None)
 
 
 def as_csv(rows: Sequence[Row]) -> bytes:
