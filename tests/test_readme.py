@@ -51,16 +51,19 @@ def test_the_commands_run_in_the_order_of_the_readme(tmp_path):
     assert (tmp_path / "runs" / "demo" / "report" / "report.html").is_file()
 
 
-def test_the_experiment_of_the_readme_is_valid(tmp_path, monkeypatch):
+def test_the_experiment_and_the_space_of_the_readme_are_valid(tmp_path):
     """Checked without data: every key is known, every value of its type, every role a model's."""
     from pipelines.config import load_experiment
+    from pipelines.space import load_space
 
-    (experiment,) = (block for kind, block in BLOCKS if kind == "yaml")
-    file = tmp_path / "experiment.yaml"
-    file.write_text(experiment)
-    loaded = load_experiment(file)
+    experiment, space = (block for kind, block in BLOCKS if kind == "yaml")
+    (tmp_path / "experiment.yaml").write_text(experiment)
+    (tmp_path / "space.yaml").write_text(space)
+    loaded = load_experiment(tmp_path / "experiment.yaml")
     assert loaded.align.temperature == 4.0
     assert loaded.variant_align("t16").temperature == 16
+    keys = load_space(str(tmp_path / "space.yaml"), loaded).keys
+    assert keys == ["align.temperature", "align.epochs", "align.batchnorm"]
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
