@@ -5,12 +5,12 @@ The real CIFAR-10 weights are used where they are (see tests/conftest.py), rando
 
 import argparse
 
-from tests.benchmarks import crafting, pipeline
+from tests.benchmarks import crafting, pipeline, sweep
 
 
 def main() -> None:
     """Runs the benchmarks, all or those named."""
-    benchmarks = {"crafting": crafting.measure, "pipeline": pipeline.measure}
+    benchmarks = {"crafting": crafting.measure, "pipeline": pipeline.measure, "sweep": sweep.measure}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[[], *benchmarks], help="which; all of them unless named")
     for name in parser.parse_args().names or benchmarks:
