@@ -141,7 +141,10 @@ class Study:
         try:
             baseline = ray.get(task.remote(validation, base, worker))
         except (ray.exceptions.RayTaskError, ray.exceptions.RayError) as problem:
-            raise RunFailed(f"the source could not be measured on the validation images: {problem}") from problem
+            reason = [line for line in str(problem).splitlines() if line.strip()]
+            raise RunFailed(
+                f"the source could not be measured on the validation images: {reason[-1] if reason else problem}"
+            ) from problem
         return Sweep(
             store=plan.store,
             folder=self.folder,

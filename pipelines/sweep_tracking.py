@@ -39,12 +39,13 @@ def log_sweep(
 def _log_trial(runs: Runs, parent: str, space: Space, sweep: str, trial: str, record: Record) -> None:
     """One child; nothing where it is there already."""
     name = ", ".join(f"{key.removeprefix('align.')} {label_of(record.settings[key])}" for key in space.keys)
-    run = runs.run("trial", name, parent, f"{sweep}-{trial}")
+    ended = record.last.get("timestamp")
+    run = runs.run("trial", name, parent, f"{sweep}-{trial}", began=ended and ended - record.last["seconds"])
     if runs.tags(run).get("witness.logged") == record.status:
         return
     runs.log_new_parameters(run, {key: label_of(record.settings[key]) for key in space.keys})
     points: list[Point] = []
-    for look in record.looks:
+    for look in reversed(record.looks):  # the last one first: MLflow's plots begin with what they were told first
         # Before the end it is measured on fewer images: a curve of its own.
         is_last = record.status == "done" and look is record.looks[-1]
         for key, value in _figures(look).items():
@@ -54,7 +55,7 @@ def _log_trial(runs: Runs, parent: str, space: Space, sweep: str, trial: str, re
     if record.reason:
         runs.set_tag(run, "witness.reason", record.reason[:500])
     runs.set_tag(run, "witness.logged", record.status)
-    runs.end(run, failed=record.status == "failed")
+    runs.end(run, failed=record.status == "failed", at=ended)
 
 
 def _figures(look: Mapping[str, Any]) -> dict[str, float]:

@@ -11,6 +11,7 @@ import re
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -67,6 +68,7 @@ def telling(experiment: Experiment, say: Say, again: str, write: Callable[["Runs
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
+        _make_database(uri)
         write(Runs(MlflowClient(tracking_uri=uri), experiment))
     except Exception as problem:  # whatever MLflow, its server or its database raise: results are not lost for it
         safe = without_credentials(uri)
@@ -74,6 +76,27 @@ def telling(experiment: Experiment, say: Say, again: str, write: Callable[["Runs
         say(f"warning: MLflow at {safe} could not be told ({reason}). The results are kept; {again}")
         return False
     return True
+
+
+def _make_database(uri: str) -> None:
+    """MLflow makes its tables in many steps, and never opens again what was killed between two: they appear at once."""
+    from mlflow import MlflowClient
+
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or "?" in uri or path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments()
+        try:
+            os.link(aside, path)  # unlike a rename, it leaves alone what another run made meanwhile
+        except FileExistsError:
+            return
+        except OSError:  # a filesystem without links
+            os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 class Runs:
@@ -91,8 +114,8 @@ class Runs:
         place = beside.as_uri() if is_file and beside.is_absolute() else None
         self._experiment_id = str(client.create_experiment(experiment.name, artifact_location=place))
 
-    def run(self, kind: str, name: str, parent: str | None, mark: str) -> str:
-        """The run of this kind and fingerprint; made if it is not there."""
+    def run(self, kind: str, name: str, parent: str | None, mark: str, began: float | None = None) -> str:
+        """The run of this kind and fingerprint; made if it is not there, as one that `began` then (seconds)."""
         found = self._client.search_runs(
             [self._experiment_id], f"tags.`witness.fingerprint` = '{mark}' and tags.`witness.kind` = '{kind}'"
         )
@@ -102,7 +125,9 @@ class Runs:
         tags |= {f"version.{package}": version for package, version in versions().items()}
         if parent is not None:
             tags["mlflow.parentRunId"] = parent
-        return str(self._client.create_run(self._experiment_id, tags=tags, run_name=name).info.run_id)
+        start = None if began is None else int(began * 1000)
+        run = self._client.create_run(self._experiment_id, start_time=start, tags=tags, run_name=name)
+        return str(run.info.run_id)
 
     def tags(self, run: str) -> dict[str, str]:
         """A run's tags."""
@@ -112,9 +137,9 @@ class Runs:
         """One tag."""
         self._client.set_tag(run, key, value)
 
-    def end(self, run: str, failed: bool = False) -> None:
-        """Says that a run is over."""
-        self._client.set_terminated(run, "FAILED" if failed else "FINISHED")
+    def end(self, run: str, failed: bool = False, at: float | None = None) -> None:
+        """Says that a run is over, now or since `at` (seconds)."""
+        self._client.set_terminated(run, "FAILED" if failed else "FINISHED", None if at is None else int(at * 1000))
 
     def log_new_parameters(self, run: str, parameters: dict[str, Any]) -> None:
         """Parameters that the run has not: they cannot be changed."""

@@ -15,6 +15,7 @@ from pipelines.networks import LoadedNetworks, NetworkLoader, use_threads
 
 # What is looked at while a trial goes on: enough to tell the hopeless, and a fraction of the work.
 _FEW = 256
+_NONE_COUNTS = "no image is classified correctly by both the source and a validation target"
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ class Bench:
             target: np.concatenate([self._right(self.networks.network(target), chunk) for chunk in chunks])
             for target in self.validation.targets
         }
+        if not any((view.right & target_right).any() for target_right in right.values()):
+            raise ValueError(_NONE_COUNTS)
         return Baseline(view, right)
 
     def look(self, surrogate: nn.Module, baseline: Baseline, positions: range) -> Look:
@@ -115,7 +118,7 @@ class Bench:
         ]
         _, gain = mean_over_targets(cells, resampled_counts(len(chosen), self.validation.seed))
         if gain.value is None or gain.low is None or gain.high is None:
-            raise ValueError("no image is classified correctly by both the source and a validation target")
+            raise ValueError(_NONE_COUNTS)
         rates = {
             target: 100 * float(cell.wrong[cell.eligible].mean())
             for target, cell in zip(view.wrong, cells, strict=True)

@@ -3,6 +3,8 @@
 import re
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -343,3 +345,19 @@ def test_credentials_given_by_set_are_never_shown(experiment, capfd):
 )
 def test_what_is_shown_of_a_uri(uri, shown):
     assert without_credentials(uri) == shown
+
+
+def test_a_store_appears_whole_and_survives_a_kill_while_it_is_made(new):
+    """MLflow itself, killed between two of its steps, leaves a database that it never opens again."""
+    new.finish()
+    command = [sys.executable, "-m", "pipelines.cli", "report", str(new.file)]
+    process = subprocess.Popen(command, cwd=new.folder, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    database = new.output / "mlflow.db"
+    while not list(new.output.glob("mlflow.db*.part")):
+        assert process.poll() is None
+        assert not database.exists()
+    process.kill()
+    process.wait()
+    assert not database.exists()
+    log(new)
+    assert Logged(new).named("aligned")

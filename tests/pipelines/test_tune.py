@@ -5,11 +5,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
-from digits_sweep import Swept, labels, write_space, write_sweep
+from digits_experiment import experiment
+from digits_sweep import Swept, labels, sweep_settings, write_space, write_sweep
 
+from align_core.models import ModelConfig, load
 from pipelines.config import load_experiment
+from pipelines.failure import RunFailed
 from pipelines.run import Request, run
 from pipelines.study import Options
 from pipelines.tune import search, tune
@@ -102,9 +107,9 @@ class TestSweep:
 
 def run_of(request: Request, row: dict[str, Any]) -> dict[str, Any]:
     """What `witness run` says of the aligned surrogate with a trial's temperature, tested where the trial was."""
-    experiment = request.experiment()
-    assert experiment.data.validation is not None
-    validation = {k: v for k, v in dataclasses.asdict(experiment.data.validation).items() if v is not None}
+    data = request.experiment().data
+    assert data.validation is not None
+    validation = {k: v for k, v in dataclasses.asdict(data.validation).items() if v is not None}
     own = [f"data.test={json.dumps(validation)}", "data.validation=null", "validation_targets=[]", "targets=[cnn_d]"]
     own += ["name=check", f"align.temperature={row['align.temperature']}"]
     report = run(dataclasses.replace(request, overrides=[*request.overrides, *own])).report
@@ -198,3 +203,22 @@ def test_the_chosen_witnesses_stand_in_best_yaml(ray_cluster: None, weights: Pat
     best = yaml.safe_load((tmp_path / "runs/digits/sweeps/witness/best.yaml").read_text())
     assert best["witnesses"] == result.best["witnesses"]
     assert best["variants"]["default"]["witnesses"] == ["wide", "cnn_b"]
+
+
+def test_a_source_that_gets_nothing_right_ends_the_sweep_before_any_trial(
+    ray_cluster: None, weights: Path, tmp_path: Path
+) -> None:
+    """The labels of the only validation image are wrong: it counts for no target."""
+    request = Request(write_sweep(tmp_path, weights, data=with_one_wrong_label(tmp_path, weights)), quiet=True)
+    with pytest.raises(RunFailed, match="no image is classified correctly by both the source and a validation target"):
+        search(request, Options("temperature", samples=2))
+    assert not (tmp_path / "runs/digits/sweeps/temperature/trials").exists()
+
+
+def with_one_wrong_label(folder: Path, weights: Path) -> dict[str, Any]:
+    data = sweep_settings(weights)["data"]
+    images = np.zeros((1, 16, 16), np.uint8)
+    source = load(ModelConfig(**experiment(weights)["models"]["cnn_a"]), 10, 1)
+    seen = int(source(torch.zeros(1, 1, 16, 16)).argmax())
+    np.savez(folder / "one.npz", images=images, labels=np.array([(seen + 1) % 10]))
+    return dict(data) | {"validation": {"kind": "npz", "path": str(folder / "one.npz")}}

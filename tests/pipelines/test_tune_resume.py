@@ -83,6 +83,8 @@ def test_mlflow_holds_the_sweep_with_each_trial_as_a_child_once(
             assert metrics[name] == pytest.approx(float(row[name]), abs=1e-4)
     for run in trials:
         assert [point.step for point in client.get_metric_history(run.info.run_id, "curve/loss")] == list(range(16))
-        assert [p.step for p in client.get_metric_history(run.info.run_id, "on the way/gain")] == [4, 8, 12]
+        assert sorted(p.step for p in client.get_metric_history(run.info.run_id, "on the way/gain")) == [4, 8, 12]
+        (end,) = client.get_metric_history(run.info.run_id, "gain")
+        assert run.info.start_time < end.timestamp == run.info.end_time
     files = {file.path for file in client.list_artifacts(sweep.info.run_id)}
     assert {"trials.csv", "best.yaml", "sweep.png"} <= files
