@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from digits_experiment import experiment, write_experiment
 
 from pipelines.run import Request
@@ -27,14 +26,6 @@ def sweep_settings(weights: Path, **changes: Any) -> dict[str, Any]:
 def write_sweep(folder: Path, weights: Path, **changes: Any) -> Path:
     """The experiment file in `folder`."""
     return write_experiment(folder, weights, **sweep_settings(weights, **changes))
-
-
-def write_space(folder: Path, **keys: Any) -> str:
-    """A space of these keys, with dots for double underscores, in a file of the folder; returns its path."""
-    dimensions = {key.replace("__", "."): {"why": "a test", **dimension} for key, dimension in keys.items()}
-    file = folder / "mine.yaml"
-    file.write_text(yaml.safe_dump({"why": "a test", "keys": dimensions}))
-    return str(file)
 
 
 @dataclass(frozen=True)

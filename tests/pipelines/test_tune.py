@@ -10,7 +10,8 @@ import pytest
 import torch
 import yaml
 from digits_experiment import experiment
-from digits_sweep import Swept, labels, sweep_settings, write_space, write_sweep
+from digits_sweep import Swept, labels, sweep_settings, write_sweep
+from sweeping import space_file
 
 from align_core.models import ModelConfig, load
 from pipelines.config import load_experiment
@@ -129,7 +130,7 @@ def test_a_trial_is_the_run_of_its_settings_and_touches_no_test_image(
     ray_cluster: None, weights: Path, tmp_path: Path
 ) -> None:
     request = Request(write_sweep(tmp_path, weights), quiet=True)
-    space = write_space(tmp_path, align__temperature={"choices": [2, 32]})
+    space = space_file(tmp_path, {"align.temperature": {"choices": [2, 32]}})
     result = search(request, Options(space, searcher="grid"))
     folder = tmp_path / "runs" / "digits"
     assert {"adversarial", "outcomes", "clean", "models"}.isdisjoint(path.name for path in folder.iterdir())
@@ -141,7 +142,7 @@ def test_a_trial_whose_loss_is_not_finite_is_recorded_and_the_others_go_on(
     ray_cluster: None, weights: Path, tmp_path: Path
 ) -> None:
     request = Request(write_sweep(tmp_path, weights), quiet=True)
-    space = write_space(tmp_path, align__optimizer__lr={"choices": [1e-3, 1e30]})
+    space = space_file(tmp_path, {"align.optimizer.lr": {"choices": [1e-3, 1e30]}})
     result = search(request, Options(space, searcher="grid", max_clean_drop=100))
     rows = {row["align.optimizer.lr"]: row for row in result.rows}
     assert rows["0.001"]["status"] == "done"
@@ -161,7 +162,7 @@ def test_a_sweep_of_which_nothing_keeps_clean_accuracy_chooses_nothing(
     ray_cluster: None, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     request = Request(write_sweep(tmp_path, weights), quiet=True)
-    space = write_space(tmp_path, align__optimizer__lr={"choices": [0.5, 0.6]})
+    space = space_file(tmp_path, {"align.optimizer.lr": {"choices": [0.5, 0.6]}})
     result = tune(request, Options(space, searcher="grid"))
     assert (result.best, result.test) == (None, None)
     assert "no trial keeps clean accuracy within 1 points (--max-clean-drop)" in capsys.readouterr().err
@@ -173,7 +174,7 @@ def test_a_sweep_of_which_nothing_keeps_clean_accuracy_chooses_nothing(
 def test_two_workers_a_trial_go_through_ray_train(ray_cluster: None, weights: Path, tmp_path: Path) -> None:
     """And make of the same settings what `witness run` makes of them with two workers."""
     request = Request(write_sweep(tmp_path, weights), overrides=["align.workers=2"], quiet=True)
-    space = write_space(tmp_path, align__temperature={"choices": [2, 32]})
+    space = space_file(tmp_path, {"align.temperature": {"choices": [2, 32]}})
     result = search(request, Options(space, searcher="grid", max_clean_drop=100))
     assert [row["status"] for row in result.rows] == ["done", "done"]
     assert_as_a_run(request, result.rows[0])
@@ -182,7 +183,7 @@ def test_two_workers_a_trial_go_through_ray_train(ray_cluster: None, weights: Pa
 def test_trials_of_other_images_are_set_aside(
     ray_cluster: None, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    space = write_space(tmp_path, align__temperature={"choices": [2, 32]})
+    space = space_file(tmp_path, {"align.temperature": {"choices": [2, 32]}})
     request = Request(write_sweep(tmp_path, weights), quiet=True)
     first = Swept(request, space, search(request, Options(space, searcher="grid", max_clean_drop=100)))
     old = first.records()

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from digits_sweep import write_space, write_sweep
+from digits_sweep import write_sweep
 from mlflow import MlflowClient
+from sweeping import space_file
 
 PATIENCE = 240
 
@@ -25,7 +26,7 @@ def killed_and_resumed(weights: Path, tmp_path_factory: pytest.TempPathFactory) 
     """(folder, time of change of each record that was final at the kill) of a sweep that was killed and went on."""
     folder = tmp_path_factory.mktemp("killed")
     file = write_sweep(folder, weights)
-    space = write_space(folder, align__temperature={"choices": [1, 2, 4, 8]}, align__weight={"choices": [0.5, 2]})
+    space = space_file(folder, {"align.temperature": {"choices": [1, 2, 4, 8]}, "align.weight": {"choices": [0.5, 2]}})
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     flags = ("--max-clean-drop", "100", "--quiet")
     trials = folder / "runs/digits/sweeps/mine/trials"
