@@ -41,10 +41,10 @@ class Worker:
 
 
 @contextmanager
-def connected(address: str | None, experiment: Experiment, dashboard: bool = False) -> Iterator[None]:
+def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
     """Inside, Ray is there: the cluster at `address` or $RAY_ADDRESS, else a local one, started and ended here.
 
-    A process that is connected already stays so. `dashboard`: a local cluster starts its own, too.
+    A process that is connected already stays so.
     Raises InputError where the cluster cannot be reached.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _TRAIN_POLL_S)
@@ -53,6 +53,8 @@ def connected(address: str | None, experiment: Experiment, dashboard: bool = Fal
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray Data's own actors make Ray's core print a warning, as an error, on every start.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # After Ctrl-C a thread of Tune's would start a cluster of its own with its next call.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     import ray
 
     if ray.is_initialized():
@@ -63,7 +65,7 @@ def connected(address: str | None, experiment: Experiment, dashboard: bool = Fal
     options: dict[str, Any] = {"runtime_env": {"py_modules": modules}} if modules else {}
     if address == "local":
         # One logical CPU to spare: workers that hold every CPU would starve the decoding beside them.
-        options |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": dashboard}
+        options |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": False}
     if ":" in address and "://" not in address:
         _check_answers(address)
     try:

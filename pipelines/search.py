@@ -1,7 +1,6 @@
 """How a sweep draws its settings: at random, by Optuna's TPE, or along a grid; the same settings never twice."""
 
 import json
-import math
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -109,10 +108,7 @@ class DistinctSearch(Searcher):  # type: ignore[misc]
     @property
     def _is_discrete(self) -> bool:
         """Whether every setting can be listed."""
-        ranges = self.space.ranges.values()
-        counts = [int(d.high - d.low) + 1 for d in ranges if d.high is not None and d.low is not None]
-        counts += map(len, self.space.choices.values())
-        return all(d.scale == "integer" for d in ranges) and math.prod(counts) <= _MOST_LISTED
+        return self.space.size <= _MOST_LISTED
 
     def _listed(self) -> list[Settings]:
         """Every setting of the grid or of a space that can be listed."""
@@ -130,6 +126,8 @@ class DistinctSearch(Searcher):  # type: ignore[misc]
         import optuna
 
         score = None if result is None or error else result.get(self.metric)
+        if trial_id not in self._asked:  # its state was damaged
+            return
         self._asked[trial_id]["score"] = score
         trial = self._running.pop(trial_id, None)
         if trial is not None:
@@ -153,8 +151,11 @@ class DistinctSearch(Searcher):  # type: ignore[misc]
         Path(checkpoint_path).write_text(json.dumps(self._asked))
 
     def restore(self, checkpoint_path: str) -> None:
-        """Goes on from what `save` left."""
-        self._asked = json.loads(Path(checkpoint_path).read_text())
+        """Goes on from what `save` left; from the start where that is damaged, which repeats no trial that is known."""
+        try:
+            self._asked = json.loads(Path(checkpoint_path).read_text())
+        except ValueError:
+            self._asked = {}
         self._start()
 
     def __getstate__(self) -> dict[str, Any]:

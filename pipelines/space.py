@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations, islice, product
@@ -22,7 +23,8 @@ Settings = dict[str, Any]
 
 WITNESSES = "witnesses"
 # They spread the work or save it, and change nothing that is measured.
-_MOST_CORNERS = 10_000
+_MOST_CORNERS = 2_000
+_STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _NOT_SEARCHED = ("align.workers", "align.checkpoint_steps")
 
 
@@ -118,6 +120,14 @@ class Space:
         )
 
     @property
+    def size(self) -> float:
+        """How many settings there are; infinite where a range is not of whole numbers."""
+        if any(dimension.scale != "integer" for dimension in self.ranges.values()):
+            return math.inf
+        counts = [int((d.high or 0) - (d.low or 0)) + 1 for d in self.ranges.values()]
+        return math.prod(counts) * math.prod(map(len, self.choices.values()))
+
+    @property
     def grid_size(self) -> int:
         """How many settings the grid holds."""
         return math.prod(map(len, self.grid().values()))
@@ -156,14 +166,21 @@ class _SpaceFile(Section):
 
 def _place(name: str) -> Path:
     folder = Path(tune_spaces.__file__).parent
-    if name.endswith((".yaml", ".yml")):
-        return Path(name)
     known = sorted(path.stem for path in folder.glob("*.yaml"))
-    if name not in known:
+    if not name.endswith((".yaml", ".yml")):
+        if name not in known:
+            raise InputError(
+                f"--space {name}: there is no such space{nearest(name, known)}; a file of your own ends in .yaml"
+            )
+        return folder / f"{name}.yaml"
+    path = Path(name)
+    if not _STEM.fullmatch(path.stem):
         raise InputError(
-            f"--space {name}: there is no such space{nearest(name, known)}; a file of your own ends in .yaml"
+            f"--space {name}: its folder is called as the file: 1 to 40 letters, digits, '_' and '-'; rename the file"
         )
-    return folder / f"{name}.yaml"
+    if path.stem in known and path.resolve().parent != folder.resolve():
+        raise InputError(f"--space {name}: a space that ships with Witness is called {path.stem}; rename the file")
+    return path
 
 
 def _check_key(key: str) -> None:

@@ -89,12 +89,12 @@ class Store:
             return bytes(stream.read())
 
     def read_json(self, relative: str) -> dict[str, Any] | None:
-        """A JSON file's content; None where there is none."""
+        """A JSON file's content; None where there is none, or a damaged one: what it said is found anew."""
         try:
-            content: dict[str, Any] = json.loads(self.read(relative))
-            return content
-        except FileNotFoundError:
+            content = json.loads(self.read(relative))
+        except (FileNotFoundError, ValueError):
             return None
+        return content if isinstance(content, dict) else None
 
     def open_input(self, relative: str) -> pa.NativeFile:
         """A file opened for random access."""

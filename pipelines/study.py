@@ -48,7 +48,7 @@ class Study:
     def __init__(self, plan: Plan, options: Options) -> None:
         experiment = plan.experiment
         self.plan, self.options = plan, options
-        _check_options(options)
+        _check_options(options, experiment.align.workers)
         if not experiment.validation_targets or experiment.data.validation is None:
             missing = "data.validation" if experiment.validation_targets else "validation_targets"
             raise InputError(
@@ -94,8 +94,14 @@ class Study:
         """Whether this very sweep has come to its end before."""
         if any(self.plan.networks[name].digest is None for name in self.needed):
             return False
-        stored = self.plan.store.read_json(f"{self.folder}/sweep.json")
-        return stored is not None and stored["fingerprint"] == self.fingerprint
+        stored = self.plan.store.read_json(f"{self.folder}/sweep.json") or {}
+        return stored.get("fingerprint") == self.fingerprint and self.is_complete(set(stored.get("trials", ())))
+
+    def is_complete(self, drawn: set[str]) -> bool:
+        """Whether these are as many trials as there are to be, those asked for or all that there are, and all over."""
+        records = self.records()
+        all_over = all(mark in records and records[mark].is_final for mark in drawn)
+        return all_over and len(drawn) >= min(self.samples, self.space.size)
 
     def concurrent(self, worker: Worker) -> int:
         """Trials at once. Raises InputError, with the numbers, where so many do not fit the cluster."""
@@ -161,7 +167,7 @@ class Study:
     def records(self) -> dict[str, Record]:
         """Every trial of this space over this experiment, by fingerprint; others may lie beside them."""
         store, folder, inputs, identities = self.plan.store, f"{self.folder}/trials", self.inputs, self._identities
-        names = store.listing(folder).get(folder, [])
+        names = [name for name in store.listing(folder).get(folder, []) if name.endswith(".json")]
         found = {name.removesuffix(".json"): read_record(store, f"{folder}/{name}") for name in sorted(names)}
         experiment = self.plan.experiment
         return {
@@ -193,13 +199,16 @@ class Study:
                 other.write(f"{making.folder}/{file}", store.read(f"{making.folder}/{file}"))
 
 
-def _check_options(options: Options) -> None:
+def _check_options(options: Options, workers: int) -> None:
     if options.searcher not in SEARCHERS:
         raise InputError(f"--searcher: there is no searcher {options.searcher!r}{nearest(options.searcher, SEARCHERS)}")
     if options.scheduler not in SCHEDULERS:
         raise InputError(
             f"--scheduler: there is no scheduler {options.scheduler!r}{nearest(options.scheduler, SCHEDULERS)}"
         )
+    if options.scheduler == "asha" and workers > 1:
+        # Ray Train's workers outlive a trial that Tune ends in the middle, and hold what the next one waits for.
+        raise InputError(f"--scheduler asha: stops trials of one worker only, and align.workers is {workers}; use none")
     for flag, value in (("samples", options.samples), ("concurrent", options.concurrent)):
         if value is not None and value < 1:
             raise InputError(f"--{flag} {value}: must be at least 1")

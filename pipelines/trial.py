@@ -20,7 +20,7 @@ from pipelines.fine_tune import FineTune, Trainer, settings_of
 from pipelines.ray_train import RUNS, delete_run, trainer_arguments, worker_trainer
 from pipelines.space import Settings, settled
 from pipelines.store import Store, fingerprint
-from pipelines.validation import Baseline, Bench, Look, Validation
+from pipelines.validation import Baseline, Bench, Validation
 
 # Gain and clean accuracy are looked at after so many equal parts of the alignment, the last of them on all images.
 LOOKS = 4
@@ -112,9 +112,10 @@ def place_of(sweep_folder: str, mark: str) -> str:
 
 
 def read_record(store: Store, place: str) -> Record | None:
-    """A trial's record, if there is one."""
+    """A trial's record, if there is one that is whole."""
     found = store.read_json(place)
-    return None if found is None else Record(**found)
+    names = {field.name for field in dataclasses.fields(Record)}
+    return Record(**found) if found is not None and found.keys() == names else None
 
 
 def run_trial(config: dict[str, Any], sweep: Sweep) -> None:
@@ -125,7 +126,8 @@ def run_trial(config: dict[str, Any], sweep: Sweep) -> None:
     place = place_of(sweep.folder, sweep.fingerprint(settings))
     known = read_record(sweep.store, place)
     if known is not None and known.is_final and known.status != "stopped":  # another scheduler may let it end
-        tune.report(_metrics(sweep, known))
+        for look in known.looks if known.status == "done" else [{}]:  # as the scheduler was told of the others
+            tune.report(_metrics(sweep, known, look))
         return
     job = sweep.job(settings)
     if job.config.workers > 1:
@@ -142,7 +144,7 @@ def run_trial(config: dict[str, Any], sweep: Sweep) -> None:
 
     failed = _align_and_look(trainer, sweep, settings, report)
     if failed is not None:
-        tune.report(_metrics(sweep, failed))
+        tune.report(_metrics(sweep, failed, {}))
 
 
 def _align_and_look(
@@ -173,7 +175,7 @@ def _align_and_look(
         sweep.store.write_json(place, asdict(record))
         with tempfile.TemporaryDirectory() as folder:
             trainer.save(Path(folder))
-            report(_metrics(sweep, record), Path(folder))
+            report(_metrics(sweep, record, record.last), Path(folder))
 
     try:
         trainer.run(look, at=_looks(total))
@@ -190,12 +192,12 @@ def _looks(total: int) -> set[int]:
     return {-(-total * part // LOOKS) for part in range(1, LOOKS + 1)}
 
 
-def _metrics(sweep: Sweep, record: Record) -> dict[str, Any]:
-    """What Tune, its scheduler and its searcher are told."""
+def _metrics(sweep: Sweep, record: Record, look: Mapping[str, Any]) -> dict[str, Any]:
+    """What Tune, its scheduler and its searcher are told of one look."""
     if record.status == "failed":
         return {"gain": -100.0, "score": _SPOILT, "step": -1}
-    look = Look(**{field.name: record.last[field.name] for field in dataclasses.fields(Look)})
-    return {"gain": look.gain, "score": sweep.score(look.gain, look.clean_change), "step": record.last["step"]}
+    score = sweep.score(look["gain"], look["clean_change"])
+    return {"gain": look["gain"], "score": score, "step": look["step"]}
 
 
 _benches: dict[str, Bench] = {}
@@ -239,7 +241,7 @@ def _train_worker(config: dict[str, Any]) -> None:
 
         failed = _align_and_look(trainer, sweep, settings, report)
         if failed is not None:
-            ray.train.report(_metrics(sweep, failed))
+            ray.train.report(_metrics(sweep, failed, {}))
         return
     try:
         trainer.run(lambda: ray.train.report({}), at=_looks(len(trainer.batches)))

@@ -58,7 +58,7 @@ def chosen(records: dict[str, Record], max_clean_drop: float) -> str | None:
 def as_csv(rows: Sequence[Row]) -> bytes:
     """trials.csv."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["trial"], lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()})

@@ -17,9 +17,11 @@ from pipelines.store import fingerprint
 from pipelines.study import Options, Study
 from pipelines.sweep_tracking import log_sweep
 from pipelines.tracking import tracking_uri, without_credentials
-from pipelines.trial import Record, place_of, read_record
+from pipelines.trial import Record, Sweep, place_of, read_record
 from pipelines.trials import Row, as_csv, chosen, trial_rows
 from pipelines.tuner import delete_runs, run_tune
+
+_ATTEMPTS = 2
 
 
 @dataclass
@@ -89,8 +91,7 @@ def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
     progress, plan, store = Progress(request.quiet), study.plan, study.plan.store
     is_over = study.is_over()
     if not is_over:
-        dashboard = plan.experiment.align.workers > 1  # without it, trials that ASHA stops were seen to hang
-        stack.enter_context(connected(request.address, plan.experiment, dashboard=dashboard))
+        stack.enter_context(connected(request.address, plan.experiment))
         worker = worker_of(plan.experiment.compute)
         concurrent = study.concurrent(worker)
     with store.locked():
@@ -111,9 +112,24 @@ def _sweep(study: Study, worker: Worker, concurrent: int, progress: Progress) ->
     with progress.stage("measure the source", len(study.plan.inspected.manifests["validation"]), "images") as bar:
         sweep = study.sweep(worker)
         bar.set(len(sweep.validation.image_ids))
-    with progress.stage(f"sweep {study.space.name}", study.samples, "trials") as bar:
-        results = run_tune(study, sweep, concurrent, progress.say, lambda: _watch(study, bar))
-    lost = False
+    for _ in range(_ATTEMPTS):
+        with progress.stage(f"sweep {study.space.name}", study.samples, "trials") as bar:
+            results = run_tune(study, sweep, concurrent, progress.say, lambda: _watch(study, bar))
+        if _record_ends(study, sweep, results):
+            progress.say("some trials were lost, each with its reason in trials.csv; the same command tries them again")
+            return
+        delete_runs(study)
+        drawn = {sweep.fingerprint(settings) for settings, _ in results}
+        if study.is_complete(drawn):
+            store.write_json(f"{study.folder}/sweep.json", {"fingerprint": study.fingerprint, "trials": sorted(drawn)})
+            return
+        progress.say("Ray Tune ended before every trial was there; it begins anew, and trials that ended are kept")
+    progress.say(f"fewer than {study.samples} trials came to their end; the same command tries the others again")
+
+
+def _record_ends(study: Study, sweep: Sweep, results: Sequence[tuple[Settings, str]]) -> bool:
+    """Records how those trials ended that could not say so themselves; whether any was lost."""
+    store, lost = study.plan.store, False
     for settings, error in results:
         place = place_of(study.folder, sweep.fingerprint(settings))
         record = read_record(store, place) or Record(settings, "running", [], [])
@@ -122,18 +138,14 @@ def _sweep(study: Study, worker: Worker, concurrent: int, progress: Progress) ->
         record.status, record.lost = ("failed", True) if error else ("stopped", False)
         record.reason, lost = error, lost or bool(error)
         store.write_json(place, asdict(record))
-    if lost:
-        progress.say("some trials were lost, each with its reason in trials.csv; the same command tries them again")
-    else:
-        store.write_json(f"{study.folder}/sweep.json", {"fingerprint": study.fingerprint})
-        delete_runs(study)
+    return lost
 
 
 def _set_aside_others(study: Study, progress: Progress) -> None:
     """Trials of other images, targets or attacks under the same name go to `.stale`."""
     store, place, mark = study.plan.store, f"{study.folder}/inputs.json", fingerprint(study.inputs)
     stored = store.read_json(place)
-    if stored is not None and stored["fingerprint"] != mark:
+    if stored is not None and stored.get("fingerprint") != mark:
         for folder, names in store.listing(study.folder).items():
             moved = store.set_aside(folder, names)
             progress.say(f"{folder}: made with other settings; moved to {moved}")

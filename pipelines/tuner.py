@@ -3,11 +3,13 @@
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from threading import Thread
 from typing import Any
 
 from pipelines.failure import RunFailed
 from pipelines.space import Settings
+from pipelines.store import fingerprint
 from pipelines.study import TRIAL_CPUS, Study
 from pipelines.trial import LOOKS, Sweep, run_trial
 
@@ -25,9 +27,17 @@ def run_tune(
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
     tuner = _tuner(study, sweep, concurrent, say)
-    pool = ThreadPoolExecutor(1)
+    future: Future[Any] = Future()
+
+    def fit() -> None:
+        try:
+            future.set_result(tuner.fit())
+        except BaseException as problem:
+            future.set_exception(problem)
+
+    # A daemon: nobody waits for it after Ctrl-C.
+    Thread(target=fit, daemon=True).start()
     try:
-        future = pool.submit(tuner.fit)
         while not future.done():
             time.sleep(1)
             watch()
@@ -37,8 +47,6 @@ def run_tune(
         raise RunFailed(
             f"the sweep broke off: {problem}. Trials that ended are kept; the same command goes on"
         ) from problem
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
     return [(result.config["settings"], _reason(result.error)) for result in results]
 
 
@@ -53,11 +61,12 @@ def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], Non
     from pipelines.search import DistinctSearch
 
     store, options, worker = study.plan.store, study.options, sweep.worker
-    name = f"{study.space.name}-{study.fingerprint}"
-    delete_runs(study, keep=name)
-    folder = f"{store.location}/{_RUNS}/{name}"
     is_alone = study.plan.experiment.align.workers == 1
     needs = {"cpu": worker.cpus, "gpu": worker.gpus, **worker.resources} if is_alone else {"cpu": TRIAL_CPUS}
+    # Tune's own state holds how many run at once and what each takes: where that has changed, it begins anew.
+    name = f"{study.space.name}-{fingerprint([study.fingerprint, concurrent, needs])}"
+    delete_runs(study, keep=name)
+    folder = f"{store.location}/{_RUNS}/{name}"
     trainable = ray_tune.with_resources(ray_tune.with_parameters(run_trial, sweep=sweep), needs)
     if ray_tune.Tuner.can_restore(folder):
         try:

@@ -173,8 +173,15 @@ def test_a_users_own_space_is_known_by_what_it_tries(study, tmp_path, change, is
 def test_a_sweep_is_over_when_this_very_sweep_has_ended(study):
     first = study()
     assert not first.is_over()
-    first.plan.store.write_json(f"{first.folder}/sweep.json", {"fingerprint": first.fingerprint})
+    marks = [leave(first, trial(settings={"align.temperature": 2.0 + number})) for number in range(first.samples)]
+    end = {"fingerprint": first.fingerprint, "trials": marks}
+    first.plan.store.write_json(f"{first.folder}/sweep.json", end)
     assert study().is_over()
+    first.plan.store.write_json(f"{first.folder}/sweep.json", end | {"trials": marks[1:]})
+    assert not study().is_over()
+    first.plan.store.write_json(f"{first.folder}/sweep.json", end)
+    first.plan.store.delete(place_of(first.folder, marks[0]))
+    assert not study().is_over()
     assert not study(samples=5).is_over()
     assert not study("align.epochs=2").is_over()
 

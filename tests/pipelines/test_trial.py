@@ -65,16 +65,18 @@ def test_whatever_costs_too_much_scores_below_every_gain_and_lower_the_more_it_c
 
 
 def test_a_spoilt_alignment_is_told_as_worse_than_every_other(sweep):
-    spoilt = _metrics(sweep, trial(status="failed", looks=[], reason="the loss is not finite"))
-    worst = _metrics(sweep, trial(gain=-100.0, accuracy=0.0, change=-100.0))
+    spoilt = _metrics(sweep, trial(status="failed", looks=[], reason="the loss is not finite"), {})
+    record = trial(gain=-100.0, accuracy=0.0, change=-100.0)
+    worst = _metrics(sweep, record, record.last)
     assert spoilt["score"] < worst["score"]
     assert spoilt["gain"] <= worst["gain"]
 
 
-def test_what_is_told_is_of_the_last_look(sweep):
+def test_each_look_is_told_by_itself(sweep):
     record = trial(gain=5.0, change=-1.0)
     record.looks.insert(0, record.last | {"gain": 1.0, "step": 2})
-    assert _metrics(sweep, record) == {"gain": 5.0, "score": 5.0, "step": 8}
+    told = [_metrics(sweep, record, look) for look in record.looks]
+    assert told == [{"gain": 1.0, "score": 1.0, "step": 2}, {"gain": 5.0, "score": 5.0, "step": 8}]
 
 
 # What it is known by

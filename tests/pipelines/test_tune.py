@@ -223,3 +223,36 @@ def with_one_wrong_label(folder: Path, weights: Path) -> dict[str, Any]:
     seen = int(source(torch.zeros(1, 1, 16, 16)).argmax())
     np.savez(folder / "one.npz", images=images, labels=np.array([(seen + 1) % 10]))
     return dict(data) | {"validation": {"kind": "npz", "path": str(folder / "one.npz")}}
+
+
+def chosen_of(request: Request, space: str) -> tuple[list[str], Any]:
+    """The temperatures of the trials in their order, and the choice."""
+    result = search(request, Options(space, searcher="grid", max_clean_drop=100))
+    return [row["align.temperature"] for row in result.rows], result.best
+
+
+@pytest.fixture(scope="module")
+def whole(ray_cluster: None, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """(request, space, what was chosen, folder) of a sweep that is over."""
+    folder = tmp_path_factory.mktemp("whole")
+    request = Request(write_sweep(folder, weights), quiet=True)
+    space = space_file(folder, {"align.temperature": {"choices": [2, 32]}})
+    return request, space, chosen_of(request, space), folder / "runs/digits/sweeps/mine"
+
+
+class TestDamage:
+    """What lies in the folder of a finished sweep and cannot be read is found anew; the choice stays the same."""
+
+    @pytest.mark.parametrize("content", [None, '{"settings": {', "{}"])
+    def test_a_record_that_is_gone_or_damaged(self, whole: Any, content: str | None) -> None:
+        request, space, before, folder = whole
+        record = min((folder / "trials").glob("*.json"))
+        record.unlink() if content is None else record.write_text(content)
+        (folder / "trials" / "notes.txt").write_bytes(b"\xff")
+        assert chosen_of(request, space) == before
+
+    @pytest.mark.parametrize("content", ["", "{}", "[]"])
+    def test_the_mark_of_the_end(self, whole: Any, content: str) -> None:
+        request, space, before, folder = whole
+        (folder / "sweep.json").write_text(content)
+        assert chosen_of(request, space) == before
