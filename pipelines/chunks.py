@@ -22,6 +22,8 @@ from pipelines.store import Say, Store
 from pipelines.table import ChunkedTable
 
 Row = dict[str, Any]
+Decode = Callable[[Any, Row], Row]
+"""Adds the images of a job's item to it."""
 
 _MOST_BLOCKS = 2_000
 _ATTEMPTS = 3
@@ -63,7 +65,7 @@ def adversarial_images(table: pa.Table) -> Pixels:
 
 def run_pipeline(
     items: Sequence[Row],
-    decode: Callable[..., Row],
+    decode: Decode,
     job: Any,
     actor: type,
     worker: Worker,
@@ -71,7 +73,8 @@ def run_pipeline(
 ) -> Iterator[Row]:
     """Sends each item through `decode(job, item)` and one of `workers` actors `actor(job)`; yields what they return.
 
-    Each item is one chunk's work. Raises RunFailed where Ray Data gives up.
+    Each item is one chunk's work. Where decoding takes next to nothing the actor does it itself, as `decode` that it is
+    given: processes beside it would cost more in starting. Raises RunFailed where Ray Data gives up.
     """
     import ray
     import ray.data
@@ -81,11 +84,14 @@ def run_pipeline(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), _MOST_BLOCKS))
-    # Decoding takes no logical CPU: where the actors hold them all, it would wait for one for ever.
-    decoders = ray.data.TaskPoolStrategy(size=min(workers, len(items)))
-    decoded = dataset.map(partial(decode, job), compute=decoders, num_cpus=0)
+    beside = _decodes_beside(job)
+    if beside:
+        # Decoding takes no logical CPU: where the actors hold them all, it would wait for one for ever.
+        decoders = ray.data.TaskPoolStrategy(size=min(workers, len(items)))
+        dataset = dataset.map(partial(decode, job), compute=decoders, num_cpus=0)
     pool = ray.data.ActorPoolStrategy(size=min(workers, len(items)))
-    worked = decoded.map(actor, fn_constructor_args=(job,), compute=pool, **worker.ray_options)
+    arguments = (job, None if beside else decode)
+    worked = dataset.map(actor, fn_constructor_args=arguments, compute=pool, **worker.ray_options)
     try:
         yield from worked.iter_rows()
     except (ray.exceptions.RayError, ValueError, OSError) as problem:
@@ -94,6 +100,11 @@ def run_pipeline(
             f"the work on the chunks broke off: {reason[-1] if reason else type(problem).__name__}. "
             "Finished chunks are kept; the same command goes on from there"
         ) from problem
+
+
+def _decodes_beside(job: Any) -> bool:
+    """Whether reading a chunk takes long enough, or a GPU would wait for it."""
+    return job.images.config.kind in ("folder", "parquet") or job.device == "cuda" or not job.store.is_local
 
 
 def fill(

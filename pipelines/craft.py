@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 
 from align_core.attacks import AttackConfig, craft, distances
-from pipelines.chunks import Row, TestImages, fill, run_pipeline
+from pipelines.chunks import Decode, Row, TestImages, fill, run_pipeline
 from pipelines.cluster import Worker, workers_that_fit
 from pipelines.networks import LoadedNetworks, NetworkLoader, use_threads
 from pipelines.plan import Plan
@@ -74,13 +74,15 @@ def _decode(job: CraftJob, item: Row) -> Row:
 class Crafter:
     """An actor that holds surrogates and crafts chunk after chunk."""
 
-    def __init__(self, job: CraftJob) -> None:
+    def __init__(self, job: CraftJob, decode: Decode | None) -> None:
         use_threads(job.threads)
         self.job, self.networks = job, LoadedNetworks(job.loader, job.device)
+        self._decode = decode
 
     def __call__(self, item: Row) -> Row:
         """Crafts one chunk and commits it; a failure is noted beside the table, and the run goes on."""
         job, chunk = self.job, int(item["chunk"])
+        item = self._decode(job, item) if self._decode else item
         surrogate, attack = str(item["surrogate"]), str(item["attack"])
         table = job.tables[f"{surrogate}/{attack}"]
         start = time.monotonic()

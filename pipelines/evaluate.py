@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipelines.chunks import Row, TestImages, adversarial_images, fill, run_pipeline
+from pipelines.chunks import Decode, Row, TestImages, adversarial_images, fill, run_pipeline
 from pipelines.cluster import Worker, workers_that_fit
 from pipelines.networks import LoadedNetworks, NetworkLoader, use_threads
 from pipelines.plan import Plan
@@ -98,13 +98,15 @@ def _read(job: EvaluateJob, item: Row) -> Row:
 class Evaluator:
     """An actor that holds models and predicts chunk after chunk."""
 
-    def __init__(self, job: EvaluateJob) -> None:
+    def __init__(self, job: EvaluateJob, decode: Decode | None) -> None:
         use_threads(job.threads)
         self.job, self.networks = job, LoadedNetworks(job.loader, job.device)
+        self._decode = decode
 
     def __call__(self, item: Row) -> Row:
         """Every missing prediction on one chunk, each committed by itself."""
         job, chunk, predictions = self.job, int(item["chunk"]), 0
+        item = self._decode(job, item) if self._decode else item
         viewing = job.viewings[int(item["viewing"])]
         images_BCHW = torch.from_numpy(np.array(item["images"])).to(job.device).to(torch.float32) / 255
         labels_B = torch.tensor(job.images.labels_of(chunk), device=job.device)
