@@ -196,7 +196,7 @@ def _steps_done(store: Store, jobs: Iterable[FineTune]) -> int:
     """Steps that the jobs say are done; one that is committed says no more."""
     done = 0
     for job in jobs:
-        said = store.read_json(job.progress_file)
+        said = store.read_json(job.progress_file) if job.progress_file else None
         finished = store.exists(f"models/{job.name}/card.json") or store.exists(f"trained/{job.name}/card.json")
         done += int(said["done"]) if said else (len(job.batches()) if finished else 0)
     return done

@@ -36,7 +36,7 @@ class FineTune:
         config: the settings.
         images: the training images; `image_ids` and `labels` say which.
         seed: of sample order, augmentation, dropout and random weights.
-        progress_file: in the store: where the first worker says how far it is.
+        progress_file: in the store: where the first worker says how far it is; None where nobody asks.
     """
 
     name: str
@@ -50,7 +50,7 @@ class FineTune:
     labels: list[int]
     seed: int
     threads: int
-    progress_file: str
+    progress_file: str | None
 
     def batches(self, rank: int = 0, world: int = 1) -> Batches:
         """The batches of one worker."""
@@ -105,8 +105,13 @@ class Trainer:
         self.curve: Curve = []
         self._said = 0.0
 
-    def run(self, checkpoint: Callable[[], None] = lambda: None, at: Container[int] | None = None) -> None:
-        """From wherever the state is to the last step. Raises NonFiniteLoss.
+    def run(
+        self,
+        checkpoint: Callable[[], None] = lambda: None,
+        at: Container[int] | None = None,
+        is_to_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """From wherever the state is to the last step, or to one after which `is_to_stop()`. Raises NonFiniteLoss.
 
         `at`: after how many steps `checkpoint` is called; None: at the end of every epoch, and every
         `checkpoint_steps` within one.
@@ -121,6 +126,8 @@ class Trainer:
             usual = in_epoch == per_epoch or in_epoch % every == 0
             if usual if at is None else step + 1 in at:
                 checkpoint()
+            if step + 1 < len(self.batches) and is_to_stop():
+                return
 
     def _loaded(self, steps: range) -> Any:
         """Batches of the steps; images that have to be decoded are, in processes beside the training."""
@@ -128,10 +135,11 @@ class Trainer:
         return DataLoader(self.batches, batch_size=None, sampler=steps, num_workers=decoders)  # type: ignore[arg-type]
 
     def _say_progress(self, done: int) -> None:
-        if self.rank == 0 and (time.monotonic() - self._said > 1 or done == len(self.batches)):
+        place = self.job.progress_file
+        if self.rank == 0 and place and (time.monotonic() - self._said > 1 or done == len(self.batches)):
             self._said = time.monotonic()
             said = {"done": done, "total": len(self.batches), "loss": self.curve[-1]["loss"]}
-            self.job.loader.store.write_json(self.job.progress_file, said)
+            self.job.loader.store.write_json(place, said)
 
     def save(self, folder: Path) -> None:
         """State and curve, to go on from."""

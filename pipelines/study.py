@@ -48,7 +48,7 @@ class Study:
     def __init__(self, plan: Plan, options: Options) -> None:
         experiment = plan.experiment
         self.plan, self.options = plan, options
-        _check_options(options, experiment.align.workers)
+        _check_options(options)
         if not experiment.validation_targets or experiment.data.validation is None:
             missing = "data.validation" if experiment.validation_targets else "validation_targets"
             raise InputError(
@@ -162,6 +162,7 @@ class Study:
             baseline=baseline,
             max_clean_drop=self.options.max_clean_drop,
             worker=worker,
+            is_scheduled=self.options.scheduler != "none",
         )
 
     def records(self) -> dict[str, Record]:
@@ -183,32 +184,37 @@ class Study:
         return {name: self.plan.networks[name].identity for name in self.plan.experiment.witnesses}
 
     def copy_known(self, name: str) -> None:
-        """What is known of images and models, and the models trained here, are the same in the experiment `name`."""
-        store, other = self.plan.store, Store(self.plan.experiment.output, name)
+        """What is known of images and models, and the models trained here, are the same in the experiment `name`. Raises Busy."""
+        other = Store(self.plan.experiment.output, name)
+        with other.locked():
+            self._copy_seen(other)
+            for making in self.plan.trainings():
+                self._copy_trained(other, making.folder)
+
+    def _copy_seen(self, other: Store) -> None:
+        store = self.plan.store
         for file in store.listing(SEEN).get(SEEN, []):
             if not other.exists(f"{SEEN}/{file}"):
                 other.write(f"{SEEN}/{file}", store.read(f"{SEEN}/{file}"))
-        for making in self.plan.trainings():
-            card = f"{making.folder}/card.json"
-            there = other.listing(making.folder).get(making.folder, [])
-            if not store.exists(card) or (other.exists(card) and other.read(card) == store.read(card)):
-                continue
-            if there:
-                other.set_aside(making.folder, there)
-            for file in ("model.safetensors", "curves.csv", "card.json"):  # the card last: it says that all is there
-                other.write(f"{making.folder}/{file}", store.read(f"{making.folder}/{file}"))
+
+    def _copy_trained(self, other: Store, folder: str) -> None:
+        store, card = self.plan.store, f"{folder}/card.json"
+        there = other.listing(folder).get(folder, [])
+        if not store.exists(card) or (other.exists(card) and other.read(card) == store.read(card)):
+            return
+        if there:
+            other.set_aside(folder, there)
+        for file in ("model.safetensors", "curves.csv", "card.json"):  # the card last: it says that all is there
+            other.write(f"{folder}/{file}", store.read(f"{folder}/{file}"))
 
 
-def _check_options(options: Options, workers: int) -> None:
+def _check_options(options: Options) -> None:
     if options.searcher not in SEARCHERS:
         raise InputError(f"--searcher: there is no searcher {options.searcher!r}{nearest(options.searcher, SEARCHERS)}")
     if options.scheduler not in SCHEDULERS:
         raise InputError(
             f"--scheduler: there is no scheduler {options.scheduler!r}{nearest(options.scheduler, SCHEDULERS)}"
         )
-    if options.scheduler == "asha" and workers > 1:
-        # Ray Train's workers outlive a trial that Tune ends in the middle, and hold what the next one waits for.
-        raise InputError(f"--scheduler asha: stops trials of one worker only, and align.workers is {workers}; use none")
     for flag, value in (("samples", options.samples), ("concurrent", options.concurrent)):
         if value is not None and value < 1:
             raise InputError(f"--{flag} {value}: must be at least 1")

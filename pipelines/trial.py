@@ -13,6 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.distributed
+
 from align_core.alignment import NonFiniteLoss
 from pipelines.cluster import Worker
 from pipelines.config import Experiment
@@ -48,6 +51,7 @@ class Sweep:
         validation, baseline: what it is measured on, and against.
         max_clean_drop: points of clean accuracy that an alignment may cost.
         worker: what one of its workers takes.
+        is_scheduled: whether a scheduler may end a trial early.
     """
 
     store: Store
@@ -60,6 +64,7 @@ class Sweep:
     baseline: Baseline
     max_clean_drop: float
     worker: Worker
+    is_scheduled: bool
 
     def fingerprint(self, settings: Settings) -> str:
         """Of everything that determines a trial's result."""
@@ -69,9 +74,7 @@ class Sweep:
         """The alignment of a trial."""
         align, witnesses = settled(self.experiment, settings)
         name = f"trial-{self.fingerprint(settings)}"
-        return dataclasses.replace(
-            self.base, name=name, config=align, witnesses=witnesses, progress_file=f"{RUNS}/{name}-progress.json"
-        )
+        return dataclasses.replace(self.base, name=name, config=align, witnesses=witnesses, progress_file=None)
 
     def score(self, gain: float, clean_change: float) -> float:
         """What a searcher is to make large: the gain where clean accuracy is kept, less than any gain elsewhere."""
@@ -111,6 +114,11 @@ def place_of(sweep_folder: str, mark: str) -> str:
     return f"{sweep_folder}/trials/{mark}.json"
 
 
+def stop_note(trial_id: str) -> str:
+    """Where in the store a trial, by Tune's id, finds that it is to end."""
+    return f"{RUNS}/stop-{trial_id}.json"
+
+
 def read_record(store: Store, place: str) -> Record | None:
     """A trial's record, if there is one that is whole."""
     found = store.read_json(place)
@@ -148,7 +156,11 @@ def run_trial(config: dict[str, Any], sweep: Sweep) -> None:
 
 
 def _align_and_look(
-    trainer: Trainer, sweep: Sweep, settings: Settings, report: Callable[[dict[str, Any], Path], None]
+    trainer: Trainer,
+    sweep: Sweep,
+    settings: Settings,
+    report: Callable[[dict[str, Any], Path], None],
+    is_to_stop: Callable[[], bool] = lambda: False,
 ) -> Record | None:
     """From wherever the trainer's state is to the end; every look goes to the record, and to `report` with the state.
 
@@ -178,13 +190,16 @@ def _align_and_look(
             report(_metrics(sweep, record, record.last), Path(folder))
 
     try:
-        trainer.run(look, at=_looks(total))
+        trainer.run(look, _looks(total), is_to_stop)
     except NonFiniteLoss as problem:
         record.status, record.reason = "failed", str(problem)
-        record.seconds = round(spent + time.monotonic() - start, 2)
-        sweep.store.write_json(place, asdict(record))
-        return record
-    return None
+    if record.status == "done":
+        return None
+    if trainer.alignment.step_number < total and record.status == "running":
+        record.status = "stopped"
+    record.seconds = round(spent + time.monotonic() - start, 2)
+    sweep.store.write_json(place, asdict(record))
+    return record if record.status == "failed" else None
 
 
 def _looks(total: int) -> set[int]:
@@ -219,13 +234,17 @@ def measure_baseline(validation: Validation, base: FineTune, worker: Worker) -> 
 
 def _align_on_ray_train(job: FineTune, sweep: Sweep, settings: Settings) -> None:
     """The same with several workers: each look is reported by Ray Train, and passed on to Tune."""
+    from ray import tune
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
+    note = stop_note(tune.get_context().get_trial_id())
+    sweep.store.delete(note)  # of a run that was broken off
     arguments = trainer_arguments(sweep.store, job.name, job.config.workers, sweep.worker, [TuneReportCallback()])
-    loop = {"job": job, "sweep": sweep, "settings": settings}
+    loop = {"job": job, "sweep": sweep, "settings": settings, "note": note}
     TorchTrainer(_train_worker, train_loop_config=loop, **arguments).fit()
     delete_run(sweep.store, job.name)
+    sweep.store.delete(note)
 
 
 def _train_worker(config: dict[str, Any]) -> None:
@@ -234,16 +253,33 @@ def _train_worker(config: dict[str, Any]) -> None:
 
     sweep, settings = config["sweep"], config["settings"]
     trainer = worker_trainer(config["job"])
+    is_to_stop = _reader(sweep.store, config["note"], trainer) if sweep.is_scheduled else lambda: False
     if trainer.rank == 0:
 
         def report(metrics: dict[str, Any], checkpoint: Path) -> None:
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(str(checkpoint)))
 
-        failed = _align_and_look(trainer, sweep, settings, report)
+        failed = _align_and_look(trainer, sweep, settings, report, is_to_stop)
         if failed is not None:
             ray.train.report(_metrics(sweep, failed, {}))
         return
     try:
-        trainer.run(lambda: ray.train.report({}), at=_looks(len(trainer.batches)))
+        trainer.run(lambda: ray.train.report({}), _looks(len(trainer.batches)), is_to_stop)
     except NonFiniteLoss:  # on every worker at the same step; the first one tells
         ray.train.report({})
+
+
+def _reader(store: Store, note: str, trainer: Trainer) -> Callable[[], bool]:
+    """Whether the scheduler has left its note: the first worker looks, twice a second, and all end at the same step."""
+    looked = 0.0
+
+    def is_to_stop() -> bool:
+        nonlocal looked
+        is_there_1 = torch.zeros(1, device=trainer.device)
+        if trainer.rank == 0 and time.monotonic() - looked > 0.5:
+            looked = time.monotonic()
+            is_there_1.fill_(store.exists(note))
+        torch.distributed.broadcast(is_there_1, 0)
+        return bool(is_there_1.item())
+
+    return is_to_stop

@@ -58,6 +58,7 @@ def _reason(error: Exception | None) -> str:
 def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], None]) -> Any:
     from ray import tune as ray_tune
 
+    from pipelines.scheduler import AskingASHA
     from pipelines.search import DistinctSearch
 
     store, options, worker = study.plan.store, study.options, sweep.worker
@@ -74,9 +75,11 @@ def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], Non
         except Exception as problem:  # whatever Ray raises on a state that a killed run left half written
             say(f"Ray Tune's own state cannot be read ({problem}); trials that ended are kept, the others begin anew")
             delete_runs(study)
-    scheduler = None
-    if options.scheduler == "asha":
+    scheduler: Any = None
+    if options.scheduler == "asha" and is_alone:
         scheduler = ray_tune.schedulers.ASHAScheduler(metric="gain", mode="max", max_t=LOOKS, reduction_factor=2)
+    elif options.scheduler == "asha":
+        scheduler = AskingASHA(store, LOOKS)
     searcher = DistinctSearch(study.space, options.searcher, study.plan.experiment.seed, study.samples, metric="score")
     return ray_tune.Tuner(
         trainable,

@@ -195,7 +195,7 @@ def leave(study, record):
     sweep = Sweep(
         store=plan.store, folder=study.folder, experiment=plan.experiment, base=None, inputs=study.inputs,
         identities={name: plan.networks[name].identity for name in plan.experiment.witnesses}, validation=None,
-        baseline=None, max_clean_drop=study.options.max_clean_drop, worker=None,
+        baseline=None, max_clean_drop=study.options.max_clean_drop, worker=None, is_scheduled=False,
     )  # fmt: skip
     mark = sweep.fingerprint(record.settings)
     plan.store.write_json(place_of(study.folder, mark), asdict(record))

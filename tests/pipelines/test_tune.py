@@ -180,6 +180,20 @@ def test_two_workers_a_trial_go_through_ray_train(ray_cluster: None, weights: Pa
     assert_as_a_run(request, result.rows[0])
 
 
+def test_asha_ends_the_hopeless_of_two_workers_too(ray_cluster: None, weights: Path, tmp_path: Path) -> None:
+    """Its workers end by themselves, so that the next trial has their CPUs: the cluster holds one trial at once."""
+    long = ["align.workers=2", "align.epochs=60"]
+    request = Request(write_sweep(tmp_path, weights), overrides=long, quiet=True)
+    space = space_file(tmp_path, {"align.optimizer.lr": {"choices": [1e-3, 0.5]}})
+    swept = Swept(request, space, search(request, Options(space, searcher="grid", scheduler="asha")))
+    trials = {trial["align.optimizer.lr"]: trial for trial in swept.trials()}
+    assert trials["0.001"]["status"] == "done"
+    assert trials["0.001"]["steps"] == "240"
+    assert trials["0.5"]["status"] == "stopped"
+    assert int(trials["0.5"]["steps"]) < 240
+    assert not list((tmp_path / "runs/digits/.train").iterdir())
+
+
 def test_trials_of_other_images_are_set_aside(
     ray_cluster: None, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,10 +44,6 @@ FLAGS = [
     (["--space", "nowhere.yaml"], "nowhere.yaml: "),
     (["--space", "temperature", "--searcher", "optune"], "no searcher 'optune'; did you mean 'optuna'?"),
     (["--space", "temperature", "--scheduler", "pbt"], "no scheduler 'pbt'; there are: asha, none"),
-    (
-        ["--space", "temperature", "--scheduler", "asha", "--set", "align.workers=2"],
-        "--scheduler asha: stops trials of",
-    ),
     (["--space", "my space.yaml"], "--space my space.yaml: its folder is called as the file"),
     (["--space", 41 * "x" + ".yaml"], "its folder is called as the file"),
     (["--space", "elsewhere/temperature.yaml"], "a space that ships with Witness is called temperature; rename"),
