@@ -5,8 +5,7 @@ happens to the pipeline, what was finished stays, and the next pipeline does the
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,15 +17,12 @@ from align_core.data import ImageSetConfig, Pixels, read_images
 from pipelines.cluster import Worker
 from pipelines.failure import RunFailed
 from pipelines.images import opened
-from pipelines.store import Say, Store
-from pipelines.table import ChunkedTable
 
 Row = dict[str, Any]
 Decode = Callable[[Any, Row], Row]
 """Adds the images of a job's item to it."""
 
 _MOST_BLOCKS = 2_000
-_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,10 @@ def adversarial_images(table: pa.Table) -> Pixels:
     return np.asarray(table["image"].combine_chunks().to_numpy_ndarray())
 
 
+class PipelineBroke(Exception):
+    """Ray Data came to no end, for a reason that need not come again: a lost node or process, or no progress."""
+
+
 def run_pipeline(
     items: Sequence[Row],
     decode: Decode,
@@ -70,19 +70,19 @@ def run_pipeline(
     actor: type,
     worker: Worker,
     workers: int,
+    patience: float,
 ) -> Iterator[Row]:
     """Sends each item through `decode(job, item)` and one of `workers` actors `actor(job)`; yields what they return.
 
-    Each item is one chunk's work. Where decoding takes next to nothing the actor does it itself, as `decode` that it is
-    given: processes beside it would cost more in starting. Raises RunFailed where Ray Data gives up.
+    Each item is one chunk's work, and is yielded as soon as it is done. Where decoding takes next to nothing the actor
+    does it itself, as `decode` that it is given: processes beside it would cost more in starting.
+    Raises PipelineBroke, also where for `patience` seconds nothing was done, and RunFailed where the work itself fails.
     """
     import ray
     import ray.data
+    from ray.data.exceptions import ExecutionTimeoutError
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # progress is ours to show
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
+    _prepare_ray_data(patience)
     dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), _MOST_BLOCKS))
     beside = _decodes_beside(job)
     if beside:
@@ -94,72 +94,36 @@ def run_pipeline(
     worked = dataset.map(actor, fn_constructor_args=arguments, compute=pool, **worker.ray_options)
     try:
         yield from worked.iter_rows()
-    except (ray.exceptions.RayError, ValueError, OSError) as problem:
-        reason = [line for line in str(problem).splitlines() if line.strip()]
+    except (ray.exceptions.RayError, ExecutionTimeoutError, ValueError, OSError) as problem:
+        lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+        reason = lines[-1] if lines else type(problem).__name__
+        if _need_not_come_again(problem):
+            raise PipelineBroke(reason) from problem
         raise RunFailed(
-            f"the work on the chunks broke off: {reason[-1] if reason else type(problem).__name__}. "
-            "Finished chunks are kept; the same command goes on from there"
+            f"the work on the chunks broke off: {reason}. Finished chunks are kept; the same command goes on from there"
         ) from problem
+
+
+def _prepare_ray_data(patience: float) -> None:
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # progress is ours to show
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = 1  # every chunk by itself: none waits in memory, or with its progress, for others
+    context.execution_no_progress_timeout_s = patience
+
+
+def _need_not_come_again(problem: BaseException) -> bool:
+    """Whether Ray lost something, or waited too long; what the work itself raises would be raised again."""
+    from ray import exceptions
+    from ray.data.exceptions import ExecutionTimeoutError
+
+    lost = (exceptions.RayActorError, exceptions.ObjectLostError, exceptions.WorkerCrashedError)
+    return isinstance(problem, (*lost, exceptions.NodeDiedError, exceptions.OutOfMemoryError, ExecutionTimeoutError))
 
 
 def _decodes_beside(job: Any) -> bool:
     """Whether reading a chunk takes long enough, or a GPU would wait for it."""
     return job.images.config.kind in ("folder", "parquet") or job.device == "cuda" or not job.store.is_local
-
-
-def fill(
-    store: Store,
-    tables: Sequence[ChunkedTable],
-    rows: Sequence[int],
-    say: Say,
-    work: Callable[[dict[str, set[int]]], None],
-) -> int:
-    """Brings every table to its finished file; returns how many chunks were made.
-
-    Args:
-        tables: those that must be there in the end. What other settings made of them is set aside.
-        rows: images of each chunk.
-        work: makes the chunks that are missing: folder -> chunk numbers.
-
-    Chunks that turn out to be damaged are made again. Raises RunFailed where a table failed or never gets whole.
-    """
-    made = 0
-    for attempt in range(_ATTEMPTS):
-        listing = store.listing()
-        unfinished = [table for table in tables if not table.is_finished(listing)]
-        if attempt == 0:
-            for table in tables:
-                table.set_aside_others(store, listing, say)
-                table.delete_leftovers(store, listing)
-        if not unfinished:
-            return made
-        missing = {}
-        for table in unfinished:
-            store.delete(table.failed_file())
-            missing[table.folder] = set(range(len(rows))) - table.done_chunks(listing)
-        missing = {folder: chunks for folder, chunks in missing.items() if chunks}
-        if missing:
-            work(missing)
-            made += sum(map(len, missing.values()))
-        damaged = _finish(store, unfinished, rows)
-        for folder, chunks in damaged.items():
-            say(f"{folder}: {len(chunks)} chunks are damaged or missing and are made again")
-        if not damaged:
-            return made
-    raise RunFailed("some chunks were damaged or missing again and again; is the disk full or failing?")
-
-
-def _finish(store: Store, tables: Iterable[ChunkedTable], rows: Sequence[int]) -> dict[str, list[int]]:
-    """Joins finished tables' chunks, and returns the damaged ones. Raises RunFailed for tables that failed."""
-    listing = store.listing()
-    failed = {table.folder: table.failure(store, listing) for table in tables}
-    whole = [table for table in tables if not failed[table.folder]]
-    with ThreadPoolExecutor(4) as pool:
-        damaged = list(pool.map(lambda table: table.finish(store, rows), whole))
-    reasons = [f"{folder}: {reason}" for folder, reason in failed.items() if reason]
-    if reasons:
-        said = "\n  ".join(reasons[:10])
-        raise RunFailed(
-            f"{len(reasons)} tables failed; all others are kept, and the same command tries again:\n  {said}"
-        )
-    return {table.folder: chunks for table, chunks in zip(whole, damaged, strict=True) if chunks}

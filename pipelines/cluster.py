@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from align_core.errors import InputError
-from pipelines.config import ComputeConfig, Experiment
+from pipelines.config import ComputeConfig, Experiment, StageConfig
 from pipelines.factories import modules_to_ship
 
 # Train's controller looks at its workers at this interval, and takes one report a look; Ray's own 2 s is long for
@@ -20,13 +20,14 @@ _TRAIN_POLL_S = "0.2"
 
 @dataclass(frozen=True)
 class Worker:
-    """What one worker takes, and where it computes."""
+    """What one worker takes, where it computes, and how many of them are asked for."""
 
     device: Literal["cpu", "cuda"]
     threads: int
     cpus: float
     gpus: float
     resources: dict[str, float]
+    wanted: int
 
     @property
     def needs(self) -> dict[str, float]:
@@ -103,14 +104,20 @@ def _check_answers(address: str) -> None:
         raise InputError(f"no Ray cluster could be reached at {address}: {problem}") from problem
 
 
-def worker_of(compute: ComputeConfig) -> Worker:
-    """What each worker takes of the connected cluster. Raises InputError where no node has even one's worth."""
+def worker_of(compute: ComputeConfig, stage: str = "align") -> Worker:
+    """What each worker of a stage takes of the cluster. Raises InputError where no node has even one's worth."""
     nodes = _nodes()
+    own = getattr(compute, stage, StageConfig())
     cuda = compute.accelerator == "cuda" or (
         compute.accelerator == "auto" and any(node.get("GPU", 0) >= 1 for node in nodes)
     )
     worker = Worker(
-        "cuda" if cuda else "cpu", compute.threads, compute.threads, 1 if cuda else 0, dict(compute.resources)
+        device="cuda" if cuda else "cpu",
+        threads=compute.threads,
+        cpus=compute.threads,
+        gpus=(own.gpus or 1) if cuda else 0,
+        resources=dict(compute.resources if own.resources is None else own.resources),
+        wanted=own.workers or compute.workers,
     )
     if room_for(worker) < 1:
         most = {name: max(node.get(name, 0) for node in nodes) for name in worker.needs}
@@ -139,6 +146,6 @@ def room_for(worker: Worker, spare_cpus: float = 0) -> int:
     return sum(max(0, int(min((n.get(name, 0) + 1e-9) // need for name, need in worker.needs.items()))) for n in nodes)
 
 
-def workers_that_fit(compute: ComputeConfig, worker: Worker) -> int:
+def workers_that_fit(worker: Worker) -> int:
     """How many workers run at once: those asked for, or as many as the cluster holds."""
-    return max(1, min(compute.workers, room_for(worker)))
+    return max(1, min(worker.wanted, room_for(worker)))

@@ -80,12 +80,21 @@ class VariantConfig(Section):
     align: dict[str, Any] = Field(default_factory=dict)
 
 
+class StageConfig(Section):
+    """What is otherwise in one stage: how many workers there are, the share of a GPU and the resources that each takes."""
+
+    workers: int | None = Field(default=None, ge=1)
+    gpus: float | None = Field(default=None, gt=0, le=1)
+    resources: dict[str, PositiveFloat] | None = None
+
+
 class ComputeConfig(Section):
     """How the work is spread; of this, precision and chunk alone may change a result.
 
     workers: processes that hold models, each with `threads` CPU threads and one GPU where `accelerator` says so
     (`auto`: where the cluster has GPUs). resources: further Ray resources that each worker takes. chunk: images that
-    are crafted as one batch.
+    are crafted as one batch. networks: how many a worker that evaluates holds at once. patience: seconds without a
+    finished chunk after which workers count as stuck, and are started again. craft, evaluate: what is otherwise there.
     """
 
     workers: int = Field(default=2, ge=1)
@@ -94,6 +103,10 @@ class ComputeConfig(Section):
     precision: Precision = "fp32"
     chunk: int = Field(default=100, ge=1)
     resources: dict[str, PositiveFloat] = Field(default_factory=dict)
+    networks: int = Field(default=16, ge=1)
+    patience: PositiveFloat = 300.0
+    craft: StageConfig = Field(default_factory=StageConfig)
+    evaluate: StageConfig = Field(default_factory=StageConfig)
 
 
 class Experiment(Section):

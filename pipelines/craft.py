@@ -1,7 +1,7 @@
 """Crafting: surrogate x attack -> adversarial images, each crafted once for all targets."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +9,13 @@ import pyarrow as pa
 import torch
 
 from align_core.attacks import AttackConfig, craft, distances
-from pipelines.chunks import Decode, Row, TestImages, fill, run_pipeline
+from pipelines.chunks import Decode, Row, TestImages, run_pipeline
 from pipelines.cluster import Worker, workers_that_fit
+from pipelines.filling import Missing, fill
 from pipelines.networks import LoadedNetworks, NetworkLoader, use_threads
 from pipelines.plan import Plan
 from pipelines.progress import Progress
+from pipelines.rates import Rates
 from pipelines.store import Store
 from pipelines.table import ChunkedTable
 
@@ -40,6 +42,8 @@ def craft_all(plan: Plan, worker: Worker, progress: Progress) -> int:
     """Crafts what is missing; returns the number of chunks. Raises RunFailed."""
     pairs = [(surrogate, attack) for surrogate in plan.surrogates for attack in plan.experiment.attacks]
     tables = {f"{surrogate.name}/{attack}": plan.adversarial(surrogate, attack) for surrogate, attack in pairs}
+    compute, rates = plan.experiment.compute, Rates(plan)
+    gradients = {name: attack.gradients for name, attack in plan.experiment.attacks.items()}
     job = CraftJob(
         store=plan.store,
         loader=plan.loader(),
@@ -52,18 +56,25 @@ def craft_all(plan: Plan, worker: Worker, progress: Progress) -> int:
         threads=worker.threads,
     )
 
-    def work(missing: dict[str, set[int]]) -> None:
+    def work(missing: Missing, patience: float) -> Iterator[tuple[str, int]]:
         items: list[Row] = [
             {"surrogate": surrogate.name, "attack": attack, "chunk": chunk}
             for surrogate, attack in pairs
             for chunk in sorted(missing.get(tables[f"{surrogate.name}/{attack}"].folder, ()))
         ]
-        workers = workers_that_fit(plan.experiment.compute, worker)
+        workers = workers_that_fit(worker)
         with progress.stage("craft", sum(plan.rows[item["chunk"]] for item in items), "images") as bar:
-            for row in run_pipeline(items, _decode, job, Crafter, worker, workers):
-                bar.advance(int(row["images"]), f"{row['surrogate']} {row['attack']}")
+            for row in run_pipeline(items, _decode, job, Crafter, worker, workers, patience):
+                surrogate, attack, images = str(row["surrogate"]), str(row["attack"]), int(row["images"])
+                bar.advance(images, f"{surrogate} {attack}")
+                if row["made"]:
+                    count = images * gradients[attack]
+                    rates.note("gradient", job.surrogates[surrogate], worker.device, count, float(row["seconds"]))
+                    yield tables[f"{surrogate}/{attack}"].folder, int(row["chunk"])
 
-    return fill(plan.store, list(tables.values()), plan.rows, progress.say, work)
+    made = fill(plan.store, list(tables.values()), plan.rows, progress.say, work, compute.patience)
+    rates.save()
+    return made
 
 
 def _decode(job: CraftJob, item: Row) -> Row:
@@ -76,7 +87,7 @@ class Crafter:
 
     def __init__(self, job: CraftJob, decode: Decode | None) -> None:
         use_threads(job.threads)
-        self.job, self.networks = job, LoadedNetworks(job.loader, job.device)
+        self.job, self.networks = job, LoadedNetworks(job.loader, job.device, most=4)
         self._decode = decode
 
     def __call__(self, item: Row) -> Row:
@@ -85,13 +96,14 @@ class Crafter:
         item = self._decode(job, item) if self._decode else item
         surrogate, attack = str(item["surrogate"]), str(item["attack"])
         table = job.tables[f"{surrogate}/{attack}"]
-        start = time.monotonic()
+        start, made = time.monotonic(), True
         try:
             table.write_chunk(job.store, chunk, self._crafted(surrogate, attack, chunk, item["clean"]))
         except (FloatingPointError, RuntimeError) as problem:
             table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}")
-        seconds = time.monotonic() - start
-        return {"surrogate": surrogate, "attack": attack, "images": len(item["clean"]), "seconds": seconds}
+            made = False
+        done = {"surrogate": surrogate, "attack": attack, "chunk": chunk, "images": len(item["clean"])}
+        return {**done, "made": made, "seconds": time.monotonic() - start}
 
     def _crafted(self, surrogate: str, attack: str, chunk: int, clean: np.ndarray) -> pa.Table:
         job = self.job

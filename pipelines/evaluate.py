@@ -3,20 +3,27 @@
 Each chunk of adversarial images is read once and shown to every model whose outcome on it is missing.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from pipelines.chunks import Decode, Row, TestImages, adversarial_images, fill, run_pipeline
+from pipelines.chunks import Decode, Row, TestImages, adversarial_images, run_pipeline
 from pipelines.cluster import Worker, workers_that_fit
+from pipelines.filling import Missing, fill
 from pipelines.networks import LoadedNetworks, NetworkLoader, use_threads
 from pipelines.plan import Plan
 from pipelines.progress import Progress
+from pipelines.rates import Rates
 from pipelines.store import Store
 from pipelines.table import ChunkedTable
+
+Look = tuple[tuple[str, ...], ChunkedTable]
+"""Members whose mean predicts, and the table of the predictions."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +32,11 @@ class Viewing:
 
     Attributes:
         images: the table of adversarial images; None for the clean ones.
-        tables: (members whose mean predicts, table of the predictions).
+        tables: of the predictions.
     """
 
     images: ChunkedTable | None
-    tables: Sequence[tuple[tuple[str, ...], ChunkedTable]]
+    tables: Sequence[Look]
 
 
 @dataclass(frozen=True)
@@ -40,17 +47,18 @@ class EvaluateJob:
     loader: NetworkLoader
     images: TestImages
     viewings: Sequence[Viewing]
-    missing: Mapping[str, set[int]]
+    missing: Missing
     device: str
     threads: int
+    networks: int
 
 
 def evaluate_all(plan: Plan, worker: Worker, progress: Progress) -> int:
     """Evaluates what is missing; returns the number of chunks. Raises RunFailed."""
-    viewings = _viewings(plan)
-    tables = [table for viewing in viewings for _, table in viewing.tables]
+    compute, rates = plan.experiment.compute, Rates(plan)
+    viewings = viewings_of(plan)
 
-    def work(missing: dict[str, set[int]]) -> None:
+    def work(missing: Missing, patience: float) -> Iterator[tuple[str, int]]:
         job = EvaluateJob(
             store=plan.store,
             loader=plan.loader(),
@@ -59,28 +67,44 @@ def evaluate_all(plan: Plan, worker: Worker, progress: Progress) -> int:
             missing=missing,
             device=worker.device,
             threads=worker.threads,
+            networks=compute.networks,
         )
         items = [
             {"viewing": index, "chunk": chunk}
             for index, viewing in enumerate(viewings)
-            for chunk in sorted(set().union(*(missing.get(table.folder, set()) for _, table in viewing.tables)))
+            for chunk in sorted(frozenset().union(*(missing.get(table.folder, ()) for _, table in viewing.tables)))
         ]
         total = sum(plan.rows[chunk] for chunks in missing.values() for chunk in chunks)
-        workers = workers_that_fit(plan.experiment.compute, worker)
+        workers = workers_that_fit(worker)
         with progress.stage("evaluate", total, "predictions") as bar:
-            for row in run_pipeline(items, _read, job, Evaluator, worker, workers):
-                bar.advance(int(row["predictions"]))
+            for row in run_pipeline(items, _read, job, Evaluator, worker, workers, patience):
+                chunk, tables = int(row["chunk"]), viewings[int(row["viewing"])].tables
+                for index, seconds in json.loads(row["made"]):
+                    members, table = tables[index]
+                    bar.advance(plan.rows[chunk])
+                    rates.note("prediction", members, worker.device, plan.rows[chunk], seconds)
+                    yield table.folder, chunk
 
-    return fill(plan.store, tables, plan.rows, progress.say, work)
+    tables = [table for viewing in viewings for _, table in viewing.tables]
+    made = fill(plan.store, tables, plan.rows, progress.say, work, compute.patience)
+    rates.save()
+    return made
 
 
-def _viewings(plan: Plan) -> list[Viewing]:
-    viewings = {"clean": Viewing(None, list(plan.clean().values()))}
-    adversarial = {(s.name, a): plan.adversarial(s, a) for s in plan.surrogates for a in plan.experiment.attacks}
-    looks: dict[tuple[str, str], list[tuple[tuple[str, ...], ChunkedTable]]] = {pair: [] for pair in adversarial}
+def viewings_of(plan: Plan) -> list[Viewing]:
+    """Who looks at what. More networks than a worker holds look by turns: each turn goes over all the images."""
+    most = plan.experiment.compute.networks
+    looks: dict[tuple[str, str] | None, list[Look]] = {None: list(plan.clean().values())}
     for cell in plan.cells():
-        looks[cell.surrogate, cell.attack].append((plan.members_of(cell), cell.table))
-    return [*viewings.values(), *(Viewing(table, looks[pair]) for pair, table in adversarial.items())]
+        looks.setdefault((cell.surrogate, cell.attack), []).append((plan.members_of(cell), cell.table))
+    images = {pair: None if pair is None else plan.adversarial(plan.by_name[pair[0]], pair[1]) for pair in looks}
+    turns = -(-max(map(len, looks.values())) // most)
+    found = [
+        Viewing(images[pair], own[turn * most : (turn + 1) * most])
+        for turn in range(turns)
+        for pair, own in looks.items()
+    ]
+    return [viewing for viewing in found if viewing.tables]
 
 
 def _read(job: EvaluateJob, item: Row) -> Row:
@@ -100,17 +124,18 @@ class Evaluator:
 
     def __init__(self, job: EvaluateJob, decode: Decode | None) -> None:
         use_threads(job.threads)
-        self.job, self.networks = job, LoadedNetworks(job.loader, job.device)
+        self.job, self.networks = job, LoadedNetworks(job.loader, job.device, job.networks)
         self._decode = decode
 
     def __call__(self, item: Row) -> Row:
-        """Every missing prediction on one chunk, each committed by itself."""
-        job, chunk, predictions = self.job, int(item["chunk"]), 0
+        """Every missing prediction on one chunk, each committed by itself; `made` lists them and their seconds."""
+        job, chunk, made = self.job, int(item["chunk"]), []
         item = self._decode(job, item) if self._decode else item
         viewing = job.viewings[int(item["viewing"])]
         images_BCHW = torch.from_numpy(np.array(item["images"])).to(job.device).to(torch.float32) / 255
         labels_B = torch.tensor(job.images.labels_of(chunk), device=job.device)
-        for members, table in viewing.tables:
+        for index, (members, table) in enumerate(viewing.tables):
+            start = time.monotonic()
             if chunk not in job.missing.get(table.folder, ()):
                 continue
             try:
@@ -119,10 +144,10 @@ class Evaluator:
                 prefix = "" if viewing.images is None else "adversarial_"
                 rows = _predictions(logits_BK, labels_B, job.images.ids_of(chunk), prefix)
                 table.write_chunk(job.store, chunk, rows)
+                made.append((index, time.monotonic() - start))
             except RuntimeError as problem:
                 table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}")
-            predictions += len(labels_B)
-        return {"predictions": predictions}
+        return {"viewing": int(item["viewing"]), "chunk": chunk, "made": json.dumps(made)}
 
 
 def _predictions(logits_BK: torch.Tensor, labels_B: torch.Tensor, ids: list[str], prefix: str) -> pa.Table:

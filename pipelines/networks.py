@@ -1,5 +1,6 @@
 """Networks in a worker's hands: weights from the store or from the configuration, on the device, ready to predict."""
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -39,22 +40,37 @@ class NetworkLoader:
 
 
 class LoadedNetworks:
-    """The networks that one worker holds: each is loaded once, when it is first asked for."""
+    """The networks that one worker holds: each is loaded when it is asked for, and stays while others are not too many.
 
-    def __init__(self, loader: NetworkLoader, device: str) -> None:
-        self._loader, self._device = loader, device
-        self._loaded: dict[str, Classifier] = {}
+    Args:
+        loader, device: how and where. most: how many are held at once, or as many as one prediction needs.
+    """
+
+    def __init__(self, loader: NetworkLoader, device: str, most: int | None = None) -> None:
+        self._loader, self._device, self._most = loader, device, most
+        self._loaded: OrderedDict[str, Classifier] = OrderedDict()
 
     def network(self, name: str) -> Classifier:
         """One network by name."""
-        if name not in self._loaded:
-            self._loaded[name] = self._loader.load(name, self._device)
-        return self._loaded[name]
+        return self._members([name])[0]
 
     def mean_of(self, names: Sequence[str]) -> nn.Module:
         """One network, or the mean of several's logits."""
-        members = [self.network(name) for name in names]
+        members = self._members(names)
         return members[0] if len(members) == 1 else Ensemble(members)
+
+    def _members(self, names: Sequence[str]) -> list[Classifier]:
+        for name in names:
+            if name in self._loaded:
+                self._loaded.move_to_end(name)
+        missing = [name for name in names if name not in self._loaded]
+        while self._most is not None and self._loaded and len(self._loaded) + len(missing) > self._most:
+            if next(iter(self._loaded)) in names:
+                break
+            self._loaded.popitem(last=False)
+        for name in missing:
+            self._loaded[name] = self._loader.load(name, self._device)
+        return [self._loaded[name] for name in names]
 
 
 def on_device(classifier: Classifier, device: str) -> Classifier:

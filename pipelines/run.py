@@ -1,6 +1,6 @@
 """A run from the experiment file to the report: whatever of it is missing, and nothing that is there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,12 +107,13 @@ def _run(plan: Plan, request: Request, stages: Sequence[str], log: bool) -> Resu
     result = Result(without_credentials(store.location), without_credentials(tracking_uri(experiment)))
     work = [stage for stage in stages if stage != "report"]
     with ExitStack() as stack:
-        worker = None
+        workers = None
         if work and _is_missing(plan, work):
             # Whatever the cluster cannot do is found before anything is written.
             stack.enter_context(connected(request.address, experiment))
-            worker = worker_of(experiment.compute)
-            check_room(plan, worker)
+            workers = {stage: worker_of(experiment.compute, stage) for stage in work}
+            if "align" in workers:
+                check_room(plan, workers["align"])
         stack.enter_context(store.locked())
         plan.refresh()
         plan.inspected.save(store)
@@ -120,8 +121,8 @@ def _run(plan: Plan, request: Request, stages: Sequence[str], log: bool) -> Resu
         for role, manifest in plan.inspected.manifests.items():
             if manifest.unreadable:
                 progress.say(f"data.{role}: {len(manifest.unreadable)} unreadable images are left out")
-        if worker is not None:
-            result.made = _make(plan, work, worker, progress)
+        if workers is not None:
+            result.made = _make(plan, workers, progress)
             _write_resolved(plan)
         elif work:
             progress.say("everything is there already: nothing to compute")
@@ -133,9 +134,9 @@ def _run(plan: Plan, request: Request, stages: Sequence[str], log: bool) -> Resu
     return result
 
 
-def _make(plan: Plan, stages: Sequence[str], worker: Worker, progress: Progress) -> dict[str, int]:
+def _make(plan: Plan, workers: Mapping[str, Worker], progress: Progress) -> dict[str, int]:
     made = {}
-    for stage in stages:
+    for stage, worker in workers.items():
         if stage == "align":
             made[stage] = align(plan, worker, progress)
             continue

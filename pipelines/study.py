@@ -184,7 +184,7 @@ class Study:
         return {name: self.plan.networks[name].identity for name in self.plan.experiment.witnesses}
 
     def copy_known(self, name: str) -> None:
-        """What is known of images and models, and the models trained here, are the same in the experiment `name`. Raises Busy."""
+        """What is known of images and models, and models trained here, hold in experiment `name` too. Raises Busy."""
         other = Store(self.plan.experiment.output, name)
         with other.locked():
             self._copy_seen(other)

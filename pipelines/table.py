@@ -58,9 +58,13 @@ class ChunkedTable:
         names = (name for name in listing.get(self.folder, ()) if name.startswith(start))
         return {int(name.removeprefix(start).removesuffix(".parquet")) for name in names}
 
+    def has_failed(self, listing: Listing) -> bool:
+        """Whether a chunk could not be made."""
+        return f"{self.fingerprint}-failed.json" in listing.get(self.folder, ())
+
     def failure(self, store: Store, listing: Listing) -> str | None:
         """Why it failed last time, if it did."""
-        if f"{self.fingerprint}-failed.json" not in listing.get(self.folder, ()):
+        if not self.has_failed(listing):
             return None
         return (store.read_json(self.failed_file()) or {}).get("reason")
 
@@ -80,7 +84,8 @@ class ChunkedTable:
     def write_chunk(self, store: Store, chunk: int, table: pa.Table) -> None:
         """One chunk, whole or not at all."""
         with store.writing(self.chunk_file(chunk)) as stream:
-            pq.write_table(self._labelled(table), stream, compression="zstd", write_page_checksum=True)
+            labelled = table.replace_schema_metadata(self._about({"chunk": chunk, "rows": [table.num_rows]}))
+            pq.write_table(labelled, stream, compression="zstd", write_page_checksum=True)
 
     def write_failure(self, store: Store, chunk: int, reason: str) -> None:
         """Notes that a chunk could not be made."""
@@ -102,24 +107,34 @@ class ChunkedTable:
             return pq.ParquetFile(source, page_checksum_verification=True).read(columns=list(columns))
 
     def finish(self, store: Store, rows: Sequence[int]) -> list[int]:
-        """Joins the chunks, of `rows` rows each, into the finished file and removes them.
+        """Joins the chunks, of `rows` rows each, into the finished file and removes them. May be broken off, and done
+        again, at any point.
 
         Returns the chunks that turned out to be damaged: these are removed, nothing is joined, and they must be made
         again.
         """
-        damaged = [chunk for chunk, size in enumerate(rows) if not self._is_whole(store, chunk, size)]
-        if damaged:
-            for chunk in damaged:
-                store.delete(self.chunk_file(chunk))
-            return damaged
-        with store.writing(self.finished_file) as stream:
-            schema = self.read_chunk(store, 0, rows[0]).schema
-            with pq.ParquetWriter(stream, schema, compression="zstd", write_page_checksum=True) as writer:
-                for chunk, size in enumerate(rows):
-                    writer.write_table(self.read_chunk(store, chunk, size))
+        if not store.exists(self.finished_file):
+            try:
+                self._join(store, rows)
+            except (OSError, pa.ArrowException):
+                damaged = [chunk for chunk, size in enumerate(rows) if not self._is_whole(store, chunk, size)]
+                if not damaged:
+                    raise
+                for chunk in damaged:
+                    store.delete(self.chunk_file(chunk))
+                return damaged
         for chunk in range(len(rows)):
             store.delete(self.chunk_file(chunk))
         return []
+
+    def _join(self, store: Store, rows: Sequence[int]) -> None:
+        with store.writing(self.finished_file) as stream:
+            first = self.read_chunk(store, 0, rows[0])
+            schema = first.schema.with_metadata(self._about({"rows": list(rows)}))
+            with pq.ParquetWriter(stream, schema, compression="zstd", write_page_checksum=True) as writer:
+                for chunk, size in enumerate(rows):
+                    table = self.read_chunk(store, chunk, size) if chunk else first
+                    writer.write_table(table.replace_schema_metadata(schema.metadata))
 
     def _is_whole(self, store: Store, chunk: int, rows: int) -> bool:
         """Read to the end: the footer tells a truncated file, the pages' checksums a damaged one."""
@@ -129,6 +144,15 @@ class ChunkedTable:
             return False
         return True
 
-    def _labelled(self, table: pa.Table) -> pa.Table:
-        about = {"witness.inputs": self.inputs, "witness.versions": versions()}
-        return table.replace_schema_metadata({key: json.dumps(value, sort_keys=True) for key, value in about.items()})
+    def _about(self, what: Mapping[str, Any]) -> dict[str, str]:
+        """What each file says of itself: whose it is, of which rows, what determined it, and which versions made it."""
+        own = {"fingerprint": self.fingerprint, **what}
+        about = {"witness.table": own, "witness.inputs": self.inputs, "witness.versions": versions()}
+        return {key: json.dumps(value, sort_keys=True) for key, value in about.items()}
+
+    def about(self, store: Store) -> dict[str, Any]:
+        """What the finished file says of itself: `fingerprint` and `rows` of each chunk, and `inputs`."""
+        with store.open_input(self.finished_file) as source:
+            metadata = pq.ParquetFile(source).schema_arrow.metadata or {}
+        said = {key: json.loads(metadata.get(f"witness.{key}".encode(), b"{}")) for key in ("table", "inputs")}
+        return {**said["table"], "inputs": said["inputs"]}

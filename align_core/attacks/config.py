@@ -107,6 +107,13 @@ class AttackConfig:
         given = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return {name: plain.get(name) if value is None else value for name, value in given.items()}
 
+    @property
+    def gradients(self) -> int:
+        """How many gradients of the surrogate an image costs."""
+        own = self.resolved()
+        assert own.steps is not None and own.copies is not None and own.neighbours is not None  # resolved
+        return own.copies * (own.steps + own.neighbours * (own.steps - 1))
+
     def resolved(self) -> "AttackConfig":
         """The same attack with every setting written out."""
         return replace(self, **self._with_preset())

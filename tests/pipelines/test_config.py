@@ -59,7 +59,9 @@ attacks:
   pgd: {method: pgd, eps: 2/255, step: 0.5/255, steps: 10}
   all: {method: vni, eps: 4/255, step: 1/255, steps: 5, objective: margin, random_start: true, momentum: 0.5,
         nesterov: false, diversity: 0.7, diversity_size: 0.8, kernel: 3, copies: 2, neighbours: 4, neighbourhood: 2}
-compute: {workers: 3, threads: 2, accelerator: cpu, precision: bf16, chunk: 50, resources: {special: 1}}
+compute:
+  {workers: 3, threads: 2, accelerator: cpu, precision: bf16, chunk: 50, resources: {special: 1}, networks: 3,
+   patience: 60.5, craft: {workers: 1, gpus: 1.0, resources: {a: 1}}, evaluate: {workers: 4, gpus: 0.25, resources: {}}}
 """
 
 
@@ -148,6 +150,8 @@ def test_what_is_not_given_is_as_the_design_says(tmp_path: Path, monkeypatch: py
         "variants": {},
         "compute": {
             "workers": 2, "threads": 1, "accelerator": "auto", "precision": "fp32", "chunk": 100, "resources": {},
+            "networks": 16, "patience": 300, "craft": {"workers": None, "gpus": None, "resources": None},
+            "evaluate": {"workers": None, "gpus": None, "resources": None},
         },
     }  # fmt: skip
     assert experiment.data.on_bad_image == "stop"

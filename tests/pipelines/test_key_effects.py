@@ -1,5 +1,6 @@
 """Every key of the experiment file reaches what it names."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from align_core.errors import InputError
 from align_core.models import Classifier, build
 from align_core.weights import hash_weights, read_weights
 from pipelines.cluster import worker_of, workers_that_fit
+from pipelines.evaluate import viewings_of
 from pipelines.plan import Making, Plan
 from pipelines.tables import target_relation
 from pipelines.tracking import tracking_uri
@@ -118,6 +120,8 @@ REACHES: list[tuple[str, Callable[[Plan], Any], Any]] = [
     ),
     ("compute.precision=bf16", lambda p: p.loader().precision, "bf16"),
     ("compute.chunk=3", lambda p: p.rows, [3, 3, 2]),
+    ("compute.networks=1", lambda p: {len(viewing.tables) for viewing in viewings_of(p)}, {1}),
+    ("compute.patience=7", lambda p: p.experiment.compute.patience, 7),
 ]  # fmt: skip
 
 
@@ -135,8 +139,18 @@ def asks_for_a_gpu(plan: Plan) -> bool:
         return "GPU: 1 wanted" in str(problem)
 
 
-def at_once(plan: Plan) -> int:
-    return workers_that_fit(plan.experiment.compute, worker_of(plan.experiment.compute))
+def at_once(plan: Plan, stage: str = "align") -> int:
+    return workers_that_fit(worker_of(plan.experiment.compute, stage))
+
+
+def share_of_a_gpu(stage: str) -> Callable[[Plan], Any]:
+    def told(plan: Plan) -> Any:
+        try:
+            return worker_of(plan.experiment.compute, stage)
+        except InputError as problem:
+            return re.search("GPU: (.+?) wanted", str(problem)).group(1)
+
+    return told
 
 
 ON_RAY: list[tuple[str, Callable[[Plan], Any], Any]] = [
@@ -149,6 +163,19 @@ ON_RAY: list[tuple[str, Callable[[Plan], Any], Any]] = [
         "compute.resources={mock_gpu: 1}",
         lambda plan: worker_of(plan.experiment.compute).ray_options["resources"],
         {"mock_gpu": 1},
+    ),
+    *(
+        row
+        for stage in ("craft", "evaluate")
+        for row in [
+            (f"compute.{stage}.workers=1", lambda plan, stage=stage: at_once(plan, stage), 1),
+            (f"compute.{stage}.gpus=0.25;compute.accelerator=cuda", share_of_a_gpu(stage), "0.25"),
+            (
+                f"compute.{stage}.resources={{mock_gpu: 1}}",
+                lambda plan, stage=stage: worker_of(plan.experiment.compute, stage).ray_options["resources"],
+                {"mock_gpu": 1},
+            ),
+        ]
     ),
 ]
 

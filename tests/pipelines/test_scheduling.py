@@ -32,7 +32,17 @@ class TestWorkers:
     )
     def test_as_many_as_fit(self, settings: dict, fit: int) -> None:
         compute = ComputeConfig(**settings)
-        assert workers_that_fit(compute, worker_of(compute)) == fit
+        assert workers_that_fit(worker_of(compute)) == fit
+
+    def test_a_stage_of_its_own_takes_what_it_says_and_else_what_all_take(self) -> None:
+        compute = ComputeConfig(
+            workers=2, resources={"mock_gpu": 1}, evaluate={"workers": 5, "resources": {"mock_gpu": 0.25}}
+        )
+        crafting, evaluating = (worker_of(compute, stage) for stage in ("craft", "evaluate"))
+        assert crafting.resources == {"mock_gpu": 1}
+        assert evaluating.resources == {"mock_gpu": 0.25}
+        # One whole stand-in for the large, a quarter of it for the small; three CPUs are all there are.
+        assert (workers_that_fit(crafting), workers_that_fit(evaluating)) == (1, 3)
 
     @pytest.mark.parametrize(
         ("setting", "said"),
@@ -41,6 +51,7 @@ class TestWorkers:
             ("compute.resources={unheard_of: 1}", "unheard_of: 1 wanted, 0 there"),
             ("compute.threads=64", "CPU: 64 wanted, 3 there"),
             ("compute.accelerator=cuda", "GPU: 1 wanted, 0 there"),
+            ("compute.evaluate.resources={mock_gpu: 1.5}", "mock_gpu: 1.5 wanted, 1 there"),
             ("align.workers=64", "align.workers: aligned wants 64 at once, and this cluster has room for"),
         ],
     )
@@ -54,8 +65,8 @@ class TestWorkers:
 
 @pytest.mark.parametrize(
     "setting",
-    ["compute.resources={mock_gpu: 1}", "compute.workers=64"],
-    ids=["one mock GPU", "more workers than CPUs"],
+    ["compute.resources={mock_gpu: 1}", "compute.craft.resources={mock_gpu: 0.4}", "compute.workers=64"],
+    ids=["one mock GPU", "two on a mock GPU", "more workers than CPUs"],
 )
 def test_work_is_finished_whatever_the_workers_take(finished: Finished, tmp_path: Path, setting: str) -> None:
     """Workers that hold every CPU leave none to those that decode for them: none of these may wait for ever."""

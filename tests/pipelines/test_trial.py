@@ -31,7 +31,7 @@ def sweep(tmp_path, store):
     return Sweep(
         store=store, folder="sweeps/mine", experiment=experiment, base=base, inputs={"images": "abc"},
         identities={name: {"weights": weights} for name, weights in WEIGHTS.items()}, validation=None, baseline=None,
-        max_clean_drop=2.0, worker=Worker("cpu", 1, 1, 0, {}), is_scheduled=False,
+        max_clean_drop=2.0, worker=Worker("cpu", 1, 1, 0, {}, 1), is_scheduled=False,
     )  # fmt: skip
 
 

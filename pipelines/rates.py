@@ -1,0 +1,47 @@
+"""How long the work takes: seconds of one worker, measured as it goes on and kept for the next plan."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Literal
+
+from pipelines.inspection import SEEN
+from pipelines.plan import Plan
+from pipelines.store import fingerprint
+
+_PLACE = f"{SEEN}/rates.json"
+Kind = Literal["gradient", "prediction"]
+
+
+class Rates:
+    """Seconds of one worker per image and gradient, or per image and prediction, by architecture and hardware.
+
+    The latest measurement counts.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._known: dict[str, float] = plan.store.read_json(_PLACE) or {}
+        self._spent: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+
+    def note(self, kind: Kind, members: Sequence[str], device: str, count: float, seconds: float) -> None:
+        """So many gradients or predictions by the mean of `members` took so long."""
+        spent = self._spent[self._key(kind, members, device)]
+        spent[0] += count
+        spent[1] += seconds
+
+    def seconds(self, kind: Kind, members: Sequence[str]) -> float | None:
+        """Of one gradient or prediction for one image, on a GPU where that was measured; None: never measured."""
+        found = (self._known.get(self._key(kind, members, device)) for device in ("cuda", "cpu"))
+        return next((seconds for seconds in found if seconds is not None), None)
+
+    def save(self) -> None:
+        """Keeps what was noted."""
+        new = {key: seconds / count for key, (count, seconds) in self._spent.items() if count}
+        if new:
+            self._known |= new
+            self._plan.store.write_json(_PLACE, self._known)
+
+    def _key(self, kind: Kind, members: Sequence[str], device: str) -> str:
+        plan, compute = self._plan, self._plan.experiment.compute
+        architectures = [plan.networks[name].config.architecture for name in members]
+        return fingerprint([kind, architectures, plan.inspected.shape, compute.precision, device, compute.threads])
