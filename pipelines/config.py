@@ -81,7 +81,7 @@ class VariantConfig(Section):
 
 
 class StageConfig(Section):
-    """What is otherwise in one stage: how many workers there are, the share of a GPU and the resources that each takes."""
+    """What is otherwise in one stage: how many workers there are, and the share of a GPU and resources each takes."""
 
     workers: int | None = Field(default=None, ge=1)
     gpus: float | None = Field(default=None, gt=0, le=1)
