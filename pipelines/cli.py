@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     report = add("report", "tables, figures and the page, from what is there", _run)
     report.add_argument("--log", action="store_true", help="tell MLflow again, also what it was told before")
     _add_tune(add("tune", "a sweep over the settings of the alignment; goes on where it was stopped", _tune))
+    add("plan", "what a run would do: what is there, what is missing, how long it takes, what it leaves", _plan)
     add("status", "every cell: missing, partial, done, failed", _status)
     ui = add("ui", "the MLflow page of this experiment's tracking store", _ui)
     ui.add_argument("--port", type=int, default=5000)
@@ -192,16 +193,25 @@ def _print_sweep(result: "SweepResult", options: argparse.Namespace) -> None:
     print(f"trials: {result.location}/trials.csv, sweep.png")
 
 
+def _plan(options: argparse.Namespace) -> int:
+    from pipelines.forecast import forecast
+
+    return _print_lines(forecast(_request(options)), options)
+
+
+def _print_lines(found: Any, options: argparse.Namespace) -> int:
+    if options.json:
+        print(json.dumps(found.as_json()))
+        return 0
+    for line in found.lines():
+        print(line)
+    return 0
+
+
 def _status(options: argparse.Namespace) -> int:
     from pipelines.status import status_of
 
-    status = status_of(_request(options))
-    if options.json:
-        print(json.dumps(status.as_json()))
-        return 0
-    for line in status.lines():
-        print(line)
-    return 0
+    return _print_lines(status_of(_request(options)), options)
 
 
 def _ui(options: argparse.Namespace) -> int:

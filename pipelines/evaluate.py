@@ -6,7 +6,7 @@ Each chunk of adversarial images is read once and shown to every model whose out
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,14 +16,11 @@ from pipelines.chunks import Decode, Row, TestImages, adversarial_images, run_pi
 from pipelines.cluster import Worker, workers_that_fit
 from pipelines.filling import Missing, fill
 from pipelines.networks import LoadedNetworks, NetworkLoader, use_threads
-from pipelines.plan import Plan
+from pipelines.plan import Look, Plan
 from pipelines.progress import Progress
 from pipelines.rates import Rates
 from pipelines.store import Store
 from pipelines.table import ChunkedTable
-
-Look = tuple[tuple[str, ...], ChunkedTable]
-"""Members whose mean predicts, and the table of the predictions."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +91,14 @@ def evaluate_all(plan: Plan, worker: Worker, progress: Progress) -> int:
 def viewings_of(plan: Plan) -> list[Viewing]:
     """Who looks at what. More networks than a worker holds look by turns: each turn goes over all the images."""
     most = plan.experiment.compute.networks
-    looks: dict[tuple[str, str] | None, list[Look]] = {None: list(plan.clean().values())}
-    for cell in plan.cells():
-        looks.setdefault((cell.surrogate, cell.attack), []).append((plan.members_of(cell), cell.table))
-    images = {pair: None if pair is None else plan.adversarial(plan.by_name[pair[0]], pair[1]) for pair in looks}
-    turns = -(-max(map(len, looks.values())) // most)
+    whole = [Viewing(None, list(plan.clean().values()))]
+    for (surrogate, attack), looks in plan.looks().items():
+        whole.append(Viewing(plan.adversarial(plan.by_name[surrogate], attack), looks))
+    turns = -(-max(len(viewing.tables) for viewing in whole) // most)
     found = [
-        Viewing(images[pair], own[turn * most : (turn + 1) * most])
+        replace(viewing, tables=viewing.tables[turn * most : (turn + 1) * most])
         for turn in range(turns)
-        for pair, own in looks.items()
+        for viewing in whole
     ]
     return [viewing for viewing in found if viewing.tables]
 

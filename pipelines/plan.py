@@ -58,6 +58,10 @@ class Making:
         return f"{self.name}-{self.fingerprint}"
 
 
+Look = tuple[tuple[str, ...], ChunkedTable]
+"""Networks whose mean predicts on some images, and the table of the predictions."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One (surrogate, attack, target) with its table; target `@self` is the surrogate itself."""
@@ -177,7 +181,7 @@ class Plan:
         """Whose clean predictions a surrogate's are: its one member's, or its own."""
         return surrogate.members[0] if len(surrogate.members) == 1 else surrogate.name
 
-    def clean(self) -> dict[str, tuple[tuple[str, ...], ChunkedTable]]:
+    def clean(self) -> dict[str, Look]:
         """Name -> (members, table) of everything that predicts on clean test images."""
         wanted: dict[str, tuple[str, ...]] = {
             name: (name,) for name in (*self.experiment.targets, *self.experiment.witnesses)
@@ -227,6 +231,13 @@ class Plan:
 
     def _identities(self, members: Sequence[str]) -> list[dict[str, Any]]:
         return [self.networks[member].identity for member in members]
+
+    def looks(self) -> dict[tuple[str, str], list[Look]]:
+        """(surrogate, attack) -> who looks at its images."""
+        found: dict[tuple[str, str], list[Look]] = {}
+        for cell in self.cells():
+            found.setdefault((cell.surrogate, cell.attack), []).append((self.members_of(cell), cell.table))
+        return found
 
     def members_of(self, cell: Cell) -> tuple[str, ...]:
         """The networks whose mean predicts in a cell."""

@@ -78,6 +78,13 @@ class Store:
                     found.setdefault(parent, []).append(name)
         return found
 
+    def usage(self) -> tuple[int, int]:
+        """Number of files below the folder, and their bytes."""
+        filesystem, root = self._root
+        found = filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+        sizes = [info.size for info in found if info.type == fs.FileType.File]
+        return len(sizes), sum(sizes)
+
     def exists(self, relative: str) -> bool:
         """Whether there is such a file."""
         info = self._root[0].get_file_info(self.path(relative))

@@ -185,27 +185,31 @@ class Study:
 
     def copy_known(self, name: str) -> None:
         """What is known of images and models, and models trained here, hold in experiment `name` too. Raises Busy."""
-        other = Store(self.plan.experiment.output, name)
+        store, other = self.plan.store, Store(self.plan.experiment.output, name)
         with other.locked():
-            self._copy_seen(other)
-            for making in self.plan.trainings():
-                self._copy_trained(other, making.folder)
+            for file in store.listing(SEEN).get(SEEN, []):
+                if not other.exists(f"{SEEN}/{file}"):
+                    other.write(f"{SEEN}/{file}", store.read(f"{SEEN}/{file}"))
+            self._copy_trained(store, other)
 
-    def _copy_seen(self, other: Store) -> None:
-        store = self.plan.store
-        for file in store.listing(SEEN).get(SEEN, []):
-            if not other.exists(f"{SEEN}/{file}"):
-                other.write(f"{SEEN}/{file}", store.read(f"{SEEN}/{file}"))
+    def keep_trained(self, name: str) -> None:
+        """Models that the experiment `name` trained are this one's too, and trained once. Raises Busy."""
+        store, other = self.plan.store, Store(self.plan.experiment.output, name)
+        with store.locked():
+            self._copy_trained(other, store)
 
-    def _copy_trained(self, other: Store, folder: str) -> None:
-        store, card = self.plan.store, f"{folder}/card.json"
-        there = other.listing(folder).get(folder, [])
-        if not store.exists(card) or (other.exists(card) and other.read(card) == store.read(card)):
-            return
-        if there:
-            other.set_aside(folder, there)
-        for file in ("model.safetensors", "curves.csv", "card.json"):  # the card last: it says that all is there
-            other.write(f"{folder}/{file}", store.read(f"{folder}/{file}"))
+    def _copy_trained(self, store: Store, other: Store) -> None:
+        for making in self.plan.trainings():
+            folder = making.folder
+            own, others = (
+                (place.read_json(f"{folder}/card.json") or {}).get("fingerprint") for place in (store, other)
+            )
+            if own != making.fingerprint or others == own:
+                continue
+            if there := other.listing(folder).get(folder, []):
+                other.set_aside(folder, there)
+            for file in ("model.safetensors", "curves.csv", "card.json"):  # the card last: it says that all is there
+                other.write(f"{folder}/{file}", store.read(f"{folder}/{file}"))
 
 
 def _check_options(options: Options) -> None:

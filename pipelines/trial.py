@@ -27,6 +27,7 @@ from pipelines.validation import Baseline, Bench, Validation
 
 # Gain and clean accuracy are looked at after so many equal parts of the alignment, the last of them on all images.
 LOOKS = 4
+STOPPED = "the scheduler saw little hope in it"
 # What a searcher is told of an alignment whose loss was not finite: worse than every clean accuracy lost.
 _SPOILT = -1_000.0
 
@@ -196,7 +197,7 @@ def _align_and_look(
     if record.status == "done":
         return None
     if trainer.alignment.step_number < total and record.status == "running":
-        record.status = "stopped"
+        record.status, record.reason = "stopped", STOPPED
     record.seconds = round(spent + time.monotonic() - start, 2)
     sweep.store.write_json(place, asdict(record))
     return record if record.status == "failed" else None

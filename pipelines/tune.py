@@ -17,7 +17,7 @@ from pipelines.store import fingerprint
 from pipelines.study import Options, Study
 from pipelines.sweep_tracking import log_sweep
 from pipelines.tracking import tracking_uri, without_credentials
-from pipelines.trial import Record, Sweep, place_of, read_record
+from pipelines.trial import STOPPED, Record, Sweep, place_of, read_record
 from pipelines.trials import Row, as_csv, chosen, trial_rows
 from pipelines.tuner import delete_runs, run_tune
 
@@ -76,6 +76,7 @@ def tune(request: Request, options: Options) -> SweepResult:
         best, default = best_experiment(plan.experiment, study.space.name, result.best)
         study.copy_known(best.name)
         result.test = run_experiment(best, replace(request, overrides=(), output=None))
+        study.keep_trained(best.name)
         result.contrast = _against_default(result.test, default)
         return result
 
@@ -115,7 +116,9 @@ def _sweep(study: Study, worker: Worker, concurrent: int, progress: Progress) ->
     for _ in range(_ATTEMPTS):
         with progress.stage(f"sweep {study.space.name}", study.samples, "trials") as bar:
             results = run_tune(study, sweep, concurrent, progress.say, lambda: _watch(study, bar))
-        if _record_ends(study, sweep, results):
+            any_lost = _record_ends(study, sweep, results)
+            _watch(study, bar)
+        if any_lost:
             progress.say("some trials were lost, each with its reason in trials.csv; the same command tries them again")
             return
         delete_runs(study)
@@ -136,7 +139,7 @@ def _record_ends(study: Study, sweep: Sweep, results: Sequence[tuple[Settings, s
         if record.is_final:
             continue
         record.status, record.lost = ("failed", True) if error else ("stopped", False)
-        record.reason, lost = error, lost or bool(error)
+        record.reason, lost = error or STOPPED, lost or bool(error)
         store.write_json(place, asdict(record))
     return lost
 
