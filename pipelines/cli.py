@@ -75,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--log", action="store_true", help="tell MLflow again, also what it was told before")
     _add_tune(add("tune", "a sweep over the settings of the alignment; goes on where it was stopped", _tune))
     add("plan", "what a run would do: what is there, what is missing, how long it takes, what it leaves", _plan)
-    add("status", "every cell: missing, partial, done, failed", _status)
+    status = add("status", "every cell: missing, partial, done, failed", _status)
+    status.add_argument("--watch", action="store_true", help="look again and again, while a run goes on elsewhere")
     ui = add("ui", "the MLflow page of this experiment's tracking store", _ui)
     ui.add_argument("--port", type=int, default=5000)
     return parser
@@ -211,7 +212,23 @@ def _print_lines(found: Any, options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     from pipelines.status import status_of
 
+    if options.watch:
+        return _watch(options)
     return _print_lines(status_of(_request(options)), options)
+
+
+def _watch(options: argparse.Namespace) -> int:
+    """A line, or a JSON object in one, for every change; it ends when all is done."""
+    from pipelines.status import watch
+
+    first, said = None, ""
+    for status in watch(_request(options)):
+        first = first or status
+        line = json.dumps(status.as_json()) if options.json else status.since(first)
+        if status.sums() != said:
+            said = status.sums()
+            print(line, flush=True)
+    return 0
 
 
 def _ui(options: argparse.Namespace) -> int:

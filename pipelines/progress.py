@@ -1,11 +1,32 @@
-"""Progress of long work, on standard error: bars with rate and remaining time on a terminal, plain lines elsewhere."""
+"""Progress of long work, on standard error: bars with rate and remaining time on a terminal, plain lines elsewhere.
+
+What is said is kept in a log file where there is one.
+"""
 
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pipelines.store import Store
 
 _EVERY = 10.0
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a stage did, and how long it took."""
+
+    label: str
+    done: int
+    unit: str
+    seconds: float
+
+    def __str__(self) -> str:
+        rate = f", {self.done / self.seconds:,.1f}/s" if self.done and self.seconds else ""
+        return f"{self.label} {self.seconds:.1f} s ({self.done:,} {self.unit}{rate})"
 
 
 class Bar:
@@ -41,14 +62,52 @@ class Bar:
 
 
 class Progress:
-    """Where stages of work report. `quiet` prints plain lines even on a terminal."""
+    """Where stages of work report. `quiet` prints plain lines even on a terminal.
+
+    `spent`: the stages that ended.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self.is_live = sys.stderr.isatty() and not quiet
+        self.spent: list[Spent] = []
+        self._start = time.monotonic()
+        self._lines: list[str] = []
+        self._store: Store | None = None
+        self._logged, self._log = 0.0, ""
 
     def say(self, line: str) -> None:
         """One line for the user."""
         print(f"witness: {line}", file=sys.stderr, flush=True)
+        self.note(line)
+
+    def note(self, line: str) -> None:
+        """One line for the log alone."""
+        self._lines.append(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z {line}\n")
+        if self._store is not None and time.monotonic() - self._logged >= _EVERY:
+            self._write_log()
+
+    @contextmanager
+    def logged(self, store: Store) -> Iterator[None]:
+        """Inside, all that is said goes to a file `logs/TIME.log`, with what was said before, and how it ended."""
+        self._store, self._log = store, f"logs/{datetime.now(UTC):%Y-%m-%dT%H%M%S}Z.log"
+        try:
+            yield
+            self.say(self.summary())
+        except BaseException as problem:
+            self.note(f"ended with {type(problem).__name__}: {problem}")
+            raise
+        finally:
+            self._write_log()
+            self._store = None
+
+    def _write_log(self) -> None:
+        assert self._store is not None
+        self._logged = time.monotonic()
+        self._store.write(self._log, "".join(self._lines).encode())
+
+    def summary(self) -> str:
+        """The time spent in all, and in every stage."""
+        return f"{time.monotonic() - self._start:.1f} s in all: {'; '.join(map(str, self.spent))}"
 
     @contextmanager
     def stage(self, label: str, total: int | None, unit: str) -> Iterator[Bar]:
@@ -60,7 +119,8 @@ class Progress:
                 yield bar
         else:
             yield bar
-        self.say(f"{label}: {bar.done:,} {unit} in {time.monotonic() - start:.1f} s")
+        self.spent.append(Spent(label, bar.done, unit, time.monotonic() - start))
+        self.say(f"{label}: {bar.done:,} {unit} in {self.spent[-1].seconds:.1f} s")
 
 
 @contextmanager

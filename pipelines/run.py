@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pipelines.factories import look_in
 from pipelines.failure import RunFailed
 from pipelines.inspection import inspect
 from pipelines.plan import Plan
-from pipelines.progress import Progress
+from pipelines.progress import Progress, Spent
 from pipelines.report import Report, make_report
 from pipelines.resolved import as_yaml
 from pipelines.store import Store
@@ -52,13 +52,14 @@ class Request:
 
 @dataclass
 class Result:
-    """What a run did and where it lies. `made` counts networks and chunks by stage."""
+    """What a run did and where it lies. `made` counts networks and chunks by stage, `spent` tells their time."""
 
     location: str
     tracking: str
     made: dict[str, int] = field(default_factory=dict)
     report: Report | None = None
     logged: bool = False
+    spent: list[Spent] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -68,18 +69,23 @@ class Result:
             "tracking": self.tracking,
             "made": self.made,
             "logged": self.logged,
+            "spent": [asdict(spent) for spent in self.spent],
             **report,
         }
 
 
 def make_plan(request: Request, to_write: bool = True) -> Plan:
     """Experiment, inputs and, unless only to be looked at, store: checked, and nothing written. Raises InputError."""
+    return _make_plan(request, to_write, Progress(request.quiet))
+
+
+def _make_plan(request: Request, to_write: bool, progress: Progress) -> Plan:
     experiment = request.experiment()
     try:
         tracking_uri(experiment)
         if to_write:
             Store(experiment.output, experiment.name).check_writable()
-        return _plan_of(experiment, Progress(request.quiet))
+        return _plan_of(experiment, progress)
     except InputError as problem:
         raise InputError(f"{request.experiment_file}: {problem}") from problem
 
@@ -94,17 +100,20 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
 
     Raises InputError (nothing was written), Busy, or RunFailed (what is finished is kept).
     """
-    return _run(make_plan(request), request, stages, log)
+    progress = Progress(request.quiet)
+    return _run(_make_plan(request, True, progress), request, stages, log, progress)
 
 
 def run_experiment(experiment: Experiment, request: Request) -> Result:
     """The same for an experiment that is no file yet; address and manner are those of `request`."""
-    return _run(_plan_of(experiment, Progress(request.quiet)), request, STAGES, log=False)
+    progress = Progress(request.quiet)
+    return _run(_plan_of(experiment, progress), request, STAGES, log=False, progress=progress)
 
 
-def _run(plan: Plan, request: Request, stages: Sequence[str], log: bool) -> Result:
-    progress, experiment, store = Progress(request.quiet), plan.experiment, plan.store
+def _run(plan: Plan, request: Request, stages: Sequence[str], log: bool, progress: Progress) -> Result:
+    experiment, store = plan.experiment, plan.store
     result = Result(without_credentials(store.location), without_credentials(tracking_uri(experiment)))
+    result.spent = progress.spent
     work = [stage for stage in stages if stage != "report"]
     with ExitStack() as stack:
         workers = None
@@ -115,6 +124,8 @@ def _run(plan: Plan, request: Request, stages: Sequence[str], log: bool) -> Resu
             if "align" in workers:
                 check_room(plan, workers["align"])
         stack.enter_context(store.locked())
+        if workers is not None:
+            stack.enter_context(progress.logged(store))
         plan.refresh()
         plan.inspected.save(store)
         _write_resolved(plan)

@@ -1,10 +1,12 @@
 """How far an experiment is: every network and cell, from the settings and one listing of the store."""
 
+import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.plan import State
+from pipelines.plan import Plan, State
 from pipelines.run import Request, make_plan, missing_of
 from pipelines.table import ChunkedTable
 
@@ -26,24 +28,64 @@ class Entry:
 
 @dataclass(frozen=True)
 class Status:
-    """Of a whole experiment."""
+    """Of a whole experiment, at one time (in seconds)."""
 
     entries: list[Entry]
+    at: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is missing."""
+        return all(entry.state == "done" for entry in self.entries)
+
+    @property
+    def done(self) -> int:
+        """Chunks that are there, of `chunks` in all."""
+        return sum(entry.done for entry in self.entries)
+
+    @property
+    def chunks(self) -> int:
+        """Chunks in all."""
+        return sum(entry.chunks for entry in self.entries)
+
+    def sums(self) -> str:
+        """How many entries are in which state, and how many chunks are there."""
+        counts = Counter(entry.state for entry in self.entries)
+        states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+        return f"{states}; {self.done:,} of {self.chunks:,} chunks"
 
     def lines(self) -> list[str]:
         """A line per entry, then the sums."""
-        counts = Counter(entry.state for entry in self.entries)
-        sums = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-        return [*(entry.line() for entry in self.entries), f"in all: {sums}"]
+        return [*(entry.line() for entry in self.entries), f"in all: {self.sums()}"]
+
+    def since(self, first: "Status") -> str:
+        """The sums, with the rate since an earlier look and the time that remains."""
+        made, seconds = self.done - first.done, self.at - first.at
+        if made <= 0 or self.is_done:
+            return self.sums()
+        return f"{self.sums()}; {made / seconds:.1f}/s, {(self.chunks - self.done) * seconds / made:.0f} s left"
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
-        return {"entries": [vars(entry) for entry in self.entries]}
+        return {"done": self.done, "chunks": self.chunks, "entries": [vars(entry) for entry in self.entries]}
+
+
+def watch(request: Request, every: float = 2.0) -> Iterator[Status]:
+    """The status again and again, as another process goes on, until all is done. Raises InputError."""
+    plan = make_plan(request, to_write=False)
+    while not (status := _status(plan)).is_done:
+        yield status
+        time.sleep(every)
+        plan.refresh()
+    yield status
 
 
 def status_of(request: Request) -> Status:
     """The state of every network and cell; writes nothing. Raises InputError."""
-    plan = make_plan(request, to_write=False)
+    return _status(make_plan(request, to_write=False))
+
+
+def _status(plan: Plan) -> Status:
     listing = plan.store.listing()
     chunks = len(plan.chunks)
 

@@ -100,10 +100,11 @@ def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
         plan.inspected.save(store)
         if is_over:
             progress.say(f"sweep {study.space.name}: every trial is there already: nothing to compute")
-        else:
+            return _finish(study, progress)
+        with progress.logged(store):
             train_models(plan, study.needed, worker, progress)
             _sweep(study, worker, concurrent, progress)
-        return _finish(study, progress)
+            return _finish(study, progress)
 
 
 def _sweep(study: Study, worker: Worker, concurrent: int, progress: Progress) -> None:

@@ -15,12 +15,14 @@ import pytest
 from hand_made import HandMade, hand_made
 
 from pipelines.cli import main
+from pipelines.run import Request
+from pipelines.status import Entry, Status, watch
 
 COMMON = {"--set", "--address", "--output", "--quiet", "--json", "--help"}
 COMMANDS: dict[str, set[str]] = {
     "demo": set(), "run": set(), "align": set(), "craft": set(), "evaluate": set(), "report": {"--log"},
     "tune": {"--space", "--samples", "--searcher", "--scheduler", "--concurrent", "--max-clean-drop", "--attack"},
-    "status": set(), "ui": {"--port"},
+    "plan": set(), "status": {"--watch"}, "ui": {"--port"},
 }  # fmt: skip
 
 
@@ -85,7 +87,7 @@ class TestFlags:
         assert main(["status", str(hand_made(tmp_path).file), "--json"]) == 0
         captured = capsys.readouterr()
         assert captured.out.count("\n") == 1
-        assert json.loads(captured.out).keys() == {"entries"}
+        assert json.loads(captured.out).keys() == {"done", "chunks", "entries"}
         assert "look at data.test" in captured.err
 
     def test_output(self, finished: HandMade, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +151,31 @@ class TestStatus:
         assert main(["status", str(experiment.file)]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert "partial  outcomes/source/pgd/twin  1 of 3 chunks" in lines
-        assert lines[-1] == f"in all: {len(told) - 3} done, 1 failed, 1 missing, 1 partial"
+        there, all_chunks = (sum(entry[part] for entry in told.values()) for part in (1, 2))
+        sums = f"{len(told) - 3} done, 1 failed, 1 missing, 1 partial; {there} of {all_chunks} chunks"
+        assert lines[-1] == f"in all: {sums}"
+
+    def test_watched_it_looks_again_until_all_is_done(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        experiment = hand_made(tmp_path)
+        plan = experiment.finish()
+        table = plan.adversarial(plan.by_name["source"], "pgd")
+        whole = plan.store.read(table.finished_file)
+        plan.store.delete(table.finished_file)
+        looks = watch(Request(experiment.file, quiet=True), every=0.01)
+        first = next(looks)
+        plan.store.write(table.finished_file, whole)
+        last = list(looks)[-1]
+        assert (first.is_done, last.is_done) == (False, True)
+        assert last.done - first.done == 1
+        assert main(["status", str(experiment.file), "--watch", "--json"]) == 0
+        (said,) = capsys.readouterr().out.splitlines()
+        assert json.loads(said) == last.as_json()
+
+    def test_its_rate_and_what_remains(self) -> None:
+        entries = [[Entry("a", "partial", done, 10)] for done in (2, 6)]
+        first, later = (Status(entry, at) for entry, at in zip(entries, (100.0, 102.0), strict=True))
+        assert later.since(first) == "1 partial; 6 of 10 chunks; 2.0/s, 2 s left"
+        assert first.since(first) == "1 partial; 2 of 10 chunks"
 
 
 class TestExitCodes:
