@@ -77,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     add("plan", "what a run would do: what is there, what is missing, how long it takes, what it leaves", _plan)
     status = add("status", "every cell: missing, partial, done, failed", _status)
     status.add_argument("--watch", action="store_true", help="look again and again, while a run goes on elsewhere")
+    verify = add("verify", "check a finished experiment: hashes, counts, eps-balls, a sample of predictions", _verify)
+    verify.add_argument("--sample", type=int, default=20, metavar="N", help="images of each set to predict again (20)")
+    verify.add_argument("--seed", type=int, default=0, help="of the draw of these images (0)")
     ui = add("ui", "the MLflow page of this experiment's tracking store", _ui)
     ui.add_argument("--port", type=int, default=5000)
     return parser
@@ -229,6 +232,14 @@ def _watch(options: argparse.Namespace) -> int:
             said = status.sums()
             print(line, flush=True)
     return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from pipelines.verify import verify
+
+    found = verify(_request(options), options.sample, options.seed)
+    _print_lines(found, options)
+    return 1 if found.findings else 0
 
 
 def _ui(options: argparse.Namespace) -> int:

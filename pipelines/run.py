@@ -138,7 +138,7 @@ def _run(plan: Plan, request: Request, stages: Sequence[str], log: bool, progres
         elif work:
             progress.say("everything is there already: nothing to compute")
         if "report" in stages:
-            _check_complete(plan, STAGES[:3])
+            check_complete(plan)
             result.report, made = make_report(plan)
             result.made["report"] = int(made)
             result.logged = log_report(plan, result.report, progress.say, again=log)
@@ -151,7 +151,7 @@ def _make(plan: Plan, workers: Mapping[str, Worker], progress: Progress) -> dict
         if stage == "align":
             made[stage] = align(plan, worker, progress)
             continue
-        _check_complete(plan, STAGES[: STAGES.index(stage)])
+        check_complete(plan, STAGES[: STAGES.index(stage)])
         made[stage] = (craft_all if stage == "craft" else evaluate_all)(plan, worker, progress)
     return made
 
@@ -174,7 +174,8 @@ def missing_of(plan: Plan, stage: str) -> list[str]:
     return [table.folder for table in tables if not table.is_finished(listing) or table.done_chunks(listing)]
 
 
-def _check_complete(plan: Plan, stages: Sequence[str]) -> None:
+def check_complete(plan: Plan, stages: Sequence[str] = STAGES[:3]) -> None:
+    """Raises RunFailed, naming what is missing, unless these stages are finished."""
     for stage in stages:
         missing = missing_of(plan, stage)
         if missing:

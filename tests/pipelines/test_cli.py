@@ -1,5 +1,6 @@
 """The `witness` command: it starts fast, every flag reaches what it names, and the exit code says how it ended."""
 
+import contextlib
 import json
 import os
 import pty
@@ -22,7 +23,7 @@ COMMON = {"--set", "--address", "--output", "--quiet", "--json", "--help"}
 COMMANDS: dict[str, set[str]] = {
     "demo": set(), "run": set(), "align": set(), "craft": set(), "evaluate": set(), "report": {"--log"},
     "tune": {"--space", "--samples", "--searcher", "--scheduler", "--concurrent", "--max-clean-drop", "--attack"},
-    "plan": set(), "status": {"--watch"}, "ui": {"--port"},
+    "plan": set(), "status": {"--watch"}, "verify": {"--sample", "--seed"}, "ui": {"--port"},
 }  # fmt: skip
 
 
@@ -82,6 +83,16 @@ class TestHelp:
         assert "usage: witness" in capsys.readouterr().err
 
 
+def everything_from(terminal: int) -> str:
+    """What a terminal was told, to the end, which Linux tells by an error."""
+    said = b""
+    with contextlib.suppress(OSError):
+        while part := os.read(terminal, 100_000):
+            said += part
+    os.close(terminal)
+    return said.decode()
+
+
 class TestFlags:
     def test_json_is_one_object_on_standard_output(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["status", str(hand_made(tmp_path).file), "--json"]) == 0
@@ -119,9 +130,7 @@ class TestFlags:
         with open(theirs, "w", encoding="utf-8") as terminal:
             monkeypatch.setattr(sys, "stderr", terminal)
             assert main(["status", str(hand_made(tmp_path).file), *flags]) == 0
-            terminal.flush()
-            said = os.read(ours, 100_000).decode()
-        os.close(ours)
+        said = everything_from(ours)
         assert "look at data.test: 12 images in" in said
         assert ("\x1b[" in said) == live
 
