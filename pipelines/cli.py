@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     verify = add("verify", "check a finished experiment: hashes, counts, eps-balls, a sample of predictions", _verify)
     verify.add_argument("--sample", type=int, default=20, metavar="N", help="images of each set to predict again (20)")
     verify.add_argument("--seed", type=int, default=0, help="of the draw of these images (0)")
+    _add_schedule(add("schedule", "recurring evaluations, each a job on a Ray cluster", _schedule, file=False))
     ui = add("ui", "the MLflow page of this experiment's tracking store", _ui)
     ui.add_argument("--port", type=int, default=5000)
     return parser
@@ -99,6 +100,17 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
         help="of clean accuracy that the chosen settings may cost (default: 1.0)",
     )  # fmt: skip
     tune.add_argument("--attack", help="what is crafted on the validation images; none: the experiment's first")
+
+
+def _add_schedule(schedule: argparse.ArgumentParser) -> None:
+    schedule.description = (
+        "Submits the entries of a schedule as they are due, until Ctrl-C. Here --set is laid over the schedule file; "
+        "--address, a cluster's job server (http://...), and --output stand for those of every entry."
+    )
+    schedule.add_argument("schedule", type=Path, metavar="SCHEDULE.yaml")
+    how = schedule.add_mutually_exclusive_group()
+    how.add_argument("--once", action="store_true", help="only what is due now; waits for it to end")
+    how.add_argument("--list", action="store_true", help="the next and the last run of every entry; asks no cluster")
 
 
 def _request(options: argparse.Namespace) -> "Request":
@@ -240,6 +252,38 @@ def _verify(options: argparse.Namespace) -> int:
     found = verify(_request(options), options.sample, options.seed)
     _print_lines(found, options)
     return 1 if found.findings else 0
+
+
+def _schedule(options: argparse.Namespace) -> int:
+    from pipelines.cron import utc_now
+    from pipelines.progress import Progress
+    from pipelines.schedule import Scheduler
+    from pipelines.schedule_file import load_schedule
+    from pipelines.schedule_outlook import lines_of, outlook
+
+    schedule = load_schedule(options.schedule, options.overrides, options.output, options.address)
+    if options.list:
+        entries = outlook(schedule, utc_now())
+        if options.json:
+            print(json.dumps({"schedule": schedule.name, "entries": [entry.as_json() for entry in entries]}))
+        else:
+            print(*(entry.line() for entry in entries), sep="\n")
+        return 0
+    progress = Progress(quiet=True)
+    scheduler = Scheduler(schedule, progress.say)
+    scheduler.check(options.schedule)
+    if options.once:
+        runs = scheduler.once()
+        if options.json:
+            print(json.dumps({"schedule": schedule.name, "runs": [run.as_json() for run in runs]}))
+        else:
+            lines = [line for run in runs for line in lines_of(run)]
+            print("\n".join(lines or ["no run has ended"]))
+        return int(any(run.status != "succeeded" for run in runs))
+    progress.say(f"schedule {schedule.name}: {len(schedule.entries)} entries, until Ctrl-C")
+    for run in scheduler.forever():
+        print(json.dumps(run.as_json()) if options.json else "\n".join(lines_of(run)), flush=True)
+    return 0
 
 
 def _ui(options: argparse.Namespace) -> int:

@@ -1,51 +1,23 @@
 """The README's way on a cluster: a sweep submitted with `ray job submit` under a dated id, its result read back."""
 
-import os
-import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
+from job_cluster import BIN, running_cluster
 
-REPOSITORY = Path(__file__).parent.parent
-BIN = Path(sys.executable).parent
 sys.path.insert(0, str(Path(__file__).parent / "pipelines"))
 TOKEN = "a-token-of-thirty-two-characters-" * 2
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """(job server's address, environment that may use it) of a cluster of this test's own, with a token."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
-    page = free_port()
-    ports = [f"--port={free_port()}", f"--dashboard-port={page}", f"--dashboard-agent-listen-port={free_port()}"]
-    place = f"/tmp/ray-of-{os.getpid()}"  # a socket's path must be short
-    command = [BIN / "ray", "start", "--head", "--block", "--num-cpus=3", f"--temp-dir={place}", *ports]
-    with open(tmp_path / "head.txt", "wb") as said:
-        head = subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
-    try:
-        yield f"http://127.0.0.1:{page}", environment
-    finally:
-        # `ray stop` would end every Ray process of this machine.
-        own = psutil.Process(head.pid).children(recursive=True)
-        os.killpg(head.pid, signal.SIGTERM)
-        head.wait(timeout=60)
-        for process in own:
-            if process.is_running():
-                process.kill()
-        psutil.wait_procs(own, timeout=30)
+    with running_cluster(tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN) as found:
+        yield found
 
 
 def submitted(address: str, environment: dict[str, str], name: str, *command: str) -> subprocess.CompletedProcess[str]:
