@@ -1,0 +1,112 @@
+"""A schedule of every minute, for real: command, jobs and cluster; killed in the middle and started again."""
+
+import json
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from job_cluster import BIN, running_cluster
+from mlflow import MlflowClient
+
+sys.path.insert(0, str(Path(__file__).parent / "pipelines"))
+TOKEN = "a-token-of-thirty-two-characters-" * 2
+COUNTING = """#!/bin/sh
+python -c 'import json, os
+print(json.loads(os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"])["metadata"]["job_submission_id"])' >> {ran}
+exec {witness} "$@"
+"""
+
+
+class Command:
+    """`witness schedule` as a process."""
+
+    def __init__(self, file: Path, environment: dict[str, str], name: str) -> None:
+        self.out, self.err = file.with_name(f"{name}-out.txt"), file.with_name(f"{name}-err.txt")
+        with open(self.out, "wb") as out, open(self.err, "wb") as err:
+            command = [BIN / "witness", "schedule", file, "--json"]
+            self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=err, cwd=file.parent)
+
+    @property
+    def is_at_work(self) -> bool:
+        return "until Ctrl-C" in self.err.read_text()
+
+    def end(self, how: signal.Signals) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(timeout=60)
+
+
+def wait_for(is_so: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.5)
+
+
+def begun(file: Path, environment: dict[str, str], name: str) -> Command:
+    """The schedule at work, once its cluster is there; until then it is refused."""
+    end = time.monotonic() + 120
+    while True:
+        command = Command(file, environment, name)
+        wait_for(lambda: command.is_at_work or command.process.poll() is not None, 120)
+        if command.is_at_work:
+            return command
+        said = command.err.read_text()
+        assert (command.process.returncode, time.monotonic() < end) == (2, True), said
+        assert "entries.all.address: no job server could be reached at " in said
+
+
+@pytest.mark.slow
+def test_every_minute_at_most_once_whatever_happens_to_the_scheduler(tmp_path: Path) -> None:
+    from hand_made import hand_made
+
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "bin").mkdir()
+    experiment = hand_made(tmp_path / "experiments")
+    ran = tmp_path / "ran.txt"
+    ran.touch()
+    witness = tmp_path / "bin" / "witness"
+    witness.write_text(COUNTING.format(ran=ran, witness=BIN / "witness"))
+    witness.chmod(stat.S_IRWXU)
+    path = f"{witness.parent}:{BIN}:/usr/bin:/bin"
+    with running_cluster(tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, PATH=path) as (address, environment):
+        # The experiment is sent, with the module of its factory; on the cluster it is really aligned and crafted.
+        entry = {"cron": "* * * * *", "experiment": "experiments/experiment.yaml"}
+        file = tmp_path / "schedule.yaml"
+        file.write_text(yaml.safe_dump({"name": "ops", "address": address, "entries": {"all": entry}}))
+        killed = begun(file, environment, "killed")
+        wait_for(lambda: len(ran.read_text().splitlines()) == 1, 120)
+        assert not (experiment.report / "transfer.csv").exists()
+        killed.end(signal.SIGKILL)
+        two = [begun(file, environment, name) for name in ("one", "other")]
+        folder = experiment.output / ".schedules/ops/all"
+
+        def ended() -> list[dict[str, object]]:
+            runs = [json.loads(record.read_text()) for record in sorted(folder.glob("*.json"))]
+            return [run for run in runs if run["status"] != "running"]
+
+        wait_for(lambda: len(ended()) >= 3, 400)
+        assert [command.end(signal.SIGINT) for command in two] == [130, 130]
+
+        jobs = ran.read_text().split()
+        assert len(jobs) >= 3
+        assert len(set(jobs)) == len(jobs)  # nothing ran twice
+        assert all(job.endswith("Z-1") for job in jobs)  # nor was any minute tried twice
+        for run in ended():
+            assert run["status"] == "succeeded"
+            (job,) = run["jobs"]
+            assert job["id"] == f"ops-all-{run['minute']}-1"
+            assert job["id"] in jobs
+        assert (experiment.report / "transfer.csv").is_file()
+        assert ended()[-1]["changes"] == {"new": [], "moved": []}
+        told = [json.loads(line) for command in two for line in command.out.read_text().splitlines()]
+        assert {run["minute"] for run in told} == {run["minute"] for run in ended()}
+    client = MlflowClient(tracking_uri=f"sqlite:///{experiment.output}/mlflow.db")
+    known = client.get_experiment_by_name("by-hand")
+    logged = client.search_runs([known.experiment_id], "tags.`witness.kind` = 'schedule'")
+    assert {run.info.run_name for run in logged} >= {f"ops-all-{run['minute']}-1" for run in ended()}
