@@ -26,6 +26,8 @@ from pipelines.tracking import without_credentials
 _ON_TIME = timedelta(minutes=5)
 """So late a minute may still be called on time: cron, Kubernetes and the start of a process need some."""
 _POLL_S, _IDLE_S = 2.0, 30.0
+_LEAVE_S = 10.0
+"""So long the end of a job is left to the scheduler that submitted it: two would log it twice."""
 _PATIENCE = 15
 """How often in a row `once` finds the cluster gone before it gives up."""
 _INPUT_WRONG = 2  # the exit code of `witness run` that no second attempt can change
@@ -51,6 +53,7 @@ class Scheduler:
         self.schedule, self.history = schedule, History(schedule.store)
         self._say, self._now, self._wait = say, now, wait
         self._servers = {entry.address: JobServer(entry.address) for entry in schedule.entries}
+        self._submitted: set[str] = set()
         self._troubles: dict[str, str] = {}
 
     def check(self, file: Path) -> None:
@@ -169,6 +172,7 @@ class Scheduler:
             if state is not None and {**state.labels, **labels} != dict(state.labels):
                 taken = "its id is taken by a job of another schedule; give this one another name"
                 return self._over(entry, run, "failed", taken, is_final=True)
+        self._submitted |= {job.id} if is_new else set()
         job.status = "running"
         self.history.save(run)
         how = "submitted as" if is_new else "was submitted already and is followed:"
@@ -191,6 +195,8 @@ class Scheduler:
         if job.status == "planned":
             return self._submit(entry, run)
         if state.status != "running":
+            if job.id not in self._submitted and time.time() - (state.ended or 0) < _LEAVE_S:
+                return None  # whoever submitted it is at it, unless that one was killed
             job.began, job.ended = state.began, state.ended
             reason = "" if state.status == "succeeded" else self._reason(entry, job, state)
             is_final = state.status != "failed" or state.exit_code == _INPUT_WRONG

@@ -36,6 +36,10 @@ class Command:
     def is_at_work(self) -> bool:
         return "until Ctrl-C" in self.err.read_text()
 
+    def wait_until_it_is_settled(self) -> None:
+        """At work, or refused."""
+        wait_for(lambda: self.is_at_work or self.process.poll() is not None, 120)
+
     def end(self, how: signal.Signals) -> int:
         self.process.send_signal(how)
         return self.process.wait(timeout=60)
@@ -53,7 +57,7 @@ def begun(file: Path, environment: dict[str, str], name: str) -> Command:
     end = time.monotonic() + 120
     while True:
         command = Command(file, environment, name)
-        wait_for(lambda: command.is_at_work or command.process.poll() is not None, 120)
+        command.wait_until_it_is_settled()
         if command.is_at_work:
             return command
         said = command.err.read_text()
@@ -109,4 +113,6 @@ def test_every_minute_at_most_once_whatever_happens_to_the_scheduler(tmp_path: P
     client = MlflowClient(tracking_uri=f"sqlite:///{experiment.output}/mlflow.db")
     known = client.get_experiment_by_name("by-hand")
     logged = client.search_runs([known.experiment_id], "tags.`witness.kind` = 'schedule'")
-    assert {run.info.run_name for run in logged} >= {f"ops-all-{run['minute']}-1" for run in ended()}
+    names = [run.info.run_name for run in logged]
+    assert len(set(names)) == len(names)
+    assert set(names) >= {f"ops-all-{run['minute']}-1" for run in ended()}

@@ -23,7 +23,7 @@ from mlflow import MlflowClient
 from ray.job_submission import JobSubmissionClient
 from tiny_experiment import content
 
-from pipelines import schedule_history
+from pipelines import schedule, schedule_history
 from pipelines.cli import main
 from pipelines.cron import written_minute
 from pipelines.jobs import JobServer
@@ -186,7 +186,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, address: str, database: str) -> Place:
+def place(tmp_path: Path, address: str, database: str, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setattr(schedule, "_LEAVE_S", 1.0)
     return Place(tmp_path, address, database)
 
 
