@@ -56,7 +56,7 @@ def test_the_experiment_and_the_space_of_the_readme_are_valid(tmp_path):
     from pipelines.config import load_experiment
     from pipelines.space import load_space
 
-    experiment, space = (block for kind, block in BLOCKS if kind == "yaml")
+    experiment, space, *_ = (block for kind, block in BLOCKS if kind == "yaml")
     (tmp_path / "experiment.yaml").write_text(experiment)
     (tmp_path / "space.yaml").write_text(space)
     loaded = load_experiment(tmp_path / "experiment.yaml")
@@ -64,6 +64,26 @@ def test_the_experiment_and_the_space_of_the_readme_are_valid(tmp_path):
     assert loaded.variant_align("t16").temperature == 16
     keys = load_space(str(tmp_path / "space.yaml"), loaded).keys
     assert keys == ["align.temperature", "align.epochs", "align.batchnorm"]
+
+
+def test_the_schedule_of_the_readme_is_valid_and_its_commands_are_known(tmp_path):
+    import yaml
+
+    from pipelines.cron import check_cron
+    from pipelines.schedule_file import load_schedule
+
+    experiment, _, schedule, ray_cron_job = (block for kind, block in BLOCKS if kind == "yaml")
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "my-resnets.yaml").write_text(experiment)
+    (tmp_path / "wide.yaml").write_text(experiment.replace("name: my-resnets", "name: wide"))
+    (tmp_path / "nightly.yaml").write_text(schedule.replace("/shared", str(tmp_path)))
+    resnets, wide = load_schedule(tmp_path / "nightly.yaml").entries
+    assert (resnets.working_dir, wide.working_dir) == (tmp_path / "experiments", None)
+    assert (wide.config.retries, wide.config.catch_up) == (2, False)
+    spec = yaml.safe_load(ray_cron_job)["spec"]
+    check_cron(spec["schedule"])
+    witness, command, _, how = spec["jobTemplate"]["entrypoint"].split()
+    assert (witness, command, how) == ("witness", "schedule", "--once")
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
