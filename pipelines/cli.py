@@ -280,7 +280,8 @@ def _schedule(options: argparse.Namespace) -> int:
             lines = [line for run in runs for line in lines_of(run)]
             print("\n".join(lines or ["no run has ended"]))
         return int(any(run.status != "succeeded" for run in runs))
-    progress.say(f"schedule {schedule.name}: {len(schedule.entries)} entries, until Ctrl-C")
+    names = ", ".join(entry.name for entry in schedule.entries)
+    progress.say(f"schedule {schedule.name}: {names}, until Ctrl-C")
     for run in scheduler.forever():
         print(json.dumps(run.as_json()) if options.json else "\n".join(lines_of(run)), flush=True)
     return 0

@@ -103,6 +103,8 @@ class JobServer:
     def _asked(self, ask: "Callable[[JobSubmissionClient], T]") -> T:
         """What `ask` gets. Raises Refused for what is the request's fault, Unreachable for everything else."""
         from ray.exceptions import AuthenticationError
+        from requests.exceptions import ConnectionError as RequestsConnectionError
+        from requests.exceptions import Timeout
 
         try:
             self._client = self._client or _client(self._address)
@@ -111,6 +113,8 @@ class JobServer:
             raise self._unreachable(
                 f"it wants another token than ours ({_first_line(problem)}); set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
             ) from problem
+        except (ConnectionError, RequestsConnectionError, Timeout) as problem:
+            raise self._unreachable(f"nobody answers there ({type(problem).__name__})") from problem
         except (RuntimeError, ValueError, OSError, KeyError) as problem:
             found = _STATUS.search(str(problem))
             is_final = type(problem) is ValueError if found is None else found[1] in _FINAL

@@ -1,5 +1,8 @@
 """The schedule file: what a job is told to run, and that what is wrong is refused before anything is submitted."""
 
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +10,10 @@ import pytest
 import yaml
 from tiny_experiment import content
 
+from pipelines import jobs
 from pipelines.cli import main
 from pipelines.schedule_file import Entry, Schedule, load_schedule
+from pipelines.schedule_history import History, Job, Run
 
 NOBODY = "http://127.0.0.1:1"
 SECRET = "s3cr3t-p4ss"
@@ -182,6 +187,36 @@ def test_the_list_needs_no_cluster_and_writes_nothing(folder: Path, capsys: pyte
     assert all_.startswith("all: next ") and all_.endswith(" 03:00 UTC; no run yet")
     assert more.endswith("-01-01 04:30 UTC; no run yet")
     assert sorted(folder.rglob("*")) == before
+
+
+def test_flags_reach_the_list(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(write(folder))
+    assert main(["schedule", file, "--list", "--set", "entries.all.cron=30 4 1 1 *"]) == 0
+    assert "-01-01 04:30 UTC; no run yet" in capsys.readouterr().out
+    store = load_schedule(Path(file), output=str(folder / "out")).store
+    job = Job("nightly-all-2026-11-24T0300Z-1", "failed", "why")
+    History(store).save(Run("all", "2026-11-24T0300Z", "2026-11-24T0300Z", "failed", [job]))
+    assert main(["schedule", file, "--list", "--output", str(folder / "out")]) == 0
+    assert capsys.readouterr().out.endswith("last 2026-11-24 03:00 UTC: failed (why), nightly-all-2026-11-24T0300Z-1\n")
+
+
+class TestServersThatAreNone:
+    def test_one_that_never_answers(
+        self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(jobs, "_TIMEOUT_S", 0.2)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            assert main(["schedule", str(write(folder)), "--once", "--address", address]) == 2
+        assert f"no job server could be reached at {address}: nobody answers there" in capsys.readouterr().err
+
+    def test_one_of_something_else(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
+            threading.Thread(target=other.serve_forever, daemon=True).start()
+            address = f"http://127.0.0.1:{other.server_port}"
+            assert main(["schedule", str(write(folder)), "--once", "--address", address]) == 2
+            other.shutdown()
+        assert f"entries.all.address: no job server could be reached at {address}: " in capsys.readouterr().err
 
 
 def test_once_or_list(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
