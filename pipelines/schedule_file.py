@@ -174,5 +174,6 @@ def _store(path: Path, config: ScheduleConfig, entries: Sequence[Entry]) -> Stor
     outputs = {entry.experiment.output for entry in entries}
     if config.state is None and len(outputs) > 1:
         raise InputError("state: must be given where the outputs of the entries differ; name a folder")
-    place = config.state or f"{outputs.pop()}/.schedules"
+    output, *settings = outputs.pop().split("?", 1)  # of an object store
+    place = config.state or "?".join([f"{output}/.schedules", *settings])
     return Store(place if "://" in place else str(path.absolute().parent / os.path.expanduser(place)), config.name)

@@ -105,6 +105,11 @@ class TestState:
         assert self.location(load_schedule(write(folder))) == str(folder / "elsewhere/runs/.schedules/nightly")
         assert self.location(load_schedule(write(folder, state="memory"))) == str(folder / "memory/nightly")
 
+    def test_beside_results_in_an_object_store(self, folder: Path) -> None:
+        overrides = ["output=s3://bucket/runs?region=eu", "tracking=http://tracking"]
+        schedule = load_schedule(write(folder, {"all": ONE | {"overrides": overrides}}))
+        assert schedule.store.output == "s3://bucket/runs/.schedules?region=eu"
+
     def test_set_is_laid_over_the_schedule(self, folder: Path) -> None:
         schedule = load_schedule(write(folder), ["state=other", "entries.all.retries=3"])
         assert self.location(schedule) == str(folder / "other/nightly")
