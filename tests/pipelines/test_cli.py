@@ -23,7 +23,8 @@ COMMON = {"--set", "--address", "--output", "--quiet", "--json", "--help"}
 COMMANDS: dict[str, set[str]] = {
     "demo": set(), "run": set(), "align": set(), "craft": set(), "evaluate": set(), "report": {"--log"},
     "tune": {"--space", "--samples", "--searcher", "--scheduler", "--concurrent", "--max-clean-drop", "--attack"},
-    "plan": set(), "status": {"--watch"}, "verify": {"--sample", "--seed"}, "schedule": {"--once", "--list"}, "ui": {"--port"},
+    "plan": set(), "status": {"--watch"}, "verify": {"--sample", "--seed"}, "schedule": {"--once", "--list"},
+    "ui": {"--port"},
 }  # fmt: skip
 
 
