@@ -5,6 +5,7 @@ Resizing to the model's own size and normalisation are inside: mean and std neve
 
 import importlib
 import json
+import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -45,7 +46,8 @@ class ModelConfig:
 
     Args:
         timm, torchvision: a name of that library. factory: `module:callable`, the user's own code, called with `args`
-            (and trusted as code is). aligned: a folder that Witness wrote (model.safetensors, card.json).
+            (and trusted as code is). aligned: a folder that Witness wrote (model.safetensors, card.json). mlflow:
+            such a model in MLflow's registry, `models:/NAME/VERSION`.
         args: keyword arguments for the constructor.
         weights: a file, `pretrained` (timm), or a member of torchvision's weights enumeration.
         train: trained here instead.
@@ -60,6 +62,7 @@ class ModelConfig:
     torchvision: str | None = None
     factory: str | None = None
     aligned: str | None = None
+    mlflow: str | None = None
     args: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
     train: TrainConfig | None = None
@@ -69,14 +72,16 @@ class ModelConfig:
     family: str | None = None
 
     def __post_init__(self) -> None:
-        given = [name for name in ("timm", "torchvision", "factory", "aligned") if getattr(self, name) is not None]
+        kinds = ("timm", "torchvision", "factory", "aligned", "mlflow")
+        given = [name for name in kinds if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"exactly one of timm, torchvision, factory, aligned is needed, not {' and '.join(given) or 'none'}"
-            )
-        if self.aligned is None and (self.weights is None) == (self.train is None):
+            raise ValueError(f"exactly one of {', '.join(kinds)} is needed, not {' and '.join(given) or 'none'}")
+        is_aligned = self.aligned is not None or self.mlflow is not None
+        if not is_aligned and (self.weights is None) == (self.train is None):
             raise ValueError("either `weights` or `train` is needed, and not both")
-        if self.aligned is not None and (self.weights or self.train or self.args):
+        if self.mlflow is not None and not re.fullmatch(r"models:/[^/@]+/\d+", self.mlflow):
+            raise ValueError(f"mlflow is written models:/NAME/VERSION, the version a number, not {self.mlflow!r}")
+        if is_aligned and (self.weights or self.train or self.args):
             raise ValueError("an aligned model has its own weights and arguments: weights, train and args do not apply")
         if self.factory is not None and self.factory.count(":") != 1:
             raise ValueError(f"a factory is written module:callable, not {self.factory!r}")
@@ -90,7 +95,8 @@ class ModelConfig:
     @property
     def architecture(self) -> str:
         """What makes two models the same architecture: name or factory, and arguments."""
-        return json.dumps([self.timm, self.torchvision, self.factory, self.aligned, self.args], sort_keys=True)
+        kinds = [self.timm, self.torchvision, self.factory, self.aligned]
+        return json.dumps([*kinds, *([self.mlflow] if self.mlflow else []), self.args], sort_keys=True)
 
     @property
     def weights_file(self) -> Path | None:
@@ -109,14 +115,22 @@ def resolve_aligned(config: ModelConfig) -> ModelConfig:
     if config.aligned is None:
         return config
     card = Path(config.aligned) / "card.json"
+    content = card.read_bytes() if card.is_file() else b""
+    return config_of_card(config, content, str(card), str(config.weights_file))
+
+
+def config_of_card(config: ModelConfig, card: bytes, origin: str, weights: str) -> ModelConfig:
+    """An aligned model's configuration as a plain one with `weights`: what `config` does not give is its card's.
+
+    Raises InputError, naming `origin`, for what is no such card.
+    """
     try:
-        stored = json.loads(card.read_text())["model"]
-        plain = model_config_from(stored)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise InputError(f"{card}: not the card of an aligned model that Witness wrote ({problem!r})") from problem
+        plain = model_config_from(json.loads(card)["model"])
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise InputError(f"{origin}: not the card of an aligned model that Witness wrote ({problem!r})") from problem
     own = {name: getattr(config, name) for name in ("mean", "std", "input_size", "family")}
     changes = {name: value for name, value in own.items() if value is not None}
-    return replace(resolve_aligned(plain), weights=str(config.weights_file), train=None, **changes)
+    return replace(resolve_aligned(plain), weights=weights, train=None, **changes)
 
 
 def model_config_from(stored: dict[str, Any]) -> ModelConfig:

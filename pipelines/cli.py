@@ -143,8 +143,8 @@ def _print_result(result: "Result", options: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from pipelines.mlflow_runs import without_credentials
     from pipelines.report import verdicts
-    from pipelines.tracking import without_credentials
 
     assert result.report is not None
     table = Table(box=box.SIMPLE_HEAD, title="mean over the targets, %, with 95 % intervals over images")
@@ -288,7 +288,8 @@ def _schedule(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
-    from pipelines.tracking import serve_page, tracking_uri
+    from pipelines.mlflow_runs import tracking_uri
+    from pipelines.tracking import serve_page
 
     return serve_page(tracking_uri(_request(options).experiment()), options.port)
 

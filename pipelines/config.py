@@ -58,7 +58,7 @@ Attack = Annotated[AttackConfig, BeforeValidator(_with_fractions)]
 class Section(BaseModel):
     """A part of a file that users write: no unknown keys, nothing infinite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True)
 
 
 class DataConfig(Section):
@@ -73,11 +73,15 @@ class DataConfig(Section):
 
 
 class VariantConfig(Section):
-    """A further aligned surrogate: what it does not give is the experiment's own."""
+    """A further aligned surrogate: what it does not give is the experiment's own.
+
+    model: one that was aligned before, and is taken as it is; nothing is aligned then.
+    """
 
     source: str | None = None
     witnesses: list[str] | None = None
     align: dict[str, Any] = Field(default_factory=dict)
+    model: str | None = None
 
 
 class StageConfig(Section):
@@ -113,12 +117,14 @@ class Experiment(Section):
     """One experiment, as its file says, with every default filled in and every path made absolute.
 
     `factories`: the folder in which the modules of `factory:` are looked for first; that of the file unless given.
+    `register`: the name under which the aligned model goes to MLflow's registry.
     """
 
     name: Name
     seed: int = Field(default=0, ge=0)
     output: str = "runs"
     tracking: str | None = None
+    registered_as: Name | None = Field(default=None, alias="register")
     factories: str | None = None
     data: DataConfig
     models: dict[Name, ModelConfig]
@@ -188,6 +194,9 @@ def _check_roles(experiment: Experiment) -> None:
     for name, variant in experiment.variants.items():
         roles[f"variants.{name}.source"] = [variant.source] if variant.source else []
         roles[f"variants.{name}.witnesses"] = variant.witnesses or []
+        roles[f"variants.{name}.model"] = [variant.model] if variant.model else []
+        if variant.model and (variant.align or variant.witnesses):
+            raise InputError(f"variants.{name}.model: is taken as it is; align and witnesses do not apply")
         if variant.witnesses == []:
             raise InputError(f"variants.{name}.witnesses: must name at least one model")
     for role, names in roles.items():
@@ -231,6 +240,7 @@ def alignments_of(experiment: Experiment) -> list[tuple[str, str, list[str]]]:
     return own + [
         (f"variants.{name}.witnesses", variant.source or experiment.source, variant.witnesses or experiment.witnesses)
         for name, variant in experiment.variants.items()
+        if variant.model is None
     ]
 
 
@@ -276,9 +286,9 @@ def known_keys(kind: Any, place: Sequence[Any]) -> list[str]:
         known = (
             {entry.name for entry in dataclasses.fields(kind)}
             if dataclasses.is_dataclass(kind)
-            else set(kind.model_fields)
+            else {field.alias or name for name, field in kind.model_fields.items()}
         )
-        return known_keys(hints[str(place[0])], place[1:]) if place else sorted(known)
+        return known_keys(hints.get(str(place[0])), place[1:]) if place else sorted(known)
     return []
 
 

@@ -21,9 +21,10 @@ from align_core.data import ImageSetConfig, open_image_set
 from align_core.errors import InputError
 from align_core.manifest import Manifest, inspect_images
 from align_core.models import ModelConfig, build, check_output, load, resolve_aligned
-from align_core.weights import hash_weights
+from align_core.weights import State, hash_weights
 from pipelines.config import Experiment, alignments_of
 from pipelines.progress import Progress
+from pipelines.registry import registered
 from pipelines.store import Store, fingerprint
 
 SEEN = ".seen"
@@ -37,7 +38,7 @@ class Network:
         name: a model of the experiment, or a surrogate that is fine-tuned here.
         config: architecture and preprocessing.
         digest: hash of the weights; None while they have still to be made.
-        stored: where the weights lie in the store; None where the configuration names them.
+        stored: where the weights lie in the store; None where the configuration names a file.
     """
 
     name: str
@@ -71,8 +72,8 @@ class Inspected:
 
     def save(self, store: Store) -> None:
         """Keeps what was seen for the next run."""
-        for name, content in self.unsaved.items():
-            store.write(f"{SEEN}/{name}", content)
+        for place, content in self.unsaved.items():
+            store.write(place, content)
         self.unsaved.clear()
 
 
@@ -88,14 +89,17 @@ def inspect(experiment: Experiment, store: Store, progress: Progress) -> Inspect
     seen = {}
     for name, written in experiment.models.items():
         try:
-            model = resolve_aligned(written)
+            found = registered(written, experiment, store, SEEN) if written.mlflow else None
+            model = found.config if found else resolve_aligned(written)
         except InputError as problem:
             raise InputError(f"models.{name}: {problem}") from problem
+        weights, stored = (found.weights, found.stored) if found else (None, None)
+        inspected.unsaved |= found.unsaved if found else {}
         key = _model_key(model, experiment.data.classes, inspected.shape)
-        seen[key] = known[key] if key in known else _look_at_model(name, model, experiment, inspected.shape)
-        inspected.networks[name] = Network(name, model, seen[key])
+        seen[key] = known[key] if key in known else _look_at_model(name, model, experiment, inspected.shape, weights)
+        inspected.networks[name] = Network(name, model, seen[key], stored)
     if seen.keys() - known.keys():
-        inspected.unsaved["models.json"] = json.dumps({**known, **seen}).encode()
+        inspected.unsaved[f"{SEEN}/models.json"] = json.dumps({**known, **seen}).encode()
     _check_weights_differ(experiment, inspected.networks)
     return inspected
 
@@ -114,7 +118,7 @@ def _manifest(
             manifest = inspect_images(config, image_size, lambda _: bar.advance(1))
     except (InputError, OSError) as problem:
         raise InputError(f"data.{role}: {problem}") from problem
-    inspected.unsaved[name] = _manifest_to_bytes(manifest)
+    inspected.unsaved[f"{SEEN}/{name}"] = _manifest_to_bytes(manifest)
     return manifest
 
 
@@ -184,11 +188,13 @@ def _model_key(config: ModelConfig, classes: int, shape: Sequence[int]) -> str:
     return fingerprint([dataclasses.asdict(config), classes, list(shape), _size_and_time(file) if file else None])
 
 
-def _look_at_model(name: str, config: ModelConfig, experiment: Experiment, shape: tuple[int, int, int]) -> str | None:
+def _look_at_model(
+    name: str, config: ModelConfig, experiment: Experiment, shape: tuple[int, int, int], weights: State | None
+) -> str | None:
     """Builds the model, pushes one image through, and hashes its weights; None where they are still to be made."""
     classes = experiment.data.classes
     try:
-        classifier = build(config, classes, shape[0]) if config.train else load(config, classes, shape[0])
+        classifier = build(config, classes, shape[0]) if config.train else load(config, classes, shape[0], weights)
     except InputError as problem:
         raise InputError(f"models.{name}: {problem}") from problem
     check_output(classifier, name, shape, classes)
@@ -199,7 +205,7 @@ def _check_weights_differ(experiment: Experiment, networks: dict[str, Network]) 
     """No target may be one of the attacker's models under another name; no validation target a test target."""
     attacker = [experiment.source, *experiment.witnesses]
     for variant in experiment.variants.values():
-        attacker += [*([variant.source] if variant.source else []), *(variant.witnesses or [])]
+        attacker += [name for name in (variant.source, variant.model, *(variant.witnesses or [])) if name]
     pairs = [
         (role, t, a) for role in ("targets", "validation_targets") for t in getattr(experiment, role) for a in attacker
     ]

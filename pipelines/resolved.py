@@ -5,7 +5,7 @@ from typing import Any
 
 from pipelines.config import Experiment
 from pipelines.experiment_file import written
-from pipelines.tracking import without_credentials
+from pipelines.mlflow_runs import without_credentials
 
 
 def as_yaml(experiment: Experiment) -> str:

@@ -17,12 +17,13 @@ from pipelines.evaluate import evaluate_all
 from pipelines.factories import look_in
 from pipelines.failure import RunFailed
 from pipelines.inspection import inspect
+from pipelines.mlflow_runs import tracking_uri, without_credentials
 from pipelines.plan import Plan
 from pipelines.progress import Progress, Spent
 from pipelines.report import Report, make_report
 from pipelines.resolved import as_yaml
 from pipelines.store import Store
-from pipelines.tracking import log_report, tracking_uri, without_credentials
+from pipelines.tracking import log_report
 from pipelines.versions import versions
 
 STAGES = ("align", "craft", "evaluate", "report")

@@ -16,7 +16,8 @@ class Surrogate:
         source: the original source model, to which its gains refer.
         baseline: the surrogate that crafts on that original source; itself for a source.
         witnesses: what it was aligned to.
-        align: how it is fine-tuned, where it is.
+        align: how it is fine-tuned here, where it is.
+        is_aligned: whether it was aligned to witnesses, here or before.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Surrogate:
     baseline: str
     witnesses: tuple[str, ...] = ()
     align: AlignConfig | None = None
+    is_aligned: bool = False
 
 
 def surrogates_of(experiment: Experiment) -> list[Surrogate]:
@@ -33,7 +35,13 @@ def surrogates_of(experiment: Experiment) -> list[Surrogate]:
     found = [
         _unaligned("source", (source,), source, "source"),
         Surrogate(
-            name="aligned", members=("aligned",), source=source, baseline="source", witnesses=witnesses, align=align
+            name="aligned",
+            members=("aligned",),
+            source=source,
+            baseline="source",
+            witnesses=witnesses,
+            align=align,
+            is_aligned=True,
         ),
     ]
     for control in experiment.controls:
@@ -51,16 +59,12 @@ def surrogates_of(experiment: Experiment) -> list[Surrogate]:
         baseline = "source" if own_source == source else f"source-{own_source}"
         if all(surrogate.name != baseline for surrogate in found):
             found.append(_unaligned(baseline, (own_source,), own_source, baseline))
-        found.append(
-            Surrogate(
-                name=name,
-                members=(name,),
-                source=own_source,
-                baseline=baseline,
-                witnesses=tuple(variant.witnesses or witnesses),
-                align=experiment.variant_align(name),
-            )
-        )
+        variant_of = Surrogate(name=name, members=(name,), source=own_source, baseline=baseline, is_aligned=True)
+        if variant.model is not None:
+            found.append(replace(variant_of, members=(variant.model,)))
+        else:
+            own = tuple(variant.witnesses or witnesses)
+            found.append(replace(variant_of, witnesses=own, align=experiment.variant_align(name)))
     return found
 
 
@@ -69,7 +73,7 @@ def contrasts_of(surrogates: list[Surrogate]) -> list[tuple[str, str]]:
     the aligned, where they share the source; the aligned ensemble against the plain one.
     """
     names = {surrogate.name: surrogate for surrogate in surrogates}
-    aligned = [s for s in surrogates if s.align is not None and s.name != "label_only"]
+    aligned = [s for s in surrogates if s.is_aligned]
     controls = [s for s in surrogates if s.name in ("label_only", "ensemble") or _is_witness(s)]
     pairs = [(s.name, control.name) for s in aligned for control in controls if s.source == control.source]
     pairs += [(s.name, "aligned") for s in aligned if s.name != "aligned" and s.source == names["aligned"].source]

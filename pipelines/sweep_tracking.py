@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pipelines.mlflow_runs import Point, Runs, telling
 from pipelines.plan import Plan
 from pipelines.space import Space, label_of
-from pipelines.tracking import Point, Runs, curve_points, telling
+from pipelines.tracking import curve_points
 from pipelines.trial import Record
 
 

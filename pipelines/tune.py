@@ -9,6 +9,7 @@ from pipelines.align import train_models
 from pipelines.best import best_experiment
 from pipelines.cluster import Worker, connected, worker_of
 from pipelines.failure import RunFailed
+from pipelines.mlflow_runs import tracking_uri, without_credentials
 from pipelines.progress import Bar, Progress
 from pipelines.resolved import as_yaml
 from pipelines.run import Request, Result, make_plan, run_experiment
@@ -16,7 +17,6 @@ from pipelines.space import Settings
 from pipelines.store import fingerprint
 from pipelines.study import Options, Study
 from pipelines.sweep_tracking import log_sweep
-from pipelines.tracking import tracking_uri, without_credentials
 from pipelines.trial import STOPPED, Record, Sweep, place_of, read_record
 from pipelines.trials import Row, as_csv, chosen, trial_rows
 from pipelines.tuner import delete_runs, run_tune

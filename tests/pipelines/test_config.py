@@ -19,6 +19,7 @@ seed: 3
 output: runs
 tracking: sqlite:///elsewhere/mlflow.db
 factories: code
+register: aligned-resnet20
 data:
   classes: 10
   image_size: 32
@@ -34,6 +35,7 @@ models:
   rn50v1:   {torchvision: resnet50, weights: IMAGENET1K_V1}
   small:    {timm: test_vit, train: {epochs: 10, lr: 2e-3, batch_size: 64, weight_decay: 0, crop: pad4, flip: true}}
   earlier:  {aligned: ../earlier/models/aligned}
+  fetched:  {mlflow: models:/aligned-resnet20/3}
 source: resnet20
 witnesses: [rn50]
 targets: [rn50v1, small]
@@ -55,6 +57,7 @@ align:
 variants:
   t16: {align: {temperature: 16, optimizer: {lr: 1}}}
   other: {source: earlier, witnesses: [rn50, resnet20]}
+  before: {model: fetched}
 attacks:
   pgd: {method: pgd, eps: 2/255, step: 0.5/255, steps: 10}
   all: {method: vni, eps: 4/255, step: 1/255, steps: 5, objective: margin, random_start: true, momentum: 0.5,
@@ -102,7 +105,8 @@ class TestFull:
         for place, written in leaves(yaml.safe_load(FULL)):
             value: Any = experiment
             for part in place:
-                value = value[part] if isinstance(value, dict) else getattr(value, part)
+                name = "registered_as" if part == "register" else part
+                value = value[part] if isinstance(value, dict) else getattr(value, name)
             expected = moved.get(written, written) if isinstance(written, str) else written
             if place[0] == "attacks" and place[-1] in ("eps", "step"):
                 expected = pixel_fraction(written)
@@ -139,6 +143,7 @@ def test_what_is_not_given_is_as_the_design_says(tmp_path: Path, monkeypatch: py
         "output": str(tmp_path / "runs"),
         "tracking": None,
         "factories": str(tmp_path),
+        "register": None,
         "validation_targets": [],
         "controls": ["label_only", "witness", "ensemble", "aligned_ensemble"],
         "align": {

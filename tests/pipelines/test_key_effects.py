@@ -13,9 +13,9 @@ from align_core.models import Classifier, build
 from align_core.weights import hash_weights, read_weights
 from pipelines.cluster import worker_of, workers_that_fit
 from pipelines.evaluate import viewings_of
+from pipelines.mlflow_runs import tracking_uri
 from pipelines.plan import Making, Plan
 from pipelines.tables import target_relation
-from pipelines.tracking import tracking_uri
 
 
 def built(plan: Plan, name: str) -> Classifier:
@@ -72,6 +72,8 @@ REACHES: list[tuple[str, Callable[[Plan], Any], Any]] = [
     ("models.new.torchvision=squeezenet1_1;models.new.train={}", lambda p: type(net(p)).__name__, "SqueezeNet"),
     ("models.new.factory=nets_of_any_size:flat;models.new.train={}", lambda p: type(net(p)[0]).__name__, "Flatten"),
     ("models.new.aligned=aligned", lambda p: holds(p, "new", "aligned/model.safetensors"), True),
+    ("variants.v.model=d", lambda p: (p.by_name["v"].members, p.by_name["v"].align), (("d",), None)),
+    ("register=mine", lambda p: p.experiment.registered_as, "mine"),  # what comes of it: test_registry
     ("models.e.args={width: 7}", lambda p: net(p, "e")[0].out_channels, 7),
     ("models.a.weights=d.safetensors", lambda p: holds(p, "a", "d.safetensors"), True),
     ("models.e.train.epochs=7", lambda p: making(p, "e").config.epochs, 7),
@@ -189,4 +191,5 @@ def test_every_key_of_compute_reaches_ray(
 
 def test_no_key_is_without_such_a_proof() -> None:
     proven = {pattern(settings.partition("=")[0]) for settings, _, _ in REACHES + ON_RAY}
+    proven.add("models.*.mlflow")  # in test_registry: it wants a registry
     assert proven == KEYS

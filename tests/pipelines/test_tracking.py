@@ -15,9 +15,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from pipelines.cli import main
+from pipelines.mlflow_runs import tracking_uri, without_credentials
 from pipelines.report import Report
 from pipelines.run import Request, run
-from pipelines.tracking import tracking_uri, without_credentials
 
 LEGAL = re.compile(r"[A-Za-z0-9_./ -]+")
 OUTCOMES = {"outcomes/aligned/pgd/twin": "111100000000", "outcomes/source/pgd/cousin": "110000000000"}
