@@ -6,11 +6,14 @@ An image set lists its images (id and label) without decoding them, and reads an
 
 import csv
 import io
+import struct
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -181,6 +184,24 @@ def _row_ids(count: int) -> list[str]:
     return [f"{row:0{width}d}" for row in range(count)]
 
 
+def _mapped(path: Path, member: str) -> npt.NDArray[Any] | None:
+    """An array within an .npz file, on the disk; None where it was compressed. Raises KeyError where there is none."""
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(member)
+    if info.compress_type != zipfile.ZIP_STORED:
+        return None
+    with open(path, "rb") as file:
+        file.seek(info.header_offset + 26)  # a local header is 30 bytes, a name, and more, of lengths that stand here
+        name, more = struct.unpack("<HH", file.read(4))
+        file.seek(info.header_offset + 30 + name + more)
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, is_fortran, dtype = read(file)
+        if dtype.hasobject or 0 in shape:  # the one is never unpickled, the other cannot be mapped
+            return None
+        return np.memmap(path, dtype, "r", file.tell(), shape, "F" if is_fortran else "C")
+
+
 class _Npz:
     """`images` uint8 [N, H, W, C] or [N, H, W], and `labels` [N]; the id is the zero-padded row."""
 
@@ -189,9 +210,11 @@ class _Npz:
 
     @cached_property
     def arrays(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Images that were stored uncompressed stay on the disk until they are read; others are in memory, all."""
         try:
             with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                images, labels = archive["images"], archive["labels"]
+                mapped = _mapped(self.path, "images.npy")
+                images, labels = archive["images"] if mapped is None else mapped, archive["labels"]
         except KeyError as problem:
             raise InputError(f"{self.path}: an npz image set needs the arrays `images` and `labels`") from problem
         except Exception as problem:  # a damaged file raises whatever its bytes lead to
@@ -300,6 +323,7 @@ class _Parquet:
 
     def __init__(self, path: Path, size: int) -> None:
         self.path, self.size = path, size
+        self._lock = Lock()  # several threads decode; one at a time reads
         self._read: OrderedDict[int, pa.Array] = OrderedDict()
 
     def files(self) -> list[Path]:
@@ -382,7 +406,8 @@ class _Parquet:
         return [image_id for image_id, _ in ordered], labels[[row for _, row in ordered]].astype(np.int64)
 
     def read(self, image_id: str) -> Pixels:
-        value = self._image(self._rows[image_id])
+        with self._lock:
+            value, is_grey = self._image(self._rows[image_id]), self._grey
         if isinstance(value, pa.ExtensionScalar):
             pixels_CHW: npt.NDArray[Any] = value.to_numpy()
             if pixels_CHW.dtype != np.uint8 or pixels_CHW.ndim != 3 or pixels_CHW.shape[0] not in (1, 3):
@@ -393,4 +418,4 @@ class _Parquet:
         encoded = self._encoded(value)
         if not isinstance(encoded, bytes):
             raise BadImage("the column `image` must hold encoded bytes, a struct with `bytes`, or uint8 CHW tensors")
-        return _decode(io.BytesIO(encoded), self.size, grey=self._grey)
+        return _decode(io.BytesIO(encoded), self.size, grey=is_grey)

@@ -54,7 +54,7 @@ def inspect_images(
     all_ids, all_labels = image_set.listing()
     positions = selected(config, len(all_ids))
     ids, labels = [all_ids[p] for p in positions], all_labels[positions.start : positions.stop]
-    threads = (cpu_count() or 1) if config.kind == "folder" else 1  # the other kinds read from one open file
+    threads = (cpu_count() or 1) if config.kind in ("folder", "parquet") else 1  # of the others, nothing is decoded
     with ThreadPoolExecutor(threads) as pool:
         looks = []
         for count, look in enumerate(pool.map(lambda image_id: _look(image_set, image_id), ids), start=1):

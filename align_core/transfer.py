@@ -103,14 +103,15 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def resampled_counts(
-    n: int, seed: int, resamples: int = RESAMPLES, block: int = 500
-) -> "list[npt.NDArray[np.float32]]":
-    """How often each of n images is drawn: blocks of [block, n], `resamples` rows in all, one draw for all targets."""
+def resampled_counts(n: int, seed: int, resamples: int = RESAMPLES, block: int = 500) -> "list[npt.NDArray[np.uint8]]":
+    """How often each of n images is drawn: blocks of [block, n], `resamples` rows in all, one draw for all targets.
+
+    A byte each: nobody is drawn 256 times, and of 50,000 images that is half a gigabyte.
+    """
     rng = np.random.default_rng(seed)
     rows = [min(block, resamples - start) for start in range(0, resamples, block)]
     shares = np.full(n, 1 / n)
-    return [rng.multinomial(n, shares, size=count).astype(np.float32) for count in rows]
+    return [rng.multinomial(n, shares, size=count).astype(np.uint8) for count in rows]
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class MeanCell:
     baseline_wrong: Flags | None
 
 
-def mean_over_targets(cells: Sequence[MeanCell], counts: "Sequence[npt.NDArray[np.float32]]") -> tuple[Interval, Gain]:
+def mean_over_targets(cells: Sequence[MeanCell], counts: "Sequence[npt.NDArray[np.uint8]]") -> tuple[Interval, Gain]:
     """Mean rate and mean gain, targets weighted equally, with percentile intervals from resampled images.
 
     Args:
@@ -147,11 +148,12 @@ def mean_over_targets(cells: Sequence[MeanCell], counts: "Sequence[npt.NDArray[n
 
 
 def _resampled_means(
-    hits_NT: Flags, eligible_NT: Flags, counts: "Sequence[npt.NDArray[np.float32]]"
+    hits_NT: Flags, eligible_NT: Flags, counts: "Sequence[npt.NDArray[np.uint8]]"
 ) -> npt.NDArray[np.float64]:
     hits, eligible = hits_NT.astype(np.float32), eligible_NT.astype(np.float32)
     rates = []
-    for drawn_RN in counts:
+    for block_RN in counts:
+        drawn_RN = block_RN.astype(np.float32)
         size_RT = drawn_RN @ eligible  # whole numbers below 2**24: exact in float32
         share_RT = (drawn_RN @ hits).astype(np.float64) / np.maximum(size_RT, 1)
         targets_R = np.count_nonzero(size_RT, axis=1)

@@ -69,3 +69,16 @@ class TestNpz:
         np.savez(tmp_path / "a.npz", images=noise(2, 8, 8))
         with pytest.raises(InputError, match="`images` and `labels`"):
             listed(ImageSetConfig(kind="npz", path=str(tmp_path / "a.npz")))
+
+    def test_uncompressed_images_stay_on_the_disk_until_they_are_read(self, tmp_path: Path) -> None:
+        images = noise(3, 8, 8, 3)
+        for save, is_mapped in ((np.savez, True), (np.savez_compressed, False)):
+            save(tmp_path / "a.npz", labels=np.arange(3), images=images)
+            found = open_image_set(ImageSetConfig(kind="npz", path=str(tmp_path / "a.npz")), 8)
+            assert isinstance(found.arrays[0], np.memmap) == is_mapped
+            assert np.array_equal(found.read("00002"), images[2].transpose(2, 0, 1))
+
+    def test_in_whatever_order_they_lie_there(self, tmp_path: Path) -> None:
+        images = np.asfortranarray(noise(3, 8, 8, 3))
+        config = npz(tmp_path / "a.npz", images, [0, 1, 2])
+        assert np.array_equal(open_image_set(config, 8).read("00001"), images[1].transpose(2, 0, 1))

@@ -107,6 +107,7 @@ class HandMade:
         def fill(table: ChunkedTable, column: str) -> None:
             digits = np.array([int(digit) for digit in unused.pop(table.folder, "0" * IMAGES)])
             values = (digits / 8).astype(np.float32) if column == "l2" else (manifest.labels + digits) % CLASSES
+            plan.store.delete(table.finished_file)
             for number, chunk in enumerate(plan.chunks):
                 rows = slice(chunk.start, chunk.stop)
                 columns = {"image_id": manifest.ids[rows], "label": manifest.labels[rows], column: values[rows]}

@@ -147,6 +147,7 @@ def test_a_table_that_does_not_hold_the_test_images_in_order_is_refused(experime
     rows = table.read(plan.store, ["image_id", "label", "adversarial_prediction"])
     for number, chunk in enumerate(plan.chunks):
         table.write_chunk(plan.store, number, rows.take(pa.array([11 - row for row in chunk])))
+    plan.store.delete(table.finished_file)
     table.finish(plan.store, plan.rows)
     with pytest.raises(RunFailed, match="outcomes/source/pgd/twin"):
         read_outcomes(plan)
