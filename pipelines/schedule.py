@@ -14,6 +14,7 @@ from align_core.errors import InputError
 from pipelines.cron import latest_minute, next_minute, read_minute, utc_now, written_minute
 from pipelines.failure import RunFailed
 from pipelines.jobs import JobServer, JobState, Refused, Status, Unreachable
+from pipelines.mlflow_runs import without_credentials
 from pipelines.report import read_report
 from pipelines.schedule_changes import changes, kept
 from pipelines.schedule_file import Entry, Schedule
@@ -21,7 +22,6 @@ from pipelines.schedule_history import History, Job, Run
 from pipelines.schedule_outlook import shown
 from pipelines.schedule_tracking import log_jobs
 from pipelines.store import Say
-from pipelines.tracking import without_credentials
 
 _ON_TIME = timedelta(minutes=5)
 """So late a minute may still be called on time: cron, Kubernetes and the start of a process need some."""

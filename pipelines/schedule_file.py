@@ -14,8 +14,8 @@ from align_core.errors import InputError
 from pipelines.config import Experiment, Name, Section, explained, load_experiment
 from pipelines.cron import check_cron
 from pipelines.experiment_file import read_yaml
+from pipelines.mlflow_runs import tracking_uri, without_credentials
 from pipelines.store import Store
-from pipelines.tracking import tracking_uri, without_credentials
 
 Cron = Annotated[str, AfterValidator(check_cron)]
 _SECRET = re.compile(r"://[^/?#\s]*@|[?&][^=&\s]*(password|secret|token|key)[^=&\s]*=", re.IGNORECASE)

@@ -1,9 +1,9 @@
 """A schedule in MLflow: a run per job, beside the runs of the experiment that it evaluates."""
 
+from pipelines.mlflow_runs import Runs, telling
 from pipelines.schedule_file import Entry
 from pipelines.schedule_history import Job, Run
 from pipelines.store import Say
-from pipelines.tracking import Runs, telling
 
 
 def log_jobs(entry: Entry, jobs: list[tuple[Run, Job]], say: Say) -> bool:
