@@ -126,8 +126,8 @@ def _print_result(result: "Result", options: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from pipelines.credentials import without_credentials
     from pipelines.report import verdicts
-    from pipelines.tracking import without_credentials
 
     assert result.report is not None
     table = Table(box=box.SIMPLE_HEAD, title="mean over the targets, %, with 95 % intervals over images")
@@ -145,7 +145,7 @@ def _print_result(result: "Result", options: argparse.Namespace) -> None:
     again = ["witness", "ui", str(options.experiment)]
     for key, _, value in (override.partition("=") for override in options.overrides):
         again += ["--set", f"{key}={without_credentials(value)}"]
-    again += ["--output", options.output] if options.output else []
+    again += ["--output", without_credentials(options.output)] if options.output else []
     print(f"report: {result.location}/report/report.html")
     print(f"MLflow: {shlex.join(again)}   ({result.tracking})")
 

@@ -13,6 +13,7 @@ from pipelines.align import align, check_room
 from pipelines.cluster import Worker, connected, worker_of
 from pipelines.config import Experiment, load_experiment
 from pipelines.craft import craft_all
+from pipelines.credentials import without_credentials
 from pipelines.evaluate import evaluate_all
 from pipelines.factories import look_in
 from pipelines.failure import RunFailed
@@ -22,7 +23,7 @@ from pipelines.progress import Progress
 from pipelines.report import Report, make_report
 from pipelines.resolved import as_yaml
 from pipelines.store import Store
-from pipelines.tracking import log_report, tracking_uri, without_credentials
+from pipelines.tracking import log_report, tracking_uri
 from pipelines.versions import versions
 
 STAGES = ("align", "craft", "evaluate", "report")
@@ -104,7 +105,7 @@ def run_experiment(experiment: Experiment, request: Request) -> Result:
 
 def _run(plan: Plan, request: Request, stages: Sequence[str], log: bool) -> Result:
     progress, experiment, store = Progress(request.quiet), plan.experiment, plan.store
-    result = Result(without_credentials(store.location), without_credentials(tracking_uri(experiment)))
+    result = Result(store.location, without_credentials(tracking_uri(experiment)))
     work = [stage for stage in stages if stage != "report"]
     with ExitStack() as stack:
         worker = None

@@ -7,7 +7,6 @@ import csv
 import io
 import logging
 import os
-import re
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from align_core.errors import InputError
 from pipelines.config import Experiment
+from pipelines.credentials import without_credentials
 from pipelines.fine_tune import settings_of
 from pipelines.plan import Plan
 from pipelines.report import FILES, Report, Row
@@ -45,12 +45,6 @@ def tracking_uri(experiment: Experiment) -> str:
             "tracking: must be given where `output` is an object store, which cannot hold MLflow's database"
         )
     return f"sqlite:///{experiment.output}/mlflow.db"
-
-
-def without_credentials(uri: str) -> str:
-    """The URI as it may be written and logged."""
-    nameless = re.sub(r"(?<=://)[^/?#]*@", "***@", uri)
-    return re.sub(r"\?.*", "?***", nameless)  # databases take a password as a parameter, too
 
 
 def telling(experiment: Experiment, say: Say, again: str, write: Callable[["Runs"], None]) -> bool:

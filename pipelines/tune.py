@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.align import train_models
 from pipelines.best import best_experiment
 from pipelines.cluster import Worker, connected, worker_of
+from pipelines.credentials import without_credentials
 from pipelines.failure import RunFailed
 from pipelines.progress import Bar, Progress
 from pipelines.resolved import as_yaml
@@ -16,7 +17,7 @@ from pipelines.space import Settings
 from pipelines.store import fingerprint
 from pipelines.study import Options, Study
 from pipelines.sweep_tracking import log_sweep
-from pipelines.tracking import tracking_uri, without_credentials
+from pipelines.tracking import tracking_uri
 from pipelines.trial import Record, Sweep, place_of, read_record
 from pipelines.trials import Row, as_csv, chosen, trial_rows
 from pipelines.tuner import delete_runs, run_tune
@@ -171,7 +172,7 @@ def _finish(study: Study, progress: Progress) -> SweepResult:
     rows = trial_rows(study.space, records, plan.experiment.validation_targets)
     store.write(f"{study.folder}/trials.csv", as_csv(rows))
     result = SweepResult(
-        location=f"{without_credentials(store.location)}/{study.folder}",
+        location=f"{store.location}/{study.folder}",
         tracking=without_credentials(tracking_uri(plan.experiment)),
         keys=study.space.keys,
         rows=rows,
