@@ -83,7 +83,9 @@ def _leases(filesystem: fs.FileSystem, folder: str) -> list[Lease]:
         try:
             with filesystem.open_input_stream(info.path) as stream:
                 said = json.loads(stream.read())
-        except FileNotFoundError:  # it was given up meanwhile
+        except OSError:  # it was given up meanwhile, perhaps: S3 says that in more ways than one
+            if filesystem.get_file_info(info.path).type != fs.FileType.NotFound:
+                raise
             continue
         found.append(Lease(info.path, said["who"], info.mtime or datetime.fromisoformat(said["renewed"])))
     return found

@@ -94,8 +94,8 @@ class Store:
 
     def read(self, relative: str) -> bytes:
         """A file's content. Raises FileNotFoundError."""
-        with self.filesystem.open_input_stream(self.path(relative)) as stream:
-            return bytes(stream.read())
+        with self.open_input(relative) as file:  # it knows its size: a stream is asked for in pieces of 16 KB
+            return bytes(file.read())
 
     def read_json(self, relative: str) -> dict[str, Any] | None:
         """A JSON file's content; None where there is none, or a damaged one: what it said is found anew."""

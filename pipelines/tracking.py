@@ -103,9 +103,11 @@ class Runs:
             self._experiment_id = str(found.experiment_id)
             return
         # A database holds no files; a server keeps artifacts where it was told to.
-        beside = Path(experiment.output) / "mlartifacts" / experiment.name
-        is_file = tracking_uri(experiment).startswith("sqlite:")
-        place = beside.as_uri() if is_file and beside.is_absolute() else None
+        uri = tracking_uri(experiment)
+        database = Path(uri.removeprefix("sqlite:///")).absolute()
+        folder = database.parent if "://" in experiment.output else Path(experiment.output)
+        beside = folder / "mlartifacts" / experiment.name
+        place = beside.as_uri() if uri.startswith("sqlite:") and beside.is_absolute() else None
         self._experiment_id = str(client.create_experiment(experiment.name, artifact_location=place))
 
     def run(self, kind: str, name: str, parent: str | None, mark: str, began: float | None = None) -> str:
