@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from align_core.data import ImageSetConfig, Pixels, read_images
 from pipelines.cluster import Worker
-from pipelines.failure import RunFailed
+from pipelines.failure import RunFailed, reason_of
 from pipelines.images import opened
 from pipelines.store import Say, Store
 from pipelines.table import ChunkedTable
@@ -95,9 +95,8 @@ def run_pipeline(
     try:
         yield from worked.iter_rows()
     except (ray.exceptions.RayError, ValueError, OSError) as problem:
-        reason = [line for line in str(problem).splitlines() if line.strip()]
         raise RunFailed(
-            f"the work on the chunks broke off: {reason[-1] if reason else type(problem).__name__}. "
+            f"the work on the chunks broke off: {reason_of(problem)}. "
             "Finished chunks are kept; the same command goes on from there"
         ) from problem
 

@@ -4,7 +4,7 @@ import re
 from urllib.parse import unquote
 
 # Where an object store is, and nothing secret.
-_HARMLESS = {"region", "scheme", "endpoint_override"}
+_HARMLESS = {"region", "scheme", "endpoint_override", "retry_limit_seconds"}
 
 
 def without_credentials(uri: str) -> str:

@@ -1,5 +1,6 @@
 """What an object store does otherwise than a disk: opening it, whole uploads, copies, and finding it unusable early."""
 
+from datetime import timedelta
 from typing import IO, Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ _PIECE = 8 * 2**20  # bytes: what an upload holds in memory; S3 takes as much in
 _LARGEST_COPY = 5 * 2**30  # bytes: what S3 copies by itself
 # Patience with S3, in seconds and attempts: seconds with a server that refuses, a few minutes with one that is silent.
 _CONNECT, _ANSWER, _ATTEMPTS = 5, 20, 4
+_GOOGLE = timedelta(minutes=1)  # patience with Google's, all attempts together
 
 
 def open_store(uri: str) -> tuple[fs.FileSystem, str]:
@@ -22,13 +24,24 @@ def open_store(uri: str) -> tuple[fs.FileSystem, str]:
         safe = without_credentials(uri)
         reason = str(problem).replace(uri, safe)  # it may quote the URI, credentials and all: so no `from problem`
         raise InputError(f"output: {safe}: {reason}") from None
-    if isinstance(filesystem, fs.S3FileSystem):
-        _, (options,) = filesystem.__reduce__()  # as pyarrow sends it to other processes
-        # Uploads in the background would hold everything in memory; a delayed open makes a small one a single put.
-        options |= {"background_writes": False, "allow_delayed_open": True}
-        options |= {"connect_timeout": _CONNECT, "request_timeout": _ANSWER}
-        filesystem = fs.S3FileSystem(**options, retry_strategy=fs.AwsStandardS3RetryStrategy(_ATTEMPTS))
-    return filesystem, path
+    return _patient(filesystem), path
+
+
+def _patient(filesystem: fs.FileSystem) -> fs.FileSystem:
+    """The same, with time-outs of ours: Google's own are a quarter of an hour, and S3's shorter than a hiccup."""
+    if filesystem.type_name not in ("s3", "gcs"):
+        return filesystem
+    opened, (options,) = filesystem.__reduce__()  # as pyarrow sends it to other processes
+    if filesystem.type_name == "gcs":
+        return opened({**options, "retry_time_limit": options["retry_time_limit"] or _GOOGLE})
+    # Uploads in the background would hold everything in memory; a delayed open makes a small one a single put.
+    own = {
+        "background_writes": False,
+        "allow_delayed_open": True,
+        "connect_timeout": _CONNECT,
+        "request_timeout": _ANSWER,
+    }
+    return opened({**options, **own, "retry_strategy": fs.AwsStandardS3RetryStrategy(_ATTEMPTS)})
 
 
 def check_answers(filesystem: fs.FileSystem, folder: str, uri: str) -> None:
