@@ -43,15 +43,16 @@ def leased(filesystem: fs.FileSystem, folder: str, location: str) -> Iterator[No
     """Inside, the lease in `folder` is held; `location` names what it is for. Raises Busy, which says who holds it."""
     own = f"{folder}/{uuid.uuid4().hex[:16]}.json"
     who = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-    _take(filesystem, folder, own, who, location)
     is_over = Event()
     renewer = Thread(target=_renew, args=(filesystem, own, who, is_over), daemon=True)
-    renewer.start()
     try:
+        _take(filesystem, folder, own, who, location)
+        renewer.start()
         yield
     finally:
         is_over.set()
-        renewer.join()
+        if renewer.is_alive():
+            renewer.join()
         _withdraw(filesystem, own)
 
 
@@ -69,8 +70,9 @@ def _take(filesystem: fs.FileSystem, folder: str, own: str, who: str, location: 
         _withdraw(filesystem, own)
         if attempt + 1 < _ATTEMPTS:
             time.sleep(random.uniform(0.1, 1.0))
+    silent = max(0, int((now - alive[0].renewed).total_seconds()))
     raise Busy(
-        f"{location}: another run is at work here ({alive[0].who}; heard of {(now - alive[0].renewed).seconds} s ago). "
+        f"{location}: another run is at work here ({alive[0].who}; heard of {silent} s ago). "
         f"If it is dead, wait until it has been silent for {STALE_AFTER.seconds} s"
     )
 
