@@ -94,8 +94,14 @@ class Store:
 
     def read(self, relative: str) -> bytes:
         """A file's content. Raises FileNotFoundError."""
-        with self.open_input(relative) as file:  # it knows its size: a stream is asked for in pieces of 16 KB
-            return bytes(file.read())
+        try:
+            with self.open_input(relative) as file:  # it knows its size: a stream is asked for in pieces of 16 KB
+                return bytes(file.read())
+        except OSError as problem:
+            if self.exists(relative):
+                raise
+            # Deleted between two requests: S3 calls that an internal failure.
+            raise FileNotFoundError(relative) from problem
 
     def read_json(self, relative: str) -> dict[str, Any] | None:
         """A JSON file's content; None where there is none, or a damaged one: what it said is found anew."""

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from s3_server import KEY, SECRET, S3Server, s3_server
 from tiny_experiment import write_tiny_experiment
@@ -62,6 +63,22 @@ class TestUploads:
             assert store.read("a/one") == bytes(2**20)
             said = (tmp_path / "said.txt").read_text()
         assert re.findall(r"([A-Z]+) /bucket/runs/tiny/a/one ", said) == ["PUT", "HEAD", "GET"]
+
+    def test_a_file_that_is_deleted_while_it_is_read_is_not_there(
+        self, s3: S3Server, folder: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """S3 itself calls that an internal failure."""
+        store = Store(s3.uri(folder), "tiny")
+        store.write("one.json", b"{}")
+        opened = Store.open_input
+
+        def open_and_delete(self: Store, relative: str) -> pa.NativeFile:
+            file = opened(self, relative)
+            self.delete(relative)
+            return file
+
+        monkeypatch.setattr(Store, "open_input", open_and_delete)
+        assert store.read_json("one.json") is None
 
 
 class TestMoves:
