@@ -152,6 +152,7 @@ def test_a_sweep(
     assert f"{NAME}-best-temperature/report/report.html" in objects
     assert not [path for path in objects if ".tune/" in path or ".lease/" in path]
     assert_no_secret(*objects.values())
+    assert list((tmp_path / "mlartifacts" / NAME).rglob("best.yaml"))  # beside the database
     assert main(command) == 0
     again = capfd.readouterr()
     assert json.loads(again.out)["best"] == first["best"]
