@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from align_core.data import ImageSetConfig, Pixels, read_images
 from pipelines.cluster import Worker
-from pipelines.failure import RunFailed
+from pipelines.failure import RunFailed, reason_of
 from pipelines.images import opened
 
 Row = dict[str, Any]
@@ -95,12 +95,11 @@ def run_pipeline(
     try:
         yield from worked.iter_rows()
     except (ray.exceptions.RayError, ExecutionTimeoutError, ValueError, OSError) as problem:
-        lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-        reason = lines[-1] if lines else type(problem).__name__
         if _need_not_come_again(problem):
-            raise PipelineBroke(reason) from problem
+            raise PipelineBroke(reason_of(problem)) from problem
         raise RunFailed(
-            f"the work on the chunks broke off: {reason}. Finished chunks are kept; the same command goes on from there"
+            f"the work on the chunks broke off: {reason_of(problem)}. "
+            "Finished chunks are kept; the same command goes on from there"
         ) from problem
 
 

@@ -143,7 +143,7 @@ def _print_result(result: "Result", options: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pipelines.mlflow_runs import without_credentials
+    from pipelines.credentials import without_credentials
     from pipelines.report import verdicts
 
     assert result.report is not None
@@ -162,7 +162,7 @@ def _print_result(result: "Result", options: argparse.Namespace) -> None:
     again = ["witness", "ui", str(options.experiment)]
     for key, _, value in (override.partition("=") for override in options.overrides):
         again += ["--set", f"{key}={without_credentials(value)}"]
-    again += ["--output", options.output] if options.output else []
+    again += ["--output", without_credentials(options.output)] if options.output else []
     print(f"report: {result.location}/report/report.html")
     print(f"MLflow: {shlex.join(again)}   ({result.tracking})")
 

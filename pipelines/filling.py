@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.chunks import PipelineBroke
-from pipelines.failure import RunFailed
+from pipelines.failure import RunFailed, reason_of
 from pipelines.store import Say, Store
 from pipelines.table import ChunkedTable
 
@@ -145,8 +145,7 @@ def _result(joined: Any, folder: str) -> list[int]:
     try:
         return list(ray.get(joined))
     except ray.exceptions.RayError as problem:
-        lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
         raise RunFailed(
-            f"the chunks of {folder} could not be joined: {lines[-1] if lines else type(problem).__name__}. They are "
-            "kept; the same command goes on from there"
+            f"the chunks of {folder} could not be joined: {reason_of(problem)}. They are kept; the same command goes "
+            "on from there"
         ) from problem

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pipelines.mlflow_runs import without_credentials
+from pipelines.credentials import without_credentials
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import tempfile
 import time
 import uuid
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from align_core.errors import InputError
 from pipelines.config import Experiment
+from pipelines.credentials import without_credentials
 from pipelines.store import Say
 from pipelines.versions import versions
 
@@ -33,12 +33,6 @@ def tracking_uri(experiment: Experiment) -> str:
             "tracking: must be given where `output` is an object store, which cannot hold MLflow's database"
         )
     return f"sqlite:///{experiment.output}/mlflow.db"
-
-
-def without_credentials(uri: str) -> str:
-    """The URI as it may be written and logged."""
-    nameless = re.sub(r"(?<=://)[^/?#]*@", "***@", uri)
-    return re.sub(r"\?.*", "?***", nameless)  # databases take a password as a parameter, too
 
 
 def _client(uri: str) -> "MlflowClient":
@@ -120,9 +114,11 @@ class Runs:
             self._experiment_id = str(found.experiment_id)
             return
         # A database holds no files; a server keeps artifacts where it was told to.
-        beside = Path(experiment.output) / "mlartifacts" / experiment.name
-        is_file = tracking_uri(experiment).startswith("sqlite:")
-        place = beside.as_uri() if is_file and beside.is_absolute() else None
+        uri = tracking_uri(experiment)
+        database = Path(uri.removeprefix("sqlite:///")).absolute()
+        folder = database.parent if "://" in experiment.output else Path(experiment.output)
+        beside = folder / "mlartifacts" / experiment.name
+        place = beside.as_uri() if uri.startswith("sqlite:") and beside.is_absolute() else None
         self._experiment_id = str(client.create_experiment(experiment.name, artifact_location=place))
 
     def run(self, kind: str, name: str, parent: str | None, mark: str, began: float | None = None) -> str:

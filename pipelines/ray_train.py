@@ -31,7 +31,8 @@ def trainer_arguments(
         ),
         "run_config": RunConfig(
             name=run_name,
-            storage_path=f"{store.location}/{RUNS}",
+            storage_path=store.path(RUNS),
+            storage_filesystem=store.filesystem,
             failure_config=FailureConfig(max_failures=RETRIES),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             callbacks=list(callbacks),

@@ -9,7 +9,8 @@ from align_core.errors import InputError
 from align_core.models import ModelConfig, config_of_card
 from align_core.weights import State
 from pipelines.config import Experiment
-from pipelines.mlflow_runs import registered_files, tracking_uri, without_credentials
+from pipelines.credentials import without_credentials
+from pipelines.mlflow_runs import registered_files, tracking_uri
 from pipelines.store import Store, fingerprint
 
 REGISTERED = ("model.safetensors", "card.json")

@@ -1,18 +1,20 @@
 """An experiment written out whole: every setting as it took effect, so that the file can be run again by itself."""
 
 import dataclasses
+import re
 from typing import Any
 
 from pipelines.config import Experiment
+from pipelines.credentials import without_credentials
 from pipelines.experiment_file import written
-from pipelines.mlflow_runs import without_credentials
 
 
 def as_yaml(experiment: Experiment) -> str:
     """The experiment file. Credentials are left out of URIs; a tracking URI that had some is left out whole."""
     content = experiment.model_dump(mode="json")
     variants = content.pop("variants")
-    content["output"] = without_credentials(experiment.output)
+    # Without the stars, either: run again, the file finds credentials where the object store's own tools do.
+    content["output"] = re.sub(r"(?<=://)\*\*\*@|[?&]\*\*\*$", "", without_credentials(experiment.output))
     if experiment.tracking is not None and without_credentials(experiment.tracking) != experiment.tracking:
         content["tracking"] = None
     content["models"] = {name: dataclasses.asdict(config) for name, config in experiment.models.items()}

@@ -13,11 +13,12 @@ from pipelines.align import align, check_room
 from pipelines.cluster import Worker, connected, worker_of
 from pipelines.config import Experiment, load_experiment
 from pipelines.craft import craft_all
+from pipelines.credentials import without_credentials
 from pipelines.evaluate import evaluate_all
 from pipelines.factories import look_in
 from pipelines.failure import RunFailed
 from pipelines.inspection import inspect
-from pipelines.mlflow_runs import tracking_uri, without_credentials
+from pipelines.mlflow_runs import tracking_uri
 from pipelines.plan import Plan
 from pipelines.progress import Progress, Spent
 from pipelines.report import Report, make_report
@@ -113,7 +114,7 @@ def run_experiment(experiment: Experiment, request: Request) -> Result:
 
 def _run(plan: Plan, request: Request, stages: Sequence[str], log: bool, progress: Progress) -> Result:
     experiment, store = plan.experiment, plan.store
-    result = Result(without_credentials(store.location), without_credentials(tracking_uri(experiment)))
+    result = Result(store.location, without_credentials(tracking_uri(experiment)))
     result.spent = progress.spent
     work = [stage for stage in stages if stage != "report"]
     with ExitStack() as stack:

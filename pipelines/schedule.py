@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from align_core.errors import InputError
+from pipelines.credentials import without_credentials
 from pipelines.cron import latest_minute, next_minute, read_minute, utc_now, written_minute
 from pipelines.failure import RunFailed
 from pipelines.jobs import JobServer, JobState, Refused, Status, Unreachable
-from pipelines.mlflow_runs import without_credentials
 from pipelines.report import read_report
 from pipelines.schedule_changes import changes, kept
 from pipelines.schedule_file import Entry, Schedule

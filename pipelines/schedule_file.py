@@ -12,9 +12,10 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from align_core.errors import InputError
 from pipelines.config import Experiment, Name, Section, explained, load_experiment
+from pipelines.credentials import without_credentials
 from pipelines.cron import check_cron
 from pipelines.experiment_file import read_yaml
-from pipelines.mlflow_runs import tracking_uri, without_credentials
+from pipelines.mlflow_runs import tracking_uri
 from pipelines.store import Store
 
 Cron = Annotated[str, AfterValidator(check_cron)]

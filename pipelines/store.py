@@ -1,7 +1,7 @@
 """Where everything lies: one folder per experiment, on a disk or an object store (pyarrow filesystems).
 
-What exists is complete: files are written aside and renamed (an object store takes one put). A file that depends on
-settings carries their fingerprint in its name, so one listing tells what is done, what is missing and what is stale.
+What exists is complete: files are written aside and renamed, or uploaded to an object store, where they appear whole.
+A file that depends on settings carries their fingerprint in its name: one listing tells what is done, missing or stale.
 """
 
 import fcntl
@@ -22,7 +22,12 @@ import pyarrow as pa
 from pyarrow import fs
 
 from align_core.errors import InputError
+from pipelines.credentials import without_credentials
 from pipelines.failure import Busy
+from pipelines.lease import leased
+from pipelines.object_store import check_answers, move, open_store, upload
+
+_IN_MEMORY = 32 * 2**20  # bytes of a file for an object store; larger ones wait for their upload on the local disk
 
 
 def fingerprint(inputs: Any) -> str:
@@ -46,21 +51,25 @@ class Store:
     def _root(self) -> tuple[fs.FileSystem, str]:
         if "://" not in self.output:
             return fs.LocalFileSystem(), f"{self.output}/{self.name}"
-        try:
-            filesystem, path = fs.FileSystem.from_uri(self.output)
-        except (pa.ArrowException, OSError, ValueError) as problem:
-            raise InputError(f"output: {self.output}: {problem}") from problem
+        filesystem, path = open_store(self.output)
         return filesystem, f"{path.rstrip('/')}/{self.name}"
+
+    @property
+    def filesystem(self) -> fs.FileSystem:
+        """Where it lies; `path` gives the paths within."""
+        return self._root[0]
 
     @property
     def is_local(self) -> bool:
         """Whether it lies on a disk: only there are renames and locks."""
-        return isinstance(self._root[0], fs.LocalFileSystem)
+        return isinstance(self.filesystem, fs.LocalFileSystem)
 
     @property
     def location(self) -> str:
-        """The folder, for people, and for Ray's `storage_path`."""
-        return f"{self.output.rstrip('/')}/{self.name}" if "://" in self.output else self._root[1]
+        """The folder, for people: without credentials."""
+        if "://" not in self.output:
+            return self._root[1]
+        return f"{without_credentials(self.output).partition('?')[0].rstrip('/')}/{self.name}"
 
     def path(self, relative: str) -> str:
         """The full path within the filesystem."""
@@ -87,13 +96,19 @@ class Store:
 
     def exists(self, relative: str) -> bool:
         """Whether there is such a file."""
-        info = self._root[0].get_file_info(self.path(relative))
+        info = self.filesystem.get_file_info(self.path(relative))
         return bool(info.type == fs.FileType.File)
 
     def read(self, relative: str) -> bytes:
         """A file's content. Raises FileNotFoundError."""
-        with self._root[0].open_input_stream(self.path(relative)) as stream:
-            return bytes(stream.read())
+        try:
+            with self.open_input(relative) as file:  # it knows its size: a stream is asked for in pieces of 16 KB
+                return bytes(file.read())
+        except OSError as problem:
+            if self.exists(relative):
+                raise
+            # Deleted between two requests: S3 calls that an internal failure.
+            raise FileNotFoundError(relative) from problem
 
     def read_json(self, relative: str) -> dict[str, Any] | None:
         """A JSON file's content; None where there is none, or a damaged one: what it said is found anew."""
@@ -105,7 +120,7 @@ class Store:
 
     def open_input(self, relative: str) -> pa.NativeFile:
         """A file opened for random access."""
-        return self._root[0].open_input_file(self.path(relative))
+        return self.filesystem.open_input_file(self.path(relative))
 
     def write(self, relative: str, content: bytes) -> None:
         """The whole file, or nothing of it."""
@@ -119,13 +134,13 @@ class Store:
     @contextmanager
     def writing(self, relative: str) -> Iterator[pa.NativeFile]:
         """A stream to a file that appears, whole, when the block ends without an exception."""
-        filesystem, _ = self._root
         path = self.path(relative)
         if not self.is_local:
-            sink = pa.BufferOutputStream()
-            yield sink
-            with filesystem.open_output_stream(path) as stream:
-                stream.write(sink.getvalue())
+            with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
+                yield pa.PythonFile(spool, mode="w")
+                size = spool.tell()
+                spool.seek(0)
+                upload(self.filesystem, spool, path, size)
             return
         os.makedirs(os.path.dirname(path), exist_ok=True)
         aside = f"{path}.{uuid.uuid4().hex[:8]}.part"
@@ -141,28 +156,33 @@ class Store:
     def delete(self, relative: str) -> None:
         """One file; that it is gone already is no matter."""
         try:
-            self._root[0].delete_file(self.path(relative))
+            self.filesystem.delete_file(self.path(relative))
         except FileNotFoundError:
             return
 
     def delete_folder(self, relative: str) -> None:
         """A folder and all in it, if it is there."""
-        if self._root[0].get_file_info(self.path(relative)).type == fs.FileType.Directory:
-            self._root[0].delete_dir(self.path(relative))
+        if self.filesystem.get_file_info(self.path(relative)).type == fs.FileType.Directory:
+            self.filesystem.delete_dir(self.path(relative))
 
     def set_aside(self, folder: str, names: list[str]) -> str:
         """Moves files of `folder` to `.stale/<time>/<folder>`; returns that place."""
         place = f".stale/{datetime.now(UTC):%Y-%m-%dT%H%M%S}/{folder}"
-        self._root[0].create_dir(self.path(place), recursive=True)
-        for name in names:
-            self._root[0].move(self.path(f"{folder}/{name}"), self.path(f"{place}/{name}"))
+        moves = [(self.path(f"{folder}/{name}"), self.path(f"{place}/{name}")) for name in names]
+        if self.is_local:
+            os.makedirs(self.path(place), exist_ok=True)
+            for source, destination in moves:
+                os.replace(source, destination)
+            return place
+        move(self.filesystem, moves)
         return place
 
     def check_writable(self) -> None:
         """Raises InputError unless files can be made here; leaves nothing behind."""
-        nearest = Path(self.path(""))
         if not self.is_local:
-            return  # an object store says so itself, at the first put
+            check_answers(self.filesystem, self.path("").rstrip("/"), self.output)
+            return
+        nearest = Path(self.path(""))
         while not nearest.exists():
             nearest = nearest.parent
         if not nearest.is_dir():
@@ -177,9 +197,13 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One run at a time. The lock dies with the process that holds it. Raises Busy, which says who holds it."""
+        """One run at a time. The lock dies with the process that holds it; a lease, on an object store, a minute later.
+
+        Raises Busy, which says who holds it.
+        """
         if not self.is_local:
-            yield
+            with leased(self.filesystem, self.path(".lease"), self.location):
+                yield
             return
         os.makedirs(self.path(""), exist_ok=True)
         with open(self.path(".lock"), "a+") as file:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from pipelines.credentials import without_credentials
 from pipelines.fine_tune import settings_of
-from pipelines.mlflow_runs import Point, Runs, telling, tracking_uri, without_credentials
+from pipelines.mlflow_runs import Point, Runs, telling, tracking_uri
 from pipelines.plan import Plan
 from pipelines.registry import REGISTERED
 from pipelines.report import FILES, Report, Row

@@ -8,8 +8,9 @@ from typing import Any
 from pipelines.align import train_models
 from pipelines.best import best_experiment
 from pipelines.cluster import Worker, connected, worker_of
+from pipelines.credentials import without_credentials
 from pipelines.failure import RunFailed
-from pipelines.mlflow_runs import tracking_uri, without_credentials
+from pipelines.mlflow_runs import tracking_uri
 from pipelines.progress import Bar, Progress
 from pipelines.resolved import as_yaml
 from pipelines.run import Request, Result, make_plan, run_experiment
@@ -175,7 +176,7 @@ def _finish(study: Study, progress: Progress) -> SweepResult:
     rows = trial_rows(study.space, records, plan.experiment.validation_targets)
     store.write(f"{study.folder}/trials.csv", as_csv(rows))
     result = SweepResult(
-        location=f"{without_credentials(store.location)}/{study.folder}",
+        location=f"{store.location}/{study.folder}",
         tracking=without_credentials(tracking_uri(plan.experiment)),
         keys=study.space.keys,
         rows=rows,

@@ -67,11 +67,13 @@ def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], Non
     # Tune's own state holds how many run at once and what each takes: where that has changed, it begins anew.
     name = f"{study.space.name}-{fingerprint([study.fingerprint, concurrent, needs])}"
     delete_runs(study, keep=name)
-    folder = f"{store.location}/{_RUNS}/{name}"
+    folder, filesystem = store.path(f"{_RUNS}/{name}"), store.filesystem
     trainable = ray_tune.with_resources(ray_tune.with_parameters(run_trial, sweep=sweep), needs)
-    if ray_tune.Tuner.can_restore(folder):
+    if ray_tune.Tuner.can_restore(folder, filesystem):
         try:
-            return ray_tune.Tuner.restore(folder, trainable, resume_unfinished=True, restart_errored=True)
+            return ray_tune.Tuner.restore(
+                folder, trainable, resume_unfinished=True, restart_errored=True, storage_filesystem=filesystem
+            )
         except Exception as problem:  # whatever Ray raises on a state that a killed run left half written
             say(f"Ray Tune's own state cannot be read ({problem}); trials that ended are kept, the others begin anew")
             delete_runs(study)
@@ -93,7 +95,8 @@ def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], Non
         ),
         run_config=ray_tune.RunConfig(
             name=name,
-            storage_path=f"{store.location}/{_RUNS}",
+            storage_path=store.path(_RUNS),
+            storage_filesystem=store.filesystem,
             failure_config=ray_tune.FailureConfig(max_failures=_RETRIES),
             checkpoint_config=ray_tune.CheckpointConfig(num_to_keep=1),
             verbose=0,

@@ -1,11 +1,12 @@
-"""Experiments that many tests look at: one on digits, run once, and a tiny one, to make plans of."""
+"""What many tests look at: an experiment on digits, run once, a tiny one to make plans of, and an object store."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from digits_experiment import Finished, make_weights, write_experiment
+from s3_server import S3Server, s3_server
 from tiny_experiment import write_tiny_experiment
 
 from pipelines.plan import Plan
@@ -25,6 +26,13 @@ def finished(ray_cluster: None, weights: Path, tmp_path_factory: pytest.TempPath
     """The digits experiment after `witness run`."""
     file = write_experiment(tmp_path_factory.mktemp("finished"), weights)
     return Finished(file, run(Request(file)))
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An object store for all tests; each keeps to a folder of its own."""
+    with s3_server(tmp_path_factory.mktemp("s3") / "said.txt") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

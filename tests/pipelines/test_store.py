@@ -16,11 +16,14 @@ from pipelines.failure import Busy
 from pipelines.store import Store, fingerprint
 
 
-@pytest.fixture(params=["disk", "object store"])
+@pytest.fixture(params=["disk", "memory", "S3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """The same on a disk and on something that knows neither renames nor locks."""
+    """The same on a disk and on what knows neither renames nor locks."""
     if request.param == "disk":
         yield Store(str(tmp_path / "out"), "tiny")
+        return
+    if request.param == "S3":
+        yield Store(request.getfixturevalue("s3").uri(f"store/{tmp_path.name}"), "tiny")
         return
     memory = Store(f"fsspec+memory://{tmp_path.name}/out/", "tiny")
     yield memory

@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from pipelines.cli import main
-from pipelines.mlflow_runs import tracking_uri, without_credentials
+from pipelines.credentials import without_credentials
+from pipelines.mlflow_runs import tracking_uri
 from pipelines.report import Report
 from pipelines.run import Request, run
 
