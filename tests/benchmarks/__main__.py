@@ -5,12 +5,13 @@ The real CIFAR-10 weights are used where they are (see tests/conftest.py), rando
 
 import argparse
 
-from tests.benchmarks import crafting, pipeline, sweep
+from tests.benchmarks import crafting, matrix, pipeline, scaling, sweep
 
 
 def main() -> None:
     """Runs the benchmarks, all or those named."""
-    benchmarks = {"crafting": crafting.measure, "pipeline": pipeline.measure, "sweep": sweep.measure}
+    modules = {"crafting": crafting, "pipeline": pipeline, "scaling": scaling, "matrix": matrix, "sweep": sweep}
+    benchmarks = {name: module.measure for name, module in modules.items()}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[[], *benchmarks], help="which; all of them unless named")
     for name in parser.parse_args().names or benchmarks:

@@ -52,11 +52,9 @@ class Machines:
 
 @pytest.fixture(scope="module")
 def machines(finished: Finished) -> Iterator[Machines]:
-    """Its own cluster: the shared one ends before."""
-    import ray
+    """A cluster of its own."""
     from ray.cluster_utils import Cluster
 
-    ray.shutdown()
     os.environ.update(QUICK)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     yield Machines(cluster)
@@ -86,17 +84,17 @@ def strike(fault: str, driver: subprocess.Popen[bytes], machines: Machines, rng:
     if fault == "node":
         machines.lose_one(rng)
         return "node"
-    working = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any(part.startswith(WORKERS) for part in process.info["cmdline"] or ()):
-            working.append(process)
+    working = {
+        child: child.cmdline()[0].partition("(")[0]
+        for child in psutil.Process().children(recursive=True)
+        if child.status() != psutil.STATUS_ZOMBIE and any(part.startswith(WORKERS) for part in child.cmdline())
+    }
     if fault == "driver" or not working:
         driver.send_signal(signal.SIGKILL)
         return "driver"
-    hit = rng.choice(working)
-    name = hit.info["cmdline"][0].partition("(")[0]
+    hit = rng.choice(sorted(working, key=lambda child: child.pid))
     hit.kill()
-    return name
+    return working[hit]
 
 
 def assert_whole(finished: Finished, output: Path) -> None:

@@ -1,0 +1,143 @@
+"""A large matrix, planned: 20 surrogates x 10 attacks x 50 targets x 50,000 images; what a chunk costs the driver."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+
+from align_core.manifest import Manifest
+from pipelines.chunks import run_pipeline
+from pipelines.cluster import Worker, connected
+from pipelines.config import Experiment
+from pipelines.forecast import forecast_of
+from pipelines.inspection import Inspected, Network
+from pipelines.plan import Plan
+from pipelines.run import missing_of
+from pipelines.store import Store
+from pipelines.table import ChunkedTable
+from tests.benchmarks.experiment import data_folder, write_experiment
+
+SURROGATES, ATTACKS, TARGETS, IMAGES = 20, 10, 50, 50_000
+
+
+def measure() -> Iterator[str]:
+    """Seconds and memory of the plan, and milliseconds of the driver for a chunk."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        yield _planned(folder)
+        yield _joined(folder)
+        yield _driven(folder)
+
+
+def _planned(folder: Path) -> str:
+    experiment, inspected = _large(folder)
+    before, start = psutil.Process().memory_info().rss, time.perf_counter()
+    plan = Plan(experiment, inspected, Store(experiment.output, experiment.name))
+    made = time.perf_counter() - start
+    start = time.perf_counter()
+    found = forecast_of(plan)
+    seen = time.perf_counter() - start
+    start = time.perf_counter()
+    missing = missing_of(plan, "align")
+    asked = time.perf_counter() - start
+    grown = (psutil.Process().memory_info().rss - before) / 1e6
+    chunks = sum(part.chunks for part in found.parts)
+    assert len(missing) == 0 and found.tables == SURROGATES * ATTACKS * (TARGETS + 2) + TARGETS + SURROGATES
+    return (
+        f"matrix: {SURROGATES} surrogates x {ATTACKS} attacks x {TARGETS} targets x {IMAGES:,} images, {chunks:,} chunks "
+        f"of {found.tables:,} tables: planned in {made:.1f} s, asked what is missing in {seen + asked:.1f} s, "
+        f"{grown:.0f} MB"
+    )
+
+
+def _large(folder: Path) -> tuple[Experiment, Inspected]:
+    """An experiment of which nothing is there but names."""
+    names = ["source", "witness", *(f"earlier{number}" for number in range(SURROGATES - 2))]
+    targets = [f"target{number}" for number in range(TARGETS)]
+    model = {"factory": "nowhere:net", "weights": "gone.safetensors"}
+    attack = {"method": "pgd", "eps": "4/255"}
+    images = {"kind": "npz", "path": "gone.npz"}
+    experiment = Experiment.model_validate(
+        {
+            "name": "large",
+            "output": str(folder),
+            "data": {"classes": 1000, "image_size": 224, "train": images, "test": images},
+            "models": {f"m-{name}": model for name in (*names, *targets)},
+            "source": "m-source",
+            "witnesses": ["m-witness"],
+            "targets": [f"m-{name}" for name in targets],
+            "controls": ["witness"],
+            "variants": {name: {"model": f"m-{name}"} for name in names[2:-1]},
+            "attacks": {f"a{number}": attack | {"steps": number + 1} for number in range(ATTACKS)},
+        }
+    )
+    ids = [f"{row:05d}" for row in range(IMAGES)]
+    manifest = Manifest(ids, np.zeros(IMAGES, np.int64), ids, [], (3, 224, 224))
+    networks = {name: Network(name, config, name) for name, config in experiment.models.items()}
+    aligned = Network("aligned", experiment.models["m-source"], "aligned", "models/aligned/model.safetensors")
+    inspected = Inspected({"train": manifest, "test": manifest}, networks)
+    plan = Plan(experiment, inspected, Store(str(folder), "large"))
+    (making,) = plan.alignments()
+    plan.store.write_json(f"{making.folder}/card.json", {"fingerprint": making.fingerprint, "weights": aligned.digest})
+    return experiment, inspected
+
+
+def _joined(folder: Path) -> str:
+    store, rows = Store(str(folder), "joined"), [100] * 500
+    table = ChunkedTable("outcomes/a/b/c", {})
+    for chunk, count in enumerate(rows):
+        ids = [f"{chunk * count + row:05d}" for row in range(count)]
+        numbers = np.arange(count)
+        content = {"image_id": ids, "label": numbers, "prediction": numbers, "confidence": numbers.astype(np.float32)}
+        table.write_chunk(store, chunk, pa.table(content))
+    start = time.perf_counter()
+    assert table.finish(store, rows) == []
+    seconds = time.perf_counter() - start
+    return (
+        f"matrix: a table's {len(rows)} chunks are joined in {seconds:.1f} s, {1000 * seconds / len(rows):.1f} ms each"
+    )
+
+
+def _nothing(job: Any, item: dict[str, Any]) -> dict[str, Any]:
+    return item
+
+
+class _Idle:
+    """An actor that has nothing to do."""
+
+    def __init__(self, job: Any, decode: Any) -> None:
+        pass
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        return {"viewing": item["viewing"], "chunk": item["chunk"], "made": "[[0, 0.1]]"}
+
+
+def _driven(folder: Path) -> str:
+    """Two runs of a pipeline without work: what one takes longer than the other is the driver's, for so many chunks."""
+    from pipelines.run import Request, make_plan
+
+    file = write_experiment(folder, data_folder(folder), "driven", 1, 2, 1)
+    request = Request(file, quiet=True)
+    plan, worker = make_plan(request, to_write=False), Worker("cpu", 1, 1, 0, {}, 2)
+    seconds = []
+    with connected(None, request.experiment()):
+        for count in (500, 500, 4_500):  # the first one warms
+            items = [{"viewing": 0, "chunk": number} for number in range(count)]
+            job = _Job(plan)
+            start = time.perf_counter()
+            assert sum(1 for _ in run_pipeline(items, _nothing, job, _Idle, worker, 2, 300)) == count
+            seconds.append(time.perf_counter() - start)
+    each = 1000 * (seconds[2] - seconds[1]) / 4_000
+    return f"matrix: Ray Data and the driver take {each:.1f} ms for a chunk that is no work"
+
+
+class _Job:
+    """What `run_pipeline` asks of a job."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.images, self.device, self.store = plan.test_images(), "cpu", plan.store

@@ -1,0 +1,88 @@
+"""Two workers against one on the same matrix; and crafting once against crafting for every target."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import yaml
+
+from align_core.attacks import craft
+from pipelines.cluster import connected, worker_of
+from pipelines.craft import craft_all
+from pipelines.evaluate import evaluate_all
+from pipelines.networks import LoadedNetworks
+from pipelines.progress import Progress
+from pipelines.run import Request, make_plan, run
+from tests.benchmarks.experiment import IMAGES, data_folder, write_experiment
+
+STEPS = 60  # so that the work is ten times as long as the start of it
+
+
+def measure() -> Iterator[str]:
+    """The ratio of one worker's time to that of two, and of the reference's way to ours."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        data = data_folder(folder)
+        seconds = {workers: _pipeline(folder, data, workers) for workers in (1, 2)}
+        yield (
+            f"scaling: craft + evaluate, {IMAGES:,} CIFAR images, PGD-{STEPS}: 2 workers of one thread are "
+            f"{seconds[1] / seconds[2]:.2f} x as fast as 1 (at least 1.8); {seconds[2]:.0f} s against "
+            f"{seconds[1]:.0f} s"
+        )
+        yield _once_for_all_targets(folder, data)
+
+
+def _pipeline(folder: Path, data: Path, workers: int) -> float:
+    """Seconds of craft and evaluate with so many workers of one thread, on a cluster that is up."""
+    file = write_experiment(folder, data, f"scaling-{workers}", IMAGES, workers, 1)
+    request = Request(file, [f"attacks.pgd.steps={STEPS}"], quiet=True)
+    experiment = request.experiment()
+    with connected(None, experiment):
+        run(request, ["align"])
+        plan = make_plan(request)
+        worker = worker_of(experiment.compute)
+        start = time.perf_counter()
+        craft_all(plan, worker, Progress(quiet=True))
+        evaluate_all(plan, worker, Progress(quiet=True))
+        return time.perf_counter() - start
+
+
+def _once_for_all_targets(folder: Path, data: Path) -> str:
+    """2 surrogates x 2 attacks x 6 targets in this process: crafted once each, or once for every target."""
+    file = write_experiment(folder, data, "targets", 200, 1, 2)
+    content = yaml.safe_load(file.read_text())
+    models = content["models"]
+    targets = {f"target{n}": models["resnet44"] | {"args": {"depth": 44}} for n in range(6)}
+    content |= {"models": models | targets, "targets": list(targets)}
+    content["attacks"]["mi"] = {"method": "mi", "eps": "2/255", "step": "0.5/255", "steps": 10}
+    file.write_text(yaml.safe_dump(content))
+    request = Request(file, quiet=True)
+    run(request, ["align"])
+    plan = make_plan(request)
+    torch.set_num_threads(2)
+    networks, images = LoadedNetworks(plan.loader(), "cpu"), plan.test_images()
+
+    def seconds(crafts_for_each: bool) -> float:
+        start = time.perf_counter()
+        for chunk in range(len(images.chunks)):
+            clean_BCHW = torch.from_numpy(images.read(chunk))
+            labels_B = torch.tensor(images.labels_of(chunk))
+            ids = images.ids_of(chunk)
+            for surrogate in plan.surrogates:
+                network = networks.mean_of(surrogate.members)
+                for attack in plan.experiment.attacks.values():
+                    for number, target in enumerate(plan.experiment.targets):
+                        if crafts_for_each or number == 0:
+                            adversarial_BCHW = craft(network, clean_BCHW, labels_B, ids, attack, 0)
+                        with torch.no_grad():
+                            networks.network(target)(adversarial_BCHW.to(torch.float32) / 255)
+        return time.perf_counter() - start
+
+    seconds(False)  # warms
+    ours, theirs = seconds(False), seconds(True)
+    return (
+        f"scaling: 2 surrogates x 2 attacks x 6 targets: crafting once for every target takes {theirs / ours:.2f} x as "
+        f"long as crafting once for all; {theirs:.1f} s against {ours:.1f} s"
+    )
