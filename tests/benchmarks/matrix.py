@@ -49,9 +49,9 @@ def _planned(folder: Path) -> str:
     chunks = sum(part.chunks for part in found.parts)
     assert len(missing) == 0 and found.tables == SURROGATES * ATTACKS * (TARGETS + 2) + TARGETS + SURROGATES
     return (
-        f"matrix: {SURROGATES} surrogates x {ATTACKS} attacks x {TARGETS} targets x {IMAGES:,} images, {chunks:,} chunks "
-        f"of {found.tables:,} tables: planned in {made:.1f} s, asked what is missing in {seen + asked:.1f} s, "
-        f"{grown:.0f} MB"
+        f"matrix: {SURROGATES} surrogates x {ATTACKS} attacks x {TARGETS} targets x {IMAGES:,} images, "
+        f"{chunks:,} chunks of {found.tables:,} tables: planned in {made:.1f} s, "
+        f"asked what is missing in {seen + asked:.1f} s, {grown:.0f} MB"
     )
 
 
