@@ -109,9 +109,13 @@ def _read(job: EvaluateJob, item: Row) -> Row:
     if images is None:
         return {**item, "images": job.images.read(chunk)}
     ids = job.images.ids_of(chunk)
-    table = images.read_chunk(job.store, chunk, len(ids))
+    mend = "move that folder away, and `witness run` crafts it anew"
+    try:
+        table = images.read_chunk(job.store, chunk, len(ids))
+    except pa.ArrowException as problem:
+        raise ValueError(f"{images.folder}: chunk {chunk} is damaged ({problem}); {mend}") from problem
     if table["image_id"].to_pylist() != ids:
-        raise ValueError(f"{images.folder}: chunk {chunk} does not hold the images that it should")
+        raise ValueError(f"{images.folder}: chunk {chunk} does not hold the images that it should; {mend}")
     return {**item, "images": adversarial_images(table)}
 
 

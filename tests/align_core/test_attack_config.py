@@ -1,8 +1,10 @@
 """Settings of an attack: which are taken, and what is not given."""
 
 import pytest
+import torch
 
-from align_core.attacks import AttackConfig, pixel_fraction
+from align_core.attacks import AttackConfig, craft, pixel_fraction
+from align_core.attacks.config import PRESETS
 
 
 @pytest.mark.parametrize(
@@ -76,3 +78,15 @@ def test_pixel_fractions(written, value):
 def test_what_is_no_pixel_fraction_is_refused(written):
     with pytest.raises(ValueError, match="is not a pixel fraction such as 4/255"):
         pixel_fraction(written)
+
+
+@pytest.mark.parametrize("method", sorted(PRESETS))
+def test_gradients_are_the_passes_through_the_surrogate(method: str) -> None:
+    """Counted as the loop asks for them."""
+    passes = []
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+    net.register_forward_hook(lambda *_: passes.append(1))
+    attack = AttackConfig(method=method, eps=8 / 255)
+    images_BCHW = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    craft(net, images_BCHW, torch.tensor([0, 1]), ["a", "b"], attack, seed=0)
+    assert len(passes) == attack.gradients
