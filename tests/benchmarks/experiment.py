@@ -1,13 +1,19 @@
 """The experiment that the benchmarks measure: CIFAR ResNets, with real weights and images where they are."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
 
+from pipelines.cluster import connected, worker_of
+from pipelines.craft import craft_all
+from pipelines.evaluate import evaluate_all
+from pipelines.progress import Progress
 from pipelines.recipes.cifar_models import resnet
+from pipelines.run import Request, make_plan, run
 
 WEIGHTS = {
     20: "akamaster_resnet20-12fca82f.th",
@@ -66,3 +72,17 @@ def write_experiment(folder: Path, data: Path, name: str, images: int, workers: 
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(content))
     return file
+
+
+def seconds_of(file: Path, *overrides: str) -> float:
+    """Seconds of craft and evaluate, on a cluster that is up."""
+    request = Request(file, overrides, quiet=True)
+    experiment = request.experiment()
+    with connected(None, experiment):
+        run(request, ["align"])
+        plan = make_plan(request)
+        workers = {stage: worker_of(experiment.compute, stage) for stage in ("craft", "evaluate")}
+        start = time.perf_counter()
+        craft_all(plan, workers["craft"], Progress(quiet=True))
+        evaluate_all(plan, workers["evaluate"], Progress(quiet=True))
+        return time.perf_counter() - start

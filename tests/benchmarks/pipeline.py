@@ -8,14 +8,10 @@ from pathlib import Path
 import torch
 
 from align_core.attacks import craft
-from pipelines.cluster import connected, worker_of
-from pipelines.craft import craft_all
-from pipelines.evaluate import evaluate_all
 from pipelines.networks import LoadedNetworks
 from pipelines.plan import SELF, Plan
-from pipelines.progress import Progress
 from pipelines.run import Request, make_plan, run
-from tests.benchmarks.experiment import IMAGES, data_folder, write_experiment
+from tests.benchmarks.experiment import IMAGES, data_folder, seconds_of, write_experiment
 
 
 def measure() -> Iterator[str]:
@@ -25,12 +21,12 @@ def measure() -> Iterator[str]:
         data = data_folder(folder)
         for workers, threads in ((1, 2), (2, 1)):
             name = f"{workers}x{threads}"
-            start_up = _pipeline(write_experiment(folder, data, f"one-{name}", 1, workers, threads))
+            start_up = seconds_of(write_experiment(folder, data, f"one-{name}", 1, workers, threads))
             file = write_experiment(folder, data, f"all-{name}", IMAGES, workers, threads)
             run(Request(file, quiet=True), ["align"])
             # Before and after: a machine that does other work is not the same from one minute to the next.
             before = _plain(make_plan(Request(file, quiet=True)), workers * threads)
-            ours = _pipeline(file)
+            ours = seconds_of(file)
             plain = (before + _plain(make_plan(Request(file, quiet=True)), workers * threads)) / 2
             ratio = (ours - start_up) / plain
             yield (
@@ -38,20 +34,6 @@ def measure() -> Iterator[str]:
                 f"{ratio:.3f} x one plain process with {workers * threads} threads (limit 1.15), plus {start_up:.1f} s "
                 f"start-up; {ours:.1f} s against {plain:.1f} s"
             )
-
-
-def _pipeline(file: Path) -> float:
-    """Seconds of craft and evaluate, on a cluster that is up."""
-    request = Request(file, quiet=True)
-    experiment = request.experiment()
-    with connected(None, experiment):
-        run(request, ["align"])
-        plan = make_plan(request)
-        worker = worker_of(experiment.compute)
-        start = time.perf_counter()
-        craft_all(plan, worker, Progress(quiet=True))
-        evaluate_all(plan, worker, Progress(quiet=True))
-        return time.perf_counter() - start
 
 
 def _plain(plan: Plan, threads: int) -> float:

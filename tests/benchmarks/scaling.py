@@ -9,13 +9,9 @@ import torch
 import yaml
 
 from align_core.attacks import craft
-from pipelines.cluster import connected, worker_of
-from pipelines.craft import craft_all
-from pipelines.evaluate import evaluate_all
 from pipelines.networks import LoadedNetworks
-from pipelines.progress import Progress
 from pipelines.run import Request, make_plan, run
-from tests.benchmarks.experiment import IMAGES, data_folder, write_experiment
+from tests.benchmarks.experiment import IMAGES, data_folder, seconds_of, write_experiment
 
 STEPS = 60  # so that the work is ten times as long as the start of it
 
@@ -25,28 +21,16 @@ def measure() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         data = data_folder(folder)
-        seconds = {workers: _pipeline(folder, data, workers) for workers in (1, 2)}
+        seconds = {}
+        for workers in (1, 2):
+            file = write_experiment(folder, data, f"scaling-{workers}", IMAGES, workers, 1)
+            seconds[workers] = seconds_of(file, f"attacks.pgd.steps={STEPS}")
         yield (
             f"scaling: craft + evaluate, {IMAGES:,} CIFAR images, PGD-{STEPS}: 2 workers of one thread are "
             f"{seconds[1] / seconds[2]:.2f} x as fast as 1 (at least 1.8); {seconds[2]:.0f} s against "
             f"{seconds[1]:.0f} s"
         )
         yield _once_for_all_targets(folder, data)
-
-
-def _pipeline(folder: Path, data: Path, workers: int) -> float:
-    """Seconds of craft and evaluate with so many workers of one thread, on a cluster that is up."""
-    file = write_experiment(folder, data, f"scaling-{workers}", IMAGES, workers, 1)
-    request = Request(file, [f"attacks.pgd.steps={STEPS}"], quiet=True)
-    experiment = request.experiment()
-    with connected(None, experiment):
-        run(request, ["align"])
-        plan = make_plan(request)
-        worker = worker_of(experiment.compute)
-        start = time.perf_counter()
-        craft_all(plan, worker, Progress(quiet=True))
-        evaluate_all(plan, worker, Progress(quiet=True))
-        return time.perf_counter() - start
 
 
 def _once_for_all_targets(folder: Path, data: Path) -> str:

@@ -26,7 +26,8 @@ class TestFailure:
         assert "lower align.optimizer.lr" in said
         assert "kept; the same command goes on" in said
         assert not (folder / "models/aligned").exists() or not list((folder / "models/aligned").iterdir())
-        assert {path for path in changed(folder, before) if path[0] != "."} <= {"models/aligned", "experiment.yaml"}
+        touched = {path for path in changed(folder, before) if not path.startswith((".", "logs"))}
+        assert touched <= {"models/aligned", "experiment.yaml"}
 
     def test_a_surrogate_that_breaks_fails_alone(
         self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -48,3 +49,21 @@ class TestFailure:
         weights.write_bytes(sound)
         assert run(request, ("craft",)).made == {"craft": CHUNKS}
         assert_same_tables(finished.folder / "adversarial", folder / "adversarial")
+
+    def test_damaged_images_are_named_and_with_their_folder_away_made_anew(
+        self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        request, folder = finished.copied(tmp_path, "outcomes/source/pgd")
+        images = folder / "adversarial/source/pgd"
+        (file,) = images.iterdir()
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        file.write_bytes(content)
+        assert main(["run", str(request.experiment_file), "--output", str(request.output)]) == 1
+        said = capsys.readouterr().err
+        assert "adversarial/source/pgd: chunk " in said and "is damaged" in said
+        assert "move that folder away, and `witness run` crafts it anew" in said
+        images.rename(tmp_path / "away")
+        run(request, ("craft", "evaluate"))
+        for name in ("adversarial", "outcomes"):
+            assert_same_tables(finished.folder / name, folder / name)
