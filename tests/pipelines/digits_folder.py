@@ -27,8 +27,8 @@ CHUNKS = 3
 
 
 def state(folder: Path) -> dict[str, tuple[int, int]]:
-    """When each file was last written, and which file it is; the lock is written by every run."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    """When each file was last written, and which file it is; lock and logs are written by every run."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not {".lock", "logs"} & set(path.parts))
     return {str(f.relative_to(folder)): (f.stat().st_mtime_ns, f.stat().st_ino) for f in files}
 
 
