@@ -101,14 +101,16 @@ class Filling:
             done = table.done_chunks(listing)
             missing[table.folder] = everything - done if done else everything
         self.missing: Missing = {folder: chunks for folder, chunks in missing.items() if chunks}
-        self._left = {folder: len(chunks) for folder, chunks in self.missing.items()}
+        self._made: dict[str, set[int]] = {}
         for folder in missing.keys() - self.missing.keys():
             self._add(folder)
 
     def take(self, folder: str, chunk: int) -> None:
-        """A chunk was made."""
-        self._left[folder] -= 1
-        if not self._left[folder]:
+        """A chunk was made, or made again by who did not know of it."""
+        made = self._made.setdefault(folder, set())
+        made.add(chunk)
+        if made == self.missing[folder]:
+            self._made[folder] = set()  # thousands of tables get whole: their numbers are not needed any more
             self._add(folder)
 
     def end(self) -> dict[str, list[int]]:

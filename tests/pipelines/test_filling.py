@@ -96,6 +96,20 @@ def test_three_attempts_in_a_row_that_make_nothing_are_the_end(store: Store) -> 
     assert_whole(store)
 
 
+def test_a_chunk_that_is_told_twice_counts_once(store: Store) -> None:
+    """Ray repeats what a lost process had done: no table is taken for whole before it is."""
+
+    class Repeating(Work):
+        def __call__(self, missing: Missing, patience: float) -> Iterator[tuple[str, int]]:
+            for made in super().__call__(missing, patience):
+                yield from [made, made]
+
+    said: list[str] = []
+    filled(store, Repeating(store), said)
+    assert said == []
+    assert_whole(store)
+
+
 @pytest.mark.parametrize("damage", [b"", None])
 def test_a_damaged_chunk_is_made_again(store: Store, damage: bytes | None) -> None:
     work, said = Work(store), list[str]()
