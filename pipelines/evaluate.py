@@ -112,7 +112,9 @@ def _read(job: EvaluateJob, item: Row) -> Row:
     mend = "move that folder away, and `witness run` crafts it anew"
     try:
         table = images.read_chunk(job.store, chunk, len(ids))
-    except pa.ArrowException as problem:
+    except (OSError, pa.ArrowException) as problem:
+        if isinstance(problem, OSError) and problem.errno is not None:
+            raise  # the disk's or the store's fault, not the file's
         raise ValueError(f"{images.folder}: chunk {chunk} is damaged ({problem}); {mend}") from problem
     if table["image_id"].to_pylist() != ids:
         raise ValueError(f"{images.folder}: chunk {chunk} does not hold the images that it should; {mend}")

@@ -31,7 +31,7 @@ def test_the_science_knows_nothing_of_what_is_above_it(above: str) -> None:
 
 
 def test_one_room_knows_mlflow() -> None:
-    assert importers("pipelines", "mlflow") == {"pipelines/tracking.py"}
+    assert importers("pipelines", "mlflow") == {"pipelines/mlflow_runs.py"}
 
 
 def test_the_package_does_not_import_its_tests() -> None:

@@ -171,6 +171,7 @@ def test_a_sweep_of_which_nothing_keeps_clean_accuracy_chooses_nothing(
     assert not (tmp_path / "runs" / "digits-best-mine").exists()
 
 
+@pytest.mark.slow
 def test_two_workers_a_trial_go_through_ray_train(ray_cluster: None, weights: Path, tmp_path: Path) -> None:
     """And make of the same settings what `witness run` makes of them with two workers."""
     request = Request(write_sweep(tmp_path, weights), overrides=["align.workers=2"], quiet=True)
@@ -180,6 +181,7 @@ def test_two_workers_a_trial_go_through_ray_train(ray_cluster: None, weights: Pa
     assert_as_a_run(request, result.rows[0])
 
 
+@pytest.mark.slow
 def test_asha_ends_the_hopeless_of_two_workers_too(ray_cluster: None, weights: Path, tmp_path: Path) -> None:
     """Its workers end by themselves, so that the next trial has their CPUs: the cluster holds one trial at once."""
     long = ["align.workers=2", "align.epochs=60"]
