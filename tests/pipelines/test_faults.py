@@ -1,7 +1,7 @@
 """Whatever is killed, whenever: the same command ends with the same tables, and no outcome is missing or double.
 
-Twenty-five runs of the digits experiment, each with one fault at a random moment of a random stage: the driver, one of the processes that
-work for it, or a node with all that is on it.
+Twenty-five runs of the digits experiment, each with one fault at a random moment of a random stage: the driver, one of
+the processes that work for it, or a node with all that is on it.
 """
 
 import os

@@ -14,6 +14,8 @@ from digits_sweep import write_sweep
 from mlflow import MlflowClient
 from sweeping import space_file
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 240
 
 
