@@ -115,7 +115,8 @@ def _read(job: EvaluateJob, item: Row) -> Row:
     except (OSError, pa.ArrowException) as problem:
         if isinstance(problem, OSError) and problem.errno is not None:
             raise  # the disk's or the store's fault, not the file's
-        raise ValueError(f"{images.folder}: chunk {chunk} is damaged ({problem}); {mend}") from problem
+        reason = str(problem).partition("\n")[0]
+        raise ValueError(f"{images.folder}: chunk {chunk} is damaged ({reason}); {mend}") from problem
     if table["image_id"].to_pylist() != ids:
         raise ValueError(f"{images.folder}: chunk {chunk} does not hold the images that it should; {mend}")
     return {**item, "images": adversarial_images(table)}
