@@ -20,19 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
+from align_core.decoding import IMAGE_SUFFIXES, BadImage, Pixels, decode, from_array, starts_grey
 from align_core.errors import InputError
 
 _CACHED_BYTES = 512 * 2**20
-Pixels = npt.NDArray[np.uint8]
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
-_GREY_MODES = ("1", "L")
-_UNDECODABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-
-
-class BadImage(Exception):
-    """One image cannot be used; the message says why, the caller knows which."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,55 +122,6 @@ def read_images(image_set: ImageSet, image_ids: Iterable[str]) -> Pixels:
     return np.stack(images)
 
 
-def fit_to_size(picture: Image.Image, size: int) -> Pixels:
-    """The short side resized to `size` (antialiased bicubic), centre crop, 8 bits: uint8 [C, size, size].
-
-    The long side and the corner are rounded as torchvision's Resize and CenterCrop round them.
-    """
-    width, height = picture.size
-    short = min(width, height)
-    if short != size:
-        resized = (int(size * width / short), int(size * height / short))
-        picture = picture.resize(resized, Image.Resampling.BICUBIC)  # PIL's resize is antialiased
-    left, top = round((picture.width - size) / 2), round((picture.height - size) / 2)
-    pixels = np.asarray(picture.crop((left, top, left + size, top + size)), dtype=np.uint8)
-    return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
-
-
-def _from_array(pixels_HWC: Pixels, size: int) -> Pixels:
-    """An array of one image, uint8 [H, W, 1 or 3] or [H, W], at `size`."""
-    if pixels_HWC.ndim == 3 and pixels_HWC.shape[2] == 1:
-        pixels_HWC = pixels_HWC[:, :, 0]
-    if pixels_HWC.ndim == 3 and pixels_HWC.shape[:2] == (size, size):
-        return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
-    return fit_to_size(Image.fromarray(pixels_HWC), size)
-
-
-def _decode(source: Path | io.BytesIO, size: int, *, grey: bool) -> Pixels:
-    try:
-        with Image.open(source) as picture:
-            if picture.mode.startswith(("I", "F")):
-                raise BadImage(f"its pixels are not 8-bit but {picture.mode}: convert it first")
-            if grey and picture.mode not in _GREY_MODES:
-                raise BadImage("it has colours, but the first image of the set is grey: keep the two apart")
-            if picture.mode == "P" and "transparency" in picture.info:
-                return fit_to_size(picture.convert("RGBA").convert("RGB"), size)  # PIL warns about the direct way
-            return fit_to_size(picture.convert("L" if grey else "RGB"), size)
-    except _UNDECODABLE as problem:
-        raise BadImage(f"cannot be decoded ({problem})") from problem
-
-
-def _starts_grey(sources: Iterable[Path | io.BytesIO]) -> bool:
-    """Whether the first image that can be opened is grey; the ones before it are named when they are read."""
-    for source in sources:
-        try:
-            with Image.open(source) as picture:
-                return picture.mode in _GREY_MODES
-        except _UNDECODABLE:
-            continue
-    return False
-
-
 def _row_ids(count: int) -> list[str]:
     width = max(5, len(str(count - 1)))
     return [f"{row:0{width}d}" for row in range(count)]
@@ -236,7 +179,7 @@ class _Npz:
         return [self.path]
 
     def read(self, image_id: str) -> Pixels:
-        return _from_array(self.arrays[0][int(image_id)], self.size)
+        return from_array(self.arrays[0][int(image_id)], self.size)
 
 
 class _Digits:
@@ -259,7 +202,7 @@ class _Digits:
         return []
 
     def read(self, image_id: str) -> Pixels:
-        return _from_array(self.arrays[0][int(image_id)], self.size)
+        return from_array(self.arrays[0][int(image_id)], self.size)
 
 
 class _Folder:
@@ -303,7 +246,7 @@ class _Folder:
 
     @cached_property
     def _grey(self) -> bool:
-        return _starts_grey(self.root / image_id for image_id in self._listing[0])
+        return starts_grey(self.root / image_id for image_id in self._listing[0])
 
     def listing(self) -> tuple[list[str], npt.NDArray[np.int64]]:
         return self._listing
@@ -312,7 +255,7 @@ class _Folder:
         return [*([self.labels] if self.labels else []), *(self.root / image_id for image_id in self._listing[0])]
 
     def read(self, image_id: str) -> Pixels:
-        return _decode(self.root / image_id, self.size, grey=self._grey)
+        return decode(self.root / image_id, self.size, grey=self._grey)
 
 
 class _Parquet:
@@ -391,7 +334,7 @@ class _Parquet:
     @cached_property
     def _grey(self) -> bool:
         images = (self._encoded(self._image(row)) for row in range(self._table.num_rows))
-        return _starts_grey(io.BytesIO(encoded) for encoded in images if isinstance(encoded, bytes))
+        return starts_grey(io.BytesIO(encoded) for encoded in images if isinstance(encoded, bytes))
 
     @staticmethod
     def _encoded(value: Any) -> bytes | None:
@@ -414,8 +357,8 @@ class _Parquet:
                 raise BadImage(
                     f"a tensor image must be uint8 CHW (C 1 or 3), not {pixels_CHW.dtype} {pixels_CHW.shape}"
                 )
-            return _from_array(pixels_CHW.transpose(1, 2, 0), self.size)
+            return from_array(pixels_CHW.transpose(1, 2, 0), self.size)
         encoded = self._encoded(value)
         if not isinstance(encoded, bytes):
             raise BadImage("the column `image` must hold encoded bytes, a struct with `bytes`, or uint8 CHW tensors")
-        return _decode(io.BytesIO(encoded), self.size, grey=is_grey)
+        return decode(io.BytesIO(encoded), self.size, grey=is_grey)

@@ -10,7 +10,8 @@ from os import cpu_count
 import numpy as np
 import numpy.typing as npt
 
-from align_core.data import BadImage, ImageSet, ImageSetConfig, open_image_set, selected
+from align_core.data import ImageSet, ImageSetConfig, open_image_set, selected
+from align_core.decoding import BadImage
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from align_core.data import ImageSetConfig, Pixels, read_images
+from align_core.data import ImageSetConfig, read_images
+from align_core.decoding import Pixels
 from pipelines.cluster import Worker
 from pipelines.failure import RunFailed, reason_of
 from pipelines.images import opened

@@ -38,7 +38,10 @@ class Viewing:
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """Everything that readers and evaluators need to know; `missing` gives the chunks to make: folder -> numbers."""
+    """Everything that readers and evaluators need to know.
+
+    `missing` gives the chunks to make: folder -> numbers; `most_networks` how many networks a worker holds at once.
+    """
 
     store: Store
     loader: NetworkLoader
@@ -47,7 +50,7 @@ class EvaluateJob:
     missing: Missing
     device: str
     threads: int
-    networks: int
+    most_networks: int
 
 
 def evaluate_all(plan: Plan, worker: Worker, progress: Progress) -> int:
@@ -64,7 +67,7 @@ def evaluate_all(plan: Plan, worker: Worker, progress: Progress) -> int:
             missing=missing,
             device=worker.device,
             threads=worker.threads,
-            networks=compute.networks,
+            most_networks=compute.networks,
         )
         items = [
             {"viewing": index, "chunk": chunk}
@@ -127,7 +130,7 @@ class Evaluator:
 
     def __init__(self, job: EvaluateJob, decode: Decode | None) -> None:
         use_threads(job.threads)
-        self.job, self.networks = job, LoadedNetworks(job.loader, job.device, job.networks)
+        self.job, self.networks = job, LoadedNetworks(job.loader, job.device, job.most_networks)
         self._decode = decode
 
     def __call__(self, item: Row) -> Row:
@@ -138,12 +141,13 @@ class Evaluator:
         images_BCHW = torch.from_numpy(np.array(item["images"])).to(job.device).to(torch.float32) / 255
         labels_B = torch.tensor(job.images.labels_of(chunk), device=job.device)
         for index, (members, table) in enumerate(viewing.tables):
-            start = time.monotonic()
             if chunk not in job.missing.get(table.folder, ()):
                 continue
             try:
+                network = self.networks.mean_of(members)
+                start = time.monotonic()  # loading it is done once, and is no part of the rate
                 with torch.no_grad():
-                    logits_BK = self.networks.mean_of(members)(images_BCHW)
+                    logits_BK = network(images_BCHW)
                 prefix = "" if viewing.images is None else "adversarial_"
                 rows = _predictions(logits_BK, labels_B, job.images.ids_of(chunk), prefix)
                 table.write_chunk(job.store, chunk, rows)

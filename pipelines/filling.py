@@ -38,12 +38,12 @@ def fill(
     for table in tables:
         table.set_aside_others(store, listing, say)
         table.delete_leftovers(store, listing)
-    made = fruitless = 0
+    made, fruitless, why = 0, 0, "chunks were damaged or missing again and again: is the disk full or failing?"
     while unfinished := [table for table in tables if not table.is_finished(listing)]:
         if fruitless == _FRUITLESS:
             raise RunFailed(
-                f"after {_FRUITLESS} attempts in a row nothing more was finished. Does a chunk take longer than "
-                "compute.patience, or does the disk fail? Finished chunks are kept; the same command goes on from there"
+                f"{_FRUITLESS} attempts in a row finished nothing more ({why}). Where a chunk takes long, raise "
+                "compute.patience. Finished chunks are kept; the same command goes on from there"
             )
         filling = Filling(store, unfinished, rows, listing)
         before = made
@@ -52,7 +52,8 @@ def fill(
                 filling.take(folder, chunk)
                 made += 1
         except PipelineBroke as problem:
-            say(f"the work broke off ({problem}); it begins again with what is missing")
+            why = str(problem)
+            say(f"the work broke off ({why}); it begins again with what is missing")
         damaged = filling.end()
         for folder, chunks in damaged.items():
             say(f"{folder}: {len(chunks)} chunks are damaged or missing and are made again")

@@ -1,5 +1,6 @@
 """How long the work takes: seconds of one worker, measured as it goes on and kept for the next plan."""
 
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal
@@ -9,6 +10,7 @@ from pipelines.plan import Plan
 from pipelines.store import fingerprint
 
 _PLACE = f"{SEEN}/rates.json"
+_SAVED_EVERY = 60.0
 Kind = Literal["gradient", "prediction"]
 
 
@@ -22,12 +24,15 @@ class Rates:
         self._plan = plan
         self._known: dict[str, float] = plan.store.read_json(_PLACE) or {}
         self._spent: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self._saved = time.monotonic()
 
     def note(self, kind: Kind, members: Sequence[str], device: str, count: float, seconds: float) -> None:
         """So many gradients or predictions by the mean of `members` took so long."""
         spent = self._spent[self._key(kind, members, device)]
         spent[0] += count
         spent[1] += seconds
+        if time.monotonic() - self._saved > _SAVED_EVERY:  # a long run may be killed
+            self.save()
 
     def seconds(self, kind: Kind, members: Sequence[str]) -> float | None:
         """Of one gradient or prediction for one image, on a GPU where that was measured; None: never measured."""
@@ -36,6 +41,7 @@ class Rates:
 
     def save(self) -> None:
         """Keeps what was noted."""
+        self._saved = time.monotonic()
         new = {key: seconds / count for key, (count, seconds) in self._spent.items() if count}
         if new:
             self._known |= new

@@ -58,7 +58,7 @@ def _reason(error: Exception | None) -> str:
 def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], None]) -> Any:
     from ray import tune as ray_tune
 
-    from pipelines.scheduler import AskingASHA
+    from pipelines.asha import AskingASHA
     from pipelines.search import DistinctSearch
 
     store, options, worker = study.plan.store, study.options, sweep.worker

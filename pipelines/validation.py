@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from align_core.attacks import AttackConfig, craft
-from align_core.data import ImageSetConfig, Pixels, read_images
+from align_core.data import ImageSetConfig, read_images
+from align_core.decoding import Pixels
 from align_core.transfer import Flags, MeanCell, mean_over_targets, resampled_counts
 from pipelines.images import opened
 from pipelines.networks import LoadedNetworks, NetworkLoader, use_threads

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
 from align_core.attacks import distances
@@ -117,11 +118,8 @@ class Verifier:
                     digest = hash_weights(load_safetensors(self.plan.store.read(network.stored)))
                 else:
                     digest = hash_weights(self.networks.network(name).net.state_dict())
-            except (InputError, OSError, ValueError) as problem:
-                self._wrong(f"{name}: {problem}")
-                continue
-            except Exception as problem:  # safetensors' own error has no public base
-                self._wrong(f"{name}: {problem!r}")
+            except (InputError, OSError, SafetensorError) as problem:
+                self._wrong(f"{name}: its weights cannot be read ({problem})")
                 continue
             if digest != network.digest:
                 self._wrong(f"{name}: its weights are not those that the results were made with")

@@ -41,10 +41,16 @@ def test_settings_that_make_no_attack_are_refused(settings, message):
         AttackConfig(**{"method": "mi", "eps": 4 / 255, **settings})
 
 
-def test_settings_at_the_border_are_taken():
-    AttackConfig(method="mi", eps=1 / 255, step=1, momentum=0.0, diversity=1.0, kernel=1, neighbourhood=0.0)
-    AttackConfig(method="mi", eps=pixel_fraction("1/255"))
-    AttackConfig(method="mi", eps=1.0)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("eps", 1 / 255), ("eps", pixel_fraction("1/255")), ("eps", 1.0), ("step", 1), ("momentum", 0.0),
+        ("diversity", 1.0), ("kernel", 1), ("neighbourhood", 0.0),
+    ],
+)  # fmt: skip
+def test_settings_at_the_border_are_taken(name: str, value: float) -> None:
+    attack = AttackConfig(**{"method": "mi", "eps": 4 / 255, name: value})
+    assert getattr(attack.resolved(), name) == value
 
 
 def test_what_is_not_given_comes_from_the_method():

@@ -11,7 +11,8 @@ from image_sets import folder_of, noise, parquet, png, read_only_image
 from PIL import Image
 from torchvision import transforms
 
-from align_core.data import BadImage, ImageSetConfig, open_image_set, read_images
+from align_core.data import ImageSetConfig, open_image_set, read_images
+from align_core.decoding import BadImage
 from align_core.errors import InputError
 
 

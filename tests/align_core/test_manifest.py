@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align_core.data import ImageSetConfig, Pixels
+from align_core.data import ImageSetConfig
+from align_core.decoding import Pixels
 from align_core.errors import InputError
 from align_core.manifest import Manifest, inspect_images
 

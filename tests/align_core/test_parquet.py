@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from image_sets import listed, noise, parquet, png, read_only_image
 
-from align_core.data import BadImage, ImageSetConfig, Pixels, open_image_set
+from align_core.data import ImageSetConfig, open_image_set
+from align_core.decoding import BadImage, Pixels
 from align_core.errors import InputError
 
 

@@ -1,14 +1,22 @@
-"""What many tests look at: an experiment on digits, run once, a tiny one to make plans of, and an object store."""
+"""What many tests look at: an experiment on digits, run once, a tiny one to plan, an object store, a schedule."""
 
+import os
+import stat
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from digits_experiment import Finished, make_weights, write_experiment
+from job_cluster import running_cluster
+from mlflow import MlflowClient
 from s3_server import S3Server, s3_server
+from schedule_place import STAND_IN, Place
 from tiny_experiment import write_tiny_experiment
 
+from pipelines import schedule
+from pipelines.jobs import JobServer
 from pipelines.plan import Plan
 from pipelines.run import Request, make_plan, run
 
@@ -50,3 +58,35 @@ def tiny_plan(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return lambda settings: make_plan(Request(tiny_folder / "tiny.yaml", settings.split(";"), quiet=True))
+
+
+@pytest.fixture(scope="module")
+def job_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The job server of a cluster on which `witness` is the stand-in."""
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "witness").write_text(STAND_IN)
+    (folder / "witness").chmod(stat.S_IRWXU)
+    # A process that has shown one token shows it to every later cluster: this one asks for none.
+    with running_cluster(folder, RAY_AUTH_MODE="disabled", PATH=f"{folder}:{os.environ['PATH']}") as (server, _):
+        end = time.monotonic() + 90
+        while True:
+            try:
+                JobServer(server).submit("first", "true", None, (), {})
+                break
+            except RuntimeError:
+                assert time.monotonic() < end
+                time.sleep(0.5)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def schedule_database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    uri = f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
+    MlflowClient(tracking_uri=uri).search_experiments()
+    return uri
+
+
+@pytest.fixture
+def place(tmp_path: Path, job_server: str, schedule_database: str, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setattr(schedule, "_LEAVE_S", 1.0)
+    return Place(tmp_path, job_server, schedule_database)

@@ -286,7 +286,10 @@ def test_what_is_changed_there_is_good(inputs: Path, tmp_path: Path) -> None:
 
 
 def test_the_code_in_the_weights_was_live(inputs: Path) -> None:
+    """Else the case that refuses it would prove nothing: whoever unpickles it makes the folder."""
+    assert not (inputs / "marker").exists()
     torch.load(inputs / "pickled.pt", weights_only=False)
+    assert (inputs / "marker").is_dir()
     (inputs / "marker").rmdir()
 
 

@@ -129,7 +129,9 @@ class TestLease:
         take(store)
 
     def test_other_experiments_beside_it_are_free(self, store: Store, holder: "subprocess.Popen[str]") -> None:
-        take(Store(store.output, "other"))
+        other = Store(store.output, "other")
+        with other.locked():
+            assert (len(leases(other)), len(leases(store))) == (1, 1)
 
     def test_an_exception_frees_it(self, store: Store) -> None:
         with pytest.raises(ZeroDivisionError), store.locked():

@@ -100,7 +100,7 @@ class TestMoves:
 
 
 @pytest.fixture
-def refused(tmp_path: Path) -> Callable[[str], None]:
+def assert_refused(tmp_path: Path) -> Callable[[str], None]:
     """Checks that a run to an output is refused before any work, saying so and no secret."""
     (tmp_path / "experiment").mkdir()
     write_tiny_experiment(tmp_path / "experiment")
@@ -119,37 +119,37 @@ def refused(tmp_path: Path) -> Callable[[str], None]:
 
 class TestRefusals:
     def test_no_such_bucket(
-        self, s3: S3Server, refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
+        self, s3: S3Server, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
     ) -> None:
-        refused(s3.uri("runs", bucket="nowhere"), "there is no bucket nowhere; make it", capfd)
+        assert_refused(s3.uri("runs", bucket="nowhere"), "there is no bucket nowhere; make it", capfd)
 
     def test_credentials_that_are_not_known(
-        self, tmp_path: Path, refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
+        self, tmp_path: Path, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
     ) -> None:
         with s3_server(tmp_path / "said.txt") as server:
             server.ask("POST", "moto-api/reset-auth", b"0")  # from now on it looks at them
-            refused(server.uri("runs"), "cannot be used (When ", capfd)
+            assert_refused(server.uri("runs"), "cannot be used (When ", capfd)
             server.ask("POST", "moto-api/reset-auth", b"1000")
             assert server.objects() == {}
 
     def test_nobody_answers(
-        self, tmp_path: Path, refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
+        self, tmp_path: Path, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
     ) -> None:
         with s3_server(tmp_path / "said.txt") as server:
             gone = server.uri("runs")
-        refused(gone, "check the address, the credentials and what they allow", capfd)
+        assert_refused(gone, "check the address, the credentials and what they allow", capfd)
 
     def test_a_secret_that_is_not_written_as_an_address_wants_it(
-        self, s3: S3Server, refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
+        self, s3: S3Server, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
     ) -> None:
         for secret in (SECRET, "what?ever", "has a space"):
             output = s3.uri("runs").replace("not%2Ffor%2Banyone", secret)
-            refused(output, "output: s3://***@", capfd)
+            assert_refused(output, "output: s3://***@", capfd)
 
     def test_a_parameter_that_there_is_not(
-        self, refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
+        self, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
     ) -> None:
-        refused(f"s3://{KEY}:{SECRET.replace('/', '%2F')}@bucket/runs?region=a&colour={SECRET}", "colour", capfd)
+        assert_refused(f"s3://{KEY}:{SECRET.replace('/', '%2F')}@bucket/runs?region=a&colour={SECRET}", "colour", capfd)
 
 
 @pytest.mark.parametrize(

@@ -185,8 +185,9 @@ with Store(sys.argv[1], "tiny").locked():
             assert disk.read(".lock").startswith(f"process {os.getpid()} on ".encode())
 
     def test_other_experiments_beside_it_are_free(self, disk: Store, holder: subprocess.Popen[str]) -> None:
-        with Store(disk.output, "other").locked():
-            pass
+        other = Store(disk.output, "other")
+        with other.locked():
+            assert other.read(".lock").startswith(f"process {os.getpid()} on ".encode())
 
     def test_an_exception_frees_it(self, disk: Store) -> None:
         with pytest.raises(ZeroDivisionError), disk.locked():

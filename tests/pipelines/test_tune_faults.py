@@ -1,0 +1,78 @@
+"""A sweep goes on whatever becomes of a trial: one whose process dies is recorded with the reason, one on a lost node
+is run elsewhere.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from digits_experiment import experiment
+from digits_sweep import Swept, write_sweep
+from sweeping import space_file
+
+from pipelines.run import Request
+from pipelines.study import Options
+from pipelines.tune import search
+
+pytestmark = pytest.mark.slow
+
+# As one that wants more memory than there is: the process is gone, without an exception.
+FRAGILE = """
+import os
+from pipelines.recipes.digit_models import cnn
+
+def fragile(**arguments):
+    net = cnn(**arguments)
+    net.register_forward_pre_hook(lambda module, inputs: os._exit(9) if len(inputs[0]) == 65 else None)
+    return net
+"""
+
+
+def test_a_trial_whose_process_dies_is_recorded_and_the_others_go_on(
+    ray_cluster: None, weights: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "fragile_nets.py").write_text(FRAGILE)
+    models = experiment(weights)["models"]
+    models["cnn_a"] |= {"factory": "fragile_nets:fragile"}
+    file = write_sweep(tmp_path, weights, models=models, validation_targets=["cnn_d"])
+    space = space_file(tmp_path, {"align.batch_size": {"choices": [64, 65, 32]}})
+    request = Request(file, [f"factories={tmp_path}"], quiet=True)
+    swept = Swept(request, space, search(request, Options(space, searcher="grid", max_clean_drop=100)))
+    trials = {trial["align.batch_size"]: trial for trial in swept.trials()}
+    assert {size: trial["status"] for size, trial in trials.items()} == {"64": "done", "65": "failed", "32": "done"}
+    assert "died" in trials["65"]["reason"] or "exit" in trials["65"]["reason"]
+    assert swept.result.best is not None
+    assert swept.result.best["align.batch_size"] != 65
+
+
+def test_a_trial_on_a_lost_node_is_run_elsewhere(weights: Path, tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    file = write_sweep(tmp_path, weights)
+    space = space_file(tmp_path, {"align.temperature": {"choices": [1, 2, 4, 8, 16, 32]}})
+    quick = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "5"}
+    os.environ.update(quick)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        command = [sys.executable, "-m", "pipelines.cli", "tune", str(file), "--space", space, "--searcher", "grid"]
+        command += ["--address", cluster.address, "--concurrent", "3", "--max-clean-drop", "100", "--json"]
+        command += ["--set", "align.epochs=60", "--set", "compute.workers=3"]
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        with open(tmp_path / "said.txt", "wb") as said:
+            driver = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=said)
+        records = tmp_path / "runs/digits/sweeps/mine/trials"
+        while len(list(records.glob("*.json"))) < 2:
+            assert driver.poll() is None
+            time.sleep(0.05)
+        cluster.remove_node(nodes[0], allow_graceful=False)
+        out, _ = driver.communicate(timeout=500)
+        assert driver.returncode == 0, (tmp_path / "said.txt").read_text(errors="replace")
+        assert b'"trials": {"done": 6}' in out
+    finally:
+        cluster.shutdown()
+        for name in quick:
+            del os.environ[name]
