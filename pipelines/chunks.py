@@ -4,8 +4,10 @@ Ray Data is given only what is missing. Each chunk is written, whole, by the act
 happens to the pipeline, what was finished stays, and the next pipeline does the rest.
 """
 
+import faulthandler
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -60,6 +62,19 @@ def adversarial_images(table: pa.Table) -> Pixels:
     return np.asarray(table["image"].combine_chunks().to_numpy_ndarray())
 
 
+@contextmanager
+def ends_if_stuck(seconds: float) -> Iterator[None]:
+    """Inside, this process ends after so many seconds, wherever it hangs, and says where; Ray starts another.
+
+    From within, because what Ray Data gives up is asked to end, and what hangs does not answer.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
 class PipelineBroke(Exception):
     """Ray Data came to no end, for a reason that need not come again: a lost node or process, or no progress."""
 
@@ -77,13 +92,14 @@ def run_pipeline(
 
     Each item is one chunk's work, and is yielded as soon as it is done. Where decoding takes next to nothing the actor
     does it itself, as `decode` that it is given: processes beside it would cost more in starting.
-    Raises PipelineBroke, also where for `patience` seconds nothing was done, and RunFailed where the work itself fails.
+    Raises PipelineBroke, also where nothing was done for twice the `patience` that a worker has with itself, in
+    seconds; and RunFailed where the work itself fails.
     """
     import ray
     import ray.data
     from ray.data.exceptions import ExecutionTimeoutError
 
-    _prepare_ray_data(patience)
+    _prepare_ray_data(2 * patience)
     dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), _MOST_BLOCKS))
     beside = _decodes_beside(job)
     if beside:
@@ -104,7 +120,7 @@ def run_pipeline(
         ) from problem
 
 
-def _prepare_ray_data(patience: float) -> None:
+def _prepare_ray_data(timeout: float) -> None:
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # progress is ours to show
@@ -112,7 +128,7 @@ def _prepare_ray_data(patience: float) -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.target_max_block_size = 1  # every chunk by itself: none waits in memory, or with its progress, for others
-    context.execution_no_progress_timeout_s = patience
+    context.execution_no_progress_timeout_s = timeout
 
 
 def _need_not_come_again(problem: BaseException) -> bool:

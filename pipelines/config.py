@@ -97,8 +97,8 @@ class ComputeConfig(Section):
 
     workers: processes that hold models, each with `threads` CPU threads and one GPU where `accelerator` says so
     (`auto`: where the cluster has GPUs). resources: further Ray resources that each worker takes. chunk: images that
-    are crafted as one batch. networks: how many a worker that evaluates holds at once. patience: seconds without a
-    finished chunk after which workers count as stuck, and are started again. craft, evaluate: what is otherwise there.
+    are crafted as one batch. networks: how many a worker that evaluates holds at once. patience: seconds that a worker
+    may be at one chunk; then it counts as stuck and is replaced. craft, evaluate: what is otherwise there.
     """
 
     workers: int = Field(default=2, ge=1)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from align_core.attacks import AttackConfig, craft, distances
-from pipelines.chunks import Decode, Row, TestImages, run_pipeline
+from pipelines.chunks import Decode, Row, TestImages, ends_if_stuck, run_pipeline
 from pipelines.cluster import Worker, workers_that_fit
 from pipelines.filling import Missing, fill
 from pipelines.networks import LoadedNetworks, NetworkLoader, use_threads
@@ -27,7 +27,8 @@ _HELD = 4  # networks: one surrogate is crafted on after the other
 class CraftJob:
     """Everything that decoders and crafters need to know; sent to each once.
 
-    `surrogates` gives each surrogate's members, `tables` the table of each "surrogate/attack".
+    `surrogates` gives each surrogate's members, `tables` the table of each "surrogate/attack", `patience` the seconds
+    after which a worker counts as stuck.
     """
 
     store: Store
@@ -39,6 +40,7 @@ class CraftJob:
     seed: int
     device: str
     threads: int
+    patience: float
 
 
 def craft_all(plan: Plan, worker: Worker, progress: Progress) -> int:
@@ -47,19 +49,20 @@ def craft_all(plan: Plan, worker: Worker, progress: Progress) -> int:
     tables = {f"{surrogate.name}/{attack}": plan.adversarial(surrogate, attack) for surrogate, attack in pairs}
     compute, rates = plan.experiment.compute, Rates(plan)
     gradients = {name: attack.gradients for name, attack in plan.experiment.attacks.items()}
-    job = CraftJob(
-        store=plan.store,
-        loader=plan.loader(),
-        images=plan.test_images(),
-        surrogates={surrogate.name: surrogate.members for surrogate in plan.surrogates},
-        attacks=plan.experiment.attacks,
-        tables=tables,
-        seed=plan.experiment.seed,
-        device=worker.device,
-        threads=worker.threads,
-    )
 
     def work(missing: Missing, patience: float) -> Iterator[tuple[str, int]]:
+        job = CraftJob(
+            store=plan.store,
+            loader=plan.loader(),
+            images=plan.test_images(),
+            surrogates={surrogate.name: surrogate.members for surrogate in plan.surrogates},
+            attacks=plan.experiment.attacks,
+            tables=tables,
+            seed=plan.experiment.seed,
+            device=worker.device,
+            threads=worker.threads,
+            patience=patience,
+        )
         items: list[Row] = [
             {"surrogate": surrogate.name, "attack": attack, "chunk": chunk}
             for surrogate, attack in pairs
@@ -95,6 +98,10 @@ class Crafter:
 
     def __call__(self, item: Row) -> Row:
         """Crafts one chunk and commits it; a failure is noted beside the table, and the run goes on."""
+        with ends_if_stuck(self.job.patience):
+            return self._crafted_row(item)
+
+    def _crafted_row(self, item: Row) -> Row:
         job, chunk = self.job, int(item["chunk"])
         item = self._decode(job, item) if self._decode else item
         surrogate, attack = str(item["surrogate"]), str(item["attack"])

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipelines.chunks import Decode, Row, TestImages, adversarial_images, run_pipeline
+from pipelines.chunks import Decode, Row, TestImages, adversarial_images, ends_if_stuck, run_pipeline
 from pipelines.cluster import Worker, workers_that_fit
 from pipelines.filling import Missing, fill
 from pipelines.networks import LoadedNetworks, NetworkLoader, use_threads
@@ -40,7 +40,8 @@ class Viewing:
 class EvaluateJob:
     """Everything that readers and evaluators need to know.
 
-    `missing` gives the chunks to make: folder -> numbers; `most_networks` how many networks a worker holds at once.
+    `missing` gives the chunks to make: folder -> numbers; `most_networks` how many networks a worker holds at once,
+    `patience` the seconds after which it counts as stuck.
     """
 
     store: Store
@@ -51,6 +52,7 @@ class EvaluateJob:
     device: str
     threads: int
     most_networks: int
+    patience: float
 
 
 def evaluate_all(plan: Plan, worker: Worker, progress: Progress) -> int:
@@ -68,6 +70,7 @@ def evaluate_all(plan: Plan, worker: Worker, progress: Progress) -> int:
             device=worker.device,
             threads=worker.threads,
             most_networks=compute.networks,
+            patience=patience,
         )
         items = [
             {"viewing": index, "chunk": chunk}
@@ -135,6 +138,10 @@ class Evaluator:
 
     def __call__(self, item: Row) -> Row:
         """Every missing prediction on one chunk, each committed by itself; `made` lists them and their seconds."""
+        with ends_if_stuck(self.job.patience):
+            return self._predicted(item)
+
+    def _predicted(self, item: Row) -> Row:
         job, chunk, made = self.job, int(item["chunk"]), []
         item = self._decode(job, item) if self._decode else item
         viewing = job.viewings[int(item["viewing"])]
