@@ -21,10 +21,10 @@ from align_core.data import ImageSetConfig, open_image_set
 from align_core.errors import InputError
 from align_core.manifest import Manifest, inspect_images
 from align_core.models import ModelConfig, build, check_output, load, resolve_aligned
-from align_core.weights import State, hash_weights
+from align_core.weights import hash_weights
 from pipelines.config import Experiment, alignments_of
 from pipelines.progress import Progress
-from pipelines.registry import registered
+from pipelines.registry import Registered, registered
 from pipelines.store import Store, fingerprint
 
 SEEN = ".seen"
@@ -93,11 +93,10 @@ def inspect(experiment: Experiment, store: Store, progress: Progress) -> Inspect
             model = found.config if found else resolve_aligned(written)
         except InputError as problem:
             raise InputError(f"models.{name}: {problem}") from problem
-        weights, stored = (found.weights, found.stored) if found else (None, None)
         inspected.unsaved |= found.unsaved if found else {}
         key = _model_key(model, experiment.data.classes, inspected.shape)
-        seen[key] = known[key] if key in known else _look_at_model(name, model, experiment, inspected.shape, weights)
-        inspected.networks[name] = Network(name, model, seen[key], stored)
+        seen[key] = known[key] if key in known else _look_at_model(name, model, experiment, inspected.shape, found)
+        inspected.networks[name] = Network(name, model, seen[key], found.stored if found else None)
     if seen.keys() - known.keys():
         inspected.unsaved[f"{SEEN}/models.json"] = json.dumps({**known, **seen}).encode()
     _check_weights_differ(experiment, inspected.networks)
@@ -189,11 +188,12 @@ def _model_key(config: ModelConfig, classes: int, shape: Sequence[int]) -> str:
 
 
 def _look_at_model(
-    name: str, config: ModelConfig, experiment: Experiment, shape: tuple[int, int, int], weights: State | None
+    name: str, config: ModelConfig, experiment: Experiment, shape: tuple[int, int, int], found: Registered | None
 ) -> str | None:
     """Builds the model, pushes one image through, and hashes its weights; None where they are still to be made."""
     classes = experiment.data.classes
     try:
+        weights = found.weights() if found else None
         classifier = build(config, classes, shape[0]) if config.train else load(config, classes, shape[0], weights)
     except InputError as problem:
         raise InputError(f"models.{name}: {problem}") from problem

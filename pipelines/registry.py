@@ -19,17 +19,26 @@ REGISTERED = ("model.safetensors", "card.json")
 
 @dataclass(frozen=True)
 class Registered:
-    """A registered model, read.
+    """A registered model.
 
     Attributes:
-        config: architecture and preprocessing. weights: the tensors.
-        stored: where the weights lie in the store. unsaved: files that have still to be put there, by their place.
+        uri: its name in the registry. config: architecture and preprocessing.
+        stored: where its weights lie in the store. unsaved: files that have still to be put there, by their place.
     """
 
+    uri: str
     config: ModelConfig
-    weights: State
+    store: Store
     stored: str
     unsaved: dict[str, bytes]
+
+    def weights(self) -> State:
+        """The tensors. Raises InputError for what is no safetensors file."""
+        content = self.unsaved[self.stored] if self.unsaved else self.store.read(self.stored)
+        try:
+            return dict(load_safetensors(content))
+        except SafetensorError as problem:
+            raise InputError(f"{self.uri}: its weights cannot be read as safetensors ({problem})") from problem
 
 
 def registered(config: ModelConfig, experiment: Experiment, store: Store, folder: str) -> Registered:
@@ -40,16 +49,10 @@ def registered(config: ModelConfig, experiment: Experiment, store: Store, folder
     uri = str(config.mlflow)
     _, name, version = uri.split("/")
     place = f"{folder}/registered-{fingerprint([uri, without_credentials(tracking_uri(experiment))])}"
+    weights_file, card_file = (f"{place}/{file}" for file in REGISTERED)
     unsaved: dict[str, bytes] = {}
-    if all(store.exists(f"{place}/{file}") for file in REGISTERED):
-        files = {file: store.read(f"{place}/{file}") for file in REGISTERED}
-    else:
+    if not (store.exists(weights_file) and store.exists(card_file)):
         files = registered_files(experiment, name, version, REGISTERED)
         unsaved = {f"{place}/{file}": content for file, content in files.items()}
-    weights_file, card = f"{place}/{REGISTERED[0]}", files[REGISTERED[1]]
-    plain = config_of_card(config, card, uri, weights_file)
-    try:
-        weights = load_safetensors(files[REGISTERED[0]])
-    except SafetensorError as problem:
-        raise InputError(f"{uri}: its weights cannot be read as safetensors ({problem})") from problem
-    return Registered(plain, weights, weights_file, unsaved)
+    card = unsaved[card_file] if unsaved else store.read(card_file)
+    return Registered(uri, config_of_card(config, card, uri, weights_file), store, weights_file, unsaved)
