@@ -1,12 +1,19 @@
 """What tests share: one small Ray cluster per test run, and where the real CIFAR-10 files may be."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts_are_heard() -> None:
+    """A shell's background job ignores Ctrl-C, and hands that on: the tests that send one would fail there."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
