@@ -90,7 +90,8 @@ class Filling:
 
         self._store, self._tables = store, {table.folder: table for table in unfinished}
         self._rows = ray.put(list(rows))
-        self._join = ray.remote(_join).options(num_cpus=0, max_retries=_RETRIES)
+        # By reference, so that the task imports the table's module alone: it is done before torch would be there.
+        self._join = ray.remote(ChunkedTable.finish).options(num_cpus=0, max_retries=_RETRIES)
         self._running: dict[Any, str] = {}
         self._waiting: list[str] = []
         self._damaged: dict[str, list[int]] = {}
@@ -135,11 +136,7 @@ class Filling:
                     self._damaged[folder] = damaged
         while self._waiting and len(self._running) < _JOINED_AT_ONCE:
             folder = self._waiting.pop()
-            self._running[self._join.remote(self._store, self._tables[folder], self._rows)] = folder
-
-
-def _join(store: Store, table: ChunkedTable, rows: Sequence[int]) -> list[int]:
-    return table.finish(store, rows)
+            self._running[self._join.remote(self._tables[folder], self._store, self._rows)] = folder
 
 
 def _result(joined: Any, folder: str) -> list[int]:
