@@ -44,17 +44,12 @@ def _two_plain_processes(file: Path) -> float:
 
 def _side_by_side(file: Path, processes: int) -> list[float]:
     spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(processes)
-    with ProcessPoolExecutor(processes, spawn, initializer=_meet_at, initargs=(barrier,)) as pool:
-        return list(pool.map(_images_per_second, [file] * processes))
+    with spawn.Manager() as manager, ProcessPoolExecutor(processes, spawn) as pool:
+        ready = manager.Barrier(processes)
+        return list(pool.map(_images_per_second, [file] * processes, [ready] * processes))
 
 
-def _meet_at(barrier: Barrier) -> None:
-    global _barrier
-    _barrier = barrier
-
-
-def _images_per_second(file: Path) -> float:
+def _images_per_second(file: Path, ready: Barrier) -> float:
     """Of crafting chunk by chunk in one thread of this process, from the moment that all are ready."""
     torch.set_num_threads(1)
     plan = make_plan(Request(file, quiet=True))
@@ -66,7 +61,7 @@ def _images_per_second(file: Path) -> float:
         return len(craft(network, clean_BCHW, labels_B, images.ids_of(chunk), attack, 0))
 
     crafted(0)  # warms
-    _barrier.wait()
+    ready.wait()
     start = time.perf_counter()
     done = sum(crafted(chunk) for chunk in range(len(images.chunks)))
     return done / (time.perf_counter() - start)

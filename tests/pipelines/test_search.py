@@ -1,11 +1,11 @@
 """What a sweep tries next: spread as the space says, never twice, learnt from what was told, so after a restart too."""
 
 import math
-import pickle
 from itertools import product
 
 import numpy as np
 import pytest
+import ray
 from scipy.stats import chisquare, kstest, loguniform, uniform
 from sweeping import TEMPERATURE, space_of
 
@@ -166,11 +166,12 @@ def test_a_long_sweep_goes_on_after_a_restart(tmp_path, kind):
     assert one_more not in before
 
 
+@pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("kind", ["random", "optuna", "grid"])
 def test_a_copy_that_was_sent_elsewhere_goes_on_like_one_that_was_restored(tmp_path, kind):
     searcher = search(GRID, kind, samples=9)
     drawn(searcher, 6, peaked)
-    copy, other = pickle.loads(pickle.dumps(searcher)), restored(searcher, tmp_path)  # noqa: S301
+    copy, other = ray.get(ray.put(searcher)), restored(searcher, tmp_path)
     further = drawn(copy, 3, peaked, first=6)
     assert len(further) == 3
     assert further == drawn(other, 3, peaked, first=6)

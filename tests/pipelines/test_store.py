@@ -1,7 +1,6 @@
 """What exists in the output folder is complete, has one writer at a time, and nothing that was there is lost."""
 
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from align_core.errors import InputError
 from pipelines.failure import Busy
@@ -121,9 +121,10 @@ with Store({disk.output!r}, "tiny").writing("a/one") as stream:
         assert files(store) == {"a/b/three", f"{place}/one", f"{place}/two"}
         assert store.read(f"{place}/one") == b"a/b/one"
 
+    @pytest.mark.usefixtures("ray_cluster")
     def test_workers_are_sent_it_and_see_the_same(self, store: Store) -> None:
         store.write("a/one", b"1")
-        there = pickle.loads(pickle.dumps(store))  # noqa: S301
+        there = ray.get(ray.put(store))
         assert there.read("a/one") == b"1"
         assert there.location == store.location
 
