@@ -20,6 +20,8 @@ _BATCH, _STEPS, _ROUNDS = 100, 10, 7
 
 def measure() -> Iterator[str]:
     """PGD-10 on a CIFAR ResNet-20, a batch of 100: time over that of 10 bare input gradients of the same shape."""
+    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     with tempfile.TemporaryDirectory() as scratch:
         data = data_folder(Path(scratch))
         config = ModelConfig(
@@ -32,9 +34,7 @@ def measure() -> Iterator[str]:
         image_set = open_image_set(ImageSetConfig(kind="npz", path=str(data / "test_lossless_1000.npz")), 32)
         ids, labels = image_set.listing()
         images_BCHW = torch.from_numpy(read_images(image_set, ids[:_BATCH]))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(1)
-    surrogate = on_device(load(config, 10, 3), device)
+        surrogate = on_device(load(config, 10, 3), device)
     images_BCHW, labels_B = images_BCHW.to(device), torch.from_numpy(labels[:_BATCH]).to(device)
     attack = AttackConfig(method="pgd", eps=2 / 255, step=0.5 / 255, steps=_STEPS)
 

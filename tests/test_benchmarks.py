@@ -1,0 +1,26 @@
+"""The benchmarks run on a machine that has no real weights; what they measure there is not looked at."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "lines"), [("crafting", 1), ("sweep", 1), ("matrix", 3)])
+def test_benchmark_runs_on_random_weights(name: str, lines: int, tmp_path: Path):
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks", name],
+        cwd=REPOSITORY,
+        env=os.environ | {"WITNESS_CIFAR10": str(tmp_path / "nowhere")},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    said = [line for line in ended.stdout.splitlines() if line.startswith(f"{name}: ")]
+    assert ended.returncode == 0, ended.stderr
+    assert len(said) == lines, ended.stdout
