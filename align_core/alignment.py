@@ -1,92 +1,28 @@
 """One alignment: the step, its schedule and batches, and a state that is saved and restored exactly.
 
-The loop that calls it is the caller's: Ray Train's worker in `pipelines.align`, or three lines of your own:
+The loop that calls it is the caller's: Ray Train's worker in `pipelines.stages.align`, or three lines of your own:
 
-    alignment = Alignment(source, witnesses, config, total_steps=len(batches), seed=0)
+    alignment = Alignment(source, witnesses, align, total_steps=len(batches), seed=0)
     for step in range(alignment.step_number, len(batches)):
         alignment.step(*batches[step])
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from align_core.augmentation import AugmentConfig, augment
+from align_core.align_config import AlignConfig, OptimizerConfig
+from align_core.augmentation import augment
 from align_core.data import ImageSet, read_images
 from align_core.errors import InputError
-from align_core.losses import LOSSES, mean_over_witnesses
+from align_core.losses import load_loss
+from align_core.losses.over_witnesses import mean_over_witnesses
 from align_core.randomness import image_keys, part_keys
 from align_core.weights import State
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """The optimiser; the learning rate falls to 0 along a cosine, step by step, without warm-up."""
-
-    __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
-
-    name: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 1e-3
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 1e-4
-
-    def __post_init__(self) -> None:
-        if self.lr <= 0 or self.weight_decay < 0 or not 0 <= self.momentum < 1:
-            raise ValueError("lr must be above 0, weight_decay 0 or more, momentum at least 0 and below 1")
-        if self.name == "sgd" and self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs a momentum above 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlignConfig:
-    """How a source is aligned. Defaults are those of the released code (Ma et al. 2024) for CNNs.
-
-    Args:
-        loss: a name in losses.LOSSES. temperature: of both softmaxes.
-        weight: of the alignment loss. label_weight: of cross-entropy on the labels.
-        epochs: passes over the training images. batch_size: over all workers together.
-        workers: data-parallel workers. Sums depend on it, so it is part of what the aligned model is.
-        clip_grad_norm: largest norm of the gradient; None for no limit.
-        batchnorm: `update`, or `frozen`: statistics, scale and shift stay (for sources whose BatchNorm was folded
-            into the convolutions: left to update, such a source falls to chance at once).
-        checkpoint_steps: a checkpoint at the end of every epoch, and after this many steps within one.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
-
-    loss: str = "kl"
-    temperature: float = 4.0
-    weight: float = 1.0
-    label_weight: float = 0.0
-    epochs: int = 1
-    batch_size: int = 128
-    workers: int = 1
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    clip_grad_norm: float | None = None
-    batchnorm: Literal["update", "frozen"] = "update"
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    checkpoint_steps: int = 200
-
-    def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ValueError(f"there is no alignment loss {self.loss!r}; there are {', '.join(LOSSES)}")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be above 0, not {self.temperature}")
-        if self.weight < 0 or self.label_weight < 0 or self.weight + self.label_weight == 0:
-            raise ValueError("weight and label_weight must be 0 or more, and not both 0")
-        if min(self.epochs, self.batch_size, self.workers, self.checkpoint_steps) < 1:
-            raise ValueError("epochs, batch_size, workers and checkpoint_steps must be at least 1")
-        if self.batch_size % self.workers:
-            raise ValueError(f"batch_size {self.batch_size} must be a multiple of workers {self.workers}")
-        if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
-            raise ValueError("clip_grad_norm must be above 0, or null")
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -109,20 +45,20 @@ class Batches:
         images: ImageSet,
         image_ids: Sequence[str],
         labels: Sequence[int],
-        config: AlignConfig,
+        align: AlignConfig,
         seed: int,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.images, self.image_ids, self.labels = images, image_ids, torch.as_tensor(np.asarray(labels))
-        self.config, self.seed, self.rank, self.world = config, seed, rank, world
+        self.align, self.seed, self.rank, self.world = align, seed, rank, world
         if len(image_ids) < world:
             raise InputError(f"{len(image_ids)} training images are too few for {world} workers")
-        self.batch_size = min(config.batch_size, len(image_ids) // world * world)
+        self.batch_size = min(align.batch_size, len(image_ids) // world * world)
         self.steps_per_epoch = len(image_ids) // self.batch_size
 
     def __len__(self) -> int:
-        return self.steps_per_epoch * self.config.epochs
+        return self.steps_per_epoch * self.align.epochs
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """(images float [B, C, H, W] in [0, 1], augmented; labels int64 [B]) of one step."""
@@ -134,7 +70,7 @@ class Batches:
         ids = [self.image_ids[position] for position in chosen]
         images_BCHW = torch.from_numpy(read_images(self.images, ids)).to(torch.float32) / 255
         keys_B = part_keys(image_keys(self.seed, ids), epoch, "augmentation")
-        return augment(images_BCHW, keys_B, self.config.augment), self.labels[torch.from_numpy(chosen)]
+        return augment(images_BCHW, keys_B, self.align.augment), self.labels[torch.from_numpy(chosen)]
 
 
 class Alignment:
@@ -143,7 +79,7 @@ class Alignment:
     Args:
         source: pixels -> logits; trained in place, in train mode.
         witnesses: pixels -> logits; put in eval mode and frozen. None of them: a fine-tune on labels alone.
-        config: the settings; `weight` counts for nothing where there is no witness.
+        align: the settings; `weight` counts for nothing where there is no witness.
         total_steps: length of the cosine.
         wrap: makes the source data-parallel, e.g. DistributedDataParallel.
     """
@@ -152,28 +88,29 @@ class Alignment:
         self,
         source: nn.Module,
         witnesses: Sequence[nn.Module],
-        config: AlignConfig,
+        align: AlignConfig,
         total_steps: int,
         seed: int,
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
         rank: int = 0,
     ) -> None:
-        if not witnesses and not config.label_weight:
+        if not witnesses and not align.label_weight:
             raise ValueError("there is nothing to learn from: no witness, and label_weight is 0")
-        self.source, self.config, self.total_steps = source, config, total_steps
+        self.source, self.align, self.total_steps = source, align, total_steps
         self.seed, self.rank, self.step_number = seed, rank, 0
         self.witnesses = [witness.eval().requires_grad_(False) for witness in witnesses]
         source.train().requires_grad_(True)
-        if config.batchnorm == "frozen":
+        if align.batchnorm == "frozen":
             _freeze_batchnorm(source)
         self._parameters = [parameter for parameter in source.parameters() if parameter.requires_grad]
-        self.optimizer = _optimizer(self._parameters, config.optimizer)
+        self.optimizer = _optimizer(self._parameters, align.optimizer)
         self._parallel = wrap(source)
+        self._loss = load_loss(align.loss)
 
     @property
     def lr(self) -> float:
         """Learning rate of the next step: the cosine from the configured one to 0."""
-        return self.config.optimizer.lr * 0.5 * (1 + math.cos(math.pi * self.step_number / self.total_steps))
+        return self.align.optimizer.lr * 0.5 * (1 + math.cos(math.pi * self.step_number / self.total_steps))
 
     def step(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, float]:
         """One update on pixels [B, C, H, W] in [0, 1] and labels [B].
@@ -185,18 +122,18 @@ class Alignment:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         lr = self.lr
-        config = self.config
+        align = self.align
         with torch.no_grad():
             witness_logits = [witness(images_BCHW) for witness in self.witnesses]
         logits_BK = self._parallel(images_BCHW)
-        alignment_loss = mean_over_witnesses(LOSSES[config.loss], logits_BK, witness_logits, config.temperature)
+        alignment_loss = mean_over_witnesses(self._loss, logits_BK, witness_logits, align.temperature)
         label_loss = F.cross_entropy(logits_BK, labels_B)
-        loss = config.weight * alignment_loss
-        if config.label_weight:
-            loss = loss + config.label_weight * label_loss
+        loss = align.weight * alignment_loss
+        if align.label_weight:
+            loss = loss + align.label_weight * label_loss
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        grad_norm = nn.utils.clip_grad_norm_(self._parameters, config.clip_grad_norm or math.inf)
+        grad_norm = nn.utils.clip_grad_norm_(self._parameters, align.clip_grad_norm or math.inf)
         # The gradient is the same on every worker, so all of them stop at the same step, and none waits for another.
         if not torch.isfinite(grad_norm):
             raise NonFiniteLoss(

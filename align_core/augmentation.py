@@ -1,27 +1,15 @@
 """Augmentation of training images: padded or random resized crop, and flip. Each image draws from its own key."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from align_core.align_config import AugmentConfig
 from align_core.randomness import uniform
 
 _PAD = 4
 _AREA = (0.08, 1.0)
 _RATIO = (3 / 4, 4 / 3)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """crop: `none`, `pad4` (4 black pixels around, then a random crop), `random_resized`. flip: left-right, half."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    crop: Literal["none", "pad4", "random_resized"] = "pad4"
-    flip: bool = True
 
 
 def augment(images_BCHW: Tensor, keys_B: Tensor, config: AugmentConfig) -> Tensor:

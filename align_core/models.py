@@ -4,147 +4,18 @@ Resizing to the model's own size and normalisation are inside: mean and std neve
 """
 
 import importlib
-import json
-import re
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from align_core.errors import InputError
+from align_core.model_config import ModelConfig, Precision, resolve_aligned
 from align_core.weights import State, load_into, read_weights
-
-Precision = Literal["fp32", "bf16"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How a model without weights is trained on the labels of the training images: AdamW, cosine schedule."""
-
-    __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
-
-    epochs: int = 10
-    lr: float = 2e-3
-    batch_size: int = 128
-    weight_decay: float = 0.01
-    crop: Literal["none", "pad4", "random_resized"] = "none"
-    flip: bool = False
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0 or self.weight_decay < 0:
-            raise ValueError("`train` needs epochs and batch_size of at least 1, lr above 0, weight_decay of 0 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """One model: an architecture, its weights, and how it wants its pixels.
-
-    Args:
-        timm, torchvision: a name of that library. factory: `module:callable`, the user's own code, called with `args`
-            (and trusted as code is). aligned: a folder that Witness wrote (model.safetensors, card.json). mlflow:
-            such a model in MLflow's registry, `models:/NAME/VERSION`.
-        args: keyword arguments for the constructor.
-        weights: a file, `pretrained` (timm), or a member of torchvision's weights enumeration.
-        train: trained here instead.
-        mean, std: per channel; from the library's own configuration unless given (a factory's: no normalisation).
-        input_size: side in pixels to resize to inside; the library's unless given (a factory's: no resizing).
-        family: what counts as the same family of architectures; the model's name unless given.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
-
-    timm: str | None = None
-    torchvision: str | None = None
-    factory: str | None = None
-    aligned: str | None = None
-    mlflow: str | None = None
-    args: dict[str, Any] = field(default_factory=dict)
-    weights: str | None = None
-    train: TrainConfig | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    input_size: int | None = None
-    family: str | None = None
-
-    def __post_init__(self) -> None:
-        kinds = ("timm", "torchvision", "factory", "aligned", "mlflow")
-        given = [name for name in kinds if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"exactly one of {', '.join(kinds)} is needed, not {' and '.join(given) or 'none'}")
-        is_aligned = self.aligned is not None or self.mlflow is not None
-        if not is_aligned and (self.weights is None) == (self.train is None):
-            raise ValueError("either `weights` or `train` is needed, and not both")
-        if self.mlflow is not None and not re.fullmatch(r"models:/[^/@]+/\d+", self.mlflow):
-            raise ValueError(f"mlflow is written models:/NAME/VERSION, the version a number, not {self.mlflow!r}")
-        if is_aligned and (self.weights or self.train or self.args):
-            raise ValueError("an aligned model has its own weights and arguments: weights, train and args do not apply")
-        if self.factory is not None and self.factory.count(":") != 1:
-            raise ValueError(f"a factory is written module:callable, not {self.factory!r}")
-        if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std are given together, or not at all")
-        if self.std is not None and min(self.std) <= 0:
-            raise ValueError("std must be above 0")
-        if self.input_size is not None and self.input_size < 1:
-            raise ValueError(f"input_size must be at least 1, not {self.input_size}")
-
-    @property
-    def architecture(self) -> str:
-        """What makes two models the same architecture: name or factory, and arguments."""
-        kinds = [self.timm, self.torchvision, self.factory, self.aligned]
-        return json.dumps([*kinds, *([self.mlflow] if self.mlflow else []), self.args], sort_keys=True)
-
-    @property
-    def weights_file(self) -> Path | None:
-        """The file of weights, where there is one."""
-        if self.aligned is not None:
-            return Path(self.aligned) / "model.safetensors"
-        if self.weights is None or (self.timm and self.weights == "pretrained"):
-            return None
-        if self.torchvision and self.weights.isidentifier():
-            return None
-        return Path(self.weights)
-
-
-def resolve_aligned(config: ModelConfig) -> ModelConfig:
-    """An aligned model's configuration as a plain one, from the card beside its weights. Raises InputError."""
-    if config.aligned is None:
-        return config
-    card = Path(config.aligned) / "card.json"
-    content = card.read_bytes() if card.is_file() else b""
-    return config_of_card(config, content, str(card), str(config.weights_file))
-
-
-def config_of_card(config: ModelConfig, card: bytes, origin: str, weights: str) -> ModelConfig:
-    """An aligned model's configuration as a plain one with `weights`: what `config` does not give is its card's.
-
-    Raises InputError, naming `origin`, for what is no such card.
-    """
-    try:
-        plain = model_config_from(json.loads(card)["model"])
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise InputError(f"{origin}: not the card of an aligned model that Witness wrote ({problem!r})") from problem
-    own = {name: getattr(config, name) for name in ("mean", "std", "input_size", "family")}
-    changes = {name: value for name, value in own.items() if value is not None}
-    return replace(resolve_aligned(plain), weights=weights, train=None, **changes)
-
-
-def model_config_from(stored: dict[str, Any]) -> ModelConfig:
-    """A ModelConfig from what `dataclasses.asdict` made of it, through JSON."""
-    known = {entry.name for entry in fields(ModelConfig)}
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
-    if isinstance(values.get("train"), dict):
-        values["train"] = TrainConfig(**values["train"])
-    return ModelConfig(**{name: value for name, value in values.items() if name in known})
-
-
-def model_config_as_dict(config: ModelConfig) -> dict[str, Any]:
-    """The settings that are not None, for a card."""
-    return {name: value for name, value in asdict(config).items() if value not in (None, {})}
 
 
 class Classifier(nn.Module):

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.run import Request, Result
-    from pipelines.tune import SweepResult
+    from pipelines.run.command import Request, Result
+    from pipelines.sweep.command import SweepResult
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -114,7 +114,7 @@ def _add_schedule(schedule: argparse.ArgumentParser) -> None:
 
 
 def _request(options: argparse.Namespace) -> "Request":
-    from pipelines.run import Request
+    from pipelines.run.command import Request
 
     return Request(
         options.experiment, options.overrides, options.output, options.address, options.quiet or options.json
@@ -127,7 +127,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from pipelines.run import STAGES, run
+    from pipelines.run.command import STAGES, run
 
     stages = STAGES if options.stage == "run" else (options.stage,)
     result = run(_request(options), stages, log=getattr(options, "log", False))
@@ -143,8 +143,8 @@ def _print_result(result: "Result", options: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pipelines.credentials import without_credentials
-    from pipelines.report import verdicts
+    from pipelines.report.page import verdicts
+    from pipelines.storage.credentials import without_credentials
 
     assert result.report is not None
     table = Table(box=box.SIMPLE_HEAD, title="mean over the targets, %, with 95 % intervals over images")
@@ -168,8 +168,8 @@ def _print_result(result: "Result", options: argparse.Namespace) -> None:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    from pipelines.study import Options
-    from pipelines.tune import tune
+    from pipelines.sweep.command import tune
+    from pipelines.sweep.study import Options
 
     names = ("space", "samples", "searcher", "scheduler", "concurrent", "max_clean_drop", "attack")
     result = tune(_request(options), Options(**{name: getattr(options, name) for name in names}))
@@ -210,7 +210,7 @@ def _print_sweep(result: "SweepResult", options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from pipelines.forecast import forecast
+    from pipelines.run.forecast import forecast
 
     return _print_lines(forecast(_request(options)), options)
 
@@ -225,7 +225,7 @@ def _print_lines(found: Any, options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from pipelines.status import status_of
+    from pipelines.run.status import status_of
 
     if options.watch:
         return _watch(options)
@@ -234,7 +234,7 @@ def _status(options: argparse.Namespace) -> int:
 
 def _watch(options: argparse.Namespace) -> int:
     """A line, or a JSON object in one, for every change; it ends when all is done."""
-    from pipelines.status import watch
+    from pipelines.run.status import watch
 
     first, said = None, ""
     for status in watch(_request(options)):
@@ -247,7 +247,7 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from pipelines.verify import verify
+    from pipelines.run.verify import verify
 
     found = verify(_request(options), options.sample, options.seed)
     _print_lines(found, options)
@@ -255,11 +255,11 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _schedule(options: argparse.Namespace) -> int:
-    from pipelines.cron import utc_now
     from pipelines.progress import Progress
-    from pipelines.schedule import Scheduler
-    from pipelines.schedule_file import load_schedule
-    from pipelines.schedule_outlook import lines_of, outlook
+    from pipelines.schedule.cron import utc_now
+    from pipelines.schedule.file import load_schedule
+    from pipelines.schedule.outlook import lines_of, outlook
+    from pipelines.schedule.scheduler import Scheduler
 
     schedule = load_schedule(options.schedule, options.overrides, options.output, options.address)
     if options.list:
@@ -288,8 +288,8 @@ def _schedule(options: argparse.Namespace) -> int:
 
 
 def _ui(options: argparse.Namespace) -> int:
-    from pipelines.mlflow_runs import tracking_uri
-    from pipelines.tracking import serve_page
+    from pipelines.report.to_mlflow import serve_page
+    from pipelines.tracking.runs import tracking_uri
 
     return serve_page(tracking_uri(_request(options).experiment()), options.port)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipelines.store import Store
+from pipelines.storage.store import Store
 
 _EVERY = 10.0
 

@@ -53,8 +53,8 @@ def test_the_commands_run_in_the_order_of_the_readme(tmp_path):
 
 def test_the_experiment_and_the_space_of_the_readme_are_valid(tmp_path):
     """Checked without data: every key is known, every value of its type, every role a model's."""
-    from pipelines.config import load_experiment
-    from pipelines.space import load_space
+    from pipelines.experiment.config import load_experiment
+    from pipelines.sweep.space import load_space
 
     experiment, space, *_ = (block for kind, block in BLOCKS if kind == "yaml")
     (tmp_path / "experiment.yaml").write_text(experiment)
@@ -69,8 +69,8 @@ def test_the_experiment_and_the_space_of_the_readme_are_valid(tmp_path):
 def test_the_schedule_of_the_readme_is_valid_and_its_commands_are_known(tmp_path):
     import yaml
 
-    from pipelines.cron import check_cron
-    from pipelines.schedule_file import load_schedule
+    from pipelines.schedule.cron import check_cron
+    from pipelines.schedule.file import load_schedule
 
     experiment, _, schedule, ray_cron_job = (block for kind, block in BLOCKS if kind == "yaml")
     (tmp_path / "experiments").mkdir()
@@ -90,7 +90,8 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     import torch
     from safetensors.torch import save_file
 
-    from align_core.models import ModelConfig, TrainConfig, build
+    from align_core.model_config import ModelConfig, TrainConfig
+    from align_core.models import build
 
     (code,) = (block for kind, block in BLOCKS if kind == "python")
     monkeypatch.chdir(tmp_path)

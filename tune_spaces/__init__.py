@@ -1,1 +1,1 @@
-"""What a sweep may try: named search spaces, as data, which `pipelines.space` reads."""
+"""What a sweep may try: named search spaces, as data, which `pipelines.sweep.space` reads."""

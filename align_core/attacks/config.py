@@ -1,6 +1,6 @@
 """A fully specified way of crafting: the settings of the parts, and the named methods as presets of them."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -16,6 +16,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+OBJECTIVES = ("cross_entropy", "margin")
+"""What can be climbed: the functions of `objectives`."""
+
+# Stands for what the method's preset says; it is replaced when the attack is made.
+_OF_METHOD: Any = None
+
+
 def pixel_fraction(written: str | float) -> float:
     """`4/255`, `0.5/255` or a number, as a float. Raises ValueError."""
     try:
@@ -27,7 +34,9 @@ def pixel_fraction(written: str | float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class AttackConfig:
-    """An attack in the l-infinity ball, untargeted. What is None comes from the method's preset.
+    """An attack in the l-infinity ball, untargeted. A setting that is not given, or is None, is the method's preset.
+
+    Every setting has its value once the attack is made. Raises ValueError for settings that make no attack.
 
     Args:
         method: a name in PRESETS.
@@ -49,22 +58,28 @@ class AttackConfig:
 
     method: str
     eps: float
-    step: float | None = None
-    steps: int | None = None
+    step: float = _OF_METHOD
+    steps: int = _OF_METHOD
     objective: str = "cross_entropy"
-    random_start: bool | None = None
-    momentum: float | None = None
-    nesterov: bool | None = None
-    diversity: float | None = None
+    random_start: bool = _OF_METHOD
+    momentum: float = _OF_METHOD
+    nesterov: bool = _OF_METHOD
+    diversity: float = _OF_METHOD
     diversity_size: float = 0.9
-    kernel: int | None = None
-    copies: int | None = None
-    neighbours: int | None = None
+    kernel: int = _OF_METHOD
+    copies: int = _OF_METHOD
+    neighbours: int = _OF_METHOD
     neighbourhood: float = 1.5
 
     def __post_init__(self) -> None:
-        from align_core.attacks.objectives import OBJECTIVES
+        self._check_written()
+        for name, value in self._preset().items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)  # the class is frozen: after this, nothing changes
+        self._check_complete()
 
+    def _check_written(self) -> None:
+        """What can be checked, and has to be, before the preset fills in the rest."""
         if self.method not in PRESETS:
             raise ValueError(f"there is no method {self.method!r}; there are {', '.join(PRESETS)}")
         if self.objective not in OBJECTIVES:
@@ -72,27 +87,29 @@ class AttackConfig:
         if not 1 / 255 - 1e-9 <= self.eps <= 1:
             mend = f": did you mean {self.eps:g}/255?" if self.eps > 1 else ""
             raise ValueError(f"eps must lie between 1/255 and 1, in pixel fractions, and is {self.eps:g}{mend}")
-        if self.step is not None and not 0 < self.step <= 1:
-            raise ValueError(f"step must lie above 0 and not above 1, in pixel fractions, and is {self.step:g}")
-        resolved = self._with_preset()
+
+    def _check_complete(self) -> None:
         bounds = [
-            ("steps", resolved["steps"] >= 1, "at least 1"),
-            ("steps", self.method != "fgsm" or resolved["steps"] == 1, "1 for fgsm; pgd is its iterated form"),
-            ("momentum", resolved["momentum"] >= 0, "0 or more"),
-            ("nesterov", not resolved["nesterov"] or resolved["momentum"] > 0, "false where there is no momentum"),
-            ("diversity", 0 <= resolved["diversity"] <= 1, "a probability"),
+            ("steps", self.steps >= 1, "at least 1"),
+            ("steps", self.method != "fgsm" or self.steps == 1, "1 for fgsm; pgd is its iterated form"),
+            ("momentum", self.momentum >= 0, "0 or more"),
+            ("nesterov", not self.nesterov or self.momentum > 0, "false where there is no momentum"),
+            ("diversity", 0 <= self.diversity <= 1, "a probability"),
             ("diversity_size", 0 < self.diversity_size <= 1, "above 0 and not above 1"),
-            ("kernel", resolved["kernel"] == 0 or (resolved["kernel"] > 0 and resolved["kernel"] % 2), "odd, or 0"),
-            ("copies", resolved["copies"] >= 1, "at least 1"),
-            ("neighbours", resolved["neighbours"] >= 0, "0 or more"),
+            ("kernel", self.kernel == 0 or (self.kernel > 0 and self.kernel % 2), "odd, or 0"),
+            ("copies", self.copies >= 1, "at least 1"),
+            ("neighbours", self.neighbours >= 0, "0 or more"),
             ("neighbourhood", self.neighbourhood >= 0, "0 or more"),
         ]
+        if not 0 < self.step <= 1:
+            raise ValueError(f"step must lie above 0 and not above 1, in pixel fractions, and is {self.step:g}")
         for name, holds, wanted in bounds:
             if not holds:
-                raise ValueError(f"{name} must be {wanted}, not {resolved[name]}")
+                raise ValueError(f"{name} must be {wanted}, not {getattr(self, name)}")
 
-    def _with_preset(self) -> dict[str, Any]:
-        plain = {
+    def _preset(self) -> dict[str, Any]:
+        """The method's value of every setting that it decides."""
+        return {
             "step": self.eps if self.method == "fgsm" else self.eps / 4,
             "steps": 10,
             "random_start": False,
@@ -104,16 +121,13 @@ class AttackConfig:
             "neighbours": 0,
             **PRESETS[self.method],
         }
-        given = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return {name: plain.get(name) if value is None else value for name, value in given.items()}
 
     @property
     def gradients(self) -> int:
         """How many gradients of the surrogate an image costs."""
-        own = self.resolved()
-        assert own.steps is not None and own.copies is not None and own.neighbours is not None  # resolved
-        return own.copies * (own.steps + own.neighbours * (own.steps - 1))
+        return self.copies * (self.steps + self.neighbours * (self.steps - 1))
 
-    def resolved(self) -> "AttackConfig":
-        """The same attack with every setting written out."""
-        return replace(self, **self._with_preset())
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide the result: all but the method's name, which stands for its preset."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "method"}

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from align_core.attacks import objectives
 from align_core.attacks.config import AttackConfig
 from align_core.attacks.gradients import gaussian_kernel, smooth
-from align_core.attacks.objectives import OBJECTIVES
 from align_core.attacks.transforms import resize_and_pad
 from align_core.attacks.updates import accumulate, project, round_inside
 from align_core.randomness import image_keys, part_keys, uniform
@@ -38,8 +38,6 @@ def craft(
 
     Raises FloatingPointError, naming the images, where the surrogate's gradient is not finite.
     """
-    attack = attack.resolved()
-    assert attack.step is not None and attack.steps is not None and attack.momentum is not None  # resolved
     centre_BCHW = images_BCHW.to(torch.float32) / 255
     keys_B = image_keys(seed, image_ids).to(images_BCHW.device)
     adversarial_BCHW = centre_BCHW
@@ -80,7 +78,7 @@ def distances(adversarial_BCHW: Tensor, images_BCHW: Tensor) -> tuple[Tensor, Te
 
 def _gradient(surrogate: nn.Module, images_BCHW: Tensor, labels_B: Tensor, attack: AttackConfig, draw: Draw) -> Tensor:
     """The objective's gradient in the images, averaged over scaled copies (SI), through DI, smoothed by TI."""
-    assert attack.copies is not None and attack.kernel is not None  # resolved
+    climbed: objectives.Objective = getattr(objectives, attack.objective)
     images_BCHW = images_BCHW.detach().requires_grad_()
     total_BCHW = torch.zeros_like(images_BCHW)
     for copy in range(attack.copies):
@@ -88,7 +86,7 @@ def _gradient(surrogate: nn.Module, images_BCHW: Tensor, labels_B: Tensor, attac
         if attack.diversity:
             seen_BCHW = resize_and_pad(seen_BCHW, draw(f"di/{copy}"), attack.diversity, attack.diversity_size)
         # The sum, not the mean: an image's gradient must not depend on how many share its batch.
-        objective = OBJECTIVES[attack.objective](surrogate(seen_BCHW), labels_B).sum()
+        objective = climbed(surrogate(seen_BCHW), labels_B).sum()
         total_BCHW = total_BCHW + torch.autograd.grad(objective, images_BCHW)[0]
     gradient_BCHW = total_BCHW / attack.copies if attack.copies > 1 else total_BCHW
     return smooth(gradient_BCHW, gaussian_kernel(attack.kernel)) if attack.kernel else gradient_BCHW
@@ -103,7 +101,6 @@ def _variance(
     draw: Draw,
 ) -> Tensor:
     """Variance tuning (Wang and He 2021, equation 7): mean gradient of random neighbours, minus the gradient."""
-    assert attack.neighbours is not None  # resolved
     total_BCHW = torch.zeros_like(gradient_BCHW)
     for neighbour in range(attack.neighbours):
 

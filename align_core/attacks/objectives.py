@@ -28,6 +28,3 @@ def _others(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
 def margin(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
     """Largest other logit minus the label's, [B] (Carlini and Wagner 2017, without the cut-off)."""
     return _others(logits_BK, labels_B).amax(dim=1) - logits_BK.gather(1, labels_B[:, None])[:, 0]
-
-
-OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy, "margin": margin}

@@ -8,7 +8,8 @@ import torch
 from attack_setting import Setting, random_images
 from torch import nn
 
-from align_core.models import ModelConfig, load
+from align_core.model_config import ModelConfig
+from align_core.models import load
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from align_core.alignment import AlignConfig, OptimizerConfig
+from align_core.align_config import AlignConfig, OptimizerConfig
 
 
 @pytest.mark.parametrize(

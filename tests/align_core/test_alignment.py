@@ -9,8 +9,8 @@ from small_nets import Batch, assert_identical, cnn, mlp, random_batches, tensor
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from align_core.alignment import AlignConfig, Alignment, Batches, NonFiniteLoss, OptimizerConfig
-from align_core.augmentation import AugmentConfig
+from align_core.align_config import AlignConfig, AugmentConfig, OptimizerConfig
+from align_core.alignment import Alignment, Batches, NonFiniteLoss
 from align_core.data import ImageSetConfig, open_image_set, read_images
 
 PLAIN_SGD = OptimizerConfig(lr=0.1, momentum=0.0, nesterov=False, weight_decay=0.0)

@@ -1,5 +1,7 @@
 """Settings of an attack: which are taken, and what is not given."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -50,18 +52,18 @@ def test_settings_that_make_no_attack_are_refused(settings, message):
 )  # fmt: skip
 def test_settings_at_the_border_are_taken(name: str, value: float) -> None:
     attack = AttackConfig(**{"method": "mi", "eps": 4 / 255, name: value})
-    assert getattr(attack.resolved(), name) == value
+    assert getattr(attack, name) == value
 
 
 def test_what_is_not_given_comes_from_the_method():
-    vni = AttackConfig(method="vni", eps=4 / 255, steps=20, momentum=0.9).resolved()
+    vni = AttackConfig(method="vni", eps=4 / 255, steps=20, momentum=0.9)
     assert (vni.nesterov, vni.neighbours, vni.neighbourhood) == (True, 20, 1.5)  # of VNI
     assert (vni.steps, vni.momentum) == (20, 0.9)  # as given
     assert (vni.step, vni.copies, vni.kernel, vni.diversity, vni.random_start) == (1 / 255, 1, 0, 0.0, False)  # of all
-    assert vni.resolved() == vni
-    fgsm = AttackConfig(method="fgsm", eps=4 / 255).resolved()
+    assert replace(vni) == vni
+    fgsm = AttackConfig(method="fgsm", eps=4 / 255)
     assert (fgsm.step, fgsm.steps, fgsm.momentum) == (4 / 255, 1, 0.0)
-    assert AttackConfig(method="vmi", eps=4 / 255, neighbours=0).resolved().neighbours == 0
+    assert AttackConfig(method="vmi", eps=4 / 255, neighbours=0).neighbours == 0
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resized_crop
 
-from align_core.augmentation import AugmentConfig, augment
+from align_core.align_config import AugmentConfig
+from align_core.augmentation import augment
 from align_core.randomness import image_keys
 
 EVERY_CONFIG = [

@@ -8,8 +8,8 @@ import pytest
 import torch
 from small_nets import Batch
 
-from align_core.alignment import AlignConfig, Batches
-from align_core.augmentation import AugmentConfig
+from align_core.align_config import AlignConfig, AugmentConfig
+from align_core.alignment import Batches
 from align_core.data import ImageSetConfig, open_image_set
 from align_core.errors import InputError
 

@@ -12,18 +12,8 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, Normalize, Resize
 
 from align_core.errors import InputError
-from align_core.models import (
-    Classifier,
-    Ensemble,
-    ModelConfig,
-    TrainConfig,
-    build,
-    check_output,
-    load,
-    model_config_as_dict,
-    model_config_from,
-    resolve_aligned,
-)
+from align_core.model_config import ModelConfig, TrainConfig, model_config_as_dict, model_config_from, resolve_aligned
+from align_core.models import Classifier, Ensemble, build, check_output, load
 
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 
-from pipelines.cluster import KEEP_FREED
+from pipelines.compute.cluster import KEEP_FREED
 from tests.benchmarks import crafting, matrix, pipeline, scaling, sweep
 
 

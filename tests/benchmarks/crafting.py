@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from align_core.attacks import AttackConfig, craft
 from align_core.data import ImageSetConfig, open_image_set, read_images
-from align_core.models import Classifier, ModelConfig, load
-from pipelines.networks import on_device
+from align_core.model_config import ModelConfig
+from align_core.models import Classifier, load
+from pipelines.compute.loading import on_device
 from tests.benchmarks.experiment import WEIGHTS, data_folder
 
 _BATCH, _STEPS, _ROUNDS = 100, 10, 7

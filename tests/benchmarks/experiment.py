@@ -8,12 +8,12 @@ import numpy as np
 import torch
 import yaml
 
-from pipelines.cluster import connected, worker_of
-from pipelines.craft import craft_all
-from pipelines.evaluate import evaluate_all
+from pipelines.compute.cluster import connected, worker_of
 from pipelines.progress import Progress
 from pipelines.recipes.cifar_models import resnet
-from pipelines.run import Request, make_plan, run
+from pipelines.run.command import Request, make_blueprint, run
+from pipelines.stages.craft import craft_all
+from pipelines.stages.evaluate import evaluate_all
 
 WEIGHTS = {
     20: "akamaster_resnet20-12fca82f.th",
@@ -82,9 +82,9 @@ def seconds_of(file: Path, *overrides: str) -> float:
     experiment = request.experiment()
     with connected(None, experiment):
         run(request, ["align"])
-        plan = make_plan(request)
+        blueprint = make_blueprint(request)
         workers = {stage: worker_of(experiment.compute, stage) for stage in ("craft", "evaluate")}
         start = time.perf_counter()
-        craft_all(plan, workers["craft"], Progress(quiet=True))
-        evaluate_all(plan, workers["evaluate"], Progress(quiet=True))
+        craft_all(blueprint, workers["craft"], Progress(quiet=True))
+        evaluate_all(blueprint, workers["evaluate"], Progress(quiet=True))
         return time.perf_counter() - start

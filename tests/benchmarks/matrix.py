@@ -11,15 +11,16 @@ import psutil
 import pyarrow as pa
 
 from align_core.manifest import Manifest
-from pipelines.chunks import run_pipeline
-from pipelines.cluster import Worker, connected
-from pipelines.config import Experiment
-from pipelines.forecast import forecast_of
-from pipelines.inspection import Inspected, Network
-from pipelines.plan import Plan
-from pipelines.run import missing_of
-from pipelines.store import Store
-from pipelines.table import ChunkedTable
+from pipelines.compute.cluster import Worker, connected
+from pipelines.compute.networks import Network
+from pipelines.compute.ray_data import run_pipeline
+from pipelines.experiment.config import Experiment
+from pipelines.run.command import missing_of
+from pipelines.run.forecast import forecast_of
+from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.inspect import Inspected
+from pipelines.storage.chunked_table import ChunkedTable
+from pipelines.storage.store import Store
 from tests.benchmarks.experiment import data_folder, write_experiment
 
 SURROGATES, ATTACKS, TARGETS, IMAGES = 20, 10, 50, 50_000
@@ -37,13 +38,13 @@ def measure() -> Iterator[str]:
 def _planned(folder: Path) -> str:
     experiment, inspected = _large(folder)
     before, start = psutil.Process().memory_info().rss, time.perf_counter()
-    plan = Plan(experiment, inspected, Store(experiment.output, experiment.name))
+    blueprint = Blueprint(experiment, inspected, Store(experiment.output, experiment.name))
     made = time.perf_counter() - start
     start = time.perf_counter()
-    found = forecast_of(plan)
+    found = forecast_of(blueprint)
     seen = time.perf_counter() - start
     start = time.perf_counter()
-    missing = missing_of(plan, "align")
+    missing = missing_of(blueprint, "align")
     asked = time.perf_counter() - start
     grown = (psutil.Process().memory_info().rss - before) / 1e6
     chunks = sum(part.chunks for part in found.parts)
@@ -81,9 +82,11 @@ def _large(folder: Path) -> tuple[Experiment, Inspected]:
     networks = {name: Network(name, config, name) for name, config in experiment.models.items()}
     aligned = Network("aligned", experiment.models["m-source"], "aligned", "models/aligned/model.safetensors")
     inspected = Inspected({"train": manifest, "test": manifest}, networks)
-    plan = Plan(experiment, inspected, Store(str(folder), "large"))
-    (making,) = plan.alignments()
-    plan.store.write_json(f"{making.folder}/card.json", {"fingerprint": making.fingerprint, "weights": aligned.digest})
+    blueprint = Blueprint(experiment, inspected, Store(str(folder), "large"))
+    (making,) = blueprint.alignments()
+    blueprint.store.write_json(
+        f"{making.folder}/card.json", {"fingerprint": making.fingerprint, "weights": aligned.digest}
+    )
     return experiment, inspected
 
 
@@ -119,16 +122,16 @@ class _Idle:
 
 def _driven(folder: Path) -> str:
     """Two runs of a pipeline without work: what one takes longer than the other is the driver's, for so many chunks."""
-    from pipelines.run import Request, make_plan
+    from pipelines.run.command import Request, make_blueprint
 
     file = write_experiment(folder, data_folder(folder), "driven", 1, 2, 1)
     request = Request(file, quiet=True)
-    plan, worker = make_plan(request, to_write=False), Worker("cpu", 1, 1, 0, {}, 2)
+    blueprint, worker = make_blueprint(request, to_write=False), Worker("cpu", 1, 1, 0, {}, 2)
     seconds = []
     with connected(None, request.experiment()):
         for count in (500, 500, 4_500):  # the first one warms
             items = [{"viewing": 0, "chunk": number} for number in range(count)]
-            job = _Job(plan)
+            job = _Job(blueprint)
             start = time.perf_counter()
             assert sum(1 for _ in run_pipeline(items, _nothing, job, _Idle, worker, 2, 300)) == count
             seconds.append(time.perf_counter() - start)
@@ -139,5 +142,5 @@ def _driven(folder: Path) -> str:
 class _Job:
     """What `run_pipeline` asks of a job."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.images, self.device, self.store = plan.test_images(), "cpu", plan.store
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.images, self.device, self.store = blueprint.test_images(), "cpu", blueprint.store

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from align_core.attacks import craft
-from pipelines.networks import LoadedNetworks
-from pipelines.plan import SELF, Plan
-from pipelines.run import Request, make_plan, run
+from pipelines.compute.loading import LoadedNetworks
+from pipelines.run.command import Request, make_blueprint, run
+from pipelines.stages.blueprint import SELF, Blueprint
 from tests.benchmarks.experiment import IMAGES, data_folder, seconds_of, write_experiment
 
 
@@ -25,9 +25,9 @@ def measure() -> Iterator[str]:
             file = write_experiment(folder, data, f"all-{name}", IMAGES, workers, threads)
             run(Request(file, quiet=True), ["align"])
             # Before and after: a machine that does other work is not the same from one minute to the next.
-            before = _plain(make_plan(Request(file, quiet=True)), workers * threads)
+            before = _plain(make_blueprint(Request(file, quiet=True)), workers * threads)
             ours = seconds_of(file)
-            plain = (before + _plain(make_plan(Request(file, quiet=True)), workers * threads)) / 2
+            plain = (before + _plain(make_blueprint(Request(file, quiet=True)), workers * threads)) / 2
             ratio = (ours - start_up) / plain
             yield (
                 f"pipeline: craft + evaluate, {IMAGES:,} CIFAR images, {workers} workers of {threads} threads: "
@@ -36,23 +36,23 @@ def measure() -> Iterator[str]:
             )
 
 
-def _plain(plan: Plan, threads: int) -> float:
+def _plain(blueprint: Blueprint, threads: int) -> float:
     """Seconds of the same work in this process: every image crafted once, every prediction made, nothing written."""
     torch.set_num_threads(threads)
     start = time.perf_counter()
-    networks, images = LoadedNetworks(plan.loader(), "cpu"), plan.test_images()
+    networks, images = LoadedNetworks(blueprint.loader(), "cpu"), blueprint.test_images()
     for chunk in range(len(images.chunks)):
         clean_BCHW = torch.from_numpy(images.read(chunk))
         labels_B = torch.tensor(images.labels_of(chunk))
-        for members, _ in plan.clean().values():
+        for members, _ in blueprint.clean().values():
             _predict(networks, members, clean_BCHW)
-        for surrogate in plan.surrogates:
+        for surrogate in blueprint.surrogates:
             network = networks.mean_of(surrogate.members)
-            for attack in plan.experiment.attacks.values():
+            for attack in blueprint.experiment.attacks.values():
                 adversarial_BCHW = craft(
-                    network, clean_BCHW, labels_B, images.ids_of(chunk), attack, plan.experiment.seed
+                    network, clean_BCHW, labels_B, images.ids_of(chunk), attack, blueprint.experiment.seed
                 )
-                for target in (SELF, *plan.experiment.targets):
+                for target in (SELF, *blueprint.experiment.targets):
                     members = surrogate.members if target == SELF else (target,)
                     _predict(networks, members, adversarial_BCHW)
     return time.perf_counter() - start

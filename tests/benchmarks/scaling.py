@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from align_core.attacks import craft
-from pipelines.networks import LoadedNetworks
-from pipelines.run import Request, make_plan, run
+from pipelines.compute.loading import LoadedNetworks
+from pipelines.run.command import Request, make_blueprint, run
 from tests.benchmarks.experiment import IMAGES, data_folder, seconds_of, write_experiment
 
 STEPS = 120  # so that the work is ten times as long as the start of it
@@ -58,9 +58,9 @@ def _side_by_side(file: Path, processes: int) -> list[float]:
 def _images_per_second(file: Path, ready: Barrier) -> float:
     """Of crafting chunk by chunk in one thread of this process, from the moment that all are ready."""
     torch.set_num_threads(1)
-    plan = make_plan(Request(file, quiet=True))
-    networks, images = LoadedNetworks(plan.loader(), "cpu"), plan.test_images()
-    network, attack = networks.mean_of(plan.surrogates[0].members), plan.experiment.attacks["pgd"]
+    blueprint = make_blueprint(Request(file, quiet=True))
+    networks, images = LoadedNetworks(blueprint.loader(), "cpu"), blueprint.test_images()
+    network, attack = networks.mean_of(blueprint.surrogates[0].members), blueprint.experiment.attacks["pgd"]
 
     def crafted(chunk: int) -> int:
         clean_BCHW, labels_B = torch.from_numpy(images.read(chunk)), torch.tensor(images.labels_of(chunk))
@@ -84,9 +84,9 @@ def _once_for_all_targets(folder: Path, data: Path) -> str:
     file.write_text(yaml.safe_dump(content))
     request = Request(file, quiet=True)
     run(request, ["align"])
-    plan = make_plan(request)
+    blueprint = make_blueprint(request)
     torch.set_num_threads(2)
-    networks, images = LoadedNetworks(plan.loader(), "cpu"), plan.test_images()
+    networks, images = LoadedNetworks(blueprint.loader(), "cpu"), blueprint.test_images()
 
     def seconds(crafts_for_each: bool) -> float:
         start = time.perf_counter()
@@ -94,10 +94,10 @@ def _once_for_all_targets(folder: Path, data: Path) -> str:
             clean_BCHW = torch.from_numpy(images.read(chunk))
             labels_B = torch.tensor(images.labels_of(chunk))
             ids = images.ids_of(chunk)
-            for surrogate in plan.surrogates:
+            for surrogate in blueprint.surrogates:
                 network = networks.mean_of(surrogate.members)
-                for attack in plan.experiment.attacks.values():
-                    for number, target in enumerate(plan.experiment.targets):
+                for attack in blueprint.experiment.attacks.values():
+                    for number, target in enumerate(blueprint.experiment.targets):
                         if crafts_for_each or number == 0:
                             adversarial_BCHW = craft(network, clean_BCHW, labels_B, ids, attack, 0)
                         with torch.no_grad():

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import yaml
 
-from pipelines.cluster import connected
-from pipelines.run import Request
-from pipelines.study import Options
-from pipelines.tune import search
+from pipelines.compute.cluster import connected
+from pipelines.run.command import Request
+from pipelines.sweep.command import search
+from pipelines.sweep.study import Options
 from tests.benchmarks.experiment import data_folder, write_experiment
 
 _TRIALS = 5

@@ -15,10 +15,10 @@ from s3_server import S3Server, s3_server
 from schedule_place import STAND_IN, Place
 from tiny_experiment import write_tiny_experiment
 
-from pipelines import schedule
-from pipelines.jobs import JobServer
-from pipelines.plan import Plan
-from pipelines.run import Request, make_plan, run
+from pipelines.run.command import Request, make_blueprint, run
+from pipelines.schedule import scheduler
+from pipelines.schedule.jobs import JobServer
+from pipelines.stages.blueprint import Blueprint
 
 
 @pytest.fixture(scope="session")
@@ -52,12 +52,12 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny_plan(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Plan]:
+def tiny_blueprint(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Blueprint]:
     """Makes the plan of the tiny experiment with some keys set, `;` between them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    return lambda settings: make_plan(Request(tiny_folder / "tiny.yaml", settings.split(";"), quiet=True))
+    return lambda settings: make_blueprint(Request(tiny_folder / "tiny.yaml", settings.split(";"), quiet=True))
 
 
 @pytest.fixture(scope="module")
@@ -88,5 +88,5 @@ def schedule_database(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def place(tmp_path: Path, job_server: str, schedule_database: str, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr(schedule, "_LEAVE_S", 1.0)
+    monkeypatch.setattr(scheduler, "_LEAVE_S", 1.0)
     return Place(tmp_path, job_server, schedule_database)

@@ -15,9 +15,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from align_core.data import ImageSetConfig, open_image_set, read_images
-from align_core.models import Classifier, ModelConfig, load
+from align_core.model_config import ModelConfig
+from align_core.models import Classifier, load
 from pipelines.recipes import digit_models
-from pipelines.run import Request, Result
+from pipelines.run.command import Request, Result
 
 CNN = "pipelines.recipes.digit_models:cnn"
 MLP = "pipelines.recipes.digit_models:mlp"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.cli import main
-from pipelines.run import Request
+from pipelines.run.command import Request
 
 # Whose logits a surrogate means.
 MEMBERS = {

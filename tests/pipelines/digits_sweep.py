@@ -9,8 +9,8 @@ from typing import Any
 
 from digits_experiment import experiment, write_experiment
 
-from pipelines.run import Request
-from pipelines.tune import SweepResult
+from pipelines.run.command import Request
+from pipelines.sweep.command import SweepResult
 
 VALIDATION = {"kind": "digits", "take": [1400, 1497]}
 

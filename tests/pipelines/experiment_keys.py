@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipelines.config import Experiment, known_keys
+from pipelines.experiment.config import Experiment, known_keys
 
 
 def keys(place: tuple[str, ...] = ()) -> Iterator[str]:

@@ -17,12 +17,13 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-from align_core.models import ModelConfig, build
+from align_core.model_config import ModelConfig
+from align_core.models import build
 from align_core.weights import to_bytes
-from pipelines.align import commit
-from pipelines.plan import Plan
-from pipelines.run import Request, make_plan
-from pipelines.table import ChunkedTable
+from pipelines.run.command import Request, make_blueprint
+from pipelines.stages.align import commit
+from pipelines.stages.blueprint import Blueprint
+from pipelines.storage.chunked_table import ChunkedTable
 
 CLASSES = 3
 IMAGES = 12
@@ -88,41 +89,41 @@ class HandMade:
             "compute": {"chunk": IMAGES},
         }
 
-    def plan(self) -> Plan:
-        return make_plan(Request(self.file, quiet=True))
+    def blueprint(self) -> Blueprint:
+        return make_blueprint(Request(self.file, quiet=True))
 
     def write(self, **changes: Any) -> None:
         """The experiment file, with `changes` of its sections."""
         self.file.write_text(yaml.safe_dump(self.content() | changes, sort_keys=False))
 
-    def finish(self, outcomes: Mapping[str, str] | None = None) -> Plan:
+    def finish(self, outcomes: Mapping[str, str] | None = None) -> Blueprint:
         """Makes every network and fills every table; what is there is replaced."""
-        plan = self.plan()
-        for making in plan.alignments():
-            commit(plan.store, making, to_bytes(_weights(making.fingerprint, making.model)), CURVE, seconds=1.0)
-        plan.refresh()
+        blueprint = self.blueprint()
+        for making in blueprint.alignments():
+            commit(blueprint.store, making, to_bytes(_weights(making.fingerprint, making.model)), CURVE, seconds=1.0)
+        blueprint.refresh()
         unused = dict(outcomes or {})
-        manifest = plan.inspected.manifests["test"]
+        manifest = blueprint.inspected.manifests["test"]
 
         def fill(table: ChunkedTable, column: str) -> None:
             digits = np.array([int(digit) for digit in unused.pop(table.folder, "0" * IMAGES)])
             values = (digits / 8).astype(np.float32) if column == "l2" else (manifest.labels + digits) % CLASSES
-            plan.store.delete(table.finished_file)
-            for number, chunk in enumerate(plan.chunks):
+            blueprint.store.delete(table.finished_file)
+            for number, chunk in enumerate(blueprint.chunks):
                 rows = slice(chunk.start, chunk.stop)
                 columns = {"image_id": manifest.ids[rows], "label": manifest.labels[rows], column: values[rows]}
-                table.write_chunk(plan.store, number, pa.table(columns))
-            assert table.finish(plan.store, plan.rows) == []
+                table.write_chunk(blueprint.store, number, pa.table(columns))
+            assert table.finish(blueprint.store, blueprint.rows) == []
 
-        for _, table in plan.clean().values():
+        for _, table in blueprint.clean().values():
             fill(table, "prediction")
-        for cell in plan.cells():
+        for cell in blueprint.cells():
             fill(cell.table, "adversarial_prediction")
-        for surrogate in plan.surrogates:
-            for attack in plan.experiment.attacks:
-                fill(plan.adversarial(surrogate, attack), "l2")
+        for surrogate in blueprint.surrogates:
+            for attack in blueprint.experiment.attacks:
+                fill(blueprint.adversarial(surrogate, attack), "l2")
         assert not unused, f"no table of the experiment lies in {', '.join(unused)}"
-        return plan
+        return blueprint
 
 
 def _weights(seed: str, model: ModelConfig) -> dict[str, torch.Tensor]:

@@ -12,10 +12,10 @@ import yaml
 from mlflow import MlflowClient
 from tiny_experiment import content
 
-from pipelines.cron import written_minute
-from pipelines.schedule import Scheduler
-from pipelines.schedule_file import Entry, load_schedule
-from pipelines.schedule_history import History, Job, Run
+from pipelines.schedule.cron import written_minute
+from pipelines.schedule.file import Entry, load_schedule
+from pipelines.schedule.history import History, Job, Run
+from pipelines.schedule.scheduler import Scheduler
 
 STAND_IN = f"""#!{sys.executable}
 import json, os, sys, time

@@ -6,9 +6,9 @@ from typing import Any
 import yaml
 from digits_experiment import write_experiment
 
-from pipelines.config import Experiment, load_experiment
-from pipelines.space import Dimension, Settings, Space
-from pipelines.trial import Record
+from pipelines.experiment.config import Experiment, load_experiment
+from pipelines.sweep.space import Dimension, Settings, Space
+from pipelines.sweep.trial import Record
 
 TEMPERATURE = {"align.temperature": {"low": 1, "high": 64, "scale": "log"}}
 WITNESSES = ["wide", "cnn_b"]

@@ -16,8 +16,8 @@ import pytest
 from hand_made import HandMade, hand_made
 
 from pipelines.cli import main
-from pipelines.run import Request
-from pipelines.status import Entry, Status, watch
+from pipelines.run.command import Request
+from pipelines.run.status import Entry, Status, watch
 
 COMMON = {"--set", "--address", "--output", "--quiet", "--json", "--help"}
 COMMANDS: dict[str, set[str]] = {
@@ -144,13 +144,13 @@ class TestStatus:
 
     def test_states(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         experiment = hand_made(tmp_path, compute={"chunk": 5})
-        plan = experiment.finish()
-        tables = {cell.table.folder: cell.table for cell in plan.cells()}
-        chunk = pa.table({"image_id": plan.inspected.manifests["test"].ids[:5]})
+        blueprint = experiment.finish()
+        tables = {cell.table.folder: cell.table for cell in blueprint.cells()}
+        chunk = pa.table({"image_id": blueprint.inspected.manifests["test"].ids[:5]})
         for target in ("cousin", "twin", "stranger"):
-            plan.store.delete(tables[f"outcomes/source/pgd/{target}"].finished_file)
-        tables["outcomes/source/pgd/twin"].write_chunk(plan.store, 1, chunk)
-        tables["outcomes/source/pgd/stranger"].write_failure(plan.store, 2, "why")
+            blueprint.store.delete(tables[f"outcomes/source/pgd/{target}"].finished_file)
+        tables["outcomes/source/pgd/twin"].write_chunk(blueprint.store, 1, chunk)
+        tables["outcomes/source/pgd/stranger"].write_failure(blueprint.store, 2, "why")
         entries = status(capsys, str(experiment.file))
         told = {folder: (entry["state"], entry["done"], entry["chunks"]) for folder, entry in entries.items()}
         assert told["outcomes/source/pgd/cousin"] == ("missing", 0, 3)
@@ -167,13 +167,13 @@ class TestStatus:
 
     def test_watched_it_looks_again_until_all_is_done(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         experiment = hand_made(tmp_path)
-        plan = experiment.finish()
-        table = plan.adversarial(plan.by_name["source"], "pgd")
-        whole = plan.store.read(table.finished_file)
-        plan.store.delete(table.finished_file)
+        blueprint = experiment.finish()
+        table = blueprint.adversarial(blueprint.by_name["source"], "pgd")
+        whole = blueprint.store.read(table.finished_file)
+        blueprint.store.delete(table.finished_file)
         looks = watch(Request(experiment.file, quiet=True), every=0.01)
         first = next(looks)
-        plan.store.write(table.finished_file, whole)
+        blueprint.store.write(table.finished_file, whole)
         last = list(looks)[-1]
         assert (first.is_done, last.is_done) == (False, True)
         assert last.done - first.done == 1
@@ -197,7 +197,7 @@ class TestExitCodes:
 
     def test_1_while_another_run_is_at_work(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         experiment = hand_made(tmp_path)
-        with experiment.plan().store.locked():
+        with experiment.blueprint().store.locked():
             assert main(["report", str(experiment.file)]) == 1
         assert f"another run is at work here (process {os.getpid()} on " in capsys.readouterr().err
 

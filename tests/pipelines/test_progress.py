@@ -6,8 +6,8 @@ import pytest
 from digits_experiment import Finished
 
 from pipelines.progress import Progress
-from pipelines.run import run
-from pipelines.store import Store
+from pipelines.run.command import run
+from pipelines.storage.store import Store
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from hand_made import hand_made
 
 from pipelines.cli import main
-from pipelines.run import Request, run
+from pipelines.run.command import Request, run
 
 LIMIT = 300  # seconds: half a minute on a quiet machine
 

@@ -1,0 +1,159 @@
+"""The Ray cluster a run works on, and what each of its workers takes of it."""
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from align_core.errors import InputError
+from pipelines.experiment.config import ComputeConfig, Experiment, StageConfig
+from pipelines.experiment.factories import modules_to_ship
+
+# Train's controller looks at its workers at this interval, and takes one report a look; Ray's own 2 s is long for
+# short epochs.
+_TRAIN_POLL_S = "0.2"
+# Else glibc hands freed tensors back to the system, and faults the same memory in again for the next ones: up to a
+# fifth of an attack's time on CPUs.
+KEEP_FREED = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What one worker takes, where it computes, and how many of them are asked for."""
+
+    device: Literal["cpu", "cuda"]
+    threads: int
+    cpus: float
+    gpus: float
+    resources: dict[str, float]
+    wanted: int
+
+    @property
+    def needs(self) -> dict[str, float]:
+        """What it takes, by the names of Ray's resources; nothing that is 0."""
+        return {name: need for name, need in {"CPU": self.cpus, "GPU": self.gpus, **self.resources}.items() if need}
+
+    @property
+    def ray_options(self) -> dict[str, Any]:
+        """As keyword arguments for Ray's tasks, actors and `map_batches`."""
+        options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "resources": self.resources or None}
+        return {name: value for name, value in options.items() if value is not None}
+
+
+@contextmanager
+def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
+    """Inside, Ray is there: the cluster at `address` or $RAY_ADDRESS, else a local one, started and ended here.
+
+    A process that is connected already stays so.
+    Raises InputError where the cluster cannot be reached.
+    """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _TRAIN_POLL_S)
+    # Ray's coming default, and without its warning: workers without a GPU see the machine's environment unchanged.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray Data's own actors make Ray's core print a warning, as an error, on every start.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # After Ctrl-C a thread of Tune's would start a cluster of its own with its next call.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    modules = modules_to_ship(experiment)
+    environment: dict[str, Any] = {"py_modules": modules} if modules else {}
+    options: dict[str, Any] = {"runtime_env": environment}
+    memory = {name: value for name, value in KEEP_FREED.items() if name not in os.environ}
+    if address == "local":
+        os.environ |= memory  # inherited; an environment of Ray's own would cost every worker a second
+        # One logical CPU to spare: workers that hold every CPU would starve the decoding beside them.
+        options |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": False}
+    else:
+        environment["env_vars"] = memory
+    if ":" in address and "://" not in address:
+        _check_answers(address)
+    try:
+        with _without_chatter():
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (ConnectionError, ValueError, RuntimeError) as problem:
+        raise InputError(f"no Ray cluster could be reached at {address}: {problem}") from problem
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Ray's core greets on standard error, below Python's reach; what goes wrong it raises."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _check_answers(address: str) -> None:
+    """Where nobody answers, Ray itself waits for minutes and then ends the process, without an exception."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as problem:
+        raise InputError(f"no Ray cluster could be reached at {address}: {problem}") from problem
+
+
+def worker_of(compute: ComputeConfig, stage: str = "align") -> Worker:
+    """What each worker of a stage takes of the cluster. Raises InputError where no node has even one's worth."""
+    nodes = _nodes()
+    own = getattr(compute, stage, StageConfig())
+    cuda = compute.accelerator == "cuda" or (
+        compute.accelerator == "auto" and any(node.get("GPU", 0) >= 1 for node in nodes)
+    )
+    worker = Worker(
+        device="cuda" if cuda else "cpu",
+        threads=compute.threads,
+        cpus=compute.threads,
+        gpus=(own.gpus or 1) if cuda else 0,
+        resources=dict(compute.resources if own.resources is None else own.resources),
+        wanted=own.workers or compute.workers,
+    )
+    if room_for(worker) < 1:
+        most = {name: max(node.get(name, 0) for node in nodes) for name in worker.needs}
+        wanted = "; ".join(f"{name}: {need:g} wanted, {most[name]:g} there" for name, need in worker.needs.items())
+        raise InputError(f"compute: a worker does not fit any node of this cluster ({wanted})")
+    return worker
+
+
+def _nodes() -> list[dict[str, float]]:
+    """The resources of every node: those that are up or, where the autoscaler may start more, all it may start."""
+    import ray
+    from ray._private.state import state
+
+    up = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    config = state.get_cluster_config()
+    groups = [] if config is None else config.node_group_configs
+    may_be = [dict(group.resources) for group in groups for _ in range(max(group.max_count, 0))]
+    return may_be if len(may_be) > len(up) else up
+
+
+def room_for(worker: Worker, spare_cpus: float = 0) -> int:
+    """How many such workers the nodes hold together, beside `spare_cpus` on one of them; none is spread over two."""
+    nodes = _nodes()
+    roomiest = max(nodes, key=lambda node: node.get("CPU", 0))
+    roomiest["CPU"] = roomiest.get("CPU", 0) - spare_cpus
+    return sum(max(0, int(min((n.get(name, 0) + 1e-9) // need for name, need in worker.needs.items()))) for n in nodes)
+
+
+def workers_that_fit(worker: Worker) -> int:
+    """How many workers run at once: those asked for, or as many as the cluster holds."""
+    return max(1, min(worker.wanted, room_for(worker)))

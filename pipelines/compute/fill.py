@@ -1,0 +1,151 @@
+"""Tables are filled chunk by chunk and joined as they get whole, whatever happens to those who do the work.
+
+Only what is missing is asked for. Where the work breaks off it is begun again with the rest, a bounded number of times.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pipelines.compute.ray_data import PipelineBroke
+from pipelines.failure import RunFailed, reason_of
+from pipelines.storage.chunked_table import ChunkedTable
+from pipelines.storage.store import Say, Store
+
+Missing = Mapping[str, frozenset[int]]
+"""Folder of a table -> numbers of the chunks that it lacks."""
+Work = Callable[[Missing, float], Iterator[tuple[str, int]]]
+"""Makes chunks that are missing, within so many seconds each, and yields the folder and number of each one made."""
+
+_FRUITLESS = 3  # attempts in a row that make nothing
+_JOINED_AT_ONCE = 2
+_RETRIES = 3
+
+
+def fill(
+    store: Store, tables: Sequence[ChunkedTable], rows: Sequence[int], say: Say, work: Work, patience: float
+) -> int:
+    """Brings every table to its finished file; returns how many chunks were made.
+
+    Args:
+        tables: those that must be there in the end. What other settings made of them is set aside.
+        rows: images of each chunk.
+        work: makes the chunks that are missing.
+        patience: seconds without a chunk after which the work is begun again; twice as many each time.
+
+    Chunks that turn out to be damaged are made again. Raises RunFailed where a table failed or never gets whole.
+    """
+    listing = store.listing()
+    for table in tables:
+        table.set_aside_others(store, listing, say)
+        table.delete_leftovers(store, listing)
+    made, fruitless, why = 0, 0, "chunks were damaged or missing again and again: is the disk full or failing?"
+    while unfinished := [table for table in tables if not table.is_finished(listing)]:
+        if fruitless == _FRUITLESS:
+            raise RunFailed(
+                f"{_FRUITLESS} attempts in a row finished nothing more ({why}). Where a chunk takes long, raise "
+                "compute.patience. Finished chunks are kept; the same command goes on from there"
+            )
+        filling = Filling(store, unfinished, rows, listing)
+        before = made
+        try:
+            for folder, chunk in work(filling.missing, patience * 2**fruitless) if filling.missing else ():
+                filling.take(folder, chunk)
+                made += 1
+        except PipelineBroke as problem:
+            why = str(problem)
+            say(f"the work broke off ({why}); it begins again with what is missing")
+        damaged = filling.end()
+        for folder, chunks in damaged.items():
+            say(f"{folder}: {len(chunks)} chunks are damaged or missing and are made again")
+        listing = store.listing()
+        _check_failures(store, unfinished, listing)
+        fruitless = 0 if made > before and not damaged else fruitless + 1
+    return made
+
+
+def _check_failures(store: Store, tables: Sequence[ChunkedTable], listing: Mapping[str, Sequence[str]]) -> None:
+    reasons = [f"{table.folder}: {reason}" for table in tables if (reason := table.failure(store, listing))]
+    if reasons:
+        said = "\n  ".join(reasons[:10])
+        raise RunFailed(
+            f"{len(reasons)} tables failed; all others are kept, and the same command tries again:\n  {said}"
+        )
+
+
+class Filling:
+    """One attempt: what is missing, and the joining of tables, by Ray tasks, as their last chunk is made.
+
+    Attributes:
+        missing: the chunks to be made.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        unfinished: Sequence[ChunkedTable],
+        rows: Sequence[int],
+        listing: Mapping[str, Sequence[str]],
+    ) -> None:
+        import ray
+
+        self._store, self._tables = store, {table.folder: table for table in unfinished}
+        self._rows = ray.put(list(rows))
+        # By reference, so that the task imports the table's module alone: it is done before torch would be there.
+        self._join = ray.remote(ChunkedTable.finish).options(num_cpus=0, max_retries=_RETRIES)
+        self._running: dict[Any, str] = {}
+        self._waiting: list[str] = []
+        self._damaged: dict[str, list[int]] = {}
+        everything = frozenset(range(len(rows)))  # one for all: there may be millions of chunks
+        missing = {}
+        for table in unfinished:
+            if table.has_failed(listing):
+                store.delete(table.failed_file())
+            done = table.done_chunks(listing)
+            missing[table.folder] = everything - done if done else everything
+        self.missing: Missing = {folder: chunks for folder, chunks in missing.items() if chunks}
+        self._made: dict[str, set[int]] = {}
+        for folder in missing.keys() - self.missing.keys():
+            self._add(folder)
+
+    def take(self, folder: str, chunk: int) -> None:
+        """A chunk was made, or made again by who did not know of it."""
+        made = self._made.setdefault(folder, set())
+        made.add(chunk)
+        if made == self.missing[folder]:
+            self._made[folder] = set()  # thousands of tables get whole: their numbers are not needed any more
+            self._add(folder)
+
+    def end(self) -> dict[str, list[int]]:
+        """Waits until every whole table is joined; the damaged chunks of those that could not be, by folder."""
+        while self._running:
+            self._collect(timeout=None)
+        return self._damaged
+
+    def _add(self, folder: str) -> None:
+        self._waiting.append(folder)
+        self._collect(timeout=0)
+
+    def _collect(self, timeout: float | None) -> None:
+        import ray
+
+        if self._running:
+            done, _ = ray.wait(list(self._running), timeout=timeout)
+            for joined in done:
+                folder = self._running.pop(joined)
+                if damaged := _result(joined, folder):
+                    self._damaged[folder] = damaged
+        while self._waiting and len(self._running) < _JOINED_AT_ONCE:
+            folder = self._waiting.pop()
+            self._running[self._join.remote(self._tables[folder], self._store, self._rows)] = folder
+
+
+def _result(joined: Any, folder: str) -> list[int]:
+    import ray
+
+    try:
+        return list(ray.get(joined))
+    except ray.exceptions.RayError as problem:
+        raise RunFailed(
+            f"the chunks of {folder} could not be joined: {reason_of(problem)}. They are kept; the same command goes "
+            "on from there"
+        ) from problem

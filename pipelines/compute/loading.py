@@ -1,0 +1,85 @@
+"""Networks in a worker's hands: weights from the store or from the configuration, on the device, ready to predict."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import load as load_safetensors
+from torch import nn
+
+from align_core.model_config import Precision
+from align_core.models import Classifier, Ensemble, load
+from pipelines.compute.networks import Network
+from pipelines.storage.store import Store
+
+
+@dataclass(frozen=True)
+class NetworkLoader:
+    """How networks are loaded in this run.
+
+    Args:
+        store: where trained and aligned weights lie.
+        networks: by name.
+        classes, channels: of the data.
+        precision: of every prediction.
+    """
+
+    store: Store
+    networks: Mapping[str, Network]
+    classes: int
+    channels: int
+    precision: Precision
+
+    def load(self, name: str, device: str) -> Classifier:
+        """One network, frozen, in eval mode."""
+        network = self.networks[name]
+        weights = load_safetensors(self.store.read(network.stored)) if network.stored else None
+        classifier = load(network.config, self.classes, self.channels, weights)
+        classifier.precision = self.precision
+        return on_device(classifier, device)
+
+
+class LoadedNetworks:
+    """The networks that one worker holds: each is loaded when it is asked for, and stays while others are not too many.
+
+    Args:
+        loader, device: how and where. most: how many are held at once, or as many as one prediction needs.
+    """
+
+    def __init__(self, loader: NetworkLoader, device: str, most: int | None = None) -> None:
+        self._loader, self._device, self._most = loader, device, most
+        self._loaded: OrderedDict[str, Classifier] = OrderedDict()
+
+    def network(self, name: str) -> Classifier:
+        """One network by name."""
+        return self._members([name])[0]
+
+    def mean_of(self, names: Sequence[str]) -> nn.Module:
+        """One network, or the mean of several's logits."""
+        members = self._members(names)
+        return members[0] if len(members) == 1 else Ensemble(members)
+
+    def _members(self, names: Sequence[str]) -> list[Classifier]:
+        for name in names:
+            if name in self._loaded:
+                self._loaded.move_to_end(name)
+        missing = [name for name in names if name not in self._loaded]
+        while self._most is not None and self._loaded and len(self._loaded) + len(missing) > self._most:
+            if next(iter(self._loaded)) in names:
+                break
+            self._loaded.popitem(last=False)
+        for name in missing:
+            self._loaded[name] = self._loader.load(name, self._device)
+        return [self._loaded[name] for name in names]
+
+
+def on_device(classifier: Classifier, device: str) -> Classifier:
+    """Moved to the device; convolutions channels-last, which is faster on CPU and GPU."""
+    classifier.to(device)
+    return classifier.to(memory_format=torch.channels_last)
+
+
+def use_threads(count: int) -> None:
+    """Gives torch the CPU threads that this worker was given; Ray leaves it one."""
+    torch.set_num_threads(count)

@@ -1,0 +1,33 @@
+"""A network that a worker can load, as data: where its weights lie, and what determines its predictions."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from align_core.model_config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that a worker can load.
+
+    Attributes:
+        name: a model of the experiment, or a surrogate that is fine-tuned here.
+        config: architecture and preprocessing.
+        digest: hash of the weights; None while they have still to be made.
+        stored: where the weights lie in the store; None where the configuration names a file.
+    """
+
+    name: str
+    config: ModelConfig
+    digest: str | None
+    stored: str | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What determines its predictions: no path, no name."""
+        config = self.config
+        return {
+            "weights": self.digest,
+            "architecture": config.architecture,
+            "preprocessing": [config.mean, config.std, config.input_size],
+        }

@@ -1,0 +1,33 @@
+"""A schedule in MLflow: a run per job, beside the runs of the experiment that it evaluates."""
+
+from pipelines.schedule.file import Entry
+from pipelines.schedule.history import Job, Run
+from pipelines.storage.store import Say
+from pipelines.tracking.runs import Runs, telling
+
+
+def log_jobs(entry: Entry, jobs: list[tuple[Run, Job]], say: Say) -> bool:
+    """Logs jobs that have ended; one that is there is not logged again. Returns whether all are logged."""
+
+    def write(runs: Runs) -> None:
+        for run, job in jobs:
+            _log_job(runs, entry, run, job)
+
+    return telling(entry.experiment, say, "the next run of this entry tells it again", write)
+
+
+def _log_job(runs: Runs, entry: Entry, run: Run, job: Job) -> None:
+    mlflow_run = runs.run("schedule", job.id, None, job.id, began=job.began)
+    if runs.tags(mlflow_run).get("witness.logged") == job.status:
+        return
+    parameters = {"schedule": entry.schedule, "entry": run.entry, "planned": run.minute, "cron": entry.config.cron}
+    runs.log_new_parameters(mlflow_run, parameters)
+    runs.set_tag(mlflow_run, "witness.status", job.status)
+    if job.reason:
+        runs.set_tag(mlflow_run, "witness.reason", job.reason[:500])
+    if run.changes is not None and job is run.jobs[-1]:
+        found = {"new_cells": len(run.changes.new), "moved_rates": len(run.changes.moved)}
+        runs.log_changed_metrics(mlflow_run, {name: float(count) for name, count in found.items()})
+        runs.log_artifact(mlflow_run, "changes.txt", "\n".join(run.changes.lines()).encode() + b"\n")
+    runs.set_tag(mlflow_run, "witness.logged", job.status)
+    runs.end(mlflow_run, failed=job.status != "succeeded", at=job.ended)

@@ -1,0 +1,216 @@
+"""A sweep: settings of the alignment, chosen on validation images, measured once on the test images."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from pipelines.compute.cluster import Worker, connected, worker_of
+from pipelines.experiment.written import as_yaml
+from pipelines.failure import RunFailed
+from pipelines.progress import Bar, Progress
+from pipelines.run.command import Request, Result, make_blueprint, run_experiment
+from pipelines.stages.align import train_models
+from pipelines.storage.credentials import without_credentials
+from pipelines.storage.store import fingerprint_of
+from pipelines.sweep.best import best_experiment
+from pipelines.sweep.choice import Row, as_csv, chosen, trial_rows
+from pipelines.sweep.ray_tune import delete_runs, run_tune
+from pipelines.sweep.space import Settings
+from pipelines.sweep.study import Options, Study
+from pipelines.sweep.to_mlflow import log_sweep
+from pipelines.sweep.trial import STOPPED, Record, Sweep, place_of, read_record
+from pipelines.tracking.runs import tracking_uri
+
+_ATTEMPTS = 2
+
+
+@dataclass
+class SweepResult:
+    """What a sweep found and where it lies.
+
+    `keys`: those that were searched. `rows`: of trials.csv. `best`: the chosen settings, None where no trial kept clean
+    accuracy. `test`: the run of best.yaml.
+    """
+
+    location: str
+    tracking: str
+    keys: list[str]
+    rows: list[Row]
+    best: Settings | None = None
+    test: Result | None = None
+    contrast: list[Row] = field(default_factory=list)
+    logged: bool = False
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Trials by status."""
+        found = [row["status"] for row in self.rows]
+        return {status: found.count(status) for status in dict.fromkeys(found)}
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        test = None if self.test is None else self.test.as_json()
+        return {
+            "location": self.location,
+            "tracking": self.tracking,
+            "trials": self.counts,
+            "best": self.best,
+            "test": test,
+            "best_against_default": self.contrast,
+            "logged": self.logged,
+        }
+
+
+def tune(request: Request, options: Options) -> SweepResult:
+    """Sweeps, or goes on with a sweep that was broken off, then runs best.yaml on the test targets.
+
+    Raises InputError (nothing was written), Busy, or RunFailed (trials that ended are kept).
+    """
+    blueprint = make_blueprint(request)
+    study = Study(blueprint, options)
+    with ExitStack() as stack:
+        result = _search(study, request, stack)
+        if result.best is None:
+            return result
+        # The test images are met once, when everything is chosen.
+        best, default = best_experiment(blueprint.experiment, study.space.name, result.best)
+        study.copy_known(best.name)
+        result.test = run_experiment(best, replace(request, overrides=(), output=None))
+        study.keep_trained(best.name)
+        result.contrast = _against_default(result.test, default)
+        return result
+
+
+def search(request: Request, options: Options) -> SweepResult:
+    """The sweep alone: trials and choice, without a look at the test images. Raises what `tune` does."""
+    with ExitStack() as stack:
+        return _search(Study(make_blueprint(request), options), request, stack)
+
+
+def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
+    """The connection to Ray, where one is needed, is left on the stack for what comes after."""
+    progress, blueprint, store = Progress(request.quiet), study.blueprint, study.blueprint.store
+    is_over = study.is_over()
+    if not is_over:
+        stack.enter_context(connected(request.address, blueprint.experiment))
+        worker = worker_of(blueprint.experiment.compute)
+        concurrent = study.concurrent(worker)
+    with store.locked():
+        blueprint.refresh()
+        blueprint.inspected.save(store)
+        if is_over:
+            progress.say(f"sweep {study.space.name}: every trial is there already: nothing to compute")
+            return _finish(study, progress)
+        with progress.logged(store):
+            train_models(blueprint, study.needed, worker, progress)
+            _sweep(study, worker, concurrent, progress)
+            return _finish(study, progress)
+
+
+def _sweep(study: Study, worker: Worker, concurrent: int, progress: Progress) -> None:
+    """Runs the trials that are missing, and records how those ended that could not say so themselves."""
+    store = study.blueprint.store
+    _set_aside_others(study, progress)
+    with progress.stage("measure the source", len(study.blueprint.inspected.manifests["validation"]), "images") as bar:
+        sweep = study.sweep(worker)
+        bar.set(len(sweep.validation.image_ids))
+    for _ in range(_ATTEMPTS):
+        with progress.stage(f"sweep {study.space.name}", study.samples, "trials") as bar:
+            results = run_tune(study, sweep, concurrent, progress.say, lambda: _watch(study, bar))
+            any_lost = _record_ends(study, sweep, results)
+            _watch(study, bar)
+        if any_lost:
+            progress.say("some trials were lost, each with its reason in trials.csv; the same command tries them again")
+            return
+        delete_runs(study)
+        drawn = {sweep.fingerprint(settings) for settings, _ in results}
+        if study.is_complete(drawn):
+            store.write_json(f"{study.folder}/sweep.json", {"fingerprint": study.fingerprint, "trials": sorted(drawn)})
+            return
+        progress.say("Ray Tune ended before every trial was there; it begins anew, and trials that ended are kept")
+    progress.say(f"fewer than {study.samples} trials came to their end; the same command tries the others again")
+
+
+def _record_ends(study: Study, sweep: Sweep, results: Sequence[tuple[Settings, str]]) -> bool:
+    """Records how those trials ended that could not say so themselves; whether any was lost."""
+    store, lost = study.blueprint.store, False
+    for settings, error in results:
+        place = place_of(study.folder, sweep.fingerprint(settings))
+        record = read_record(store, place) or Record(settings, "running", [], [])
+        if record.is_final:
+            continue
+        record.status, record.lost = ("failed", True) if error else ("stopped", False)
+        record.reason, lost = error or STOPPED, lost or bool(error)
+        store.write_json(place, asdict(record))
+    return lost
+
+
+def _set_aside_others(study: Study, progress: Progress) -> None:
+    """Trials of other images, targets or attacks under the same name go to `.stale`."""
+    store, place, mark = study.blueprint.store, f"{study.folder}/inputs.json", fingerprint_of(study.inputs)
+    stored = store.read_json(place)
+    if stored is not None and stored.get("fingerprint") != mark:
+        for folder, names in store.listing(study.folder).items():
+            moved = store.set_aside(folder, names)
+            progress.say(f"{folder}: made with other settings; moved to {moved}")
+    store.write_json(place, {"fingerprint": mark})
+
+
+def _watch(study: Study, bar: Bar) -> None:
+    """Shows how many trials there are, and the best so far; MLflow is told of those that ended."""
+    records = study.records()
+    over = {mark: record for mark, record in records.items() if record.is_final}
+    best = chosen(records, study.options.max_clean_drop)
+    if len(over) == bar.done:
+        return
+    bar.set(len(over), "" if best is None else f"best so far {records[best].last['gain']:+.1f} points")
+    log_sweep(study.blueprint, study.space, records, study.fingerprint)
+
+
+def _finish(study: Study, progress: Progress) -> SweepResult:
+    """trials.csv, the figure and best.yaml, from the records; MLflow is told. Raises RunFailed where no trial ended."""
+    from pipelines.sweep.figure import sweep_figure
+
+    blueprint, store, records = study.blueprint, study.blueprint.store, study.records()
+    rows = trial_rows(study.space, records, blueprint.experiment.validation_targets)
+    store.write(f"{study.folder}/trials.csv", as_csv(rows))
+    result = SweepResult(
+        location=f"{store.location}/{study.folder}",
+        tracking=without_credentials(tracking_uri(blueprint.experiment)),
+        keys=study.space.keys,
+        rows=rows,
+    )
+    if all(row["status"] != "done" for row in rows):
+        raise RunFailed(f"no trial came to its end; their reasons are in {result.location}/trials.csv")
+    mark = chosen(records, study.options.max_clean_drop)
+    store.write(f"{study.folder}/sweep.png", sweep_figure(study.space, records, mark, blueprint.experiment.name))
+    if mark is not None:
+        result.best = records[mark].settings
+        best, _ = best_experiment(blueprint.experiment, study.space.name, result.best)
+        store.write(f"{study.folder}/best.yaml", as_yaml(best).encode())
+    else:
+        store.delete(f"{study.folder}/best.yaml")
+        progress.say(
+            f"no trial keeps clean accuracy within {study.options.max_clean_drop:g} points (--max-clean-drop): "
+            "nothing is chosen, and the test images are not touched"
+        )
+    result.logged = log_sweep(blueprint, study.space, records, study.fingerprint, files=study.folder, say=progress.say)
+    return result
+
+
+def _against_default(test: Result, default: str) -> list[Row]:
+    """The chosen settings against the default ones on the test targets: contrasts.csv has it the other way round."""
+    assert test.report is not None
+    rows: Sequence[Row] = test.report.contrasts
+    found = [row for row in rows if (row["surrogate"], row["baseline"]) == (default, "aligned")]
+    return [
+        row
+        | {"surrogate": "aligned", "baseline": default, "gain": _negative(row["gain"])}
+        | {"gain_low": _negative(row["gain_high"]), "gain_high": _negative(row["gain_low"])}
+        for row in found
+    ]
+
+
+def _negative(value: float | None) -> float | None:
+    return None if value is None else 0.0 - value

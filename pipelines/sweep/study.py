@@ -1,0 +1,237 @@
+"""One sweep as asked for: its inputs checked, its place in the store, what it is recognised by."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from align_core.errors import InputError
+from pipelines.compute.cluster import Worker, room_for
+from pipelines.experiment.config import nearest
+from pipelines.failure import RunFailed
+from pipelines.stages.align import job_of
+from pipelines.stages.blueprint import REVISIONS, Blueprint
+from pipelines.stages.inspect import SEEN
+from pipelines.storage.store import Store, fingerprint_of
+from pipelines.sweep.best import best_experiment
+from pipelines.sweep.space import Space, load_space
+from pipelines.sweep.trial import Record, Sweep, measure_baseline, read_record, trial_fingerprint
+from pipelines.sweep.validation import Validation
+
+SEARCHERS = ("random", "optuna", "grid")
+SCHEDULERS = ("none", "asha")
+TRIAL_CPUS = 0.01  # of a trial whose workers are Ray Train's; with a whole CPU, trials would wait for their own workers
+_RETRIES = 2
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to sweep.
+
+    Args:
+        space: a name in `tune_spaces`, or a file. samples: how many settings to try; None: the whole grid.
+        concurrent: trials at once; None: as many as `compute.workers` allows and the cluster holds.
+        max_clean_drop: points of clean accuracy that the chosen settings may cost.
+        attack: what is crafted on the validation images; None: the first of the experiment.
+    """
+
+    space: str
+    samples: int | None = None
+    searcher: Literal["random", "optuna", "grid"] = "random"
+    scheduler: Literal["none", "asha"] = "none"
+    concurrent: int | None = None
+    max_clean_drop: float = 1.0
+    attack: str | None = None
+
+
+class Study:
+    """A sweep over one plan. Raises InputError where it is asked for what cannot be."""
+
+    def __init__(self, blueprint: Blueprint, options: Options) -> None:
+        experiment = blueprint.experiment
+        self.blueprint, self.options = blueprint, options
+        _check_options(options)
+        if not experiment.validation_targets or experiment.data.validation is None:
+            missing = "data.validation" if experiment.validation_targets else "validation_targets"
+            raise InputError(
+                f"{missing}: must be given: a sweep chooses on validation images and targets, not on the test ones"
+            )
+        self.space = load_space(options.space, experiment)
+        self.attack = options.attack or next(iter(experiment.attacks))
+        if self.attack not in experiment.attacks:
+            raise InputError(
+                f"--attack: the experiment has no attack {self.attack!r}{nearest(self.attack, experiment.attacks)}"
+            )
+        self.samples = _samples(options, self.space)
+        best_experiment(experiment, self.space.name, {})  # its name and the rest of it are found wrong now or never
+        self.needed = {experiment.source, *experiment.witnesses, *experiment.validation_targets}
+        self.folder = f"sweeps/{self.space.name}"
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What every trial's result depends on beside its settings; every network has to be there."""
+        blueprint, experiment = self.blueprint, self.blueprint.experiment
+        (aligned,) = (making for making in blueprint.alignments() if making.name == "aligned")
+        return {
+            **{key: value for key, value in aligned.inputs.items() if key not in ("settings", "witnesses")},
+            "stage": "trial",
+            "revision": [REVISIONS["align"], REVISIONS["craft"], REVISIONS["evaluate"], REVISIONS["trial"]],
+            "validation": blueprint.inspected.manifests["validation"].digest,
+            "targets": {name: blueprint.networks[name].identity for name in experiment.validation_targets},
+            "attack": asdict(experiment.attacks[self.attack]),
+            "chunk": experiment.compute.chunk,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the sweep: what is tried, how it is drawn, and how it is judged."""
+        options, space = self.options, self.space
+        ranges = {key: dimension.model_dump(exclude={"why"}) for key, dimension in space.ranges.items()}
+        drawn = [ranges, dict(space.choices), self.samples, options.searcher, options.scheduler]
+        base = asdict(self.blueprint.experiment.align)
+        learns_from = options.max_clean_drop if options.searcher == "optuna" else None
+        return fingerprint_of([self.inputs, drawn, base, self.blueprint.experiment.witnesses, learns_from])
+
+    def is_over(self) -> bool:
+        """Whether this very sweep has come to its end before."""
+        if any(self.blueprint.networks[name].digest is None for name in self.needed):
+            return False
+        stored = self.blueprint.store.read_json(f"{self.folder}/sweep.json") or {}
+        return stored.get("fingerprint") == self.fingerprint and self.is_complete(set(stored.get("trials", ())))
+
+    def is_complete(self, drawn: set[str]) -> bool:
+        """Whether these are as many trials as there are to be, those asked for or all that there are, and all over."""
+        records = self.records()
+        all_over = all(mark in records and records[mark].is_final for mark in drawn)
+        return all_over and len(drawn) >= min(self.samples, self.space.size)
+
+    def concurrent(self, worker: Worker) -> int:
+        """Trials at once. Raises InputError, with the numbers, where so many do not fit the cluster."""
+        experiment, asked = self.blueprint.experiment, self.options.concurrent
+        workers, room = experiment.align.workers, room_for(worker)
+        fitting = room // workers
+        if workers > 1:
+            fitting = min(fitting, room_for(replace(worker, cpus=worker.cpus + TRIAL_CPUS / workers)) // workers)
+        needs = ", ".join(f"{need:g} {name}" for name, need in worker.needs.items())
+        if fitting < 1:
+            raise InputError(
+                f"align.workers: a trial wants {workers} x ({needs}), and this cluster has room for {room} such workers"
+                + (" beside the trial itself" if room >= workers else "")
+            )
+        if asked is not None and asked > fitting:
+            raise InputError(
+                f"--concurrent {asked}: each trial wants {workers} x ({needs}); the cluster has room for {room} such "
+                f"workers, so for {fitting} at once"
+            )
+        return asked or max(1, min(fitting, experiment.compute.workers // workers))
+
+    def sweep(self, worker: Worker) -> Sweep:
+        """What the trials need to know, with the baseline, which is measured now."""
+        import ray
+
+        blueprint, experiment = self.blueprint, self.blueprint.experiment
+        manifest, images = blueprint.inspected.manifests["validation"], experiment.data.validation
+        assert images is not None
+        validation = Validation(
+            images=images,
+            image_size=experiment.data.image_size,
+            image_ids=manifest.ids,
+            labels=manifest.labels.tolist(),
+            source=experiment.source,
+            targets=tuple(experiment.validation_targets),
+            attack=experiment.attacks[self.attack],
+            seed=experiment.seed,
+            chunk=experiment.compute.chunk,
+        )
+        (aligned,) = (making for making in blueprint.alignments() if making.name == "aligned")
+        base = replace(job_of(blueprint, aligned, worker), loader=blueprint.loader())
+        task = ray.remote(measure_baseline).options(**worker.ray_options, max_retries=_RETRIES)
+        try:
+            baseline = ray.get(task.remote(validation, base, worker))
+        except (ray.exceptions.RayTaskError, ray.exceptions.RayError) as problem:
+            reason = [line for line in str(problem).splitlines() if line.strip()]
+            raise RunFailed(
+                f"the source could not be measured on the validation images: {reason[-1] if reason else problem}"
+            ) from problem
+        return Sweep(
+            store=blueprint.store,
+            folder=self.folder,
+            experiment=experiment,
+            base=base,
+            inputs=self.inputs,
+            identities=self._identities,
+            validation=validation,
+            baseline=baseline,
+            max_clean_drop=self.options.max_clean_drop,
+            worker=worker,
+            is_scheduled=self.options.scheduler != "none",
+        )
+
+    def records(self) -> dict[str, Record]:
+        """Every trial of this space over this experiment, by fingerprint; others may lie beside them."""
+        store, folder, inputs, identities = self.blueprint.store, f"{self.folder}/trials", self.inputs, self._identities
+        names = [name for name in store.listing(folder).get(folder, []) if name.endswith(".json")]
+        found = {name.removesuffix(".json"): read_record(store, f"{folder}/{name}") for name in sorted(names)}
+        experiment = self.blueprint.experiment
+        return {
+            mark: record
+            for mark, record in found.items()
+            if record is not None
+            and self.space.holds(record.settings)
+            and trial_fingerprint(experiment, inputs, identities, record.settings) == mark
+        }
+
+    @property
+    def _identities(self) -> dict[str, Any]:
+        return {name: self.blueprint.networks[name].identity for name in self.blueprint.experiment.witnesses}
+
+    def copy_known(self, name: str) -> None:
+        """What is known of images and models, and models trained here, hold in experiment `name` too. Raises Busy."""
+        store, other = self.blueprint.store, Store(self.blueprint.experiment.output, name)
+        with other.locked():
+            for file in store.listing(SEEN).get(SEEN, []):
+                if not other.exists(f"{SEEN}/{file}"):
+                    other.write(f"{SEEN}/{file}", store.read(f"{SEEN}/{file}"))
+            self._copy_trained(store, other)
+
+    def keep_trained(self, name: str) -> None:
+        """Models that the experiment `name` trained are this one's too, and trained once. Raises Busy."""
+        store, other = self.blueprint.store, Store(self.blueprint.experiment.output, name)
+        with store.locked():
+            self._copy_trained(other, store)
+
+    def _copy_trained(self, store: Store, other: Store) -> None:
+        for making in self.blueprint.trainings():
+            folder = making.folder
+            own, others = (
+                (place.read_json(f"{folder}/card.json") or {}).get("fingerprint") for place in (store, other)
+            )
+            if own != making.fingerprint or others == own:
+                continue
+            if there := other.listing(folder).get(folder, []):
+                other.set_aside(folder, there)
+            for file in ("model.safetensors", "curves.csv", "card.json"):  # the card last: it says that all is there
+                other.write(f"{folder}/{file}", store.read(f"{folder}/{file}"))
+
+
+def _check_options(options: Options) -> None:
+    if options.searcher not in SEARCHERS:
+        raise InputError(f"--searcher: there is no searcher {options.searcher!r}{nearest(options.searcher, SEARCHERS)}")
+    if options.scheduler not in SCHEDULERS:
+        raise InputError(
+            f"--scheduler: there is no scheduler {options.scheduler!r}{nearest(options.scheduler, SCHEDULERS)}"
+        )
+    for flag, value in (("samples", options.samples), ("concurrent", options.concurrent)):
+        if value is not None and value < 1:
+            raise InputError(f"--{flag} {value}: must be at least 1")
+    if not 0 <= options.max_clean_drop <= 100:
+        raise InputError(f"--max-clean-drop {options.max_clean_drop:g}: points of clean accuracy, from 0 to 100")
+
+
+def _samples(options: Options, space: Space) -> int:
+    if options.searcher == "grid":
+        size = space.grid_size
+        if options.samples is not None and options.samples != size:
+            raise InputError(f"--samples {options.samples}: the grid of {space.name} has {size} points; leave this out")
+        return size
+    if options.samples is None:
+        raise InputError(f"--samples: say how many settings {options.searcher} is to try")
+    return options.samples

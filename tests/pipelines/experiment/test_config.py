@@ -1,0 +1,164 @@
+"""Every key of the experiment file is understood, and has the default that the design gives."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from experiment_keys import KEYS, pattern
+
+from align_core.attacks import pixel_fraction
+from pipelines.experiment.config import Experiment, load_experiment
+
+# The design's example, with the keys that it leaves out.
+FULL = """
+name: cifar10-resnet20
+seed: 3
+output: runs
+tracking: sqlite:///elsewhere/mlflow.db
+factories: code
+register: aligned-resnet20
+data:
+  classes: 10
+  image_size: 32
+  on_bad_image: skip
+  train:      {kind: npz, path: data/train.npz, take: [0, 3000]}
+  validation: {kind: folder, path: data/photos, labels: data/photos.csv}
+  test:       {kind: npz, path: /data/test.npz, limit: 500}
+models:
+  resnet20: {factory: "cifar_models:resnet", args: {depth: 20}, weights: w/resnet20.th, mean: [0.4, 0.5, 0.6],
+             std: [0.2, 0.2, 0.2], family: resnet}
+  vgg11:    {timm: vgg11_bn, weights: w/vgg11.safetensors}
+  rn50:     {timm: resnet50.a1_in1k, weights: pretrained, input_size: 160}
+  rn50v1:   {torchvision: resnet50, weights: IMAGENET1K_V1}
+  small:    {timm: test_vit, train: {epochs: 10, lr: 2e-3, batch_size: 64, weight_decay: 0, crop: pad4, flip: true}}
+  earlier:  {aligned: ../earlier/models/aligned}
+  fetched:  {mlflow: models:/aligned-resnet20/3}
+source: resnet20
+witnesses: [rn50]
+targets: [rn50v1, small]
+validation_targets: [vgg11]
+controls: [label_only, witness, ensemble, aligned_ensemble]
+align:
+  loss: kl
+  temperature: 16
+  weight: 0.5
+  label_weight: 0.25
+  epochs: 2
+  batch_size: 64
+  workers: 2
+  optimizer: {name: adamw, lr: 1e-2, momentum: 0.8, nesterov: false, weight_decay: 1e-3}
+  clip_grad_norm: 1.0
+  batchnorm: frozen
+  augment: {crop: random_resized, flip: false}
+  checkpoint_steps: 50
+variants:
+  t16: {align: {temperature: 16, optimizer: {lr: 1}}}
+  other: {source: earlier, witnesses: [rn50, resnet20]}
+  before: {model: fetched}
+attacks:
+  pgd: {method: pgd, eps: 2/255, step: 0.5/255, steps: 10}
+  all: {method: vni, eps: 4/255, step: 1/255, steps: 5, objective: margin, random_start: true, momentum: 0.5,
+        nesterov: false, diversity: 0.7, diversity_size: 0.8, kernel: 3, copies: 2, neighbours: 4, neighbourhood: 2}
+compute:
+  {workers: 3, threads: 2, accelerator: cpu, precision: bf16, chunk: 50, resources: {special: 1}, networks: 3,
+   patience: 60.5, craft: {workers: 1, gpus: 1.0, resources: {a: 1}}, evaluate: {workers: 4, gpus: 0.25, resources: {}}}
+"""
+
+
+def leaves(content: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(place, value) of every key that holds no further keys of the experiment file."""
+    if place and pattern(".".join(place)) in KEYS:
+        yield place, content
+    else:
+        for key, value in content.items():
+            yield from leaves(value, (*place, key))
+
+
+class TestFull:
+    """The whole example is taken as it is written."""
+
+    def load(self, folder: Path) -> Experiment:
+        (folder / "e.yaml").write_text(FULL)
+        return load_experiment(folder / "e.yaml")
+
+    def test_it_holds_every_key(self) -> None:
+        assert {pattern(".".join(place)) for place, _ in leaves(yaml.safe_load(FULL))} == KEYS
+
+    def test_every_value_arrives(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = tmp_path / "experiments"
+        folder.mkdir()
+        monkeypatch.chdir(tmp_path)
+        experiment = self.load(folder)
+        moved = {
+            "runs": str(tmp_path / "runs"),  # relative to the current folder, all others to the file
+            "code": str(folder / "code"),
+            "data/train.npz": str(folder / "data/train.npz"),
+            "data/photos": str(folder / "data/photos"),
+            "data/photos.csv": str(folder / "data/photos.csv"),
+            "w/resnet20.th": str(folder / "w/resnet20.th"),
+            "w/vgg11.safetensors": str(folder / "w/vgg11.safetensors"),
+            "../earlier/models/aligned": str(folder / "../earlier/models/aligned"),
+        }
+        for place, written in leaves(yaml.safe_load(FULL)):
+            value: Any = experiment
+            for part in place:
+                name = "registered_as" if part == "register" else part
+                value = value[part] if isinstance(value, dict) else getattr(value, name)
+            expected = moved.get(written, written) if isinstance(written, str) else written
+            if place[0] == "attacks" and place[-1] in ("eps", "step"):
+                expected = pixel_fraction(written)
+            elif isinstance(written, str) and isinstance(value, float):
+                expected = float(written)  # `1e-3`, which PyYAML itself takes for a word
+            assert (list(value) if isinstance(value, tuple) else value) == expected, place
+
+    def test_a_variant_keeps_what_it_does_not_change(self, tmp_path: Path) -> None:
+        experiment = self.load(tmp_path)
+        changed = dataclasses.replace(
+            experiment.align, temperature=16.0, optimizer=dataclasses.replace(experiment.align.optimizer, lr=1.0)
+        )
+        assert experiment.variant_align("t16") == changed
+        assert experiment.variant_align("other") == experiment.align
+
+    def test_as_it_is_written_out_it_is_the_same_again(self, tmp_path: Path) -> None:
+        experiment = self.load(tmp_path)
+        (tmp_path / "again").mkdir()
+        (tmp_path / "again" / "e.yaml").write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
+        assert load_experiment(tmp_path / "again" / "e.yaml") == experiment
+
+
+def test_what_is_not_given_is_as_the_design_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = yaml.safe_load(FULL)
+    needed = ("name", "data", "models", "source", "witnesses", "targets", "attacks")
+    content = {key: content[key] for key in needed}
+    content["data"] = {key: content["data"][key] for key in ("classes", "image_size", "train", "test")}
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(content))
+    experiment = load_experiment(tmp_path / "e.yaml")
+    given = experiment.model_dump(mode="json", exclude=set(needed))
+    assert given == {
+        "seed": 0,
+        "output": str(tmp_path / "runs"),
+        "tracking": None,
+        "factories": str(tmp_path),
+        "register": None,
+        "validation_targets": [],
+        "controls": ["label_only", "witness", "ensemble", "aligned_ensemble"],
+        "align": {
+            "loss": "kl", "temperature": 4.0, "weight": 1.0, "label_weight": 0.0, "epochs": 1, "batch_size": 128,
+            "workers": 1, "clip_grad_norm": None, "batchnorm": "update", "checkpoint_steps": 200,
+            "optimizer": {"name": "sgd", "lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4},
+            "augment": {"crop": "pad4", "flip": True},
+        },
+        "variants": {},
+        "compute": {
+            "workers": 2, "threads": 1, "accelerator": "auto", "precision": "fp32", "chunk": 100, "resources": {},
+            "networks": 16, "patience": 300, "craft": {"workers": None, "gpus": None, "resources": None},
+            "evaluate": {"workers": None, "gpus": None, "resources": None},
+        },
+    }  # fmt: skip
+    assert experiment.data.on_bad_image == "stop"
+    assert experiment.data.validation is None
+    assert set(experiment.image_sets()) == {"train", "test"}

@@ -1,0 +1,145 @@
+"""The experiment file says what it seems to say: numbers, words, keys given once, and `--set` laid over it."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from align_core.errors import InputError
+from pipelines.experiment.yaml_file import merged, parse_yaml, read_yaml
+
+
+def read(tmp_path: Path, text: str, *overrides: str) -> dict[str, Any]:
+    (tmp_path / "e.yaml").write_text(text, encoding="utf-8")
+    return read_yaml(tmp_path / "e.yaml", overrides)
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        *((text, float(text)) for text in ("1e-3", "1E-3", "+1e3", "-2.5e-4", "1.e5", "1.", ".5", "-.5", "0.0", "1.5")),
+        *((text, int(text)) for text in ("0", "7", "-7", "+7", "255", "1_000")),
+        *((text, text) for text in ("4/255", "0.5/255", "3d", "1e", "e5", "1.2.3", "1-2", ".", "1e5x", "resnet20")),
+        *((f"'{text}'", text) for text in ("1e-3", "7", "null", "no")),
+        *((text, text) for text in ("2026-11-22", "2026-11-22 10:30:00")),
+        *((text, None) for text in ("", "~", "null")),
+        ("0x1F", 31),
+        (".inf", math.inf),
+        ("true", True),
+        ("[1, 1e-3, a]", [1, 1e-3, "a"]),
+        ("{lr: 2e-3, steps: 10}", {"lr": 2e-3, "steps": 10}),
+    ],
+)  # fmt: skip
+def test_what_a_value_is(written: str, value: Any) -> None:
+    read = parse_yaml(written, "here")
+    assert (read, type(read)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("a: 1\nb: 2\na: 3\n", 3, "the key 'a' is given twice"),
+        ("a: 1\n'a': 3\n", 2, "the key 'a' is given twice"),
+        ("a: {b: 1,\n b: 1}\n", 2, "the key 'b' is given twice"),
+        ("a:\n  - c: 1\n  - c: 1\n    d: 1\n    c: 2\n", 5, "the key 'c' is given twice"),
+        ("20: 1\n20: 2\n", 2, "the key '20' is given twice"),
+        ("? [a]\n: 1\n", 1, "a key must be a word"),
+        ("a:\n  ~: 1\n", 2, "a key must be a word"),
+        ("a: 1\nb: *a\n", 2, "undefined alias"),
+        ("a:\n  <<: 3\n", 2, "expected a mapping"),
+        ("a:\n\tb: 1\n", 2, "cannot start any token"),
+        ("a: b: c\n", 1, "mapping values are not allowed"),
+        ("a: !!python/object/apply:os.getcwd []\n", 1, "could not determine a constructor"),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_and_line(tmp_path: Path, text: str, line: int, said: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        read(tmp_path, text)
+    assert str(refusal.value).startswith(f"{tmp_path / 'e.yaml'}, line {line}: ")
+    assert said in str(refusal.value)
+
+
+def test_equal_keys_in_different_mappings_are_no_duplicates(tmp_path: Path) -> None:
+    text = "a: {x: 1}\nb: {x: 2}\nc: [{x: 3}, {x: 4}]\n"
+    assert read(tmp_path, text) == {"a": {"x": 1}, "b": {"x": 2}, "c": [{"x": 3}, {"x": 4}]}
+
+
+def test_anchors_and_merge_keys(tmp_path: Path) -> None:
+    text = """
+base: &base {x: 1, y: 1}
+more: &more {z: 1}
+deep: {er: &own {<<: *base, x: 2}}  # its own x counts
+late: {<<: [*own, *more], y: 3}
+twice: {<<: *base, <<: *more}
+same: *base
+"""
+    content = read(tmp_path, text)
+    assert content["deep"] == {"er": {"x": 2, "y": 1}}
+    assert content["late"] == {"x": 2, "y": 3, "z": 1}
+    assert content["twice"] == {"x": 1, "y": 1, "z": 1}
+    assert content["same"] == content["base"] == {"x": 1, "y": 1}
+
+
+def test_letters_of_every_language(tmp_path: Path) -> None:
+    assert read(tmp_path, "path: Bücher/猫\n") == {"path": "Bücher/猫"}
+
+
+TEXT = "seed: 1\nalign: {epochs: 2, optimizer: {lr: 1}}\ntargets: [a, b]\nvariants:\n"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["seed=2"], {"seed": 2}),
+        (["seed=2", "seed=3"], {"seed": 3}),
+        (["align.optimizer.lr=1e-3"], {"align": {"epochs": 2, "optimizer": {"lr": 1e-3}}}),
+        (["align.optimizer={name: adamw}"], {"align": {"epochs": 2, "optimizer": {"name": "adamw"}}}),
+        (["align.clip_grad_norm=null"], {"align": {"epochs": 2, "optimizer": {"lr": 1}, "clip_grad_norm": None}}),
+        (["compute.resources.mock=1"], {"compute": {"resources": {"mock": 1}}}),
+        (["variants.v.align.epochs=3"], {"variants": {"v": {"align": {"epochs": 3}}}}),
+        (["targets=[c, d]"], {"targets": ["c", "d"]}),
+        (["targets="], {"targets": None}),
+        (["tracking=http://host/?a=b&c=d"], {"tracking": "http://host/?a=b&c=d"}),
+        (["name='2'"], {"name": "2"}),
+        (["attacks.pgd.eps=4/255"], {"attacks": {"pgd": {"eps": "4/255"}}}),
+        ([], {}),
+    ],
+)
+def test_set_lays_values_over_the_file(tmp_path: Path, overrides: list[str], expected: dict[str, Any]) -> None:
+    assert read(tmp_path, TEXT, *overrides) == read(tmp_path, TEXT) | expected
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("seed", "write key.path=value"),
+        ("=3", "write key.path=value"),
+        ("align..epochs=3", "write key.path=value"),
+        ("seed.x=3", "seed holds no keys"),
+        ("targets.0=c", "targets holds no keys"),
+        ("align={epochs: 1, epochs: 2}", "given twice"),
+        ("align=[1", "expected"),
+    ],
+)
+def test_a_malformed_set_is_named(tmp_path: Path, override: str, said: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        read(tmp_path, TEXT, override)
+    assert str(refusal.value).startswith(f"--set {override}")
+    assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("base", "over", "expected"),
+    [
+        ({"a": 1, "b": 2}, {"b": 3, "c": 4}, {"a": 1, "b": 3, "c": 4}),
+        ({"a": {"x": 1, "y": 1}}, {"a": {"y": 2}}, {"a": {"x": 1, "y": 2}}),
+        ({"a": {"x": 1}}, {"a": None}, {"a": None}),
+        ({"a": 1}, {"a": {"x": 1}}, {"a": {"x": 1}}),
+        ({"a": [1, 2]}, {"a": [3]}, {"a": [3]}),
+    ],
+)
+def test_merging_goes_into_mappings_and_leaves_both_as_they_were(base: Any, over: Any, expected: Any) -> None:
+    before = repr((base, over))
+    assert merged(base, over) == expected
+    assert repr((base, over)) == before

@@ -1,0 +1,28 @@
+"""The method on real images and real networks: what the project's facts found must come out here too."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.mark.slow
+def test_alignment_transfers_better_on_cifar10_and_label_only_does_not(cifar10, tmp_path):
+    recipe = REPOSITORY / "pipelines" / "recipes" / "cifar10.yaml"
+    command = [sys.executable, "-m", "pipelines.cli", "run", str(recipe), "--output", str(tmp_path), "--json"]
+    command += ["--set", "controls=[label_only]"]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "WITNESS_CIFAR10": str(cifar10)}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)["report"]
+    with open(f"{report}/transfer.csv") as file:
+        header, *lines = (line.rstrip("\n").split(",") for line in file)
+    rows = {(row["surrogate"], row["target"]): row for row in (dict(zip(header, line, strict=True)) for line in lines)}
+    assert 20 < float(rows["source", "(mean same_family)"]["rate"]) < 50
+    assert float(rows["aligned", "(mean same_family)"]["gain_low"]) > 0
+    assert float(rows["label_only", "(mean same_family)"]["gain_low"]) < 0
+    assert float(rows["source", "adversarially_trained"]["rate"]) < 3

@@ -1,0 +1,295 @@
+"""The report's files: what they hold, when they are made, and that the page and its figures can be looked at."""
+
+import base64
+import csv
+import io
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hand_made import HandMade, hand_made
+from PIL import Image
+
+from pipelines.cli import main
+from pipelines.report.figures import gain_figure, transfer_heatmap
+from pipelines.report.page import NOTES, Report, html_page, make_report, read_report, verdicts
+from pipelines.stages.blueprint import Blueprint
+
+FILES = ["contrasts.csv", "gain.png", "report.html", "report.json", "surrogates.csv", "transfer.csv", "transfer.png"]
+GAIN = ["gain", "gain_low", "gain_high", "p_value"]
+# On every target: `aligned` gains by pgd and loses by mi, `witness` differs by pgd in nothing and by mi in one image.
+OUTCOMES = {
+    f"outcomes/{surrogate}/{attack}/{target}": digits
+    for (surrogate, attack), digits in {
+        ("source", "pgd"): "100000000000",
+        ("aligned", "pgd"): "111111111000",
+        ("witness", "pgd"): "100000000000",
+        ("source", "mi"): "111111111000",
+        ("aligned", "mi"): "100000000000",
+        ("witness", "mi"): "111111110000",
+    }.items()
+    for target in ("twin", "cousin", "stranger")
+}
+
+
+@pytest.fixture
+def experiment(tmp_path) -> HandMade:
+    return hand_made(tmp_path)
+
+
+@pytest.fixture
+def blueprint(experiment) -> Blueprint:
+    return experiment.finish(OUTCOMES)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+# The tables as files
+
+
+def test_the_tables_have_the_columns_that_the_design_names_in_its_order(experiment, blueprint):
+    make_report(blueprint)
+    columns = {name: list(pd.read_csv(experiment.report / f"{name}.csv")) for name in ("transfer", "contrasts")}
+    assert columns == {
+        "transfer": [
+            "surrogate", "attack", "target", "relation", "n", "rate", "rate_low", "rate_high", "rate_all", *GAIN,
+        ],
+        "contrasts": ["surrogate", "baseline", "attack", "target", "n", *GAIN],
+    }  # fmt: skip
+    assert list(pd.read_csv(experiment.report / "surrogates.csv")) == [
+        "surrogate", "attack", "clean_accuracy", "clean_accuracy_low", "clean_accuracy_high",
+        "clean_change", "clean_change_low", "clean_change_high", "witness_agreement",
+        "attacked_accuracy", "whitebox_rate", "mean_l2", "robust_accuracy",
+    ]  # fmt: skip
+
+
+def test_a_table_without_rows_still_names_its_columns(experiment):
+    experiment.write(controls=[])
+    report, _ = make_report(experiment.finish())
+    assert report.contrasts == []
+    assert (experiment.report / "contrasts.csv").read_text() == ",".join(
+        ["surrogate", "baseline", "attack", "target", "n", *GAIN]
+    ) + "\n"
+
+
+def test_the_report_is_the_same_after_a_round_trip_through_its_files(experiment):
+    blueprint = experiment.finish(OUTCOMES | {"clean/twin": "1" * 12})  # blanks too
+    report, _ = make_report(blueprint)
+    assert read_report(blueprint.store) == report
+    with open(experiment.report / "transfer.csv") as file:
+        blank = next(row for row in csv.DictReader(file) if row["target"] == "twin")
+    assert (blank["n"], blank["rate"], blank["gain"]) == ("0", "", "")
+
+
+# When it is made
+
+
+def test_two_reports_from_one_store_are_identical_byte_by_byte(experiment, blueprint):
+    make_report(blueprint)
+    first = contents(experiment.report)
+    assert sorted(first) == FILES
+    blueprint.store.delete_folder("report")
+    make_report(experiment.blueprint())
+    assert contents(experiment.report) == first
+
+
+def test_nothing_is_made_again_when_nothing_changed(experiment, blueprint):
+    report, made = make_report(blueprint)
+    times = {file.name: file.stat().st_mtime_ns for file in experiment.report.iterdir()}
+    assert made
+    assert make_report(experiment.blueprint()) == (report, False)
+    assert {file.name: file.stat().st_mtime_ns for file in experiment.report.iterdir()} == times
+
+
+def test_another_family_of_a_target_makes_it_again(experiment, blueprint):
+    before, _ = make_report(blueprint)
+    models = dict(experiment.content()["models"])
+    models["stranger"] = models["stranger"] | {"family": "narrow"}
+    experiment.write(models=models)
+    after, made = make_report(experiment.blueprint())
+    assert made
+    kinds = [{row["relation"] for row in report.transfer if row["target"] == "stranger"} for report in (before, after)]
+    assert kinds == [{"cross_family"}, {"same_family"}]
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "report.json"])
+def test_a_file_that_was_removed_is_made_again(experiment, blueprint, name):
+    make_report(blueprint)
+    before = contents(experiment.report)
+    (experiment.report / name).unlink()
+    _, made = make_report(experiment.blueprint())
+    assert made
+    assert contents(experiment.report) == before
+
+
+def test_a_report_that_was_broken_off_half_way_is_never_taken_for_a_whole_one(experiment, blueprint):
+    whole, _ = make_report(blueprint)
+    models = experiment.content()["models"]
+    experiment.write(models=models | {"stranger": models["stranger"] | {"family": "narrow"}})
+    picture = experiment.report / "gain.png"
+    content = picture.read_bytes()
+    picture.unlink()
+    picture.mkdir()  # the tables are written, and then it breaks
+    with pytest.raises(OSError, match=r"gain\.png"):
+        make_report(experiment.blueprint())
+    picture.rmdir()
+    picture.write_bytes(content)
+    experiment.write()
+    assert make_report(experiment.blueprint()) == (whole, True)
+
+
+def test_the_report_command_needs_no_cluster_and_says_where_the_page_lies(experiment, blueprint, capsys):
+    assert main(["report", str(experiment.file)]) == 0
+    shown = capsys.readouterr().out
+    assert str(experiment.report / "report.html") in shown
+    assert "aligned under pgd: transfers better than the source: +66.7 points" in shown
+
+
+def test_the_report_command_says_what_is_missing(experiment, capsys):
+    assert main(["report", str(experiment.file)]) == 1
+    said = capsys.readouterr().err
+    assert "`witness align` comes first: not there yet: aligned" in said
+    assert not experiment.report.exists()
+
+
+# In words
+
+
+def test_the_verdicts_say_no_more_than_the_intervals_bear(blueprint):
+    report, _ = make_report(blueprint)
+    means = {(row["surrogate"], row["attack"]): row for row in report.means()}
+    assert means["witness", "pgd"]["gain_low"] == means["witness", "pgd"]["gain_high"] == 0
+    assert (
+        means["witness", "mi"]["gain_low"] < means["witness", "mi"]["gain"] < means["witness", "mi"]["gain_high"] == 0
+    )
+
+    def interval(surrogate: str, attack: str) -> str:
+        row = means[surrogate, attack]
+        return f"({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
+
+    nothing = "shows no difference from the source that the images could tell"
+    assert verdicts(report) == [
+        f"aligned under pgd: transfers better than the source: +66.7 points {interval('aligned', 'pgd')}",
+        f"aligned under mi: transfers worse than the source: -66.7 points {interval('aligned', 'mi')}",
+        f"witness under pgd: {nothing}: +0.0 points (+0.0 to +0.0)",
+        f"witness under mi: {nothing}: -8.3 points {interval('witness', 'mi')}",
+    ]
+
+
+def test_where_nothing_could_be_measured_nothing_is_said(experiment):
+    report, _ = make_report(
+        experiment.finish({f"clean/{target}": "1" * 12 for target in ("twin", "cousin", "stranger")})
+    )
+    assert verdicts(report) == []
+
+
+# The page
+
+
+class Page(HTMLParser):
+    """Text, addresses and embedded images of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(text)
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "link", "iframe")
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+
+
+def test_the_page_needs_no_other_file_and_holds_both_figures(experiment, blueprint):
+    make_report(blueprint)
+    text = (experiment.report / "report.html").read_text()
+    addresses = Page(text).addresses
+    start = "data:image/png;base64,"
+    assert all(address.startswith(start) for address in addresses)
+    embedded = [base64.b64decode(address.removeprefix(start)) for address in addresses]
+    assert embedded == [(experiment.report / name).read_bytes() for name in ("gain.png", "transfer.png")]
+    for address in addresses:
+        text = text.replace(address, "")
+    assert "://" not in text
+    assert "url(" not in text
+
+
+def test_the_page_holds_the_verdicts_the_caveats_and_every_row(blueprint, experiment):
+    report, _ = make_report(blueprint)
+    texts = Page((experiment.report / "report.html").read_text()).texts
+    assert {*verdicts(report), *NOTES} <= set(texts)
+    for value in ("66.67", "same_architecture", "(mean)"):
+        assert value in texts
+    text = (experiment.report / "report.html").read_text()
+    assert text.count("<tr") == 3 + len(report.transfer) + len(report.contrasts) + len(report.surrogates)
+
+
+def test_names_cannot_break_the_page(blueprint):
+    report, _ = make_report(blueprint)
+    evil = "<b>&\"'</b>"
+    rows = [row | {"surrogate": evil, "target": evil} for row in report.transfer]
+    text = html_page(evil, Report("", rows, [], []), {})
+    assert "<b>" not in text
+    assert evil in Page(text).texts
+
+
+# The figures
+
+
+def assert_is_picture(content: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(content)) as picture:
+        picture.load()
+        colours = picture.convert("RGB").getcolors(maxcolors=1 << 24)
+        assert picture.format == "PNG"
+        assert len(colours) > 10  # something is drawn
+        return picture.size
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"attacks": {"pgd": {"method": "pgd", "eps": "4/255", "step": "1/255", "steps": 4}}, "targets": ["twin"]},
+        {"controls": []},
+        {"attacks": {f"an-attack-with-a-long-name-{n}": {"method": "fgsm", "eps": "4/255"} for n in range(7)}},
+        {"variants": {f"variant{n}": {"align": {"temperature": n + 5}} for n in range(12)}},
+    ],
+    ids=["plain", "one-attack-one-target", "no-controls", "many-attacks", "many-surrogates"],
+)
+def test_figures_are_drawn_whatever_the_experiment_holds(experiment, changes):
+    experiment.write(**changes)
+    make_report(experiment.finish())
+    for name in ("gain.png", "transfer.png"):
+        width, height = assert_is_picture((experiment.report / name).read_bytes())
+        assert max(width, height) < 4000  # pixels: still to be seen as a whole
+
+
+def test_figures_are_drawn_where_no_image_counts_for_any_target(experiment):
+    make_report(experiment.finish({f"clean/{target}": "1" * 12 for target in ("twin", "cousin", "stranger")}))
+    for name in ("gain.png", "transfer.png"):
+        assert_is_picture((experiment.report / name).read_bytes())
+
+
+def test_many_targets_with_long_names_are_drawn(blueprint):
+    report, _ = make_report(blueprint)
+    rows = [row for row in report.transfer if row["target"].startswith("(mean")]
+    for n in range(30):
+        rows += [
+            row | {"target": f"a-target-with-a-long-name-{n}"} for row in report.transfer if row["target"] == "cousin"
+        ]
+    for content in (gain_figure(rows, "title"), transfer_heatmap(rows, "title")):
+        assert max(assert_is_picture(content)) < 4000
+
+
+def test_figures_show_the_rows(blueprint):
+    report, _ = make_report(blueprint)
+    other = [row | {"gain": 5.0} if row["gain"] is not None else row for row in report.transfer]
+    assert gain_figure(other, "title") != gain_figure(report.transfer, "title")
+    other = [row | {"rate": 5.0} for row in report.transfer]
+    assert transfer_heatmap(other, "title") != transfer_heatmap(report.transfer, "title")

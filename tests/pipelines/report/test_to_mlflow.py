@@ -1,0 +1,364 @@
+"""What MLflow is told, in a real store; and that a store that cannot be told costs no result and learns no secret."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from hand_made import CURVE, HandMade, hand_made
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from pipelines.cli import main
+from pipelines.report.page import Report
+from pipelines.run.command import Request, run
+from pipelines.storage.credentials import without_credentials
+from pipelines.tracking.runs import tracking_uri
+
+LEGAL = re.compile(r"[A-Za-z0-9_./ -]+")
+OUTCOMES = {"outcomes/aligned/pgd/twin": "111100000000", "outcomes/source/pgd/cousin": "110000000000"}
+SECRET = "s3cr3t-p4ss"
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory) -> Path:
+    """MLflow takes seconds to make its tables: here once for all tests."""
+    database = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{database}").search_experiments()
+    return database
+
+
+@pytest.fixture
+def new(tmp_path, monkeypatch) -> HandMade:
+    """An experiment that MLflow never heard of."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return hand_made(tmp_path)
+
+
+@pytest.fixture
+def experiment(new, empty_store) -> HandMade:
+    """One with a store that holds nothing yet."""
+    new.output.mkdir()
+    shutil.copy(empty_store, new.output)
+    return new
+
+
+class Logged:
+    """What MLflow's store holds of an experiment."""
+
+    def __init__(self, experiment: HandMade, uri: str | None = None) -> None:
+        self.client = MlflowClient(tracking_uri=uri or f"sqlite:///{experiment.output}/mlflow.db")
+        self.experiment = self.client.get_experiment_by_name("by-hand")
+        assert self.experiment is not None
+        runs = list(self.client.search_runs([self.experiment.experiment_id], max_results=1000))
+        (self.parent,) = (run for run in runs if run.data.tags["witness.kind"] == "experiment")
+        self.runs = [run for run in runs if run.data.tags["witness.kind"] == "surrogate"]
+
+    def named(self, surrogate: str) -> Run:
+        (run,) = (run for run in self.runs if run.info.run_name == surrogate)
+        return run
+
+    def histories(self) -> dict[tuple[str, str], list[tuple[float, int, int]]]:
+        """(run, metric) -> every point that was ever logged."""
+        return {
+            (run.info.run_id, key): [
+                (point.value, point.step, point.timestamp)
+                for point in self.client.get_metric_history(run.info.run_id, key)
+            ]
+            for run in self.runs
+            for key in run.data.metrics
+        }
+
+    def artifacts(self, run: Run, folder: Path) -> dict[str, bytes]:
+        folder.mkdir(exist_ok=True)
+        place = Path(self.client.download_artifacts(run.info.run_id, "", str(folder)))
+        return {file.name: file.read_bytes() for file in place.iterdir()}
+
+
+def log(experiment: HandMade, again: bool = False) -> Report:
+    """What `witness report` does, with or without `--log`."""
+    result = run(Request(experiment.file, quiet=True), ["report"], log=again)
+    assert result.logged
+    assert result.report is not None
+    return result.report
+
+
+# What is there
+
+
+def test_an_experiment_a_parent_and_a_run_per_surrogate(new):
+    new.finish(OUTCOMES)
+    log(new)
+    logged = Logged(new)
+    assert sorted(run.info.run_name for run in logged.runs) == ["aligned", "source", "witness"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in logged.runs} == {logged.parent.info.run_id}
+    assert {run.info.status for run in [*logged.runs, logged.parent]} == {"FINISHED"}
+    assert all("version.torch" in run.data.tags for run in logged.runs)
+
+
+def test_settings_are_parameters_under_their_dotted_keys(experiment):
+    experiment.write(seed=7, align={"temperature": 16, "optimizer": {"lr": 0.25}})
+    experiment.finish()
+    log(experiment)
+    logged = Logged(experiment)
+    aligned, source = (logged.named(name).data.params for name in ("aligned", "source"))
+    expected = {
+        "surrogate": "aligned", "source": "near", "witnesses": "seer", "seed": "7", "data.image_size": "8",
+        "align.temperature": "16.0", "align.optimizer.lr": "0.25", "align.loss": "kl",
+        "attacks.pgd.steps": "4", "attacks.mi.momentum": "1.0",
+    }  # fmt: skip
+    assert expected.items() <= aligned.items()
+    assert float(aligned["attacks.pgd.eps"]) == pytest.approx(4 / 255)
+    assert not any(key.startswith("align.") for key in source)
+
+
+def test_the_tables_are_metrics(experiment):
+    experiment.finish(OUTCOMES)
+    report = log(experiment)
+    logged = Logged(experiment)
+    metrics = {run.info.run_name: run.data.metrics for run in logged.runs}
+    for row in report.transfer:
+        target = row["target"].strip("()")  # MLflow takes no brackets
+        for figure in ("n", "rate", "rate_low", "rate_high", "rate_all", "gain", "gain_low", "gain_high", "p_value"):
+            assert metrics[row["surrogate"]].get(f"{row['attack']}/{target}/{figure}") == row[figure]
+    assert metrics["aligned"]["pgd/mean/gain"] == pytest.approx(100 * (4 / 12 - 2 / 12 + 0) / 3, abs=1e-4)
+    for row in report.contrasts:
+        key = f"{row['attack']}/{row['target'].strip('()')}/against {row['baseline']}/gain"
+        assert metrics[row["surrogate"]][key] == row["gain"]
+    for row in report.surrogates:
+        mine = metrics[row["surrogate"]]
+        assert mine["clean_accuracy"] == row["clean_accuracy"]
+        assert mine["witness_agreement"] == row["witness_agreement"]
+        if row["attack"] == "(all)":
+            assert mine["robust_accuracy"] == row["robust_accuracy"]
+        else:
+            assert mine[f"{row['attack']}/whitebox_rate"] == row["whitebox_rate"]
+
+
+def test_curves_are_logged_by_step_with_their_own_timestamps(experiment):
+    experiment.finish()
+    log(experiment)
+    logged = Logged(experiment)
+    run = logged.named("aligned")
+    for name in ("loss", "alignment_loss", "label_loss", "grad_norm", "lr"):
+        points = logged.client.get_metric_history(run.info.run_id, f"curve/{name}")
+        assert [(point.step, point.timestamp, point.value) for point in points] == [
+            (row["step"], int(row["timestamp"] * 1000), row[name]) for row in CURVE
+        ]
+    assert not any(key.startswith("curve/") for key in logged.named("source").data.metrics)
+
+
+def test_artifacts_are_the_files_and_can_be_read_back(experiment, tmp_path):
+    blueprint = experiment.finish()
+    log(experiment)
+    logged = Logged(experiment)
+    whole = logged.artifacts(logged.parent, tmp_path / "whole")
+    files = {file.name: file.read_bytes() for file in experiment.report.iterdir() if file.suffix != ".json"}
+    assert whole == files | {"experiment.yaml": blueprint.store.read("experiment.yaml")}
+    aligned = logged.artifacts(logged.named("aligned"), tmp_path / "aligned")
+    assert aligned == {"card.json": blueprint.store.read("models/aligned/card.json")}
+
+
+def test_every_name_keeps_to_what_mlflow_takes_everywhere(experiment):
+    """SQLite takes more than other stores and the page do."""
+    attack = {"method": "fgsm", "eps": "4/255"}
+    experiment.write(attacks={"an.attack-1": attack}, variants={"a_variant-2.0": {"align": {"temperature": 2}}})
+    experiment.finish()
+    log(experiment)
+    logged = Logged(experiment)
+    for surrogate in logged.runs:
+        for key in (*surrogate.data.metrics, *surrogate.data.params):
+            assert LEGAL.fullmatch(key), key
+    assert "an.attack-1/mean same_family/gain" in logged.named("a_variant-2.0").data.metrics
+
+
+# Told once
+
+
+def test_what_was_logged_is_not_logged_again(experiment):
+    experiment.finish(OUTCOMES)
+    log(experiment)
+    before = (experiment.output / "mlflow.db").read_bytes()
+    log(experiment)
+    assert (experiment.output / "mlflow.db").read_bytes() == before
+
+
+def test_logging_again_adds_no_run_no_point_and_changes_no_parameter(experiment):
+    experiment.finish(OUTCOMES)
+    log(experiment)
+    before = Logged(experiment)
+    histories = before.histories()
+    log(experiment, again=True)
+    after = Logged(experiment)
+    assert {run.info.run_id: run.data.params for run in after.runs} == {
+        run.info.run_id: run.data.params for run in before.runs
+    }
+    assert after.parent.info.run_id == before.parent.info.run_id
+    assert after.histories() == histories
+
+
+def test_a_target_that_is_added_later_adds_metrics_to_the_same_runs(experiment):
+    experiment.write(targets=["twin"])
+    experiment.finish({key: digits for key, digits in OUTCOMES.items() if key.endswith("twin")})
+    log(experiment)
+    before = Logged(experiment)
+    experiment.write(targets=["twin", "cousin"])
+    experiment.finish(OUTCOMES)
+    log(experiment)
+    after = Logged(experiment)
+    assert {run.info.run_id for run in after.runs} == {run.info.run_id for run in before.runs}
+    one, two = (logged.named("aligned").data.metrics for logged in (before, after))
+    assert "pgd/cousin/gain" not in one
+    assert one["pgd/mean/gain"] == pytest.approx(100 * 4 / 12, abs=1e-4)
+    assert two["pgd/cousin/gain"] == pytest.approx(-100 * 2 / 12, abs=1e-4)
+    assert two["pgd/mean/gain"] == pytest.approx(100 * 1 / 12, abs=1e-4)
+    assert len(after.client.get_metric_history(after.named("aligned").info.run_id, "curve/loss")) == len(CURVE)
+
+
+def test_another_alignment_is_a_new_run_of_that_surrogate_alone(experiment):
+    experiment.finish()
+    log(experiment)
+    before = {run.info.run_id: run.info.run_name for run in Logged(experiment).runs}
+    experiment.write(align={"temperature": 16})
+    experiment.finish()
+    log(experiment)
+    after = {run.info.run_id: run.info.run_name for run in Logged(experiment).runs}
+    assert [name for run, name in after.items() if run not in before] == ["aligned"]
+    assert before.items() <= after.items()
+
+
+def test_a_network_by_another_name_is_a_new_run_too_for_parameters_cannot_be_changed(experiment):
+    experiment.finish()
+    log(experiment)
+    models = experiment.content()["models"]
+    models["oracle"] = models.pop("seer")
+    experiment.write(models=models, witnesses=["oracle"])
+    experiment.finish()
+    log(experiment)
+    runs = [found for found in Logged(experiment).runs if found.info.run_name == "aligned"]
+    assert sorted(found.data.params["witnesses"] for found in runs) == ["oracle", "seer"]
+
+
+# Where it is told
+
+
+def test_the_store_is_the_experiments_then_the_environments_then_a_file_in_the_output(experiment, monkeypatch):
+    assert tracking_uri(experiment.blueprint().experiment) == f"sqlite:///{experiment.output}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://of-the-environment:5000")
+    assert tracking_uri(experiment.blueprint().experiment) == "http://of-the-environment:5000"
+    experiment.write(tracking="http://of-the-file:5000")
+    assert tracking_uri(experiment.blueprint().experiment) == "http://of-the-file:5000"
+
+
+def test_another_store_is_told_too(experiment, empty_store, tmp_path):
+    experiment.finish()
+    log(experiment)
+    other = f"sqlite:///{shutil.copy(empty_store, tmp_path / 'other.db')}"
+    experiment.write(tracking=other)
+    log(experiment)
+    assert len(Logged(experiment, other).runs) == 3
+
+
+# A store that cannot be told
+
+
+@pytest.fixture
+def silent_server() -> Iterator[int]:
+    """A port that takes connections and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(50)
+        yield server.getsockname()[1]
+
+
+def check_it_costs_no_result(experiment: HandMade, uri: str, capfd: pytest.CaptureFixture[str]) -> None:
+    experiment.write(tracking=uri)
+    assert main(["report", str(experiment.file), "--quiet"]) == 0
+    said = capfd.readouterr()
+    assert "warning: MLflow at" in said.err
+    assert "`witness report --log` sends them" in said.err
+    assert "aligned under pgd" in said.out
+    assert (experiment.report / "report.html").exists()
+    experiment.write()
+    assert main(["report", str(experiment.file), "--quiet", "--log"]) == 0
+    assert "warning" not in capfd.readouterr().err
+    assert len(Logged(experiment).runs) == 3
+
+
+def test_no_server_costs_no_result(experiment, capfd):
+    experiment.finish(OUTCOMES)
+    check_it_costs_no_result(experiment, "http://127.0.0.1:9", capfd)
+
+
+def test_a_server_that_never_answers_costs_no_result(experiment, silent_server, capfd, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # the user's own patience goes before ours
+    experiment.finish(OUTCOMES)
+    check_it_costs_no_result(experiment, f"http://127.0.0.1:{silent_server}", capfd)
+
+
+@pytest.mark.parametrize("how", ["file", "environment"])
+def test_credentials_are_never_shown_or_written(experiment, how, capfd, monkeypatch):
+    experiment.finish(OUTCOMES)
+    uri = f"http://user:{SECRET}@127.0.0.1:9"
+    if how == "file":
+        experiment.write(tracking=uri)
+    else:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    arguments = ["report", str(experiment.file), "--quiet"]
+    for more in ([], ["--json"], ["--log"]):
+        assert main(arguments + more) == 0
+    assert main(["ui", str(experiment.file)]) == 0
+    said = capfd.readouterr()
+    assert "http://***@127.0.0.1:9" in said.err
+    assert SECRET not in said.out + said.err
+    for file in experiment.output.rglob("*"):
+        assert file.is_dir() or SECRET.encode() not in file.read_bytes(), file
+    assert yaml.safe_load((experiment.output / "by-hand" / "experiment.yaml").read_text()).get("tracking") in (
+        None,
+        "http://***@127.0.0.1:9",
+    )
+
+
+def test_credentials_given_by_set_are_never_shown(experiment, capfd):
+    experiment.finish(OUTCOMES)
+    uri = f"http://user:{SECRET}@127.0.0.1:9"
+    assert main(["report", str(experiment.file), "--quiet", "--set", f"tracking={uri}"]) == 0
+    said = capfd.readouterr()
+    assert SECRET not in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://host:5000/path", "http://host:5000/path"),
+        ("https://user:pass@host/path", "https://***@host/path"),
+        ("https://token@host", "https://***@host"),
+        ("postgresql+psycopg://user:p@ss@host/db", "postgresql+psycopg://***@host/db"),
+        ("postgresql://host/db?user=me&password=pass", "postgresql://host/db?***"),
+        ("sqlite:////a folder/mlflow.db", "sqlite:////a folder/mlflow.db"),
+        ("databricks", "databricks"),
+    ],
+)
+def test_what_is_shown_of_a_uri(uri, shown):
+    assert without_credentials(uri) == shown
+
+
+def test_a_store_appears_whole_and_survives_a_kill_while_it_is_made(new):
+    """MLflow itself, killed between two of its steps, leaves a database that it never opens again."""
+    new.finish()
+    command = [sys.executable, "-m", "pipelines.cli", "report", str(new.file)]
+    process = subprocess.Popen(command, cwd=new.folder, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    database = new.output / "mlflow.db"
+    while not list(new.output.glob("mlflow.db*.part")):
+        assert process.poll() is None
+        assert not database.exists()
+    process.kill()
+    process.wait()
+    assert not database.exists()
+    log(new)
+    assert Logged(new).named("aligned")

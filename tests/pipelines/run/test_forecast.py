@@ -1,0 +1,96 @@
+"""What `witness plan` says is there, is missing, and will be left; checked against counts made by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+from digits_experiment import Finished
+from hand_made import IMAGES, HandMade, hand_made
+
+from pipelines.cli import main
+from pipelines.run.command import Request
+from pipelines.run.forecast import Forecast, forecast, forecast_of
+from pipelines.stages.speeds import Rates
+
+SURROGATES, ATTACKS, TARGETS, CHUNKS = 3, 2, 3, 3  # source, aligned, witness; pgd, mi; twin, cousin, stranger
+CLEAN = 6  # near, seer, aligned and the three targets
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> HandMade:
+    return hand_made(tmp_path, compute={"chunk": IMAGES // CHUNKS, "workers": 2})
+
+
+def sums(found: Forecast, stage: str) -> tuple[int, int, int, int]:
+    parts = [part for part in found.parts if part.stage == stage]
+    tables, chunks, done, units = (
+        sum(getattr(p, name) for p in parts) for name in ("tables", "chunks", "done", "units")
+    )
+    return tables, chunks, done, units
+
+
+def test_of_nothing_everything_is_missing(experiment: HandMade) -> None:
+    found = forecast(Request(experiment.file, quiet=True))
+    pairs = SURROGATES * ATTACKS
+    cells = pairs * (1 + TARGETS)
+    assert found.missing_networks == ["aligned"]
+    assert sums(found, "craft") == (pairs, pairs * CHUNKS, 0, pairs * IMAGES)
+    assert sums(found, "evaluate") == (cells + CLEAN, (cells + CLEAN) * CHUNKS, 0, (cells + CLEAN) * IMAGES)
+    assert found.seconds("craft") is None
+    assert found.tables == pairs + cells + CLEAN
+    assert (found.files, found.bytes) == (0, 0)
+    assert not experiment.output.exists()
+
+
+def test_of_a_finished_experiment_nothing_is(experiment: HandMade) -> None:
+    blueprint = experiment.finish()
+    found = forecast_of(blueprint)
+    assert found.missing_networks == []
+    assert sums(found, "craft")[3] == sums(found, "evaluate")[3] == 0
+    assert all(part.done == part.chunks for part in found.parts)
+    on_disk = [file for file in Path(blueprint.store.location).rglob("*") if file.is_file()]
+    assert (found.files, found.bytes) == (len(on_disk), sum(file.stat().st_size for file in on_disk))
+    assert sum(file.suffix == ".parquet" and ".seen" not in file.parts for file in on_disk) == found.tables
+    tables = sum(file.stat().st_size for file in on_disk if file.suffix == ".parquet")
+    assert tables > 0 and found.most_bytes >= IMAGES * SURROGATES * ATTACKS * 64
+
+
+def test_what_is_partly_there_counts_chunk_by_chunk(experiment: HandMade) -> None:
+    blueprint = experiment.finish()
+    table = blueprint.adversarial(blueprint.by_name["witness"], "mi")
+    for chunk in (0, 2):
+        table.write_chunk(blueprint.store, chunk, table.read_chunk(blueprint.store, chunk, IMAGES // CHUNKS))
+    blueprint.store.delete(table.finished_file)
+    (part,) = (part for part in forecast_of(blueprint).parts if part.name == "witness mi" and part.stage == "craft")
+    assert (part.done, part.chunks, part.units) == (2, 3, IMAGES // CHUNKS)
+
+
+def test_the_time_is_rate_times_gradients_over_workers(experiment: HandMade) -> None:
+    blueprint = experiment.blueprint()
+    rates = Rates(blueprint)
+    for surrogate in blueprint.surrogates:
+        rates.note("gradient", surrogate.members, "cpu", count=100, seconds=50)  # half a second each
+        rates.note("prediction", surrogate.members, "cpu", count=10, seconds=1)
+    for target in blueprint.experiment.targets:
+        rates.note("prediction", (target,), "cpu", count=10, seconds=1)
+    rates.save()
+    found = forecast_of(blueprint)
+    pairs, steps = SURROGATES * ATTACKS, 4
+    assert found.seconds("craft") == pytest.approx(pairs * IMAGES * steps * 0.5 / 2)
+    predictions = (pairs * (1 + TARGETS) + CLEAN) * IMAGES
+    assert found.seconds("evaluate") == pytest.approx(predictions * 0.1 / 2)
+
+
+def test_a_run_measures_the_rates_and_the_command_tells_them(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, folder = finished.copied(tmp_path, "adversarial/source", "outcomes/source")
+    assert main(["plan", str(finished.file), "--output", str(tmp_path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["seconds"]["craft"] > 0
+    assert said["seconds"]["evaluate"] > 0
+    assert said["files"] == sum(file.is_file() for file in folder.rglob("*"))
+    assert main(["plan", str(finished.file), "--output", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out
+    assert "craft     48 of 54 chunks of 18 tables there; 120 images to make, about" in lines
+    assert "source pgd: 0 of 3 chunks there" in lines

@@ -1,0 +1,68 @@
+"""`witness run` when something in it fails: what it says, and what is kept."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from digits_experiment import Finished, assert_same_tables
+from digits_folder import CHUNKS, changed, state, states
+from safetensors.torch import load_file, save_file
+
+from pipelines.cli import main
+from pipelines.run.command import run
+
+
+class TestFailure:
+    def test_a_diverging_alignment_says_what_to_change(
+        self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        request, folder = finished.copied(tmp_path)
+        settings = ["align.optimizer.lr=1e30", "controls=[]", "variants={}"]
+        arguments = [part for setting in settings for part in ("--set", setting)]
+        before = state(folder)
+        assert main(["run", str(request.experiment_file), "--output", str(request.output), *arguments]) == 1
+        said = capsys.readouterr().err
+        assert "witness: the alignment of aligned failed" in said
+        assert "lower align.optimizer.lr" in said
+        assert "kept; the same command goes on" in said
+        assert not (folder / "models/aligned").exists() or not list((folder / "models/aligned").iterdir())
+        assert {path for path in changed(folder, before) if path[0] != "."} <= {"models/aligned", "experiment.yaml"}
+
+    def test_a_surrogate_that_breaks_fails_alone(
+        self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        request, folder = finished.copied(tmp_path, "adversarial/aligned/fgsm", "adversarial/source/fgsm")
+        weights = folder / "models/aligned/model.safetensors"
+        sound = weights.read_bytes()
+        save_file({name: value * torch.nan if value.is_floating_point() else value
+                   for name, value in load_file(weights).items()}, weights)  # fmt: skip
+        assert main(["run", str(request.experiment_file), "--output", str(request.output)]) == 1
+        said = capsys.readouterr().err
+        assert "1 tables failed" in said
+        assert "adversarial/aligned/fgsm: chunk " in said and "gradient is not finite" in said
+        assert len(list((folder / "adversarial/source/fgsm").glob("*.parquet"))) == 1
+        entries = states(request, capsys)
+        assert {name: e["state"] for name, e in entries.items() if e["state"] != "done"} == {
+            "adversarial/aligned/fgsm": "failed"
+        }
+        weights.write_bytes(sound)
+        assert run(request, ("craft",)).made == {"craft": CHUNKS}
+        assert_same_tables(finished.folder / "adversarial", folder / "adversarial")
+
+    def test_damaged_images_are_named_and_with_their_folder_away_made_anew(
+        self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        request, folder = finished.copied(tmp_path, "outcomes/source/pgd")
+        images = folder / "adversarial/source/pgd"
+        (file,) = images.iterdir()
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        file.write_bytes(content)
+        assert main(["run", str(request.experiment_file), "--output", str(request.output)]) == 1
+        said = capsys.readouterr().err
+        assert "adversarial/source/pgd: chunk " in said and "is damaged" in said
+        assert "move that folder away, and `witness run` crafts it anew" in said
+        images.rename(tmp_path / "away")
+        run(request, ("craft", "evaluate"))
+        for name in ("adversarial", "outcomes"):
+            assert_same_tables(finished.folder / name, folder / name)

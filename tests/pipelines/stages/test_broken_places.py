@@ -1,0 +1,98 @@
+"""A disk that is full and a worker that hangs: a clear end or none at all, and the same command goes on."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from digits_experiment import SMALL, Finished, assert_same_tables
+
+from pipelines.failure import RunFailed
+from pipelines.run.command import run
+
+RESULTS = ("adversarial", "outcomes", "clean")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A disk of so many bytes; called again, it is as large as that then."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def sized(size: int) -> Path:
+        again = "remount," if os.path.ismount(place) else ""
+        command = ["mount", "-t", "tmpfs", "-o", f"{again}size={size}", "tmpfs", str(place)]
+        if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+            pytest.skip("only who may mount can have a small disk")
+        return place
+
+    yield sized
+    subprocess.run(["umount", "-l", str(place)], check=False)
+
+
+def size_of(folder: Path) -> int:
+    """In whole pages, as a disk in memory counts."""
+    return sum(-(-file.stat().st_size // 4096) * 4096 for file in folder.rglob("*") if file.is_file())
+
+
+def test_a_full_disk_is_said_and_with_more_room_the_same_command_goes_on(
+    finished: Finished, small_disk: Callable[[int], Path]
+) -> None:
+    disk = small_disk(64 * 2**20)
+    request, folder = finished.copied(disk, *RESULTS, "report")
+    small_disk(size_of(folder) + 40 * 4096)
+    with pytest.raises(RunFailed, match=r"the work on the chunks broke off: .*No space left on device.*same command"):
+        run(request)
+    assert not list(folder.rglob("*.part"))
+    small_disk(64 * 2**20)
+    run(request)
+    for name in RESULTS:
+        assert_same_tables(finished.folder / name, folder / name)
+
+
+# It hangs as a driver or a lock may: for ever, in the middle of a chunk, the first time.
+HANGING = """
+import os, time
+from pathlib import Path
+from pipelines.recipes.digit_models import cnn
+
+def hanging(marker, **arguments):
+    net = cnn(**arguments)
+
+    def hang(module, inputs):
+        if len(inputs[0]) > 1 and not Path(marker).exists():
+            Path(marker).write_text(str(os.getpid()))
+            time.sleep(1e6)
+
+    net.register_forward_pre_hook(hang)
+    return net
+"""
+
+
+@pytest.mark.parametrize("stage", ["craft", "evaluate"])
+def test_a_worker_that_hangs_ends_itself_and_another_goes_on(finished: Finished, tmp_path: Path, stage: str) -> None:
+    """There is room for one worker alone: the next one has to wait until the one that hangs is gone."""
+    (tmp_path / "hanging_nets.py").write_text(HANGING)
+    content = yaml.safe_load(finished.file.read_text())
+    own = {"factory": "hanging_nets:hanging", "args": SMALL | {"marker": str(tmp_path / "hung")}}
+    content["models"]["cnn_d"] |= own
+    content["variants"] = {"old": {"model": "cnn_d"}} if stage == "craft" else {}
+    content["targets"] += [] if stage == "craft" else ["cnn_d"]
+    content["compute"] |= {"patience": 15, "workers": 1, "threads": os.cpu_count()}
+    (tmp_path / "digits.yaml").write_text(yaml.safe_dump(content))
+    _, folder = finished.copied(tmp_path / "runs")
+    command = [sys.executable, "-m", "pipelines.cli", "run", str(tmp_path / "digits.yaml")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path / "runs")], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "hung").exists()
+    assert "broke off" not in done.stderr
+    name = "outcomes/old/pgd/cnn_c" if stage == "craft" else "outcomes/aligned/pgd/cnn_d"
+    assert len(list((folder / name).iterdir())) == 1

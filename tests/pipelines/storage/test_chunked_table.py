@@ -1,0 +1,156 @@
+"""A table made chunk by chunk: whole when it is finished, honest about what is missing, never mixed with another's."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.storage.chunked_table import ChunkedTable
+from pipelines.storage.store import Store
+
+ROWS = [3, 3, 2]
+TABLE = ChunkedTable("adversarial/source/pgd", {"seed": 0, "attack": {"eps": 0.1}})
+OTHER = ChunkedTable("adversarial/source/pgd", {"seed": 1, "attack": {"eps": 0.1}})
+
+
+@pytest.fixture(params=["disk", "object store"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "disk":
+        yield Store(str(tmp_path), "tiny")
+        return
+    memory = Store(f"fsspec+memory://{tmp_path.name}", "tiny")
+    yield memory
+    memory.delete_folder("")
+
+
+def chunk(number: int, rows: int | None = None) -> pa.Table:
+    """Images whose every pixel is the image's number."""
+    count = ROWS[number] if rows is None else rows
+    ids = np.arange(count) + sum(ROWS[:number])
+    images = np.broadcast_to(ids[:, None, None, None], (count, 3, 4, 4)).astype(np.uint8)
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(images))
+    return pa.table({"image_id": [f"{i:05d}" for i in ids], "image": tensors})
+
+
+def write(store: Store, *numbers: int, table: ChunkedTable = TABLE) -> None:
+    for number in numbers:
+        table.write_chunk(store, number, chunk(number))
+
+
+def names(store: Store, folder: str = TABLE.folder) -> list[str]:
+    return sorted(store.listing(folder).get(folder, []))
+
+
+def damage(store: Store, number: int, how: str) -> None:
+    file = TABLE.chunk_file(number)
+    content = store.read(file)
+    if how == "truncated":
+        store.write(file, content[:-20])
+    elif how == "empty":
+        store.write(file, b"")
+    elif how == "too few rows":
+        TABLE.write_chunk(store, number, chunk(number, ROWS[number] - 1))
+    else:
+        store.delete(file)
+
+
+def test_its_life(store: Store) -> None:
+    def state() -> tuple[bool, set[int], str | None]:
+        listing = store.listing()
+        return TABLE.is_finished(listing), TABLE.done_chunks(listing), TABLE.failure(store, listing)
+
+    assert state() == (False, set(), None)
+    write(store, 2, 0)
+    assert state() == (False, {0, 2}, None)
+    TABLE.write_failure(store, 1, "chunk 1: no gradient")
+    assert state() == (False, {0, 2}, "chunk 1: no gradient")
+    store.delete(TABLE.failed_file())
+    write(store, 1)
+    assert TABLE.finish(store, ROWS) == []
+    assert state() == (True, set(), None)
+    assert names(store) == [f"{TABLE.fingerprint}.parquet"]
+
+
+def test_finished_it_holds_every_chunk_in_order_as_a_row_group(store: Store) -> None:
+    write(store, 2, 1, 0)
+    TABLE.finish(store, ROWS)
+    with store.open_input(TABLE.finished_file) as source:
+        metadata = pq.ParquetFile(source).metadata
+        assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == ROWS
+    whole = TABLE.read(store, ["image_id", "image"])
+    assert whole["image_id"].to_pylist() == [f"{i:05d}" for i in range(sum(ROWS))]
+    images = whole["image"].combine_chunks().to_numpy_ndarray()
+    assert images.shape == (8, 3, 4, 4)
+    assert (images == np.arange(8)[:, None, None, None]).all()
+    assert TABLE.read(store, ["image_id"]).column_names == ["image_id"]
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_chunk_is_read_from_its_own_file_or_the_finished_one(store: Store, finished: bool) -> None:
+    write(store, 0, 1, 2)
+    if finished:
+        TABLE.finish(store, ROWS)
+    for number, rows in enumerate(ROWS):
+        assert TABLE.read_chunk(store, number, rows).equals(chunk(number))
+    with pytest.raises(pa.ArrowInvalid, match="chunk 1 has 3 rows, not 4"):
+        TABLE.read_chunk(store, 1, 4)
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "missing", "too few rows"])
+def test_a_damaged_chunk_is_found_and_made_again(store: Store, how: str) -> None:
+    write(store, 0, 1, 2)
+    damage(store, 1, how)
+    with pytest.raises((OSError, pa.ArrowException)):
+        TABLE.read_chunk(store, 1, ROWS[1])
+    assert TABLE.finish(store, ROWS) == [1]
+    assert not TABLE.is_finished(store.listing())
+    assert TABLE.done_chunks(store.listing()) == {0, 2}
+    write(store, 1)
+    assert TABLE.finish(store, ROWS) == []
+    assert TABLE.read(store, ["image_id"]).num_rows == sum(ROWS)
+
+
+def test_what_other_settings_made_is_moved_and_said(store: Store) -> None:
+    write(store, 0, 1, 2, table=OTHER)
+    OTHER.finish(store, ROWS)
+    write(store, 0, table=OTHER)
+    OTHER.write_failure(store, 1, "why")
+    write(store, 0)
+    assert TABLE.done_chunks(store.listing()) == {0}
+    said: list[str] = []
+    TABLE.set_aside_others(store, store.listing(), said.append)
+    assert names(store) == [f"{TABLE.fingerprint}-chunk-000000.parquet"]
+    (line,) = said
+    place = line.partition("moved to ")[2]
+    assert line.startswith(f"{TABLE.folder}: ") and place.startswith(".stale/")
+    assert len(names(store, place)) == 3
+    with store.open_input(f"{place}/{OTHER.fingerprint}.parquet") as source:
+        assert pq.ParquetFile(source).read().num_rows == sum(ROWS)
+    TABLE.set_aside_others(store, store.listing(), said.append)
+    assert len(said) == 1
+
+
+def test_chunks_say_what_determined_them(store: Store) -> None:
+    write(store, 0, 1, 2)
+    TABLE.finish(store, ROWS)
+    with store.open_input(TABLE.finished_file) as source:
+        about = pq.ParquetFile(source).schema_arrow.metadata
+    assert json.loads(about[b"witness.inputs"]) == TABLE.inputs
+    assert "torch" in json.loads(about[b"witness.versions"])
+
+
+def test_chunks_made_before_and_after_an_upgrade_are_joined(store: Store) -> None:
+    write(store, 0, 1, 2)
+    with store.writing(TABLE.chunk_file(1)) as stream:
+        pq.write_table(chunk(1).replace_schema_metadata({"witness.versions": "{}"}), stream)
+    assert TABLE.finish(store, ROWS) == []
+    assert TABLE.read_chunk(store, 1, ROWS[1]).equals(chunk(1))
+
+
+def test_the_fingerprint_depends_on_inputs_and_not_on_the_place() -> None:
+    assert ChunkedTable("elsewhere", dict(reversed(TABLE.inputs.items()))).fingerprint == TABLE.fingerprint
+    assert OTHER.fingerprint != TABLE.fingerprint

@@ -1,0 +1,150 @@
+"""On an object store too, one run at a time; one that died stands in nobody's way for longer than a minute."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+from s3_server import S3Server, s3_server
+
+from pipelines.failure import Busy
+from pipelines.storage import lease
+from pipelines.storage.store import Store
+
+HOLD = """
+import sys
+from pipelines.storage.store import Store
+with Store(sys.argv[1], "tiny").locked():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def store(s3: S3Server, tmp_path: Path) -> Store:
+    return Store(s3.uri(f"leases/{tmp_path.name}"), "tiny")
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Store]:
+    """A store that does not tell when its objects were put."""
+    store = Store(f"fsspec+memory://{tmp_path.name}/out", "tiny")
+    yield store
+    store.delete_folder("")
+
+
+@pytest.fixture
+def holder(store: Store) -> Iterator["subprocess.Popen[str]"]:
+    """Another process that holds the lease until its input ends."""
+    command = [sys.executable, "-c", HOLD, store.output]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        yield process
+
+
+def leases(store: Store) -> list[str]:
+    return store.listing(".lease").get(".lease", [])
+
+
+def take(store: Store) -> None:
+    with store.locked():
+        assert len(leases(store)) == 1
+
+
+class TestLease:
+    def test_one_run_at_a_time(self, store: Store, holder: "subprocess.Popen[str]") -> None:
+        said = rf"tiny: another run is at work here \(process {holder.pid} on .* since 20.* UTC; heard of \d+ s ago"
+        with pytest.raises(Busy, match=said):
+            take(store)
+        assert len(leases(store)) == 1
+        assert holder.communicate() == ("", None)
+        assert leases(store) == []
+        take(store)
+
+    def test_one_that_died_is_followed_when_it_was_silent_for_long(
+        self, store: Store, holder: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        holder.kill()
+        holder.wait()
+        with pytest.raises(Busy, match="If it is dead, wait until it has been silent for 60 s"):
+            take(store)
+        monkeypatch.setattr(lease, "STALE_AFTER", timedelta(seconds=-1))  # as if the minute were over
+        take(store)
+        assert leases(store) == []
+
+    @pytest.mark.parametrize(("silent", "said"), [(-5, "0"), (50, r"5\d"), (70, None)])
+    def test_where_the_store_tells_no_times_the_holder_does(self, memory: Store, silent: int, said: str | None) -> None:
+        """The holder's clock may be fast."""
+        then = datetime.now(UTC) - timedelta(seconds=silent)
+        memory.write_json(".lease/other.json", {"who": "somebody", "renewed": then.isoformat()})
+        if said is None:
+            take(memory)
+            return
+        with pytest.raises(Busy, match=rf"\(somebody; heard of {said} s ago\)"):
+            take(memory)
+
+    def test_it_is_renewed_while_it_is_held(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lease, "RENEWED_EVERY", 0.05)
+        with store.locked():
+            (name,) = leases(store)
+            first = json.loads(store.read(f".lease/{name}"))
+            end = time.monotonic() + 60
+            while json.loads(store.read(f".lease/{name}"))["renewed"] == first["renewed"]:
+                assert time.monotonic() < end
+            assert json.loads(store.read(f".lease/{name}"))["who"] == first["who"]
+        assert leases(store) == []
+
+    def test_one_that_was_taken_over_does_not_come_back(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lease, "RENEWED_EVERY", 0.05)
+        with store.locked():
+            store.delete(f".lease/{leases(store)[0]}")
+            time.sleep(0.5)
+            assert leases(store) == []
+
+    def test_of_some_that_start_at_once_never_two_are_in(self, store: Store) -> None:
+        inside: list[int] = []
+        start = Barrier(3)
+
+        def enter(number: int) -> bool:
+            start.wait()
+            try:
+                with store.locked():
+                    inside.append(number)
+                    time.sleep(0.2)
+                    assert inside == [number]
+                    inside.remove(number)
+            except Busy:
+                return False
+            return True
+
+        with ThreadPoolExecutor(3) as pool:
+            for _ in range(3):
+                list(pool.map(enter, range(3)))
+        take(store)
+
+    def test_other_experiments_beside_it_are_free(self, store: Store, holder: "subprocess.Popen[str]") -> None:
+        other = Store(store.output, "other")
+        with other.locked():
+            assert (len(leases(other)), len(leases(store))) == (1, 1)
+
+    def test_an_exception_frees_it(self, store: Store) -> None:
+        with pytest.raises(ZeroDivisionError), store.locked():
+            raise ZeroDivisionError
+        assert leases(store) == []
+
+    def test_a_store_that_is_gone_hides_nothing(self, tmp_path: Path) -> None:
+        with s3_server(tmp_path / "said.txt") as server:
+            store = Store(server.uri("runs"), "tiny")
+            with pytest.raises(ZeroDivisionError):
+                self.work_and_fail(store, server)
+
+    def work_and_fail(self, store: Store, server: S3Server) -> None:
+        with store.locked():
+            server.stop()
+            raise ZeroDivisionError

@@ -1,0 +1,179 @@
+"""On an object store: objects appear whole or not at all, moves lose nothing, and what is wrong is said early."""
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from s3_server import KEY, SECRET, S3Server, s3_server
+from tiny_experiment import write_tiny_experiment
+
+from align_core.errors import InputError
+from pipelines.cli import main
+from pipelines.storage import object_store
+from pipelines.storage.credentials import without_credentials
+from pipelines.storage.object_store import upload
+from pipelines.storage.store import Store
+
+LARGE = 34 * 2**20  # bytes: several pieces, and more than is kept in memory
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """One of this test's own."""
+    return f"objects/{tmp_path.name}"
+
+
+class BreaksOff(io.BytesIO):
+    """A file that cannot be read to its end."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() > LARGE / 2:
+            raise ZeroDivisionError
+        return super().read(size)
+
+
+class TestUploads:
+    def test_a_large_file(self, s3: S3Server, folder: str) -> None:
+        content = bytes(range(256)) * (LARGE // 256)
+        store = Store(s3.uri(folder), "tiny")
+        with store.writing("a/large") as stream:
+            for start in range(0, LARGE, 2**20):
+                stream.write(content[start : start + 2**20])
+        assert s3.objects(folder) == {"tiny/a/large": content}
+
+    @pytest.mark.parametrize(
+        ("source", "problem"),
+        [(BreaksOff(bytes(LARGE)), ZeroDivisionError), (io.BytesIO(bytes(LARGE - 1)), OSError)],
+        ids=["broken off", "shorter than it was said to be"],
+    )
+    def test_what_does_not_arrive_whole_is_not_there(
+        self, s3: S3Server, folder: str, source: io.BytesIO, problem: type[Exception]
+    ) -> None:
+        with pytest.raises(problem):
+            upload(s3.filesystem, source, f"{s3.bucket}/{folder}/one", LARGE)
+        assert s3.objects(folder) == {}
+
+    def test_a_small_file_takes_one_request_and_is_read_by_one(self, tmp_path: Path) -> None:
+        with s3_server(tmp_path / "said.txt") as server:
+            store = Store(server.uri("runs"), "tiny")
+            store.write("a/one", bytes(2**20))
+            assert store.read("a/one") == bytes(2**20)
+            said = (tmp_path / "said.txt").read_text()
+        assert re.findall(r"([A-Z]+) /bucket/runs/tiny/a/one ", said) == ["PUT", "HEAD", "GET"]
+
+    def test_a_file_that_is_deleted_while_it_is_read_is_not_there(
+        self, s3: S3Server, folder: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """S3 itself calls that an internal failure."""
+        store = Store(s3.uri(folder), "tiny")
+        store.write("one.json", b"{}")
+        opened = Store.open_input
+
+        def open_and_delete(self: Store, relative: str) -> pa.NativeFile:
+            file = opened(self, relative)
+            self.delete(relative)
+            return file
+
+        monkeypatch.setattr(Store, "open_input", open_and_delete)
+        assert store.read_json("one.json") is None
+
+
+class TestMoves:
+    def test_nothing_is_deleted_before_everything_is_copied(self, s3: S3Server, folder: str) -> None:
+        store = Store(s3.uri(folder), "tiny")
+        store.write("a/one", b"1")
+        with pytest.raises((OSError, TypeError)):
+            store.set_aside("a", ["one", "never there"])
+        assert store.read("a/one") == b"1"
+
+    def test_what_is_too_large_for_the_store_to_copy(
+        self, s3: S3Server, folder: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(object_store, "_LARGEST_COPY", 10)
+        store = Store(s3.uri(folder), "tiny")
+        store.write("a/one", b"more than ten bytes")
+        place = store.set_aside("a", ["one"])
+        assert s3.objects(folder) == {f"tiny/{place}/one": b"more than ten bytes"}
+
+
+@pytest.fixture
+def assert_refused(tmp_path: Path) -> Callable[[str], None]:
+    """Checks that a run to an output is refused before any work, saying so and no secret."""
+    (tmp_path / "experiment").mkdir()
+    write_tiny_experiment(tmp_path / "experiment")
+    command = ["run", str(tmp_path / "experiment" / "tiny.yaml"), "--set", f"tracking=sqlite:///{tmp_path}/mlflow.db"]
+
+    def check(output: str, said: str, capfd: pytest.CaptureFixture[str]) -> None:
+        assert main([*command, "--output", output]) == 2
+        error = capfd.readouterr().err
+        assert said in error
+        assert "output: s3://***@" in error
+        assert SECRET not in error and KEY not in error
+        assert not (tmp_path / "mlflow.db").exists()
+
+    return check
+
+
+class TestRefusals:
+    def test_no_such_bucket(
+        self, s3: S3Server, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        assert_refused(s3.uri("runs", bucket="nowhere"), "there is no bucket nowhere; make it", capfd)
+
+    def test_credentials_that_are_not_known(
+        self, tmp_path: Path, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        with s3_server(tmp_path / "said.txt") as server:
+            server.ask("POST", "moto-api/reset-auth", b"0")  # from now on it looks at them
+            assert_refused(server.uri("runs"), "cannot be used (When ", capfd)
+            server.ask("POST", "moto-api/reset-auth", b"1000")
+            assert server.objects() == {}
+
+    def test_nobody_answers(
+        self, tmp_path: Path, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        with s3_server(tmp_path / "said.txt") as server:
+            gone = server.uri("runs")
+        assert_refused(gone, "check the address, the credentials and what they allow", capfd)
+
+    def test_a_secret_that_is_not_written_as_an_address_wants_it(
+        self, s3: S3Server, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        for secret in (SECRET, "what?ever", "has a space"):
+            output = s3.uri("runs").replace("not%2Ffor%2Banyone", secret)
+            assert_refused(output, "output: s3://***@", capfd)
+
+    def test_a_parameter_that_there_is_not(
+        self, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        assert_refused(f"s3://{KEY}:{SECRET.replace('/', '%2F')}@bucket/runs?region=a&colour={SECRET}", "colour", capfd)
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("s3://bucket/runs", "s3://bucket/runs"),
+        ("s3://bucket/a@b/runs", "s3://bucket/a@b/runs"),
+        ("s3://K:S%2F@bucket/runs", "s3://***@bucket/runs"),
+        ("s3://K:S/S?S#S@bucket/runs", "s3://***@bucket/runs"),
+        ("s3://bucket/runs?region=eu-1&scheme=http", "s3://bucket/runs?region=eu-1&scheme=http"),
+        ("s3://bucket/runs?region=eu-1&token=secret", "s3://bucket/runs?region=eu-1&***"),
+        ("s3://bucket/runs?endpoint_override=127.0.0.1%3A9", "s3://bucket/runs?endpoint_override=127.0.0.1%3A9"),
+        ("s3://bucket/runs?endpoint_override=me%3Asecret%40host", "s3://bucket/runs?***"),
+    ],
+)
+def test_what_is_shown_of_an_object_stores_address(uri: str, shown: str) -> None:
+    assert without_credentials(uri) == shown
+    assert without_credentials(shown) == shown
+
+
+def test_where_results_lie_is_said_without_what_only_clients_need(s3: S3Server) -> None:
+    assert Store(s3.uri("runs/"), "tiny").location == "s3://***@bucket/runs/tiny"
+
+
+def test_an_address_cannot_hold_what_pyarrow_does_not_know() -> None:
+    with pytest.raises(InputError, match=r"output: s4://bucket: "):
+        Store("s4://bucket", "tiny").check_writable()

@@ -1,0 +1,213 @@
+"""What exists in the output folder is complete, has one writer at a time, and nothing that was there is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from align_core.errors import InputError
+from pipelines.failure import Busy
+from pipelines.storage.store import Store, fingerprint_of
+
+
+@pytest.fixture(params=["disk", "memory", "S3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """The same on a disk and on what knows neither renames nor locks."""
+    if request.param == "disk":
+        yield Store(str(tmp_path / "out"), "tiny")
+        return
+    if request.param == "S3":
+        yield Store(request.getfixturevalue("s3").uri(f"store/{tmp_path.name}"), "tiny")
+        return
+    memory = Store(f"fsspec+memory://{tmp_path.name}/out/", "tiny")
+    yield memory
+    memory.delete_folder("")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "out"), "tiny")
+
+
+def files(store: Store) -> set[str]:
+    return {f"{folder}/{name}".lstrip("/") for folder, names in store.listing().items() for name in names}
+
+
+def write_and_fail(store: Store) -> None:
+    with store.writing("a/one") as stream:
+        stream.write(b"new")
+        raise ZeroDivisionError
+
+
+class TestFiles:
+    def test_what_is_written_is_read(self, store: Store) -> None:
+        store.write("a/b/one", b"1")
+        store.write("a/b/one", b"2")
+        store.write_json("a/two.json", {"b": 1, "a": [None, "ü"]})
+        assert store.read("a/b/one") == b"2"
+        assert store.read_json("a/two.json") == {"a": [None, "ü"], "b": 1}
+        assert store.open_input("a/b/one").read() == b"2"
+        assert store.exists("a/b/one") and not store.exists("a/b") and not store.exists("a/b/two")
+
+    def test_listing(self, store: Store) -> None:
+        assert store.listing() == {}
+        for path in ("top", "a/one", "a/two", "a/b/three", ".hidden/four"):
+            store.write(path, b"")
+        assert {folder: sorted(names) for folder, names in store.listing().items()} == {
+            "": ["top"], "a": ["one", "two"], "a/b": ["three"], ".hidden": ["four"],
+        }  # fmt: skip
+        assert store.listing("a/b") == {"a/b": ["three"]}
+        assert store.listing("nowhere") == {}
+
+    def test_what_is_not_there(self, store: Store) -> None:
+        assert store.read_json("nothing") is None
+        with pytest.raises(FileNotFoundError):
+            store.read("nothing")
+        store.delete("nothing")
+        store.delete_folder("nothing")
+        assert files(store) == set()
+
+    def test_deleting(self, store: Store) -> None:
+        for path in ("a/one", "a/two", "a/b/three", "c/four"):
+            store.write(path, b"")
+        store.delete("a/one")
+        assert files(store) == {"a/two", "a/b/three", "c/four"}
+        store.delete_folder("a")
+        assert files(store) == {"c/four"}
+
+    @pytest.mark.parametrize("before", [None, b"old"])
+    def test_an_exception_while_writing_leaves_what_was_there(self, store: Store, before: bytes | None) -> None:
+        if before is not None:
+            store.write("a/one", before)
+        with pytest.raises(ZeroDivisionError):
+            write_and_fail(store)
+        assert (store.read("a/one") if before is not None else None) == before
+        assert files(store) == ({"a/one"} if before is not None else set())
+
+    def test_a_file_is_not_there_before_it_is_whole(self, store: Store) -> None:
+        store.write("a/one", b"old")
+        with store.writing("a/one") as stream, store.writing("a/two") as other:
+            stream.write(b"new")
+            other.write(b"new")
+            assert store.read("a/one") == b"old"
+            assert files(store) == {"a/one"}
+        assert store.read("a/one") == store.read("a/two") == b"new"
+
+    def test_a_process_killed_while_writing_leaves_what_was_there(self, disk: Store) -> None:
+        disk.write("a/one", b"old")
+        code = f"""
+import os, signal
+from pipelines.storage.store import Store
+with Store({disk.output!r}, "tiny").writing("a/one") as stream:
+    stream.write(b"new")
+    stream.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+        assert disk.read("a/one") == b"old"
+        assert files(disk) == {"a/one"}
+
+    def test_setting_aside_keeps_the_files(self, store: Store) -> None:
+        for path in ("a/b/one", "a/b/two", "a/b/three"):
+            store.write(path, path.encode())
+        place = store.set_aside("a/b", ["one", "two"])
+        assert place.startswith(".stale/") and place.endswith("/a/b")
+        assert files(store) == {"a/b/three", f"{place}/one", f"{place}/two"}
+        assert store.read(f"{place}/one") == b"a/b/one"
+
+    @pytest.mark.usefixtures("ray_cluster")
+    def test_workers_are_sent_it_and_see_the_same(self, store: Store) -> None:
+        store.write("a/one", b"1")
+        there = ray.get(ray.put(store))
+        assert there.read("a/one") == b"1"
+        assert there.location == store.location
+
+
+@pytest.mark.parametrize("output", ["{}/in/../out", "{}//out", "{}/./out", "file://{}/out"])
+def test_paths_however_they_are_written(tmp_path: Path, output: str) -> None:
+    (tmp_path / "in").mkdir()
+    store = Store(output.format(tmp_path), "tiny")
+    store.write("a/one", b"1")
+    assert store.listing() == {"a": ["one"]}
+    assert (tmp_path / "out" / "tiny" / "a" / "one").read_bytes() == b"1"
+
+
+class TestWritable:
+    def test_a_folder_that_is_still_to_be_made(self, disk: Store, tmp_path: Path) -> None:
+        disk.check_writable()
+        assert not list(tmp_path.iterdir())
+
+    def test_below_a_file(self, disk: Store, tmp_path: Path) -> None:
+        (tmp_path / "out").write_text("")
+        with pytest.raises(InputError, match=r"output: .*/out is a file"):
+            disk.check_writable()
+
+    def test_where_the_system_refuses(self) -> None:
+        with pytest.raises(InputError, match=r"output: /proc cannot be written .*--output"):
+            Store("/proc/out", "tiny").check_writable()
+
+
+class TestLock:
+    HOLD = """
+import sys
+from pipelines.storage.store import Store
+with Store(sys.argv[1], "tiny").locked():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+    @pytest.fixture
+    def holder(self, disk: Store) -> Iterator[subprocess.Popen[str]]:
+        """Another process that holds the lock until its input ends."""
+        command = [sys.executable, "-c", self.HOLD, disk.output]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None and process.stdout.readline() == "held\n"
+            yield process
+
+    @pytest.mark.parametrize("how", ["it ends", "it is killed"])
+    def test_one_process_at_a_time(self, disk: Store, holder: subprocess.Popen[str], how: str) -> None:
+        with (
+            pytest.raises(Busy, match=rf"out/tiny: another run is at work here \(process {holder.pid} on "),
+            disk.locked(),
+        ):
+            pass
+        if how == "it ends":
+            assert holder.communicate() == ("", None)
+        else:
+            holder.kill()
+            holder.wait()
+        with disk.locked():
+            assert disk.read(".lock").startswith(f"process {os.getpid()} on ".encode())
+
+    def test_other_experiments_beside_it_are_free(self, disk: Store, holder: subprocess.Popen[str]) -> None:
+        other = Store(disk.output, "other")
+        with other.locked():
+            assert other.read(".lock").startswith(f"process {os.getpid()} on ".encode())
+
+    def test_an_exception_frees_it(self, disk: Store) -> None:
+        with pytest.raises(ZeroDivisionError), disk.locked():
+            raise ZeroDivisionError
+        with disk.locked():
+            pass
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"a": 1, "b": [2]}, {"b": [2], "a": 1}, True),
+        ({"a": (1, 2)}, {"a": [1, 2]}, True),
+        ({"a": [1, 2]}, {"a": [2, 1]}, False),
+        ({"a": 1}, {"a": "1"}, False),
+        ({"a": 1}, {"a": 1, "b": None}, False),
+        ({"a": 0.1}, {"a": 0.1 + 1e-16}, False),
+    ],
+)
+def test_a_fingerprint_stands_for_the_content(one: Any, other: Any, same: bool) -> None:
+    assert (fingerprint_of(one) == fingerprint_of(other)) == same
+    assert len(fingerprint_of(one)) == 16 and int(fingerprint_of(one), 16) >= 0

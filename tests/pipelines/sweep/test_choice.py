@@ -1,0 +1,175 @@
+"""The table of a sweep's trials: which cannot be beaten, which is chosen, and what trials.csv holds."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from sweeping import TEMPERATURE, space_of, trial
+
+from pipelines.sweep.choice import as_csv, chosen, pareto_set, trial_rows
+
+
+def trials(*ends):
+    """Finished trials with these (gain, clean accuracy), by number."""
+    return {str(number): trial(gain, accuracy) for number, (gain, accuracy) in enumerate(ends)}
+
+
+def unfinished(**end):
+    """Trials that no choice and no line may hold, however good they were when they ended."""
+    return {
+        "stopped": trial(status="stopped", **end),
+        "running": trial(status="running", **end),
+        "failed": trial(status="failed", reason="the loss is not finite", **end),
+        "lost": trial(status="failed", lost=True, **(end | {"looks": []})),
+    }
+
+
+# What nothing beats
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ([], ""),
+        ([(-3, 10)], "0"),
+        ([(5, 90), (4, 91)], "01"),
+        ([(5, 90), (5, 91)], "1"),
+        ([(5, 91), (4, 91)], "0"),
+        ([(5, 90), (5, 90)], "01"),
+        ([(5, 90), (5, 90), (5, 89), (4, 90)], "01"),
+        ([(5, 90), (4, 91), (3, 92), (3.5, 90.5), (4, 90), (6, 80)], "0125"),
+        ([(-1, 95), (-2, 96), (-2, 95)], "01"),
+    ],
+)
+def test_the_trials_that_no_other_beats(ends, expected):
+    assert pareto_set(trials(*ends)) == set(expected)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_they_are_those_that_a_comparison_with_each_other_trial_leaves(seed):
+    ends = np.random.default_rng(seed).integers(0, 6, (25, 2)).astype(float).tolist()  # with many ties
+    left = set()
+    for number, (gain, accuracy) in enumerate(ends):
+        better = [(g, a) for g, a in ends if (g > gain and a >= accuracy) or (g >= gain and a > accuracy)]
+        if not better:
+            left.add(str(number))
+    assert pareto_set(trials(*ends)) == left
+
+
+def test_trials_that_did_not_end_neither_beat_nor_remain():
+    assert pareto_set(trials((1, 80)) | unfinished(gain=50.0, accuracy=99.0)) == {"0"}
+
+
+# What is chosen
+
+
+@pytest.mark.parametrize(
+    ("max_clean_drop", "expected"),
+    [(0.0, "keeps"), (0.9, "keeps"), (1.0, "costs one"), (2.5, "costs one"), (3.0, "costs three"), (100.0, "ruins")],
+)
+def test_the_largest_gain_is_chosen_of_those_that_keep_clean_accuracy(max_clean_drop, expected):
+    records = {
+        "worse": trial(gain=-1.0, change=1.0),
+        "ruins": trial(gain=40.0, change=-60.0),
+        "costs three": trial(gain=9.0, change=-3.0),
+        "costs one": trial(gain=6.0, change=-1.0),
+        "keeps": trial(gain=4.0, change=0.0),
+        "improves": trial(gain=3.0, change=2.0),
+    }
+    assert chosen(records, max_clean_drop) == expected
+
+
+@pytest.mark.parametrize(
+    "records",
+    [{}, unfinished(gain=9.0, change=0.0), {"a": trial(gain=9.0, change=-1.01), "b": trial(gain=8.0, change=-50.0)}],
+    ids=["there is none", "none ended", "all cost too much"],
+)
+def test_nothing_is_chosen_where_no_trial_may_be(records):
+    assert chosen(records, 1.0) is None
+
+
+def test_a_gain_below_zero_is_chosen_where_there_is_no_other():
+    assert chosen({"a": trial(gain=-3.0), "b": trial(gain=-2.0), **unfinished(gain=5.0)}, 1.0) == "b"
+
+
+@pytest.mark.parametrize("accuracies", [(90.0, 92.0, 91.0), (92.0, 91.0, 90.0), (90.0, 91.0, 92.0)])
+def test_of_equal_gains_the_one_with_most_clean_accuracy_is_chosen(accuracies):
+    records = {mark: trial(5.0, accuracy, accuracy - 90) for mark, accuracy in zip("abc", accuracies, strict=True)}
+    best = chosen(records, 1.0)
+    assert records[best].last["clean_accuracy"] == 92.0
+    assert pareto_set(records) == {best}
+
+
+def test_the_choice_does_not_depend_on_the_order_of_the_trials():
+    records = {mark: trial(5.0) for mark in ("b", "c", "a")}
+    assert chosen(records, 1.0) == chosen(dict(reversed(records.items())), 1.0)
+
+
+# The table
+
+SPACE = space_of(
+    TEMPERATURE | {"witnesses": {"choices": [["a"], ["a", "b"]]}, "align.clip_grad_norm": {"choices": [None, 1.0]}}
+)
+SETTINGS = {"align.temperature": 4.0, "witnesses": ["a", "b"], "align.clip_grad_norm": None}
+COLUMNS = [
+    "trial", "align.temperature", "witnesses", "align.clip_grad_norm", "gain", "gain_low", "gain_high",
+    "clean_accuracy", "clean_change", "cnn_d/rate", "other/rate", "n", "pareto", "status", "steps", "seconds", "reason",
+]  # fmt: skip
+
+
+def rows_of(records):
+    for record in records.values():
+        record.settings = SETTINGS
+    return trial_rows(SPACE, records, ["cnn_d", "other"])
+
+
+def test_rows_start_with_the_largest_gain_and_end_with_what_did_not_end():
+    records = {"b": trial(1.0), "z": trial(7.0), "a": trial(1.0), "c": trial(-2.0)} | unfinished(gain=50.0)
+    found = [row["trial"] for row in rows_of(records)]
+    assert found[:4] == ["z", "a", "b", "c"]
+    assert set(found[4:]) == set(unfinished())
+    assert found == [row["trial"] for row in rows_of(dict(reversed(records.items())))]
+
+
+def test_a_row_says_what_was_tried_and_what_came_of_it():
+    record = trial(5.25, 91.5, -0.5, seconds=12.5)
+    (row,) = rows_of({"abc": record})
+    assert list(row) == COLUMNS
+    assert row == {
+        "trial": "abc", "align.temperature": "4.0", "witnesses": "a+b", "align.clip_grad_norm": "null",
+        "gain": 5.25, "gain_low": 3.75, "gain_high": 7.25, "clean_accuracy": 91.5, "clean_change": -0.5,
+        "cnn_d/rate": 35.25, "other/rate": None, "n": 200, "pareto": 1, "status": "done", "steps": 8, "seconds": 12.5,
+        "reason": "",
+    }  # fmt: skip
+
+
+def test_figures_are_those_of_the_last_look():
+    first, last = trial(1.0).last | {"step": 2, "n": 50}, trial(3.0).last
+    done, stopped = rows_of({"a": trial(looks=[first, last]), "b": trial(status="stopped", looks=[first])})
+    assert (done["gain"], done["n"], done["steps"]) == (3.0, 200, 8)
+    assert (stopped["gain"], stopped["n"], stopped["steps"], stopped["pareto"]) == (1.0, 50, 2, 0)
+
+
+def test_a_trial_that_failed_has_a_reason_and_no_figures():
+    rows = {row["trial"]: row for row in rows_of(unfinished(gain=5.0))}
+    figures = COLUMNS[4:12]
+    assert all(rows["failed"][figure] is None for figure in figures)
+    assert all(rows["lost"][figure] is None for figure in figures)
+    assert (rows["failed"]["status"], rows["failed"]["reason"]) == ("failed", "the loss is not finite")
+    assert rows["failed"]["pareto"] == 0
+
+
+def test_the_file_holds_the_rows_with_blanks_where_there_is_nothing():
+    records = {
+        "abc": trial(5.25, 91.0, -1 / 3),
+        "def": trial(status="failed", looks=[], reason='no\n  "memory", left '),
+    }
+    text = as_csv(rows_of(records)).decode()
+    assert text.splitlines()[0].split(",") == COLUMNS
+    done, failed = csv.DictReader(io.StringIO(text))
+    assert (done["gain"], done["clean_change"], done["n"], done["other/rate"]) == ("5.2500", "-0.3333", "200", "")
+    assert (done["witnesses"], done["align.clip_grad_norm"], done["pareto"]) == ("a+b", "null", "1")
+    assert (failed["gain"], failed["n"], failed["pareto"], failed["status"]) == ("", "", "0", "failed")
+    assert failed["reason"] == 'no "memory", left'
+    assert len(text.splitlines()) == 3

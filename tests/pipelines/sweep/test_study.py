@@ -1,0 +1,242 @@
+"""A sweep as asked for: what is refused, and which sweep and which trials count as the same again."""
+
+import sys
+from dataclasses import asdict
+
+import pytest
+from hand_made import hand_made
+from sweeping import TEMPERATURE, space_file, trial
+
+from align_core.errors import InputError
+from pipelines.run.command import Request, make_blueprint
+from pipelines.sweep.choice import chosen, trial_rows
+from pipelines.sweep.figure import sweep_figure
+from pipelines.sweep.study import Options, Study
+from pipelines.sweep.trial import Sweep, place_of
+
+PGD = {"method": "pgd", "eps": "4/255", "step": "1/255", "steps": 4}
+GRID = {"align.temperature": {"low": 1, "high": 64, "grid": [1, 4, 16]}}
+CLIP = {"align.clip_grad_norm": {"choices": [None, 0.5, 1.0]}}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """An experiment that can be swept."""
+    experiment = hand_made(tmp_path_factory.mktemp("sweep"))
+    data = experiment.content()["data"]
+    data |= {"validation": data["train"] | {"take": [4, 8]}, "test": data["test"] | {"take": [8, 16]}}
+    attacks = {"pgd": PGD, "twin-of-pgd": PGD, "mi": PGD | {"method": "mi"}}
+    roles = {"witnesses": ["seer", "other"], "targets": ["twin"], "validation_targets": ["cousin"]}
+    experiment.write(data=data, attacks=attacks, **roles)
+    return experiment
+
+
+@pytest.fixture
+def study(made, tmp_path, monkeypatch):
+    """A study with these options over the experiment with these keys set; nothing runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def make(*overrides, space="temperature", **options):
+        blueprint = make_blueprint(Request(made.file, overrides, output=str(tmp_path / "runs"), quiet=True))
+        return Study(blueprint, Options(space, **({"samples": 4} | options)))
+
+    return make
+
+
+# What is asked for
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"space": "temprature"}, "--space temprature: there is no such space; did you mean 'temperature'?"),
+        ({"searcher": "optun"}, "--searcher: there is no searcher 'optun'; did you mean 'optuna'?"),
+        ({"scheduler": "zzz"}, "--scheduler: there is no scheduler 'zzz'; there are: asha, none"),
+        ({"samples": 0}, "--samples 0: must be at least 1"),
+        ({"samples": None}, "--samples: say how many settings random is to try"),
+        ({"samples": None, "searcher": "optuna"}, "--samples: say how many settings optuna is to try"),
+        ({"samples": 6, "searcher": "grid"}, "--samples 6: the grid of temperature has 7 points; leave this out"),
+        ({"concurrent": 0}, "--concurrent 0: must be at least 1"),
+        ({"max_clean_drop": -0.5}, "--max-clean-drop -0.5: points of clean accuracy, from 0 to 100"),
+        ({"max_clean_drop": 101.0}, "--max-clean-drop 101: points of clean accuracy, from 0 to 100"),
+        ({"max_clean_drop": float("nan")}, "--max-clean-drop nan: points of clean accuracy, from 0 to 100"),
+        ({"attack": "pdg"}, "--attack: the experiment has no attack 'pdg'; did you mean 'pgd'?"),
+    ],
+)
+def test_what_cannot_be_is_named_by_its_flag(study, options, said):
+    with pytest.raises(InputError) as refusal:
+        study(**options)
+    assert str(refusal.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("validation_targets=[]", "validation_targets: must be given"),
+        ("data.validation=null", "data.validation: must be given"),
+        (f"name={'x' * 90}", "name: "),
+    ],
+)
+def test_an_experiment_that_cannot_be_swept_is_refused(study, override, said):
+    with pytest.raises(InputError) as refusal:
+        study(override)
+    assert str(refusal.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("options", "samples"),
+    [({}, 4), ({"searcher": "grid", "samples": None}, 7), ({"searcher": "grid", "samples": 7}, 7)],
+)
+def test_how_many_settings_are_tried(study, options, samples):
+    assert study(**options).samples == samples
+
+
+@pytest.mark.parametrize(("attack", "expected"), [(None, "pgd"), ("mi", "mi")])
+def test_the_attack_is_the_first_unless_given(study, attack, expected):
+    assert study(attack=attack).attack == expected
+
+
+# The same sweep again
+
+
+@pytest.mark.parametrize(
+    ("overrides", "options"),
+    [
+        ((), {"samples": 5}),
+        ((), {"searcher": "optuna"}),
+        ((), {"scheduler": "asha"}),
+        ((), {"space": "optimizer"}),
+        ((), {"attack": "mi"}),
+        (("seed=1",), {}),
+        (("align.epochs=2",), {}),
+        (("witnesses=[seer]",), {}),
+        (("witnesses=[other, seer]",), {}),
+        (("source=stranger",), {}),
+        (("validation_targets=[stranger]",), {}),
+        (("validation_targets=[cousin, stranger]",), {}),
+        (("models.cousin.mean=[0.5]", "models.cousin.std=[0.5]"), {}),
+        (("data.validation.take=[4, 7]",), {}),
+        (("data.train.take=[0, 3]",), {}),
+        (("attacks.pgd.steps=5",), {}),
+        (("compute.chunk=3",), {}),
+        (("compute.precision=bf16",), {}),
+    ],
+)
+def test_what_changes_a_result_or_what_is_tried_makes_it_another_sweep(study, overrides, options):
+    assert study(*overrides, **options).fingerprint != study().fingerprint
+
+
+@pytest.mark.parametrize(
+    ("overrides", "options"),
+    [
+        ((), {}),
+        ((), {"max_clean_drop": 3.0}),
+        ((), {"concurrent": 1}),
+        ((), {"attack": "twin-of-pgd"}),
+        (("targets=[stranger]",), {}),
+        (("controls=[]",), {}),
+        (("data.test.limit=3",), {}),
+        (("attacks.mi.steps=5",), {}),
+        (("variants.hot.align.temperature=64",), {}),
+        (("compute.workers=5", "compute.threads=2"), {}),
+        (("tracking=http://localhost:1",), {}),
+    ],
+)
+def test_what_changes_neither_leaves_it_the_same(study, overrides, options):
+    assert study(*overrides, **options).fingerprint == study().fingerprint
+
+
+def test_optuna_learns_from_the_drop_that_is_allowed(study):
+    one, other = (study(searcher="optuna", max_clean_drop=drop).fingerprint for drop in (1.0, 2.0))
+    assert one != other
+
+
+@pytest.mark.parametrize(
+    ("change", "is_the_same"),
+    [
+        ({"why": "another reason"}, True),
+        ({"low": 0.5}, False),
+        ({"high": 32}, False),
+        ({"scale": "log"}, False),
+        ({"grid": [1, 8]}, False),
+    ],
+)
+def test_a_users_own_space_is_known_by_what_it_tries(study, tmp_path, change, is_the_same):
+    before = study(space=space_file(tmp_path, GRID), searcher="grid", samples=None).fingerprint
+    changed = {"align.temperature": GRID["align.temperature"] | change}
+    after = study(space=space_file(tmp_path, changed), searcher="grid", samples=None).fingerprint
+    assert (after == before) is is_the_same
+
+
+def test_a_sweep_is_over_when_this_very_sweep_has_ended(study):
+    first = study()
+    assert not first.is_over()
+    marks = [leave(first, trial(settings={"align.temperature": 2.0 + number})) for number in range(first.samples)]
+    end = {"fingerprint": first.fingerprint, "trials": marks}
+    first.blueprint.store.write_json(f"{first.folder}/sweep.json", end)
+    assert study().is_over()
+    first.blueprint.store.write_json(f"{first.folder}/sweep.json", end | {"trials": marks[1:]})
+    assert not study().is_over()
+    first.blueprint.store.write_json(f"{first.folder}/sweep.json", end)
+    first.blueprint.store.delete(place_of(first.folder, marks[0]))
+    assert not study().is_over()
+    assert not study(samples=5).is_over()
+    assert not study("align.epochs=2").is_over()
+
+
+# Trials that are there
+
+
+def leave(study, record):
+    """The record of a trial as a sweep leaves it; returns its fingerprint."""
+    blueprint = study.blueprint
+    sweep = Sweep(
+        store=blueprint.store, folder=study.folder, experiment=blueprint.experiment, base=None, inputs=study.inputs,
+        identities={name: blueprint.networks[name].identity for name in blueprint.experiment.witnesses},
+        validation=None,
+        baseline=None, max_clean_drop=study.options.max_clean_drop, worker=None, is_scheduled=False,
+    )  # fmt: skip
+    mark = sweep.fingerprint(record.settings)
+    blueprint.store.write_json(place_of(study.folder, mark), asdict(record))
+    return mark
+
+
+def test_trials_are_found_again_whatever_asks_for_them(study):
+    record = trial(5.0, settings={"align.temperature": 8.0})
+    mark = leave(study(), record)
+    others = {"samples": 9}, {"searcher": "optuna"}, {"scheduler": "asha"}, {"max_clean_drop": 5.0}
+    for options in ({}, *others):
+        assert study(**options).records() == {mark: record}
+
+
+@pytest.mark.parametrize("override", ["align.epochs=2", "witnesses=[seer]"])
+def test_trials_over_other_settings_of_the_experiment_are_no_trials_of_this_sweep(study, override):
+    """The searched settings alone do not make them what was measured: best.yaml would be something else."""
+    leave(study(), trial(50.0, settings={"align.temperature": 8.0}))
+    mark = leave(study(override), trial(5.0, settings={"align.temperature": 16.0}))
+    assert list(study(override).records()) == [mark]
+
+
+OLD, NEW = (
+    {"align.temperature": 8.0, "align.clip_grad_norm": 1.0},
+    {"align.temperature": 4.0, "align.clip_grad_norm": 0.5},
+)
+OTHER_CLIP = {"align.clip_grad_norm": {"choices": [0.5, 2.0]}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(TEMPERATURE, TEMPERATURE | CLIP), (TEMPERATURE | CLIP, TEMPERATURE), (TEMPERATURE, CLIP), (CLIP, OTHER_CLIP)],
+    ids=["one more key", "one key less", "another key", "another choice"],
+)
+def test_a_space_that_was_changed_between_two_sweeps_shows_and_chooses_what_it_holds(study, tmp_path, before, after):
+    first = study(space=space_file(tmp_path, before))
+    leave(first, trial(9.0, settings={key: OLD[key] for key in before}))
+    second = study(space=space_file(tmp_path, after))
+    mark = leave(second, trial(3.0, settings={key: NEW[key] for key in after}))
+    records = second.records()
+    assert mark in [row["trial"] for row in trial_rows(second.space, records, ["cousin"])]
+    assert sweep_figure(second.space, records, mark, "by-hand").startswith(b"\x89PNG")
+    assert records[chosen(records, 1.0)].settings.keys() == after.keys()

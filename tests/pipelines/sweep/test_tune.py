@@ -1,0 +1,275 @@
+"""A sweep from the command to the choice: real Ray Tune, real Ray Train, tiny networks on digits."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from digits_experiment import experiment
+from digits_sweep import Swept, labels, sweep_settings, write_sweep
+from sweeping import space_file
+
+from align_core.model_config import ModelConfig
+from align_core.models import load
+from pipelines.experiment.config import load_experiment
+from pipelines.failure import RunFailed
+from pipelines.run.command import Request, run
+from pipelines.sweep.command import search, tune
+from pipelines.sweep.study import Options
+
+
+@pytest.fixture(scope="module")
+def swept(ray_cluster: None, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    """Eight trials with Optuna and ASHA, and the choice on the test targets."""
+    request = Request(write_sweep(tmp_path_factory.mktemp("swept"), weights), quiet=True)
+    options = Options("temperature_weight", samples=8, searcher="optuna", scheduler="asha", max_clean_drop=50)
+    return Swept(request, "temperature_weight", tune(request, options))
+
+
+class TestSweep:
+    def test_every_trial_is_there_once_and_asha_stopped_some(self, swept: Swept) -> None:
+        trials = swept.trials()
+        assert len(trials) == len(swept.records()) == 8
+        assert len({(t["align.temperature"], t["align.weight"], t["align.label_weight"]) for t in trials}) == 8
+        assert labels(trials, "status").count("stopped") >= 1
+        assert labels(trials, "status").count("done") >= 2
+        done = [trial for trial in trials if trial["status"] == "done"]
+        assert {trial["n"] for trial in done} == {"97"}
+        assert {int(trial["steps"]) for trial in done} == {16}
+        assert {int(trial["steps"]) for trial in trials if trial["status"] == "stopped"} <= {4, 8, 12}
+
+    def test_the_chosen_has_the_largest_gain_of_those_that_came_to_their_end(self, swept: Swept) -> None:
+        done = [trial for trial in swept.trials() if trial["status"] == "done"]
+        best = max(done, key=lambda trial: float(trial["gain"]))
+        assert swept.result.best is not None
+        assert json.loads(best["align.temperature"]) == swept.result.best["align.temperature"]
+        assert best["pareto"] == "1"
+
+    def test_best_yaml_is_a_whole_experiment_beside_the_default_settings(self, swept: Swept) -> None:
+        best = load_experiment(swept.folder / "best.yaml")
+        default = load_experiment(swept.request.experiment_file)
+        assert swept.result.best is not None
+        assert best.align.temperature == swept.result.best["align.temperature"]
+        assert best.align.weight == swept.result.best["align.weight"]
+        assert best.variant_align("default") == default.align
+        assert best.targets == default.targets
+        # It ran, so that running it again computes nothing.
+        made = run(Request(swept.folder / "best.yaml", quiet=True)).made
+        assert made == {"report": 0}
+
+    def test_the_choice_is_measured_on_the_test_target_beside_the_default(self, swept: Swept) -> None:
+        test = swept.result.test
+        assert test is not None
+        assert test.report is not None
+        aligned, default = (
+            next(r for r in test.report.transfer if r["surrogate"] == name and r["target"] == "cnn_c")
+            for name in ("aligned", "default")
+        )
+        (contrast,) = (row for row in swept.result.contrast if row["target"] == "cnn_c")
+        assert contrast["gain"] == pytest.approx(aligned["rate"] - default["rate"])
+        assert contrast["gain_low"] <= contrast["gain"] <= contrast["gain_high"]
+        assert contrast["n"] == aligned["n"]
+
+    def test_figure_and_tables_lie_in_its_folder(self, swept: Swept) -> None:
+        names = {file.name for file in swept.folder.iterdir()}
+        assert names == {"trials", "trials.csv", "best.yaml", "sweep.png", "sweep.json", "inputs.json"}
+        assert (swept.folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
+        # Ray Tune's own files are gone with the sweep.
+        assert not list((swept.folder.parents[1] / ".tune").iterdir())
+
+    def test_again_it_computes_nothing_and_says_so(self, swept: Swept, capsys: pytest.CaptureFixture[str]) -> None:
+        before = swept.records()
+        options = Options("temperature_weight", samples=8, searcher="optuna", scheduler="asha", max_clean_drop=50)
+        again = tune(swept.request, options)
+        assert swept.records() == before
+        assert again.best == swept.result.best
+        assert again.test is not None
+        assert again.test.made == {"report": 0}
+        assert "sweep temperature_weight: every trial is there already: nothing to compute" in capsys.readouterr().err
+
+    def test_a_smaller_drop_chooses_anew_from_what_is_there(self, swept: Swept, tmp_path: Path) -> None:
+        """With Optuna the drop is part of what it learns from; what is there is told again, not run again."""
+        before = {
+            mark: record["looks"][-1]["timestamp"]
+            for mark, record in swept.records().items()
+            if record["status"] == "done"  # those that ASHA stopped may go on without it
+        }
+        options = Options("temperature_weight", samples=8, searcher="random", max_clean_drop=0)
+        result = search(swept.request, options)
+        after = {mark: record["looks"][-1]["timestamp"] for mark, record in swept.records().items()}
+        assert {mark: after[mark] for mark in before} == before
+        if result.best is not None:
+            chosen = [t for t in swept.trials() if t["status"] == "done" and float(t["clean_change"]) >= 0]
+            assert max(float(t["gain"]) for t in chosen) == float(chosen[0]["gain"])
+
+
+def run_of(request: Request, row: dict[str, Any]) -> dict[str, Any]:
+    """What `witness run` says of the aligned surrogate with a trial's temperature, tested where the trial was."""
+    data = request.experiment().data
+    assert data.validation is not None
+    validation = {k: v for k, v in dataclasses.asdict(data.validation).items() if v is not None}
+    own = [f"data.test={json.dumps(validation)}", "data.validation=null", "validation_targets=[]", "targets=[cnn_d]"]
+    own += ["name=check", f"align.temperature={row['align.temperature']}"]
+    report = run(dataclasses.replace(request, overrides=[*request.overrides, *own])).report
+    assert report is not None
+    (mean,) = (r for r in report.transfer if (r["surrogate"], r["target"]) == ("aligned", "(mean)"))
+    clean = next(r for r in report.surrogates if r["surrogate"] == "aligned")
+    figures = {name: mean[name] for name in ("gain", "gain_low", "gain_high")}
+    return figures | {"cnn_d/rate": mean["rate"]} | {n: clean[n] for n in ("clean_accuracy", "clean_change")}
+
+
+def assert_as_a_run(request: Request, row: dict[str, Any]) -> None:
+    expected = run_of(request, row)
+    assert {name: row[name] for name in expected} == pytest.approx(expected, abs=1e-4)  # tables have four decimals
+
+
+def test_a_trial_is_the_run_of_its_settings_and_touches_no_test_image(
+    ray_cluster: None, weights: Path, tmp_path: Path
+) -> None:
+    request = Request(write_sweep(tmp_path, weights), quiet=True)
+    space = space_file(tmp_path, {"align.temperature": {"choices": [2, 32]}})
+    result = search(request, Options(space, searcher="grid"))
+    folder = tmp_path / "runs" / "digits"
+    assert {"adversarial", "outcomes", "clean", "models"}.isdisjoint(path.name for path in folder.iterdir())
+    for row in result.rows:
+        assert_as_a_run(request, row)
+
+
+def test_a_trial_whose_loss_is_not_finite_is_recorded_and_the_others_go_on(
+    ray_cluster: None, weights: Path, tmp_path: Path
+) -> None:
+    request = Request(write_sweep(tmp_path, weights), quiet=True)
+    space = space_file(tmp_path, {"align.optimizer.lr": {"choices": [1e-3, 1e30]}})
+    result = search(request, Options(space, searcher="grid", max_clean_drop=100))
+    rows = {row["align.optimizer.lr"]: row for row in result.rows}
+    assert rows["0.001"]["status"] == "done"
+    assert rows["1e+30"]["status"] == "failed"
+    assert "its gradient is not finite at step" in rows["1e+30"]["reason"]
+    assert rows["1e+30"]["gain"] is None
+    assert result.best == {"align.optimizer.lr": 1e-3}
+    # It would end no other way: it is not tried again.
+    records = list((tmp_path / "runs/digits/sweeps/mine/trials").glob("*.json"))
+    before = {file: file.stat().st_mtime_ns for file in records}
+    (tmp_path / "runs/digits/sweeps/mine/sweep.json").unlink()
+    search(request, Options(space, searcher="grid", max_clean_drop=100))
+    assert {file: file.stat().st_mtime_ns for file in records} == before
+
+
+def test_a_sweep_of_which_nothing_keeps_clean_accuracy_chooses_nothing(
+    ray_cluster: None, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = Request(write_sweep(tmp_path, weights), quiet=True)
+    space = space_file(tmp_path, {"align.optimizer.lr": {"choices": [0.5, 0.6]}})
+    result = tune(request, Options(space, searcher="grid"))
+    assert (result.best, result.test) == (None, None)
+    assert "no trial keeps clean accuracy within 1 points (--max-clean-drop)" in capsys.readouterr().err
+    folder = tmp_path / "runs/digits"
+    assert not (folder / "sweeps/mine/best.yaml").exists()
+    assert not (tmp_path / "runs" / "digits-best-mine").exists()
+
+
+@pytest.mark.slow
+def test_two_workers_a_trial_go_through_ray_train(ray_cluster: None, weights: Path, tmp_path: Path) -> None:
+    """And make of the same settings what `witness run` makes of them with two workers."""
+    request = Request(write_sweep(tmp_path, weights), overrides=["align.workers=2"], quiet=True)
+    space = space_file(tmp_path, {"align.temperature": {"choices": [2, 32]}})
+    result = search(request, Options(space, searcher="grid", max_clean_drop=100))
+    assert [row["status"] for row in result.rows] == ["done", "done"]
+    assert_as_a_run(request, result.rows[0])
+
+
+@pytest.mark.slow
+def test_asha_ends_the_hopeless_of_two_workers_too(ray_cluster: None, weights: Path, tmp_path: Path) -> None:
+    """Its workers end by themselves, so that the next trial has their CPUs: the cluster holds one trial at once."""
+    long = ["align.workers=2", "align.epochs=60"]
+    request = Request(write_sweep(tmp_path, weights), overrides=long, quiet=True)
+    space = space_file(tmp_path, {"align.optimizer.lr": {"choices": [1e-3, 0.5]}})
+    swept = Swept(request, space, search(request, Options(space, searcher="grid", scheduler="asha")))
+    trials = {trial["align.optimizer.lr"]: trial for trial in swept.trials()}
+    assert trials["0.001"]["status"] == "done"
+    assert trials["0.001"]["steps"] == "240"
+    assert trials["0.5"]["status"] == "stopped"
+    assert int(trials["0.5"]["steps"]) < 240
+    assert not list((tmp_path / "runs/digits/.train").iterdir())
+
+
+def test_trials_of_other_images_are_set_aside(
+    ray_cluster: None, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = space_file(tmp_path, {"align.temperature": {"choices": [2, 32]}})
+    request = Request(write_sweep(tmp_path, weights), quiet=True)
+    first = Swept(request, space, search(request, Options(space, searcher="grid", max_clean_drop=100)))
+    old = first.records()
+    other = dataclasses.replace(request, overrides=["data.validation.limit=40"])
+    second = Swept(other, space, search(other, Options(space, searcher="grid", max_clean_drop=100)))
+    assert "sweeps/mine/trials: made with other settings; moved to .stale/" in capsys.readouterr().err
+    assert old.keys().isdisjoint(second.records())
+    assert {trial["n"] for trial in second.trials()} == {"40"}
+    moved = list((tmp_path / "runs/digits/.stale").rglob("trials/*.json"))
+    assert {file.stem for file in moved} == old.keys()
+
+
+def test_the_chosen_witnesses_stand_in_best_yaml(ray_cluster: None, weights: Path, tmp_path: Path) -> None:
+    request = Request(write_sweep(tmp_path, weights, witnesses=["wide", "cnn_b"]), quiet=True)
+    result = search(request, Options("witness", searcher="grid", max_clean_drop=100))
+    assert sorted(row["witnesses"] for row in result.rows) == ["cnn_b", "wide", "wide+cnn_b"]
+    assert result.best is not None
+    best = yaml.safe_load((tmp_path / "runs/digits/sweeps/witness/best.yaml").read_text())
+    assert best["witnesses"] == result.best["witnesses"]
+    assert best["variants"]["default"]["witnesses"] == ["wide", "cnn_b"]
+
+
+def test_a_source_that_gets_nothing_right_ends_the_sweep_before_any_trial(
+    ray_cluster: None, weights: Path, tmp_path: Path
+) -> None:
+    """The labels of the only validation image are wrong: it counts for no target."""
+    request = Request(write_sweep(tmp_path, weights, data=with_one_wrong_label(tmp_path, weights)), quiet=True)
+    with pytest.raises(RunFailed, match="no image is classified correctly by both the source and a validation target"):
+        search(request, Options("temperature", samples=2))
+    assert not (tmp_path / "runs/digits/sweeps/temperature/trials").exists()
+
+
+def with_one_wrong_label(folder: Path, weights: Path) -> dict[str, Any]:
+    data = sweep_settings(weights)["data"]
+    images = np.zeros((1, 16, 16), np.uint8)
+    source = load(ModelConfig(**experiment(weights)["models"]["cnn_a"]), 10, 1)
+    seen = int(source(torch.zeros(1, 1, 16, 16)).argmax())
+    np.savez(folder / "one.npz", images=images, labels=np.array([(seen + 1) % 10]))
+    return dict(data) | {"validation": {"kind": "npz", "path": str(folder / "one.npz")}}
+
+
+def chosen_of(request: Request, space: str) -> tuple[list[str], Any]:
+    """The temperatures of the trials in their order, and the choice."""
+    result = search(request, Options(space, searcher="grid", max_clean_drop=100))
+    return [row["align.temperature"] for row in result.rows], result.best
+
+
+@pytest.fixture(scope="module")
+def whole(ray_cluster: None, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """(request, space, what was chosen, folder) of a sweep that is over."""
+    folder = tmp_path_factory.mktemp("whole")
+    request = Request(write_sweep(folder, weights), quiet=True)
+    space = space_file(folder, {"align.temperature": {"choices": [2, 32]}})
+    return request, space, chosen_of(request, space), folder / "runs/digits/sweeps/mine"
+
+
+class TestDamage:
+    """What lies in the folder of a finished sweep and cannot be read is found anew; the choice stays the same."""
+
+    @pytest.mark.parametrize("content", [None, '{"settings": {', "{}"])
+    def test_a_record_that_is_gone_or_damaged(self, whole: Any, content: str | None) -> None:
+        request, space, before, folder = whole
+        record = min((folder / "trials").glob("*.json"))
+        record.unlink() if content is None else record.write_text(content)
+        (folder / "trials" / "notes.txt").write_bytes(b"\xff")
+        assert chosen_of(request, space) == before
+
+    @pytest.mark.parametrize("content", ["", "{}", "[]"])
+    def test_the_mark_of_the_end(self, whole: Any, content: str) -> None:
+        request, space, before, folder = whole
+        (folder / "sweep.json").write_text(content)
+        assert chosen_of(request, space) == before

@@ -1,0 +1,203 @@
+"""What a sweep chooses by, against a plain computation: rates and gains on the images that source and target know."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from digits_experiment import write_experiment
+from sweeping import trial
+
+from align_core.attacks import craft
+from align_core.data import ImageSetConfig, open_image_set, read_images
+from pipelines.run.command import Request, make_blueprint
+from pipelines.sweep.choice import chosen
+from pipelines.sweep.validation import Bench, Validation
+
+SOURCE, TARGETS = "cnn_a", ("cnn_d", "wide")
+IMAGES = {"kind": "digits", "take": [900, 1200]}
+
+
+@pytest.fixture(scope="module")
+def blueprint(weights, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("validation")
+    data = {
+        "classes": 10, "image_size": 16, "train": {"kind": "digits", "take": [600, 856]},
+        "validation": IMAGES, "test": {"kind": "digits", "take": [1200, 1260]},
+    }  # fmt: skip
+    roles = {"validation_targets": list(TARGETS), "witnesses": ["cnn_b"], "variants": {}}
+    file = write_experiment(folder, weights, data=data, **roles)
+    return make_blueprint(Request(file, quiet=True))
+
+
+@pytest.fixture(scope="module")
+def validation(blueprint):
+    manifest = blueprint.inspected.manifests["validation"]
+    return Validation(
+        images=blueprint.experiment.data.validation, image_size=16, image_ids=manifest.ids,
+        labels=manifest.labels.tolist(),
+        source=SOURCE, targets=TARGETS, attack=blueprint.experiment.attacks["pgd"], seed=3, chunk=64,
+    )  # fmt: skip
+
+
+def bench_of(blueprint, validation):
+    return Bench(validation, blueprint.loader(), "cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def bench(blueprint, validation):
+    return bench_of(blueprint, validation)
+
+
+@pytest.fixture(scope="module")
+def baseline(bench):
+    return bench.baseline()
+
+
+class Plain:
+    """The same figures without the engine room: one batch of all images, and plain numpy."""
+
+    def __init__(self, blueprint, validation):
+        self.loader, self.validation = blueprint.loader(), validation
+        images = open_image_set(ImageSetConfig(kind="digits"), 16)
+        self.images_BCHW = torch.from_numpy(read_images(images, validation.image_ids))
+        self.labels = np.array(validation.labels)
+
+    def network(self, name):
+        return self.loader.load(name, "cpu")
+
+    def wrong(self, name, images_BCHW):
+        with torch.no_grad():
+            return self.network(name)(images_BCHW / 255).argmax(1).numpy() != self.labels
+
+    def crafted(self, surrogate):
+        ids, attack, seed = self.validation.image_ids, self.validation.attack, self.validation.seed
+        return craft(self.network(surrogate), self.images_BCHW, torch.from_numpy(self.labels), ids, attack, seed)
+
+    def rates(self, surrogate, positions):
+        """Target -> (wrong when attacked, wrong when attacked from the source), on the images that count."""
+        mine, sources = self.crafted(surrogate), self.crafted(SOURCE)
+        known = ~self.wrong(SOURCE, self.images_BCHW)
+        chosen = np.isin(np.arange(len(self.labels)), list(positions))
+        found = {}
+        for target in self.validation.targets:
+            counts = known & ~self.wrong(target, self.images_BCHW) & chosen
+            found[target] = (self.wrong(target, mine)[counts], self.wrong(target, sources)[counts])
+        return found
+
+    def clean_accuracy(self, name, positions):
+        return 100 * (1 - self.wrong(name, self.images_BCHW)[list(positions)].mean())
+
+
+@pytest.fixture(scope="module")
+def plain(blueprint, validation):
+    return Plain(blueprint, validation)
+
+
+@pytest.mark.parametrize("surrogate", ["cnn_b", "cnn_c"])
+@pytest.mark.parametrize("on", ["all", "few"])
+def test_a_look_is_what_a_plain_computation_finds(bench, baseline, validation, plain, surrogate, on):
+    positions = range(300) if on == "all" else validation.few
+    look = bench.look(bench.networks.network(surrogate), baseline, positions)
+    rates = plain.rates(surrogate, positions)
+    assert look.n == len(positions) == (300 if on == "all" else 150)
+    assert look.rates == pytest.approx({target: 100 * mine.mean() for target, (mine, _) in rates.items()})
+    gains = [100 * (mine.mean() - sources.mean()) for mine, sources in rates.values()]
+    assert abs(np.mean(gains)) > 1  # there is something to get wrong
+    assert look.gain == pytest.approx(np.mean(gains))
+    accuracy, of_source = (plain.clean_accuracy(name, positions) for name in (surrogate, SOURCE))
+    assert look.clean_accuracy == pytest.approx(accuracy)
+    assert look.clean_change == pytest.approx(accuracy - of_source)
+
+
+def test_the_interval_of_the_gain_is_that_of_images_drawn_again(bench, baseline, plain):
+    look = bench.look(bench.networks.network("cnn_b"), baseline, range(300))
+    mine, sources = plain.crafted("cnn_b"), plain.crafted(SOURCE)
+    known = ~plain.wrong(SOURCE, plain.images_BCHW)
+    counts = {target: known & ~plain.wrong(target, plain.images_BCHW) for target in TARGETS}
+    change = {t: plain.wrong(t, mine).astype(int) - plain.wrong(t, sources) for t in TARGETS}
+    gains = []
+    for rows in np.random.default_rng(0).integers(0, 300, (10_000, 300)):  # the same images for every target
+        gains.append(np.mean([100 * change[t][rows][counts[t][rows]].mean() for t in TARGETS]))
+    assert [look.gain_low, look.gain_high] == pytest.approx(
+        np.quantile(gains, [0.025, 0.975]).tolist(), abs=0.5
+    )  # of 16
+
+
+@pytest.mark.parametrize("on", ["all", "few"])
+def test_the_source_itself_gains_exactly_nothing(bench, baseline, validation, on):
+    positions = range(300) if on == "all" else validation.few
+    look = bench.look(bench.networks.network(SOURCE), baseline, positions)
+    assert (look.gain, look.gain_low, look.gain_high, look.clean_change) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 1_000])
+def test_how_images_are_chunked_changes_nothing(blueprint, validation, bench, baseline, chunk):
+    """On these small networks not even the rounding."""
+    other = bench_of(blueprint, dataclasses.replace(validation, chunk=chunk))
+    positions = range(0, 300, 7)
+    expected = bench.look(bench.networks.network("cnn_b"), baseline, positions)
+    assert other.look(other.networks.network("cnn_b"), baseline, positions) == expected
+
+
+def test_a_surrogate_is_left_as_it_was(bench, baseline):
+    network = bench.networks.network("cnn_b")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    bench.look(network, baseline, range(10))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("count", [1, 2, 255, 256, 257, 300, 511, 512, 513, 1_000, 5_000, 50_000])
+def test_few_images_are_enough_not_too_many_and_from_everywhere(validation, count):
+    few = dataclasses.replace(validation, image_ids=[str(n) for n in range(count)], labels=[0] * count).few
+    assert min(count, 128) <= len(few) <= 256
+    assert len(set(few)) == len(few)
+    gaps = np.diff([-1, *few, count])
+    assert gaps.max() <= -(-count // 128)
+    assert few[0] == 0
+
+
+def relabelled(validation, blueprint, positions, right):
+    """These images, labelled so that a network is right on them or wrong: name -> how many at the start are right."""
+    plain = Plain(blueprint, dataclasses.replace(validation, image_ids=[validation.image_ids[p] for p in positions]))
+    ((name, count),) = right.items()
+    with torch.no_grad():
+        predicted = plain.network(name)(plain.images_BCHW / 255).argmax(1).numpy()
+    labels = np.where(np.arange(len(predicted)) < count, predicted, (predicted + 1) % 10).tolist()
+    return dataclasses.replace(plain.validation, labels=labels)
+
+
+def test_where_no_image_counts_it_is_said_what_is_missing(blueprint, validation):
+    bench = bench_of(blueprint, relabelled(validation, blueprint, range(40), {SOURCE: 0}))
+    with pytest.raises(ValueError, match="no image is classified correctly by both the source and a validation target"):
+        bench.look(bench.networks.network("cnn_b"), bench.baseline(), range(40))
+
+
+def test_a_target_that_no_image_counts_for_is_left_out(blueprint, validation, plain):
+    known = ~plain.wrong(SOURCE, plain.images_BCHW) & ~plain.wrong("wide", plain.images_BCHW)
+    (positions,) = np.nonzero(known & plain.wrong("cnn_d", plain.images_BCHW))
+    assert len(positions) >= 5
+    some = dataclasses.replace(
+        validation,
+        image_ids=[validation.image_ids[p] for p in positions],
+        labels=[validation.labels[p] for p in positions],
+    )
+    both, one = (bench_of(blueprint, v) for v in (some, dataclasses.replace(some, targets=("wide",))))
+    looks = [b.look(b.networks.network("cnn_b"), b.baseline(), range(len(positions))) for b in (both, one)]
+    assert list(looks[0].rates) == ["wide"]
+    assert looks[0] == looks[1]
+
+
+def test_an_alignment_that_costs_just_what_it_may_can_be_chosen(blueprint, validation, bench, baseline):
+    """One image of a hundred is one point: not a rounding error more."""
+    some = bench_of(blueprint, relabelled(validation, blueprint, range(100), {"cnn_b": 54}))
+    right = np.arange(100) < 55
+    of_source = dataclasses.replace(
+        baseline,
+        view=dataclasses.replace(baseline.view, right=right),
+        target_right={target: np.ones(100, dtype=bool) for target in TARGETS},
+    )
+    look = some.look(some.networks.network("cnn_b"), of_source, range(100))
+    assert (look.clean_accuracy, look.clean_change) == (54.0, -1.0)
+    assert chosen({"a": trial(look.gain, look.clean_accuracy, look.clean_change)}, max_clean_drop=1.0) == "a"

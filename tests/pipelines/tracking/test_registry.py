@@ -1,0 +1,132 @@
+"""An aligned model goes to MLflow's registry, and from there into another experiment, as it was."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hand_made import HandMade, hand_made
+from mlflow import MlflowClient
+
+from align_core.errors import InputError
+from pipelines.run.command import Request, make_blueprint, run
+from pipelines.stages.blueprint import Blueprint
+from pipelines.tracking.runs import tracking_uri
+
+
+def log(experiment: HandMade) -> Blueprint:
+    blueprint = experiment.finish()
+    assert run(Request(experiment.file, quiet=True), ["report"]).logged
+    return blueprint
+
+
+def versions(experiment: HandMade) -> list[Any]:
+    return list(MlflowClient(tracking_uri(experiment.blueprint().experiment)).search_model_versions("name = 'linear'"))
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> HandMade:
+    """An experiment that registers what it aligns."""
+    return hand_made(tmp_path, register="linear")
+
+
+def second(first: HandMade, name: str = "again", **model: Any) -> Request:
+    """An experiment on the same tracking store that takes the registered model as a variant."""
+    models = first.content()["models"] | {"earlier": {"mlflow": "models:/linear/1"} | model}
+    tracking = f"sqlite:///{first.output}/mlflow.db"
+    first.write(name=name, models=models, tracking=tracking, variants={"old": {"model": "earlier"}})
+    return Request(first.file, quiet=True)
+
+
+def test_what_was_aligned_is_registered_once_with_its_card(first: HandMade, tmp_path: Path) -> None:
+    blueprint = log(first)
+    (version,) = versions(first)
+    assert (version.version, version.tags["witness.weights"]) == (1, blueprint.networks["aligned"].digest)
+    client = MlflowClient(tracking_uri(blueprint.experiment))
+    files = {Path(file.path).name for file in client.list_artifacts(version.run_id, "model")}
+    assert files == {"model.safetensors", "card.json"}
+    assert run(Request(first.file, quiet=True), ["report"], log=True).logged
+    assert len(versions(first)) == 1
+    first.write(register="linear", align={"temperature": 2})
+    log(first)
+    assert [version.version for version in versions(first)] == [2, 1]
+
+
+def test_without_register_nothing_is(tmp_path: Path) -> None:
+    experiment = hand_made(tmp_path)
+    log(experiment)
+    assert versions(experiment) == []
+    experiment.write(register="linear")  # asked for later
+    assert run(Request(experiment.file, quiet=True), ["report"]).logged
+    assert len(versions(experiment)) == 1
+
+
+def test_a_registered_model_is_taken_as_it_is(first: HandMade) -> None:
+    aligned = log(first).networks["aligned"]
+    blueprint = make_blueprint(second(first), to_write=False)
+    assert not (first.output / "again").exists()
+    assert blueprint.networks["earlier"].identity == aligned.identity
+    old = blueprint.by_name["old"]
+    assert (old.members, old.align, old.baseline) == (("earlier",), None, "source")
+    # Crafted on, it is the same surrogate as the one that was aligned here with the same settings.
+    made = first.finish()
+    tables = [made.adversarial(made.by_name[name], "pgd") for name in ("old", "aligned")]
+    assert tables[0].fingerprint == tables[1].fingerprint
+    report = run(Request(first.file, quiet=True), ["report"]).report
+    assert report is not None
+    assert ("old", "witness") in {(row["surrogate"], row["baseline"]) for row in report.contrasts}
+
+
+def test_it_is_fetched_once_and_workers_find_it_in_the_store(first: HandMade) -> None:
+    log(first)
+    request = second(first)
+    blueprint = make_blueprint(request)
+    blueprint.inspected.save(blueprint.store)
+    for artifact in (first.output / "mlartifacts").rglob("model.safetensors"):
+        artifact.unlink()
+    again = make_blueprint(request)
+    assert again.networks["earlier"] == blueprint.networks["earlier"]
+    again.loader().load("earlier", "cpu")
+
+
+def test_its_own_preprocessing_and_family_count(first: HandMade) -> None:
+    log(first)
+    blueprint = make_blueprint(second(first, mean=[0.5], std=[0.25], family="mine"))
+    config = blueprint.networks["earlier"].config
+    assert (config.mean, config.std, config.family) == ((0.5,), (0.25,), "mine")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"mlflow": "models:/linear/2"}, "models.earlier: MLflow at sqlite:///.* gives no model linear, version 2"),
+        ({"mlflow": "models:/nobody/1"}, "models.earlier: MLflow at sqlite:///.* gives no model nobody, version 1"),
+        ({"mlflow": "models:/linear@latest"}, "the version a number, not 'models:/linear@latest'"),
+        ({"mlflow": "linear"}, "mlflow is written models:/NAME/VERSION"),
+        ({"weights": "near.safetensors"}, "an aligned model has its own weights"),
+    ],
+)
+def test_what_is_not_there_or_wrongly_written_is_said(first: HandMade, change: dict[str, Any], said: str) -> None:
+    log(first)
+    with pytest.raises(InputError, match=said):
+        make_blueprint(second(first, **change))
+    assert not (first.output / "again").exists()
+
+
+def test_a_registered_model_that_witness_did_not_write_is_refused(first: HandMade) -> None:
+    log(first)
+    for card in (first.output / "mlartifacts").rglob("model/card.json"):
+        card.write_text(json.dumps({"model": 1}))
+    with pytest.raises(InputError, match=r"models.earlier: models:/linear/1: not the card of an aligned model"):
+        make_blueprint(second(first))
+
+
+def test_it_may_be_no_target_of_the_same_experiment(first: HandMade) -> None:
+    log(first)
+    request = second(first)
+    first.write(**{**first.content(), "variants": {"old": {"model": "twin"}}})
+    with pytest.raises(InputError, match=r"targets: twin is named in variants.old.model too"):
+        make_blueprint(request)
+    first.write(variants={"old": {"model": "other", "align": {"epochs": 2}}})
+    with pytest.raises(InputError, match=r"variants.old.model: is taken as it is; align and witnesses do not apply"):
+        make_blueprint(request)
