@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
+from align_core.errors import InputError
 from align_core.losses import LOSSES
 from align_core.model_config import TrainConfig
 
@@ -79,6 +80,16 @@ class AlignConfig:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of workers {self.workers}")
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
             raise ValueError("clip_grad_norm must be above 0, or null")
+
+    def steps(self, images: int) -> int:
+        """Number of updates over a training set of so many images: an epoch drops those that fill no batch.
+
+        Raises InputError where there are fewer images than workers.
+        """
+        if images < self.workers:
+            raise InputError(f"{images} training images are too few for {self.workers} workers")
+        batch = min(self.batch_size, images // self.workers * self.workers)
+        return self.epochs * (images // batch)
 
     @property
     def deciding(self) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.run.command import Request, Result
+    from pipelines.run.command import RunResult
+    from pipelines.run.request import Request
     from pipelines.sweep.command import SweepResult
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -114,7 +115,7 @@ def _add_schedule(schedule: argparse.ArgumentParser) -> None:
 
 
 def _request(options: argparse.Namespace) -> "Request":
-    from pipelines.run.command import Request
+    from pipelines.run.request import Request
 
     return Request(
         options.experiment, options.overrides, options.output, options.address, options.quiet or options.json
@@ -127,7 +128,8 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from pipelines.run.command import STAGES, run
+    from pipelines.run.command import run
+    from pipelines.stages.blueprint import STAGES
 
     stages = STAGES if options.stage == "run" else (options.stage,)
     result = run(_request(options), stages, log=getattr(options, "log", False))
@@ -138,7 +140,7 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_result(result: "Result", options: argparse.Namespace) -> None:
+def _print_result(result: "RunResult", options: argparse.Namespace) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.environment import set_defaults
+
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -26,8 +28,7 @@ def ray_cluster() -> Iterator[None]:
 
     import ray
 
-    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    set_defaults("ray")
     ray.init(
         "local", num_cpus=3, resources={"mock_gpu": 1}, include_dashboard=False, log_to_driver=False,
         logging_level=logging.ERROR,

@@ -10,15 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from align_core.errors import InputError
+from pipelines.compute.ray_internals import startable_nodes
+from pipelines.environment import set_defaults, unset
 from pipelines.experiment.config import ComputeConfig, Experiment, StageConfig
 from pipelines.experiment.factories import modules_to_ship
-
-# Train's controller looks at its workers at this interval, and takes one report a look; Ray's own 2 s is long for
-# short epochs.
-_TRAIN_POLL_S = "0.2"
-# Else glibc hands freed tensors back to the system, and faults the same memory in again for the next ones: up to a
-# fifth of an attack's time on CPUs.
-KEEP_FREED = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)}
 
 
 @dataclass(frozen=True)
@@ -51,14 +46,7 @@ def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
     A process that is connected already stays so.
     Raises InputError where the cluster cannot be reached.
     """
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _TRAIN_POLL_S)
-    # Ray's coming default, and without its warning: workers without a GPU see the machine's environment unchanged.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray Data's own actors make Ray's core print a warning, as an error, on every start.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    # After Ctrl-C a thread of Tune's would start a cluster of its own with its next call.
-    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    set_defaults("ray")
     import ray
 
     if ray.is_initialized():
@@ -68,13 +56,13 @@ def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
     modules = modules_to_ship(experiment)
     environment: dict[str, Any] = {"py_modules": modules} if modules else {}
     options: dict[str, Any] = {"runtime_env": environment}
-    memory = {name: value for name, value in KEEP_FREED.items() if name not in os.environ}
     if address == "local":
-        os.environ |= memory  # inherited; an environment of Ray's own would cost every worker a second
+        # Inherited by the workers; an environment of Ray's own would cost every worker a second.
+        set_defaults("workers")
         # One logical CPU to spare: workers that hold every CPU would starve the decoding beside them.
         options |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": False}
     else:
-        environment["env_vars"] = memory
+        environment["env_vars"] = unset("workers")
     if ":" in address and "://" not in address:
         _check_answers(address)
     try:
@@ -137,13 +125,10 @@ def worker_of(compute: ComputeConfig, stage: str = "align") -> Worker:
 def _nodes() -> list[dict[str, float]]:
     """The resources of every node: those that are up or, where the autoscaler may start more, all it may start."""
     import ray
-    from ray._private.state import state
 
     up = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    config = state.get_cluster_config()
-    groups = [] if config is None else config.node_group_configs
-    may_be = [dict(group.resources) for group in groups for _ in range(max(group.max_count, 0))]
-    return may_be if len(may_be) > len(up) else up
+    startable = startable_nodes()
+    return startable if len(startable) > len(up) else up
 
 
 def room_for(worker: Worker, spare_cpus: float = 0) -> int:

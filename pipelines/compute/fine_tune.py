@@ -2,16 +2,17 @@
 
 import copy
 import json
+import tempfile
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from align_core.align_config import AlignConfig
 from align_core.alignment import Alignment, Batches
@@ -22,21 +23,26 @@ from pipelines.compute.images import opened
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, on_device, use_threads
 
 Curve = list[dict[str, float]]
+"""A row per step: step, epoch, timestamp (seconds), lr and losses."""
+
 _STATE, _CURVE = "state.safetensors", "curve.json"
 
 
 @dataclass(frozen=True)
 class FineTune:
-    """Everything a worker needs to know.
+    """Everything that a worker needs to know about one fine-tune.
 
     Args:
-        name: of the surrogate or model that comes out.
-        start: network whose weights it starts from; None starts from random weights.
-        witnesses: networks whose predictions it is to match; none of them: labels alone.
+        name: of the surrogate or model that is made.
+        start: the network whose weights it starts from; None for random weights.
+        witnesses: the networks whose predictions it is aligned to; without any, it learns from the labels alone.
         align: the settings.
-        images: the training images; `image_ids` and `labels` say which.
+        loader: loads `start` and `witnesses`.
+        images: the training images; `image_ids` and `labels` say which of them are used.
+        image_size: their side in pixels.
         seed: of sample order, augmentation, dropout and random weights.
-        progress_file: in the store: where the first worker says how far it is; None where nobody asks.
+        threads: CPU threads for torch.
+        progress_file: a file in the store to which the first worker writes how far it is; None for no progress.
     """
 
     name: str
@@ -53,12 +59,12 @@ class FineTune:
     progress_file: str | None
 
     def batches(self, rank: int = 0, world: int = 1) -> Batches:
-        """The batches of one worker."""
+        """The batches of worker number `rank` of `world` data-parallel workers."""
         image_set = opened(self.images, self.image_size)
         return Batches(image_set, self.image_ids, self.labels, self.align, self.seed, rank, world)
 
     def starting_network(self, networks: LoadedNetworks, device: str) -> Classifier:
-        """The network to be trained, on the device: a copy of its start among `networks`."""
+        """The network to be trained, on the device: a copy of `start`, or random weights."""
         if self.start is not None:
             return copy.deepcopy(networks.network(self.start))
         torch.manual_seed(self.seed)
@@ -68,9 +74,14 @@ class FineTune:
 
 
 class Trainer:
-    """The loop: steps, the curve, progress, and checkpoints where `checkpoint` is given.
+    """The loop of one worker: steps, curve, progress, and checkpoints.
 
-    The caller says what a checkpoint is for: Ray Train's report, or nothing. `networks`: those that are loaded already.
+    Args:
+        job: the fine-tune.
+        device: of the network and its batches.
+        rank, world: number of this worker, and of all data-parallel workers.
+        wrap: makes the source data-parallel.
+        networks: those that this process has loaded already.
     """
 
     def __init__(
@@ -90,7 +101,7 @@ class Trainer:
         source = job.starting_network(networks, device)
         self.alignment = Alignment(source, witnesses, job.align, len(self.batches), job.seed, wrap, rank)
         self.curve: Curve = []
-        self._said = 0.0
+        self._progress_written = 0.0
 
     def run(
         self,
@@ -98,62 +109,86 @@ class Trainer:
         at: Container[int] | None = None,
         is_to_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """From wherever the state is to the last step, or to one after which `is_to_stop()`. Raises NonFiniteLoss.
+        """Trains from the present state to the last step, or to a step after which `is_to_stop()` is true.
 
-        `at`: after how many steps `checkpoint` is called; None: at the end of every epoch, and every
-        `checkpoint_steps` within one.
+        Args:
+            checkpoint: called after the steps in `at`; None stands for the end of every epoch, and every
+                `align.checkpoint_steps` within one.
+
+        Raises NonFiniteLoss.
         """
         steps = range(self.alignment.step_number, len(self.batches))
         per_epoch, every = self.batches.steps_per_epoch, self.job.align.checkpoint_steps
         for step, (images_BCHW, labels_B) in zip(steps, self._loaded(steps), strict=True):
             row = self.alignment.step(images_BCHW.to(self.device), labels_B.to(self.device))
             self.curve.append({"step": step, "epoch": step // per_epoch, "timestamp": time.time(), **row})
-            self._say_progress(step + 1)
+            self._write_progress(step + 1)
             in_epoch = step % per_epoch + 1
-            usual = in_epoch == per_epoch or in_epoch % every == 0
-            if usual if at is None else step + 1 in at:
+            is_usual = in_epoch == per_epoch or in_epoch % every == 0
+            if is_usual if at is None else step + 1 in at:
                 checkpoint()
             if step + 1 < len(self.batches) and is_to_stop():
                 return
 
-    def _loaded(self, steps: range) -> Any:
-        """Batches of the steps; images that have to be decoded are, in processes beside the training."""
+    def _loaded(self, steps: range) -> Iterable[tuple[Tensor, Tensor]]:
+        """The batches of these steps. Images that have to be decoded are decoded in processes beside the training."""
         decoders = self.job.threads if self.job.images.kind in ("folder", "parquet") else 0
-        return DataLoader(self.batches, batch_size=None, sampler=steps, num_workers=decoders)  # type: ignore[arg-type]
+        batches = cast("Dataset[tuple[Tensor, Tensor]]", self.batches)  # all that a DataLoader needs: length and items
+        return DataLoader(batches, batch_size=None, sampler=steps, num_workers=decoders)
 
-    def _say_progress(self, done: int) -> None:
-        place = self.job.progress_file
-        if self.rank == 0 and place and (time.monotonic() - self._said > 1 or done == len(self.batches)):
-            self._said = time.monotonic()
-            said = {"done": done, "total": len(self.batches), "loss": self.curve[-1]["loss"]}
-            self.job.loader.store.write_json(place, said)
+    def _write_progress(self, done: int) -> None:
+        """At most once a second, and after the last step."""
+        path, total = self.job.progress_file, len(self.batches)
+        if self.rank == 0 and path and (time.monotonic() - self._progress_written > 1 or done == total):
+            self._progress_written = time.monotonic()
+            progress = {"done": done, "total": total, "loss": self.curve[-1]["loss"]}
+            self.job.loader.store.write_json(path, progress)
 
     def save(self, folder: Path) -> None:
-        """State and curve, to go on from."""
+        """Writes a checkpoint: the state, and the curve up to it."""
         save_file({name: value.contiguous() for name, value in self.alignment.state().items()}, folder / _STATE)
         (folder / _CURVE).write_text(json.dumps(self.curve))
 
     def restore(self, folder: Path) -> None:
-        """Goes on from what `save` left."""
+        """Resumes from a checkpoint that `save` wrote. The curve may be newer than the state: it is cut to it."""
         self.alignment.restore(load_file(folder / _STATE, device="cpu"))
-        self.curve = json.loads((folder / _CURVE).read_text())
+        self.curve = json.loads((folder / _CURVE).read_text())[: self.alignment.step_number]
 
     def weights(self) -> bytes:
-        """The network's weights, as a .safetensors file."""
+        """The network's weights, as the content of a .safetensors file."""
         source = self.alignment.source
         assert isinstance(source, Classifier)
         return to_bytes(source.net.state_dict())
 
 
-def train_here(job: FineTune, device: str) -> tuple[bytes, Curve]:
-    """The same loop in this process, without checkpoints: for models that are trained from random weights."""
-    trainer = Trainer(job, device)
-    trainer.run()
+def fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> tuple[bytes, Curve]:
+    """A fine-tune by one worker, in this process; returns the weights, as .safetensors, and the curve.
+
+    Args:
+        checkpoints: a folder in the store. The fine-tune resumes from the checkpoint there, bit for bit on a CPU, and
+            writes another at the end of every epoch and every `align.checkpoint_steps` steps within one.
+
+    Raises NonFiniteLoss.
+    """
+    store, trainer = job.loader.store, Trainer(job, device)
+
+    def checkpoint() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            trainer.save(Path(folder))
+            for name in (_CURVE, _STATE):  # in this order, so that no state is without its curve
+                store.write(f"{checkpoints}/{name}", (Path(folder) / name).read_bytes())
+
+    if store.exists(f"{checkpoints}/{_STATE}"):
+        with tempfile.TemporaryDirectory() as folder:
+            for name in (_CURVE, _STATE):
+                (Path(folder) / name).write_bytes(store.read(f"{checkpoints}/{name}"))
+            trainer.restore(Path(folder))
+    trainer.run(checkpoint)
     return trainer.weights(), trainer.curve
 
 
 def from_checkpoint(folder: Path) -> tuple[bytes, Curve]:
-    """The network's weights, as a .safetensors file, and the curve, from what `Trainer.save` left."""
+    """The network's weights, as the content of a .safetensors file, and the curve, from what `Trainer.save` wrote."""
     prefix = "source.net."
     state = load_file(folder / _STATE)
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -1,11 +1,50 @@
-"""Image sets in a worker's hands: each is opened once in a process, and stays open for further work."""
+"""Images in a worker's hands: an image set is opened once per process, and test images are read chunk by chunk."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 
-from align_core.data import ImageSet, ImageSetConfig, open_image_set
+import numpy as np
+import pyarrow as pa
+
+from align_core.data import ImageSet, ImageSetConfig, open_image_set, read_images
+from align_core.decoding import Pixels
 
 
 @lru_cache(maxsize=4)
 def opened(config: ImageSetConfig, image_size: int) -> ImageSet:
-    """The image set, open."""
+    """The image set, open; it stays open for further work in this process."""
     return open_image_set(config, image_size)
+
+
+@dataclass(frozen=True)
+class TestImages:
+    """The test images, cut into chunks: what crafting and evaluation work on.
+
+    Args:
+        config, image_size: where the clean images are, and their side in pixels.
+        image_ids, labels: of all of them, in order.
+        chunks: positions of the images of each chunk.
+    """
+
+    config: ImageSetConfig
+    image_size: int
+    image_ids: list[str]
+    labels: list[int]
+    chunks: list[range]
+
+    def ids_of(self, chunk: int) -> list[str]:
+        """Image ids of a chunk."""
+        return self.image_ids[self.chunks[chunk].start : self.chunks[chunk].stop]
+
+    def labels_of(self, chunk: int) -> list[int]:
+        """Labels of a chunk."""
+        return self.labels[self.chunks[chunk].start : self.chunks[chunk].stop]
+
+    def read(self, chunk: int) -> Pixels:
+        """The clean images of a chunk, uint8 [B, C, H, W]. Raises InputError for an unreadable image."""
+        return read_images(opened(self.config, self.image_size), self.ids_of(chunk))
+
+
+def adversarial_images(table: pa.Table) -> Pixels:
+    """The column `image` of a table of adversarial images, uint8 [B, C, H, W]."""
+    return np.asarray(table["image"].combine_chunks().to_numpy_ndarray())

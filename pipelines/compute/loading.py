@@ -1,8 +1,8 @@
 """Networks in a worker's hands: weights from the store or from the configuration, on the device, ready to predict."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from safetensors.torch import load as load_safetensors
@@ -31,8 +31,12 @@ class NetworkLoader:
     channels: int
     precision: Precision
 
+    def only(self, names: Collection[str]) -> "NetworkLoader":
+        """The same for these networks alone: less to send to a worker."""
+        return replace(self, networks={name: self.networks[name] for name in names})
+
     def load(self, name: str, device: str) -> Classifier:
-        """One network, frozen, in eval mode."""
+        """One network on the device, in eval mode, its parameters frozen."""
         network = self.networks[name]
         weights = load_safetensors(self.store.read(network.stored)) if network.stored else None
         classifier = load(network.config, self.classes, self.channels, weights)

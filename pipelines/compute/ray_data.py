@@ -1,72 +1,59 @@
-"""Work by chunks on Ray Data: chunks are decoded by tasks, worked on by actors that hold models, committed one by one.
+"""Work by chunks on Ray Data: chunks are decoded, worked on by processes that hold models, and committed one by one.
 
-Ray Data is given only what is missing. Each chunk is written, whole, by the actor that made it, so that whatever
-happens to the pipeline, what was finished stays, and the next pipeline does the rest.
+Ray Data is given only the chunks that are missing. Each chunk is written, whole, by the process that made it, so that
+whatever happens to the pipeline, finished chunks stay, and the next pipeline does the rest.
 """
 
 import faulthandler
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast
 
-import numpy as np
-import pyarrow as pa
-
-from align_core.data import ImageSetConfig, read_images
-from align_core.decoding import Pixels
+from align_core.errors import reason_of
 from pipelines.compute.cluster import Worker
-from pipelines.compute.images import opened
-from pipelines.failure import RunFailed, reason_of
-
-Row = dict[str, Any]
-Decode = Callable[[Any, Row], Row]
-"""Adds the images of a job's item to it."""
+from pipelines.compute.images import TestImages
+from pipelines.failure import RunFailed
+from pipelines.storage.store import Store
 
 _MOST_BLOCKS = 2_000
 
 
-@dataclass(frozen=True)
-class TestImages:
-    """The test images, cut into chunks: what every stage works on.
+class ChunkJob(Protocol):
+    """What every worker is sent once: a stage adds what its own workers need."""
 
-    Args:
-        config, image_size: where the clean images are, and their size.
-        image_ids, labels: of all of them, in order.
-        chunks: positions of each chunk.
-    """
+    @property
+    def store(self) -> Store:
+        """Where results are committed."""
 
-    config: ImageSetConfig
-    image_size: int
-    image_ids: list[str]
-    labels: list[int]
-    chunks: list[range]
+    @property
+    def images(self) -> TestImages:
+        """The test images."""
 
-    def ids_of(self, chunk: int) -> list[str]:
-        """Image ids of a chunk."""
-        return self.image_ids[self.chunks[chunk].start : self.chunks[chunk].stop]
-
-    def labels_of(self, chunk: int) -> list[int]:
-        """Labels of a chunk."""
-        return self.labels[self.chunks[chunk].start : self.chunks[chunk].stop]
-
-    def read(self, chunk: int) -> Pixels:
-        """The clean images of a chunk, uint8 [B, C, H, W]."""
-        return read_images(opened(self.config, self.image_size), self.ids_of(chunk))
+    @property
+    def device(self) -> str:
+        """Of the workers: cpu or cuda."""
 
 
-def adversarial_images(table: pa.Table) -> Pixels:
-    """The column `image` of crafted images, uint8 [B, C, H, W]."""
-    return np.asarray(table["image"].combine_chunks().to_numpy_ndarray())
+Job = TypeVar("Job", bound=ChunkJob)
+Item = TypeVar("Item", bound=Mapping[str, object])
+Done = TypeVar("Done", bound=Mapping[str, object])
+Decode = Callable[[Job, Item], Item]
+"""Adds the images of an item's chunk to the item."""
+Work = Callable[[Item], Done]
+"""Works on one item; holds models from item to item."""
+
+
+class PipelineBroke(Exception):
+    """Ray Data ended early for a reason that need not come again: a lost node or process, or no progress."""
 
 
 @contextmanager
 def ends_if_stuck(seconds: float) -> Iterator[None]:
-    """Inside, this process ends after so many seconds, wherever it hangs, and says where; Ray starts another.
+    """Inside, this process ends after so many seconds, wherever it hangs, and prints where; Ray starts another.
 
-    From within, because what Ray Data gives up is asked to end, and what hangs does not answer.
+    The process has to do this by itself: Ray Data only asks a worker to end, and a worker that hangs does not hear it.
     """
     faulthandler.dump_traceback_later(seconds, exit=True)
     try:
@@ -75,59 +62,84 @@ def ends_if_stuck(seconds: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-class PipelineBroke(Exception):
-    """Ray Data came to no end, for a reason that need not come again: a lost node or process, or no progress."""
-
-
 def run_pipeline(
-    items: Sequence[Row],
-    decode: Decode,
-    job: Any,
-    actor: type,
+    items: Sequence[Item],
+    decode: Decode[Job, Item],
+    job: Job,
+    work: Callable[[Job, Decode[Job, Item] | None], Work[Item, Done]],
     worker: Worker,
     workers: int,
     patience: float,
-) -> Iterator[Row]:
-    """Sends each item through `decode(job, item)` and one of `workers` actors `actor(job)`; yields what they return.
+) -> Iterator[Done]:
+    """Sends each item, one chunk's work, through `decode(job, item)` and `work(job, decode)(item)`.
 
-    Each item is one chunk's work, and is yielded as soon as it is done. Where decoding takes next to nothing the actor
-    does it itself, as `decode` that it is given: processes beside it would cost more in starting.
-    Raises PipelineBroke, also where nothing was done for twice the `patience` that a worker has with itself, in
-    seconds; and RunFailed where the work itself fails.
+    Args:
+        work: a class whose objects hold models. On GPUs each of `workers` actors holds one object. On CPUs the items
+            are tasks, at most `workers` at a time, and the object stays in the process from task to task: Ray keeps the
+            processes of tasks, with all that they have imported, for the next stage, whereas an actor's process ends
+            with the stage. Starting a process that imports torch and timm costs 7 s of CPU time.
+        patience: seconds that a worker gives one item.
+
+    Where decoding takes next to no time the worker does it itself with the `decode` that it is given, because starting
+    processes beside it would take longer.
+
+    Yields what the workers return, each item's as soon as it is done. Raises PipelineBroke, also where nothing was done
+    for twice the patience, and RunFailed where the work itself fails.
     """
     import ray
     import ray.data
     from ray.data.exceptions import ExecutionTimeoutError
 
     _prepare_ray_data(2 * patience)
-    dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), _MOST_BLOCKS))
-    beside = _decodes_beside(job)
-    if beside:
-        # Decoding takes no logical CPU: where the actors hold them all, it would wait for one for ever.
+    dataset = ray.data.from_items([dict(item) for item in items], override_num_blocks=min(len(items), _MOST_BLOCKS))
+    is_decoded_beside = _takes_long_to_decode(job)
+    if is_decoded_beside:
+        # Decoding takes no logical CPU: where the workers hold them all, it would wait for one for ever.
         decoders = ray.data.TaskPoolStrategy(size=min(workers, len(items)))
         dataset = dataset.map(partial(decode, job), compute=decoders, num_cpus=0)
-    pool = ray.data.ActorPoolStrategy(size=min(workers, len(items)))
-    arguments = (job, None if beside else decode)
-    worked = dataset.map(actor, fn_constructor_args=arguments, compute=pool, **worker.ray_options)
+    own_decode, size = None if is_decoded_beside else decode, min(workers, len(items))
+    if job.device == "cuda":
+        actors = ray.data.ActorPoolStrategy(size=size)
+        worked = dataset.map(work, fn_constructor_args=(job, own_decode), compute=actors, **worker.ray_options)
+    else:
+        tasks, reference = ray.data.TaskPoolStrategy(size=size), ray.put(job)
+        options = {"work": work, "decode": own_decode, "job": [reference]}  # in a list, so that Ray leaves it to us
+        worked = dataset.map(_work_in_this_process, fn_kwargs=options, compute=tasks, **worker.ray_options)
     try:
-        yield from worked.iter_rows()
+        yield from cast("Iterator[Done]", worked.iter_rows())
     except (ray.exceptions.RayError, ExecutionTimeoutError, ValueError, OSError) as problem:
         if _need_not_come_again(problem):
             raise PipelineBroke(reason_of(problem)) from problem
         raise RunFailed(
             f"the work on the chunks broke off: {reason_of(problem)}. "
-            "Finished chunks are kept; the same command goes on from there"
+            "Finished chunks are kept; the same command resumes from there"
         ) from problem
+
+
+_held: dict[str, Any] = {}
+"""The worker object of the job that this process works on, by the job's id."""
+
+
+def _work_in_this_process(item: dict[str, Any], work: Any, decode: Any, job: list[Any]) -> Any:
+    """One task. The job is fetched, and the object made, once per process and job."""
+    import ray
+
+    (reference,) = job
+    if reference.hex() not in _held:
+        _held.clear()  # models of an earlier stage
+        _held[reference.hex()] = work(ray.get(reference), decode)
+    return _held[reference.hex()](item)
 
 
 def _prepare_ray_data(timeout: float) -> None:
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # progress is ours to show
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # Witness shows its own progress
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.target_max_block_size = 1  # every chunk by itself: none waits in memory, or with its progress, for others
+    # Every chunk is a block by itself, so that none waits in memory, or with its progress, for others.
+    context.target_max_block_size = 1
     context.execution_no_progress_timeout_s = timeout
 
 
@@ -140,6 +152,6 @@ def _need_not_come_again(problem: BaseException) -> bool:
     return isinstance(problem, (*lost, exceptions.NodeDiedError, exceptions.OutOfMemoryError, ExecutionTimeoutError))
 
 
-def _decodes_beside(job: Any) -> bool:
-    """Whether reading a chunk takes long enough, or a GPU would wait for it."""
+def _takes_long_to_decode(job: ChunkJob) -> bool:
+    """Whether reading a chunk takes long, or a GPU would wait for it."""
     return job.images.config.kind in ("folder", "parquet") or job.device == "cuda" or not job.store.is_local

@@ -1,4 +1,9 @@
-"""Ray Train around a fine-tune: data-parallel workers, checkpoints, and going on from the last of them."""
+"""A fine-tune on Ray: by several data-parallel workers with Ray Train, by a single worker as a Ray task.
+
+Both resume from the last checkpoint of a run with the same name, retry after a lost worker or node, and end with the
+same weights as an unbroken run. A single worker does not need Ray Train's controller and worker group, which take about
+25 s to their first step on two cores: a task starts at once in a process that has imported torch already.
+"""
 
 import tempfile
 from collections.abc import Sequence
@@ -9,17 +14,61 @@ from torch import nn
 
 from align_core.alignment import NonFiniteLoss
 from pipelines.compute.cluster import Worker
-from pipelines.compute.fine_tune import FineTune, Trainer
+from pipelines.compute.fine_tune import Curve, FineTune, Trainer, fine_tune_alone, from_checkpoint
 from pipelines.storage.store import Store
 
 RUNS = ".train"
+"""The folder in the store that holds the checkpoints and the progress of unfinished fine-tunes."""
+
 RETRIES = 3
+
+
+def fine_tune(job: FineTune, run_name: str, worker: Worker) -> tuple[bytes, Curve]:
+    """Fine-tunes on `job.align.workers` workers; returns the weights, as .safetensors, and the curve.
+
+    Args:
+        run_name: the run whose checkpoints it resumes from, and to which it adds.
+        worker: what each worker takes of the cluster.
+
+    Raises NonFiniteLoss, and whatever Ray raises where the work cannot be finished.
+    """
+    store = job.loader.store
+    try:
+        result = _by_one(job, run_name, worker) if job.align.workers == 1 else _by_several(job, run_name, worker)
+    except NonFiniteLoss:
+        delete_run(store, run_name)  # its checkpoints lead to the same end
+        raise
+    return result
+
+
+def _by_one(job: FineTune, run_name: str, worker: Worker) -> tuple[bytes, Curve]:
+    import ray
+
+    # A lost process is retried by Ray itself; of exceptions, only those of a disk or store that may recover.
+    task = ray.remote(fine_tune_alone).options(**worker.ray_options, max_retries=RETRIES, retry_exceptions=[OSError])
+    try:
+        weights, curve = ray.get(task.remote(job, worker.device, f"{RUNS}/{run_name}/checkpoint"))
+    except ray.exceptions.RayTaskError as problem:
+        raise problem.cause from problem  # as if it had happened here
+    return weights, curve
+
+
+def _by_several(job: FineTune, run_name: str, worker: Worker) -> tuple[bytes, Curve]:
+    from ray.train.torch import TorchTrainer
+
+    arguments = trainer_arguments(job.loader.store, run_name, job.align.workers, worker)
+    result = TorchTrainer(_train_worker, train_loop_config={"job": job}, **arguments).fit()
+    failed = (result.return_value or {}).get("failed")
+    if failed:
+        raise NonFiniteLoss(failed)
+    with result.checkpoint.as_directory() as folder:
+        return from_checkpoint(Path(folder))
 
 
 def trainer_arguments(
     store: Store, run_name: str, workers: int, worker: Worker, callbacks: Sequence[Any] = ()
 ) -> dict[str, Any]:
-    """TorchTrainer's configuration, whatever its workers run: the same name goes on from the last checkpoint."""
+    """TorchTrainer's configuration, whatever its workers run. A run of the same name resumes from its checkpoint."""
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig
 
@@ -41,12 +90,12 @@ def trainer_arguments(
 
 
 def delete_run(store: Store, run_name: str) -> None:
-    """What Ray Train left of a run that is over."""
+    """Deletes the checkpoints and the state of a run that is over."""
     store.delete_folder(f"{RUNS}/{run_name}")
 
 
 def worker_trainer(job: FineTune) -> Trainer:
-    """The trainer of this Ray Train worker, with the state of the run's last checkpoint, where there is one."""
+    """The trainer of this Ray Train worker, with the state of the run's last checkpoint where there is one."""
     import ray.train
     import ray.train.torch
     from torch.nn.parallel import DistributedDataParallel
@@ -67,10 +116,10 @@ def worker_trainer(job: FineTune) -> Trainer:
     return trainer
 
 
-def train_on_ray_train(config: dict[str, FineTune]) -> dict[str, str]:
+def _train_worker(config: dict[str, FineTune]) -> dict[str, str]:
     """What each of Ray Train's workers runs on config["job"]. Returns {} or, for a loss not finite, {"failed": why}.
 
-    A failure that would come again is returned, not raised: Ray Train would try it again.
+    A failure that would come again is returned, not raised, because Ray Train would retry it.
     """
     import ray.train
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from align_core.transfer import Flags
 from pipelines.failure import RunFailed
-from pipelines.stages.blueprint import SELF, Blueprint
+from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.cells import SELF
 from pipelines.storage.chunked_table import ChunkedTable
 
 

@@ -1,14 +1,13 @@
 """Outcomes -> tables, figures and one HTML page. Made again only when what it is computed from has changed."""
 
 import base64
-import csv
 import html
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipelines.stages.blueprint import Blueprint
+from pipelines.storage.csv_table import from_csv, to_csv
 from pipelines.storage.store import Store, fingerprint_of
 
 Row = dict[str, Any]
@@ -76,7 +75,7 @@ def make_report(blueprint: Blueprint) -> tuple[Report, bool]:
         return read_report(blueprint.store), False
     from pipelines.report.figures import gain_figure, transfer_heatmap
     from pipelines.report.outcomes import read_outcomes
-    from pipelines.report.tables import COLUMNS, TableMaker, as_csv
+    from pipelines.report.tables import COLUMNS, TableMaker
 
     maker = TableMaker(blueprint, read_outcomes(blueprint))
     report = Report(wanted, maker.transfer(), maker.contrasts(), maker.surrogates())
@@ -87,7 +86,7 @@ def make_report(blueprint: Blueprint) -> tuple[Report, bool]:
     }
     blueprint.store.delete("report/report.json")  # until all files are there they are nobody's
     for table in TABLES:
-        blueprint.store.write(f"report/{table}.csv", as_csv(getattr(report, table), COLUMNS[table]))
+        blueprint.store.write(f"report/{table}.csv", to_csv(getattr(report, table), COLUMNS[table]))
     for figure, content in figures.items():
         blueprint.store.write(f"report/{figure}.png", content)
     blueprint.store.write("report/report.html", html_page(name, report, figures).encode())
@@ -97,18 +96,18 @@ def make_report(blueprint: Blueprint) -> tuple[Report, bool]:
 
 def read_report(store: Store) -> Report:
     """The report that lies in the store. Raises FileNotFoundError where there is none."""
-    tables = {table: _from_csv(store.read(f"report/{table}.csv").decode()) for table in TABLES}
+    tables = {table: _rows(store.read(f"report/{table}.csv")) for table in TABLES}
     stored = store.read_json("report/report.json") or {}
     return Report(fingerprint=str(stored.get("fingerprint")), **tables)
 
 
-def _from_csv(text: str) -> list[Row]:
+def _rows(content: bytes) -> list[Row]:
     def value(column: str, cell: str) -> Any:
         if column in _TEXT_COLUMNS:
             return cell
         return None if cell == "" else (int(cell) if column == "n" else float(cell))
 
-    return [{column: value(column, cell) for column, cell in row.items()} for row in csv.DictReader(io.StringIO(text))]
+    return [{column: value(column, cell) for column, cell in row.items()} for row in from_csv(content)]
 
 
 def verdicts(report: Report) -> list[str]:

@@ -1,7 +1,5 @@
 """Outcomes -> the rows of transfer.csv, contrasts.csv and surrogates.csv. Rates and gains in percent and points."""
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +18,8 @@ from align_core.transfer import (
 )
 from pipelines.experiment.surrogates import Surrogate, contrasts_of
 from pipelines.report.outcomes import Outcomes
-from pipelines.stages.blueprint import SELF, Blueprint
+from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.cells import SELF
 
 Row = dict[str, Any]
 RELATIONS = ("same_architecture", "same_family", "cross_family")
@@ -177,12 +176,3 @@ def _gain_columns(gain: Gain) -> Row:
     columns = {"gain": gain.value, "gain_low": gain.low, "gain_high": gain.high}
     p_value = None if gain.p_value is None else float(f"{gain.p_value:.6g}")
     return {name: _figure(value) for name, value in columns.items()} | {"p_value": p_value}
-
-
-def as_csv(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
-    """Rows as CSV; what is None is blank."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

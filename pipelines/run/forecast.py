@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines.run.command import Request, make_blueprint, missing_of
-from pipelines.stages.blueprint import Blueprint, Look
-from pipelines.stages.speeds import Rates
+from pipelines.run.request import Request, open_blueprint
+from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.cells import Predictions
+from pipelines.stages.speeds import Speeds
 from pipelines.storage.chunked_table import ChunkedTable, Listing
 
 # A row of predictions (image id, label, prediction, confidence) is smaller than this in every table.
@@ -92,30 +93,30 @@ class Forecast:
 
 def forecast(request: Request) -> Forecast:
     """What is there and what is missing, from the settings and one listing of the store. Raises InputError."""
-    return forecast_of(make_blueprint(request, to_write=False))
+    return forecast_of(open_blueprint(request))
 
 
 def forecast_of(blueprint: Blueprint) -> Forecast:
     """The same of a plan; writes nothing."""
     listing, compute = blueprint.store.listing(), blueprint.experiment.compute
-    rates, images = Rates(blueprint), sum(blueprint.rows)
+    speeds, images = Speeds(blueprint), sum(blueprint.rows)
     parts, pixels = [], _bytes_of_an_image(blueprint)
     clean = list(blueprint.clean().values())
-    parts.append(_evaluated(blueprint, rates, listing, "clean images", clean))
-    looks = blueprint.looks()
-    for (surrogate, attack), own in looks.items():
+    parts.append(_evaluated(blueprint, speeds, listing, "clean images", clean))
+    predictions = blueprint.outcomes()
+    for (surrogate, attack), own in predictions.items():
         table = blueprint.adversarial(blueprint.by_name[surrogate], attack)
         missing = _missing(blueprint, table, listing)
-        rate = rates.seconds("gradient", blueprint.by_name[surrogate].members)
+        rate = speeds.seconds("gradient", blueprint.by_name[surrogate].members)
         gradients = blueprint.experiment.attacks[attack].gradients
         seconds = None if rate is None else rate * gradients * missing
         parts.append(_part(blueprint, "craft", f"{surrogate} {attack}", [table], listing, missing, seconds))
-        parts.append(_evaluated(blueprint, rates, listing, f"{surrogate} {attack}", own))
+        parts.append(_evaluated(blueprint, speeds, listing, f"{surrogate} {attack}", own))
     files, size = blueprint.store.usage()
-    crafted = len(looks)
-    predicted = len(clean) + sum(map(len, looks.values()))
+    crafted = len(predictions)
+    predicted = len(clean) + sum(map(len, predictions.values()))
     return Forecast(
-        missing_networks=missing_of(blueprint, "align"),
+        missing_networks=blueprint.missing("align"),
         parts=parts,
         workers={stage: getattr(compute, stage).workers or compute.workers for stage in ("craft", "evaluate")},
         files=files,
@@ -132,21 +133,21 @@ def _bytes_of_an_image(blueprint: Blueprint) -> int:
 
 def _evaluated(
     blueprint: Blueprint,
-    rates: Rates,
+    speeds: Speeds,
     listing: Listing,
     name: str,
-    looks: Sequence[Look],
+    predictions: Sequence[Predictions],
 ) -> Part:
     units, seconds = 0, 0.0
     is_known = True
-    for members, table in looks:
+    for members, table in predictions:
         missing = _missing(blueprint, table, listing)
-        rate = rates.seconds("prediction", members) if missing else 0.0
+        rate = speeds.seconds("prediction", members) if missing else 0.0
         is_known = is_known and rate is not None
         units += missing
         seconds += missing * (rate or 0.0)
     return _part(
-        blueprint, "evaluate", name, [table for _, table in looks], listing, units, seconds if is_known else None
+        blueprint, "evaluate", name, [table for _, table in predictions], listing, units, seconds if is_known else None
     )
 
 

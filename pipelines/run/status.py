@@ -1,19 +1,24 @@
-"""How far an experiment is: every network and cell, from the settings and one listing of the store."""
+"""How far an experiment is: every network and cell, from the settings and one listing of the store.
+
+Nothing here imports torch, Ray or MLflow: the answer comes within a second or two, from any machine.
+"""
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from pipelines.run.command import Request, make_blueprint, missing_of
-from pipelines.stages.blueprint import Blueprint, State
+from pipelines.run.request import Request, open_blueprint
+from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.chunked_table import ChunkedTable
+
+State = Literal["missing", "partial", "done", "failed"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A network or a table: its folder, its state, and chunks done of all (none for a network)."""
+    """A network or a table: its folder, its state, and the chunks that are done of all (0 of 0 for a network)."""
 
     folder: str
     state: State
@@ -21,14 +26,41 @@ class Entry:
     chunks: int = 0
 
     def line(self) -> str:
-        """For people."""
+        """The line that `--cells` prints."""
         chunks = f"  {self.done} of {self.chunks} chunks" if self.state == "partial" else ""
         return f"{self.state:8} {self.folder}{chunks}"
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """Stage and surrogate, or model, that the entry is counted under."""
+        kind, _, rest = self.folder.partition("/")
+        stages = {"trained": "train", "models": "align", "adversarial": "craft", "outcomes": "evaluate"}
+        if kind == "clean":
+            return "evaluate", "clean images"
+        return stages[kind], rest.partition("/")[0]
+
+
+@dataclass(frozen=True)
+class Group:
+    """What one stage makes for one surrogate or model: how many entries are in which state, and chunks done of all."""
+
+    stage: str
+    name: str
+    states: Counter[State]
+    done: int
+    chunks: int
+
+    @property
+    def state(self) -> str:
+        """`done`, `missing` or `failed` where that is true of every entry; else the count of each state."""
+        if len(self.states) == 1:
+            return str(next(iter(self.states)))
+        return ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
 
 
 @dataclass(frozen=True)
 class Status:
-    """Of a whole experiment, at one time (in seconds)."""
+    """The state of a whole experiment at one time (`at`, in seconds of a monotonic clock)."""
 
     entries: list[Entry]
     at: float = field(default_factory=time.monotonic)
@@ -40,13 +72,24 @@ class Status:
 
     @property
     def done(self) -> int:
-        """Chunks that are there, of `chunks` in all."""
+        """Number of chunks that are there, of `chunks` in all."""
         return sum(entry.done for entry in self.entries)
 
     @property
     def chunks(self) -> int:
-        """Chunks in all."""
+        """Number of chunks in all."""
         return sum(entry.chunks for entry in self.entries)
+
+    def groups(self) -> list[Group]:
+        """The entries, counted by stage and surrogate."""
+        members: dict[tuple[str, str], list[Entry]] = {}
+        for entry in self.entries:
+            members.setdefault(entry.group, []).append(entry)
+        order = {stage: position for position, stage in enumerate(("train", "align", "craft", "evaluate"))}
+        return [
+            Group(stage, name, Counter(e.state for e in own), sum(e.done for e in own), sum(e.chunks for e in own))
+            for (stage, name), own in sorted(members.items(), key=lambda item: order[item[0][0]])
+        ]
 
     def sums(self) -> str:
         """How many entries are in which state, and how many chunks are there."""
@@ -59,20 +102,20 @@ class Status:
         return [*(entry.line() for entry in self.entries), f"in all: {self.sums()}"]
 
     def since(self, first: "Status") -> str:
-        """The sums, with the rate since an earlier look and the time that remains."""
+        """The sums, with the rate since an earlier status and the time that remains."""
         made, seconds = self.done - first.done, self.at - first.at
         if made <= 0 or self.is_done:
             return self.sums()
         return f"{self.sums()}; {made / seconds:.1f}/s, {(self.chunks - self.done) * seconds / made:.0f} s left"
 
     def as_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The object that `--json` prints."""
         return {"done": self.done, "chunks": self.chunks, "entries": [vars(entry) for entry in self.entries]}
 
 
 def watch(request: Request, every: float = 2.0) -> Iterator[Status]:
-    """The status again and again, as another process goes on, until all is done. Raises InputError."""
-    blueprint = make_blueprint(request, to_write=False)
+    """The status every so many seconds, while another process works, until all is done. Raises InputError."""
+    blueprint = open_blueprint(request)
     while not (status := _status(blueprint)).is_done:
         yield status
         time.sleep(every)
@@ -82,32 +125,28 @@ def watch(request: Request, every: float = 2.0) -> Iterator[Status]:
 
 def status_of(request: Request) -> Status:
     """The state of every network and cell; writes nothing. Raises InputError."""
-    return _status(make_blueprint(request, to_write=False))
+    return _status(open_blueprint(request))
 
 
 def _status(blueprint: Blueprint) -> Status:
-    listing = blueprint.store.listing()
-    chunks = len(blueprint.chunks)
+    absent = blueprint.missing("align")
+    folders = [f"trained/{name}" for name in blueprint.trained_for_run]
+    folders += [f"models/{surrogate.name}" for surrogate in blueprint.surrogates if surrogate.align]
+    networks = [Entry(folder, "missing" if folder.partition("/")[2] in absent else "done") for folder in folders]
+    if absent:  # a table that depends on a missing network has no fingerprint yet, so that it cannot be looked for
+        chunks = len(blueprint.chunks)
+        return Status([*networks, *(Entry(cell.table.folder, "missing", 0, chunks) for cell in blueprint.cells())])
+    clean = [own.table for own in blueprint.clean().values()]
+    tables = [*clean, *blueprint.all_adversarial().values(), *(cell.table for cell in blueprint.cells())]
+    return Status([*networks, *_entries(blueprint, tables)])
 
-    def entry(table: ChunkedTable) -> Entry:
+
+def _entries(blueprint: Blueprint, tables: Sequence[ChunkedTable]) -> Iterator[Entry]:
+    listing, chunks = blueprint.store.listing(), len(blueprint.chunks)
+    for table in tables:
         if table.is_finished(listing):
-            return Entry(table.folder, "done", chunks, chunks)
+            yield Entry(table.folder, "done", chunks, chunks)
+            continue
         done = len(table.done_chunks(listing))
-        if table.failure(blueprint.store, listing):
-            return Entry(table.folder, "failed", done, chunks)
-        return Entry(table.folder, "partial" if done else "missing", done, chunks)
-
-    absent = missing_of(blueprint, "align")
-    wanted = [f"trained/{name}" for name in blueprint.trained_for_run]
-    wanted += [f"models/{surrogate.name}" for surrogate in blueprint.surrogates if surrogate.align]
-    networks = [Entry(folder, "missing" if folder.partition("/")[2] in absent else "done") for folder in wanted]
-    if absent:  # what depends on a network that is not there is not there either, under any fingerprint
-        cells = [Entry(cell.table.folder, "missing", 0, chunks) for cell in blueprint.cells()]
-        return Status([*networks, *cells])
-    tables = [table for _, table in blueprint.clean().values()]
-    tables += [
-        blueprint.adversarial(surrogate, attack)
-        for surrogate in blueprint.surrogates
-        for attack in blueprint.experiment.attacks
-    ]
-    return Status([*networks, *map(entry, [*tables, *(cell.table for cell in blueprint.cells())])])
+        state: State = "partial" if done else "missing"
+        yield Entry(table.folder, "failed" if table.failure(blueprint.store, listing) else state, done, chunks)

@@ -20,11 +20,13 @@ from align_core.attacks import distances
 from align_core.errors import InputError
 from align_core.manifest import inspect_images
 from align_core.weights import hash_weights
+from pipelines.compute.images import adversarial_images
 from pipelines.compute.loading import LoadedNetworks, use_threads
-from pipelines.compute.ray_data import adversarial_images
 from pipelines.progress import Bar, Progress
-from pipelines.run.command import Request, check_complete, make_blueprint
-from pipelines.stages.blueprint import Blueprint, Look
+from pipelines.run.request import Request, open_blueprint
+from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.cells import Predictions
+from pipelines.stages.payload import network_loader, test_images
 from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.store import fingerprint_of
 
@@ -59,8 +61,8 @@ def verify(request: Request, sample: int = 20, seed: int = 0) -> Verification:
     """
     if sample < 0:
         raise InputError(f"--sample {sample}: must be 0 or more")
-    blueprint, progress = make_blueprint(request, to_write=False), Progress(request.quiet)
-    check_complete(blueprint)
+    blueprint, progress = open_blueprint(request), Progress(request.quiet)
+    blueprint.check_finished()
     use_threads(blueprint.experiment.compute.threads)
     return Verifier(blueprint, sample, np.random.default_rng(seed)).run(progress)
 
@@ -71,8 +73,8 @@ class Verifier:
     def __init__(self, blueprint: Blueprint, sample: int, rng: np.random.Generator) -> None:
         self.blueprint, self.sample, self.rng = blueprint, sample, rng
         self.found = Verification()
-        self.images, self.ids = blueprint.test_images(), blueprint.inspected.manifests["test"].ids
-        self.networks = LoadedNetworks(blueprint.loader(), "cpu", blueprint.experiment.compute.networks)
+        self.images, self.ids = test_images(blueprint), blueprint.inspected.manifests["test"].ids
+        self.networks = LoadedNetworks(network_loader(blueprint), "cpu", blueprint.experiment.compute.networks)
 
     def run(self, progress: Progress) -> Verification:
         """Everything, image sets and networks first."""
@@ -80,16 +82,16 @@ class Verifier:
         self._image_sets(progress)
         self._weights()
         clean = list(blueprint.clean().values())
-        tables = len(clean) + sum(1 + len(looks) for looks in blueprint.looks().values())
+        tables = len(clean) + sum(1 + len(looks) for looks in blueprint.outcomes().values())
         with progress.stage("verify", len(self.ids) * tables, "rows") as bar:
             self._looks(None, clean, bar)
-            for (surrogate, attack), looks in blueprint.looks().items():
+            for (surrogate, attack), looks in blueprint.outcomes().items():
                 images = blueprint.adversarial(blueprint.by_name[surrogate], attack)
                 self._adversarial(images, blueprint.experiment.attacks[attack].eps, bar)
                 self._looks(images, looks, bar)
         return self.found
 
-    def _looks(self, images: ChunkedTable | None, looks: list[Look], bar: Bar) -> None:
+    def _looks(self, images: ChunkedTable | None, looks: list[Predictions], bar: Bar) -> None:
         for _, table in looks:
             self._predictions(table, "" if images is None else "adversarial_", bar)
         self._again(images, looks)
@@ -186,7 +188,7 @@ class Verifier:
             ids = np.array(self.images.ids_of(chunk))[are_wrong_B]
             self._wrong(f"{table.folder}: {len(ids)} images of chunk {chunk} {what}: {', '.join(ids[:3])}")
 
-    def _again(self, images: ChunkedTable | None, looks: list[Look]) -> None:
+    def _again(self, images: ChunkedTable | None, looks: list[Predictions]) -> None:
         """One chunk is shown to every network once more, and the sample of its rows compared."""
         chunk = int(self.rng.integers(len(self.blueprint.rows)))
         rows = self.blueprint.rows[chunk]

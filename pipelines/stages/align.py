@@ -1,173 +1,149 @@
-"""Alignment: models without weights are trained as Ray tasks, surrogates are fine-tuned with Ray Train.
+"""Alignment: models are trained and surrogates aligned, each as soon as the networks that it starts from are there.
 
-Each network is made once, and lies in the store with a card that says what it is.
+Each network is made once. It lies in the store with a card that says what it is, and it is there when its card is.
 """
 
-import csv
-import io
 import time
 from collections.abc import Container, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import asdict
-from pathlib import Path
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from itertools import chain
 
 from safetensors.torch import load as load_safetensors
 
-from align_core.errors import InputError
+from align_core.errors import InputError, reason_of
 from align_core.model_config import model_config_as_dict
 from align_core.weights import hash_weights
 from pipelines.compute.cluster import Worker, room_for
-from pipelines.compute.fine_tune import Curve, FineTune, from_checkpoint, train_here
-from pipelines.compute.loading import NetworkLoader
-from pipelines.compute.ray_train import RETRIES, RUNS, delete_run, train_on_ray_train, trainer_arguments
+from pipelines.compute.fine_tune import Curve, FineTune
+from pipelines.compute.ray_train import RUNS, delete_run, fine_tune
 from pipelines.failure import RunFailed
 from pipelines.progress import Progress
-from pipelines.stages.blueprint import Blueprint, Making
+from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.makings import Making
+from pipelines.stages.payload import fine_tune_of
+from pipelines.storage.csv_table import to_csv
 from pipelines.storage.store import Store
 from pipelines.storage.versions import versions
 
 
-def align(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
-    """Makes every network that is missing; returns how many were. Raises RunFailed."""
-    made = train_models(blueprint, blueprint.trained_for_run, worker, progress)
-    missing = _missing(blueprint, blueprint.alignments(), progress)
-    if missing:
-        _align_all(blueprint, missing, worker, progress)
-        blueprint.refresh()
-    return made + len(missing)
+def make_networks(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
+    """Trains and aligns every network that a run needs and that is missing; returns how many. Raises RunFailed."""
+    return _make_all(blueprint, blueprint.missing("align"), worker, progress)
 
 
 def train_models(blueprint: Blueprint, names: Container[str], worker: Worker, progress: Progress) -> int:
     """Trains those of the named models that have no weights yet; returns how many. Raises RunFailed."""
-    missing = _missing(blueprint, (making for making in blueprint.trainings() if making.name in names), progress)
-    if missing:
-        _train_all(blueprint, missing, worker, progress)
-        blueprint.refresh()
-    return len(missing)
-
-
-def _missing(blueprint: Blueprint, makings: Iterable[Making], progress: Progress) -> list[Making]:
-    """Those that have still to be made; what other settings made in their place is set aside."""
-    missing = [making for making in makings if blueprint.networks[making.name].digest is None]
-    for making in missing:
-        _set_aside(blueprint.store, making, progress)
-    return missing
+    missing = [making.name for making in blueprint.trainings() if making.name in names]
+    return _make_all(blueprint, [name for name in missing if not blueprint.is_made(name)], worker, progress)
 
 
 def check_room(blueprint: Blueprint, worker: Worker) -> None:
-    """Raises InputError where an alignment that is missing wants more workers than there is room for."""
+    """Raises InputError where an alignment that is missing wants more workers than the cluster has room for."""
     room = room_for(worker)
     for surrogate in blueprint.surrogates:
-        missing = surrogate.name not in blueprint.networks or blueprint.networks[surrogate.name].digest is None
-        if surrogate.align is not None and missing and surrogate.align.workers > room:
+        if surrogate.align is None or blueprint.is_made(surrogate.name):
+            continue
+        if surrogate.align.workers > room:
             raise InputError(
                 f"align.workers: {surrogate.name} wants {surrogate.align.workers} at once, "
                 f"and this cluster has room for {room}"
             )
 
 
-def _set_aside(store: Store, making: Making, progress: Progress) -> None:
-    """An old network under the same name, made with other settings, goes to `.stale`."""
-    names = store.listing(making.folder).get(making.folder, [])
-    if "card.json" in names:
-        place = store.set_aside(making.folder, names)
-        progress.say(f"{making.folder}: made with other settings; moved to {place}")
+@dataclass(frozen=True)
+class _UnderWay:
+    """A fine-tune that is running, and since when (seconds)."""
+
+    making: Making
+    job: FineTune
+    began: float
 
 
-def job_of(blueprint: Blueprint, making: Making, worker: Worker) -> FineTune:
-    """What has to be trained, as the workers need to know it."""
-    experiment, manifest = blueprint.experiment, blueprint.inspected.manifests["train"]
-    wanted = {*making.witnesses, making.start or making.name}
-    return FineTune(
-        name=making.name,
-        start=making.start,
-        witnesses=making.witnesses,
-        align=making.align,
-        loader=NetworkLoader(
-            blueprint.store,
-            {name: blueprint.networks[name] for name in wanted},
-            experiment.data.classes,
-            blueprint.inspected.shape[0],
-            experiment.compute.precision,
-        ),
-        images=experiment.data.train,
-        image_size=experiment.data.image_size,
-        image_ids=manifest.ids,
-        labels=manifest.labels.tolist(),
-        # A model's random weights come from its name too: two of one architecture are independent.
-        seed=experiment.seed if making.start else int(making.fingerprint[:8], 16),
-        threads=worker.threads,
-        progress_file=f"{RUNS}/{making.run_name}-progress.json",
-    )
-
-
-def _train_all(blueprint: Blueprint, makings: Sequence[Making], worker: Worker, progress: Progress) -> None:
-    """Trains models from random weights, one Ray task each."""
-    import ray
-
-    task = ray.remote(train_here).options(**worker.ray_options, max_retries=RETRIES)
-    jobs = {making.name: job_of(blueprint, making, worker) for making in makings}
-    steps = sum(len(job.batches()) for job in jobs.values())
-    started = {making.name: time.time() for making in makings}
-    with progress.stage(f"train {len(makings)} models", steps, "steps") as bar:
-        waiting = {task.remote(jobs[making.name], worker.device): making for making in makings}
-        while waiting:
-            ready, _ = ray.wait(list(waiting), timeout=1)
-            for reference in ready:
-                making = waiting.pop(reference)
-                try:
-                    weights, curve = ray.get(reference)
-                except (ray.exceptions.RayTaskError, ray.exceptions.RayError) as problem:
-                    raise RunFailed(_what_failed("training", making.name, str(problem))) from problem
-                commit(blueprint.store, making, weights, curve, time.time() - started[making.name])
-            bar.set(_steps_done(blueprint.store, jobs.values()))
-
-
-def _align_all(blueprint: Blueprint, makings: Sequence[Making], worker: Worker, progress: Progress) -> None:
-    """Fine-tunes surrogates with Ray Train, as many at once as the cluster holds."""
-    jobs = {making.name: job_of(blueprint, making, worker) for making in makings}
-    steps = sum(len(job.batches()) for job in jobs.values())
-    wanted = max(making.align.workers for making in makings)
-    at_once = max(1, room_for(worker, spare_cpus=1) // wanted)  # a local cluster declares one CPU more than there is
-    pool = ThreadPoolExecutor(min(at_once, len(makings)))
+def _make_all(blueprint: Blueprint, names: Sequence[str], worker: Worker, progress: Progress) -> int:
+    """Makes the named networks, as many at once as there is room for, each when what it depends on is there."""
+    if not names:
+        return 0
+    waiting, slots = list(names), max(1, room_for(worker, spare_cpus=1))  # a local cluster declares one CPU to spare
+    running: dict[Future[tuple[bytes, Curve]], _UnderWay] = {}
+    pool = ThreadPoolExecutor(len(names))
+    steps_done = 0
     try:
-        with progress.stage(f"align {len(makings)} surrogates", steps, "steps") as bar:
-            waiting = {pool.submit(_fit, blueprint.store, making, jobs[making.name], worker) for making in makings}
-            while waiting:
-                done, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+        with progress.stage(_label(blueprint, names), _steps(blueprint, names), "steps") as bar:
+            while waiting or running:
+                for making in _ready(blueprint, waiting):
+                    taken = sum(one.making.align.workers for one in running.values())
+                    if running and taken + making.align.workers > slots:
+                        break
+                    _set_aside_stale(blueprint.store, making, progress)
+                    job = fine_tune_of(blueprint, making, worker)
+                    future = pool.submit(fine_tune, job, making.run_name, worker)
+                    running[future] = _UnderWay(making, job, time.time())
+                    waiting.remove(making.name)
+                done, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
                 for future in done:
-                    future.result()
-                bar.set(_steps_done(blueprint.store, jobs.values()))
+                    finished = running.pop(future)
+                    _commit_result(blueprint, future, finished)
+                    steps_done += finished.making.align.steps(len(finished.job.image_ids))
+                bar.set(steps_done + _steps_under_way(blueprint.store, running.values()))
     finally:
         # After a failure or Ctrl-C the others are not waited for: they end with the connection to the cluster.
         pool.shutdown(wait=False, cancel_futures=True)
+    return len(names)
 
 
-def _fit(store: Store, making: Making, job: FineTune, worker: Worker) -> None:
-    """One fine-tune: goes on from the run's last checkpoint, if there is one, and leaves the network in the store."""
-    from ray.train.torch import TorchTrainer
+def _ready(blueprint: Blueprint, waiting: Sequence[str]) -> list[Making]:
+    """Those that wait and whose source and witnesses are there, in the order in which they were named."""
+    makings = {making.name: making for making in chain(blueprint.trainings(), blueprint.alignments())}
+    return [makings[name] for name in waiting if name in makings]
 
-    arguments = trainer_arguments(store, making.run_name, making.align.workers, worker)
-    trainer = TorchTrainer(train_on_ray_train, train_loop_config={"job": job}, **arguments)
-    start = time.time()
+
+def _label(blueprint: Blueprint, names: Sequence[str]) -> str:
+    trained = sum(name in blueprint.experiment.models for name in names)
+    parts = [f"train {trained} models"] if trained else []
+    return ", ".join([*parts, f"align {len(names) - trained} surrogates"] if len(names) > trained else parts)
+
+
+def _steps(blueprint: Blueprint, names: Container[str]) -> int:
+    """Steps of all these fine-tunes together."""
+    images = len(blueprint.inspected.manifests["train"])
+    trainings = [making.align for making in blueprint.trainings() if making.name in names]
+    alignments = [own.align for own in blueprint.surrogates if own.align is not None and own.name in names]
+    return sum(align.steps(images) for align in [*trainings, *alignments])
+
+
+def _set_aside_stale(store: Store, making: Making, progress: Progress) -> None:
+    """Moves an old network of the same name, made with other settings, to `.stale`."""
+    names = store.listing(making.folder).get(making.folder, [])
+    if "card.json" in names:
+        folder = store.set_aside(making.folder, names)
+        progress.say(f"{making.folder}: made with other settings; moved to {folder}")
+
+
+def _commit_result(blueprint: Blueprint, future: Future[tuple[bytes, Curve]], finished: _UnderWay) -> None:
+    making = finished.making
     try:
-        result = trainer.fit()
-    except Exception as problem:
-        raise RunFailed(_what_failed("alignment", making.name, str(problem))) from problem
-    failed = (result.return_value or {}).get("failed")
-    if failed:
-        delete_run(store, making.run_name)  # its checkpoints lead to the same end
-        raise RunFailed(_what_failed("alignment", making.name, failed))
-    with result.checkpoint.as_directory() as folder:
-        weights, curve = from_checkpoint(Path(folder))
-    commit(store, making, weights, curve, time.time() - start)
-    delete_run(store, making.run_name)
+        weights, curve = future.result()
+    except Exception as problem:  # of the user's code, of torch, or of Ray
+        what = "alignment" if making.start else "training"
+        raise RunFailed(
+            f"the {what} of {making.name} failed: {reason_of(problem)}. What was finished before is kept; the same "
+            "command resumes from there"
+        ) from problem
+    commit(blueprint.store, making, weights, curve, time.time() - finished.began)
+    delete_run(blueprint.store, making.run_name)
+    blueprint.refresh()
 
 
 def commit(store: Store, making: Making, weights: bytes, curve: Curve, seconds: float) -> None:
-    """Puts a network into the store: weights, curve, and last the card. It is there when its card is."""
+    """Puts a network into the store: weights, curve, and last the card, which says that it is complete.
+
+    Args:
+        weights: content of a .safetensors file.
+        seconds: that it took to make, for the card.
+    """
     store.write(f"{making.folder}/model.safetensors", weights)
-    store.write(f"{making.folder}/curves.csv", _as_csv(curve))
+    store.write(f"{making.folder}/curves.csv", to_csv(curve, list(curve[0])))
     card = {
         "name": making.name,
         "fingerprint": making.fingerprint,
@@ -184,27 +160,7 @@ def commit(store: Store, making: Making, weights: bytes, curve: Curve, seconds: 
     store.delete(f"{RUNS}/{making.run_name}-progress.json")
 
 
-def _as_csv(curve: Curve) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(curve[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(curve)
-    return text.getvalue().encode()
-
-
-def _steps_done(store: Store, jobs: Iterable[FineTune]) -> int:
-    """Steps that the jobs say are done; one that is committed says no more."""
-    done = 0
-    for job in jobs:
-        said = store.read_json(job.progress_file) if job.progress_file else None
-        finished = store.exists(f"models/{job.name}/card.json") or store.exists(f"trained/{job.name}/card.json")
-        done += int(said["done"]) if said else (len(job.batches()) if finished else 0)
-    return done
-
-
-def _what_failed(what: str, name: str, why: str) -> str:
-    reason = [line for line in why.strip().splitlines() if line.strip()]
-    return (
-        f"the {what} of {name} failed: {reason[-1] if reason else 'it does not say why'}. What was finished before is "
-        "kept; the same command goes on from there"
-    )
+def _steps_under_way(store: Store, running: Iterable[_UnderWay]) -> int:
+    """Steps that the running fine-tunes report as done."""
+    reports = (store.read_json(str(one.job.progress_file)) for one in running)
+    return sum(int(report["done"]) for report in reports if report)

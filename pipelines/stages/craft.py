@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -10,25 +11,34 @@ import torch
 from torch import nn
 
 from align_core.attacks import AttackConfig, craft, distances
+from align_core.decoding import Pixels
 from pipelines.compute.cluster import Worker, workers_that_fit
 from pipelines.compute.fill import Missing, fill
+from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, use_threads
-from pipelines.compute.ray_data import Decode, Row, TestImages, ends_if_stuck, run_pipeline
+from pipelines.compute.ray_data import Decode, ends_if_stuck, run_pipeline
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.speeds import Rates
+from pipelines.stages.payload import network_loader, test_images
+from pipelines.stages.speeds import Speeds
 from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.store import Store
 
-_HELD = 4  # networks: one surrogate is crafted on after the other
+_HELD = 4  # networks that a worker holds: surrogates are crafted on one after the other
 
 
 @dataclass(frozen=True)
 class CraftJob:
     """Everything that decoders and crafters need to know; sent to each once.
 
-    `surrogates` gives each surrogate's members, `tables` the table of each "surrogate/attack", `patience` the seconds
-    after which a worker counts as stuck.
+    Args:
+        store, loader, images: where results go, how networks are loaded, and the test images.
+        surrogates: members of each surrogate, by name.
+        attacks: by name.
+        tables: the table of each "surrogate/attack".
+        seed: of the attacks.
+        device, threads: of each worker.
+        patience: seconds after which a worker that is at one chunk counts as stuck.
     """
 
     store: Store
@@ -43,81 +53,101 @@ class CraftJob:
     patience: float
 
 
+class CraftItem(TypedDict):
+    """One chunk to craft; `clean` holds its images, uint8 [B, C, H, W], once they are decoded."""
+
+    surrogate: str
+    attack: str
+    chunk: int
+    clean: NotRequired[Pixels]
+
+
+class CraftedChunk(TypedDict):
+    """What was done: the number of images, whether they were made, and the seconds it took without loading."""
+
+    surrogate: str
+    attack: str
+    chunk: int
+    images: int
+    made: bool
+    seconds: float
+
+
 def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
     """Crafts what is missing; returns the number of chunks. Raises RunFailed."""
-    pairs = [(surrogate, attack) for surrogate in blueprint.surrogates for attack in blueprint.experiment.attacks]
-    tables = {f"{surrogate.name}/{attack}": blueprint.adversarial(surrogate, attack) for surrogate, attack in pairs}
-    compute, rates = blueprint.experiment.compute, Rates(blueprint)
-    gradients = {name: attack.gradients for name, attack in blueprint.experiment.attacks.items()}
+    experiment, rows = blueprint.experiment, blueprint.rows
+    tables = {f"{surrogate}/{attack}": table for (surrogate, attack), table in blueprint.all_adversarial().items()}
+    speeds = Speeds(blueprint)
 
     def work(missing: Missing, patience: float) -> Iterator[tuple[str, int]]:
         job = CraftJob(
             store=blueprint.store,
-            loader=blueprint.loader(),
-            images=blueprint.test_images(),
+            loader=network_loader(blueprint),
+            images=test_images(blueprint),
             surrogates={surrogate.name: surrogate.members for surrogate in blueprint.surrogates},
-            attacks=blueprint.experiment.attacks,
+            attacks=experiment.attacks,
             tables=tables,
-            seed=blueprint.experiment.seed,
+            seed=experiment.seed,
             device=worker.device,
             threads=worker.threads,
             patience=patience,
         )
-        items: list[Row] = [
-            {"surrogate": surrogate.name, "attack": attack, "chunk": chunk}
-            for surrogate, attack in pairs
+        items = [
+            CraftItem(surrogate=surrogate.name, attack=attack, chunk=chunk)
+            for surrogate in blueprint.surrogates
+            for attack in experiment.attacks
             for chunk in sorted(missing.get(tables[f"{surrogate.name}/{attack}"].folder, ()))
         ]
         workers = workers_that_fit(worker)
-        with progress.stage("craft", sum(blueprint.rows[item["chunk"]] for item in items), "images") as bar:
-            for row in run_pipeline(items, _decode, job, Crafter, worker, workers, patience):
-                surrogate, attack, images = str(row["surrogate"]), str(row["attack"]), int(row["images"])
-                bar.advance(images, f"{surrogate} {attack}")
-                if row["made"]:
-                    count = images * gradients[attack]
-                    rates.note("gradient", job.surrogates[surrogate], worker.device, count, float(row["seconds"]))
-                    yield tables[f"{surrogate}/{attack}"].folder, int(row["chunk"])
+        with progress.stage("craft", sum(rows[item["chunk"]] for item in items), "images") as bar:
+            for done in run_pipeline(items, _decode, job, Crafter, worker, workers, patience):
+                surrogate, attack = done["surrogate"], done["attack"]
+                bar.advance(done["images"], f"{surrogate} {attack}")
+                if done["made"]:
+                    gradients = done["images"] * experiment.attacks[attack].gradients
+                    speeds.note("gradient", job.surrogates[surrogate], worker.device, gradients, done["seconds"])
+                    yield tables[f"{surrogate}/{attack}"].folder, done["chunk"]
 
-    made = fill(blueprint.store, list(tables.values()), blueprint.rows, progress.say, work, compute.patience)
-    rates.save()
+    made = fill(blueprint.store, list(tables.values()), rows, progress.say, work, experiment.compute.patience)
+    speeds.save()
     return made
 
 
-def _decode(job: CraftJob, item: Row) -> Row:
+def _decode(job: CraftJob, item: CraftItem) -> CraftItem:
     """Adds the chunk's clean images."""
     return {**item, "clean": job.images.read(item["chunk"])}
 
 
 class Crafter:
-    """An actor that holds surrogates and crafts chunk after chunk."""
+    """Holds surrogates and crafts chunk after chunk."""
 
-    def __init__(self, job: CraftJob, decode: Decode | None) -> None:
-        use_threads(job.threads)
+    def __init__(self, job: CraftJob, decode: Decode[CraftJob, CraftItem] | None) -> None:
         self.job, self.networks = job, LoadedNetworks(job.loader, job.device, _HELD)
         self._decode = decode
 
-    def __call__(self, item: Row) -> Row:
-        """Crafts one chunk and commits it; a failure is noted beside the table, and the run goes on."""
+    def __call__(self, item: CraftItem) -> CraftedChunk:
+        """Crafts one chunk and commits it. A failure is recorded beside the table, and the run goes on."""
+        use_threads(self.job.threads)
         with ends_if_stuck(self.job.patience):
-            return self._crafted_row(item)
+            return self._crafted_chunk(self._decode(self.job, item) if self._decode else item)
 
-    def _crafted_row(self, item: Row) -> Row:
-        job, chunk = self.job, int(item["chunk"])
-        item = self._decode(job, item) if self._decode else item
-        surrogate, attack = str(item["surrogate"]), str(item["attack"])
+    def _crafted_chunk(self, item: CraftItem) -> CraftedChunk:
+        job, surrogate, attack, chunk = self.job, item["surrogate"], item["attack"], item["chunk"]
         table = job.tables[f"{surrogate}/{attack}"]
         start, made = time.monotonic(), True
         try:
             network = self.networks.mean_of(job.surrogates[surrogate])
-            start = time.monotonic()  # loading it is done once, and is no part of the rate
-            table.write_chunk(job.store, chunk, self._crafted(network, attack, chunk, item["clean"]))
+            start = time.monotonic()  # a network is loaded once, so loading is no part of the speed
+            table.write_chunk(job.store, chunk, self._craft(network, attack, chunk, item["clean"]))
         except (FloatingPointError, RuntimeError) as problem:
             table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}")
             made = False
-        done = {"surrogate": surrogate, "attack": attack, "chunk": chunk, "images": len(item["clean"])}
-        return {**done, "made": made, "seconds": time.monotonic() - start}
+        return CraftedChunk(
+            surrogate=surrogate, attack=attack, chunk=chunk, images=len(item["clean"]), made=made,
+            seconds=time.monotonic() - start,
+        )  # fmt: skip
 
-    def _crafted(self, network: nn.Module, attack: str, chunk: int, clean: np.ndarray) -> pa.Table:
+    def _craft(self, network: nn.Module, attack: str, chunk: int, clean: Pixels) -> pa.Table:
         job = self.job
         ids, labels = job.images.ids_of(chunk), job.images.labels_of(chunk)
         images_BCHW = torch.from_numpy(np.array(clean)).to(job.device)

@@ -1,53 +1,64 @@
 """Evaluation: clean images x models -> predictions; adversarial images x targets -> outcomes.
 
-Each chunk of adversarial images is read once and shown to every model whose outcome on it is missing.
+Each chunk of images is read once and shown to every model whose prediction on it is missing.
 """
 
 import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from align_core.decoding import Pixels
+from align_core.errors import reason_of
 from pipelines.compute.cluster import Worker, workers_that_fit
 from pipelines.compute.fill import Missing, fill
+from pipelines.compute.images import TestImages, adversarial_images
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, use_threads
-from pipelines.compute.ray_data import Decode, Row, TestImages, adversarial_images, ends_if_stuck, run_pipeline
+from pipelines.compute.ray_data import Decode, ends_if_stuck, run_pipeline
 from pipelines.progress import Progress
-from pipelines.stages.blueprint import Blueprint, Look
-from pipelines.stages.speeds import Rates
+from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.cells import Predictions
+from pipelines.stages.payload import network_loader, test_images
+from pipelines.stages.speeds import Speeds
 from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.store import Store
 
 
 @dataclass(frozen=True)
-class Viewing:
-    """Images, and the tables of those who look at them.
+class WantedPredictions:
+    """One set of images, and every prediction that is wanted on it.
 
     Attributes:
         images: the table of adversarial images; None for the clean ones.
-        tables: of the predictions.
+        predictions: who predicts, and the table of the predictions.
     """
 
     images: ChunkedTable | None
-    tables: Sequence[Look]
+    predictions: Sequence[Predictions]
 
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """Everything that readers and evaluators need to know.
+    """Everything that readers and evaluators need to know; sent to each once.
 
-    `missing` gives the chunks to make: folder -> numbers; `most_networks` how many networks a worker holds at once,
-    `patience` the seconds after which it counts as stuck.
+    Args:
+        store, loader, images: where results go, how networks are loaded, and the test images.
+        wanted: what is predicted on which images.
+        missing: folder of a table -> numbers of the chunks that it lacks.
+        device, threads: of each worker.
+        most_networks: how many networks a worker holds at once.
+        patience: seconds after which a worker that is at one chunk counts as stuck.
     """
 
     store: Store
     loader: NetworkLoader
     images: TestImages
-    viewings: Sequence[Viewing]
+    wanted: Sequence[WantedPredictions]
     missing: Missing
     device: str
     threads: int
@@ -55,17 +66,33 @@ class EvaluateJob:
     patience: float
 
 
+class EvaluateItem(TypedDict):
+    """One chunk of the images of `wanted[number]`; `images`: uint8 [B, C, H, W], once they are read."""
+
+    number: int
+    chunk: int
+    images: NotRequired[Pixels]
+
+
+class EvaluatedChunk(TypedDict):
+    """What was done: `made` is a JSON list of [position among the predictions, seconds]."""
+
+    number: int
+    chunk: int
+    made: str
+
+
 def evaluate_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
     """Evaluates what is missing; returns the number of chunks. Raises RunFailed."""
-    compute, rates = blueprint.experiment.compute, Rates(blueprint)
-    viewings = viewings_of(blueprint)
+    compute, rows, speeds = blueprint.experiment.compute, blueprint.rows, Speeds(blueprint)
+    wanted = wanted_predictions(blueprint)
 
     def work(missing: Missing, patience: float) -> Iterator[tuple[str, int]]:
         job = EvaluateJob(
             store=blueprint.store,
-            loader=blueprint.loader(),
-            images=blueprint.test_images(),
-            viewings=viewings,
+            loader=network_loader(blueprint),
+            images=test_images(blueprint),
+            wanted=wanted,
             missing=missing,
             device=worker.device,
             threads=worker.threads,
@@ -73,45 +100,48 @@ def evaluate_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> in
             patience=patience,
         )
         items = [
-            {"viewing": index, "chunk": chunk}
-            for index, viewing in enumerate(viewings)
-            for chunk in sorted(frozenset().union(*(missing.get(table.folder, ()) for _, table in viewing.tables)))
+            EvaluateItem(number=number, chunk=chunk)
+            for number, one in enumerate(wanted)
+            for chunk in sorted(frozenset().union(*(missing.get(own.table.folder, ()) for own in one.predictions)))
         ]
-        total = sum(blueprint.rows[chunk] for chunks in missing.values() for chunk in chunks)
+        total = sum(rows[chunk] for chunks in missing.values() for chunk in chunks)
         workers = workers_that_fit(worker)
         with progress.stage("evaluate", total, "predictions") as bar:
-            for row in run_pipeline(items, _read, job, Evaluator, worker, workers, patience):
-                chunk, tables = int(row["chunk"]), viewings[int(row["viewing"])].tables
-                for index, seconds in json.loads(row["made"]):
-                    members, table = tables[index]
-                    bar.advance(blueprint.rows[chunk])
-                    rates.note("prediction", members, worker.device, blueprint.rows[chunk], seconds)
+            for done in run_pipeline(items, _read, job, Evaluator, worker, workers, patience):
+                chunk = done["chunk"]
+                for position, seconds in json.loads(done["made"]):
+                    members, table = wanted[done["number"]].predictions[position]
+                    bar.advance(rows[chunk])
+                    speeds.note("prediction", members, worker.device, rows[chunk], seconds)
                     yield table.folder, chunk
 
-    tables = [table for viewing in viewings for _, table in viewing.tables]
-    made = fill(blueprint.store, tables, blueprint.rows, progress.say, work, compute.patience)
-    rates.save()
+    tables = [own.table for one in wanted for own in one.predictions]
+    made = fill(blueprint.store, tables, rows, progress.say, work, compute.patience)
+    speeds.save()
     return made
 
 
-def viewings_of(blueprint: Blueprint) -> list[Viewing]:
-    """Who looks at what. More networks than a worker holds look by turns: each turn goes over all the images."""
+def wanted_predictions(blueprint: Blueprint) -> list[WantedPredictions]:
+    """Every prediction of the experiment, by the images that it is made on.
+
+    Where more networks predict on some images than a worker holds, they take turns: each turn goes over all the images.
+    """
     most = blueprint.experiment.compute.networks
-    whole = [Viewing(None, list(blueprint.clean().values()))]
-    for (surrogate, attack), looks in blueprint.looks().items():
-        whole.append(Viewing(blueprint.adversarial(blueprint.by_name[surrogate], attack), looks))
-    turns = -(-max(len(viewing.tables) for viewing in whole) // most)
+    whole = [WantedPredictions(None, list(blueprint.clean().values()))]
+    adversarial = blueprint.all_adversarial()
+    whole += [WantedPredictions(adversarial[pair], own) for pair, own in blueprint.outcomes().items()]
+    turns = -(-max(len(one.predictions) for one in whole) // most)
     found = [
-        replace(viewing, tables=viewing.tables[turn * most : (turn + 1) * most])
+        replace(one, predictions=one.predictions[turn * most : (turn + 1) * most])
         for turn in range(turns)
-        for viewing in whole
+        for one in whole
     ]
-    return [viewing for viewing in found if viewing.tables]
+    return [one for one in found if one.predictions]
 
 
-def _read(job: EvaluateJob, item: Row) -> Row:
-    """Adds the chunk's images, clean or adversarial."""
-    chunk, images = int(item["chunk"]), job.viewings[int(item["viewing"])].images
+def _read(job: EvaluateJob, item: EvaluateItem) -> EvaluateItem:
+    """Adds the chunk's images, clean or adversarial. Raises ValueError where they are damaged or others."""
+    chunk, images = item["chunk"], job.wanted[item["number"]].images
     if images is None:
         return {**item, "images": job.images.read(chunk)}
     ids = job.images.ids_of(chunk)
@@ -120,52 +150,50 @@ def _read(job: EvaluateJob, item: Row) -> Row:
         table = images.read_chunk(job.store, chunk, len(ids))
     except (OSError, pa.ArrowException) as problem:
         if isinstance(problem, OSError) and problem.errno is not None:
-            raise  # the disk's or the store's fault, not the file's
-        reason = str(problem).partition("\n")[0]
-        raise ValueError(f"{images.folder}: chunk {chunk} is damaged ({reason}); {mend}") from problem
+            raise  # the disk or the store failed, not the file
+        raise ValueError(f"{images.folder}: chunk {chunk} is damaged ({reason_of(problem)}); {mend}") from problem
     if table["image_id"].to_pylist() != ids:
         raise ValueError(f"{images.folder}: chunk {chunk} does not hold the images that it should; {mend}")
     return {**item, "images": adversarial_images(table)}
 
 
 class Evaluator:
-    """An actor that holds models and predicts chunk after chunk."""
+    """Holds models and predicts chunk after chunk."""
 
-    def __init__(self, job: EvaluateJob, decode: Decode | None) -> None:
-        use_threads(job.threads)
+    def __init__(self, job: EvaluateJob, decode: Decode[EvaluateJob, EvaluateItem] | None) -> None:
         self.job, self.networks = job, LoadedNetworks(job.loader, job.device, job.most_networks)
         self._decode = decode
 
-    def __call__(self, item: Row) -> Row:
-        """Every missing prediction on one chunk, each committed by itself; `made` lists them and their seconds."""
+    def __call__(self, item: EvaluateItem) -> EvaluatedChunk:
+        """Makes every missing prediction on one chunk, and commits each by itself."""
+        use_threads(self.job.threads)
         with ends_if_stuck(self.job.patience):
-            return self._predicted(item)
+            return self._evaluated(self._decode(self.job, item) if self._decode else item)
 
-    def _predicted(self, item: Row) -> Row:
-        job, chunk, made = self.job, int(item["chunk"]), []
-        item = self._decode(job, item) if self._decode else item
-        viewing = job.viewings[int(item["viewing"])]
+    def _evaluated(self, item: EvaluateItem) -> EvaluatedChunk:
+        job, chunk, made = self.job, item["chunk"], []
+        wanted = job.wanted[item["number"]]
+        prefix = "" if wanted.images is None else "adversarial_"
         images_BCHW = torch.from_numpy(np.array(item["images"])).to(job.device).to(torch.float32) / 255
         labels_B = torch.tensor(job.images.labels_of(chunk), device=job.device)
-        for index, (members, table) in enumerate(viewing.tables):
+        for position, (members, table) in enumerate(wanted.predictions):
             if chunk not in job.missing.get(table.folder, ()):
                 continue
             try:
                 network = self.networks.mean_of(members)
-                start = time.monotonic()  # loading it is done once, and is no part of the rate
+                start = time.monotonic()  # a network is loaded once, so loading is no part of the speed
                 with torch.no_grad():
                     logits_BK = network(images_BCHW)
-                prefix = "" if viewing.images is None else "adversarial_"
                 rows = _predictions(logits_BK, labels_B, job.images.ids_of(chunk), prefix)
                 table.write_chunk(job.store, chunk, rows)
-                made.append((index, time.monotonic() - start))
+                made.append((position, time.monotonic() - start))
             except RuntimeError as problem:
                 table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}")
-        return {"viewing": int(item["viewing"]), "chunk": chunk, "made": json.dumps(made)}
+        return EvaluatedChunk(number=item["number"], chunk=chunk, made=json.dumps(made))
 
 
 def _predictions(logits_BK: torch.Tensor, labels_B: torch.Tensor, ids: list[str], prefix: str) -> pa.Table:
-    """A row per image: prediction, and confidence, the softmax of the label."""
+    """A row per image: the prediction, and the confidence, which is the softmax of the label."""
     confidence_B = logits_BK.softmax(dim=1).gather(1, labels_B[:, None])[:, 0]
     return pa.table(
         {

@@ -20,8 +20,6 @@ from align_core.data import ImageSetConfig, open_image_set
 from align_core.errors import InputError
 from align_core.manifest import Manifest, inspect_images
 from align_core.model_config import ModelConfig, resolve_aligned
-from align_core.models import build, check_output, load
-from align_core.weights import hash_weights
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment, alignments_of
 from pipelines.progress import Progress
@@ -51,7 +49,7 @@ class Inspected:
         self.unsaved.clear()
 
 
-def inspect(experiment: Experiment, store: Store, progress: Progress) -> Inspected:
+def inspect_inputs(experiment: Experiment, store: Store, progress: Progress) -> Inspected:
     """Looks at every image set and model, or at what is known of them. Raises InputError; writes nothing."""
     inspected = Inspected({}, {})
     for role, config in experiment.image_sets().items():
@@ -164,7 +162,11 @@ def _model_key(config: ModelConfig, classes: int, shape: Sequence[int]) -> str:
 def _look_at_model(
     name: str, config: ModelConfig, experiment: Experiment, shape: tuple[int, int, int], found: Registered | None
 ) -> str | None:
-    """Builds the model, pushes one image through, and hashes its weights; None where they are still to be made."""
+    """Builds the model, pushes one image through it, and hashes its weights; None where they have still to be made."""
+    # Imported here, because what was looked at before needs no torch: `witness status` answers without it.
+    from align_core.models import build, check_output, load
+    from align_core.weights import hash_weights
+
     classes = experiment.data.classes
     try:
         weights = found.weights() if found else None

@@ -9,7 +9,8 @@ from pipelines.compute.cluster import Worker, connected, worker_of
 from pipelines.experiment.written import as_yaml
 from pipelines.failure import RunFailed
 from pipelines.progress import Bar, Progress
-from pipelines.run.command import Request, Result, make_blueprint, run_experiment
+from pipelines.run.command import RunResult, run
+from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.align import train_models
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.store import fingerprint_of
@@ -38,7 +39,7 @@ class SweepResult:
     keys: list[str]
     rows: list[Row]
     best: Settings | None = None
-    test: Result | None = None
+    test: RunResult | None = None
     contrast: list[Row] = field(default_factory=list)
     logged: bool = False
 
@@ -67,7 +68,7 @@ def tune(request: Request, options: Options) -> SweepResult:
 
     Raises InputError (nothing was written), Busy, or RunFailed (trials that ended are kept).
     """
-    blueprint = make_blueprint(request)
+    blueprint = open_blueprint(request, to_write=True)
     study = Study(blueprint, options)
     with ExitStack() as stack:
         result = _search(study, request, stack)
@@ -76,7 +77,7 @@ def tune(request: Request, options: Options) -> SweepResult:
         # The test images are met once, when everything is chosen.
         best, default = best_experiment(blueprint.experiment, study.space.name, result.best)
         study.copy_known(best.name)
-        result.test = run_experiment(best, replace(request, overrides=(), output=None))
+        result.test = run(replace(request, source=best, overrides=(), output=None))
         study.keep_trained(best.name)
         result.contrast = _against_default(result.test, default)
         return result
@@ -85,7 +86,7 @@ def tune(request: Request, options: Options) -> SweepResult:
 def search(request: Request, options: Options) -> SweepResult:
     """The sweep alone: trials and choice, without a look at the test images. Raises what `tune` does."""
     with ExitStack() as stack:
-        return _search(Study(make_blueprint(request), options), request, stack)
+        return _search(Study(open_blueprint(request, to_write=True), options), request, stack)
 
 
 def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
@@ -199,7 +200,7 @@ def _finish(study: Study, progress: Progress) -> SweepResult:
     return result
 
 
-def _against_default(test: Result, default: str) -> list[Row]:
+def _against_default(test: RunResult, default: str) -> list[Row]:
     """The chosen settings against the default ones on the test targets: contrasts.csv has it the other way round."""
     assert test.report is not None
     rows: Sequence[Row] = test.report.contrasts

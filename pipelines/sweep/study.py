@@ -7,9 +7,10 @@ from align_core.errors import InputError
 from pipelines.compute.cluster import Worker, room_for
 from pipelines.experiment.config import nearest
 from pipelines.failure import RunFailed
-from pipelines.stages.align import job_of
-from pipelines.stages.blueprint import REVISIONS, Blueprint
+from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.inspect import SEEN
+from pipelines.stages.payload import fine_tune_of, network_loader
+from pipelines.stages.revisions import REVISIONS
 from pipelines.storage.store import Store, fingerprint_of
 from pipelines.sweep.best import best_experiment
 from pipelines.sweep.space import Space, load_space
@@ -142,7 +143,7 @@ class Study:
             chunk=experiment.compute.chunk,
         )
         (aligned,) = (making for making in blueprint.alignments() if making.name == "aligned")
-        base = replace(job_of(blueprint, aligned, worker), loader=blueprint.loader())
+        base = replace(fine_tune_of(blueprint, aligned, worker), loader=network_loader(blueprint))
         task = ray.remote(measure_baseline).options(**worker.ray_options, max_retries=_RETRIES)
         try:
             baseline = ray.get(task.remote(validation, base, worker))

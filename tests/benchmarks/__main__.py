@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 
-from pipelines.compute.cluster import KEEP_FREED
+from pipelines.environment import unset
 from tests.benchmarks import crafting, matrix, pipeline, scaling, sweep
 
 
@@ -18,8 +18,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[[], *benchmarks], help="which; all of them unless named")
     names = parser.parse_args().names
-    if not os.environ.keys() >= KEEP_FREED.keys():  # read when a process starts: both sides shall have it
-        os.execve(sys.executable, [sys.executable, "-m", "tests.benchmarks", *names], {**os.environ, **KEEP_FREED})
+    if own := unset("workers"):  # read when a process starts: both sides shall have it
+        os.execve(sys.executable, [sys.executable, "-m", "tests.benchmarks", *names], {**os.environ, **own})
     for name in names or benchmarks:
         for line in benchmarks[name]():
             print(line, flush=True)

@@ -11,7 +11,8 @@ import yaml
 from pipelines.compute.cluster import connected, worker_of
 from pipelines.progress import Progress
 from pipelines.recipes.cifar_models import resnet
-from pipelines.run.command import Request, make_blueprint, run
+from pipelines.run.command import run
+from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.craft import craft_all
 from pipelines.stages.evaluate import evaluate_all
 
@@ -82,7 +83,7 @@ def seconds_of(file: Path, *overrides: str) -> float:
     experiment = request.experiment()
     with connected(None, experiment):
         run(request, ["align"])
-        blueprint = make_blueprint(request)
+        blueprint = open_blueprint(request)
         workers = {stage: worker_of(experiment.compute, stage) for stage in ("craft", "evaluate")}
         start = time.perf_counter()
         craft_all(blueprint, workers["craft"], Progress(quiet=True))

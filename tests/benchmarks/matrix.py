@@ -15,10 +15,10 @@ from pipelines.compute.cluster import Worker, connected
 from pipelines.compute.networks import Network
 from pipelines.compute.ray_data import run_pipeline
 from pipelines.experiment.config import Experiment
-from pipelines.run.command import missing_of
 from pipelines.run.forecast import forecast_of
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.inspect import Inspected
+from pipelines.stages.payload import test_images
 from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.store import Store
 from tests.benchmarks.experiment import data_folder, write_experiment
@@ -44,7 +44,7 @@ def _planned(folder: Path) -> str:
     found = forecast_of(blueprint)
     seen = time.perf_counter() - start
     start = time.perf_counter()
-    missing = missing_of(blueprint, "align")
+    missing = blueprint.missing("align")
     asked = time.perf_counter() - start
     grown = (psutil.Process().memory_info().rss - before) / 1e6
     chunks = sum(part.chunks for part in found.parts)
@@ -122,11 +122,11 @@ class _Idle:
 
 def _driven(folder: Path) -> str:
     """Two runs of a pipeline without work: what one takes longer than the other is the driver's, for so many chunks."""
-    from pipelines.run.command import Request, make_blueprint
+    from pipelines.run.request import Request, open_blueprint
 
     file = write_experiment(folder, data_folder(folder), "driven", 1, 2, 1)
     request = Request(file, quiet=True)
-    blueprint, worker = make_blueprint(request, to_write=False), Worker("cpu", 1, 1, 0, {}, 2)
+    blueprint, worker = open_blueprint(request), Worker("cpu", 1, 1, 0, {}, 2)
     seconds = []
     with connected(None, request.experiment()):
         for count in (500, 500, 4_500):  # the first one warms
@@ -143,4 +143,4 @@ class _Job:
     """What `run_pipeline` asks of a job."""
 
     def __init__(self, blueprint: Blueprint) -> None:
-        self.images, self.device, self.store = blueprint.test_images(), "cpu", blueprint.store
+        self.images, self.device, self.store = test_images(blueprint), "cpu", blueprint.store

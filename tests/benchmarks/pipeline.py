@@ -9,8 +9,10 @@ import torch
 
 from align_core.attacks import craft
 from pipelines.compute.loading import LoadedNetworks
-from pipelines.run.command import Request, make_blueprint, run
+from pipelines.run.command import run
+from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import SELF, Blueprint
+from pipelines.stages.payload import network_loader, test_images
 from tests.benchmarks.experiment import IMAGES, data_folder, seconds_of, write_experiment
 
 
@@ -25,9 +27,9 @@ def measure() -> Iterator[str]:
             file = write_experiment(folder, data, f"all-{name}", IMAGES, workers, threads)
             run(Request(file, quiet=True), ["align"])
             # Before and after: a machine that does other work is not the same from one minute to the next.
-            before = _plain(make_blueprint(Request(file, quiet=True)), workers * threads)
+            before = _plain(open_blueprint(Request(file, quiet=True)), workers * threads)
             ours = seconds_of(file)
-            plain = (before + _plain(make_blueprint(Request(file, quiet=True)), workers * threads)) / 2
+            plain = (before + _plain(open_blueprint(Request(file, quiet=True)), workers * threads)) / 2
             ratio = (ours - start_up) / plain
             yield (
                 f"pipeline: craft + evaluate, {IMAGES:,} CIFAR images, {workers} workers of {threads} threads: "
@@ -40,7 +42,7 @@ def _plain(blueprint: Blueprint, threads: int) -> float:
     """Seconds of the same work in this process: every image crafted once, every prediction made, nothing written."""
     torch.set_num_threads(threads)
     start = time.perf_counter()
-    networks, images = LoadedNetworks(blueprint.loader(), "cpu"), blueprint.test_images()
+    networks, images = LoadedNetworks(network_loader(blueprint), "cpu"), test_images(blueprint)
     for chunk in range(len(images.chunks)):
         clean_BCHW = torch.from_numpy(images.read(chunk))
         labels_B = torch.tensor(images.labels_of(chunk))

@@ -14,7 +14,9 @@ import yaml
 
 from align_core.attacks import craft
 from pipelines.compute.loading import LoadedNetworks
-from pipelines.run.command import Request, make_blueprint, run
+from pipelines.run.command import run
+from pipelines.run.request import Request, open_blueprint
+from pipelines.stages.payload import network_loader, test_images
 from tests.benchmarks.experiment import IMAGES, data_folder, seconds_of, write_experiment
 
 STEPS = 120  # so that the work is ten times as long as the start of it
@@ -58,8 +60,8 @@ def _side_by_side(file: Path, processes: int) -> list[float]:
 def _images_per_second(file: Path, ready: Barrier) -> float:
     """Of crafting chunk by chunk in one thread of this process, from the moment that all are ready."""
     torch.set_num_threads(1)
-    blueprint = make_blueprint(Request(file, quiet=True))
-    networks, images = LoadedNetworks(blueprint.loader(), "cpu"), blueprint.test_images()
+    blueprint = open_blueprint(Request(file, quiet=True))
+    networks, images = LoadedNetworks(network_loader(blueprint), "cpu"), test_images(blueprint)
     network, attack = networks.mean_of(blueprint.surrogates[0].members), blueprint.experiment.attacks["pgd"]
 
     def crafted(chunk: int) -> int:
@@ -84,9 +86,9 @@ def _once_for_all_targets(folder: Path, data: Path) -> str:
     file.write_text(yaml.safe_dump(content))
     request = Request(file, quiet=True)
     run(request, ["align"])
-    blueprint = make_blueprint(request)
+    blueprint = open_blueprint(request)
     torch.set_num_threads(2)
-    networks, images = LoadedNetworks(blueprint.loader(), "cpu"), blueprint.test_images()
+    networks, images = LoadedNetworks(network_loader(blueprint), "cpu"), test_images(blueprint)
 
     def seconds(crafts_for_each: bool) -> float:
         start = time.perf_counter()

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from pipelines.compute.cluster import connected
-from pipelines.run.command import Request
+from pipelines.run.request import Request
 from pipelines.sweep.command import search
 from pipelines.sweep.study import Options
 from tests.benchmarks.experiment import data_folder, write_experiment

@@ -15,7 +15,8 @@ from s3_server import S3Server, s3_server
 from schedule_place import STAND_IN, Place
 from tiny_experiment import write_tiny_experiment
 
-from pipelines.run.command import Request, make_blueprint, run
+from pipelines.run.command import run
+from pipelines.run.request import Request, open_blueprint
 from pipelines.schedule import scheduler
 from pipelines.schedule.jobs import JobServer
 from pipelines.stages.blueprint import Blueprint
@@ -57,7 +58,7 @@ def tiny_blueprint(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    return lambda settings: make_blueprint(Request(tiny_folder / "tiny.yaml", settings.split(";"), quiet=True))
+    return lambda settings: open_blueprint(Request(tiny_folder / "tiny.yaml", settings.split(";"), quiet=True))
 
 
 @pytest.fixture(scope="module")

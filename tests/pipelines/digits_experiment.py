@@ -18,7 +18,8 @@ from align_core.data import ImageSetConfig, open_image_set, read_images
 from align_core.model_config import ModelConfig
 from align_core.models import Classifier, load
 from pipelines.recipes import digit_models
-from pipelines.run.command import Request, Result
+from pipelines.run.command import RunResult
+from pipelines.run.request import Request
 
 CNN = "pipelines.recipes.digit_models:cnn"
 MLP = "pipelines.recipes.digit_models:mlp"
@@ -107,7 +108,7 @@ class Finished:
     """A finished experiment. It is left as it is: what goes on from it works on a copy."""
 
     file: Path
-    result: Result
+    result: RunResult
 
     @property
     def folder(self) -> Path:

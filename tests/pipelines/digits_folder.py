@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.cli import main
-from pipelines.run.command import Request
+from pipelines.run.request import Request
 
 # Whose logits a surrogate means.
 MEMBERS = {
@@ -42,5 +42,5 @@ def changed(folder: Path, before: dict[str, tuple[int, int]]) -> set[str]:
 def states(request: Request, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, dict[str, Any]]:
     """What `witness status` says of every folder."""
     capsys.readouterr()
-    assert main(["status", str(request.experiment_file), "--output", str(request.output), "--json", *more]) == 0
+    assert main(["status", str(request.source), "--output", str(request.output), "--json", *more]) == 0
     return {entry["folder"]: entry for entry in json.loads(capsys.readouterr().out)["entries"]}

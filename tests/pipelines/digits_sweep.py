@@ -9,7 +9,7 @@ from typing import Any
 
 from digits_experiment import experiment, write_experiment
 
-from pipelines.run.command import Request
+from pipelines.run.request import Request
 from pipelines.sweep.command import SweepResult
 
 VALIDATION = {"kind": "digits", "take": [1400, 1497]}

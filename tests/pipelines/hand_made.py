@@ -20,7 +20,7 @@ from torch import nn
 from align_core.model_config import ModelConfig
 from align_core.models import build
 from align_core.weights import to_bytes
-from pipelines.run.command import Request, make_blueprint
+from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.align import commit
 from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.chunked_table import ChunkedTable
@@ -90,7 +90,7 @@ class HandMade:
         }
 
     def blueprint(self) -> Blueprint:
-        return make_blueprint(Request(self.file, quiet=True))
+        return open_blueprint(Request(self.file, quiet=True))
 
     def write(self, **changes: Any) -> None:
         """The experiment file, with `changes` of its sections."""

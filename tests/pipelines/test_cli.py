@@ -16,7 +16,7 @@ import pytest
 from hand_made import HandMade, hand_made
 
 from pipelines.cli import main
-from pipelines.run.command import Request
+from pipelines.run.request import Request
 from pipelines.run.status import Entry, Status, watch
 
 COMMON = {"--set", "--address", "--output", "--quiet", "--json", "--help"}
@@ -193,7 +193,7 @@ class TestExitCodes:
 
     def test_1_where_something_is_missing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["report", str(hand_made(tmp_path).file)]) == 1
-        assert "`witness align` comes first: not there yet: aligned" in capsys.readouterr().err
+        assert "`witness align` has to come first: these are missing: aligned" in capsys.readouterr().err
 
     def test_1_while_another_run_is_at_work(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         experiment = hand_made(tmp_path)

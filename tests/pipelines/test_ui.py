@@ -13,7 +13,8 @@ import pytest
 from hand_made import hand_made
 
 from pipelines.cli import main
-from pipelines.run.command import Request, run
+from pipelines.run.command import run
+from pipelines.run.request import Request
 
 LIMIT = 300  # seconds: half a minute on a quiet machine
 

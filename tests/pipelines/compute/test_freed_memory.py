@@ -13,7 +13,7 @@ import resource, sys, threading
 from pathlib import Path
 import ray
 from pipelines.compute.cluster import connected
-from pipelines.run.command import Request
+from pipelines.run.request import Request
 
 @ray.remote(num_cpus=0)
 def faults():

@@ -14,12 +14,13 @@ from align_core.weights import hash_weights, read_weights
 from pipelines.compute.cluster import worker_of, workers_that_fit
 from pipelines.report.tables import target_relation
 from pipelines.stages.blueprint import Blueprint, Making
-from pipelines.stages.evaluate import viewings_of
+from pipelines.stages.evaluate import wanted_predictions
+from pipelines.stages.payload import network_loader
 from pipelines.tracking.runs import tracking_uri
 
 
 def built(blueprint: Blueprint, name: str) -> Classifier:
-    return build(blueprint.networks[name].config, blueprint.loader().classes, blueprint.inspected.shape[0])
+    return build(blueprint.networks[name].config, network_loader(blueprint).classes, blueprint.inspected.shape[0])
 
 
 def net(blueprint: Blueprint, name: str = "new") -> Any:
@@ -54,7 +55,7 @@ REACHES: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("output=there", lambda p: Path(p.store.location) == Path.cwd() / "there" / "tiny", True),
     ("tracking=http://host:1", lambda p: tracking_uri(p.experiment), "http://host:1"),
     ("factories=code;models.new.factory=net_of_the_code:flat;models.new.train={}", lambda p: len(net(p)), 2),
-    ("data.classes=3", lambda p: p.loader().classes, 3),
+    ("data.classes=3", lambda p: network_loader(p).classes, 3),
     ("data.image_size=6", lambda p: p.inspected.shape, (3, 6, 6)),
     (
         "data.on_bad_image=skip;data.validation={kind: folder, path: photos}",
@@ -120,9 +121,9 @@ REACHES: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
             ("neighbourhood", 7),
         ]
     ),
-    ("compute.precision=bf16", lambda p: p.loader().precision, "bf16"),
+    ("compute.precision=bf16", lambda p: network_loader(p).precision, "bf16"),
     ("compute.chunk=3", lambda p: p.rows, [3, 3, 2]),
-    ("compute.networks=1", lambda p: {len(viewing.tables) for viewing in viewings_of(p)}, {1}),
+    ("compute.networks=1", lambda p: {len(one.predictions) for one in wanted_predictions(p)}, {1}),
     ("compute.patience=7", lambda p: p.experiment.compute.patience, 7),
 ]  # fmt: skip
 

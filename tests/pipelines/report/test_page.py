@@ -151,7 +151,7 @@ def test_the_report_command_needs_no_cluster_and_says_where_the_page_lies(experi
 def test_the_report_command_says_what_is_missing(experiment, capsys):
     assert main(["report", str(experiment.file)]) == 1
     said = capsys.readouterr().err
-    assert "`witness align` comes first: not there yet: aligned" in said
+    assert "`witness align` has to come first: these are missing: aligned" in said
     assert not experiment.report.exists()
 
 

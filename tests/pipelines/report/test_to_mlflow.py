@@ -16,7 +16,8 @@ from mlflow.entities import Run
 
 from pipelines.cli import main
 from pipelines.report.page import Report
-from pipelines.run.command import Request, run
+from pipelines.run.command import run
+from pipelines.run.request import Request
 from pipelines.storage.credentials import without_credentials
 from pipelines.tracking.runs import tracking_uri
 

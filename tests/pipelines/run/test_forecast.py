@@ -8,9 +8,9 @@ from digits_experiment import Finished
 from hand_made import IMAGES, HandMade, hand_made
 
 from pipelines.cli import main
-from pipelines.run.command import Request
 from pipelines.run.forecast import Forecast, forecast, forecast_of
-from pipelines.stages.speeds import Rates
+from pipelines.run.request import Request
+from pipelines.stages.speeds import Speeds
 
 SURROGATES, ATTACKS, TARGETS, CHUNKS = 3, 2, 3, 3  # source, aligned, witness; pgd, mi; twin, cousin, stranger
 CLEAN = 6  # near, seer, aligned and the three targets
@@ -67,7 +67,7 @@ def test_what_is_partly_there_counts_chunk_by_chunk(experiment: HandMade) -> Non
 
 def test_the_time_is_rate_times_gradients_over_workers(experiment: HandMade) -> None:
     blueprint = experiment.blueprint()
-    rates = Rates(blueprint)
+    rates = Speeds(blueprint)
     for surrogate in blueprint.surrogates:
         rates.note("gradient", surrogate.members, "cpu", count=100, seconds=50)  # half a second each
         rates.note("prediction", surrogate.members, "cpu", count=10, seconds=1)

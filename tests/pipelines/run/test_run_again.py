@@ -9,7 +9,8 @@ from digits_experiment import Finished
 from digits_folder import ATTACKS, CHUNKS, MEMBERS, changed, state
 
 from pipelines.cli import main
-from pipelines.run.command import STAGES, run
+from pipelines.run.command import run
+from pipelines.stages.blueprint import STAGES
 
 
 class TestAgain:
@@ -103,7 +104,7 @@ class TestStages:
         later = "outcomes/aligned" if stage == "evaluate" else absent
         request, folder = finished.copied(tmp_path, absent, later)
         before = state(folder)
-        assert main([stage, str(request.experiment_file), "--output", str(request.output)]) == 1
+        assert main([stage, str(request.source), "--output", str(request.output)]) == 1
         missing = Path(absent).name if first == "align" else absent
-        assert f"`witness {first}` comes first: not there yet: {missing}" in capsys.readouterr().err
+        assert f"`witness {first}` has to come first: these are missing: {missing}" in capsys.readouterr().err
         assert changed(folder, before) <= {"experiment.yaml"}

@@ -20,7 +20,7 @@ class TestFailure:
         settings = ["align.optimizer.lr=1e30", "controls=[]", "variants={}"]
         arguments = [part for setting in settings for part in ("--set", setting)]
         before = state(folder)
-        assert main(["run", str(request.experiment_file), "--output", str(request.output), *arguments]) == 1
+        assert main(["run", str(request.source), "--output", str(request.output), *arguments]) == 1
         said = capsys.readouterr().err
         assert "witness: the alignment of aligned failed" in said
         assert "lower align.optimizer.lr" in said
@@ -36,7 +36,7 @@ class TestFailure:
         sound = weights.read_bytes()
         save_file({name: value * torch.nan if value.is_floating_point() else value
                    for name, value in load_file(weights).items()}, weights)  # fmt: skip
-        assert main(["run", str(request.experiment_file), "--output", str(request.output)]) == 1
+        assert main(["run", str(request.source), "--output", str(request.output)]) == 1
         said = capsys.readouterr().err
         assert "1 tables failed" in said
         assert "adversarial/aligned/fgsm: chunk " in said and "gradient is not finite" in said
@@ -58,7 +58,7 @@ class TestFailure:
         content = bytearray(file.read_bytes())
         content[len(content) // 2] ^= 0xFF
         file.write_bytes(content)
-        assert main(["run", str(request.experiment_file), "--output", str(request.output)]) == 1
+        assert main(["run", str(request.source), "--output", str(request.output)]) == 1
         said = capsys.readouterr().err
         assert "adversarial/source/pgd: chunk " in said and "is damaged" in said
         assert "move that folder away, and `witness run` crafts it anew" in said

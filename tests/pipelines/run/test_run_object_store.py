@@ -17,7 +17,7 @@ from digits_sweep import write_sweep
 from s3_server import KEY, SECRET, Gate, S3Server
 
 from pipelines.cli import main
-from pipelines.run.command import Request
+from pipelines.run.request import Request
 from pipelines.storage import lease
 from pipelines.storage.store import Store
 
@@ -100,7 +100,7 @@ class TestRun:
         put(s3, folder, place)
         gate = Gate(s3.port)
         request = Request(finished.file, output=s3.uri(tmp_path.name).replace(str(s3.port), str(gate.port)))
-        command = ["run", str(request.experiment_file), "--output", str(request.output)]
+        command = ["run", str(request.source), "--output", str(request.output)]
         Thread(target=_shut_when, args=(gate, lambda: has(s3, place, sign)), daemon=True).start()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         # In a process of its own: with it ends the cluster, and whatever is still at work there.

@@ -13,7 +13,7 @@ from digits_experiment import Finished
 from safetensors.torch import load_file, save_file
 
 from pipelines.cli import main
-from pipelines.run.command import Request
+from pipelines.run.request import Request
 from pipelines.run.verify import verify
 
 Change = Callable[[pa.Table], pa.Table]
@@ -134,4 +134,4 @@ def test_an_unfinished_experiment_is_not_verified(
 ) -> None:
     finished.copied(tmp_path, "outcomes/source")
     assert main(["verify", str(finished.file), "--output", str(tmp_path)]) == 1
-    assert "`witness evaluate` comes first" in capsys.readouterr().err
+    assert "`witness evaluate` has to come first" in capsys.readouterr().err

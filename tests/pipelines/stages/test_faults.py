@@ -148,7 +148,7 @@ def test_what_such_a_run_leaves_is_verified(finished: Finished, machines: Machin
     driver.kill()
     driver.wait()
     assert start(finished, tmp_path, machines.cluster.address).wait(timeout=PATIENCE) == 0
-    from pipelines.run.command import Request
+    from pipelines.run.request import Request
 
     found = verify(Request(finished.file, overrides=SETTINGS, output=str(tmp_path), quiet=True))
     assert found.findings == []

@@ -8,7 +8,7 @@ from hand_made import hand_made
 from sweeping import TEMPERATURE, space_file, trial
 
 from align_core.errors import InputError
-from pipelines.run.command import Request, make_blueprint
+from pipelines.run.request import Request, open_blueprint
 from pipelines.sweep.choice import chosen, trial_rows
 from pipelines.sweep.figure import sweep_figure
 from pipelines.sweep.study import Options, Study
@@ -39,7 +39,7 @@ def study(made, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
     def make(*overrides, space="temperature", **options):
-        blueprint = make_blueprint(Request(made.file, overrides, output=str(tmp_path / "runs"), quiet=True))
+        blueprint = open_blueprint(Request(made.file, overrides, output=str(tmp_path / "runs"), quiet=True))
         return Study(blueprint, Options(space, **({"samples": 4} | options)))
 
     return make

@@ -17,7 +17,8 @@ from align_core.model_config import ModelConfig
 from align_core.models import load
 from pipelines.experiment.config import load_experiment
 from pipelines.failure import RunFailed
-from pipelines.run.command import Request, run
+from pipelines.run.command import run
+from pipelines.run.request import Request
 from pipelines.sweep.command import search, tune
 from pipelines.sweep.study import Options
 
@@ -51,7 +52,7 @@ class TestSweep:
 
     def test_best_yaml_is_a_whole_experiment_beside_the_default_settings(self, swept: Swept) -> None:
         best = load_experiment(swept.folder / "best.yaml")
-        default = load_experiment(swept.request.experiment_file)
+        default = load_experiment(swept.request.source)
         assert swept.result.best is not None
         assert best.align.temperature == swept.result.best["align.temperature"]
         assert best.align.weight == swept.result.best["align.weight"]

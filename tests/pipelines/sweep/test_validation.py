@@ -10,7 +10,8 @@ from sweeping import trial
 
 from align_core.attacks import craft
 from align_core.data import ImageSetConfig, open_image_set, read_images
-from pipelines.run.command import Request, make_blueprint
+from pipelines.run.request import Request, open_blueprint
+from pipelines.stages.payload import network_loader
 from pipelines.sweep.choice import chosen
 from pipelines.sweep.validation import Bench, Validation
 
@@ -27,7 +28,7 @@ def blueprint(weights, tmp_path_factory):
     }  # fmt: skip
     roles = {"validation_targets": list(TARGETS), "witnesses": ["cnn_b"], "variants": {}}
     file = write_experiment(folder, weights, data=data, **roles)
-    return make_blueprint(Request(file, quiet=True))
+    return open_blueprint(Request(file, quiet=True))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def validation(blueprint):
 
 
 def bench_of(blueprint, validation):
-    return Bench(validation, blueprint.loader(), "cpu", threads=1)
+    return Bench(validation, network_loader(blueprint), "cpu", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ class Plain:
     """The same figures without the engine room: one batch of all images, and plain numpy."""
 
     def __init__(self, blueprint, validation):
-        self.loader, self.validation = blueprint.loader(), validation
+        self.loader, self.validation = network_loader(blueprint), validation
         images = open_image_set(ImageSetConfig(kind="digits"), 16)
         self.images_BCHW = torch.from_numpy(read_images(images, validation.image_ids))
         self.labels = np.array(validation.labels)

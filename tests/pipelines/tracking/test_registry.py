@@ -9,8 +9,10 @@ from hand_made import HandMade, hand_made
 from mlflow import MlflowClient
 
 from align_core.errors import InputError
-from pipelines.run.command import Request, make_blueprint, run
+from pipelines.run.command import run
+from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.payload import network_loader
 from pipelines.tracking.runs import tracking_uri
 
 
@@ -63,7 +65,7 @@ def test_without_register_nothing_is(tmp_path: Path) -> None:
 
 def test_a_registered_model_is_taken_as_it_is(first: HandMade) -> None:
     aligned = log(first).networks["aligned"]
-    blueprint = make_blueprint(second(first), to_write=False)
+    blueprint = open_blueprint(second(first))
     assert not (first.output / "again").exists()
     assert blueprint.networks["earlier"].identity == aligned.identity
     old = blueprint.by_name["old"]
@@ -80,18 +82,18 @@ def test_a_registered_model_is_taken_as_it_is(first: HandMade) -> None:
 def test_it_is_fetched_once_and_workers_find_it_in_the_store(first: HandMade) -> None:
     log(first)
     request = second(first)
-    blueprint = make_blueprint(request)
+    blueprint = open_blueprint(request)
     blueprint.inspected.save(blueprint.store)
     for artifact in (first.output / "mlartifacts").rglob("model.safetensors"):
         artifact.unlink()
-    again = make_blueprint(request)
+    again = open_blueprint(request)
     assert again.networks["earlier"] == blueprint.networks["earlier"]
-    again.loader().load("earlier", "cpu")
+    network_loader(again).load("earlier", "cpu")
 
 
 def test_its_own_preprocessing_and_family_count(first: HandMade) -> None:
     log(first)
-    blueprint = make_blueprint(second(first, mean=[0.5], std=[0.25], family="mine"))
+    blueprint = open_blueprint(second(first, mean=[0.5], std=[0.25], family="mine"))
     config = blueprint.networks["earlier"].config
     assert (config.mean, config.std, config.family) == ((0.5,), (0.25,), "mine")
 
@@ -109,7 +111,7 @@ def test_its_own_preprocessing_and_family_count(first: HandMade) -> None:
 def test_what_is_not_there_or_wrongly_written_is_said(first: HandMade, change: dict[str, Any], said: str) -> None:
     log(first)
     with pytest.raises(InputError, match=said):
-        make_blueprint(second(first, **change))
+        open_blueprint(second(first, **change))
     assert not (first.output / "again").exists()
 
 
@@ -118,7 +120,7 @@ def test_a_registered_model_that_witness_did_not_write_is_refused(first: HandMad
     for card in (first.output / "mlartifacts").rglob("model/card.json"):
         card.write_text(json.dumps({"model": 1}))
     with pytest.raises(InputError, match=r"models.earlier: models:/linear/1: not the card of an aligned model"):
-        make_blueprint(second(first))
+        open_blueprint(second(first))
 
 
 def test_it_may_be_no_target_of_the_same_experiment(first: HandMade) -> None:
@@ -126,7 +128,7 @@ def test_it_may_be_no_target_of_the_same_experiment(first: HandMade) -> None:
     request = second(first)
     first.write(**{**first.content(), "variants": {"old": {"model": "twin"}}})
     with pytest.raises(InputError, match=r"targets: twin is named in variants.old.model too"):
-        make_blueprint(request)
+        open_blueprint(request)
     first.write(variants={"old": {"model": "other", "align": {"epochs": 2}}})
     with pytest.raises(InputError, match=r"variants.old.model: is taken as it is; align and witnesses do not apply"):
-        make_blueprint(request)
+        open_blueprint(request)

@@ -1,0 +1,87 @@
+"""The tables of an experiment: adversarial images, predictions and outcomes; and what determines each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from align_core.attacks import AttackConfig
+from align_core.model_config import Precision
+from pipelines.compute.networks import Network
+from pipelines.stages.revisions import REVISIONS
+from pipelines.storage.chunked_table import ChunkedTable
+
+SELF = "@self"
+"""The target of a cell that holds a surrogate's own predictions on its adversarial images."""
+
+
+class Predictions(NamedTuple):
+    """The table of what the mean of some networks' logits predicts on one set of images.
+
+    Attributes:
+        members: names of the networks.
+        table: image_id, label, prediction and confidence.
+    """
+
+    members: tuple[str, ...]
+    table: ChunkedTable
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (surrogate, attack, target) and the table of its outcomes; the target `@self` is the surrogate itself."""
+
+    surrogate: str
+    attack: str
+    target: str
+    predictions: Predictions
+
+    @property
+    def table(self) -> ChunkedTable:
+        """The outcomes: a row per test image."""
+        return self.predictions.table
+
+
+@dataclass(frozen=True)
+class TablesOverImages:
+    """Makes the tables over one set of test images.
+
+    Args:
+        images: hash of the test images. seed: of the attacks. chunk: images per chunk. precision: of every prediction.
+    """
+
+    images: str
+    seed: int
+    chunk: int
+    precision: Precision
+
+    def clean(self, name: str, members: Sequence[Network]) -> ChunkedTable:
+        """Predictions on the clean images."""
+        return ChunkedTable(f"clean/{name}", self._evaluation(members, self.images) | {"stage": "clean"})
+
+    def adversarial(self, surrogate: str, members: Sequence[Network], name: str, attack: AttackConfig) -> ChunkedTable:
+        """Adversarial images of one surrogate under one attack."""
+        inputs = {
+            "stage": "craft",
+            "revision": REVISIONS["craft"],
+            "surrogate": [member.identity for member in members],
+            "attack": attack.deciding,
+            "images": self.images,
+            "seed": self.seed,
+            "chunk": self.chunk,
+            "precision": self.precision,
+        }
+        return ChunkedTable(f"adversarial/{surrogate}/{name}", inputs)
+
+    def outcomes(self, folder: str, members: Sequence[Network], adversarial: ChunkedTable) -> ChunkedTable:
+        """Predictions on adversarial images; `folder` is `<surrogate>/<attack>/<target>`."""
+        inputs = self._evaluation(members, adversarial.fingerprint) | {"stage": "outcome"}
+        return ChunkedTable(f"outcomes/{folder}", inputs)
+
+    def _evaluation(self, members: Sequence[Network], images: str) -> dict[str, Any]:
+        return {
+            "revision": REVISIONS["evaluate"],
+            "model": [member.identity for member in members],
+            "images": images,
+            "chunk": self.chunk,
+            "precision": self.precision,
+        }

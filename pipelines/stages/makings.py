@@ -1,0 +1,102 @@
+"""Networks that an experiment makes, trained from random weights or aligned from a source, and what determines them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from align_core.align_config import AlignConfig, training_on_labels
+from align_core.model_config import ModelConfig
+from pipelines.compute.networks import Network
+from pipelines.experiment.config import Experiment
+from pipelines.experiment.surrogates import Surrogate
+from pipelines.stages.revisions import REVISIONS
+from pipelines.storage.store import fingerprint_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """A network that is made here.
+
+    Attributes:
+        name: of the network.
+        folder: where it lies in the store: model.safetensors, card.json, curves.csv.
+        inputs: everything that determines it.
+        start: the network whose weights it starts from; None for random weights.
+        witnesses: the networks it is aligned to.
+        align: the settings; training on labels is an alignment without a witness.
+        model: architecture and preprocessing.
+    """
+
+    name: str
+    folder: str
+    inputs: dict[str, Any]
+    start: str | None
+    witnesses: tuple[str, ...]
+    align: AlignConfig
+    model: ModelConfig
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The hash of `inputs`: it differs where another network would come out."""
+        return fingerprint_of(self.inputs)
+
+    @property
+    def run_name(self) -> str:
+        """Names the checkpoints of this fine-tune, so that changed settings can never continue an old one."""
+        return f"{self.name}-{self.fingerprint}"
+
+    @property
+    def seed(self) -> int:
+        """The seed of sample order, augmentation and random weights.
+
+        The random weights of a model that is trained here depend on its name too, so that two models of one
+        architecture are independent.
+        """
+        return int(self.inputs["seed"]) if self.start else int(self.fingerprint[:8], 16)
+
+
+def training(name: str, model: ModelConfig, experiment: Experiment, images: str) -> Making:
+    """The training of a model from random weights, on the train images with this hash."""
+    assert model.train is not None
+    align = training_on_labels(model.train)
+    inputs = _inputs(align, experiment, images) | {
+        "architecture": model.architecture,
+        "preprocessing": [model.mean, model.std, model.input_size],
+        "independent": name,
+    }
+    return Making(
+        name=name, folder=f"trained/{name}", inputs=inputs, start=None, witnesses=(), align=align, model=model
+    )
+
+
+def alignment(
+    surrogate: Surrogate, source: Network, witnesses: Sequence[Network], experiment: Experiment, images: str
+) -> Making:
+    """The fine-tune of a surrogate from its source, on the train images with this hash."""
+    assert surrogate.align is not None
+    inputs = _inputs(surrogate.align, experiment, images) | {
+        "source": source.identity,
+        "witnesses": [witness.identity for witness in witnesses],
+    }
+    return Making(
+        name=surrogate.name,
+        folder=f"models/{surrogate.name}",
+        inputs=inputs,
+        start=surrogate.source,
+        witnesses=surrogate.witnesses,
+        align=surrogate.align,
+        model=source.config,
+    )
+
+
+def _inputs(align: AlignConfig, experiment: Experiment, images: str) -> dict[str, Any]:
+    return {
+        "stage": "align",
+        "revision": REVISIONS["align"],
+        "settings": align.deciding,
+        "images": images,
+        "classes": experiment.data.classes,
+        "seed": experiment.seed,
+        "precision": experiment.compute.precision,
+    }

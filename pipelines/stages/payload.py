@@ -1,0 +1,47 @@
+"""What workers are sent: test images in chunks, the way to load networks, and a fine-tune."""
+
+from pipelines.compute.cluster import Worker
+from pipelines.compute.fine_tune import FineTune
+from pipelines.compute.images import TestImages
+from pipelines.compute.loading import NetworkLoader
+from pipelines.compute.ray_train import RUNS
+from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.makings import Making
+
+
+def test_images(blueprint: Blueprint) -> TestImages:
+    """The test images in their chunks."""
+    manifest, data = blueprint.inspected.manifests["test"], blueprint.experiment.data
+    return TestImages(data.test, data.image_size, manifest.ids, manifest.labels.tolist(), blueprint.chunks)
+
+
+def network_loader(blueprint: Blueprint) -> NetworkLoader:
+    """How workers load any network of the experiment that is there."""
+    experiment = blueprint.experiment
+    return NetworkLoader(
+        store=blueprint.store,
+        networks=blueprint.networks,
+        classes=experiment.data.classes,
+        channels=blueprint.inspected.shape[0],
+        precision=experiment.compute.precision,
+    )
+
+
+def fine_tune_of(blueprint: Blueprint, making: Making, worker: Worker) -> FineTune:
+    """A network to be trained or aligned, with the training images and the networks that this takes."""
+    data, manifest = blueprint.experiment.data, blueprint.inspected.manifests["train"]
+    needed = {*making.witnesses, making.start or making.name}
+    return FineTune(
+        name=making.name,
+        start=making.start,
+        witnesses=making.witnesses,
+        align=making.align,
+        loader=network_loader(blueprint).only(needed),
+        images=data.train,
+        image_size=data.image_size,
+        image_ids=manifest.ids,
+        labels=manifest.labels.tolist(),
+        seed=making.seed,
+        threads=worker.threads,
+        progress_file=f"{RUNS}/{making.run_name}-progress.json",
+    )
