@@ -12,8 +12,8 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("align_core", "tune_spaces", "pipelines")
 ROOMS = (
-    "failure", "environment", "storage", "progress", "experiment", "tracking", "compute", "stages", "report", "run",
-    "sweep", "schedule", "cli",
+    "exports", "environment", "failure", "storage", "progress", "experiment", "tracking", "compute", "stages",
+    "report", "run", "sweep", "schedule", "cli",
 )  # fmt: skip
 # Beside what its place in the order says: a schedule submits `witness run` to a cluster, and needs none of its code.
 FORBIDDEN = {"schedule": {"run", "sweep"}}

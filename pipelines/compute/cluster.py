@@ -1,4 +1,4 @@
-"""The Ray cluster a run works on, and what each of its workers takes of it."""
+"""The Ray cluster that a run works on, and what each of its workers takes of it."""
 
 import logging
 import os
@@ -18,7 +18,14 @@ from pipelines.experiment.factories import modules_to_ship
 
 @dataclass(frozen=True)
 class Worker:
-    """What one worker takes, where it computes, and how many of them are asked for."""
+    """What one worker of a stage takes of the cluster.
+
+    Attributes:
+        device: where it computes.
+        threads: CPU threads for torch.
+        cpus, gpus, resources: what it takes, as Ray counts it.
+        wanted: how many workers the experiment asks for.
+    """
 
     device: Literal["cpu", "cuda"]
     threads: int
@@ -29,22 +36,22 @@ class Worker:
 
     @property
     def needs(self) -> dict[str, float]:
-        """What it takes, by the names of Ray's resources; nothing that is 0."""
+        """What it takes, by the names of Ray's resources, without what is 0."""
         return {name: need for name, need in {"CPU": self.cpus, "GPU": self.gpus, **self.resources}.items() if need}
 
     @property
     def ray_options(self) -> dict[str, Any]:
-        """As keyword arguments for Ray's tasks, actors and `map_batches`."""
+        """The same as keyword arguments for Ray's tasks, actors and `Dataset.map`."""
         options: dict[str, Any] = {"num_cpus": self.cpus, "num_gpus": self.gpus, "resources": self.resources or None}
         return {name: value for name, value in options.items() if value is not None}
 
 
 @contextmanager
 def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
-    """Inside, Ray is there: the cluster at `address` or $RAY_ADDRESS, else a local one, started and ended here.
+    """Inside, Ray can be used: the cluster at `address` or $RAY_ADDRESS, else a local one, started and ended here.
 
-    A process that is connected already stays so.
-    Raises InputError where the cluster cannot be reached.
+    A process that is already connected uses that connection, and keeps it afterwards. The modules of the experiment's
+    factories are sent to the workers. Raises InputError where the cluster cannot be reached.
     """
     set_defaults("ray")
     import ray
@@ -59,7 +66,7 @@ def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
     if address == "local":
         # Inherited by the workers; an environment of Ray's own would cost every worker a second.
         set_defaults("workers")
-        # One logical CPU to spare: workers that hold every CPU would starve the decoding beside them.
+        # One logical CPU more than there is, because workers that hold every CPU would starve the decoding beside them.
         options |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": False}
     else:
         environment["env_vars"] = unset("workers")
@@ -78,7 +85,7 @@ def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
 
 @contextmanager
 def _without_chatter() -> Iterator[None]:
-    """Ray's core greets on standard error, below Python's reach; what goes wrong it raises."""
+    """Discards standard error meanwhile, where Ray's core prints a greeting. Errors are raised all the same."""
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -92,7 +99,7 @@ def _without_chatter() -> Iterator[None]:
 
 
 def _check_answers(address: str) -> None:
-    """Where nobody answers, Ray itself waits for minutes and then ends the process, without an exception."""
+    """Raises InputError unless something listens at the address: Ray would wait for minutes, then end the process."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
@@ -101,7 +108,7 @@ def _check_answers(address: str) -> None:
 
 
 def worker_of(compute: ComputeConfig, stage: str = "align") -> Worker:
-    """What each worker of a stage takes of the cluster. Raises InputError where no node has even one's worth."""
+    """What each worker of a stage takes of the cluster. Raises InputError where not even one fits a node."""
     nodes = _nodes()
     own = getattr(compute, stage, StageConfig())
     cuda = compute.accelerator == "cuda" or (
@@ -123,7 +130,7 @@ def worker_of(compute: ComputeConfig, stage: str = "align") -> Worker:
 
 
 def _nodes() -> list[dict[str, float]]:
-    """The resources of every node: those that are up or, where the autoscaler may start more, all it may start."""
+    """The resources of the nodes that are up or, where the autoscaler may start more, of all that it may start."""
     import ray
 
     up = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
@@ -132,7 +139,7 @@ def _nodes() -> list[dict[str, float]]:
 
 
 def room_for(worker: Worker, spare_cpus: float = 0) -> int:
-    """How many such workers the nodes hold together, beside `spare_cpus` on one of them; none is spread over two."""
+    """How many such workers fit the nodes together, beside `spare_cpus` on one of them. No worker spans two nodes."""
     nodes = _nodes()
     roomiest = max(nodes, key=lambda node: node.get("CPU", 0))
     roomiest["CPU"] = roomiest.get("CPU", 0) - spare_cpus
@@ -140,5 +147,5 @@ def room_for(worker: Worker, spare_cpus: float = 0) -> int:
 
 
 def workers_that_fit(worker: Worker) -> int:
-    """How many workers run at once: those asked for, or as many as the cluster holds."""
+    """How many workers run at once: as many as are wanted, or as fit the cluster, but at least one."""
     return max(1, min(worker.wanted, room_for(worker)))

@@ -1,6 +1,6 @@
-"""Tables are filled chunk by chunk and joined as they get whole, whatever happens to those who do the work.
+"""Fills tables chunk by chunk, and joins each as soon as its last chunk is there, whatever happens to the workers.
 
-Only what is missing is asked for. Where the work breaks off it is begun again with the rest, a bounded number of times.
+Only missing chunks are asked for. Where the work breaks off it begins again with the rest, a bounded number of times.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,9 +15,9 @@ from pipelines.storage.store import Say, Store
 Missing = Mapping[str, frozenset[int]]
 """Folder of a table -> numbers of the chunks that it lacks."""
 Work = Callable[[Missing, float], Iterator[tuple[str, int]]]
-"""Makes chunks that are missing, within so many seconds each, and yields the folder and number of each one made."""
+"""Makes missing chunks, each within so many seconds, and yields the folder and the number of each that it made."""
 
-_FRUITLESS = 3  # attempts in a row that make nothing
+_FRUITLESS = 3  # attempts in a row that make nothing, before the run gives up
 _JOINED_AT_ONCE = 2
 _RETRIES = 3
 
@@ -28,12 +28,12 @@ def fill(
     """Brings every table to its finished file; returns how many chunks were made.
 
     Args:
-        tables: those that must be there in the end. What other settings made of them is set aside.
-        rows: images of each chunk.
+        tables: those that must be finished in the end. Files that other settings made are moved to `.stale`.
+        rows: number of images in each chunk.
         work: makes the chunks that are missing.
-        patience: seconds without a chunk after which the work is begun again; twice as many each time.
+        patience: seconds that a worker gives one chunk; doubled after every attempt that made nothing.
 
-    Chunks that turn out to be damaged are made again. Raises RunFailed where a table failed or never gets whole.
+    Chunks that turn out to be damaged are made again. Raises RunFailed where a table failed or cannot be finished.
     """
     listing = store.listing()
     for table in tables:
@@ -74,10 +74,10 @@ def _check_failures(store: Store, tables: Sequence[ChunkedTable], listing: Mappi
 
 
 class Filling:
-    """One attempt: what is missing, and the joining of tables, by Ray tasks, as their last chunk is made.
+    """One attempt: what is missing, and the joining of tables by Ray tasks as soon as their last chunk is made.
 
     Attributes:
-        missing: the chunks to be made.
+        missing: the chunks to be made, by table.
     """
 
     def __init__(
@@ -91,12 +91,12 @@ class Filling:
 
         self._store, self._tables = store, {table.folder: table for table in unfinished}
         self._rows = ray.put(list(rows))
-        # By reference, so that the task imports the table's module alone: it is done before torch would be there.
+        # A function of a light module, so that a process that starts for it imports neither torch nor the stages.
         self._join = ray.remote(ChunkedTable.finish).options(num_cpus=0, max_retries=_RETRIES)
         self._running: dict[Any, str] = {}
         self._waiting: list[str] = []
         self._damaged: dict[str, list[int]] = {}
-        everything = frozenset(range(len(rows)))  # one for all: there may be millions of chunks
+        everything = frozenset(range(len(rows)))  # shared by all tables, because there may be millions of chunks
         missing = {}
         for table in unfinished:
             if table.has_failed(listing):
@@ -109,15 +109,15 @@ class Filling:
             self._add(folder)
 
     def take(self, folder: str, chunk: int) -> None:
-        """A chunk was made, or made again by who did not know of it."""
+        """Counts a chunk that was made. One that is reported twice, after a worker was lost, counts once."""
         made = self._made.setdefault(folder, set())
         made.add(chunk)
         if made == self.missing[folder]:
-            self._made[folder] = set()  # thousands of tables get whole: their numbers are not needed any more
+            self._made[folder] = set()  # frees memory: there may be thousands of tables
             self._add(folder)
 
     def end(self) -> dict[str, list[int]]:
-        """Waits until every whole table is joined; the damaged chunks of those that could not be, by folder."""
+        """Waits until every complete table is joined. Returns the damaged chunks of those that could not be joined."""
         while self._running:
             self._collect(timeout=None)
         return self._damaged

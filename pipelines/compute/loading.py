@@ -1,4 +1,4 @@
-"""Networks in a worker's hands: weights from the store or from the configuration, on the device, ready to predict."""
+"""Loading networks in a worker: weights from the store or from the configuration, on the device, ready to predict."""
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
@@ -16,12 +16,12 @@ from pipelines.storage.store import Store
 
 @dataclass(frozen=True)
 class NetworkLoader:
-    """How networks are loaded in this run.
+    """How the networks of one run are loaded.
 
     Args:
-        store: where trained and aligned weights lie.
+        store: where the weights of trained and aligned networks lie.
         networks: by name.
-        classes, channels: of the data.
+        classes, channels: of the images.
         precision: of every prediction.
     """
 
@@ -45,10 +45,11 @@ class NetworkLoader:
 
 
 class LoadedNetworks:
-    """The networks that one worker holds: each is loaded when it is asked for, and stays while others are not too many.
+    """The networks that one worker holds. Each is loaded when it is first asked for; the least recently used ones go.
 
     Args:
-        loader, device: how and where. most: how many are held at once, or as many as one prediction needs.
+        loader, device: how they are loaded, and where to.
+        most: how many are held at once, if not more are needed for one prediction; None for no limit.
     """
 
     def __init__(self, loader: NetworkLoader, device: str, most: int | None = None) -> None:
@@ -60,7 +61,7 @@ class LoadedNetworks:
         return self._members([name])[0]
 
     def mean_of(self, names: Sequence[str]) -> nn.Module:
-        """One network, or the mean of several's logits."""
+        """One network, or an ensemble that returns the mean of the logits of several."""
         members = self._members(names)
         return members[0] if len(members) == 1 else Ensemble(members)
 
@@ -79,11 +80,11 @@ class LoadedNetworks:
 
 
 def on_device(classifier: Classifier, device: str) -> Classifier:
-    """Moved to the device; convolutions channels-last, which is faster on CPU and GPU."""
+    """Moves the network to the device, its convolutions in channels-last layout, which is faster on CPU and GPU."""
     classifier.to(device)
     return classifier.to(memory_format=torch.channels_last)
 
 
 def use_threads(count: int) -> None:
-    """Gives torch the CPU threads that this worker was given; Ray leaves it one."""
+    """Lets torch use as many CPU threads as the worker was given: Ray sets it to one."""
     torch.set_num_threads(count)

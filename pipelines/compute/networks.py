@@ -11,10 +11,10 @@ class Network:
     """A network that a worker can load.
 
     Attributes:
-        name: a model of the experiment, or a surrogate that is fine-tuned here.
+        name: of a model of the experiment, or of a surrogate that is aligned here.
         config: architecture and preprocessing.
         digest: hash of the weights; None while they have still to be made.
-        stored: where the weights lie in the store; None where the configuration names a file.
+        stored: path of the weights in the store; None where the configuration names them.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Network:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What determines its predictions: no path, no name."""
+        """What determines its predictions, for fingerprints: weights, architecture, preprocessing; no path, no name."""
         config = self.config
         return {
             "weights": self.digest,

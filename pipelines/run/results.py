@@ -1,0 +1,195 @@
+"""Experiments from Python: run one, and take its results as DataFrames and arrays."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from align_core.decoding import Pixels
+from align_core.errors import InputError
+from pipelines.compute.images import adversarial_images
+from pipelines.experiment.config import Experiment, nearest
+from pipelines.failure import RunFailed
+from pipelines.report.page import read_report, report_fingerprint
+from pipelines.run.request import Request, open_blueprint
+from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.cells import SELF
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def run_experiment(
+    source: str | Path | Experiment,
+    *,
+    overrides: Sequence[str] = (),
+    output: str | None = None,
+    address: str | None = None,
+    quiet: bool = False,
+) -> "Results":
+    """Does what `witness run` does, whatever of it is missing, and returns the results.
+
+    Args:
+        source: the experiment file, or an experiment that is checked already.
+        overrides: `key.path=value`, as for `--set`.
+        output: stands for the file's `output`.
+        address: of a Ray cluster; None for $RAY_ADDRESS, else a local one for this call. A process that is connected to
+            Ray already uses that connection.
+        quiet: prints plain lines of progress on standard error, also on a terminal.
+
+    Raises InputError (nothing was written), Busy, or RunFailed (what is finished is kept; the same call resumes).
+    """
+    from pipelines.run.command import run
+
+    request = _request(source, overrides, output, address, quiet)
+    run(request)
+    return _results(request)
+
+
+def load_results(
+    source: str | Path | Experiment, *, overrides: Sequence[str] = (), output: str | None = None
+) -> "Results":
+    """The results of an experiment that was run before; computes and writes nothing.
+
+    Raises InputError, and RunFailed where something is missing or the report is not that of the present settings.
+    """
+    return _results(_request(source, overrides, output, None, True))
+
+
+def _request(
+    source: str | Path | Experiment, overrides: Sequence[str], output: str | None, address: str | None, quiet: bool
+) -> Request:
+    return Request(Path(source) if isinstance(source, str) else source, tuple(overrides), output, address, quiet)
+
+
+def _results(request: Request) -> "Results":
+    blueprint = open_blueprint(request)
+    blueprint.check_finished()
+    stored = blueprint.store.read_json("report/report.json") or {}
+    if stored.get("fingerprint") != report_fingerprint(blueprint):
+        raise RunFailed(f"{blueprint.store.location}/report is missing or out of date; `witness report` makes it")
+    return Results(blueprint)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of one set, by image id.
+
+    Attributes:
+        ids: sorted image ids, N of them.
+        labels_N: int64.
+        pixels_NCHW: uint8.
+    """
+
+    ids: list[str]
+    labels_N: npt.NDArray[np.int64]
+    pixels_NCHW: Pixels
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {image_id: position for position, image_id in enumerate(self.ids)}
+
+    def __getitem__(self, image_id: str) -> Pixels:
+        """The image with this id, uint8 [C, H, W]. Raises KeyError."""
+        return np.asarray(self.pixels_NCHW[self._positions[image_id]])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[str]:
+        """The ids, as a mapping's keys."""
+        return iter(self.ids)
+
+
+class Results:
+    """What a finished experiment found. Tables are read when they are asked for.
+
+    The columns are explained in align_core/README.md; rates, gains and accuracies are in percent and points.
+    """
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self._blueprint = blueprint
+        self._report = read_report(blueprint.store)
+
+    @property
+    def location(self) -> str:
+        """The folder of the experiment."""
+        return self._blueprint.store.location
+
+    @cached_property
+    def transfer(self) -> "pd.DataFrame":
+        """transfer.csv: a row per surrogate, attack and target, and per group of targets."""
+        return _frame(self._report.transfer)
+
+    @cached_property
+    def contrasts(self) -> "pd.DataFrame":
+        """contrasts.csv: the aligned surrogates against each control."""
+        return _frame(self._report.contrasts)
+
+    @cached_property
+    def surrogates(self) -> "pd.DataFrame":
+        """surrogates.csv: clean accuracy, own robustness and agreement, a row per surrogate and attack."""
+        return _frame(self._report.surrogates)
+
+    def clean_images(self) -> Images:
+        """The test images: the centres of the eps-balls."""
+        from pipelines.stages.payload import test_images
+
+        images = test_images(self._blueprint)
+        pixels = np.concatenate([images.read(chunk) for chunk in range(len(images.chunks))])
+        return Images(images.image_ids, np.asarray(images.labels, dtype=np.int64), pixels)
+
+    def adversarial_images(self, surrogate: str, attack: str) -> Images:
+        """The images crafted on a surrogate, as they were evaluated. Raises InputError for a name that there is not."""
+        self._check(surrogate, attack)
+        table = self._blueprint.adversarial(self._blueprint.by_name[surrogate], attack)
+        rows = table.read(self._blueprint.store, ["image_id", "label", "image"])
+        return Images(rows["image_id"].to_pylist(), rows["label"].to_numpy(), adversarial_images(rows))
+
+    def outcomes(self, surrogate: str, attack: str, target: str) -> "pd.DataFrame":
+        """image_id, label, adversarial_prediction and adversarial_confidence of one cell; `@self`: the surrogate's own.
+
+        Raises InputError for a name that there is not.
+        """
+        self._check(surrogate, attack)
+        targets = [SELF, *self._blueprint.experiment.targets]
+        if target not in targets:
+            raise InputError(f"there is no target {target!r}{nearest(target, targets)}")
+        wanted = (surrogate, attack, target)
+        (cell,) = (cell for cell in self._blueprint.cells() if (cell.surrogate, cell.attack, cell.target) == wanted)
+        columns = ["image_id", "label", "adversarial_prediction", "adversarial_confidence"]
+        return cell.table.read(self._blueprint.store, columns).to_pandas()
+
+    def clean_predictions(self, name: str) -> "pd.DataFrame":
+        """image_id, label, prediction and confidence of a model or surrogate on the clean test images.
+
+        Raises InputError for a name that there is not.
+        """
+        surrogate = self._blueprint.by_name.get(name)
+        clean = self._blueprint.clean()
+        own = self._blueprint.clean_name(surrogate) if surrogate else name
+        if own not in clean:
+            raise InputError(
+                f"there is no model or surrogate {name!r}{nearest(name, [*clean, *self._blueprint.by_name])}"
+            )
+        return (
+            clean[own].table.read(self._blueprint.store, ["image_id", "label", "prediction", "confidence"]).to_pandas()
+        )
+
+    def _check(self, surrogate: str, attack: str) -> None:
+        for kind, name, known in (
+            ("surrogate", surrogate, self._blueprint.by_name),
+            ("attack", attack, self._blueprint.experiment.attacks),
+        ):
+            if name not in known:
+                raise InputError(f"there is no {kind} {name!r}{nearest(name, known)}")
+
+
+def _frame(rows: Sequence[object]) -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame(rows)
