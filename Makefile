@@ -19,6 +19,7 @@ $(VENV)/.uv:
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.uv pyproject.toml constraints.txt
+	@echo "installing into $(VENV): downloads 3.4 GB, most of it PyTorch with CUDA, and takes 7 GB of disk"
 	$(INSTALL) --editable .
 	@touch $@
 

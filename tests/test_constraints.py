@@ -1,4 +1,4 @@
-"""constraints.txt agrees with pyproject.toml, and can be used on any machine and Python version that Witness supports."""
+"""constraints.txt agrees with pyproject.toml, and serves every machine and Python that Witness supports."""
 
 import re
 import tomllib
