@@ -1,6 +1,7 @@
-"""cluster.yaml is what Ray's own cluster launcher takes."""
+"""Ray's own cluster launcher accepts cluster.yaml, and the nodes are set up from this repository."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ def validated(config: dict[str, Any]) -> dict[str, Any]:
     return prepared
 
 
-def test_ray_takes_it(config: dict[str, Any]) -> None:
+def test_ray_accepts_it(config: dict[str, Any]) -> None:
     types = validated(config)["available_node_types"]
-    assert types["head"]["resources"]["CPU"] == 0  # the head drives, and computes nothing
+    assert types["head"]["resources"]["CPU"] == 0  # no work is scheduled on the head
     assert (types["gpu_worker"]["min_workers"], types["gpu_worker"]["max_workers"]) == (0, 8)
     assert types["gpu_worker"]["resources"]["GPU"] == 1
 
@@ -38,10 +39,13 @@ def test_ray_would_refuse_a_misspelt_key(config: dict[str, Any], key: str) -> No
 
 
 def test_nodes_are_set_up_from_this_repository(config: dict[str, Any]) -> None:
-    places = {local: remote for remote, local in config["file_mounts"].items()}
-    assert any(f"--editable {places['.']}" in command for command in config["setup_commands"])
-    version = next(
-        line.partition("==")[2] for line in (FILE.parent / "constraints.txt").read_text().splitlines()
-        if line.startswith("ray==") or line.startswith("ray[")
-    )  # fmt: skip
+    folders = {local: remote for remote, local in config["file_mounts"].items()}
+    (setup,) = config["setup_commands"]
+    assert f"--editable {folders['.']}" in setup
+    assert f"--constraint {folders['.']}/constraints.txt" in setup
+
+
+def test_the_image_has_the_version_of_ray_that_is_installed_in_it(config: dict[str, Any]) -> None:
+    """Another version would be replaced in the image, under a Ray that runs already."""
+    (version,) = re.findall(r"^ray==(\S+)", (FILE.parent / "constraints.txt").read_text(), flags=re.MULTILINE)
     assert f":{version}-" in config["docker"]["image"]

@@ -1,4 +1,7 @@
-"""Factories are the user's own code: looked for beside the experiment file, then on PYTHONPATH, and sent to workers."""
+"""Finds the modules of `factory:`, which are the user's own code, and names those that workers must be sent.
+
+They are looked for beside the experiment file first, then on PYTHONPATH.
+"""
 
 import importlib.util
 import sys
@@ -7,31 +10,51 @@ from pathlib import Path
 from align_core.errors import InputError
 from pipelines.experiment.config import Experiment
 
+_INSTALLED_IN = frozenset({"site-packages", "dist-packages"})
+
 
 def look_in(folder: str) -> None:
-    """Modules in the folder of the experiment's factories are found before all others of the same name."""
+    """Puts the folder of an experiment's factories first on `sys.path`, so that its modules are found before others."""
     if folder not in sys.path[:1]:
         sys.path.insert(0, folder)
 
 
 def modules_to_ship(experiment: Experiment) -> list[str]:
-    """Files and package folders that the experiment's factories live in, for Ray's `py_modules`.
+    """Paths of the module files and package folders of the experiment's factories, for Ray's `py_modules`.
 
-    Installed packages are left out: a cluster has them as it has Witness. Raises InputError for a missing module.
+    Installed modules are left out, because every node of a cluster has them just as it has Witness itself. Call
+    `look_in` first. Raises InputError for a module that is found nowhere.
     """
     names = {config.factory.partition(":")[0] for config in experiment.models.values() if config.factory}
-    places = set()
+    paths = set()
     for name in sorted(names):
         top = name.partition(".")[0]
-        try:
-            found = importlib.util.find_spec(top)
-        except (ImportError, ValueError):
-            found = None
-        if found is None or (found.origin is None and not found.submodule_search_locations):
+        path = _path_of(top)
+        if path is None:
             raise InputError(f"factory {name}: no module {top!r} beside the experiment file or on PYTHONPATH")
-        locations = list(found.submodule_search_locations or [])
-        place = locations[0] if locations else str(found.origin)
-        installed = "site-packages" in Path(place).parts or top == __package__.partition(".")[0]
-        if not installed:
-            places.add(place)
-    return sorted(places)
+        if top != __package__.partition(".")[0] and not _is_installed(path, experiment.factories):
+            paths.add(str(path))
+    return sorted(paths)
+
+
+def _path_of(top: str) -> Path | None:
+    try:
+        found = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if found is None:
+        return None
+    locations = list(found.submodule_search_locations or ([found.origin] if found.origin else []))
+    return Path(locations[0]) if locations else None
+
+
+def _is_installed(path: Path, factories: str | None) -> bool:
+    """Whether a worker can import the module by itself.
+
+    Lying somewhere under site-packages does not suffice: the recipes of an installed Witness lie there too, and their
+    modules are importable only because `look_in` put the recipes' folder on the path of this process.
+    """
+    if path.parent.name in _INSTALLED_IN:
+        return True
+    beside = factories is not None and path.parent.resolve() == Path(factories).resolve()
+    return not beside and not _INSTALLED_IN.isdisjoint(path.parts)
