@@ -6,8 +6,9 @@ Only what is missing is asked for. Where the work breaks off it is begun again w
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from align_core.errors import reason_of
 from pipelines.compute.ray_data import PipelineBroke
-from pipelines.failure import RunFailed, reason_of
+from pipelines.failure import RunFailed
 from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.store import Say, Store
 

@@ -17,9 +17,10 @@ import pyarrow as pa
 
 from align_core.data import ImageSetConfig, read_images
 from align_core.decoding import Pixels
+from align_core.errors import reason_of
 from pipelines.compute.cluster import Worker
 from pipelines.compute.images import opened
-from pipelines.failure import RunFailed, reason_of
+from pipelines.failure import RunFailed
 
 Row = dict[str, Any]
 Decode = Callable[[Any, Row], Row]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align_core.errors import InputError
+from align_core.errors import InputError, reason_of
 from pipelines.experiment.config import Experiment
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.store import Say
@@ -62,7 +62,7 @@ def registered_files(experiment: Experiment, name: str, version: str, wanted: Se
             return {file: (downloaded / file).read_bytes() for file in wanted}
     except Exception as problem:  # whatever MLflow, its server or its database raise
         safe = without_credentials(uri)
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0].replace(uri, safe)
+        reason = reason_of(problem).replace(uri, safe)
         raise InputError(f"MLflow at {safe} gives no model {name}, version {version} ({reason})") from problem
 
 
@@ -77,7 +77,7 @@ def telling(experiment: Experiment, say: Say, again: str, write: Callable[["Runs
         write(Runs(_client(uri), experiment))
     except Exception as problem:  # whatever MLflow, its server or its database raise: results are not lost for it
         safe = without_credentials(uri)
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0].replace(uri, safe)
+        reason = reason_of(problem).replace(uri, safe)
         say(f"warning: MLflow at {safe} could not be told ({reason}). The results are kept; {again}")
         return False
     return True
