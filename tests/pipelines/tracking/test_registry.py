@@ -136,5 +136,5 @@ def test_a_model_that_is_taken_as_a_variant_cannot_be_a_target(first: HandMade) 
     with pytest.raises(InputError, match=r"targets: twin is named in variants.old.model too"):
         make_blueprint(request)
     first.write(variants={"old": {"model": "other", "align": {"epochs": 2}}})
-    with pytest.raises(InputError, match=r"variants.old.model: is taken as it is; align and witnesses do not apply"):
+    with pytest.raises(InputError, match=r"variants.old.model: nothing is aligned here, so leave out"):
         make_blueprint(request)
