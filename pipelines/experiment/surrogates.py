@@ -1,4 +1,4 @@
-"""Which surrogates an experiment has: the source, the aligned, the controls and the variants, each with its members."""
+"""The surrogates of an experiment: the source, the aligned one, controls and variants, and the pairs to compare."""
 
 from dataclasses import dataclass, replace
 
@@ -8,16 +8,17 @@ from pipelines.experiment.config import Experiment
 
 @dataclass(frozen=True, kw_only=True)
 class Surrogate:
-    """Whatever perturbations are crafted on: the mean of its members' logits.
+    """A network, or an ensemble of several, on which adversarial images are crafted.
 
     Attributes:
-        name: as in the tables.
-        members: networks by name: models of the experiment, or surrogates that are fine-tuned here.
-        source: the original source model, to which its gains refer.
-        baseline: the surrogate that crafts on that original source; itself for a source.
-        witnesses: what it was aligned to.
-        align: how it is fine-tuned here, where it is.
-        is_aligned: whether it was aligned to witnesses, here or before.
+        name: its name in the tables.
+        members: the names of its networks, which are models of the experiment or surrogates that are fine-tuned here.
+            The surrogate's logits are the mean of theirs.
+        source: the name of the original source model, to which its gains refer.
+        baseline: the name of the surrogate that is this source by itself; a source is its own baseline.
+        witnesses: the names of the models that it is aligned to.
+        align: the settings of its fine-tune; None if it is not fine-tuned here.
+        is_aligned: whether it was aligned to witnesses, here or in another experiment.
     """
 
     name: str
@@ -30,7 +31,10 @@ class Surrogate:
 
 
 def surrogates_of(experiment: Experiment) -> list[Surrogate]:
-    """Every surrogate: first the source, then the aligned, the controls and the variants, in the order of the file."""
+    """Returns every surrogate in the order of the tables: source, aligned, controls and variants as in the file.
+
+    A variant with a source of its own is preceded by the surrogate `source-NAME`, unless an earlier one added it.
+    """
     source, witnesses, align = experiment.source, tuple(experiment.witnesses), experiment.align
     found = [
         _unaligned("source", (source,), source, "source"),
@@ -46,8 +50,8 @@ def surrogates_of(experiment: Experiment) -> list[Surrogate]:
     ]
     for control in experiment.controls:
         if control == "label_only":
-            settings = replace(align, weight=0.0, label_weight=1.0)
-            found.append(Surrogate(name=control, members=(control,), source=source, baseline="source", align=settings))
+            on_labels = replace(align, weight=0.0, label_weight=1.0)
+            found.append(Surrogate(name=control, members=(control,), source=source, baseline="source", align=on_labels))
         elif control == "witness":
             names = {w: "witness" if len(witnesses) == 1 else f"witness-{w}" for w in witnesses}
             found += [_unaligned(name, (witness,), source, "source") for witness, name in names.items()]
@@ -69,8 +73,10 @@ def surrogates_of(experiment: Experiment) -> list[Surrogate]:
 
 
 def contrasts_of(surrogates: list[Surrogate]) -> list[tuple[str, str]]:
-    """(surrogate, baseline) pairs for contrasts.csv: every aligned one against each control and the variants against
-    the aligned, where they share the source; the aligned ensemble against the plain one.
+    """Returns the pairs (surrogate, baseline) of contrasts.csv.
+
+    Every aligned surrogate is compared with each control, and every variant with the surrogate `aligned`, if they have
+    the same source. The aligned ensemble is compared with the plain one.
     """
     names = {surrogate.name: surrogate for surrogate in surrogates}
     aligned = [s for s in surrogates if s.is_aligned]

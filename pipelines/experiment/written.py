@@ -1,19 +1,23 @@
-"""An experiment written out whole: every setting as it took effect, so that the file can be run again by itself."""
+"""Writes an experiment as a complete file, with every setting that took effect, which can be run again by itself."""
 
 import dataclasses
 import re
 from typing import Any
 
 from pipelines.experiment.config import Experiment
-from pipelines.experiment.yaml_file import written
+from pipelines.experiment.yaml_file import dump_yaml
 from pipelines.storage.credentials import without_credentials
 
 
 def as_yaml(experiment: Experiment) -> str:
-    """The experiment file. Credentials are left out of URIs; a tracking URI that had some is left out whole."""
+    """Returns the text of the experiment file, without credentials.
+
+    They are removed from `output`, where the object store's own tools find them again when the file is run. A tracking
+    URI that contains credentials is left out.
+    """
     content = experiment.model_dump(mode="json")
     variants = content.pop("variants")
-    # Without the stars, either: run again, the file finds credentials where the object store's own tools do.
+    # The stars that stand for credentials are removed too, so that the URI is valid.
     content["output"] = re.sub(r"(?<=://)\*\*\*@|[?&]\*\*\*$", "", without_credentials(experiment.output))
     if experiment.tracking is not None and without_credentials(experiment.tracking) != experiment.tracking:
         content["tracking"] = None
@@ -21,15 +25,15 @@ def as_yaml(experiment: Experiment) -> str:
     plain = _plain(content)
     for name, config in experiment.models.items():
         if config.args:
-            plain["models"][name]["args"] = config.args  # the constructor's: `null` and `{}` mean something to it
+            plain["models"][name]["args"] = config.args  # to the model's constructor `null` and `{}` mean something
     if variants:
-        # A variant says `null` where it undoes what the experiment sets.
+        # In a variant, `null` undoes a setting of the experiment, so it is kept.
         plain["variants"] = {n: {k: v for k, v in own.items() if v is not None} for n, own in variants.items()}
-    return written(plain)
+    return dump_yaml(plain)
 
 
 def _plain(value: Any) -> Any:
-    """Without None and empty mappings; tuples as lists."""
+    """Returns the value without None and empty mappings, and with lists for tuples."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items() if item not in (None, {})}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

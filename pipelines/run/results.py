@@ -12,7 +12,8 @@ import numpy.typing as npt
 from align_core.decoding import Pixels
 from align_core.errors import InputError
 from pipelines.compute.images import adversarial_images
-from pipelines.experiment.config import Experiment, nearest
+from pipelines.experiment.config import Experiment
+from pipelines.experiment.explain import nearest
 from pipelines.failure import RunFailed
 from pipelines.report.page import read_report, report_fingerprint
 from pipelines.run.request import Request, open_blueprint

@@ -21,7 +21,7 @@ from align_core.errors import InputError
 from align_core.manifest import Manifest, inspect_images
 from align_core.model_config import ModelConfig, resolve_aligned
 from pipelines.compute.networks import Network
-from pipelines.experiment.config import Experiment, alignments_of
+from pipelines.experiment.config import Experiment
 from pipelines.progress import Progress
 from pipelines.storage.store import Store, fingerprint_of
 from pipelines.tracking.registry import Registered, registered
@@ -190,7 +190,7 @@ def _check_weights_differ(experiment: Experiment, networks: dict[str, Network]) 
         digest = networks[name].digest
         if digest is not None and digest == networks[other].digest:
             raise InputError(f"{role}: {name} has the same weights as {other}; a target must be a model of its own")
-    for role, source, witnesses in alignments_of(experiment):
+    for role, source, witnesses in experiment.alignments():
         for witness in witnesses:
             if networks[witness].digest is not None and networks[witness].digest == networks[source].digest:
                 raise InputError(f"{role}: {witness} has the same weights as the source, {source}")

@@ -1,1 +1,49 @@
-""""""
+"""Where results are kept, on a disk or in an object store, such that every file that exists is complete.
+
+What flows in are bytes, JSON-able values and Arrow tables under paths relative to an experiment's output folder, and
+the same flows out. Every other room reads and writes results through this one; it needs none of them.
+
+Where to begin:
+* `store.py`: `Store` writes files atomically, lists them, and holds the lock that keeps two runs apart.
+  `fingerprint_of` is the hash that ties a file to the settings that made it.
+* `chunked_table.py`: `ChunkedTable`, a table that workers fill chunk by chunk. Crafting and evaluation resume by it.
+* `csv_table.py`: `to_csv` and `from_csv`, for the tables that people read.
+* `object_store.py` and `lease.py`: what differs in an object store (opening, uploads, moves; a lease for a lock).
+* `credentials.py`: `without_credentials`, which makes a URI fit to be shown or stored.
+* `versions.py`: the versions of the software that made a result.
+
+>>> store = Store("/data/runs", "my-resnets")           # or Store("s3://bucket/runs", "my-resnets")
+>>> store.write_json("notes/first.json", {"seed": 0})   # /data/runs/my-resnets/notes/first.json
+>>> store.listing("notes")
+{'notes': ['first.json']}
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.storage.chunked_table import ChunkedTable as ChunkedTable
+    from pipelines.storage.credentials import without_credentials as without_credentials
+    from pipelines.storage.csv_table import from_csv as from_csv
+    from pipelines.storage.csv_table import to_csv as to_csv
+    from pipelines.storage.store import Store as Store
+    from pipelines.storage.store import fingerprint_of as fingerprint_of
+
+_MODULES = {
+    "chunked_table": ("ChunkedTable",),
+    "credentials": ("without_credentials",),
+    "csv_table": ("from_csv", "to_csv"),
+    "store": ("Store", "fingerprint_of"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported at first use (PEP 562), so that importing this package does not take the time of its dependencies.
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *(name for names in _MODULES.values() for name in names)})

@@ -1,6 +1,7 @@
-"""A table that is made chunk by chunk: a Parquet file per chunk while it is under way, one file when it is finished.
+"""A table that is made chunk by chunk: a Parquet file per chunk at first, and a single file once all chunks are there.
 
-The fingerprint of what it depends on is in the names of its files. In the finished file each chunk is a row group.
+The names of its files carry the fingerprint of the inputs that determine its rows, so a table made with other settings
+is never taken for this one. In the finished file each chunk is a row group, so it can still be read by itself.
 """
 
 import json
@@ -16,15 +17,17 @@ from pipelines.storage.store import Say, Store, fingerprint_of
 from pipelines.storage.versions import versions
 
 Listing = Mapping[str, Sequence[str]]
+"""Folders and the names of the files in each, as `Store.listing` returns them."""
 
 
 @dataclass(frozen=True)
 class ChunkedTable:
-    """The table in one folder of the store.
+    """A table in one folder of a store. The object describes it; its rows are in the files.
 
     Args:
-        folder: relative to the store.
-        inputs: what determines its content; its fingerprint names the files, and it is kept in their metadata.
+        folder: the table's folder, relative to the store.
+        inputs: everything that determines the rows, as JSON-able values. Their fingerprint is part of the file names,
+            and the inputs themselves are kept in the files' metadata.
     """
 
     folder: str
@@ -32,92 +35,103 @@ class ChunkedTable:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the inputs."""
+        """The fingerprint of `inputs`, 16 hex digits."""
         return fingerprint_of(self.inputs)
 
     @property
     def finished_file(self) -> str:
-        """The one file of the finished table."""
+        """Path of the single file of the finished table, relative to the store."""
         return f"{self.folder}/{self.fingerprint}.parquet"
 
     def chunk_file(self, chunk: int) -> str:
-        """The file of one chunk while the table is under way."""
+        """Returns the path of the file that holds one chunk until the table is finished."""
         return f"{self.folder}/{self.fingerprint}-chunk-{chunk:06d}.parquet"
 
     def failed_file(self) -> str:
-        """Holds the reason where a chunk could not be made."""
+        """Returns the path of the JSON file that says why a chunk could not be made; it exists only then."""
         return f"{self.folder}/{self.fingerprint}-failed.json"
 
     def is_finished(self, listing: Listing) -> bool:
-        """Whether the finished file is there."""
+        """Tells whether the finished table is in the listing."""
         return f"{self.fingerprint}.parquet" in listing.get(self.folder, ())
 
     def done_chunks(self, listing: Listing) -> set[int]:
-        """The chunks that are there as files of their own."""
+        """Returns the numbers of the chunks that have files of their own in the listing."""
         start = f"{self.fingerprint}-chunk-"
         names = (name for name in listing.get(self.folder, ()) if name.startswith(start))
         return {int(name.removeprefix(start).removesuffix(".parquet")) for name in names}
 
     def has_failed(self, listing: Listing) -> bool:
-        """Whether a chunk could not be made."""
+        """Tells whether the last attempt to make the table failed."""
         return f"{self.fingerprint}-failed.json" in listing.get(self.folder, ())
 
     def failure(self, store: Store, listing: Listing) -> str | None:
-        """Why it failed last time, if it did."""
+        """Returns the reason for which the last attempt failed, or None if none has."""
         if not self.has_failed(listing):
             return None
         return (store.read_json(self.failed_file()) or {}).get("reason")
 
     def set_aside_others(self, store: Store, listing: Listing, say: Say) -> None:
-        """Files that another fingerprint made go to `.stale`, said aloud."""
+        """Moves files with another fingerprint from the table's folder to `.stale/`, and says so."""
         others = [name for name in listing.get(self.folder, ()) if not name.startswith(self.fingerprint)]
         if others:
-            place = store.set_aside(self.folder, others)
-            say(f"{self.folder}: made with other settings or models; moved to {place}")
+            stale = store.set_aside(self.folder, others)
+            say(f"{self.folder}: made with other settings or models; moved to {stale}")
 
     def delete_leftovers(self, store: Store, listing: Listing) -> None:
-        """Chunks that a finished table holds already: a run was killed while it removed them."""
+        """Deletes chunk files whose rows are already in the finished table.
+
+        A run that is killed while it removes its chunk files leaves some behind.
+        """
         if self.is_finished(listing):
             for chunk in self.done_chunks(listing):
                 store.delete(self.chunk_file(chunk))
 
     def write_chunk(self, store: Store, chunk: int, table: pa.Table) -> None:
-        """One chunk, whole or not at all."""
+        """Writes one chunk to a file of its own, atomically."""
         with store.writing(self.chunk_file(chunk)) as stream:
-            labelled = table.replace_schema_metadata(self._about({"chunk": chunk, "rows": [table.num_rows]}))
+            labelled = table.replace_schema_metadata(self._metadata({"chunk": chunk, "rows": [table.num_rows]}))
             pq.write_table(labelled, stream, compression="zstd", write_page_checksum=True)
 
     def write_failure(self, store: Store, chunk: int, reason: str) -> None:
-        """Notes that a chunk could not be made."""
+        """Records that a chunk could not be made, and why."""
         store.write_json(self.failed_file(), {"chunk": chunk, "reason": reason})
 
     def read_chunk(self, store: Store, chunk: int, rows: int) -> pa.Table:
-        """One chunk, from its own file or the finished table. Raises OSError or ArrowException if it is damaged."""
-        own = store.exists(self.chunk_file(chunk))
-        with store.open_input(self.chunk_file(chunk) if own else self.finished_file) as source:
+        """Reads one chunk, from its own file or from the finished table.
+
+        Raises OSError or ArrowException if it is missing, damaged or has another number of rows than `rows`.
+        """
+        has_file = store.exists(self.chunk_file(chunk))
+        with store.open_input(self.chunk_file(chunk) if has_file else self.finished_file) as source:
             file = pq.ParquetFile(source, page_checksum_verification=True)
-            table = file.read() if own else file.read_row_group(chunk)
+            table = file.read() if has_file else file.read_row_group(chunk)
         if table.num_rows != rows:
             raise pa.ArrowInvalid(f"{self.folder}: chunk {chunk} has {table.num_rows} rows, not {rows}")
         return table
 
     def read(self, store: Store, columns: Sequence[str]) -> pa.Table:
-        """Columns of the finished table."""
+        """Reads columns of the finished table. Raises OSError or ArrowException if it is missing or damaged."""
         with store.open_input(self.finished_file) as source:
             return pq.ParquetFile(source, page_checksum_verification=True).read(columns=list(columns))
 
     def finish(self, store: Store, rows: Sequence[int]) -> list[int]:
-        """Joins the chunks, of `rows` rows each, into the finished file and removes them. May be broken off, and done
-        again, at any point.
+        """Joins the chunks into the finished file and deletes their own files.
 
-        Returns the chunks that turned out to be damaged: these are removed, nothing is joined, and they must be made
-        again.
+        It is idempotent: after an interruption at any point it can be called again.
+
+        Args:
+            store: holds the table.
+            rows: the number of rows of every chunk.
+
+        Returns the chunks that turned out to be damaged. If there are any, their files are deleted and nothing is
+        joined: they have to be made again first. Raises OSError or ArrowException if joining fails with sound chunks.
         """
         if not store.exists(self.finished_file):
             try:
                 self._join(store, rows)
             except (OSError, pa.ArrowException):
-                damaged = [chunk for chunk, size in enumerate(rows) if not self._is_whole(store, chunk, size)]
+                damaged = [chunk for chunk, size in enumerate(rows) if not self._is_sound(store, chunk, size)]
                 if not damaged:
                     raise
                 for chunk in damaged:
@@ -130,29 +144,29 @@ class ChunkedTable:
     def _join(self, store: Store, rows: Sequence[int]) -> None:
         with store.writing(self.finished_file) as stream:
             first = self.read_chunk(store, 0, rows[0])
-            schema = first.schema.with_metadata(self._about({"rows": list(rows)}))
+            schema = first.schema.with_metadata(self._metadata({"rows": list(rows)}))
             with pq.ParquetWriter(stream, schema, compression="zstd", write_page_checksum=True) as writer:
                 for chunk, size in enumerate(rows):
                     table = self.read_chunk(store, chunk, size) if chunk else first
                     writer.write_table(table.replace_schema_metadata(schema.metadata))
 
-    def _is_whole(self, store: Store, chunk: int, rows: int) -> bool:
-        """Read to the end: the footer tells a truncated file, the pages' checksums a damaged one."""
+    def _is_sound(self, store: Store, chunk: int, rows: int) -> bool:
+        """Reads the whole chunk: a truncated file has no footer, and a damaged page has another checksum."""
         try:
             self.read_chunk(store, chunk, rows)
         except (OSError, pa.ArrowException):
             return False
         return True
 
-    def _about(self, what: Mapping[str, Any]) -> dict[str, str]:
-        """What each file says of itself: whose it is, of which rows, what determined it, and which versions made it."""
-        own = {"fingerprint": self.fingerprint, **what}
-        about = {"witness.table": own, "witness.inputs": self.inputs, "witness.versions": versions()}
-        return {key: json.dumps(value, sort_keys=True) for key, value in about.items()}
+    def _metadata(self, rows: Mapping[str, Any]) -> dict[str, str]:
+        """What each file records about itself: fingerprint and rows, the inputs, and the versions that made it."""
+        own = {"fingerprint": self.fingerprint, **rows}
+        content = {"witness.table": own, "witness.inputs": self.inputs, "witness.versions": versions()}
+        return {key: json.dumps(value, sort_keys=True) for key, value in content.items()}
 
     def about(self, store: Store) -> dict[str, Any]:
-        """What the finished file says of itself: `fingerprint` and `rows` of each chunk, and `inputs`."""
+        """Returns what the finished file records about itself: `fingerprint`, `rows` of each chunk, and `inputs`."""
         with store.open_input(self.finished_file) as source:
             metadata = pq.ParquetFile(source).schema_arrow.metadata or {}
-        said = {key: json.loads(metadata.get(f"witness.{key}".encode(), b"{}")) for key in ("table", "inputs")}
-        return {**said["table"], "inputs": said["inputs"]}
+        table, inputs = (json.loads(metadata.get(f"witness.{key}".encode(), b"{}")) for key in ("table", "inputs"))
+        return {**table, "inputs": inputs}

@@ -1,18 +1,22 @@
-"""What of a URI may be written and logged."""
+"""Removes credentials from URIs before they are shown, logged or stored."""
 
 import re
 from urllib.parse import unquote
 
-# Where an object store is, and nothing secret.
+# Parameters that say where an object store is or how it is asked. All others may be secret.
 _HARMLESS = {"region", "scheme", "endpoint_override", "retry_limit_seconds"}
 
 
 def without_credentials(uri: str) -> str:
-    """The URI as it may be written and logged: `***` stands for what is left out."""
-    # A password may hold a slash or a question mark that should have been written as %2F or %3F.
+    """Returns the URI with `***` in place of a user and password and of every parameter that may be secret.
+
+    Databases take passwords as parameters too, so only parameters known to be harmless stay.
+    """
+    # A password may hold a slash or question mark that should have been written as %2F or %3F.
     nameless = re.sub(r"(?<=://)([^/?#]*:.*|[^/?#]*)@", "***@", uri)
-    place, mark, query = nameless.partition("?")
+    base, question_mark, query = nameless.partition("?")
+    if not question_mark:
+        return base
     parameters = query.split("&")
     kept = [one for one in parameters if one.partition("=")[0] in _HARMLESS and "@" not in unquote(one)]
-    # Databases take a password as a parameter, too.
-    return place + mark + "&".join(kept if len(kept) == len(parameters) or not mark else [*kept, "***"])
+    return f"{base}?" + "&".join(kept if len(kept) == len(parameters) else [*kept, "***"])

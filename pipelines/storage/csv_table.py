@@ -1,6 +1,6 @@
-"""Tables as CSV bytes: the one way in which Witness writes and reads `.csv` files.
+"""Tables as CSV: the one place in which Witness writes and reads `.csv` files.
 
-The bytes depend on the rows alone (UTF-8, line ends of "\\n" on every system), so that a report made again is the same.
+The bytes depend on the rows alone (UTF-8, lines end with "\\n" on every system), so a table made again is identical.
 """
 
 import csv
@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 
 
 def to_csv(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> bytes:
-    """Writes a header and one line per row, in the order given.
+    """Returns a CSV file with a header and a line per row, in the order given.
 
     Args:
-        rows: maps column names to values. None, and a column that a row lacks, become an empty cell; any other value is
-            written as `str` gives it, so round figures first.
+        rows: values by column name. None, and a column that a row lacks, become an empty cell. Any other value is
+            written as `str` gives it, so figures have to be rounded before.
         columns: the columns and their order.
 
     Raises ValueError if a row has a key that is not in `columns`.
@@ -26,5 +26,5 @@ def to_csv(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> byte
 
 
 def from_csv(content: bytes) -> list[dict[str, str]]:
-    """Reads the rows of a CSV file that has a header. Every cell is text; what was None is `""`."""
+    """Returns the rows of a CSV file with a header. Every cell is text; a cell that was None is `""`."""
     return list(csv.DictReader(io.StringIO(content.decode(), newline="")))

@@ -1,11 +1,13 @@
-"""A lease: one run at a time where there are no locks, on an object store.
+"""A lease in an object store: it keeps two runs of an experiment apart where files cannot be locked.
 
-Whoever runs puts an object of its own that says who it is, and puts it again while it runs. Each first puts its object,
-then looks for others: of two that start at once, at least one sees the other. One that was not put again for a minute
-is of a run that died. The ages are by the store's own clock where it tells one.
+A run writes an object of its own, which names its process, and writes it again every 20 s until it ends. To take the
+lease it first writes its object and then looks for others, so that of two runs that start at the same moment at least
+one sees the other. An object that was not renewed for a minute belongs to a run that was killed, and is removed. Ages
+are measured by the store's own clock if it reports modification times, else by the clock of the holder.
 
-This keeps two runs from doing the same work. Should it fail, after a pause of minutes say, nothing is corrupted: what a
-file holds is determined by the fingerprint in its name, and each appears whole.
+A lease saves double work; correctness does not depend on it. If two runs do work side by side, say because one of them
+was suspended for minutes, nothing is corrupted: the fingerprint in a file's name determines what it holds, and each
+file appears complete.
 """
 
 import json
@@ -24,29 +26,41 @@ from pyarrow import fs
 
 from pipelines.failure import Busy
 
-RENEWED_EVERY = 20.0  # seconds
+RENEWED_EVERY = 20.0
+"""Seconds after which a run renews its lease."""
+
 STALE_AFTER = timedelta(minutes=1)
-_ATTEMPTS = 3  # two that start at the same moment both step back, and try again at different ones
+"""Age of a lease that counts as left behind by a killed run: two renewals may fail before that."""
+
+# Of two runs that start at the same moment both may step back, and then try again after different pauses.
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
 class Lease:
-    """One run's object: who it is, since when, and when it was last put."""
+    """The object of one run: its path, its holder (process, host and start), and the time of its last renewal."""
 
     path: str
-    who: str
+    holder: str
     renewed: datetime
 
 
 @contextmanager
 def leased(filesystem: fs.FileSystem, folder: str, location: str) -> Iterator[None]:
-    """Inside, the lease in `folder` is held; `location` names what it is for. Raises Busy, which says who holds it."""
+    """Holds the lease inside the block, and renews it in a thread.
+
+    Args:
+        folder: holds the objects of all runs, in `filesystem`.
+        location: what the lease is for, in messages.
+
+    Raises Busy, which names the holder, if another run holds the lease, and OSError if the store does not answer.
+    """
     own = f"{folder}/{uuid.uuid4().hex[:16]}.json"
-    who = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    holder = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
     is_over = Event()
-    renewer = Thread(target=_renew, args=(filesystem, own, who, is_over), daemon=True)
+    renewer = Thread(target=_renew, args=(filesystem, own, holder, is_over), daemon=True)
     try:
-        _take(filesystem, folder, own, who, location)
+        _take(filesystem, folder, own, holder, location)
         renewer.start()
         yield
     finally:
@@ -56,9 +70,9 @@ def leased(filesystem: fs.FileSystem, folder: str, location: str) -> Iterator[No
         _withdraw(filesystem, own)
 
 
-def _take(filesystem: fs.FileSystem, folder: str, own: str, who: str, location: str) -> None:
+def _take(filesystem: fs.FileSystem, folder: str, own: str, holder: str, location: str) -> None:
     for attempt in range(_ATTEMPTS):
-        _put(filesystem, own, who)
+        _put(filesystem, own, holder)
         leases = _leases(filesystem, folder)
         now = next(lease.renewed for lease in leases if lease.path == own)
         others = [lease for lease in leases if lease.path != own]
@@ -70,10 +84,10 @@ def _take(filesystem: fs.FileSystem, folder: str, own: str, who: str, location: 
         _withdraw(filesystem, own)
         if attempt + 1 < _ATTEMPTS:
             time.sleep(random.uniform(0.1, 1.0))
-    silent = max(0, int((now - alive[0].renewed).total_seconds()))
+    age = max(0, int((now - alive[0].renewed).total_seconds()))
     raise Busy(
-        f"{location}: another run is at work here ({alive[0].who}; heard of {silent} s ago). "
-        f"If it is dead, wait until it has been silent for {STALE_AFTER.seconds} s"
+        f"{location}: another run is at work here ({alive[0].holder}; its lease was renewed {age} s ago). "
+        f"If that run was killed, try again when its lease is {STALE_AFTER.seconds} s old"
     )
 
 
@@ -84,32 +98,35 @@ def _leases(filesystem: fs.FileSystem, folder: str) -> list[Lease]:
             continue
         try:
             with filesystem.open_input_stream(info.path) as stream:
-                said = json.loads(stream.read())
-        except OSError:  # it was given up meanwhile, perhaps: S3 says that in more ways than one
+                content = json.loads(stream.read())
+        except OSError:
+            # Its run may have withdrawn it since the listing. S3 has several errors for that, so ask whether it exists.
             if filesystem.get_file_info(info.path).type != fs.FileType.NotFound:
                 raise
             continue
-        found.append(Lease(info.path, said["who"], info.mtime or datetime.fromisoformat(said["renewed"])))
+        found.append(Lease(info.path, content["who"], info.mtime or datetime.fromisoformat(content["renewed"])))
     return found
 
 
-def _put(filesystem: fs.FileSystem, path: str, who: str) -> None:
+def _put(filesystem: fs.FileSystem, path: str, holder: str) -> None:
     with filesystem.open_output_stream(path) as stream:
-        stream.write(json.dumps({"who": who, "renewed": datetime.now(UTC).isoformat()}).encode())
+        stream.write(json.dumps({"who": holder, "renewed": datetime.now(UTC).isoformat()}).encode())
 
 
-def _renew(filesystem: fs.FileSystem, path: str, who: str, is_over: Event) -> None:
+def _renew(filesystem: fs.FileSystem, path: str, holder: str, is_over: Event) -> None:
     while not is_over.wait(RENEWED_EVERY):
         try:
             if filesystem.get_file_info(path).type == fs.FileType.NotFound:
-                return  # it was silent for too long, and another run has taken over
-            _put(filesystem, path, who)
-        except OSError:  # the run meets the same store, and says so; if the store comes back, so does the lease
+                return  # the renewals failed for a minute, and another run has taken the lease
+            _put(filesystem, path, holder)
+        except OSError:
+            # The run itself uses the same store and reports its failure. If the store recovers, the next renewal
+            # succeeds.
             continue
 
 
 def _withdraw(filesystem: fs.FileSystem, path: str) -> None:
-    """Where the store is gone, what broke the run off is what the user has to hear: the lease ends by its age."""
+    """Deletes the run's own lease, and hides a failure to do so: the user must see the error that ended the run."""
     try:
         _delete(filesystem, path)
     except OSError:

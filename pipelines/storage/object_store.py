@@ -1,7 +1,12 @@
-"""What an object store does otherwise than a disk: opening it, whole uploads, copies, and finding it unusable early."""
+"""Object stores (S3, Google Cloud Storage and whatever else pyarrow opens): opening, checking, uploads and moves.
 
+`Store` (pipelines/storage/store.py) calls these functions where a disk and an object store differ.
+"""
+
+import os
 from datetime import timedelta
 from typing import IO, Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -9,45 +14,85 @@ from pyarrow import fs
 from align_core.errors import InputError
 from pipelines.storage.credentials import without_credentials
 
-_PIECE = 8 * 2**20  # bytes: what an upload holds in memory; S3 takes as much in one put
-_LARGEST_COPY = 5 * 2**30  # bytes: what S3 copies by itself
-# Patience with S3, in seconds and attempts: seconds with a server that refuses, a few minutes with one that is silent.
-_CONNECT, _ANSWER, _ATTEMPTS = 5, 20, 4
-_GOOGLE = timedelta(minutes=1)  # patience with Google's, all attempts together
+_PIECE = 8 * 2**20  # bytes of an upload that are held in memory; S3 takes as many in a single request
+_LARGEST_COPY = 5 * 2**30  # bytes that S3 copies in one request
+# A server that refuses connections is given up after seconds, one that does not respond after a few minutes.
+_S3_CONNECT_TIMEOUT, _S3_REQUEST_TIMEOUT, _S3_ATTEMPTS = 5, 20, 4  # seconds, seconds, requests
+_GCS_RETRY_LIMIT = timedelta(minutes=1)  # of all attempts together; Google's default is 15 minutes
+
+_S3_TEXTS = {"scheme", "endpoint_override", "tls_ca_file_path"}
+_S3_FLAGS = {"allow_bucket_creation", "allow_bucket_deletion"}
 
 
 def open_store(uri: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem and the path within it that a URI names. Raises InputError."""
+    """Opens the filesystem of an object store, with timeouts that suit a long run.
+
+    Args:
+        uri: the address, in pyarrow's form, as `s3://KEY:SECRET@BUCKET/FOLDER?region=REGION`.
+
+    Returns the filesystem and the folder within it. Raises InputError, without the credentials, if the URI cannot be
+    opened.
+    """
     try:
-        filesystem, path = fs.FileSystem.from_uri(uri)
+        filesystem, folder = fs.FileSystem.from_uri(uri)
+        if filesystem.type_name == "gcs" and "retry_limit_seconds=" not in urlsplit(uri).query:
+            filesystem, _ = fs.FileSystem.from_uri(
+                _with_parameter(uri, "retry_limit_seconds", _GCS_RETRY_LIMIT.seconds)
+            )
+        if filesystem.type_name == "s3":
+            filesystem = fs.S3FileSystem(
+                **s3_arguments(uri, filesystem.region),
+                connect_timeout=_S3_CONNECT_TIMEOUT,
+                request_timeout=_S3_REQUEST_TIMEOUT,
+                retry_strategy=fs.AwsStandardS3RetryStrategy(_S3_ATTEMPTS),
+                background_writes=False,  # background uploads would hold whole files in memory
+                allow_delayed_open=True,  # a small file is then a single request
+            )
     except (pa.ArrowException, OSError, ValueError) as problem:
         safe = without_credentials(uri)
-        reason = str(problem).replace(uri, safe)  # it may quote the URI, credentials and all: so no `from problem`
+        reason = str(problem).replace(uri, safe)
+        # Without `from problem`: its message may quote the URI with the credentials.
         raise InputError(f"output: {safe}: {reason}") from None
-    return _patient(filesystem), path
+    return filesystem, folder
 
 
-def _patient(filesystem: fs.FileSystem) -> fs.FileSystem:
-    """The same, with time-outs of ours: Google's own are a quarter of an hour, and S3's shorter than a hiccup."""
-    if filesystem.type_name not in ("s3", "gcs"):
-        return filesystem
-    opened, (options,) = filesystem.__reduce__()  # as pyarrow sends it to other processes
-    if filesystem.type_name == "gcs":
-        return opened({**options, "retry_time_limit": options["retry_time_limit"] or _GOOGLE})
-    # Uploads in the background would hold everything in memory; a delayed open makes a small one a single put.
-    own = {
-        "background_writes": False,
-        "allow_delayed_open": True,
-        "connect_timeout": _CONNECT,
-        "request_timeout": _ANSWER,
-    }
-    return opened({**options, **own, "retry_strategy": fs.AwsStandardS3RetryStrategy(_ATTEMPTS)})
+def s3_arguments(uri: str, region: str) -> dict[str, Any]:
+    """Returns the arguments of pyarrow's `S3FileSystem` that open the same store as `FileSystem.from_uri(uri)`.
+
+    Timeouts cannot be given in a URI, only as arguments beside those that the URI stands for.
+
+    Args:
+        uri: an address that `from_uri` has accepted.
+        region: the region that pyarrow found, which asks AWS where the URI names none.
+
+    Raises ValueError for a parameter that is known in URIs alone, so that it is not ignored.
+    """
+    parts = urlsplit(uri)
+    given = dict(reversed(parse_qsl(parts.query)))  # pyarrow uses the first of several values
+    given.pop("region", None)
+    unsupported = sorted(given.keys() - _S3_TEXTS - _S3_FLAGS)
+    if unsupported:
+        raise ValueError(f"the parameter {unsupported[0]} cannot be used here; leave it out")
+    arguments: dict[str, Any] = {"region": region}
+    arguments |= {name: value.lower() in ("true", "1") if name in _S3_FLAGS else value for name, value in given.items()}
+    # pyarrow reads these variables for a URI only.
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3", os.environ.get("AWS_ENDPOINT_URL"))
+    if endpoint is not None:
+        arguments.setdefault("endpoint_override", endpoint)
+    if parts.username:  # without a user, pyarrow looks for credentials in the environment, profiles and roles
+        arguments |= {"access_key": unquote(parts.username), "secret_key": unquote(parts.password or "")}
+    return arguments
+
+
+def _with_parameter(uri: str, name: str, value: object) -> str:
+    parts = urlsplit(uri)
+    return parts._replace(query="&".join(filter(None, [parts.query, f"{name}={value}"]))).geturl()
 
 
 def check_answers(filesystem: fs.FileSystem, folder: str, uri: str) -> None:
-    """Raises InputError unless `folder` may be listed and its bucket is there. Leaves nothing behind.
+    """Raises InputError unless `folder` can be listed and its bucket exists. Leaves nothing behind.
 
-    That it may not be written is found at the first put, the lease's.
+    Whether it can be written is not tried here: the lease is the first object that a run writes.
     """
     safe, bucket = without_credentials(uri), folder.partition("/")[0]
     try:
@@ -63,7 +108,10 @@ def check_answers(filesystem: fs.FileSystem, folder: str, uri: str) -> None:
 
 
 def upload(filesystem: fs.FileSystem, source: IO[bytes] | pa.NativeFile, path: str, size: int) -> None:
-    """The `size` bytes of `source` as one object, or none of them."""
+    """Writes the `size` bytes of `source` as the object `path`, complete or not at all.
+
+    Raises OSError if fewer bytes arrived, and whatever `source` or the store raise.
+    """
     piece: Any = source.read(_PIECE)
     try:
         with filesystem.open_output_stream(path) as stream:
@@ -71,17 +119,17 @@ def upload(filesystem: fs.FileSystem, source: IO[bytes] | pa.NativeFile, path: s
                 stream.write(piece)
                 piece = source.read(_PIECE)
         if size > _PIECE and filesystem.get_file_info(path).size != size:
-            raise OSError(f"{path}: it did not arrive whole")
+            raise OSError(f"{path}: the upload is not complete")
     except BaseException:
-        # Closed after an exception, a stream of several pieces makes an object of those that came through. What was
-        # there before under such a name was of no use: large files are never written over.
+        # After an exception, closing a stream of several pieces still makes an object of the pieces that arrived. No
+        # earlier version is lost by deleting it: files of several pieces never replace one of the same name.
         if size > _PIECE and filesystem.get_file_info(path).size not in (None, size):
             filesystem.delete_file(path)
         raise
 
 
 def move(filesystem: fs.FileSystem, moves: list[tuple[str, str]]) -> None:
-    """Objects from one path to another each: all are copied before the first is deleted."""
+    """Moves objects, given as pairs (from, to) of paths. Copies all of them before it deletes the first."""
     for source, destination in moves:
         size = filesystem.get_file_info(source).size
         if size <= _LARGEST_COPY:

@@ -1,7 +1,8 @@
-"""Where everything lies: one folder per experiment, on a disk or an object store (pyarrow filesystems).
+"""The output folder of one experiment, on a local disk or in an object store (through pyarrow's filesystems).
 
-What exists is complete: files are written aside and renamed, or uploaded to an object store, where they appear whole.
-A file that depends on settings carries their fingerprint in its name: one listing tells what is done, missing or stale.
+A file that exists is complete: on a disk it is written under another name and renamed, in an object store it appears
+when its upload ends. Files that depend on settings carry a fingerprint of these settings in their names, so that one
+listing of the folder tells what is finished, missing or stale.
 """
 
 import fcntl
@@ -27,18 +28,30 @@ from pipelines.storage.credentials import without_credentials
 from pipelines.storage.lease import leased
 from pipelines.storage.object_store import check_answers, move, open_store, upload
 
-_IN_MEMORY = 32 * 2**20  # bytes of a file for an object store; larger ones wait for their upload on the local disk
+# Bytes of a file for an object store that are kept in memory until the upload. Larger files wait on the local disk.
+_IN_MEMORY = 32 * 2**20
+
+Say = Callable[[str], None]
+"""A function that shows the user one line of text."""
 
 
 def fingerprint_of(inputs: Any) -> str:
-    """16 hex digits that stand for everything in `inputs` (JSON-able; the order of keys does not count)."""
+    """Returns 16 hex digits that identify `inputs`: the start of the SHA-256 of its JSON with sorted keys.
+
+    Equal content gives an equal fingerprint on every machine. Tuples count as lists, and the order of keys does not
+    count. Raises TypeError for what JSON cannot hold.
+    """
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Store:
-    """The folder `<output>/<name>` of one experiment. Paths given to it are relative to that folder.
+    """The folder `<output>/<name>` of one experiment. Every path given to a method is relative to that folder.
 
-    It is small and can be sent to workers: they open the filesystem anew.
+    A store pickles as its two arguments, so it can be sent to workers, which open the filesystem themselves.
+
+    Args:
+        output: the output folder: an absolute path, or a URI such as `s3://bucket/runs`.
+        name: the experiment's name.
     """
 
     def __init__(self, output: str, name: str) -> None:
@@ -51,32 +64,35 @@ class Store:
     def _root(self) -> tuple[fs.FileSystem, str]:
         if "://" not in self.output:
             return fs.LocalFileSystem(), f"{self.output}/{self.name}"
-        filesystem, path = open_store(self.output)
-        return filesystem, f"{path.rstrip('/')}/{self.name}"
+        filesystem, folder = open_store(self.output)
+        return filesystem, f"{folder.rstrip('/')}/{self.name}"
 
     @property
     def filesystem(self) -> fs.FileSystem:
-        """Where it lies; `path` gives the paths within."""
+        """The pyarrow filesystem that holds the folder. Raises InputError if the output's URI cannot be opened."""
         return self._root[0]
 
     @property
     def is_local(self) -> bool:
-        """Whether it lies on a disk: only there are renames and locks."""
+        """Whether the folder is on a disk, where files can be renamed and locked. Object stores can do neither."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     @property
     def location(self) -> str:
-        """The folder, for people: without credentials."""
+        """The folder as messages show it: its path or URI without credentials and parameters."""
         if "://" not in self.output:
             return self._root[1]
         return f"{without_credentials(self.output).partition('?')[0].rstrip('/')}/{self.name}"
 
     def path(self, relative: str) -> str:
-        """The full path within the filesystem."""
+        """Returns the full path within `filesystem`."""
         return f"{self._root[1]}/{relative}"
 
     def listing(self, folder: str = "") -> dict[str, list[str]]:
-        """Folder -> names of its files, for everything below `folder`. An absent folder is empty."""
+        """Lists all files below `folder` in one pass.
+
+        Returns a mapping of folders to the names of the files in each. It is empty if `folder` does not exist.
+        """
         filesystem, root = self._root
         selector = fs.FileSelector(f"{root}/{folder}".rstrip("/"), recursive=True, allow_not_found=True)
         found: dict[str, list[str]] = {}
@@ -88,30 +104,34 @@ class Store:
         return found
 
     def usage(self) -> tuple[int, int]:
-        """Number of files below the folder, and their bytes."""
+        """Returns the number of files below the folder and their total size in bytes."""
         filesystem, root = self._root
         found = filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
         sizes = [info.size for info in found if info.type == fs.FileType.File]
         return len(sizes), sum(sizes)
 
     def exists(self, relative: str) -> bool:
-        """Whether there is such a file."""
+        """Tells whether `relative` is a file."""
         info = self.filesystem.get_file_info(self.path(relative))
         return bool(info.type == fs.FileType.File)
 
     def read(self, relative: str) -> bytes:
-        """A file's content. Raises FileNotFoundError."""
+        """Returns a file's content. Raises FileNotFoundError if there is no such file."""
         try:
-            with self.open_input(relative) as file:  # it knows its size: a stream is asked for in pieces of 16 KB
+            # A file opened for random access knows its size, and is read by one request; a stream asks for 16 KB each.
+            with self.open_input(relative) as file:
                 return bytes(file.read())
         except OSError as problem:
             if self.exists(relative):
                 raise
-            # Deleted between two requests: S3 calls that an internal failure.
+            # If the file is deleted between two requests, S3 reports an internal failure.
             raise FileNotFoundError(relative) from problem
 
     def read_json(self, relative: str) -> dict[str, Any] | None:
-        """A JSON file's content; None where there is none, or a damaged one: what it said is found anew."""
+        """Returns the object in a JSON file, or None if the file is missing or damaged.
+
+        Callers treat both alike: what the file holds is determined again and written anew.
+        """
         try:
             content = json.loads(self.read(relative))
         except (FileNotFoundError, ValueError):
@@ -119,21 +139,21 @@ class Store:
         return content if isinstance(content, dict) else None
 
     def open_input(self, relative: str) -> pa.NativeFile:
-        """A file opened for random access."""
+        """Opens a file for random access."""
         return self.filesystem.open_input_file(self.path(relative))
 
     def write(self, relative: str, content: bytes) -> None:
-        """The whole file, or nothing of it."""
+        """Writes a file atomically: afterwards it holds `content`, or, after an exception, what it held before."""
         with self.writing(relative) as stream:
             stream.write(content)
 
     def write_json(self, relative: str, content: Any) -> None:
-        """`content` as readable JSON."""
+        """Writes `content` as indented JSON with sorted keys, atomically."""
         self.write(relative, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
     @contextmanager
     def writing(self, relative: str) -> Iterator[pa.NativeFile]:
-        """A stream to a file that appears, whole, when the block ends without an exception."""
+        """Gives a stream to a file that appears, complete, when the block ends without an exception."""
         path = self.path(relative)
         if not self.is_local:
             with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
@@ -143,42 +163,42 @@ class Store:
                 upload(self.filesystem, spool, path, size)
             return
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        aside = f"{path}.{uuid.uuid4().hex[:8]}.part"
+        unfinished = f"{path}.{uuid.uuid4().hex[:8]}.part"
         try:
-            with open(aside, "wb") as file:
+            with open(unfinished, "wb") as file:
                 yield pa.PythonFile(file, mode="w")
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(aside, path)
+            os.replace(unfinished, path)
         finally:
-            Path(aside).unlink(missing_ok=True)
+            Path(unfinished).unlink(missing_ok=True)
 
     def delete(self, relative: str) -> None:
-        """One file; that it is gone already is no matter."""
+        """Deletes one file; does nothing if there is none."""
         try:
             self.filesystem.delete_file(self.path(relative))
         except FileNotFoundError:
             return
 
     def delete_folder(self, relative: str) -> None:
-        """A folder and all in it, if it is there."""
+        """Deletes a folder with everything in it; does nothing if there is none."""
         if self.filesystem.get_file_info(self.path(relative)).type == fs.FileType.Directory:
             self.filesystem.delete_dir(self.path(relative))
 
     def set_aside(self, folder: str, names: list[str]) -> str:
-        """Moves files of `folder` to `.stale/<time>/<folder>`; returns that place."""
-        place = f".stale/{datetime.now(UTC):%Y-%m-%dT%H%M%S}/{folder}"
-        moves = [(self.path(f"{folder}/{name}"), self.path(f"{place}/{name}")) for name in names]
+        """Moves files of `folder` to `.stale/<time>/<folder>`, and returns that folder."""
+        stale = f".stale/{datetime.now(UTC):%Y-%m-%dT%H%M%S}/{folder}"
+        moves = [(self.path(f"{folder}/{name}"), self.path(f"{stale}/{name}")) for name in names]
         if self.is_local:
-            os.makedirs(self.path(place), exist_ok=True)
+            os.makedirs(self.path(stale), exist_ok=True)
             for source, destination in moves:
                 os.replace(source, destination)
-            return place
+            return stale
         move(self.filesystem, moves)
-        return place
+        return stale
 
     def check_writable(self) -> None:
-        """Raises InputError unless files can be made here; leaves nothing behind."""
+        """Raises InputError unless files can be created below the output folder. Leaves nothing behind."""
         if not self.is_local:
             check_answers(self.filesystem, self.path("").rstrip("/"), self.output)
             return
@@ -192,14 +212,17 @@ class Store:
                 pass
         except OSError as problem:
             raise InputError(
-                f"output: {nearest} cannot be written ({problem.strerror}); name another with --output"
+                f"output: {nearest} cannot be written ({problem.strerror}); name another folder with --output"
             ) from problem
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One run at a time. The lock dies with the process that holds it; a lease, on an object store, a minute later.
+        """Holds the experiment's lock inside the block, so that one run at a time writes to the folder.
 
-        Raises Busy, which says who holds it.
+        On a disk this is a file lock, which the system releases when its process ends, however it ends. In an object
+        store it is a lease (`pipelines.storage.lease`), which ends a minute after its process was killed.
+
+        Raises Busy, which says who holds the lock.
         """
         if not self.is_local:
             with leased(self.filesystem, self.path(".lease"), self.location):
@@ -208,7 +231,7 @@ class Store:
         os.makedirs(self.path(""), exist_ok=True)
         with open(self.path(".lock"), "a+") as file:
             _take_lock(file, self.location)
-            for unfinished in Path(self.path("")).rglob("*.part"):  # what a killed run was writing
+            for unfinished in Path(self.path("")).rglob("*.part"):  # left by a run that was killed while writing
                 unfinished.unlink(missing_ok=True)
             yield
 
@@ -218,14 +241,9 @@ def _take_lock(file: IO[str], location: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as problem:
         file.seek(0)
-        raise Busy(
-            f"{location}: another run is at work here ({file.read().strip() or 'it does not say who'})"
-        ) from problem
+        holder = file.read().strip() or "its lock file does not say which process"
+        raise Busy(f"{location}: another run is at work here ({holder})") from problem
     file.seek(0)
     file.truncate()
     file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
     file.flush()
-
-
-Say = Callable[[str], None]
-"""Tells the user one line."""

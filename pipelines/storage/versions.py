@@ -1,4 +1,4 @@
-"""Which versions made a result: recorded beside it, never part of its fingerprint."""
+"""The versions of the software that made a result. They are stored beside it and are never part of a fingerprint."""
 
 import platform
 from functools import cache
@@ -9,5 +9,5 @@ _PACKAGES = ("witness", "torch", "torchvision", "timm", "ray", "mlflow", "pyarro
 
 @cache
 def versions() -> dict[str, str]:
-    """Package -> version, and Python's, without importing any of them."""
+    """Returns the version of Python and of each package that results depend on, without importing the packages."""
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}

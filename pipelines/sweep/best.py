@@ -4,7 +4,8 @@ import dataclasses
 from itertools import chain, count
 from typing import Any
 
-from pipelines.experiment.config import Experiment, VariantConfig, checked
+from pipelines.experiment.checks import checked
+from pipelines.experiment.config import Experiment, VariantConfig
 from pipelines.sweep.space import Settings, settled
 
 

@@ -15,7 +15,8 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 import tune_spaces
 from align_core.align_config import AlignConfig
 from align_core.errors import InputError
-from pipelines.experiment.config import Experiment, Section, explained, known_keys, nearest
+from pipelines.experiment.config import Experiment, Section
+from pipelines.experiment.explain import explained, known_keys, nearest
 from pipelines.experiment.yaml_file import merged, read_yaml
 
 Settings = dict[str, Any]

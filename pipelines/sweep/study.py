@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from align_core.errors import InputError
 from pipelines.compute.cluster import Worker, room_for
-from pipelines.experiment.config import nearest
+from pipelines.experiment.explain import nearest
 from pipelines.failure import RunFailed
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.inspect import SEEN

@@ -1,1 +1,40 @@
-""""""
+"""MLflow, which no other room imports: runs, metrics, artifacts and the model registry.
+
+Results are files first, and this room sends copies of them. So a server that is down costs a warning and never a
+result. What flows in is an experiment, which says where MLflow is, and what its caller logs: parameters, metrics,
+curves and files. What flows out is the state of an MLflow store, and aligned models from its registry.
+
+Where to begin:
+* `runs.py`: `tracking_uri` says where MLflow is. `telling` gives its caller a `Runs`, through which everything is
+  logged, and turns failures into warnings. `Runs` finds a run again by its fingerprint, so nothing is logged twice.
+* `registry.py`: `registered` fetches a model `models:/NAME/VERSION` that another experiment aligned.
+
+What is logged is decided where it is made: see `to_mlflow.py` in `report`, `sweep` and `schedule`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.tracking.registry import Registered as Registered
+    from pipelines.tracking.registry import registered as registered
+    from pipelines.tracking.runs import Runs as Runs
+    from pipelines.tracking.runs import telling as telling
+    from pipelines.tracking.runs import tracking_uri as tracking_uri
+
+_MODULES = {
+    "registry": ("Registered", "registered"),
+    "runs": ("Runs", "telling", "tracking_uri"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported at first use (PEP 562), so that importing this package does not take the time of its dependencies.
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *(name for names in _MODULES.values() for name in names)})

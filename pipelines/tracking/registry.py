@@ -1,20 +1,20 @@
-"""Aligned models of MLflow's registry: fetched once, and kept beside what else was seen, where workers find them."""
+"""Aligned models in MLflow's model registry: each is downloaded once and kept in the store, where workers find it."""
 
 from dataclasses import dataclass
-
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
+from typing import TYPE_CHECKING
 
 from align_core.errors import InputError
 from align_core.model_config import ModelConfig, config_of_card
-from align_core.weights import State
 from pipelines.experiment.config import Experiment
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.store import Store, fingerprint_of
 from pipelines.tracking.runs import registered_files, tracking_uri
 
+if TYPE_CHECKING:
+    from align_core.weights import State
+
 REGISTERED = ("model.safetensors", "card.json")
-"""The files of a registered model."""
+"""The files of a registered model: its weights, and the card that describes it."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,12 @@ class Registered:
     """A registered model.
 
     Attributes:
-        uri: its name in the registry. config: architecture and preprocessing.
-        stored: where its weights lie in the store. unsaved: files that have still to be put there, by their place.
+        uri: its name in the registry, `models:/NAME/VERSION`.
+        config: its architecture, preprocessing and family.
+        store: the store of the experiment that uses it.
+        stored: the path of its weights in the store.
+        unsaved: content of the files that were just downloaded, by their paths in the store. The caller writes them
+            when it is allowed to write. Empty if the store has them already.
     """
 
     uri: str
@@ -32,8 +36,11 @@ class Registered:
     stored: str
     unsaved: dict[str, bytes]
 
-    def weights(self) -> State:
-        """The tensors. Raises InputError for what is no safetensors file."""
+    def weights(self) -> "State":
+        """Returns the weights as CPU tensors by name. Raises InputError if they are not a safetensors file."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load as load_safetensors
+
         content = self.unsaved[self.stored] if self.unsaved else self.store.read(self.stored)
         try:
             return dict(load_safetensors(content))
@@ -42,17 +49,18 @@ class Registered:
 
 
 def registered(config: ModelConfig, experiment: Experiment, store: Store, folder: str) -> Registered:
-    """The model `models:/NAME/VERSION`, from `folder` in the store or from MLflow. Raises InputError; writes nothing.
+    """Finds the registered model that `config` names, in `folder` of the store or else in MLflow's registry.
 
-    A version never changes, so what was fetched once is not asked for again.
+    A version in the registry never changes, so one that is in the store is not looked up again. Writes nothing. Raises
+    InputError if the model cannot be fetched, or was not registered by Witness.
     """
     uri = str(config.mlflow)
     _, name, version = uri.split("/")
-    place = f"{folder}/registered-{fingerprint_of([uri, without_credentials(tracking_uri(experiment))])}"
-    weights_file, card_file = (f"{place}/{file}" for file in REGISTERED)
+    own_folder = f"{folder}/registered-{fingerprint_of([uri, without_credentials(tracking_uri(experiment))])}"
+    weights_file, card_file = (f"{own_folder}/{file}" for file in REGISTERED)
     unsaved: dict[str, bytes] = {}
     if not (store.exists(weights_file) and store.exists(card_file)):
         files = registered_files(experiment, name, version, REGISTERED)
-        unsaved = {f"{place}/{file}": content for file, content in files.items()}
+        unsaved = {f"{own_folder}/{file}": content for file, content in files.items()}
     card = unsaved[card_file] if unsaved else store.read(card_file)
     return Registered(uri, config_of_card(config, card, uri, weights_file), store, weights_file, unsaved)

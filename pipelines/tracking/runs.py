@@ -1,4 +1,4 @@
-"""MLflow itself: where it is, how it is asked with little patience, and runs that are found again by their tags."""
+"""MLflow: where it is, how it is reached with short timeouts, and runs that are found again by their tags."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align_core.errors import InputError
+from align_core.errors import InputError, reason_of
 from pipelines.experiment.config import Experiment
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.store import Say
@@ -18,13 +18,19 @@ from pipelines.storage.versions import versions
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_BATCH = 1_000
+_BATCH = 1_000  # metrics in one request: MLflow's limit
+_LONGEST = 500  # characters of a parameter that are kept: the limit of older servers
+
 Point = tuple[str, float, float, int]
-"""A metric's name and value, when it was so in seconds, and its step."""
+"""One point of a metric: its name, its value, the time of it in seconds since 1970, and its step."""
 
 
 def tracking_uri(experiment: Experiment) -> str:
-    """Where runs are logged. Raises InputError where an object store leaves no default."""
+    """Returns the address of the MLflow store that the experiment is logged to.
+
+    It is `tracking` of the experiment file, else $MLFLOW_TRACKING_URI, else the database `mlflow.db` in the output
+    folder. Raises InputError if neither is given and the output is an object store, which cannot hold a database.
+    """
     uri = experiment.tracking or os.environ.get("MLFLOW_TRACKING_URI")
     if uri:
         return uri
@@ -36,8 +42,8 @@ def tracking_uri(experiment: Experiment) -> str:
 
 
 def _client(uri: str) -> "MlflowClient":
-    """MLflow with little patience and few words."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")  # MLflow's own patience is minutes
+    """Returns MLflow's client. The only place that imports it: the variables must be set before the first import."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")  # by default MLflow waits for minutes
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -49,63 +55,80 @@ def _client(uri: str) -> "MlflowClient":
 
 
 def registered_files(experiment: Experiment, name: str, version: str, wanted: Sequence[str]) -> dict[str, bytes]:
-    """Files of one version of a registered model. Raises InputError where there is none, or MLflow cannot be asked."""
+    """Downloads files of one version of a registered model.
+
+    Returns the content of each file in `wanted`. Raises InputError if MLflow does not have them or cannot be reached.
+    """
     uri = tracking_uri(experiment)
     try:
         if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
             raise FileNotFoundError("there is no such database")
         client = _client(uri)
         found = client.get_model_version(name, version)
-        folder = str(found.source).partition(f"runs:/{found.run_id}/")[2]
-        with tempfile.TemporaryDirectory() as place:
-            downloaded = Path(client.download_artifacts(found.run_id, folder, place))
+        artifacts = str(found.source).partition(f"runs:/{found.run_id}/")[2]
+        with tempfile.TemporaryDirectory() as folder:
+            downloaded = Path(client.download_artifacts(found.run_id, artifacts, folder))
             return {file: (downloaded / file).read_bytes() for file in wanted}
-    except Exception as problem:  # whatever MLflow, its server or its database raise
+    except Exception as problem:  # MLflow, its server and its database raise exceptions of many kinds
         safe = without_credentials(uri)
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0].replace(uri, safe)
-        raise InputError(f"MLflow at {safe} gives no model {name}, version {version} ({reason})") from problem
+        reason = reason_of(problem).replace(uri, safe)
+        raise InputError(
+            f"version {version} of the model {name} cannot be fetched from MLflow at {safe} ({reason})"
+        ) from problem
 
 
 def telling(experiment: Experiment, say: Say, again: str, write: Callable[["Runs"], None]) -> bool:
-    """Lets `write` tell MLflow; returns whether it was told all.
+    """Logs to the experiment's MLflow store, and turns any failure into a warning: the result files are complete.
 
-    A server that does not answer is a warning, not an error: the files are there, and can be sent later (`again`: how).
+    Args:
+        experiment: says where MLflow is, and under which name its runs are found.
+        say: is given the warning.
+        again: the end of the warning: how the results are sent later, such as "`witness report --log` sends them".
+        write: does the logging.
+
+    Returns whether `write` succeeded.
     """
     uri = tracking_uri(experiment)
     try:
-        _make_database(uri)
+        _create_database(uri)
         write(Runs(_client(uri), experiment))
-    except Exception as problem:  # whatever MLflow, its server or its database raise: results are not lost for it
+    except Exception as problem:  # MLflow, its server and its database raise exceptions of many kinds
         safe = without_credentials(uri)
-        reason = (str(problem).splitlines() or [type(problem).__name__])[0].replace(uri, safe)
-        say(f"warning: MLflow at {safe} could not be told ({reason}). The results are kept; {again}")
+        reason = reason_of(problem).replace(uri, safe)
+        say(f"warning: logging to MLflow at {safe} failed ({reason}). The results are kept; {again}")
         return False
     return True
 
 
-def _make_database(uri: str) -> None:
-    """MLflow makes its tables in many steps, and never opens again what was killed between two: they appear at once."""
-    from mlflow import MlflowClient
+def _create_database(uri: str) -> None:
+    """Creates the SQLite database if there is none, such that it appears with all its tables at once.
 
+    MLflow creates the tables in many steps, and cannot open a database whose creation was interrupted between them.
+    """
     path = Path(uri.removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or "?" in uri or path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
+    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments()
+        _client(f"sqlite:///{unfinished}").search_experiments()
         try:
-            os.link(aside, path)  # unlike a rename, it leaves alone what another run made meanwhile
+            os.link(unfinished, path)  # unlike a rename, this does not replace a database that another run created
         except FileExistsError:
             return
-        except OSError:  # a filesystem without links
-            os.replace(aside, path)
+        except OSError:  # the filesystem has no hard links
+            os.replace(unfinished, path)
     finally:
-        aside.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 class Runs:
-    """The runs of one experiment, found again by their tags, so that nothing is logged twice."""
+    """The runs of one experiment in MLflow. They are found again by their tags, so that nothing is logged twice.
+
+    Args:
+        client: MLflow's client.
+        experiment: its name is that of the experiment in MLflow, which is created if it is missing.
+    """
 
     def __init__(self, client: "MlflowClient", experiment: Experiment) -> None:
         self._client = client
@@ -113,22 +136,30 @@ class Runs:
         if found is not None:
             self._experiment_id = str(found.experiment_id)
             return
-        # A database holds no files; a server keeps artifacts where it was told to.
+        # A database cannot hold artifacts, so they are kept beside it. A server has its own setting for that.
         uri = tracking_uri(experiment)
         database = Path(uri.removeprefix("sqlite:///")).absolute()
-        folder = database.parent if "://" in experiment.output else Path(experiment.output)
-        beside = folder / "mlartifacts" / experiment.name
-        place = beside.as_uri() if uri.startswith("sqlite:") and beside.is_absolute() else None
-        self._experiment_id = str(client.create_experiment(experiment.name, artifact_location=place))
+        output = database.parent if "://" in experiment.output else Path(experiment.output)
+        artifacts = output / "mlartifacts" / experiment.name
+        location = artifacts.as_uri() if uri.startswith("sqlite:") and artifacts.is_absolute() else None
+        self._experiment_id = str(client.create_experiment(experiment.name, artifact_location=location))
 
-    def run(self, kind: str, name: str, parent: str | None, mark: str, began: float | None = None) -> str:
-        """The run of this kind and fingerprint; made if it is not there, as one that `began` then (seconds)."""
+    def run(self, kind: str, name: str, parent: str | None, fingerprint: str, began: float | None = None) -> str:
+        """Returns the id of the run with this kind and fingerprint, and creates the run if there is none.
+
+        Args:
+            kind: what the run stands for: an experiment, a surrogate, a sweep, a trial or a scheduled job.
+            name: shown in MLflow's tables.
+            parent: the id of the run below which it is shown.
+            fingerprint: of the content that is logged; a run with another fingerprint is another run.
+            began: the start of a new run, in seconds since 1970; now unless given.
+        """
         found = self._client.search_runs(
-            [self._experiment_id], f"tags.`witness.fingerprint` = '{mark}' and tags.`witness.kind` = '{kind}'"
+            [self._experiment_id], f"tags.`witness.fingerprint` = '{fingerprint}' and tags.`witness.kind` = '{kind}'"
         )
         if found:
             return str(found[0].info.run_id)
-        tags = {"witness.kind": kind, "witness.fingerprint": mark}
+        tags = {"witness.kind": kind, "witness.fingerprint": fingerprint}
         tags |= {f"version.{package}": version for package, version in versions().items()}
         if parent is not None:
             tags["mlflow.parentRunId"] = parent
@@ -137,33 +168,33 @@ class Runs:
         return str(run.info.run_id)
 
     def tags(self, run: str) -> dict[str, str]:
-        """A run's tags."""
+        """Returns all tags of a run."""
         return dict(self._client.get_run(run).data.tags)
 
     def set_tag(self, run: str, key: str, value: str) -> None:
-        """One tag."""
+        """Sets a tag of a run, which may have had another value."""
         self._client.set_tag(run, key, value)
 
     def end(self, run: str, failed: bool = False, at: float | None = None) -> None:
-        """Says that a run is over, now or since `at` (seconds)."""
+        """Marks a run as finished or failed, now or `at` a time in seconds since 1970."""
         self._client.set_terminated(run, "FAILED" if failed else "FINISHED", None if at is None else int(at * 1000))
 
     def log_new_parameters(self, run: str, parameters: dict[str, Any]) -> None:
-        """Parameters that the run has not: they cannot be changed."""
+        """Logs those parameters that the run does not have yet. MLflow refuses to change the others."""
         from mlflow.entities import Param
 
         known = self._client.get_run(run).data.params
-        new = [Param(key, str(value)[:500]) for key, value in parameters.items() if key not in known]
+        new = [Param(key, str(value)[:_LONGEST]) for key, value in parameters.items() if key not in known]
         self._client.log_batch(run, params=new)
 
     def log_changed_metrics(self, run: str, metrics: dict[str, float]) -> None:
-        """A metric that is there with this very value is not logged again: its history would grow."""
+        """Logs those metrics whose value is new. Logging an equal value again would lengthen the metric's history."""
         known = self._client.get_run(run).data.metrics
         now = time.time()
         self.log_points(run, [(key, value, now, 0) for key, value in metrics.items() if known.get(key) != value])
 
     def log_points(self, run: str, points: Sequence[Point]) -> None:
-        """Points of curves."""
+        """Logs points of curves, in as many requests as their number needs."""
         from mlflow.entities import Metric
 
         metrics = [Metric(key, value, int(seconds * 1000), step) for key, value, seconds, step in points]
@@ -171,13 +202,16 @@ class Runs:
             self._client.log_batch(run, metrics=metrics[start : start + _BATCH])
 
     def log_artifact(self, run: str, name: str, content: bytes, folder: str | None = None) -> None:
-        """A file."""
-        with tempfile.TemporaryDirectory() as place:
-            (Path(place) / name).write_bytes(content)
-            self._client.log_artifact(run, str(Path(place) / name), folder)
+        """Logs a file of this name and content, in `folder` of the run's artifacts."""
+        with tempfile.TemporaryDirectory() as temporary:
+            (Path(temporary) / name).write_bytes(content)
+            self._client.log_artifact(run, str(Path(temporary) / name), folder)
 
     def register(self, run: str, folder: str, name: str, digest: str) -> None:
-        """A run's artifacts in `folder` as a new version of a registered model, unless one has this hash of weights."""
+        """Registers the artifacts in `folder` of a run as a new version of the model `name`.
+
+        Does nothing if a version of the model has the same weights; `digest` is their hash.
+        """
         if not self._client.search_registered_models(f"name = '{name}'"):
             self._client.create_registered_model(name)
         versions = self._client.search_model_versions(f"name = '{name}'")

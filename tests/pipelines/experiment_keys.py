@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from pipelines.experiment.config import Experiment, known_keys
+from pipelines.experiment.config import Experiment
+from pipelines.experiment.explain import known_keys
 
 
 def keys(place: tuple[str, ...] = ()) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Bad input is refused before any work: exit code 2, a message that names the key and the mend, nothing written."""
+"""Bad input is refused before any work, with exit code 2 and a message that names the key; nothing is written."""
 
 import os
 import subprocess
@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from pipelines.cli import main
 
 GONE = object()
-"""Stands for a key that is taken out of the experiment."""
+"""Stands for a key that is removed from the experiment."""
 
 
 class MakesFolder:
-    """Unpickling it makes a folder."""
+    """Makes a folder when it is unpickled: code that must never run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -32,7 +32,7 @@ class MakesFolder:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A good experiment, and beside it the files that make it a bad one."""
+    """A folder with a valid experiment, and the files that make it invalid."""
     folder = tmp_path_factory.mktemp("inputs")
     hand_made(folder).file.rename(folder / "good.yaml")
     near, seer = (load_file(folder / f"{name}.safetensors") for name in ("near", "seer"))
@@ -64,25 +64,25 @@ def in_the_folder(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The experiment with other values under some dotted keys."""
+    """Returns the experiment with other values under some dotted keys."""
     for key, value in changes.items():
         *parents, last = key.split(".")
-        place = content
+        section = content
         for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
+            section = section.setdefault(parent, {})
+        section[last] = value
         if value is GONE:
-            del place[last]
+            del section[last]
     return content
 
 
 def bad(name: str, said: str | tuple[str, ...], changes: str | dict[str, Any] | None = None, *arguments: str) -> Any:
-    """A case: what the message must hold; what is changed (a text: the whole file); arguments of the command."""
+    """A case: what the message must contain, the changes (as text: the whole file), and arguments of the command."""
     return pytest.param((said,) if isinstance(said, str) else said, changes or {}, arguments, id=name)
 
 
 def again(name: str, args: dict[str, int] | None = None) -> dict[str, Any]:
-    """A model from a copy of another's weights."""
+    """A model whose weights are a copy of another's."""
     return {"factory": "hand_made_networks:linear", "args": args or {}, "weights": name}
 
 
@@ -120,7 +120,7 @@ CASES = [
     bad("--set of an unknown key", "sed: unknown key; did you mean 'seed'?", None, "--set", "sed=3"),
     bad("--json", "sed: unknown key", {"sed": 3}, "--json"),
     # Names and roles
-    bad("name that is a path", ("name: '../x' is no name", "letters, digits"), {"name": "../x"}),
+    bad("name that is a path", ("name: '../x' is no name", "use letters, digits"), {"name": "../x"}),
     bad("absolute name", "name: '/x' is no name", {"name": "/x"}),
     bad("name of an attack", "attacks.a/b: 'a/b' is no name", {"attacks": {"a/b": {"method": "pgd", "eps": "4/255"}}}),
     *(
@@ -169,18 +169,18 @@ CASES = [
     ),
     *(
         bad(
-            f"reserved: {name}", (f"models.{name}: this name has a meaning", "choose another"),
+            f"reserved: {name}", (f"models.{name}: this name is reserved", "choose another"),
             {f"models.{name}": again("near.safetensors", {"width": 2})},
         )
         for name in ("aligned", "label_only", "witness-seer", "source-near")
     ),
-    bad("reserved for a variant", "variants.ensemble: this name has a meaning", {"variants.ensemble": {}}),
+    bad("reserved for a variant", "variants.ensemble: this name is reserved", {"variants.ensemble": {}}),
     bad("variant named as a model", "variants.twin: a model has this name", {"variants.twin": {}}),
     bad("unknown control", ("controls.0: Input should be 'label_only',", "'labels'"), {"controls": ["labels"]}),
     bad("witness is the source", "witnesses: near is the source too", {"witnesses": ["near"]}),
     # Images
     bad("missing images", ("data.train: ", "nowhere.npz: there is no such file"), {"data.train.path": "nowhere.npz"}),
-    bad("unset variable", ("experiment.yaml", "no WITNESS_UNSET"), {"data.train.path": "$WITNESS_UNSET/a.npz"}),
+    bad("unset variable", ("experiment.yaml", "WITNESS_UNSET is not set"), {"data.train.path": "$WITNESS_UNSET/a.npz"}),
     bad("no image set", ("data.test: ", "cannot be read as npz"), {"data.test.path": "near.safetensors"}),
     bad("empty image set", ("data.train: ", "empty.npz: the image set is empty"), {"data.train": EMPTY}),
     bad("past the end", ("data.train: ", "`take` goes to 90, but there are 16"), {"data.train.take": [0, 90]}),
@@ -281,12 +281,12 @@ def test_bad_input_is_refused_with_exit_code_2_and_nothing_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_changed_there_is_good(inputs: Path, tmp_path: Path) -> None:
+def test_the_experiment_that_the_cases_change_is_valid(inputs: Path, tmp_path: Path) -> None:
     assert main(["status", "good.yaml", "--output", str(tmp_path / "out")]) == 0
 
 
-def test_the_code_in_the_weights_was_live(inputs: Path) -> None:
-    """Else the case that refuses it would prove nothing: whoever unpickles it makes the folder."""
+def test_the_code_in_the_weights_works_when_it_is_unpickled(inputs: Path) -> None:
+    """Otherwise the case in which the weights are refused would prove nothing."""
     assert not (inputs / "marker").exists()
     torch.load(inputs / "pickled.pt", weights_only=False)
     assert (inputs / "marker").is_dir()

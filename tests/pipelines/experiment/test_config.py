@@ -1,4 +1,4 @@
-"""Every key of the experiment file is understood, and has the default that the design gives."""
+"""Every key of the experiment file is understood, and has the default value that the design gives."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from experiment_keys import KEYS, pattern
 from align_core.attacks import pixel_fraction
 from pipelines.experiment.config import Experiment, load_experiment
 
-# The design's example, with the keys that it leaves out.
+# The design's example, and the keys that are missing in it.
 FULL = """
 name: cifar10-resnet20
 seed: 3
@@ -68,24 +68,24 @@ compute:
 """
 
 
-def leaves(content: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """(place, value) of every key that holds no further keys of the experiment file."""
-    if place and pattern(".".join(place)) in KEYS:
-        yield place, content
+def leaves(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(path, value) of every key that has no further keys of the experiment file below it."""
+    if path and pattern(".".join(path)) in KEYS:
+        yield path, content
     else:
         for key, value in content.items():
-            yield from leaves(value, (*place, key))
+            yield from leaves(value, (*path, key))
 
 
 class TestFull:
-    """The whole example is taken as it is written."""
+    """Every value of the example arrives in the experiment."""
 
     def load(self, folder: Path) -> Experiment:
         (folder / "e.yaml").write_text(FULL)
         return load_experiment(folder / "e.yaml")
 
     def test_it_holds_every_key(self) -> None:
-        assert {pattern(".".join(place)) for place, _ in leaves(yaml.safe_load(FULL))} == KEYS
+        assert {pattern(".".join(path)) for path, _ in leaves(yaml.safe_load(FULL))} == KEYS
 
     def test_every_value_arrives(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = tmp_path / "experiments"
@@ -102,17 +102,17 @@ class TestFull:
             "w/vgg11.safetensors": str(folder / "w/vgg11.safetensors"),
             "../earlier/models/aligned": str(folder / "../earlier/models/aligned"),
         }
-        for place, written in leaves(yaml.safe_load(FULL)):
+        for path, written in leaves(yaml.safe_load(FULL)):
             value: Any = experiment
-            for part in place:
+            for part in path:
                 name = "registered_as" if part == "register" else part
                 value = value[part] if isinstance(value, dict) else getattr(value, name)
             expected = moved.get(written, written) if isinstance(written, str) else written
-            if place[0] == "attacks" and place[-1] in ("eps", "step"):
+            if path[0] == "attacks" and path[-1] in ("eps", "step"):
                 expected = pixel_fraction(written)
             elif isinstance(written, str) and isinstance(value, float):
-                expected = float(written)  # `1e-3`, which PyYAML itself takes for a word
-            assert (list(value) if isinstance(value, tuple) else value) == expected, place
+                expected = float(written)  # such as `1e-3`, which PyYAML itself reads as text
+            assert (list(value) if isinstance(value, tuple) else value) == expected, path
 
     def test_a_variant_keeps_what_it_does_not_change(self, tmp_path: Path) -> None:
         experiment = self.load(tmp_path)
@@ -122,14 +122,14 @@ class TestFull:
         assert experiment.variant_align("t16") == changed
         assert experiment.variant_align("other") == experiment.align
 
-    def test_as_it_is_written_out_it_is_the_same_again(self, tmp_path: Path) -> None:
+    def test_it_is_the_same_after_being_dumped_and_loaded(self, tmp_path: Path) -> None:
         experiment = self.load(tmp_path)
         (tmp_path / "again").mkdir()
         (tmp_path / "again" / "e.yaml").write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
         assert load_experiment(tmp_path / "again" / "e.yaml") == experiment
 
 
-def test_what_is_not_given_is_as_the_design_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_defaults_are_those_of_the_design(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     content = yaml.safe_load(FULL)
     needed = ("name", "data", "models", "source", "witnesses", "targets", "attacks")

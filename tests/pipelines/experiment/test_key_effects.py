@@ -1,4 +1,4 @@
-"""Every key of the experiment file reaches what it names."""
+"""Every key of the experiment file has an effect on the thing that it names."""
 
 import re
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def net(blueprint: Blueprint, name: str = "new") -> Any:
 
 
 def holds(blueprint: Blueprint, name: str, weights: str) -> bool:
-    """Whether a model's weights are those of a file beside the experiment."""
+    """Whether a model has the weights of a file beside the experiment."""
     file = Path(str(blueprint.experiment.data.train.path)).parent / weights
     return blueprint.networks[name].digest == hash_weights(read_weights(file))
 
@@ -48,91 +48,91 @@ def attack(blueprint: Blueprint) -> dict[str, Any]:
 
 ALIGNED = ("aligned", "v")
 
-# What is set, who tells what came of it, and what he tells.
-REACHES: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
-    ("name=other", lambda p: Path(p.store.location).name, "other"),
-    ("seed=5", lambda p: (making(p, "v").inputs["seed"], p.adversarial(p.by_name["v"], "x").inputs["seed"]), (5, 5)),
-    ("output=there", lambda p: Path(p.store.location) == Path.cwd() / "there" / "tiny", True),
-    ("tracking=http://host:1", lambda p: tracking_uri(p.experiment), "http://host:1"),
-    ("factories=code;models.new.factory=net_of_the_code:flat;models.new.train={}", lambda p: len(net(p)), 2),
-    ("data.classes=3", lambda p: network_loader(p).classes, 3),
-    ("data.image_size=6", lambda p: p.inspected.shape, (3, 6, 6)),
+# The keys that are set, a function of the blueprint that shows their effect, and the value that it must return.
+EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
+    ("name=other", lambda b: Path(b.store.location).name, "other"),
+    ("seed=5", lambda b: (making(b, "v").inputs["seed"], b.adversarial(b.by_name["v"], "x").inputs["seed"]), (5, 5)),
+    ("output=there", lambda b: Path(b.store.location) == Path.cwd() / "there" / "tiny", True),
+    ("tracking=http://host:1", lambda b: tracking_uri(b.experiment), "http://host:1"),
+    ("factories=code;models.new.factory=net_of_the_code:flat;models.new.train={}", lambda b: len(net(b)), 2),
+    ("data.classes=3", lambda b: network_loader(b).classes, 3),
+    ("data.image_size=6", lambda b: b.inspected.shape, (3, 6, 6)),
     (
         "data.on_bad_image=skip;data.validation={kind: folder, path: photos}",
-        lambda p: ids(p, "validation"), ["cat/0.png", "cat/1.png"],
+        lambda b: ids(b, "validation"), ["cat/0.png", "cat/1.png"],
     ),
-    ("data.test.kind=folder;data.test.path=photos;data.test.take=[1, 2]", lambda p: ids(p, "test"), ["cat/1.png"]),
-    ("data.test.path=others.npz;data.test.take=null", lambda p: ids(p, "test"), ["00000", "00001", "00002"]),
+    ("data.test.kind=folder;data.test.path=photos;data.test.take=[1, 2]", lambda b: ids(b, "test"), ["cat/1.png"]),
+    ("data.test.path=others.npz;data.test.take=null", lambda b: ids(b, "test"), ["00000", "00001", "00002"]),
     (
         "data.test.labels=photos.csv;data.test.kind=folder;data.test.path=photos;data.test.take=null",
-        lambda p: p.inspected.manifests["test"].labels.tolist(), [2],
+        lambda b: b.inspected.manifests["test"].labels.tolist(), [2],
     ),
-    ("data.train.take=[2, 4]", lambda p: ids(p, "train"), ["00002", "00003"]),
-    ("data.train.limit=1", lambda p: ids(p, "train"), ["00000"]),
-    ("models.new.timm=test_vit;models.new.train={}", lambda p: type(net(p)).__name__, "VisionTransformer"),
-    ("models.new.torchvision=squeezenet1_1;models.new.train={}", lambda p: type(net(p)).__name__, "SqueezeNet"),
-    ("models.new.factory=nets_of_any_size:flat;models.new.train={}", lambda p: type(net(p)[0]).__name__, "Flatten"),
-    ("models.new.aligned=aligned", lambda p: holds(p, "new", "aligned/model.safetensors"), True),
-    ("variants.v.model=d", lambda p: (p.by_name["v"].members, p.by_name["v"].align), (("d",), None)),
-    ("register=mine", lambda p: p.experiment.registered_as, "mine"),  # what comes of it: test_registry
-    ("models.e.args={width: 7}", lambda p: net(p, "e")[0].out_channels, 7),
-    ("models.a.weights=d.safetensors", lambda p: holds(p, "a", "d.safetensors"), True),
-    ("models.e.train.epochs=7", lambda p: making(p, "e").align.epochs, 7),
-    ("models.e.train.lr=7", lambda p: making(p, "e").align.optimizer.lr, 7),
-    ("models.e.train.batch_size=7", lambda p: making(p, "e").align.batch_size, 7),
-    ("models.e.train.weight_decay=7", lambda p: making(p, "e").align.optimizer.weight_decay, 7),
-    ("models.e.train.crop=random_resized", lambda p: making(p, "e").align.augment.crop, "random_resized"),
-    ("models.e.train.flip=true", lambda p: making(p, "e").align.augment.flip, True),
-    ("models.a.mean=[1, 2, 3];models.a.std=[1, 1, 1]", lambda p: built(p, "a").mean_C11.flatten().tolist(), [1, 2, 3]),
-    ("models.a.std=[4, 5, 6];models.a.mean=[1, 1, 1]", lambda p: built(p, "a").std_C11.flatten().tolist(), [4, 5, 6]),
-    ("models.a.input_size=5", lambda p: built(p, "a").input_size, 5),
-    ("models.d.family=plain;models.d.args={out: 3}", lambda p: target_relation(p, "a", "d"), "same_family"),
-    ("source=d", lambda p: [making(p, name).start for name in ALIGNED], ["d", "d"]),
-    ("witnesses=[b, d]", lambda p: [making(p, name).witnesses for name in ALIGNED], [("b", "d")] * 2),
-    ("targets=[d]", lambda p: {cell.target for cell in p.cells()}, {"@self", "d"}),
-    ("validation_targets=[d]", lambda p: p.experiment.validation_targets, ["d"]),
-    ("controls=[witness]", lambda p: list(p.by_name), ["source", "aligned", "witness", "v"]),
+    ("data.train.take=[2, 4]", lambda b: ids(b, "train"), ["00002", "00003"]),
+    ("data.train.limit=1", lambda b: ids(b, "train"), ["00000"]),
+    ("models.new.timm=test_vit;models.new.train={}", lambda b: type(net(b)).__name__, "VisionTransformer"),
+    ("models.new.torchvision=squeezenet1_1;models.new.train={}", lambda b: type(net(b)).__name__, "SqueezeNet"),
+    ("models.new.factory=nets_of_any_size:flat;models.new.train={}", lambda b: type(net(b)[0]).__name__, "Flatten"),
+    ("models.new.aligned=aligned", lambda b: holds(b, "new", "aligned/model.safetensors"), True),
+    ("variants.v.model=d", lambda b: (b.by_name["v"].members, b.by_name["v"].align), (("d",), None)),
+    ("register=mine", lambda b: b.experiment.registered_as, "mine"),  # its effect is tested in test_registry
+    ("models.e.args={width: 7}", lambda b: net(b, "e")[0].out_channels, 7),
+    ("models.a.weights=d.safetensors", lambda b: holds(b, "a", "d.safetensors"), True),
+    ("models.e.train.epochs=7", lambda b: making(b, "e").align.epochs, 7),
+    ("models.e.train.lr=7", lambda b: making(b, "e").align.optimizer.lr, 7),
+    ("models.e.train.batch_size=7", lambda b: making(b, "e").align.batch_size, 7),
+    ("models.e.train.weight_decay=7", lambda b: making(b, "e").align.optimizer.weight_decay, 7),
+    ("models.e.train.crop=random_resized", lambda b: making(b, "e").align.augment.crop, "random_resized"),
+    ("models.e.train.flip=true", lambda b: making(b, "e").align.augment.flip, True),
+    ("models.a.mean=[1, 2, 3];models.a.std=[1, 1, 1]", lambda b: built(b, "a").mean_C11.flatten().tolist(), [1, 2, 3]),
+    ("models.a.std=[4, 5, 6];models.a.mean=[1, 1, 1]", lambda b: built(b, "a").std_C11.flatten().tolist(), [4, 5, 6]),
+    ("models.a.input_size=5", lambda b: built(b, "a").input_size, 5),
+    ("models.d.family=plain;models.d.args={out: 3}", lambda b: target_relation(b, "a", "d"), "same_family"),
+    ("source=d", lambda b: [making(b, name).start for name in ALIGNED], ["d", "d"]),
+    ("witnesses=[b, d]", lambda b: [making(b, name).witnesses for name in ALIGNED], [("b", "d")] * 2),
+    ("targets=[d]", lambda b: {cell.target for cell in b.cells()}, {"@self", "d"}),
+    ("validation_targets=[d]", lambda b: b.experiment.validation_targets, ["d"]),
+    ("controls=[witness]", lambda b: list(b.by_name), ["source", "aligned", "witness", "v"]),
     *(
-        (f"align.{key}={value}", lambda p, key=key: [getattr(making(p, n).align, key) for n in ALIGNED], [value] * 2)
+        (f"align.{key}={value}", lambda b, key=key: [getattr(making(b, n).align, key) for n in ALIGNED], [value] * 2)
         for key, value in [
             ("temperature", 7), ("weight", 7), ("label_weight", 7), ("epochs", 7), ("batch_size", 7), ("workers", 2),
             ("clip_grad_norm", 7), ("batchnorm", "frozen"), ("checkpoint_steps", 7), ("loss", "kl"),
         ]
     ),
     *(
-        (f"align.optimizer.{key}={value}", lambda p, key=key: getattr(making(p, "v").align.optimizer, key), value)
+        (f"align.optimizer.{key}={value}", lambda b, key=key: getattr(making(b, "v").align.optimizer, key), value)
         for key, value in [("name", "adamw"), ("lr", 7), ("momentum", 0.7), ("nesterov", False), ("weight_decay", 7)]
     ),
     *(
-        (f"align.augment.{key}={value}", lambda p, key=key: getattr(making(p, "v").align.augment, key), value)
+        (f"align.augment.{key}={value}", lambda b, key=key: getattr(making(b, "v").align.augment, key), value)
         for key, value in [("crop", "random_resized"), ("flip", False)]
     ),
-    ("variants.v.source=d", lambda p: [making(p, name).start for name in ALIGNED], ["a", "d"]),
-    ("variants.v.witnesses=[d]", lambda p: [making(p, name).witnesses for name in ALIGNED], [("b",), ("d",)]),
-    ("variants.v.align={weight: 7}", lambda p: [making(p, name).align.weight for name in ALIGNED], [1, 7]),
-    ("attacks.x.method=ni", lambda p: [attack(p)[key] for key in ("nesterov", "neighbours")], [True, 0]),
-    ("attacks.x.eps=7/255", lambda p: attack(p)["eps"], 7 / 255),
-    ("attacks.x.step=7/255", lambda p: attack(p)["step"], 7 / 255),
+    ("variants.v.source=d", lambda b: [making(b, name).start for name in ALIGNED], ["a", "d"]),
+    ("variants.v.witnesses=[d]", lambda b: [making(b, name).witnesses for name in ALIGNED], [("b",), ("d",)]),
+    ("variants.v.align={weight: 7}", lambda b: [making(b, name).align.weight for name in ALIGNED], [1, 7]),
+    ("attacks.x.method=ni", lambda b: [attack(b)[key] for key in ("nesterov", "neighbours")], [True, 0]),
+    ("attacks.x.eps=7/255", lambda b: attack(b)["eps"], 7 / 255),
+    ("attacks.x.step=7/255", lambda b: attack(b)["step"], 7 / 255),
     *(
-        (f"attacks.x.{key}={value}", lambda p, key=key: attack(p)[key], value)
+        (f"attacks.x.{key}={value}", lambda b, key=key: attack(b)[key], value)
         for key, value in [
             ("steps", 7), ("objective", "margin"), ("random_start", True), ("momentum", 7), ("nesterov", False),
             ("diversity", 0.7), ("diversity_size", 0.7), ("kernel", 7), ("copies", 7), ("neighbours", 7),
             ("neighbourhood", 7),
         ]
     ),
-    ("compute.precision=bf16", lambda p: network_loader(p).precision, "bf16"),
-    ("compute.chunk=3", lambda p: p.rows, [3, 3, 2]),
-    ("compute.networks=1", lambda p: {len(one.predictions) for one in wanted_predictions(p)}, {1}),
-    ("compute.patience=7", lambda p: p.experiment.compute.patience, 7),
+    ("compute.precision=bf16", lambda b: network_loader(b).precision, "bf16"),
+    ("compute.chunk=3", lambda b: b.rows, [3, 3, 2]),
+    ("compute.networks=1", lambda b: {len(one.predictions) for one in wanted_predictions(b)}, {1}),
+    ("compute.patience=7", lambda b: b.experiment.compute.patience, 7),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("settings", "told", "expected"), REACHES, ids=[row[0] for row in REACHES])
-def test_every_key_reaches_what_it_names(
-    tiny_blueprint: Any, settings: str, told: Callable[[Blueprint], Any], expected: Any
+@pytest.mark.parametrize(("settings", "effect", "expected"), EFFECTS, ids=[row[0] for row in EFFECTS])
+def test_every_key_has_its_effect(
+    tiny_blueprint: Any, settings: str, effect: Callable[[Blueprint], Any], expected: Any
 ) -> None:
-    assert told(tiny_blueprint(settings)) == expected
+    assert effect(tiny_blueprint(settings)) == expected
 
 
 def asks_for_a_gpu(blueprint: Blueprint) -> bool:
@@ -147,16 +147,16 @@ def at_once(blueprint: Blueprint, stage: str = "align") -> int:
 
 
 def share_of_a_gpu(stage: str) -> Callable[[Blueprint], Any]:
-    def told(blueprint: Blueprint) -> Any:
+    def effect(blueprint: Blueprint) -> Any:
         try:
             return worker_of(blueprint.experiment.compute, stage)
         except InputError as problem:
             return re.search("GPU: (.+?) wanted", str(problem)).group(1)
 
-    return told
+    return effect
 
 
-ON_RAY: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
+EFFECTS_ON_RAY: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("compute.workers=1", at_once, 1),
     ("compute.workers=2", at_once, 2),
     ("compute.threads=2", lambda blueprint: worker_of(blueprint.experiment.compute).ray_options["num_cpus"], 2),
@@ -183,14 +183,14 @@ ON_RAY: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "told", "expected"), ON_RAY, ids=[row[0] for row in ON_RAY])
-def test_every_key_of_compute_reaches_ray(
-    ray_cluster: None, tiny_blueprint: Any, settings: str, told: Callable[[Blueprint], Any], expected: Any
+@pytest.mark.parametrize(("settings", "effect", "expected"), EFFECTS_ON_RAY, ids=[row[0] for row in EFFECTS_ON_RAY])
+def test_every_key_of_compute_has_its_effect_on_ray(
+    ray_cluster: None, tiny_blueprint: Any, settings: str, effect: Callable[[Blueprint], Any], expected: Any
 ) -> None:
-    assert told(tiny_blueprint(settings)) == expected
+    assert effect(tiny_blueprint(settings)) == expected
 
 
-def test_no_key_is_without_such_a_proof() -> None:
-    proven = {pattern(settings.partition("=")[0]) for settings, _, _ in REACHES + ON_RAY}
-    proven.add("models.*.mlflow")  # in test_registry: it wants a registry
-    assert proven == KEYS
+def test_every_key_is_tested_here() -> None:
+    tested = {pattern(settings.partition("=")[0]) for settings, _, _ in EFFECTS + EFFECTS_ON_RAY}
+    tested.add("models.*.mlflow")  # tested in test_registry, because it needs a registry
+    assert tested == KEYS

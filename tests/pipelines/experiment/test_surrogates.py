@@ -1,4 +1,4 @@
-"""Which surrogates an experiment has, and which of them are compared."""
+"""The surrogates that an experiment has, and the pairs of them that are compared."""
 
 import dataclasses
 from typing import Any
@@ -85,7 +85,7 @@ def test_label_only_is_the_same_fine_tune_without_a_witness(tiny_blueprint: Any)
     ],
     ids=["no control", "controls", "two witnesses", "no plain ensemble", "variants"],
 )  # fmt: skip
-def test_contrasts_compare_what_shares_its_source(
+def test_contrasts_compare_surrogates_of_the_same_source(
     tiny_blueprint: Any, settings: str, expected: set[tuple[str, str]]
 ) -> None:
     pairs = contrasts_of(surrogates_of(tiny_blueprint(settings).experiment))

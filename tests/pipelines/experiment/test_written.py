@@ -1,4 +1,4 @@
-"""An experiment written out whole loads to the same experiment again, and holds no credentials."""
+"""The file written for an experiment loads to the same experiment, and contains no credentials."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from pipelines.experiment.config import load_experiment
 from pipelines.experiment.written import as_yaml
 from pipelines.recipes import __file__ as recipes
 
-# Words that YAML would take for something else.
+# Text that YAML would read as something else.
 WORDS = ["1e-3", "1e5", "1.", "2", "0x1F", "1_0", "null", "yes", "true", "2026-11-22"]
 GIVEN = content_of(Path())
 MODEL = {"factory": "mine:net", "weights": "net.safetensors"}
@@ -73,21 +73,21 @@ CHANGES = {
 
 
 def load(folder, **changes):
-    """The digits experiment with `changes`; JSON keeps words words."""
+    """The digits experiment with `changes`. It is written as JSON, where text stays text."""
     folder.mkdir(exist_ok=True)
     (folder / "e.yaml").write_text(json.dumps(content_of(folder, **changes)), encoding="utf-8")
     return load_experiment(folder / "e.yaml")
 
 
 def again(folder, experiment):
-    """What is loaded from the file that is written of it, in a folder of its own."""
+    """The experiment loaded from the file that is written for it, in a folder of its own."""
     folder.mkdir(parents=True)
     (folder / "e.yaml").write_text(as_yaml(experiment), encoding="utf-8")
     return load_experiment(folder / "e.yaml")
 
 
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
-def test_what_is_written_is_the_same_experiment_again(tmp_path, monkeypatch, changes):
+def test_the_written_file_loads_to_the_same_experiment(tmp_path, monkeypatch, changes):
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     experiment = load(tmp_path / "first", **changes)
@@ -96,13 +96,13 @@ def test_what_is_written_is_the_same_experiment_again(tmp_path, monkeypatch, cha
 
 
 @pytest.mark.parametrize("recipe", ["demo.yaml", "cifar10.yaml", "cifar10-sweep.yaml"])
-def test_so_are_the_experiments_that_ship(tmp_path, monkeypatch, recipe):
+def test_so_do_the_files_of_the_recipes(tmp_path, monkeypatch, recipe):
     monkeypatch.setenv("WITNESS_CIFAR10", "/data/cifar10")
     experiment = load_experiment(Path(recipes).parent / recipe)
     assert again(tmp_path / "again", experiment) == experiment
 
 
-def test_it_says_every_setting_that_took_effect(tmp_path):
+def test_it_contains_every_setting_that_took_effect(tmp_path):
     written = yaml.safe_load(as_yaml(load(tmp_path)))
     assert written["align"]["optimizer"] == {
         "name": "adamw", "lr": 2e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4,

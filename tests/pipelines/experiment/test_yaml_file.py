@@ -1,4 +1,4 @@
-"""The experiment file says what it seems to say: numbers, words, keys given once, and `--set` laid over it."""
+"""YAML files are read as they look: numbers and text, keys that are given once, and `--set` over the file."""
 
 import math
 from pathlib import Path
@@ -31,7 +31,7 @@ def read(tmp_path: Path, text: str, *overrides: str) -> dict[str, Any]:
         ("{lr: 2e-3, steps: 10}", {"lr": 2e-3, "steps": 10}),
     ],
 )  # fmt: skip
-def test_what_a_value_is(written: str, value: Any) -> None:
+def test_the_type_of_a_value(written: str, value: Any) -> None:
     read = parse_yaml(written, "here")
     assert (read, type(read)) == (value, type(value))
 
@@ -53,14 +53,14 @@ def test_what_a_value_is(written: str, value: Any) -> None:
         ("a: !!python/object/apply:os.getcwd []\n", 1, "could not determine a constructor"),
     ],
 )
-def test_what_is_wrong_is_named_with_file_and_line(tmp_path: Path, text: str, line: int, said: str) -> None:
+def test_errors_name_the_file_and_the_line(tmp_path: Path, text: str, line: int, said: str) -> None:
     with pytest.raises(InputError) as refusal:
         read(tmp_path, text)
     assert str(refusal.value).startswith(f"{tmp_path / 'e.yaml'}, line {line}: ")
     assert said in str(refusal.value)
 
 
-def test_equal_keys_in_different_mappings_are_no_duplicates(tmp_path: Path) -> None:
+def test_equal_keys_in_different_mappings_are_not_duplicates(tmp_path: Path) -> None:
     text = "a: {x: 1}\nb: {x: 2}\nc: [{x: 3}, {x: 4}]\n"
     assert read(tmp_path, text) == {"a": {"x": 1}, "b": {"x": 2}, "c": [{"x": 3}, {"x": 4}]}
 
@@ -81,7 +81,7 @@ same: *base
     assert content["same"] == content["base"] == {"x": 1, "y": 1}
 
 
-def test_letters_of_every_language(tmp_path: Path) -> None:
+def test_text_in_every_language(tmp_path: Path) -> None:
     assert read(tmp_path, "path: Bücher/猫\n") == {"path": "Bücher/猫"}
 
 
@@ -106,7 +106,7 @@ TEXT = "seed: 1\nalign: {epochs: 2, optimizer: {lr: 1}}\ntargets: [a, b]\nvarian
         ([], {}),
     ],
 )
-def test_set_lays_values_over_the_file(tmp_path: Path, overrides: list[str], expected: dict[str, Any]) -> None:
+def test_set_replaces_values_of_the_file(tmp_path: Path, overrides: list[str], expected: dict[str, Any]) -> None:
     assert read(tmp_path, TEXT, *overrides) == read(tmp_path, TEXT) | expected
 
 
@@ -122,7 +122,7 @@ def test_set_lays_values_over_the_file(tmp_path: Path, overrides: list[str], exp
         ("align=[1", "expected"),
     ],
 )
-def test_a_malformed_set_is_named(tmp_path: Path, override: str, said: str) -> None:
+def test_a_malformed_set_is_reported(tmp_path: Path, override: str, said: str) -> None:
     with pytest.raises(InputError) as refusal:
         read(tmp_path, TEXT, override)
     assert str(refusal.value).startswith(f"--set {override}")
@@ -139,7 +139,7 @@ def test_a_malformed_set_is_named(tmp_path: Path, override: str, said: str) -> N
         ({"a": [1, 2]}, {"a": [3]}, {"a": [3]}),
     ],
 )
-def test_merging_goes_into_mappings_and_leaves_both_as_they_were(base: Any, over: Any, expected: Any) -> None:
+def test_merging_is_recursive_and_changes_neither_mapping(base: Any, over: Any, expected: Any) -> None:
     before = repr((base, over))
     assert merged(base, over) == expected
     assert repr((base, over)) == before

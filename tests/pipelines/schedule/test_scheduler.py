@@ -135,7 +135,7 @@ class TestChanges:
         file.write_text(told.replace(schedule_database, "http://127.0.0.1:1"))
         watch = place.watch()
         assert watch.end("12:00").status == "succeeded"
-        assert any(line.startswith("warning: MLflow at http://127.0.0.1:1 could not be told") for line in watch.said)
+        assert any(line.startswith("warning: logging to MLflow at http://127.0.0.1:1 failed") for line in watch.said)
         file.write_text(told)
         place.watch().end("12:01")
         assert place.logged() == [("1200Z-1", "FINISHED"), ("1201Z-1", "FINISHED")]

@@ -1,4 +1,4 @@
-"""A table made chunk by chunk: whole when it is finished, honest about what is missing, never mixed with another's."""
+"""A chunked table is complete when it is finished, knows which chunks are missing, and mixes no two settings."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def chunk(number: int, rows: int | None = None) -> pa.Table:
-    """Images whose every pixel is the image's number."""
+    """A chunk of images; every pixel of an image has the image's number as its value."""
     count = ROWS[number] if rows is None else rows
     ids = np.arange(count) + sum(ROWS[:number])
     images = np.broadcast_to(ids[:, None, None, None], (count, 3, 4, 4)).astype(np.uint8)
@@ -46,6 +46,7 @@ def names(store: Store, folder: str = TABLE.folder) -> list[str]:
 
 
 def damage(store: Store, number: int, how: str) -> None:
+    """Damages the file of one chunk, or deletes it."""
     file = TABLE.chunk_file(number)
     content = store.read(file)
     if how == "truncated":
@@ -58,7 +59,7 @@ def damage(store: Store, number: int, how: str) -> None:
         store.delete(file)
 
 
-def test_its_life(store: Store) -> None:
+def test_its_states_from_empty_to_finished(store: Store) -> None:
     def state() -> tuple[bool, set[int], str | None]:
         listing = store.listing()
         return TABLE.is_finished(listing), TABLE.done_chunks(listing), TABLE.failure(store, listing)
@@ -75,7 +76,7 @@ def test_its_life(store: Store) -> None:
     assert names(store) == [f"{TABLE.fingerprint}.parquet"]
 
 
-def test_finished_it_holds_every_chunk_in_order_as_a_row_group(store: Store) -> None:
+def test_the_finished_table_holds_every_chunk_in_order_as_a_row_group(store: Store) -> None:
     write(store, 2, 1, 0)
     TABLE.finish(store, ROWS)
     with store.open_input(TABLE.finished_file) as source:
@@ -90,7 +91,7 @@ def test_finished_it_holds_every_chunk_in_order_as_a_row_group(store: Store) -> 
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_a_chunk_is_read_from_its_own_file_or_the_finished_one(store: Store, finished: bool) -> None:
+def test_a_chunk_is_read_from_its_own_file_or_from_the_finished_table(store: Store, finished: bool) -> None:
     write(store, 0, 1, 2)
     if finished:
         TABLE.finish(store, ROWS)
@@ -114,7 +115,7 @@ def test_a_damaged_chunk_is_found_and_made_again(store: Store, how: str) -> None
     assert TABLE.read(store, ["image_id"]).num_rows == sum(ROWS)
 
 
-def test_what_other_settings_made_is_moved_and_said(store: Store) -> None:
+def test_files_made_with_other_settings_are_moved_and_reported(store: Store) -> None:
     write(store, 0, 1, 2, table=OTHER)
     OTHER.finish(store, ROWS)
     write(store, 0, table=OTHER)
@@ -125,16 +126,16 @@ def test_what_other_settings_made_is_moved_and_said(store: Store) -> None:
     TABLE.set_aside_others(store, store.listing(), said.append)
     assert names(store) == [f"{TABLE.fingerprint}-chunk-000000.parquet"]
     (line,) = said
-    place = line.partition("moved to ")[2]
-    assert line.startswith(f"{TABLE.folder}: ") and place.startswith(".stale/")
-    assert len(names(store, place)) == 3
-    with store.open_input(f"{place}/{OTHER.fingerprint}.parquet") as source:
+    stale = line.partition("moved to ")[2]
+    assert line.startswith(f"{TABLE.folder}: ") and stale.startswith(".stale/")
+    assert len(names(store, stale)) == 3
+    with store.open_input(f"{stale}/{OTHER.fingerprint}.parquet") as source:
         assert pq.ParquetFile(source).read().num_rows == sum(ROWS)
     TABLE.set_aside_others(store, store.listing(), said.append)
     assert len(said) == 1
 
 
-def test_chunks_say_what_determined_them(store: Store) -> None:
+def test_the_finished_file_records_its_inputs_and_versions(store: Store) -> None:
     write(store, 0, 1, 2)
     TABLE.finish(store, ROWS)
     with store.open_input(TABLE.finished_file) as source:
@@ -151,6 +152,6 @@ def test_chunks_made_before_and_after_an_upgrade_are_joined(store: Store) -> Non
     assert TABLE.read_chunk(store, 1, ROWS[1]).equals(chunk(1))
 
 
-def test_the_fingerprint_depends_on_inputs_and_not_on_the_place() -> None:
+def test_the_fingerprint_depends_on_the_inputs_and_not_on_the_folder() -> None:
     assert ChunkedTable("elsewhere", dict(reversed(TABLE.inputs.items()))).fingerprint == TABLE.fingerprint
     assert OTHER.fingerprint != TABLE.fingerprint

@@ -1,4 +1,4 @@
-"""On an object store too, one run at a time; one that died stands in nobody's way for longer than a minute."""
+"""In an object store, too, one run works at a time, and a run that was killed blocks others for a minute only."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ def store(s3: S3Server, tmp_path: Path) -> Store:
 
 @pytest.fixture
 def memory(tmp_path: Path) -> Iterator[Store]:
-    """A store that does not tell when its objects were put."""
+    """A store that does not report when its objects were written."""
     store = Store(f"fsspec+memory://{tmp_path.name}/out", "tiny")
     yield store
     store.delete_folder("")
@@ -59,7 +59,9 @@ def take(store: Store) -> None:
 
 class TestLease:
     def test_one_run_at_a_time(self, store: Store, holder: "subprocess.Popen[str]") -> None:
-        said = rf"tiny: another run is at work here \(process {holder.pid} on .* since 20.* UTC; heard of \d+ s ago"
+        said = (
+            rf"tiny: another run is at work here \(process {holder.pid} on .* since 20.* UTC; its lease was renewed \d"
+        )
         with pytest.raises(Busy, match=said):
             take(store)
         assert len(leases(store)) == 1
@@ -67,26 +69,28 @@ class TestLease:
         assert leases(store) == []
         take(store)
 
-    def test_one_that_died_is_followed_when_it_was_silent_for_long(
+    def test_the_lease_of_a_killed_run_is_taken_when_it_is_stale(
         self, store: Store, holder: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
     ) -> None:
         holder.kill()
         holder.wait()
-        with pytest.raises(Busy, match="If it is dead, wait until it has been silent for 60 s"):
+        with pytest.raises(Busy, match="If that run was killed, try again when its lease is 60 s old"):
             take(store)
-        monkeypatch.setattr(lease, "STALE_AFTER", timedelta(seconds=-1))  # as if the minute were over
+        monkeypatch.setattr(lease, "STALE_AFTER", timedelta(seconds=-1))  # as if the minute had passed
         take(store)
         assert leases(store) == []
 
-    @pytest.mark.parametrize(("silent", "said"), [(-5, "0"), (50, r"5\d"), (70, None)])
-    def test_where_the_store_tells_no_times_the_holder_does(self, memory: Store, silent: int, said: str | None) -> None:
-        """The holder's clock may be fast."""
-        then = datetime.now(UTC) - timedelta(seconds=silent)
+    @pytest.mark.parametrize(("age", "said"), [(-5, "0"), (50, r"5\d"), (70, None)])
+    def test_ages_come_from_the_holder_if_the_store_reports_none(
+        self, memory: Store, age: int, said: str | None
+    ) -> None:
+        """A negative age: the holder's clock may be fast."""
+        then = datetime.now(UTC) - timedelta(seconds=age)
         memory.write_json(".lease/other.json", {"who": "somebody", "renewed": then.isoformat()})
         if said is None:
             take(memory)
             return
-        with pytest.raises(Busy, match=rf"\(somebody; heard of {said} s ago\)"):
+        with pytest.raises(Busy, match=rf"\(somebody; its lease was renewed {said} s ago\)"):
             take(memory)
 
     def test_it_is_renewed_while_it_is_held(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,14 +104,14 @@ class TestLease:
             assert json.loads(store.read(f".lease/{name}"))["who"] == first["who"]
         assert leases(store) == []
 
-    def test_one_that_was_taken_over_does_not_come_back(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_lease_that_was_taken_over_is_not_renewed(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(lease, "RENEWED_EVERY", 0.05)
         with store.locked():
             store.delete(f".lease/{leases(store)[0]}")
             time.sleep(0.5)
             assert leases(store) == []
 
-    def test_of_some_that_start_at_once_never_two_are_in(self, store: Store) -> None:
+    def test_of_runs_that_start_at_once_never_two_hold_it(self, store: Store) -> None:
         inside: list[int] = []
         start = Barrier(3)
 
@@ -128,17 +132,19 @@ class TestLease:
                 list(pool.map(enter, range(3)))
         take(store)
 
-    def test_other_experiments_beside_it_are_free(self, store: Store, holder: "subprocess.Popen[str]") -> None:
+    def test_other_experiments_in_the_same_output_are_not_locked(
+        self, store: Store, holder: "subprocess.Popen[str]"
+    ) -> None:
         other = Store(store.output, "other")
         with other.locked():
             assert (len(leases(other)), len(leases(store))) == (1, 1)
 
-    def test_an_exception_frees_it(self, store: Store) -> None:
+    def test_an_exception_releases_it(self, store: Store) -> None:
         with pytest.raises(ZeroDivisionError), store.locked():
             raise ZeroDivisionError
         assert leases(store) == []
 
-    def test_a_store_that_is_gone_hides_nothing(self, tmp_path: Path) -> None:
+    def test_a_store_that_stopped_does_not_hide_the_first_error(self, tmp_path: Path) -> None:
         with s3_server(tmp_path / "said.txt") as server:
             store = Store(server.uri("runs"), "tiny")
             with pytest.raises(ZeroDivisionError):

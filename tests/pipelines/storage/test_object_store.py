@@ -1,4 +1,4 @@
-"""On an object store: objects appear whole or not at all, moves lose nothing, and what is wrong is said early."""
+"""In an object store objects appear complete or not at all, moves lose nothing, and faults are reported early."""
 
 import io
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from pyarrow import fs
 from s3_server import KEY, SECRET, S3Server, s3_server
 from tiny_experiment import write_tiny_experiment
 
@@ -14,15 +15,15 @@ from align_core.errors import InputError
 from pipelines.cli import main
 from pipelines.storage import object_store
 from pipelines.storage.credentials import without_credentials
-from pipelines.storage.object_store import upload
+from pipelines.storage.object_store import open_store, s3_arguments, upload
 from pipelines.storage.store import Store
 
-LARGE = 34 * 2**20  # bytes: several pieces, and more than is kept in memory
+LARGE = 34 * 2**20  # bytes: several pieces of an upload, and more than is kept in memory
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
-    """One of this test's own."""
+    """A folder that no other test uses."""
     return f"objects/{tmp_path.name}"
 
 
@@ -47,16 +48,16 @@ class TestUploads:
     @pytest.mark.parametrize(
         ("source", "problem"),
         [(BreaksOff(bytes(LARGE)), ZeroDivisionError), (io.BytesIO(bytes(LARGE - 1)), OSError)],
-        ids=["broken off", "shorter than it was said to be"],
+        ids=["reading fails", "shorter than announced"],
     )
-    def test_what_does_not_arrive_whole_is_not_there(
+    def test_an_upload_that_is_not_complete_leaves_no_object(
         self, s3: S3Server, folder: str, source: io.BytesIO, problem: type[Exception]
     ) -> None:
         with pytest.raises(problem):
             upload(s3.filesystem, source, f"{s3.bucket}/{folder}/one", LARGE)
         assert s3.objects(folder) == {}
 
-    def test_a_small_file_takes_one_request_and_is_read_by_one(self, tmp_path: Path) -> None:
+    def test_a_small_file_takes_one_request_to_write_and_one_to_read(self, tmp_path: Path) -> None:
         with s3_server(tmp_path / "said.txt") as server:
             store = Store(server.uri("runs"), "tiny")
             store.write("a/one", bytes(2**20))
@@ -64,10 +65,10 @@ class TestUploads:
             said = (tmp_path / "said.txt").read_text()
         assert re.findall(r"([A-Z]+) /bucket/runs/tiny/a/one ", said) == ["PUT", "HEAD", "GET"]
 
-    def test_a_file_that_is_deleted_while_it_is_read_is_not_there(
+    def test_a_file_that_is_deleted_while_it_is_read_counts_as_missing(
         self, s3: S3Server, folder: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """S3 itself calls that an internal failure."""
+        """S3 itself reports an internal failure."""
         store = Store(s3.uri(folder), "tiny")
         store.write("one.json", b"{}")
         opened = Store.open_input
@@ -89,19 +90,19 @@ class TestMoves:
             store.set_aside("a", ["one", "never there"])
         assert store.read("a/one") == b"1"
 
-    def test_what_is_too_large_for_the_store_to_copy(
+    def test_a_file_too_large_for_the_store_to_copy(
         self, s3: S3Server, folder: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(object_store, "_LARGEST_COPY", 10)
         store = Store(s3.uri(folder), "tiny")
         store.write("a/one", b"more than ten bytes")
-        place = store.set_aside("a", ["one"])
-        assert s3.objects(folder) == {f"tiny/{place}/one": b"more than ten bytes"}
+        stale = store.set_aside("a", ["one"])
+        assert s3.objects(folder) == {f"tiny/{stale}/one": b"more than ten bytes"}
 
 
 @pytest.fixture
 def assert_refused(tmp_path: Path) -> Callable[[str], None]:
-    """Checks that a run to an output is refused before any work, saying so and no secret."""
+    """Checks that a run with some output is refused before any work, with a message that holds no secret."""
     (tmp_path / "experiment").mkdir()
     write_tiny_experiment(tmp_path / "experiment")
     command = ["run", str(tmp_path / "experiment" / "tiny.yaml"), "--set", f"tracking=sqlite:///{tmp_path}/mlflow.db"]
@@ -117,38 +118,94 @@ def assert_refused(tmp_path: Path) -> Callable[[str], None]:
     return check
 
 
+class TestOpening:
+    """The URI given to `open_store` means what pyarrow says it means; only the timeouts are Witness's own."""
+
+    @pytest.mark.parametrize(
+        "uri",
+        [
+            "s3://bucket/runs?region=eu-west-1",
+            "s3://K:S@bucket/runs?region=eu-west-1",
+            "s3://K%2B:S%2F%40%3A+:s@bucket/a%20b?region=eu-west-1",
+            "s3://K@bucket/runs?region=eu-west-1",
+            "s3://:S@bucket/runs?region=eu-west-1",
+            "s3://bucket/runs?region=eu-west-1&scheme=http&endpoint_override=127.0.0.1%3A9",
+            "s3://bucket/runs?region=eu-west-1&region=us-east-1&endpoint_override=a:1&endpoint_override=b:2",
+            "s3://bucket/runs?region=a+b&allow_bucket_creation=True&allow_bucket_deletion=0",
+            "s3://bucket/runs?region=eu-west-1&tls_ca_file_path=/etc/ca.pem",
+            "s3://bucket/runs?&region=eu-west-1&#fragment",
+        ],
+    )
+    @pytest.mark.parametrize("endpoints", [{}, {"AWS_ENDPOINT_URL": "x:1"}, {"AWS_ENDPOINT_URL_S3": "y:2"}])
+    def test_s3(self, uri: str, endpoints: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in {"AWS_ACCESS_KEY_ID": "E", "AWS_SECRET_ACCESS_KEY": "F", **endpoints}.items():
+            monkeypatch.setenv(name, value)
+        theirs, folder = fs.FileSystem.from_uri(uri)
+        assert fs.S3FileSystem(**s3_arguments(uri, theirs.region)) == theirs
+        ours, our_folder = open_store(uri)
+        assert our_folder == folder
+        assert ours != theirs  # the timeouts differ
+
+    def test_the_endpoint_of_the_environment_is_used(
+        self, s3: S3Server, folder: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{s3.port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        Store(f"s3://{s3.bucket}/{folder}?region=us-east-1", "tiny").write("a/one", b"1")
+        assert s3.objects(folder) == {"tiny/a/one": b"1"}
+
+    @pytest.mark.parametrize("parameter", ["tls_verify_certificates=false", "smart_defaults=legacy"])
+    def test_a_parameter_that_would_be_ignored_is_refused(self, parameter: str) -> None:
+        name = parameter.partition("=")[0]
+        with pytest.raises(
+            InputError, match=rf"^output: s3://\*\*\*@bucket/runs.*: the parameter {name} cannot be used"
+        ):
+            open_store(f"s3://K:S@bucket/runs?region=eu-west-1&{parameter}")
+
+    @pytest.mark.parametrize(
+        ("given", "same_as"),
+        [
+            ("gs://anonymous@bucket/runs", "gs://anonymous@bucket/runs?retry_limit_seconds=60"),
+            ("gs://anonymous@bucket?project_id=p", "gs://anonymous@bucket?project_id=p&retry_limit_seconds=60"),
+            ("gs://anonymous@bucket?retry_limit_seconds=5", "gs://anonymous@bucket?retry_limit_seconds=5"),
+        ],
+    )
+    def test_google(self, given: str, same_as: str) -> None:
+        assert open_store(given) == fs.FileSystem.from_uri(same_as)
+        assert open_store(given) != fs.FileSystem.from_uri(same_as + "1")
+
+
 class TestRefusals:
     def test_no_such_bucket(
         self, s3: S3Server, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
     ) -> None:
         assert_refused(s3.uri("runs", bucket="nowhere"), "there is no bucket nowhere; make it", capfd)
 
-    def test_credentials_that_are_not_known(
+    def test_unknown_credentials(
         self, tmp_path: Path, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
     ) -> None:
         with s3_server(tmp_path / "said.txt") as server:
-            server.ask("POST", "moto-api/reset-auth", b"0")  # from now on it looks at them
+            server.ask("POST", "moto-api/reset-auth", b"0")  # from now on the server checks credentials
             assert_refused(server.uri("runs"), "cannot be used (When ", capfd)
             server.ask("POST", "moto-api/reset-auth", b"1000")
             assert server.objects() == {}
 
-    def test_nobody_answers(
+    def test_a_server_that_stopped(
         self, tmp_path: Path, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
     ) -> None:
         with s3_server(tmp_path / "said.txt") as server:
             gone = server.uri("runs")
         assert_refused(gone, "check the address, the credentials and what they allow", capfd)
 
-    def test_a_secret_that_is_not_written_as_an_address_wants_it(
+    def test_a_secret_that_is_not_percent_encoded(
         self, s3: S3Server, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
     ) -> None:
         for secret in (SECRET, "what?ever", "has a space"):
             output = s3.uri("runs").replace("not%2Ffor%2Banyone", secret)
             assert_refused(output, "output: s3://***@", capfd)
 
-    def test_a_parameter_that_there_is_not(
-        self, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_an_unknown_parameter(self, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]) -> None:
         assert_refused(f"s3://{KEY}:{SECRET.replace('/', '%2F')}@bucket/runs?region=a&colour={SECRET}", "colour", capfd)
 
 
@@ -165,15 +222,15 @@ class TestRefusals:
         ("s3://bucket/runs?endpoint_override=me%3Asecret%40host", "s3://bucket/runs?***"),
     ],
 )
-def test_what_is_shown_of_an_object_stores_address(uri: str, shown: str) -> None:
+def test_what_is_shown_of_a_uri(uri: str, shown: str) -> None:
     assert without_credentials(uri) == shown
     assert without_credentials(shown) == shown
 
 
-def test_where_results_lie_is_said_without_what_only_clients_need(s3: S3Server) -> None:
+def test_the_location_is_shown_without_parameters(s3: S3Server) -> None:
     assert Store(s3.uri("runs/"), "tiny").location == "s3://***@bucket/runs/tiny"
 
 
-def test_an_address_cannot_hold_what_pyarrow_does_not_know() -> None:
+def test_a_scheme_that_pyarrow_does_not_know() -> None:
     with pytest.raises(InputError, match=r"output: s4://bucket: "):
         Store("s4://bucket", "tiny").check_writable()

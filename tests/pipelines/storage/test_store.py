@@ -1,4 +1,4 @@
-"""What exists in the output folder is complete, has one writer at a time, and nothing that was there is lost."""
+"""Files in the output folder are complete, one run at a time writes to it, and a failed write loses nothing."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from pipelines.storage.store import Store, fingerprint_of
 
 @pytest.fixture(params=["disk", "memory", "S3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """The same on a disk and on what knows neither renames nor locks."""
+    """A store on a disk, and in two stores that can neither rename nor lock files."""
     if request.param == "disk":
         yield Store(str(tmp_path / "out"), "tiny")
         return
@@ -46,7 +46,7 @@ def write_and_fail(store: Store) -> None:
 
 
 class TestFiles:
-    def test_what_is_written_is_read(self, store: Store) -> None:
+    def test_what_was_written_is_read_back(self, store: Store) -> None:
         store.write("a/b/one", b"1")
         store.write("a/b/one", b"2")
         store.write_json("a/two.json", {"b": 1, "a": [None, "ü"]})
@@ -65,7 +65,7 @@ class TestFiles:
         assert store.listing("a/b") == {"a/b": ["three"]}
         assert store.listing("nowhere") == {}
 
-    def test_what_is_not_there(self, store: Store) -> None:
+    def test_missing_files(self, store: Store) -> None:
         assert store.read_json("nothing") is None
         with pytest.raises(FileNotFoundError):
             store.read("nothing")
@@ -82,7 +82,7 @@ class TestFiles:
         assert files(store) == {"c/four"}
 
     @pytest.mark.parametrize("before", [None, b"old"])
-    def test_an_exception_while_writing_leaves_what_was_there(self, store: Store, before: bytes | None) -> None:
+    def test_an_exception_while_writing_keeps_the_old_content(self, store: Store, before: bytes | None) -> None:
         if before is not None:
             store.write("a/one", before)
         with pytest.raises(ZeroDivisionError):
@@ -90,7 +90,7 @@ class TestFiles:
         assert (store.read("a/one") if before is not None else None) == before
         assert files(store) == ({"a/one"} if before is not None else set())
 
-    def test_a_file_is_not_there_before_it_is_whole(self, store: Store) -> None:
+    def test_a_file_does_not_appear_before_it_is_complete(self, store: Store) -> None:
         store.write("a/one", b"old")
         with store.writing("a/one") as stream, store.writing("a/two") as other:
             stream.write(b"new")
@@ -99,7 +99,7 @@ class TestFiles:
             assert files(store) == {"a/one"}
         assert store.read("a/one") == store.read("a/two") == b"new"
 
-    def test_a_process_killed_while_writing_leaves_what_was_there(self, disk: Store) -> None:
+    def test_a_process_killed_while_writing_keeps_the_old_content(self, disk: Store) -> None:
         disk.write("a/one", b"old")
         code = f"""
 import os, signal
@@ -116,13 +116,13 @@ with Store({disk.output!r}, "tiny").writing("a/one") as stream:
     def test_setting_aside_keeps_the_files(self, store: Store) -> None:
         for path in ("a/b/one", "a/b/two", "a/b/three"):
             store.write(path, path.encode())
-        place = store.set_aside("a/b", ["one", "two"])
-        assert place.startswith(".stale/") and place.endswith("/a/b")
-        assert files(store) == {"a/b/three", f"{place}/one", f"{place}/two"}
-        assert store.read(f"{place}/one") == b"a/b/one"
+        stale = store.set_aside("a/b", ["one", "two"])
+        assert stale.startswith(".stale/") and stale.endswith("/a/b")
+        assert files(store) == {"a/b/three", f"{stale}/one", f"{stale}/two"}
+        assert store.read(f"{stale}/one") == b"a/b/one"
 
     @pytest.mark.usefixtures("ray_cluster")
-    def test_workers_are_sent_it_and_see_the_same(self, store: Store) -> None:
+    def test_a_store_that_is_sent_to_a_worker_sees_the_same_files(self, store: Store) -> None:
         store.write("a/one", b"1")
         there = ray.get(ray.put(store))
         assert there.read("a/one") == b"1"
@@ -130,7 +130,7 @@ with Store({disk.output!r}, "tiny").writing("a/one") as stream:
 
 
 @pytest.mark.parametrize("output", ["{}/in/../out", "{}//out", "{}/./out", "file://{}/out"])
-def test_paths_however_they_are_written(tmp_path: Path, output: str) -> None:
+def test_every_spelling_of_a_path_means_the_same_folder(tmp_path: Path, output: str) -> None:
     (tmp_path / "in").mkdir()
     store = Store(output.format(tmp_path), "tiny")
     store.write("a/one", b"1")
@@ -139,7 +139,7 @@ def test_paths_however_they_are_written(tmp_path: Path, output: str) -> None:
 
 
 class TestWritable:
-    def test_a_folder_that_is_still_to_be_made(self, disk: Store, tmp_path: Path) -> None:
+    def test_a_folder_that_does_not_exist_yet(self, disk: Store, tmp_path: Path) -> None:
         disk.check_writable()
         assert not list(tmp_path.iterdir())
 
@@ -148,8 +148,8 @@ class TestWritable:
         with pytest.raises(InputError, match=r"output: .*/out is a file"):
             disk.check_writable()
 
-    def test_where_the_system_refuses(self) -> None:
-        with pytest.raises(InputError, match=r"output: /proc cannot be written .*--output"):
+    def test_a_folder_that_the_system_does_not_let_us_write(self) -> None:
+        with pytest.raises(InputError, match=r"output: /proc cannot be written .*name another folder with --output"):
             Store("/proc/out", "tiny").check_writable()
 
 
@@ -185,12 +185,14 @@ with Store(sys.argv[1], "tiny").locked():
         with disk.locked():
             assert disk.read(".lock").startswith(f"process {os.getpid()} on ".encode())
 
-    def test_other_experiments_beside_it_are_free(self, disk: Store, holder: subprocess.Popen[str]) -> None:
+    def test_other_experiments_in_the_same_output_are_not_locked(
+        self, disk: Store, holder: subprocess.Popen[str]
+    ) -> None:
         other = Store(disk.output, "other")
         with other.locked():
             assert other.read(".lock").startswith(f"process {os.getpid()} on ".encode())
 
-    def test_an_exception_frees_it(self, disk: Store) -> None:
+    def test_an_exception_releases_it(self, disk: Store) -> None:
         with pytest.raises(ZeroDivisionError), disk.locked():
             raise ZeroDivisionError
         with disk.locked():
@@ -208,6 +210,6 @@ with Store(sys.argv[1], "tiny").locked():
         ({"a": 0.1}, {"a": 0.1 + 1e-16}, False),
     ],
 )
-def test_a_fingerprint_stands_for_the_content(one: Any, other: Any, same: bool) -> None:
+def test_a_fingerprint_depends_on_the_content_alone(one: Any, other: Any, same: bool) -> None:
     assert (fingerprint_of(one) == fingerprint_of(other)) == same
     assert len(fingerprint_of(one)) == 16 and int(fingerprint_of(one), 16) >= 0

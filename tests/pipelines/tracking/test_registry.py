@@ -1,4 +1,4 @@
-"""An aligned model goes to MLflow's registry, and from there into another experiment, as it was."""
+"""An aligned model is registered in MLflow, and another experiment takes it from there unchanged."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def second(first: HandMade, name: str = "again", **model: Any) -> Request:
     return Request(first.file, quiet=True)
 
 
-def test_what_was_aligned_is_registered_once_with_its_card(first: HandMade, tmp_path: Path) -> None:
+def test_an_aligned_model_is_registered_once_with_its_card(first: HandMade, tmp_path: Path) -> None:
     blueprint = log(first)
     (version,) = versions(first)
     assert (version.version, version.tags["witness.weights"]) == (1, blueprint.networks["aligned"].digest)
@@ -54,11 +54,11 @@ def test_what_was_aligned_is_registered_once_with_its_card(first: HandMade, tmp_
     assert [version.version for version in versions(first)] == [2, 1]
 
 
-def test_without_register_nothing_is(tmp_path: Path) -> None:
+def test_without_the_key_register_no_model_is_registered(tmp_path: Path) -> None:
     experiment = hand_made(tmp_path)
     log(experiment)
     assert versions(experiment) == []
-    experiment.write(register="linear")  # asked for later
+    experiment.write(register="linear")  # the key is added after the first run
     assert run(Request(experiment.file, quiet=True), ["report"]).logged
     assert len(versions(experiment)) == 1
 
@@ -70,7 +70,7 @@ def test_a_registered_model_is_taken_as_it_is(first: HandMade) -> None:
     assert blueprint.networks["earlier"].identity == aligned.identity
     old = blueprint.by_name["old"]
     assert (old.members, old.align, old.baseline) == (("earlier",), None, "source")
-    # Crafted on, it is the same surrogate as the one that was aligned here with the same settings.
+    # Its adversarial images are those of the surrogate that was aligned here with the same settings.
     made = first.finish()
     tables = [made.adversarial(made.by_name[name], "pgd") for name in ("old", "aligned")]
     assert tables[0].fingerprint == tables[1].fingerprint
@@ -79,7 +79,7 @@ def test_a_registered_model_is_taken_as_it_is(first: HandMade) -> None:
     assert ("old", "witness") in {(row["surrogate"], row["baseline"]) for row in report.contrasts}
 
 
-def test_it_is_fetched_once_and_workers_find_it_in_the_store(first: HandMade) -> None:
+def test_a_model_is_fetched_once_and_workers_find_it_in_the_store(first: HandMade) -> None:
     log(first)
     request = second(first)
     blueprint = open_blueprint(request)
@@ -91,7 +91,7 @@ def test_it_is_fetched_once_and_workers_find_it_in_the_store(first: HandMade) ->
     network_loader(again).load("earlier", "cpu")
 
 
-def test_its_own_preprocessing_and_family_count(first: HandMade) -> None:
+def test_preprocessing_and_family_of_the_experiment_file_override_the_card(first: HandMade) -> None:
     log(first)
     blueprint = open_blueprint(second(first, mean=[0.5], std=[0.25], family="mine"))
     config = blueprint.networks["earlier"].config
@@ -101,14 +101,22 @@ def test_its_own_preprocessing_and_family_count(first: HandMade) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"mlflow": "models:/linear/2"}, "models.earlier: MLflow at sqlite:///.* gives no model linear, version 2"),
-        ({"mlflow": "models:/nobody/1"}, "models.earlier: MLflow at sqlite:///.* gives no model nobody, version 1"),
+        (
+            {"mlflow": "models:/linear/2"},
+            "models.earlier: version 2 of the model linear cannot be fetched from MLflow at sqlite:///",
+        ),
+        (
+            {"mlflow": "models:/nobody/1"},
+            "models.earlier: version 1 of the model nobody cannot be fetched from MLflow at sqlite:///",
+        ),
         ({"mlflow": "models:/linear@latest"}, "the version a number, not 'models:/linear@latest'"),
         ({"mlflow": "linear"}, "mlflow is written models:/NAME/VERSION"),
         ({"weights": "near.safetensors"}, "an aligned model has its own weights"),
     ],
 )
-def test_what_is_not_there_or_wrongly_written_is_said(first: HandMade, change: dict[str, Any], said: str) -> None:
+def test_a_model_that_does_not_exist_or_is_misspelt_is_reported(
+    first: HandMade, change: dict[str, Any], said: str
+) -> None:
     log(first)
     with pytest.raises(InputError, match=said):
         open_blueprint(second(first, **change))
@@ -123,12 +131,12 @@ def test_a_registered_model_that_witness_did_not_write_is_refused(first: HandMad
         open_blueprint(second(first))
 
 
-def test_it_may_be_no_target_of_the_same_experiment(first: HandMade) -> None:
+def test_a_model_that_is_taken_as_a_variant_cannot_be_a_target(first: HandMade) -> None:
     log(first)
     request = second(first)
     first.write(**{**first.content(), "variants": {"old": {"model": "twin"}}})
     with pytest.raises(InputError, match=r"targets: twin is named in variants.old.model too"):
         open_blueprint(request)
     first.write(variants={"old": {"model": "other", "align": {"epochs": 2}}})
-    with pytest.raises(InputError, match=r"variants.old.model: is taken as it is; align and witnesses do not apply"):
+    with pytest.raises(InputError, match=r"variants.old.model: nothing is aligned here, so leave out"):
         open_blueprint(request)

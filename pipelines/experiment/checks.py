@@ -1,0 +1,98 @@
+"""Checks of an experiment as a whole: names, roles and variants. Each key by itself is checked by its type."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from align_core.align_config import AlignConfig
+from align_core.errors import InputError
+from pipelines.experiment.explain import explained, nearest
+from pipelines.experiment.names import MLFLOW_NAMES, RESERVED_NAMES, RESERVED_STARTS, check_name
+
+if TYPE_CHECKING:
+    from pipelines.experiment.config import Experiment
+
+
+def checked(experiment: "Experiment") -> "Experiment":
+    """Returns the experiment if its parts fit each other. Raises InputError, which names the key, if they do not.
+
+    Sweeps call it for the experiments that they derive from another one, which pydantic does not validate again.
+    """
+    try:
+        check_name(experiment.name)
+    except ValueError as problem:
+        raise InputError(f"name: {problem}") from problem
+    for name in experiment.variants:
+        _check_alignment(experiment, name)
+    roles = _roles(experiment)
+    _check_variants(experiment)
+    _check_models(experiment, roles)
+    _check_disjoint(experiment, roles)
+    _check_names(experiment)
+    return experiment
+
+
+def _check_alignment(experiment: "Experiment", variant: str) -> None:
+    try:
+        experiment.variant_align(variant)
+    except ValidationError as problem:
+        raise InputError(explained(problem, AlignConfig, within=f"variants.{variant}.align")) from problem
+
+
+def _roles(experiment: "Experiment") -> dict[str, list[str]]:
+    """Key of every role -> the models that it names."""
+    roles = {"source": [experiment.source], "witnesses": experiment.witnesses, "targets": experiment.targets}
+    roles["validation_targets"] = experiment.validation_targets
+    for name, variant in experiment.variants.items():
+        roles[f"variants.{name}.source"] = [variant.source] if variant.source else []
+        roles[f"variants.{name}.witnesses"] = variant.witnesses or []
+        roles[f"variants.{name}.model"] = [variant.model] if variant.model else []
+    return roles
+
+
+def _check_variants(experiment: "Experiment") -> None:
+    for name, variant in experiment.variants.items():
+        if variant.model and (variant.align or variant.witnesses):
+            raise InputError(f"variants.{name}.model: nothing is aligned here, so leave out `align` and `witnesses`")
+        if variant.witnesses == []:
+            raise InputError(f"variants.{name}.witnesses: must name at least one model")
+
+
+def _check_models(experiment: "Experiment", roles: dict[str, list[str]]) -> None:
+    """Every role names models of the experiment, each once."""
+    for role, names in roles.items():
+        for name in names:
+            if name not in experiment.models:
+                raise InputError(f"{role}: there is no model {name!r}{nearest(name, experiment.models)}")
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise InputError(f"{role}: {twice[0]} is named twice")
+
+
+def _check_disjoint(experiment: "Experiment", roles: dict[str, list[str]]) -> None:
+    """No target is known to the attacker, no witness is its own source, and no target is used for tuning as well."""
+    attacker = {name: role for role, names in roles.items() if not role.endswith("targets") for name in names}
+    for role in ("targets", "validation_targets"):
+        for name in roles[role]:
+            if name in attacker:
+                raise InputError(
+                    f"{role}: {name} is named in {attacker[name]} too; a target is a model that the attacker cannot see"
+                )
+    for role, source, witnesses in experiment.alignments():
+        if source in witnesses:
+            raise InputError(f"{role}: {source} is the source too; a witness is an independently trained model")
+    both = set(experiment.targets) & set(experiment.validation_targets)
+    if both:
+        raise InputError(f"validation_targets: {min(both)} is in targets too; tuning must not see a test target")
+
+
+def _check_names(experiment: "Experiment") -> None:
+    if experiment.name in MLFLOW_NAMES:
+        raise InputError(f"name: {experiment.name} is MLflow's own in the output folder; choose another name")
+    for kind, taken in (("models", experiment.models), ("variants", experiment.variants)):
+        for name in taken:
+            if name in RESERVED_NAMES or name.startswith(RESERVED_STARTS):
+                raise InputError(f"{kind}.{name}: this name is reserved for surrogates; choose another name")
+    for name in experiment.variants:
+        if name in experiment.models:
+            raise InputError(f"variants.{name}: a model has this name too; choose another name for the variant")

@@ -1,0 +1,66 @@
+"""Explains what is wrong with a file that pydantic refused: the dotted key, the fault, and the nearest known key."""
+
+import dataclasses
+import difflib
+import types
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ValidationError
+
+
+def explained(problem: ValidationError, root: Any, within: str = "") -> str:
+    """Returns pydantic's findings as text, one per line.
+
+    Args:
+        problem: what pydantic raised.
+        root: the type that was validated; its known keys are suggested for unknown ones.
+        within: the dotted key under which `root` stands in the file; empty for the whole file.
+    """
+    return "\n  ".join(_finding(error, root, within) for error in problem.errors())
+
+
+def _finding(error: Any, root: Any, within: str) -> str:
+    path = [part for part in error["loc"] if not str(part).startswith(("function-", "[key]"))]
+    key = ".".join(str(part) for part in ([within] if within else []) + path)
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{key}: unknown key{nearest(str(path[-1]), known_keys(root, path[:-1]))}"
+    if error["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+        return f"{key}: this key is required"
+    if error["type"] in ("dataclass_type", "model_type", "dict_type"):
+        return f"{key}: must hold keys and values"
+    given = error["input"]
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{key}: {error['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def nearest(name: str, known: Iterable[object]) -> str:
+    """Returns the end of a message about an unknown name: `; did you mean X?`, or else the names that there are."""
+    names = sorted(map(str, known))
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(names)}"
+
+
+def known_keys(kind: Any, path: Sequence[Any]) -> list[str]:
+    """Returns the keys that may stand at a path below a type.
+
+    Args:
+        kind: a pydantic model, a dataclass, or a type made of them (optional, annotated, a dictionary's values).
+        path: the keys that lead there, outermost first. At a path that leads to a plain value there are none.
+    """
+    origin = get_origin(kind)
+    if origin is Annotated:
+        return known_keys(get_args(kind)[0], path)
+    if origin in (Union, types.UnionType):
+        return [key for option in get_args(kind) for key in known_keys(option, path)]
+    if origin is dict:
+        return known_keys(get_args(kind)[1], path[1:]) if path else []
+    if isinstance(kind, type) and (dataclasses.is_dataclass(kind) or issubclass(kind, BaseModel)):
+        hints = {name: hint for name, hint in get_type_hints(kind, include_extras=True).items() if name[0] != "_"}
+        known = (
+            {entry.name for entry in dataclasses.fields(kind)}
+            if dataclasses.is_dataclass(kind)
+            else {field.alias or name for name, field in kind.model_fields.items()}
+        )
+        return known_keys(hints.get(str(path[0])), path[1:]) if path else sorted(known)
+    return []

@@ -1,0 +1,34 @@
+"""Names in an experiment file: which are allowed, and which have a meaning in every experiment."""
+
+import re
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator
+
+Control = Literal["label_only", "witness", "ensemble", "aligned_ensemble"]
+"""The controls: surrogates that need no alignment to a witness, and that a gain has to be compared with."""
+
+RESERVED_NAMES = {"source", "aligned", "mean", *get_args(Control)}
+"""Names of surrogates in every experiment; `mean` stands for the row over all targets in MLflow's keys."""
+
+RESERVED_STARTS = ("source-", "witness-")
+"""How the names of further sources and witnesses begin, where an experiment has several."""
+
+MLFLOW_NAMES = ("mlflow.db", "mlartifacts")
+"""MLflow's default store in the output folder, where each experiment has a folder of its name."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+def check_name(name: str) -> str:
+    """Returns the name. Raises ValueError if it cannot be part of a path and of MLflow's keys."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is no name here: use letters, digits, '_', '-' and '.' alone, a letter or digit first, and at "
+            "most 100 of them"
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+"""The type of a name in a file: a string that `check_name` accepts."""
