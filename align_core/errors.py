@@ -1,5 +1,32 @@
-"""What can be wrong with what a user gives: one exception, with a message that says what, where and how to mend it."""
+"""The exception for bad input, and the one line of any exception that says what happened.
+
+A message of `InputError` is complete: it says what is wrong, where (a file, a setting, an image) and how to mend it.
+"""
+
+import re
+
+# The last line of a traceback: the exception's name, perhaps with its module, then its message.
+_RAISED = re.compile(r"[\w.]*(Error|Exception|Invalid)(:|$)")
+# Ray names its own exception around the text of the one that was raised in a worker.
+_WRAPPER = "ray.exceptions.UserCodeException"
 
 
 class InputError(ValueError):
-    """Bad input: a setting, a file of weights, an image. The message is complete; no traceback is needed."""
+    """A setting, a file of weights, an image or another input is unusable. Its message needs no traceback beside it."""
+
+
+def reason_of(problem: BaseException | str) -> str:
+    """The one line of an exception, or of its text, that says what happened.
+
+    Where the text contains a traceback, as errors from worker processes do, this is the traceback's last line. In any
+    other text it is the first line: libraries say there what failed, and add hints and dumps below it.
+
+    Returns the name of the exception's type where its text is empty, and "" for an empty string.
+    """
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    raised = [line for line in lines if _RAISED.match(line) and not line.startswith(_WRAPPER)]
+    if raised:
+        return raised[-1]
+    if lines:
+        return lines[0]
+    return "" if isinstance(problem, str) else type(problem).__name__

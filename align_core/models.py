@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from align_core.errors import InputError
+from align_core.errors import InputError, reason_of
 from align_core.model_config import ModelConfig, Precision, resolve_aligned
 from align_core.weights import State, load_into, read_weights
 
@@ -155,9 +155,8 @@ def _from_torchvision(config: ModelConfig, classes: int, channels: int) -> Class
             # The constructor unpickles whatever lies in torch's cache: it may, once this has read tensors alone there.
             weights.get_state_dict(check_hash=True, weights_only=True)
         except Exception as problem:  # no network, another hash, a damaged file
-            reason = str(problem).partition("\n")[0]
             raise InputError(
-                f"torchvision: the weights {config.weights} of {name} cannot be had here ({reason})"
+                f"torchvision: the weights {config.weights} of {name} cannot be had here ({reason_of(problem)})"
             ) from problem
     arguments = config.args if weights else {"num_classes": classes, **config.args}
     try:

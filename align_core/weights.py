@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from align_core.errors import InputError
+from align_core.errors import InputError, reason_of
 
 State = dict[str, Tensor]
 _NESTED_UNDER = ("state_dict", "model", "model_state_dict", "net")
@@ -32,8 +32,7 @@ def read_weights(path: Path) -> State:
             "run. Save the model's state_dict() alone, best as safetensors"
         ) from problem
     except Exception as problem:  # a damaged file raises whatever its bytes lead to
-        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise InputError(f"{path}: cannot be read as weights; is it truncated? ({reason})") from problem
+        raise InputError(f"{path}: cannot be read as weights; is it truncated? ({reason_of(problem)})") from problem
     return _tensors(content, path)
 
 
