@@ -80,7 +80,7 @@ class TestDecoding:
         files = {"c/0.png": b"broken", "c/1.png": png(grey), "c/2.png": png(noise(8, 8, 3))}
         image_set = open_image_set(ImageSetConfig(kind="folder", path=str(folder_of(tmp_path, files))), 8)
         assert np.array_equal(image_set.read("c/1.png"), grey[None])
-        with pytest.raises(BadImage, match="colours"):
+        with pytest.raises(BadImage, match="it is coloured, but the first image of the set is grey"):
             image_set.read("c/2.png")
 
     def test_grey_images_in_a_set_of_colours_get_three_equal_channels(self, tmp_path: Path) -> None:

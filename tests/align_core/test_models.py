@@ -73,7 +73,7 @@ class TestTimm:
 
     def test_pretrained_weights_that_cannot_be_had(self, tmp_path: Path) -> None:
         overlay = {"pretrained_cfg_overlay": {"file": str(tmp_path / "nowhere.safetensors")}}
-        with pytest.raises(InputError, match="pretrained weights cannot be had here"):
+        with pytest.raises(InputError, match="pretrained weights cannot be loaded here"):
             build(ModelConfig(timm="test_resnet", weights="pretrained", args=overlay), classes=7, channels=3)
 
     def test_grey_images(self) -> None:
@@ -128,7 +128,7 @@ class TestTorchvision:
     @pytest.mark.parametrize("content", [b"", b"<html>no network</html>", b"PK\3\4 cut short"])
     def test_weights_that_cannot_be_had(self, torch_cache: Path, content: bytes) -> None:
         (torch_cache / "squeezenet1_1-b8a52dc0.pth").write_bytes(content)
-        with pytest.raises(InputError, match="the weights IMAGENET1K_V1 of squeezenet1_1 cannot be had here"):
+        with pytest.raises(InputError, match="the weights IMAGENET1K_V1 of squeezenet1_1 cannot be loaded here"):
             build(ModelConfig(torchvision="squeezenet1_1", weights="IMAGENET1K_V1"), classes=1000, channels=3)
 
     def test_weights_of_another_model(self, torch_cache: Path) -> None:
@@ -142,7 +142,7 @@ class TestTorchvision:
                 return os.mkdir, (str(tmp_path / "marker"),)
 
         torch.save({"w": MakesFolder()}, torch_cache / "squeezenet1_1-b8a52dc0.pth")
-        with pytest.raises(InputError, match="cannot be had here"):
+        with pytest.raises(InputError, match="cannot be loaded here"):
             build(ModelConfig(torchvision="squeezenet1_1", weights="IMAGENET1K_V1"), classes=1000, channels=3)
         assert not (tmp_path / "marker").exists()
 

@@ -68,7 +68,7 @@ class TestReading:
 
     @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
     def test_missing(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(InputError, match="no such file"):
+        with pytest.raises(InputError, match="no such weights file"):
             read_weights(tmp_path / name)
 
     @pytest.mark.parametrize("share", [0.0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
@@ -81,7 +81,8 @@ class TestReading:
             torch.save(STATE, path, _use_new_zipfile_serialization=form == "zip")
         content = path.read_bytes()
         path.write_bytes(content[: int(share * len(content))])
-        with pytest.raises(InputError, match=rf"{path.name}: cannot be read as weights|{path.name}: .* is no file"):
+        refusal = rf"{path.name}: cannot be read as weights|{path.name}: .* is not a weights file"
+        with pytest.raises(InputError, match=refusal):
             read_weights(path)
 
     @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])

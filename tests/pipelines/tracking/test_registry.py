@@ -101,8 +101,8 @@ def test_its_own_preprocessing_and_family_count(first: HandMade) -> None:
     [
         ({"mlflow": "models:/linear/2"}, "models.earlier: MLflow at sqlite:///.* gives no model linear, version 2"),
         ({"mlflow": "models:/nobody/1"}, "models.earlier: MLflow at sqlite:///.* gives no model nobody, version 1"),
-        ({"mlflow": "models:/linear@latest"}, "the version a number, not 'models:/linear@latest'"),
-        ({"mlflow": "linear"}, "mlflow is written models:/NAME/VERSION"),
+        ({"mlflow": "models:/linear@latest"}, "with a number as version, not 'models:/linear@latest'"),
+        ({"mlflow": "linear"}, "mlflow must be models:/NAME/VERSION"),
         ({"weights": "near.safetensors"}, "an aligned model has its own weights"),
     ],
 )
