@@ -1,4 +1,4 @@
-"""Settings of an alignment that are refused."""
+"""Settings of an alignment and of its optimiser that are refused."""
 
 from typing import Any
 

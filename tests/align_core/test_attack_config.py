@@ -1,4 +1,4 @@
-"""Settings of an attack: which are taken, and what is not given."""
+"""Settings of an attack: which are accepted, and where those that are not given come from."""
 
 import re
 from dataclasses import replace
@@ -58,9 +58,9 @@ def test_settings_at_the_border_are_taken(name: str, value: float) -> None:
 
 def test_what_is_not_given_comes_from_the_method():
     vni = AttackConfig(method="vni", eps=4 / 255, steps=20, momentum=0.9)
-    assert (vni.nesterov, vni.neighbours, vni.neighbourhood) == (True, 20, 1.5)  # of VNI
+    assert (vni.nesterov, vni.neighbours, vni.neighbourhood) == (True, 20, 1.5)  # VNI's own
     assert (vni.steps, vni.momentum) == (20, 0.9)  # as given
-    assert (vni.step, vni.copies, vni.kernel, vni.diversity, vni.random_start) == (1 / 255, 1, 0, 0.0, False)  # of all
+    assert (vni.step, vni.copies, vni.kernel, vni.diversity, vni.random_start) == (1 / 255, 1, 0, 0.0, False)  # general
     assert replace(vni) == vni
     fgsm = AttackConfig(method="fgsm", eps=4 / 255)
     assert (fgsm.step, fgsm.steps, fgsm.momentum) == (4 / 255, 1, 0.0)
@@ -97,7 +97,7 @@ def test_every_preset_has_a_description_in_one_line_that_names_its_paper():
 
 @pytest.mark.parametrize("method", sorted(PRESETS))
 def test_gradients_are_the_passes_through_the_surrogate(method: str) -> None:
-    """Counted as the loop asks for them."""
+    """`gradients` must equal the number of forward passes that the loop makes."""
     passes = []
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
     net.register_forward_hook(lambda *_: passes.append(1))

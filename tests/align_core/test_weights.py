@@ -1,3 +1,5 @@
+"""Weights files: what is found in them, what is refused, that no code in them is run, and their hashes."""
+
 import os
 from collections import OrderedDict
 from pathlib import Path
@@ -100,7 +102,7 @@ class TestReading:
             read_weights(path)
         assert not marker.exists()
         torch.load(path, weights_only=False)
-        assert marker.exists()  # so the code was live
+        assert marker.exists()  # the file did contain code that runs when it is unpickled
 
     def test_a_whole_model_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"Save the model's state_dict\(\) alone"):
@@ -117,7 +119,7 @@ class TestReading:
 
 
 class MakesFolder:
-    """Unpickling it makes a folder."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
