@@ -1,4 +1,7 @@
-"""The settings of an alignment, and which of them decide its result. Nothing here needs torch."""
+"""The settings of an alignment, and which of them decide its result.
+
+Nothing here imports torch, so that commands which only read settings start fast.
+"""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
@@ -10,7 +13,13 @@ from align_core.model_config import TrainConfig
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """crop: `none`, `pad4` (4 black pixels around, then a random crop), `random_resized`. flip: left-right, half."""
+    """How training images are augmented.
+
+    Args:
+        crop: `none`; `pad4`: 4 black pixels on every side, then a random crop of the original size; `random_resized`:
+            a random crop of 8 to 100 % of the area, resized to the original size.
+        flip: whether each image is mirrored left to right with probability one half.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -20,7 +29,11 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """The optimiser; the learning rate falls to 0 along a cosine, step by step, without warm-up."""
+    """The optimiser and its hyperparameters, as PyTorch defines them. `momentum` and `nesterov` apply to `sgd` only.
+
+    The learning rate starts at `lr` and falls to 0 along a cosine, step by step, without warm-up. Raises ValueError for
+    values out of range.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
 
@@ -39,17 +52,26 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig:
-    """How a source is aligned. Defaults are those of the released code (Ma et al. 2024) for CNNs.
+    """How a source is aligned to its witnesses.
+
+    The defaults are those of the code that Ma et al. (2024) released, for convolutional networks. Raises ValueError for
+    values out of range.
 
     Args:
-        loss: a name in losses.LOSSES. temperature: of both softmaxes.
-        weight: of the alignment loss. label_weight: of cross-entropy on the labels.
-        epochs: passes over the training images. batch_size: over all workers together.
-        workers: data-parallel workers. Sums depend on it, so it is part of what the aligned model is.
-        clip_grad_norm: largest norm of the gradient; None for no limit.
-        batchnorm: `update`, or `frozen`: statistics, scale and shift stay (for sources whose BatchNorm was folded
-            into the convolutions: left to update, such a source falls to chance at once).
-        checkpoint_steps: a checkpoint at the end of every epoch, and after this many steps within one.
+        loss: a name in `losses.LOSSES`.
+        temperature: divides the logits of source and witness before the softmax.
+        weight: factor of the alignment loss in the total loss.
+        label_weight: factor of the cross-entropy on the labels in the total loss.
+        epochs: passes over the training images.
+        batch_size: images per step, over all data-parallel workers together.
+        workers: data-parallel workers. Floating-point sums depend on their number, and so do the aligned weights.
+        optimizer: the optimiser, its learning rate and its other hyperparameters.
+        clip_grad_norm: largest L2 norm of the gradient; None sets no limit.
+        batchnorm: `update` trains BatchNorm layers like all others. `frozen` keeps their statistics, scale and shift.
+            It is meant for sources whose BatchNorm was folded into the convolutions: the accuracy of such a source
+            falls to chance at once if the layers that remain are updated.
+        augment: augmentation of the training images.
+        checkpoint_steps: steps between checkpoints within an epoch. Every epoch ends with one, too.
     """
 
     __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
@@ -69,7 +91,7 @@ class AlignConfig:
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
-            raise ValueError(f"there is no alignment loss {self.loss!r}; there are {', '.join(LOSSES)}")
+            raise ValueError(f"there is no alignment loss {self.loss!r}; choose from {', '.join(LOSSES)}")
         if self.temperature <= 0:
             raise ValueError(f"temperature must be above 0, not {self.temperature}")
         if self.weight < 0 or self.label_weight < 0 or self.weight + self.label_weight == 0:
@@ -93,13 +115,20 @@ class AlignConfig:
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """The settings that decide the result: checkpoints change nothing, nor does the loss where its weight is 0."""
+        """The settings that decide the aligned weights; fingerprints are computed from them.
+
+        Checkpoints change no weight, and the loss and its temperature have no effect where `weight` is 0: changing them
+        must not cause a model to be made again.
+        """
         without = {"checkpoint_steps"} | (set() if self.weight else {"loss", "temperature"})
         return {name: value for name, value in asdict(self).items() if name not in without}
 
 
 def training_on_labels(train: TrainConfig) -> AlignConfig:
-    """Training from random weights as an alignment without a witness: cross-entropy on the labels alone."""
+    """The settings that train a model from random weights, with cross-entropy on the labels and no witness.
+
+    Such training runs through the same code as an alignment, whose `weight` is 0 here and `label_weight` 1.
+    """
     return AlignConfig(
         weight=0.0,
         label_weight=1.0,

@@ -1,6 +1,7 @@
-"""One alignment: the step, its schedule and batches, and a state that is saved and restored exactly.
+"""Alignment of a source to its witnesses: training steps, batches, and a state that can be saved and restored.
 
-The loop that calls it is the caller's: Ray Train's worker in `pipelines.stages.align`, or three lines of your own:
+The training loop belongs to the caller, so that the same steps run under Ray Train (`pipelines.stages.align`) and in
+three lines of your own:
 
     alignment = Alignment(source, witnesses, align, total_steps=len(batches), seed=0)
     for step in range(alignment.step_number, len(batches)):
@@ -26,18 +27,26 @@ from align_core.weights import State
 
 
 class NonFiniteLoss(FloatingPointError):
-    """The loss or its gradient is no longer a number; the weights are spoilt and must not be kept."""
+    """The loss or its gradient is infinite or NaN: the training has diverged, and its weights must not be used."""
 
 
 class Batches:
-    """The batch of every step, by number: what it holds depends on seed, epoch and images, not on what ran before.
+    """The batches of a training run as a sequence: `batches[step]` is the batch of that step.
+
+    A batch depends on the seed, the step and the images alone, and not on earlier batches, so that a resumed run goes
+    on with exactly the batches that an unbroken one would meet. Every epoch has an order of its own, and leaves out the
+    images that do not fill a batch. A set smaller than a batch makes one batch.
 
     Args:
-        images: read by id as they are needed.
-        image_ids, labels: of the training images.
-        rank, world: this worker takes every `world`-th image of a batch, from `rank` on.
+        images: the image set; images are read by id when a batch needs them.
+        image_ids: ids of the training images.
+        labels: their labels, in the same order.
+        align: the settings: batch size, epochs and augmentation.
+        seed: decides order and augmentation.
+        rank, world: number of this data-parallel worker, and of all of them. The worker takes every `world`-th image
+            of a batch, beginning with the `rank`-th.
 
-    An epoch drops the images that fill no batch; a set smaller than a batch is one batch.
+    Raises InputError where there are fewer images than workers.
     """
 
     def __init__(
@@ -61,7 +70,7 @@ class Batches:
         return self.steps_per_epoch * self.align.epochs
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """(images float [B, C, H, W] in [0, 1], augmented; labels int64 [B]) of one step."""
+        """The batch of one step: augmented float pixels [B, C, H, W] in [0, 1], and int64 labels [B]."""
         if not 0 <= step < len(self):
             raise IndexError(step)
         epoch, number = divmod(step, self.steps_per_epoch)
@@ -74,14 +83,19 @@ class Batches:
 
 
 class Alignment:
-    """A source being aligned to frozen witnesses: one call of `step` is one update.
+    """Aligns a source to frozen witnesses. Each call of `step` is one update of the source's weights.
 
     Args:
-        source: pixels -> logits; trained in place, in train mode.
-        witnesses: pixels -> logits; put in eval mode and frozen. None of them: a fine-tune on labels alone.
-        align: the settings; `weight` counts for nothing where there is no witness.
-        total_steps: length of the cosine.
-        wrap: makes the source data-parallel, e.g. DistributedDataParallel.
+        source: maps pixels to logits. It is trained in place, in train mode.
+        witnesses: map pixels to logits. They are put into eval mode and frozen. Without any, the source is fine-tuned
+            on labels alone.
+        align: the settings. `weight` has no effect where there is no witness.
+        total_steps: number of steps until the learning rate reaches 0.
+        seed: seed of dropout and other random layers.
+        wrap: makes the source data-parallel, such as DistributedDataParallel.
+        rank: number of this data-parallel worker.
+
+    Raises ValueError where there is no witness and `label_weight` is 0, so that nothing could be learnt.
     """
 
     def __init__(
@@ -109,14 +123,15 @@ class Alignment:
 
     @property
     def lr(self) -> float:
-        """Learning rate of the next step: the cosine from the configured one to 0."""
+        """Learning rate of the next step, on a cosine from the configured rate to 0."""
         return self.align.optimizer.lr * 0.5 * (1 + math.cos(math.pi * self.step_number / self.total_steps))
 
     def step(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, float]:
-        """One update on pixels [B, C, H, W] in [0, 1] and labels [B].
+        """Takes one training step on pixels [B, C, H, W] in [0, 1] and labels [B].
 
-        Returns the step's lr, loss, alignment_loss, label_loss and grad_norm. Sets torch's global seed, so that
-        dropout depends on (seed, step, rank) and a resumed run meets the same. Raises NonFiniteLoss.
+        It sets torch's global seed from (seed, step, rank), so that dropout is the same in a resumed run. Returns the
+        step's `lr`, `loss`, `alignment_loss`, `label_loss` and `grad_norm` (before clipping). Raises NonFiniteLoss
+        before the weights are changed.
         """
         torch.manual_seed(hash((self.seed, self.step_number, self.rank)) % (1 << 63))
         for group in self.optimizer.param_groups:
@@ -134,7 +149,8 @@ class Alignment:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         grad_norm = nn.utils.clip_grad_norm_(self._parameters, align.clip_grad_norm or math.inf)
-        # The gradient is the same on every worker, so all of them stop at the same step, and none waits for another.
+        # The gradient, unlike the loss, is the same on every data-parallel worker. Testing it makes all of them stop at
+        # the same step, so that none waits for another.
         if not torch.isfinite(grad_norm):
             raise NonFiniteLoss(
                 f"the loss is {loss.item():g} and its gradient is not finite at step {self.step_number}: "
@@ -146,7 +162,10 @@ class Alignment:
         return {"lr": lr, **dict(zip(("loss", "alignment_loss", "label_loss", "grad_norm"), values, strict=True))}
 
     def state(self) -> State:
-        """Everything that the next step depends on, as tensors: weights, optimiser, step number."""
+        """Everything on which the next step depends, as tensors by name: weights, optimiser state and step number.
+
+        The tensors are those in use, not copies: save or copy them before the next step.
+        """
         state = {f"source.{name}": value for name, value in self.source.state_dict().items()}
         for index, parameter in enumerate(self._parameters):
             for name, value in self.optimizer.state[parameter].items():
@@ -156,7 +175,10 @@ class Alignment:
         return state
 
     def restore(self, state: State) -> None:
-        """Takes up a state that `state` returned; the next step is bit-identical to that of the unbroken run."""
+        """Resumes from a state that `state` returned. On the CPU, later steps are bit-identical to an unbroken run's.
+
+        Raises KeyError or RuntimeError for a state that is not of such a source.
+        """
         prefix = "source."
         weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         self.source.load_state_dict(weights)
@@ -165,7 +187,7 @@ class Alignment:
             own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             if own:
                 self.optimizer.state[parameter] = {
-                    # torch keeps AdamW's step count on the CPU, the moments with their parameter
+                    # torch keeps AdamW's step count on the CPU, but the moments on the parameter's device.
                     name: value.clone() if name == "step" else value.to(parameter.device, copy=True)
                     for name, value in own.items()
                 }

@@ -1,4 +1,4 @@
-"""Augmentation of training images: padded or random resized crop, and flip. Each image draws from its own key."""
+"""Augmentation of training images: crops and flips, drawn from each image's own key."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,16 @@ _RATIO = (3 / 4, 4 / 3)
 
 
 def augment(images_BCHW: Tensor, keys_B: Tensor, config: AugmentConfig) -> Tensor:
-    """Pixels [B, C, H, W] in, the same shape out; which crop and flip depends on each image's key alone."""
+    """Crops and flips each image at random.
+
+    Args:
+        images_BCHW: float pixels.
+        keys_B: int64 [B], a key per image (see `randomness`). An image's crop and flip depend on its key alone, so that
+            a resumed run, or one with more workers, augments it in the same way.
+        config: which crop, and whether to flip.
+
+    Returns images of the same shape.
+    """
     draws_B5 = uniform(keys_B, (5,))
     if config.crop == "pad4":
         images_BCHW = _padded_crop(images_BCHW, draws_B5)
@@ -27,6 +36,7 @@ def augment(images_BCHW: Tensor, keys_B: Tensor, config: AugmentConfig) -> Tenso
 
 
 def _padded_crop(images_BCHW: Tensor, draws_B5: Tensor) -> Tensor:
+    """Random crops of the original size out of images padded with black."""
     _, _, height, width = images_BCHW.shape
     padded_BCHW = F.pad(images_BCHW, (_PAD,) * 4)
     corners_B2 = (draws_B5[:, :2] * (2 * _PAD + 1)).long().tolist()
@@ -35,7 +45,10 @@ def _padded_crop(images_BCHW: Tensor, draws_B5: Tensor) -> Tensor:
 
 
 def _resized_crop(image_CHW: Tensor, draws_5: Tensor) -> Tensor:
-    """A crop of 8 to 100 % of the area and ratio 3/4 to 4/3, resized back (Szegedy et al. 2015), antialiased."""
+    """Crops 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3 and resizes to the original size, antialiased.
+
+    This is the augmentation of Szegedy et al. (2015), with torchvision's parameters.
+    """
     _, height, width = image_CHW.shape
     area = height * width * (_AREA[0] + (_AREA[1] - _AREA[0]) * draws_5[0])
     low, high = torch.tensor(_RATIO).log()

@@ -1,7 +1,7 @@
-"""Image sets: what images there are, and each as the 8-bit picture that everything else starts from.
+"""Image sets of four kinds (`npz`, `folder`, `parquet`, `digits`), read as 8-bit images.
 
-An image set lists its images (id and label) without decoding them, and reads any one by its id. Four kinds: `npz`,
-`folder`, `parquet`, `digits`. Nothing here needs torch, so a process that only decodes starts fast.
+An image set lists the ids and labels of its images without decoding them, and reads any image by its id. Nothing here
+imports torch, so that processes which only decode images start fast.
 """
 
 import csv
@@ -29,16 +29,19 @@ _CACHED_BYTES = 512 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSetConfig:
-    """One image set of an experiment.
+    """Where an image set lies, and which of its images are used.
+
+    Raises ValueError for settings that contradict each other.
 
     Args:
-        kind: `npz` (arrays `images`, uint8 NHWC or NHW, and `labels`), `folder` (a sub-folder per class, or a `labels`
-            CSV), `parquet` (columns `image` and `label`; a file or a folder of files) or `digits` (scikit-learn's).
-        path: the file or folder; none for `digits`.
+        kind: `npz` (arrays `images`, uint8 NHWC or NHW, and `labels`), `folder` (a sub-folder per class, or image files
+            listed in the CSV file `labels`), `parquet` (columns `image` and `label`, in one file or a folder of files)
+            or `digits` (the handwritten digits of scikit-learn).
+        path: the file or folder; not given for `digits`.
         labels: for `folder`, a CSV file with the columns `path` (relative to the folder) and `label`.
-        take: half-open range of the images, in the order of their ids; of a folder with a sub-folder per class it
-            therefore takes whole classes first.
-        limit: the first N of them.
+        take: half-open range of positions, with the images in the order of their ids. The ids of a folder begin with
+            the name of the class, so that there a range consists of whole classes but for its ends.
+        limit: number of images to use at most: the first of the range.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -51,11 +54,11 @@ class ImageSetConfig:
 
     def __post_init__(self) -> None:
         if self.kind == "digits" and self.path is not None:
-            raise ValueError("the digits are embedded: `path` has no meaning here")
+            raise ValueError("the digits come with scikit-learn: `path` does not apply to them")
         if self.kind != "digits" and self.path is None:
             raise ValueError(f"an image set of kind {self.kind} needs a `path`")
         if self.labels is not None and self.kind != "folder":
-            raise ValueError("`labels` goes with kind `folder` only")
+            raise ValueError("`labels` applies to kind `folder` only")
         if self.take is not None and not 0 <= self.take[0] < self.take[1]:
             raise ValueError(f"`take` is a half-open range [first, end] with 0 <= first < end, not {list(self.take)}")
         if self.limit is not None and self.limit < 1:
@@ -63,23 +66,30 @@ class ImageSetConfig:
 
 
 class ImageSet(Protocol):
-    """A listing, and images by id."""
+    """What every kind of image set can do: list its images, and read one by its id."""
 
     def listing(self) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """Ids in sorted order, and the label of each: nothing is decoded."""
+        """The ids in sorted order, and the label of each, int64 [N]. No image is decoded.
+
+        Raises InputError where the set is unreadable.
+        """
         ...
 
     def files(self) -> list[Path]:
-        """The files whose size and time of change tell whether the set is still the same."""
+        """The files of the set. Size and modification time of each tell whether the set has changed."""
         ...
 
     def read(self, image_id: str) -> Pixels:
-        """One image, uint8 [C, H, W] at the set's size. Raises BadImage."""
+        """Decodes one image: uint8 [C, H, W] at the set's size. Raises BadImage where that is impossible."""
         ...
 
 
 def open_image_set(config: ImageSetConfig, image_size: int) -> ImageSet:
-    """The image set that `config` describes, its images to be read at `image_size` pixels. Raises InputError."""
+    """Opens the image set that `config` describes.
+
+    Its images will be read at `image_size` pixels a side. `take` and `limit` are not applied here; see `selected`.
+    Raises InputError where the path does not exist or is not of the right kind.
+    """
     if config.kind == "digits":
         return _Digits(image_size)
     path = Path(str(config.path))
@@ -93,7 +103,10 @@ def open_image_set(config: ImageSetConfig, image_size: int) -> ImageSet:
 
 
 def selected(config: ImageSetConfig, count: int) -> range:
-    """The positions that `take` and `limit` leave of `count` images. Raises InputError where nothing is left."""
+    """The positions of the images that `take` and `limit` select out of `count`.
+
+    Raises InputError where `take` exceeds the set, or no image is selected.
+    """
     first, end = config.take or (0, count)
     if config.take is not None and end > count:
         raise InputError(f"{config.path or config.kind}: `take` goes to {end}, but there are {count} images")
@@ -105,14 +118,18 @@ def selected(config: ImageSetConfig, count: int) -> range:
 
 
 def chunked(image_ids: Sequence[str], size: int) -> list[range]:
-    """Positions of each chunk: cut once, by sorted image id, `size` images at a time."""
+    """Cuts an image set into chunks of `size` images, the last one of fewer. Returns the positions of each.
+
+    The ids must be sorted: a chunk's content then depends on the image set and `size` alone, never on how many workers
+    there are or in which order they work.
+    """
     if list(image_ids) != sorted(image_ids):
-        raise AssertionError("chunks are cut from sorted image ids")
+        raise AssertionError("image ids must be sorted before they are cut into chunks")
     return [range(start, min(start + size, len(image_ids))) for start in range(0, len(image_ids), size)]
 
 
 def read_images(image_set: ImageSet, image_ids: Iterable[str]) -> Pixels:
-    """Several images as uint8 [B, C, H, W]. Raises InputError that names the one that is unreadable."""
+    """Reads several images as uint8 [B, C, H, W]. Raises InputError, naming the image, where one is unreadable."""
     images = []
     for image_id in image_ids:
         try:
@@ -123,44 +140,51 @@ def read_images(image_set: ImageSet, image_ids: Iterable[str]) -> Pixels:
 
 
 def _row_ids(count: int) -> list[str]:
+    """Row numbers as ids, zero-padded so that they sort like numbers."""
     width = max(5, len(str(count - 1)))
     return [f"{row:0{width}d}" for row in range(count)]
 
 
 def _mapped(path: Path, member: str) -> npt.NDArray[Any] | None:
-    """An array within an .npz file, on the disk; None where it was compressed. Raises KeyError where there is none."""
+    """Maps an array within an .npz file into memory, so that its images stay on the disk until they are read.
+
+    numpy itself maps .npy files only. Returns None where the array is compressed, empty or of Python objects, and can
+    therefore not be mapped. Raises KeyError where the file has no such member.
+    """
     with zipfile.ZipFile(path) as archive:
         info = archive.getinfo(member)
     if info.compress_type != zipfile.ZIP_STORED:
         return None
     with open(path, "rb") as file:
-        file.seek(info.header_offset + 26)  # a local header is 30 bytes, a name, and more, of lengths that stand here
+        # A member begins with a local header: 30 bytes, its name and an extra field. Bytes 26 to 29 hold the lengths of
+        # the last two.
+        file.seek(info.header_offset + 26)
         name, more = struct.unpack("<HH", file.read(4))
         file.seek(info.header_offset + 30 + name + more)
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, is_fortran, dtype = read(file)
-        if dtype.hasobject or 0 in shape:  # the one is never unpickled, the other cannot be mapped
+        if dtype.hasobject or 0 in shape:  # objects would have to be unpickled, and an empty file part cannot be mapped
             return None
         return np.memmap(path, dtype, "r", file.tell(), shape, "F" if is_fortran else "C")
 
 
 class _Npz:
-    """`images` uint8 [N, H, W, C] or [N, H, W], and `labels` [N]; the id is the zero-padded row."""
+    """An npz file with `images`, uint8 [N, H, W, C] or [N, H, W], and `labels` [N]. An id is the zero-padded row."""
 
     def __init__(self, path: Path, size: int) -> None:
         self.path, self.size = path, size
 
     @cached_property
     def arrays(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Images that were stored uncompressed stay on the disk until they are read; others are in memory, all."""
+        """The images and their labels. Compressed images are all in memory, others stay on the disk until read."""
         try:
             with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 mapped = _mapped(self.path, "images.npy")
                 images, labels = archive["images"] if mapped is None else mapped, archive["labels"]
         except KeyError as problem:
             raise InputError(f"{self.path}: an npz image set needs the arrays `images` and `labels`") from problem
-        except Exception as problem:  # a damaged file raises whatever its bytes lead to
+        except Exception as problem:  # a damaged file can raise almost any exception
             raise InputError(f"{self.path}: cannot be read as npz ({problem})") from problem
         if (
             images.dtype != np.uint8
@@ -183,7 +207,7 @@ class _Npz:
 
 
 class _Digits:
-    """scikit-learn's 1,797 handwritten digits, 8x8 grey (values 0 to 16), enlarged; the id is the row."""
+    """scikit-learn's 1,797 handwritten digits, grey, 8 x 8 pixels, enlarged to `size`. An id is the zero-padded row."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -193,6 +217,7 @@ class _Digits:
         from sklearn.datasets import load_digits
 
         digits = load_digits()
+        # scikit-learn's pixels run from 0 to 16.
         return np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target.astype(np.int64)
 
     def listing(self) -> tuple[list[str], npt.NDArray[np.int64]]:
@@ -206,12 +231,15 @@ class _Digits:
 
 
 class _Folder:
-    """Image files; the class is the sub-folder (classes numbered by sorted name) or stands in a CSV file."""
+    """A folder of image files. An id is the path relative to the folder.
+
+    The label is the number of the sub-folder, in the order of their names, or is read from a CSV file.
+    """
 
     def __init__(self, root: Path, labels: Path | None, size: int) -> None:
         self.root, self.labels, self.size = root, labels, size
         if not root.is_dir():
-            raise InputError(f"{root}: an image set of kind folder needs a folder")
+            raise InputError(f"{root}: is a file, but an image set of kind folder needs a folder")
 
     @cached_property
     def _listing(self) -> tuple[list[str], npt.NDArray[np.int64]]:
@@ -259,14 +287,15 @@ class _Folder:
 
 
 class _Parquet:
-    """Columns `image` (encoded bytes, a struct with `bytes`, or a fixed-shape uint8 CHW tensor) and `label`.
+    """One Parquet file, or a folder of them, with the columns `image` and `label`, and perhaps `image_id`.
 
-    The id is the column `image_id` where there is one, else the zero-padded row over the sorted files.
+    An image is encoded bytes, a struct with the field `bytes` (as Hugging Face's datasets write it), or a fixed-shape
+    uint8 tensor [C, H, W]. Without the column `image_id`, an id is the zero-padded row, counted over the sorted files.
     """
 
     def __init__(self, path: Path, size: int) -> None:
         self.path, self.size = path, size
-        self._lock = Lock()  # several threads decode; one at a time reads
+        self._lock = Lock()  # threads decode at once, but share the row groups that are kept in memory
         self._read: OrderedDict[int, pa.Array] = OrderedDict()
 
     def files(self) -> list[Path]:
@@ -274,16 +303,16 @@ class _Parquet:
 
     @cached_property
     def _table(self) -> pa.Table:
-        """Everything but the images: label, and id where there is one."""
+        """The labels, and the ids where there are any, of all files: everything but the images."""
         try:
             tables = [pq.ParquetFile(file) for file in self.files()]
             if not tables:
-                raise InputError(f"{self.path}: there is no Parquet file in it")
+                raise InputError(f"{self.path}: this folder contains no Parquet file")
             names = [{"image", "label", "image_id"} & set(table.schema_arrow.names) for table in tables]
             if not names[0] >= {"image", "label"} or any(others != names[0] for others in names):
                 raise InputError(
                     f"{self.path}: a Parquet image set needs the columns `image` and `label` in every file, "
-                    "and `image_id` in every one or none"
+                    "and `image_id` either in every file or in none"
                 )
             return pa.concat_tables([table.read(columns=sorted(names[0] - {"image"})) for table in tables])
         except (OSError, pa.ArrowException) as problem:
@@ -291,6 +320,7 @@ class _Parquet:
 
     @cached_property
     def _rows(self) -> dict[str, int]:
+        """The row of each image id, counted over all files."""
         table = self._table
         ids = table["image_id"].to_pylist() if "image_id" in table.column_names else _row_ids(table.num_rows)
         rows = {str(image_id): row for row, image_id in enumerate(ids)}
@@ -300,7 +330,7 @@ class _Parquet:
 
     @cached_property
     def _groups(self) -> list[tuple[Path, int, int]]:
-        """(file, row group, its first row) over all files."""
+        """Every row group of every file: the file, the group's number in it, and its first row over all files."""
         groups, first = [], 0
         for file in self.files():
             metadata = pq.ParquetFile(file).metadata
@@ -318,7 +348,11 @@ class _Parquet:
         return self._images_of(position)[row - int(self._firsts[position])]
 
     def _images_of(self, position: int) -> pa.Array:
-        """One row group's images. The latest groups stay in memory: training reads in random order."""
+        """The images of one row group, still encoded.
+
+        The groups read last stay in memory, up to a limit, because training asks for images in random order and a group
+        can only be read whole.
+        """
         if position not in self._read:
             file, index, _ = self._groups[position]
             try:
@@ -338,6 +372,7 @@ class _Parquet:
 
     @staticmethod
     def _encoded(value: Any) -> bytes | None:
+        """The encoded picture of a cell; None where the cell is a tensor or empty."""
         plain = value.as_py() if not isinstance(value, pa.ExtensionScalar) else None
         return plain["bytes"] if isinstance(plain, dict) else plain
 

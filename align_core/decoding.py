@@ -1,4 +1,4 @@
-"""From a picture to the 8-bit pixels that everything else starts from: decoded, resized, cropped."""
+"""Decoding, resizing and cropping: from an encoded picture to the 8-bit pixels that are attacked and evaluated."""
 
 import io
 from collections.abc import Iterable
@@ -15,13 +15,14 @@ _UNDECODABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 class BadImage(Exception):
-    """One image cannot be used; the message says why, the caller knows which."""
+    """One image is unusable. The message says why; the caller adds the image's id."""
 
 
 def fit_to_size(picture: Image.Image, size: int) -> Pixels:
-    """The short side resized to `size` (antialiased bicubic), centre crop, 8 bits: uint8 [C, size, size].
+    """Resizes the short side to `size` with antialiased bicubic interpolation and crops the centre.
 
-    The long side and the corner are rounded as torchvision's Resize and CenterCrop round them.
+    The long side and the position of the crop are rounded as in torchvision's Resize and CenterCrop, so that images
+    are the same as with the usual evaluation transforms. Returns uint8 [C, size, size].
     """
     width, height = picture.size
     short = min(width, height)
@@ -34,7 +35,7 @@ def fit_to_size(picture: Image.Image, size: int) -> Pixels:
 
 
 def from_array(pixels_HWC: Pixels, size: int) -> Pixels:
-    """An array of one image, uint8 [H, W, 1 or 3] or [H, W], at `size`."""
+    """Fits one image, uint8 [H, W, 1], [H, W, 3] or [H, W], to `size`. Returns uint8 [C, size, size]."""
     if pixels_HWC.ndim == 3 and pixels_HWC.shape[2] == 1:
         pixels_HWC = pixels_HWC[:, :, 0]
     if pixels_HWC.ndim == 3 and pixels_HWC.shape[:2] == (size, size):
@@ -43,22 +44,35 @@ def from_array(pixels_HWC: Pixels, size: int) -> Pixels:
 
 
 def decode(source: Path | io.BytesIO, size: int, *, grey: bool) -> Pixels:
-    """The picture in a file, or in bytes, at `size`; of one channel where the set is grey. Raises BadImage."""
+    """Decodes one picture and fits it to `size`.
+
+    Args:
+        source: the file, or its content.
+        size: side of the result in pixels.
+        grey: whether the image set is grey. A grey set yields one channel and refuses coloured pictures; in any other
+            set, grey pictures become three equal channels.
+
+    Returns uint8 [C, size, size]. Raises BadImage for pictures that cannot be decoded, or are not 8-bit.
+    """
     try:
         with Image.open(source) as picture:
             if picture.mode.startswith(("I", "F")):
-                raise BadImage(f"its pixels are not 8-bit but {picture.mode}: convert it first")
+                raise BadImage(f"its pixels are not 8-bit but {picture.mode}; convert it first")
             if grey and picture.mode not in _GREY_MODES:
-                raise BadImage("it has colours, but the first image of the set is grey: keep the two apart")
+                raise BadImage("it is coloured, but the first image of the set is grey; put them into separate sets")
             if picture.mode == "P" and "transparency" in picture.info:
-                return fit_to_size(picture.convert("RGBA").convert("RGB"), size)  # PIL warns about the direct way
+                # Through RGBA, because PIL warns when such a palette is converted to RGB directly.
+                return fit_to_size(picture.convert("RGBA").convert("RGB"), size)
             return fit_to_size(picture.convert("L" if grey else "RGB"), size)
     except _UNDECODABLE as problem:
         raise BadImage(f"cannot be decoded ({problem})") from problem
 
 
 def starts_grey(sources: Iterable[Path | io.BytesIO]) -> bool:
-    """Whether the first image that can be opened is grey; the ones before it are named when they are read."""
+    """Whether the first picture that can be opened is grey, which makes its whole set grey.
+
+    Pictures that cannot be opened are passed over here; `decode` reports them.
+    """
     for source in sources:
         try:
             with Image.open(source) as picture:

@@ -1,4 +1,7 @@
-"""What an image set holds, found by one look at every image: ids, labels, content hashes, unreadable images."""
+"""The manifest of an image set: ids, labels, content hashes and unreadable images, found by reading every image once.
+
+Later steps consult the manifest instead of the images, and the image set's hash in it goes into fingerprints.
+"""
 
 import hashlib
 from collections.abc import Callable
@@ -16,14 +19,14 @@ from align_core.decoding import BadImage
 
 @dataclass(frozen=True)
 class Manifest:
-    """The images of one set that can be used, in the order of their ids, and those that cannot.
+    """The N readable images of a set, in the order of their ids, and a list of the unreadable ones.
 
     Attributes:
-        ids: sorted image ids, N of them.
+        ids: sorted image ids.
         labels: int64 [N].
-        contents: a hash of each image's pixels.
-        unreadable: (id, reason) of the images that are left out.
-        shape: (channels, height, width) of every image.
+        contents: a hash of each image's decoded pixels.
+        unreadable: id and reason of each image that is left out.
+        shape: channels, height and width, the same for every image.
     """
 
     ids: list[str]
@@ -37,7 +40,7 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """The set's hash: of ids, labels and pixels, in order."""
+        """SHA-256 over shape, ids, labels and pixels, in order: it changes with the images, not with their path."""
         digest = hashlib.sha256(repr(self.shape).encode())
         for image_id, label, content in zip(self.ids, self.labels, self.contents, strict=True):
             digest.update(f"{image_id}\0{label}\0{content}\n".encode())
@@ -47,15 +50,22 @@ class Manifest:
 def inspect_images(
     config: ImageSetConfig, image_size: int, progress: Callable[[int], None] = lambda count: None
 ) -> Manifest:
-    """Reads every selected image once, in parallel threads. Raises InputError for a set that cannot be listed.
+    """Reads every selected image once and records what is found.
 
-    Unreadable images are collected, not raised: whether they stop the run is the caller's setting.
+    Unreadable images are recorded rather than raised, since it is the caller who decides whether they stop the run.
+
+    Args:
+        config: the image set.
+        image_size: side in pixels at which images are read.
+        progress: called after each image with the number of images read so far.
+
+    Raises InputError where the set cannot be listed or selects no image.
     """
     image_set = open_image_set(config, image_size)
     all_ids, all_labels = image_set.listing()
     positions = selected(config, len(all_ids))
     ids, labels = [all_ids[p] for p in positions], all_labels[positions.start : positions.stop]
-    threads = (cpu_count() or 1) if config.kind in ("folder", "parquet") else 1  # of the others, nothing is decoded
+    threads = (cpu_count() or 1) if config.kind in ("folder", "parquet") else 1  # the other kinds need no decoding
     with ThreadPoolExecutor(threads) as pool:
         looks = []
         for count, look in enumerate(pool.map(lambda image_id: _look(image_set, image_id), ids), start=1):
@@ -73,7 +83,7 @@ def inspect_images(
 
 
 def _look(image_set: ImageSet, image_id: str) -> tuple[str, tuple[int, ...]] | str:
-    """(hash of the pixels, their shape), or why the image is unreadable."""
+    """Hash and shape of the image's pixels, or the reason why it is unreadable."""
     try:
         pixels = image_set.read(image_id)
     except BadImage as problem:

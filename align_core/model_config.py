@@ -1,4 +1,7 @@
-"""The settings of a model: its architecture, its weights and its preprocessing. Nothing here needs torch."""
+"""The settings of a model: its architecture, its weights and its preprocessing.
+
+Nothing here imports torch, so that commands which only read settings start fast.
+"""
 
 import json
 import re
@@ -13,7 +16,11 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How a model without weights is trained on the labels of the training images: AdamW, cosine schedule."""
+    """How a model without weights is trained on the labels of the training images.
+
+    The optimiser is AdamW; the learning rate falls from `lr` to 0 along a cosine. `crop` and `flip` mean the same as in
+    `AugmentConfig`. Raises ValueError for values out of range.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
 
@@ -31,18 +38,25 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """One model: an architecture, its weights, and how it wants its pixels.
+    """One model: its architecture, its weights and its preprocessing.
+
+    Exactly one of `timm`, `torchvision`, `factory`, `aligned` and `mlflow` is given. Raises ValueError for settings
+    that contradict each other.
 
     Args:
-        timm, torchvision: a name of that library. factory: `module:callable`, the user's own code, called with `args`
-            (and trusted as code is). aligned: a folder that Witness wrote (model.safetensors, card.json). mlflow:
-            such a model in MLflow's registry, `models:/NAME/VERSION`.
-        args: keyword arguments for the constructor.
+        timm: a model name of timm.
+        torchvision: a name of torchvision's image classifiers.
+        factory: `module:callable`, which returns the network. It is the user's own code and is run as such.
+        aligned: a folder that Witness wrote, with model.safetensors and card.json.
+        mlflow: such a model in MLflow's registry, `models:/NAME/VERSION`.
+        args: keyword arguments for the constructor or the factory.
         weights: a file, `pretrained` (timm), or a member of torchvision's weights enumeration.
-        train: trained here instead.
-        mean, std: per channel; from the library's own configuration unless given (a factory's: no normalisation).
-        input_size: side in pixels to resize to inside; the library's unless given (a factory's: no resizing).
-        family: what counts as the same family of architectures; the model's name unless given.
+        train: how the model is trained by Witness, instead of `weights`.
+        mean, std: per-channel normalisation. By default the library's own configuration decides; a model from a factory
+            is then not normalised.
+        input_size: side in pixels to which the model resizes its input. By default the library's own configuration
+            decides; a model from a factory then takes images at their size.
+        family: models with equal `family` count as the same family of architectures. By default it is the model's name.
     """
 
     __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
@@ -64,18 +78,18 @@ class ModelConfig:
         kinds = ("timm", "torchvision", "factory", "aligned", "mlflow")
         given = [name for name in kinds if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"exactly one of {', '.join(kinds)} is needed, not {' and '.join(given) or 'none'}")
+            raise ValueError(f"exactly one of {', '.join(kinds)} must be given, not {' and '.join(given) or 'none'}")
         is_aligned = self.aligned is not None or self.mlflow is not None
         if not is_aligned and (self.weights is None) == (self.train is None):
             raise ValueError("either `weights` or `train` is needed, and not both")
         if self.mlflow is not None and not re.fullmatch(r"models:/[^/@]+/\d+", self.mlflow):
-            raise ValueError(f"mlflow is written models:/NAME/VERSION, the version a number, not {self.mlflow!r}")
+            raise ValueError(f"mlflow must be models:/NAME/VERSION, with a number as version, not {self.mlflow!r}")
         if is_aligned and (self.weights or self.train or self.args):
             raise ValueError("an aligned model has its own weights and arguments: weights, train and args do not apply")
         if self.factory is not None and self.factory.count(":") != 1:
-            raise ValueError(f"a factory is written module:callable, not {self.factory!r}")
+            raise ValueError(f"a factory must be written as module:callable, not {self.factory!r}")
         if (self.mean is None) != (self.std is None):
-            raise ValueError("mean and std are given together, or not at all")
+            raise ValueError("mean and std must be given together, or not at all")
         if self.std is not None and min(self.std) <= 0:
             raise ValueError("std must be above 0")
         if self.input_size is not None and self.input_size < 1:
@@ -83,13 +97,13 @@ class ModelConfig:
 
     @property
     def architecture(self) -> str:
-        """What makes two models the same architecture: name or factory, and arguments."""
+        """Name or factory and arguments, as JSON. Two models with equal strings have the same architecture."""
         kinds = [self.timm, self.torchvision, self.factory, self.aligned]
         return json.dumps([*kinds, *([self.mlflow] if self.mlflow else []), self.args], sort_keys=True)
 
     @property
     def weights_file(self) -> Path | None:
-        """The file of weights, where there is one."""
+        """The weights file, or None where the library supplies the weights or the model is trained by Witness."""
         if self.aligned is not None:
             return Path(self.aligned) / "model.safetensors"
         if self.weights is None or (self.timm and self.weights == "pretrained"):
@@ -100,7 +114,11 @@ class ModelConfig:
 
 
 def resolve_aligned(config: ModelConfig) -> ModelConfig:
-    """An aligned model's configuration as a plain one, from the card beside its weights. Raises InputError."""
+    """Turns the configuration of an aligned model into one that names its architecture and weights file.
+
+    Reads the card beside the weights. Any other configuration is returned unchanged. Raises InputError where the card
+    is missing or damaged.
+    """
     if config.aligned is None:
         return config
     card = Path(config.aligned) / "card.json"
@@ -109,9 +127,16 @@ def resolve_aligned(config: ModelConfig) -> ModelConfig:
 
 
 def config_of_card(config: ModelConfig, card: bytes, origin: str, weights: str) -> ModelConfig:
-    """An aligned model's configuration as a plain one with `weights`: what `config` does not give is its card's.
+    """The configuration that an aligned model's card describes, with `weights` as its weights file.
 
-    Raises InputError, naming `origin`, for what is no such card.
+    Args:
+        config: the configuration that refers to the aligned model. Where it gives preprocessing or a family of its own,
+            these take precedence over the card's.
+        card: content of the card, JSON.
+        origin: where the card came from, for the error message.
+        weights: path of the weights file.
+
+    Raises InputError, naming `origin`, where the content is not a card that Witness wrote.
     """
     try:
         plain = model_config_from(json.loads(card)["model"])
@@ -123,7 +148,10 @@ def config_of_card(config: ModelConfig, card: bytes, origin: str, weights: str) 
 
 
 def model_config_from(stored: dict[str, Any]) -> ModelConfig:
-    """A ModelConfig from what `dataclasses.asdict` made of it, through JSON."""
+    """Restores a ModelConfig from its dictionary after a round trip through JSON, which turns tuples into lists.
+
+    Unknown keys are ignored. Raises ValueError or TypeError for settings that make no model.
+    """
     known = {entry.name for entry in fields(ModelConfig)}
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
     if isinstance(values.get("train"), dict):
@@ -132,5 +160,5 @@ def model_config_from(stored: dict[str, Any]) -> ModelConfig:
 
 
 def model_config_as_dict(config: ModelConfig) -> dict[str, Any]:
-    """The settings that are not None, for a card."""
+    """The settings as a dictionary for a card, without those that are None or empty."""
     return {name: value for name, value in asdict(config).items() if value not in (None, {})}

@@ -1,6 +1,7 @@
-"""Models: from a name in the experiment to a Classifier, which takes pixels in [0, 1] and returns logits.
+"""Models: builds a `Classifier`, which maps pixels in [0, 1] to logits, from a `ModelConfig`.
 
-Resizing to the model's own size and normalisation are inside: mean and std never leave the model.
+Resizing and normalisation happen inside the classifier. Attacks and perturbation limits are therefore the same for all
+models, and are stated in pixels, whatever mean and standard deviation a model was trained with.
 """
 
 import importlib
@@ -19,14 +20,15 @@ from align_core.weights import State, load_into, read_weights
 
 
 class Classifier(nn.Module):
-    """A network behind pixels: float [B, C, H, W] in [0, 1] in, logits [B, K] out.
+    """A network with its preprocessing: it maps float pixels [B, C, H, W] in [0, 1] to logits [B, K].
+
+    Where the attribute `precision` is set to `bf16`, the network runs under autocast. Logits are float32 in any case.
 
     Args:
-        net: takes normalised images at `input_size`.
-        mean, std: per channel.
-        input_size: side in pixels to resize to, antialiased bicubic; None leaves the images at their size.
-
-    Its `precision`, `fp32` unless set to `bf16`, runs the network under autocast; logits are float32 either way.
+        net: takes normalised images of side `input_size`.
+        mean, std: normalisation per channel, in fractions of the pixel range.
+        input_size: side in pixels to which images are resized, with antialiased bicubic interpolation; None leaves the
+            images at their size.
     """
 
     mean_C11: Tensor
@@ -43,7 +45,7 @@ class Classifier(nn.Module):
         self.register_buffer("std_C11", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Logits [B, K] in float32 for pixels [B, C, H, W] in [0, 1]."""
+        """Returns float32 logits [B, K] for pixels [B, C, H, W] in [0, 1]."""
         size = self.input_size
         if size is not None and images_BCHW.shape[-2:] != (size, size):
             images_BCHW = F.interpolate(images_BCHW, (size, size), mode="bicubic", antialias=True, align_corners=False)
@@ -55,19 +57,28 @@ class Classifier(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """Mean of the members' logits: one surrogate made of several models."""
+    """One surrogate made of several models, whose logits are averaged.
+
+    Attacks on the mean of the logits transfer better than attacks on the mean of the probabilities or of the losses
+    (Dong et al. 2018, on ensembles).
+    """
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Logits [B, K] for pixels [B, C, H, W] in [0, 1]."""
+        """Returns the mean logits [B, K] for pixels [B, C, H, W] in [0, 1]."""
         return torch.stack([member(images_BCHW) for member in self.members]).mean(dim=0)
 
 
 def build(config: ModelConfig, classes: int, channels: int) -> Classifier:
-    """The model with random weights, or with `pretrained` ones where the configuration says so.
+    """Builds a model. Its weights are random unless the configuration names weights that the library supplies.
+
+    Args:
+        config: architecture and preprocessing.
+        classes: number of classes K. Weights that the library supplies keep their own number.
+        channels: number of image channels, 1 or 3.
 
     Raises InputError for an unknown name, arguments that the constructor refuses, or a factory that cannot be found.
     """
@@ -81,12 +92,15 @@ def build(config: ModelConfig, classes: int, channels: int) -> Classifier:
 
 
 def load(config: ModelConfig, classes: int, channels: int, weights: Path | State | None = None) -> Classifier:
-    """The model with its weights, in eval mode, its parameters frozen.
+    """Builds a model and loads its weights. It is returned in eval mode, with frozen parameters.
 
     Args:
-        weights: stands for the configuration's own: a file, or the tensors (a model that was trained or aligned here).
+        config: architecture, weights and preprocessing.
+        classes: number of classes K.
+        channels: number of image channels, 1 or 3.
+        weights: a weights file, or the tensors themselves, to load instead of those of the configuration.
 
-    Raises InputError where a file cannot be read or does not fit.
+    Raises InputError where the model cannot be built, or its weights cannot be read or do not fit.
     """
     config = resolve_aligned(config)
     classifier = build(config, classes, channels)
@@ -99,7 +113,16 @@ def load(config: ModelConfig, classes: int, channels: int, weights: Path | State
 
 
 def check_output(classifier: Classifier, name: str, shape: tuple[int, int, int], classes: int) -> None:
-    """One black image of `shape` (C, H, W) goes through: raises InputError unless `classes` logits come out."""
+    """Runs one black image through the model to see whether it fits the data.
+
+    Args:
+        classifier: the model; its train or eval mode is restored afterwards.
+        name: the model's name, for the error message.
+        shape: channels, height and width of the image.
+        classes: number of logits that the model must return.
+
+    Raises InputError where the model fails on such an image, or returns logits of another shape.
+    """
     channels = classifier.mean_C11.shape[0]
     if channels != shape[0]:
         raise InputError(f"models.{name}: mean and std are for {channels} channels, the images have {shape[0]}")
@@ -131,9 +154,12 @@ def _from_timm(config: ModelConfig, classes: int, channels: int) -> Classifier:
     except (RuntimeError, TypeError, ValueError, AssertionError) as problem:
         raise InputError(f"timm: {config.timm}: {problem}") from problem
     except OSError as problem:
-        raise InputError(f"timm: {config.timm}: the pretrained weights cannot be had here ({problem})") from problem
+        raise InputError(
+            f"timm: {config.timm}: the pretrained weights cannot be loaded here ({problem}). Check the network, or "
+            "give a local file as `weights`"
+        ) from problem
     mean, std = data["mean"], data["std"]
-    if channels != len(mean):
+    if channels != len(mean):  # for grey images, the mean over the colours
         mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
     return _classifier(net, config, mean, std, data["input_size"][-1])
 
@@ -152,11 +178,13 @@ def _from_torchvision(config: ModelConfig, classes: int, channels: int) -> Class
             raise InputError(f"torchvision: {name} has no weights {config.weights!r}; it has {known}")
         weights = members[config.weights]
         try:
-            # The constructor unpickles whatever lies in torch's cache: it may, once this has read tensors alone there.
+            # The constructor below unpickles the file in torch's cache without restrictions. This call checks first
+            # that the file can be read with weights_only=True, and so contains tensors alone.
             weights.get_state_dict(check_hash=True, weights_only=True)
-        except Exception as problem:  # no network, another hash, a damaged file
+        except Exception as problem:  # no network, another hash, or a damaged file
             raise InputError(
-                f"torchvision: the weights {config.weights} of {name} cannot be had here ({reason_of(problem)})"
+                f"torchvision: the weights {config.weights} of {name} cannot be loaded here ({reason_of(problem)}). "
+                "Check the network, or give a local file as `weights`"
             ) from problem
     arguments = config.args if weights else {"num_classes": classes, **config.args}
     try:
@@ -175,12 +203,12 @@ def _call_factory(path: str, arguments: dict[str, Any]) -> nn.Module:
         raise InputError(
             f"factory {path}: {problem}. The module is looked for beside the experiment file, then on PYTHONPATH"
         ) from problem
-    except Exception as problem:  # the user's own code, here and below, raises whatever it likes
+    except Exception as problem:  # a user's own code, here and below, can raise any exception
         raise InputError(f"factory {path}: importing it raises {problem!r}") from problem
     try:
         net = factory(**arguments)
     except Exception as problem:
-        raise InputError(f"factory {path}: raises {problem!r}") from problem
+        raise InputError(f"factory {path}: calling it raises {problem!r}") from problem
     if not isinstance(net, nn.Module):
         raise InputError(f"factory {path}: returned a {type(net).__name__}, not a torch.nn.Module")
     return net
@@ -189,5 +217,5 @@ def _call_factory(path: str, arguments: dict[str, Any]) -> nn.Module:
 def _classifier(
     net: nn.Module, config: ModelConfig, mean: Sequence[float], std: Sequence[float], input_size: int | None
 ) -> Classifier:
-    """The library's preprocessing, unless the configuration gives its own."""
+    """A Classifier with the given preprocessing, except for what the configuration gives itself."""
     return Classifier(net, config.mean or mean, config.std or std, config.input_size or input_size)

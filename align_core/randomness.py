@@ -1,8 +1,11 @@
-"""Random numbers that depend on what they are for, and on nothing else.
+"""Random numbers that depend on the image and on their use alone.
 
-The noise that an image meets comes from (seed, image id, step, part): not from the batch it is in, the worker, the
-device or the order of the work. It is a counter-based generator, SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), in
-integer tensor arithmetic, so a whole batch is drawn at once and CPU and GPU agree bit for bit.
+An image's noise is determined by (seed, image id, step, part). The batch that the image is in, the worker, the device
+and the order of the work have no influence, so results do not change with the number of workers.
+
+The generator is SplitMix64 (Steele, Lea and Flood, OOPSLA 2014). Its n-th output is a function of the key and of n, so
+that no state has to be kept or passed on, and it needs integer tensor arithmetic only: a whole batch is drawn at once,
+and CPU and GPU agree bit for bit, which torch's own generators do not.
 """
 
 import hashlib
@@ -17,18 +20,18 @@ _MIX_2 = 0x94D049BB133111EB
 
 
 def _signed(value: int) -> int:
-    """The int64 with the same 64 bits: torch has no unsigned arithmetic, but wraps as if it had."""
+    """The int64 with the same 64 bits. Torch lacks uint64 arithmetic, but int64 wraps around in the same way."""
     value &= (1 << 64) - 1
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def _shift_right(bits: Tensor, by: int) -> Tensor:
-    """Logical shift; torch's own drags the sign along."""
+    """Logical right shift of int64. Torch's own `>>` is arithmetic: it fills with the sign bit."""
     return (bits >> by) & ((1 << (64 - by)) - 1)
 
 
 def _mix(bits: Tensor) -> Tensor:
-    """SplitMix64's finaliser: int64 of any shape -> int64 whose bits look independent."""
+    """SplitMix64's finaliser, elementwise on int64 of any shape: similar inputs give unrelated outputs."""
     bits = (bits ^ _shift_right(bits, 30)) * _signed(_MIX_1)
     bits = (bits ^ _shift_right(bits, 27)) * _signed(_MIX_2)
     return bits ^ _shift_right(bits, 31)
@@ -39,17 +42,23 @@ def _digest(text: str) -> int:
 
 
 def image_keys(seed: int, image_ids: Sequence[str]) -> Tensor:
-    """A key for each image: int64 [B], from the seed and the image's id."""
+    """A key for each image, int64 [B]: a hash of the seed and the image's id."""
     return torch.tensor([_digest(f"{seed}/{image_id}") for image_id in image_ids], dtype=torch.int64)
 
 
 def part_keys(keys_B: Tensor, step: int, part: str) -> Tensor:
-    """Keys for one use of the images' randomness, int64 [B]: `part` names it, `step` counts it."""
+    """Keys for one use of the images' random numbers, int64 [B].
+
+    Args:
+        keys_B: keys from `image_keys`, int64 [B].
+        step: number of the attack's step, or of the training epoch.
+        part: name of the use, such as `start`. Different parts and steps draw independent numbers.
+    """
     return _mix(keys_B ^ _signed(_digest(part) + step * _GAMMA))
 
 
 def random_bits(keys_B: Tensor, shape: Sequence[int]) -> Tensor:
-    """The generator's outputs 1, 2, ... for each key: int64 [B, *shape]."""
+    """The generator's first outputs for each key, in the order of `shape`: int64 [B, *shape]."""
     count = 1
     for length in shape:
         count *= length
@@ -58,5 +67,8 @@ def random_bits(keys_B: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def uniform(keys_B: Tensor, shape: Sequence[int]) -> Tensor:
-    """Uniform in [0, 1), float32 [B, *shape], from the upper 24 bits."""
+    """Uniform numbers in [0, 1) for each key, float32 [B, *shape].
+
+    They are multiples of 2^-24, made of the upper 24 bits: that is as many as a float32 holds without rounding.
+    """
     return _shift_right(random_bits(keys_B, shape), 40).to(torch.float32) * 2.0**-24

@@ -1,8 +1,8 @@
-"""Transfer statistics: outcomes in, rates with intervals and paired gains out. All in percent or points.
+"""Transfer statistics: rates with intervals, and paired gains, from the outcomes of single images.
 
-A rate is over the images that both the original source and the target classify correctly when clean: the same images
-for every surrogate and attack, so that two surrogates differ in nothing but their perturbations, and are compared
-pairwise.
+All rates are in percent, and all gains in percentage points. A rate is taken over the images that both the original
+source and the target classify correctly before the attack. These are the same images for every surrogate and attack, so
+that surrogates differ in nothing but their perturbations and can be compared image by image.
 """
 
 import math
@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 Flags = npt.NDArray[np.bool_]
+"""One truth value per image."""
 RESAMPLES = 10_000
 _Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its 95 % interval; all None where there is nothing to estimate from."""
+    """An estimate with its 95 % confidence interval, in percent. All three are None where there are no images."""
 
     value: float | None
     low: float | None
@@ -29,7 +30,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Gain:
-    """A paired difference in points, its 95 % interval, and the two-sided exact McNemar p-value where it applies."""
+    """A paired difference in percentage points with its 95 % confidence interval.
+
+    `p_value` is that of the two-sided exact McNemar test; None for means over targets, where the test does not apply.
+    All are None where there are no images or no baseline.
+    """
 
     value: float | None
     low: float | None
@@ -41,7 +46,11 @@ NO_GAIN = Gain(None, None, None, None)
 
 
 def wilson(hits: int, n: int) -> Interval:
-    """A share in percent with its Wilson score interval (Wilson 1927; Newcombe 1998a, method 3)."""
+    """A share in percent with its Wilson score interval (Wilson 1927; Newcombe 1998a, method 3).
+
+    Unlike the usual interval from the normal distribution, it stays within 0 and 100 % and covers the true share about
+    95 times in 100 even near those ends, where the rates of weak and of strong attacks lie.
+    """
     if n == 0:
         return Interval(None, None, None)
     low, high = _wilson(hits, n)
@@ -49,18 +58,23 @@ def wilson(hits: int, n: int) -> Interval:
 
 
 def _wilson(hits: int, n: int) -> tuple[float, float]:
+    """The limits of the Wilson interval as fractions; n must be above 0."""
     share, z2 = hits / n, _Z**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    # At the ends the formula is exactly 0 or 1; floats are not.
+    # For 0 or n hits, the limit is exactly 0 or 1, which floating-point arithmetic misses slightly.
     return (0.0 if hits == 0 else middle - half), (1.0 if hits == n else middle + half)
 
 
 def paired_gain(treated: Flags, baseline: Flags) -> Gain:
-    """How much more often `treated` is true than `baseline` on the same n images.
+    """How much more often `treated` is true than `baseline` on the same n images, in percentage points.
 
-    Interval: Newcombe's method 10 for paired proportions (Statistics in Medicine 17, 2635-2650, 1998): Wilson limits of
-    both shares, combined with a continuity-corrected correlation. p-value: exact McNemar, uncorrected.
+    The interval is Newcombe's (see `newcombe`), the p-value that of the exact McNemar test, not corrected for multiple
+    comparisons.
+
+    Args:
+        treated: bool [n], e.g. whether the target is wrong on the images crafted on the aligned surrogate.
+        baseline: bool [n], the same for those crafted on the original source.
     """
     n = len(treated)
     if n == 0:
@@ -74,7 +88,17 @@ def paired_gain(treated: Flags, baseline: Flags) -> Gain:
 
 
 def newcombe(both: int, only_first: int, only_second: int, neither: int) -> tuple[float, float]:
-    """Newcombe's method 10: the 95 % interval of first share minus second share, as fractions."""
+    """The 95 % confidence interval of the difference between two paired shares, as fractions: Newcombe's method 10.
+
+    Its source is Newcombe, Statistics in Medicine 17, 2635-2650 (1998). The method combines the Wilson limits of both
+    shares with their correlation, which is corrected for continuity. Two surrogates are measured on the same images and
+    mostly fool a target on the same ones, so an interval for independent shares would be far too wide. Among paired
+    intervals in closed form this one keeps close to 95 % coverage, stays within -1 and 1, and has a positive width even
+    where the two surrogates never differ, as happens with few images.
+
+    Args:
+        both, only_first, only_second, neither: numbers of pairs with both true, one of them true, or none.
+    """
     n = both + only_first + only_second + neither
     first, second = both + only_first, both + only_second
     margins = first * (n - first) * second * (n - second)
@@ -93,7 +117,15 @@ def newcombe(both: int, only_first: int, only_second: int, neither: int) -> tupl
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided exact McNemar: twice the binomial tail of the smaller discordant count at one half, at most 1."""
+    """The p-value of the two-sided exact McNemar test.
+
+    Under the null hypothesis, a pair that differs is as likely to favour one side as the other. The p-value is twice
+    the binomial tail of the smaller count, and at most 1. The test is exact because the counts are often small. It is
+    computed in logarithms, so that it does not overflow for tens of thousands of pairs.
+
+    Args:
+        only_first, only_second: numbers of pairs in which only the first, or only the second, is true.
+    """
     n, k = only_first + only_second, min(only_first, only_second)
     if n == 0:
         return 1.0
@@ -104,9 +136,18 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def resampled_counts(n: int, seed: int, resamples: int = RESAMPLES, block: int = 500) -> "list[npt.NDArray[np.uint8]]":
-    """How often each of n images is drawn: blocks of [block, n], `resamples` rows in all, one draw for all targets.
+    """Bootstrap resamples of n images, as the number of times that each image is drawn.
 
-    A byte each: nobody is drawn 256 times, and of 50,000 images that is half a gigabyte.
+    One set of resamples serves all targets and surrogates, so that they are compared on the same draws. The counts are
+    uint8, which is ample: they are binomial with mean 1. Even so, 10,000 resamples of 50,000 images take 500 MB.
+
+    Args:
+        n: number of images, and of draws in each resample.
+        seed: decides all draws.
+        resamples: number of resamples.
+        block: resamples per array, which bounds the memory of the computations on it.
+
+    Returns uint8 arrays [block, n], the last of which may have fewer rows.
     """
     rng = np.random.default_rng(seed)
     rows = [min(block, resamples - start) for start in range(0, resamples, block)]
@@ -116,7 +157,13 @@ def resampled_counts(n: int, seed: int, resamples: int = RESAMPLES, block: int =
 
 @dataclass(frozen=True)
 class MeanCell:
-    """One target's part in a mean row: which images count, what the surrogate did on them, what the baseline did."""
+    """The outcomes of one target, for a mean over targets.
+
+    Attributes:
+        eligible: bool [N], the images that the source and this target classify correctly before the attack.
+        wrong: bool [N], the images that the target gets wrong when they are crafted on the surrogate.
+        baseline_wrong: the same for the baseline surrogate; None where there is no baseline.
+    """
 
     eligible: Flags
     wrong: Flags
@@ -124,11 +171,16 @@ class MeanCell:
 
 
 def mean_over_targets(cells: Sequence[MeanCell], counts: "Sequence[npt.NDArray[np.uint8]]") -> tuple[Interval, Gain]:
-    """Mean rate and mean gain, targets weighted equally, with percentile intervals from resampled images.
+    """The mean rate and the mean gain over targets, which are weighted equally.
+
+    The intervals are percentile bootstrap intervals over images. Targets err on much the same images, so their outcomes
+    are not independent; drawing the same images for all of them keeps this dependence.
 
     Args:
-        cells: one per target, flags [N] each. A target that no image is eligible for is left out.
-        counts: from `resampled_counts`: the same images are drawn for every target.
+        cells: one per target. Targets for which no image is eligible are left out.
+        counts: resamples from `resampled_counts`.
+
+    Returns the rate and the gain over the baseline; the gain is blank where any target lacks a baseline.
     """
     cells = [cell for cell in cells if cell.eligible.any()]
     if not cells:
@@ -150,20 +202,25 @@ def mean_over_targets(cells: Sequence[MeanCell], counts: "Sequence[npt.NDArray[n
 def _resampled_means(
     hits_NT: Flags, eligible_NT: Flags, counts: "Sequence[npt.NDArray[np.uint8]]"
 ) -> npt.NDArray[np.float64]:
+    """The mean rate over targets in each resample, in percent: float64 [R]."""
     hits, eligible = hits_NT.astype(np.float32), eligible_NT.astype(np.float32)
     rates = []
     for block_RN in counts:
         drawn_RN = block_RN.astype(np.float32)
-        size_RT = drawn_RN @ eligible  # whole numbers below 2**24: exact in float32
+        size_RT = drawn_RN @ eligible  # exact in float32, since these are integers below 2**24
         share_RT = (drawn_RN @ hits).astype(np.float64) / np.maximum(size_RT, 1)
         targets_R = np.count_nonzero(size_RT, axis=1)
-        some = targets_R > 0  # the others drew no image that counts for any target
+        some = targets_R > 0  # resamples without an eligible image for any target have no rate
         rates.append(100 * share_RT[some].sum(axis=1) / targets_R[some])
     return np.concatenate(rates)
 
 
 def relation(target: Mapping[str, str], source: Mapping[str, str]) -> str:
-    """same_architecture, same_family or cross_family, from the `architecture` and `family` of two models."""
+    """How a target is related to the source: `same_architecture`, `same_family` or `cross_family`.
+
+    Args:
+        target, source: `architecture` and `family` of each model (see `ModelConfig`).
+    """
     if target["architecture"] == source["architecture"]:
         return "same_architecture"
     return "same_family" if target["family"] == source["family"] else "cross_family"

@@ -1,4 +1,8 @@
-"""Files of weights: read without unpickling, hashed by content, written as safetensors."""
+"""Weights files: read without unpickling, hashed by content, and written as safetensors.
+
+A pickle can run any code when it is loaded, and weights files often come from strangers. Files of `torch.save` are
+therefore loaded with `weights_only=True`, which rebuilds tensors and plain containers alone.
+"""
 
 import hashlib
 import pickle
@@ -16,45 +20,55 @@ _NESTED_UNDER = ("state_dict", "model", "model_state_dict", "net")
 
 
 def read_weights(path: Path) -> State:
-    """The tensors of a .safetensors file, or of any file of `torch.save` (`weights_only=True`: no code runs).
+    """Reads the tensors of a .safetensors file, or of a file that `torch.save` wrote. No code in the file is run.
 
-    Weights nested under `state_dict` or `model` are found; a `module.` prefix, which DataParallel leaves, is taken off.
-    Raises InputError where the file is missing, truncated, holds more than tensors, or holds none.
+    Weights nested under `state_dict`, `model`, `model_state_dict` or `net` are found, and the prefix `module.`, which
+    DataParallel adds, is removed. Raises InputError where the file is missing, truncated, or anything but a state_dict.
     """
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file of weights")
+        raise InputError(f"{path}: there is no such weights file")
     try:
         is_safetensors = path.suffix == ".safetensors"
         content = load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as problem:
         raise InputError(
-            f"{path}: holds more than tensors, or is no file of weights; Witness never unpickles: nothing of it was "
-            "run. Save the model's state_dict() alone, best as safetensors"
+            f"{path}: contains more than tensors, or is not a weights file. Witness never unpickles, so no code in it "
+            "was run. Save the model's state_dict() alone, preferably as safetensors"
         ) from problem
-    except Exception as problem:  # a damaged file raises whatever its bytes lead to
+    except Exception as problem:  # a damaged file can raise almost any exception
         raise InputError(f"{path}: cannot be read as weights; is it truncated? ({reason_of(problem)})") from problem
     return _tensors(content, path)
 
 
 def _tensors(content: object, path: Path) -> State:
+    """The state_dict within the content of a weights file. Raises InputError where there is none."""
     for key in _NESTED_UNDER:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping):
-        raise InputError(f"{path}: holds a {type(content).__name__}, not a state_dict")
+        raise InputError(f"{path}: contains a {type(content).__name__}, not a state_dict")
     state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not state or len(state) < len(content):
         others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-        raise InputError(f"{path}: not a state_dict of tensors (no tensor: {', '.join(others[:5]) or 'it is empty'})")
+        reason = f"these entries are not tensors: {', '.join(others[:5])}" if others else "it is empty"
+        raise InputError(f"{path}: not a state_dict of tensors ({reason})")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return state
 
 
 def load_into(net: nn.Module, state: State, origin: str) -> None:
-    """Loads `state` strictly. Raises InputError with the names of missing, unexpected and misshapen keys."""
+    """Loads all of `state` into all of `net`.
+
+    Args:
+        net: the network, changed in place.
+        state: tensors by name.
+        origin: where the weights came from, for the error message.
+
+    Raises InputError that lists missing keys, unexpected keys and keys of another shape; `net` is then unchanged.
+    """
     own = net.state_dict()
-    # Files older than PyTorch 0.4 have no batch counters; torch itself fills them in.
+    # Files written before PyTorch 0.4.1 lack BatchNorm's batch counters, which no prediction depends on.
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in own]
     shapes = [
@@ -74,9 +88,10 @@ def _more(names: list[str]) -> str:
 
 
 def hash_weights(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the tensors' contents, whatever they are called: equal weights have equal hashes.
+    """SHA-256 over the contents of all tensors, in hexadecimal.
 
-    Batch counters do not count: they change no prediction.
+    The tensors' names and order have no influence, so that the same weights are recognised under the names of another
+    library. BatchNorm's batch counters are left out, because they change no prediction.
     """
     digests = []
     for name, value in state.items():
@@ -89,5 +104,8 @@ def hash_weights(state: Mapping[str, Tensor]) -> str:
 
 
 def to_bytes(state: Mapping[str, Tensor]) -> bytes:
-    """The state as the content of a .safetensors file. Tied weights, which the format refuses, are written twice."""
+    """The state as the content of a .safetensors file.
+
+    Tied weights share memory, which the format refuses: they are written once under each of their names.
+    """
     return save({name: value.detach().cpu().contiguous().clone() for name, value in state.items()})

@@ -1,8 +1,8 @@
-"""One iterative attack made of four kinds of parts; the named methods are presets of it.
+"""Attacks: one iterative loop made of four kinds of parts. The published methods are presets of it.
 
-`transforms`: what is done to the image before the gradient is taken. `gradients`: what is done to the gradient.
-`updates`: how it becomes a step. `objectives`: what is climbed. `loop` puts them together, and `config` names them
-without importing torch.
+`transforms` change the image before its gradient is computed, `gradients` smooth the gradient, `updates` turn it into a
+step, and `objectives` are the functions that the attack maximises. `loop.craft` puts them together. `config` holds the
+settings and the presets, and does not import torch; nor does this module until `craft` or `distances` is asked for.
 """
 
 from typing import TYPE_CHECKING, Any

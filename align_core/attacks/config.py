@@ -1,4 +1,7 @@
-"""A fully specified way of crafting: the settings of the parts, and the named methods as presets of them."""
+"""The settings of an attack, and the published methods as presets of them.
+
+Nothing here imports torch, so that commands which only read settings start fast.
+"""
 
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -14,17 +17,33 @@ PRESETS: dict[str, dict[str, Any]] = {
     "vmi": {"momentum": 1.0, "neighbours": 20},  # Wang and He 2021
     "vni": {"momentum": 1.0, "nesterov": True, "neighbours": 20},  # Wang and He 2021
 }
+"""The settings in which each method differs from plain iterated gradient signs; `_preset` below has the others."""
 
+DESCRIPTIONS: dict[str, str] = {
+    "fgsm": "one step of size eps along the sign of the gradient (Goodfellow, Shlens and Szegedy 2015)",
+    "pgd": "iterated gradient signs from a random start in the eps-ball (Madry et al. 2018)",
+    "mi": "MI-FGSM: iterated gradient signs with momentum (Dong et al. 2018)",
+    "ni": "NI-FGSM: MI with the gradient taken where the momentum leads, Nesterov's look-ahead (Lin et al. 2020)",
+    "di": "DI-FGSM: MI on images that are randomly shrunk and padded (Xie et al. 2019)",
+    "ti": "TI-FGSM: MI with the gradient smoothed by a Gaussian kernel (Dong et al. 2019)",
+    "sini": "SI-NI-FGSM: NI with the gradient averaged over copies scaled by 1, 1/2, 1/4 ... (Lin et al. 2020)",
+    "vmi": "VMI-FGSM: MI with the gradient tuned by those of random neighbours (Wang and He 2021)",
+    "vni": "VNI-FGSM: NI with the gradient tuned by those of random neighbours (Wang and He 2021)",
+}
+"""What each preset does, in one line, and the paper that introduced it. `witness list attacks` prints it."""
 
 OBJECTIVES = ("cross_entropy", "margin")
-"""What can be climbed: the functions of `objectives`."""
+"""What an attack can maximise: names of functions in `objectives`."""
 
-# Stands for what the method's preset says; it is replaced when the attack is made.
+# The default of settings that the method's preset decides. It is replaced when the attack is made.
 _OF_METHOD: Any = None
 
 
 def pixel_fraction(written: str | float) -> float:
-    """`4/255`, `0.5/255` or a number, as a float. Raises ValueError."""
+    """Reads a fraction of the pixel range, such as `4/255` or `0.5/255`, or a number, as a float.
+
+    Raises ValueError for anything else.
+    """
     try:
         above, slash, below = written.partition("/") if isinstance(written, str) else (written, "", "")
         return float(above) / (float(below) if slash else 1.0)
@@ -34,24 +53,26 @@ def pixel_fraction(written: str | float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class AttackConfig:
-    """An attack in the l-infinity ball, untargeted. A setting that is not given, or is None, is the method's preset.
+    """A fully specified, untargeted attack within an l-infinity ball.
 
-    Every setting has its value once the attack is made. Raises ValueError for settings that make no attack.
+    A setting that is not given, or is None, takes the value of the method's preset, so that every setting has a value
+    once the attack is made. Raises ValueError for values out of range.
 
     Args:
-        method: a name in PRESETS.
-        eps, step: pixel fractions: the ball's radius, and the length of a step (eps for `fgsm`, else eps / 4).
+        method: a name in `PRESETS`.
+        eps: radius of the ball, as a fraction of the pixel range: 4/255, for example.
+        step: length of a step, as a fraction of the pixel range. By default eps for `fgsm`, and eps / 4 for the others.
         steps: number of steps.
-        objective: what is climbed: `cross_entropy`, or `margin` (largest other logit minus the label's).
-        random_start: start from a uniform point of the ball.
-        momentum: decay of the accumulated gradient; 0 for none.
-        nesterov: take the gradient where the momentum leads (NI).
-        diversity: probability that an image is resized and padded (DI); 0 for never.
-        diversity_size: smallest side of the resized image, as a share of the side.
-        kernel: side of the Gaussian that smooths the gradient (TI), odd; 0 for none.
-        copies: number of copies scaled by 1, 1/2, 1/4 ... whose gradients are averaged (SI).
-        neighbours: samples of variance tuning (VMI, VNI); 0 for none.
-        neighbourhood: half side of the cube that they are drawn from, in units of eps.
+        objective: what the attack maximises: `cross_entropy`, or `margin` (largest other logit minus the label's).
+        random_start: whether the attack starts at a uniformly random point of the ball instead of the image.
+        momentum: decay of the accumulated gradient; 0 turns the momentum off.
+        nesterov: whether the gradient is taken at the point to which the momentum leads (NI).
+        diversity: probability that an image is resized and padded before a gradient (DI); 0 turns this off.
+        diversity_size: smallest side of the resized image, as a share of the image's side.
+        kernel: side in pixels of the Gaussian that smooths the gradient (TI), odd; 0 turns this off.
+        copies: number of copies, scaled by 1, 1/2, 1/4 ..., whose gradients are averaged (SI).
+        neighbours: number of random neighbours for variance tuning (VMI, VNI); 0 turns this off.
+        neighbourhood: half the side of the cube from which the neighbours are drawn, in units of eps.
     """
 
     __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
@@ -75,23 +96,24 @@ class AttackConfig:
         self._check_written()
         for name, value in self._preset().items():
             if getattr(self, name) is None:
-                object.__setattr__(self, name, value)  # the class is frozen: after this, nothing changes
+                object.__setattr__(self, name, value)  # a frozen dataclass permits no plain assignment, even here
         self._check_complete()
 
     def _check_written(self) -> None:
-        """What can be checked, and has to be, before the preset fills in the rest."""
+        """Checks the settings on which the preset depends, or which have no preset."""
         if self.method not in PRESETS:
-            raise ValueError(f"there is no method {self.method!r}; there are {', '.join(PRESETS)}")
+            raise ValueError(f"there is no method {self.method!r}; choose from {', '.join(PRESETS)}")
         if self.objective not in OBJECTIVES:
-            raise ValueError(f"there is no objective {self.objective!r}; there are {', '.join(OBJECTIVES)}")
+            raise ValueError(f"there is no objective {self.objective!r}; choose from {', '.join(OBJECTIVES)}")
         if not 1 / 255 - 1e-9 <= self.eps <= 1:
             mend = f": did you mean {self.eps:g}/255?" if self.eps > 1 else ""
             raise ValueError(f"eps must lie between 1/255 and 1, in pixel fractions, and is {self.eps:g}{mend}")
 
     def _check_complete(self) -> None:
+        """Checks the settings after the preset has filled in those that were not given."""
         bounds = [
             ("steps", self.steps >= 1, "at least 1"),
-            ("steps", self.method != "fgsm" or self.steps == 1, "1 for fgsm; pgd is its iterated form"),
+            ("steps", self.method != "fgsm" or self.steps == 1, "1 for fgsm (pgd is its iterated form)"),
             ("momentum", self.momentum >= 0, "0 or more"),
             ("nesterov", not self.nesterov or self.momentum > 0, "false where there is no momentum"),
             ("diversity", 0 <= self.diversity <= 1, "a probability"),
@@ -108,7 +130,7 @@ class AttackConfig:
                 raise ValueError(f"{name} must be {wanted}, not {getattr(self, name)}")
 
     def _preset(self) -> dict[str, Any]:
-        """The method's value of every setting that it decides."""
+        """The method's value of every setting that may be left out: the general default, or its entry in PRESETS."""
         return {
             "step": self.eps if self.method == "fgsm" else self.eps / 4,
             "steps": 10,
@@ -124,10 +146,17 @@ class AttackConfig:
 
     @property
     def gradients(self) -> int:
-        """How many gradients of the surrogate an image costs."""
+        """Number of forward and backward passes through the surrogate that one image costs.
+
+        No neighbours are evaluated at the last step, since only the next step would use their gradients.
+        """
         return self.copies * (self.steps + self.neighbours * (self.steps - 1))
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """The settings that decide the result: all but the method's name, which stands for its preset."""
+        """The settings that decide the adversarial images; fingerprints are computed from them.
+
+        The method's name is left out, because the settings of its preset are in their places: the same attack written
+        in two ways has one fingerprint.
+        """
         return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "method"}

@@ -1,4 +1,4 @@
-"""The iterative attack: images and a surrogate in, 8-bit adversarial images out."""
+"""The iterative attack: it takes images and a surrogate, and returns 8-bit adversarial images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from align_core.attacks.updates import accumulate, project, round_inside
 from align_core.randomness import image_keys, part_keys, uniform
 
 Draw = Callable[[str], Tensor]
-"""Names a random part of the present step; returns a key per image, int64 [B]."""
+"""Given the name of a random part of the current step, returns a key per image, int64 [B]."""
 
 
 def craft(
@@ -25,18 +25,19 @@ def craft(
     attack: AttackConfig,
     seed: int,
 ) -> Tensor:
-    """Adversarial images for one surrogate.
+    """Crafts an adversarial image for each image on one surrogate.
 
     Args:
-        surrogate: pixels in [0, 1] -> logits [B, K]; run in eval mode, its parameters untouched and without gradient.
-        images_BCHW: uint8; the centres of the balls.
-        labels_B: int64; what the attack leads away from.
-        image_ids: one per image; with `seed` they alone decide the attack's randomness.
+        surrogate: maps float pixels in [0, 1] to logits [B, K]. It is run in eval mode without parameter gradients, and
+            is left in the modes in which it was found.
+        images_BCHW: uint8 images, the centres of the balls.
+        labels_B: int64 labels, which the attack leads away from.
+        image_ids: an id per image. Together with `seed` they decide the attack's random numbers.
         attack: the method and its settings.
+        seed: seed of all random numbers.
 
-    Returns uint8 [B, C, H, W], at most `attack.eps` from the images.
-
-    Raises FloatingPointError, naming the images, where the surrogate's gradient is not finite.
+    Returns uint8 [B, C, H, W], whose l-infinity distance from the images is at most `attack.eps`. Raises
+    FloatingPointError, naming the images, where the surrogate's gradient is not finite.
     """
     centre_BCHW = images_BCHW.to(torch.float32) / 255
     keys_B = image_keys(seed, image_ids).to(images_BCHW.device)
@@ -56,12 +57,13 @@ def craft(
             lookahead = attack.step * attack.momentum * momentum_BCHW if attack.nesterov else 0.0
             gradient_BCHW = _gradient(surrogate, adversarial_BCHW + lookahead, labels_B, attack, draw)
             tuned_BCHW = gradient_BCHW + variance_BCHW
-            if attack.neighbours and step + 1 < attack.steps:  # the last one's would not be used
+            if attack.neighbours and step + 1 < attack.steps:  # only the next step would use this variance
                 variance_BCHW = _variance(surrogate, adversarial_BCHW, gradient_BCHW, labels_B, attack, draw)
             if attack.momentum:
                 momentum_BCHW = accumulate(momentum_BCHW, tuned_BCHW, attack.momentum)
             direction_BCHW = momentum_BCHW if attack.momentum else tuned_BCHW
-            finite_B &= direction_BCHW.isfinite().flatten(1).all(dim=1)  # the sign of NaN is 0: nobody would notice
+            # sign() turns NaN into 0, so that a broken gradient would otherwise pass as an image without change.
+            finite_B &= direction_BCHW.isfinite().flatten(1).all(dim=1)
             adversarial_BCHW = adversarial_BCHW + attack.step * direction_BCHW.sign()
             adversarial_BCHW = project(adversarial_BCHW, centre_BCHW, attack.eps)
     if not finite_B.all():
@@ -71,13 +73,19 @@ def craft(
 
 
 def distances(adversarial_BCHW: Tensor, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """(l-infinity [B], l2 [B]) between two uint8 batches, in pixel fractions, float32."""
+    """The l-infinity and the l2 distance between two uint8 batches, image by image.
+
+    Returns two float32 tensors [B], in fractions of the pixel range.
+    """
     difference_BN = (adversarial_BCHW.to(torch.float32) - images_BCHW.to(torch.float32)).flatten(1) / 255
     return difference_BN.abs().amax(dim=1), difference_BN.norm(dim=1)
 
 
 def _gradient(surrogate: nn.Module, images_BCHW: Tensor, labels_B: Tensor, attack: AttackConfig, draw: Draw) -> Tensor:
-    """The objective's gradient in the images, averaged over scaled copies (SI), through DI, smoothed by TI."""
+    """The gradient of the objective with respect to the images [B, C, H, W].
+
+    It is averaged over scaled copies (SI), taken through the random resizing (DI) and smoothed (TI), as `attack` says.
+    """
     climbed: objectives.Objective = getattr(objectives, attack.objective)
     images_BCHW = images_BCHW.detach().requires_grad_()
     total_BCHW = torch.zeros_like(images_BCHW)
@@ -85,7 +93,7 @@ def _gradient(surrogate: nn.Module, images_BCHW: Tensor, labels_B: Tensor, attac
         seen_BCHW = images_BCHW / 2**copy if copy else images_BCHW
         if attack.diversity:
             seen_BCHW = resize_and_pad(seen_BCHW, draw(f"di/{copy}"), attack.diversity, attack.diversity_size)
-        # The sum, not the mean: an image's gradient must not depend on how many share its batch.
+        # The sum, because with the mean an image's gradient would depend on the size of its batch.
         objective = climbed(surrogate(seen_BCHW), labels_B).sum()
         total_BCHW = total_BCHW + torch.autograd.grad(objective, images_BCHW)[0]
     gradient_BCHW = total_BCHW / attack.copies if attack.copies > 1 else total_BCHW
@@ -100,7 +108,7 @@ def _variance(
     attack: AttackConfig,
     draw: Draw,
 ) -> Tensor:
-    """Variance tuning (Wang and He 2021, equation 7): mean gradient of random neighbours, minus the gradient."""
+    """Variance tuning (Wang and He 2021, equation 7): the mean gradient at random neighbours minus the gradient."""
     total_BCHW = torch.zeros_like(gradient_BCHW)
     for neighbour in range(attack.neighbours):
 
@@ -115,7 +123,7 @@ def _variance(
 
 @contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
-    """Eval mode and no parameter gradients inside; afterwards every flag is as it was."""
+    """Puts the module into eval mode without parameter gradients, and restores all modes and flags at the end."""
     modes = [(part, part.training) for part in module.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     module.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""What is done to the images before the gradient is taken. Each image draws its own numbers from its own key."""
+"""Random transformations of the images before their gradient is computed. Each image draws from its own key."""
 
 import torch
 from torch import Tensor
@@ -8,13 +8,18 @@ from align_core.randomness import uniform
 
 
 def resize_and_pad(images_BCHW: Tensor, keys_B: Tensor, probability: float, smallest: float) -> Tensor:
-    """Diverse inputs (Xie et al. 2019): with `probability`, shrunk and put at a random place on black.
+    """Diverse inputs (Xie et al. 2019): shrinks images at random and places them at random on a black background.
+
+    Every image has a size and a position of its own. They are applied in one bilinear sampling of the whole batch,
+    rather than image by image, because that is much faster.
 
     Args:
+        images_BCHW: float pixels.
         keys_B: a random key per image, int64 [B].
-        smallest: smallest side after shrinking, as a share of the side; sides are whole pixels.
+        probability: chance of each image to be transformed; otherwise it is returned as it is.
+        smallest: smallest side after shrinking, as a share of the side, rounded down to whole pixels.
 
-    Returns images [B, C, H, W] of the same size. One bilinear sampling of the whole batch.
+    Returns images of the same shape.
     """
     batch, _, height, width = images_BCHW.shape
     draws_B4 = uniform(keys_B, (4,))
@@ -22,7 +27,7 @@ def resize_and_pad(images_BCHW: Tensor, keys_B: Tensor, probability: float, smal
     axes = []
     for length, place_B in ((width, draws_B4[:, 1]), (height, draws_B4[:, 2])):
         lowest = max(1, int(smallest * length))
-        side_B = lowest + (draws_B4[:, 0] * (length - lowest)).floor()  # every side from the lowest is as likely
+        side_B = lowest + (draws_B4[:, 0] * (length - lowest)).floor()  # uniform over lowest, ..., length - 1
         first_B = (place_B * (length - side_B + 1)).floor()
         pixel_L = torch.arange(length, device=images_BCHW.device) + 0.5
         axes.append(2 * (pixel_L[None, :] - first_B[:, None]) / side_B[:, None] - 1)

@@ -1,7 +1,7 @@
-"""Alignment losses: how far the source's predictions are from a witness's.
+"""Alignment losses, which measure how far the source's predictions are from a witness's.
 
-A loss is a function in a file of its own, both called by the loss's name, and a line in `LOSSES`. The names can be
-read without importing torch.
+A new loss is a file in this folder with a function in it, both named after the loss, and an entry in `LOSSES`. The
+names can be read without importing torch.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     AlignmentLoss = Callable[[Tensor, Tensor, float], Tensor]
 
 LOSSES = {"kl": "T^2 KL(witness || source) of softmax(logits / T): model alignment (Ma et al. 2024)"}
-"""Every loss by its name, with a line that says what it is."""
+"""A description of every alignment loss, by name. `witness list losses` prints it."""
 
 
 def load_loss(name: str) -> "AlignmentLoss":
-    """The loss of this name: (source logits [B, K], witness logits [B, K], temperature) -> scalar in float32.
+    """Imports the loss of this name.
 
+    Returns a function of source logits [B, K], witness logits [B, K] and temperature, whose result is a float32 scalar.
     Raises KeyError for a name that is not in `LOSSES`.
     """
     if name not in LOSSES:

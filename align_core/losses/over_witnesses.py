@@ -1,4 +1,4 @@
-"""What becomes of the losses where there are several witnesses."""
+"""How the losses of several witnesses are combined."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +13,17 @@ if TYPE_CHECKING:
 def mean_over_witnesses(
     loss: "AlignmentLoss", source_logits_BK: Tensor, witness_logits: Sequence[Tensor], temperature: float
 ) -> Tensor:
-    """Mean of `loss` over the witnesses, each with logits [B, K]; zero where there is no witness."""
+    """The mean of `loss` over the witnesses, a float32 scalar.
+
+    With the mean, rather than the sum, the loss keeps its size whatever the number of witnesses, and so one learning
+    rate fits them all. Without any witness the loss is 0.
+
+    Args:
+        loss: an alignment loss from `losses.load_loss`.
+        source_logits_BK: logits of the source.
+        witness_logits: logits [B, K] of each witness.
+        temperature: passed on to `loss`.
+    """
     if not witness_logits:
         return source_logits_BK.new_zeros((), dtype=torch.float32)
     return torch.stack([loss(source_logits_BK, logits_BK, temperature) for logits_BK in witness_logits]).mean()

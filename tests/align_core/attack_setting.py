@@ -1,4 +1,4 @@
-"""What is attacked: networks in pixels, and images for them."""
+"""Networks and images for tests of attacks."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ EPS = 8 / 255
 
 @dataclass(frozen=True)
 class Setting:
-    """A network in pixels, and images that it can be attacked on."""
+    """A network that takes pixels in [0, 1], and uint8 images with labels to attack it on."""
 
     net: nn.Module
     images: Tensor
@@ -29,13 +29,13 @@ class Setting:
 
 
 def random_images(*shape: int) -> Tensor:
-    """8-bit noise that has many pixels at either end of the range."""
+    """8-bit noise with many pixels at both ends of the range, where the ball is cut off."""
     wide = np.random.default_rng(0).normal(127, 90, size=shape)
     return torch.from_numpy(wide.round().clip(0, 255).astype(np.uint8))
 
 
 class Recorder(nn.Module):
-    """A surrogate that keeps every batch that it is shown."""
+    """A surrogate that records every batch on which it is called."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Recorder(nn.Module):
 
 
 def linear(weights, biases=None) -> nn.Module:
-    """Logits that are linear in the pixels; the rows of `weights` are the classes."""
+    """A network whose logits are linear in the pixels; `weights` has a row per class."""
     layer = nn.Linear(len(weights[0]), len(weights))
     layer.weight.data = torch.tensor(weights)
     layer.bias.data = torch.tensor(biases or [0.0] * len(weights))
@@ -56,5 +56,5 @@ def linear(weights, biases=None) -> nn.Module:
 
 
 def quick(method: str) -> dict[str, int]:
-    """Settings that shorten the long methods."""
+    """Settings that shorten the method for tests: few steps and few neighbours."""
     return {"steps": 1 if method == "fgsm" else 3, "neighbours": 2 if method in ("vmi", "vni") else 0}

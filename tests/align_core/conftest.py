@@ -1,4 +1,4 @@
-"""Two networks that every attack is tried on: a random one, and a published one where its files are."""
+"""Two networks for tests of attacks: a random one, and a published one where its files are available."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from align_core.models import load
 
 @pytest.fixture(scope="module")
 def small() -> Setting:
-    """A random convolutional net with BatchNorm and dropout, and noise."""
+    """A random convolutional net with BatchNorm and dropout, and noise as images."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = nn.Sequential(
@@ -32,10 +32,10 @@ def small() -> Setting:
 
 @pytest.fixture(scope="module")
 def resnet20(cifar10: Path) -> Setting:
-    """A published CIFAR-10 network, and eight test images that it gets right, without being entirely sure.
+    """A published CIFAR-10 network, and eight test images that it classifies correctly with moderate confidence.
 
-    Where the label has all of the probability that float32 can tell from 1, the gradient of the cross-entropy is
-    rounding noise: it would compare kinds of CPU, not attacks.
+    Where the label's probability rounds to 1 in float32, the gradient of the cross-entropy is rounding noise, and a
+    test would compare kinds of CPU instead of attacks.
     """
     config = ModelConfig(
         factory="pipelines.recipes.cifar_models:resnet",

@@ -1,4 +1,4 @@
-"""Image sets of every kind, made on the spot, and what is read back from them."""
+"""Writes small image sets of every kind for tests, and reads them back."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Small networks and random batches to align them on, and what two states have in common."""
+"""Small networks and random batches for tests of alignment, and a comparison of two states."""
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ def mlp(seed: int) -> nn.Sequential:
 
 
 def cnn(seed: int, width: int = 8) -> nn.Sequential:
-    """For 8x8 grey images, with everything that has a state of its own: BatchNorm and Dropout."""
+    """A network for grey images of 8 x 8 pixels, with BatchNorm and Dropout, which behave differently in eval mode."""
     torch.manual_seed(seed)
     return nn.Sequential(
         nn.Conv2d(1, width, 3, padding=1),

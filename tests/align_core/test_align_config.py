@@ -1,4 +1,4 @@
-"""Settings of an alignment that are refused."""
+"""Settings of an alignment and of its optimiser that are refused."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from align_core.align_config import AlignConfig, OptimizerConfig
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"loss": "kldiv"}, "there is no alignment loss 'kldiv'"),
+        ({"loss": "kldiv"}, "there is no alignment loss 'kldiv'; choose from kl"),
         ({"temperature": 0.0}, "temperature"),
         ({"weight": 0.0, "label_weight": 0.0}, "not both 0"),
         ({"weight": -1.0, "label_weight": 2.0}, "0 or more"),

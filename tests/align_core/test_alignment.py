@@ -1,4 +1,4 @@
-"""A step of the alignment is what a loop by hand does, and steps lead to agreement with the witness."""
+"""A step of the alignment equals a step written by hand, and training leads to agreement with the witness."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -91,7 +91,7 @@ class TestStep:
             changes.append(nn.utils.parameters_to_vector(source.parameters()) - before)
             norms.append(report["grad_norm"])
         free, clipped, loosely_clipped = changes
-        assert norms[0] > 1e-3 and norms == pytest.approx([norms[0]] * 3)  # reported as it was before clipping
+        assert norms[0] > 1e-3 and norms == pytest.approx([norms[0]] * 3)  # the norm before clipping is reported
         assert free.norm().item() == pytest.approx(0.1 * norms[0], rel=1e-3)  # lr times the gradient's norm
         assert clipped.norm().item() == pytest.approx(0.1 * 1e-3, rel=1e-2)
         assert torch.cosine_similarity(clipped, free, dim=0).item() == pytest.approx(1, abs=1e-3)
@@ -120,7 +120,7 @@ class TestStep:
         assert_identical(witness.state_dict(), before)
         assert not any(part.training for part in witness.modules())
         assert not any(parameter.requires_grad for parameter in witness.parameters())
-        # the same as a witness that was in eval mode from the start
+        # The same as with a witness that was in eval mode from the start.
         assert align(copied, [cnn(1).eval()], AlignConfig(), batches) == reports
 
     def test_without_a_witness_it_is_training_on_labels(self) -> None:

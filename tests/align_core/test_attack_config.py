@@ -1,19 +1,20 @@
-"""Settings of an attack: which are taken, and what is not given."""
+"""Settings of an attack: which are accepted, and where those that are not given come from."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 
 from align_core.attacks import AttackConfig, craft, pixel_fraction
-from align_core.attacks.config import PRESETS
+from align_core.attacks.config import DESCRIPTIONS, PRESETS
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": "cw"}, "no method 'cw'; there are fgsm, pgd, mi"),
-        ({"objective": "logit"}, "no objective 'logit'; there are cross_entropy, margin"),
+        ({"method": "cw"}, "no method 'cw'; choose from fgsm, pgd, mi"),
+        ({"objective": "logit"}, "no objective 'logit'; choose from cross_entropy, margin"),
         ({"eps": 0}, "eps must lie between 1/255 and 1, .* is 0$"),
         ({"eps": -4 / 255}, "eps must lie .* is -0.0156"),
         ({"eps": 0.9 / 255}, "eps must lie .* is 0.0035"),
@@ -25,7 +26,7 @@ from align_core.attacks.config import PRESETS
         ({"step": -1 / 255}, "step must lie above 0"),
         ({"step": 2}, "step must lie above 0 and not above 1.* is 2$"),
         ({"steps": 0}, "steps must be at least 1, not 0"),
-        ({"method": "fgsm", "steps": 3}, "steps must be 1 for fgsm; pgd is its iterated form, not 3"),
+        ({"method": "fgsm", "steps": 3}, r"steps must be 1 for fgsm \(pgd is its iterated form\), not 3"),
         ({"momentum": -1.0}, "momentum must be 0 or more, not -1"),
         ({"diversity": 1.1}, "diversity must be a probability, not 1.1"),
         ({"diversity": -0.1}, "diversity must be a probability, not -0.1"),
@@ -57,9 +58,9 @@ def test_settings_at_the_border_are_taken(name: str, value: float) -> None:
 
 def test_what_is_not_given_comes_from_the_method():
     vni = AttackConfig(method="vni", eps=4 / 255, steps=20, momentum=0.9)
-    assert (vni.nesterov, vni.neighbours, vni.neighbourhood) == (True, 20, 1.5)  # of VNI
+    assert (vni.nesterov, vni.neighbours, vni.neighbourhood) == (True, 20, 1.5)  # VNI's own
     assert (vni.steps, vni.momentum) == (20, 0.9)  # as given
-    assert (vni.step, vni.copies, vni.kernel, vni.diversity, vni.random_start) == (1 / 255, 1, 0, 0.0, False)  # of all
+    assert (vni.step, vni.copies, vni.kernel, vni.diversity, vni.random_start) == (1 / 255, 1, 0, 0.0, False)  # general
     assert replace(vni) == vni
     fgsm = AttackConfig(method="fgsm", eps=4 / 255)
     assert (fgsm.step, fgsm.steps, fgsm.momentum) == (4 / 255, 1, 0.0)
@@ -88,9 +89,15 @@ def test_what_is_no_pixel_fraction_is_refused(written):
         pixel_fraction(written)
 
 
+def test_every_preset_has_a_description_in_one_line_that_names_its_paper():
+    assert list(DESCRIPTIONS) == list(PRESETS)
+    for description in DESCRIPTIONS.values():
+        assert re.fullmatch(r"[^\n]{20,90} \([A-Z][^()\n]+ (19|20)\d\d\)", description), description
+
+
 @pytest.mark.parametrize("method", sorted(PRESETS))
 def test_gradients_are_the_passes_through_the_surrogate(method: str) -> None:
-    """Counted as the loop asks for them."""
+    """`gradients` must equal the number of forward passes that the loop makes."""
     passes = []
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
     net.register_forward_hook(lambda *_: passes.append(1))

@@ -1,4 +1,4 @@
-"""TI: the gradient is smoothed."""
+"""The smoothing of the gradient (TI) against scipy."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The loop: its steps by hand, what it does to the surrogate, and gradients that are not finite."""
+"""The attack loop: its steps by hand, the state in which it leaves the surrogate, and gradients that are not finite."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from align_core.attacks import PRESETS, AttackConfig, craft, distances
 
-# Away from class 0 the loss grows along the other row minus its own: down, up, nowhere, up.
+# The gradient away from class 0 is row 1 minus row 0: down, up, zero and up for the four pixels.
 TWO_CLASSES = linear([[1.0, -2.0, 0.0, 3.0], [-1.0, 0.0, 0.0, 5.0]])
 PIXELS = [100, 254, 50, 3]
 
@@ -42,7 +42,7 @@ def test_distances_by_hand():
 
 @pytest.fixture
 def half_frozen() -> nn.Module:
-    """A net amid training: one layer frozen, its BatchNorm in eval mode, a gradient waiting for its step."""
+    """A net in the middle of training: one layer frozen, its BatchNorm in eval mode, and a gradient not yet applied."""
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(4 * 18 * 18, 10))
     net.train()
     net[0].requires_grad_(False)
@@ -82,7 +82,7 @@ def test_the_surrogate_is_attacked_in_eval_mode(small):
 
 
 class Root(nn.Module):
-    """Two logits, of which the first has an infinite gradient at black."""
+    """A network of two logits, the first of which has an infinite gradient at a black image."""
 
     def forward(self, images: Tensor) -> Tensor:
         brightness = images.flatten(1).mean(dim=1)

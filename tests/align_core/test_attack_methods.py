@@ -1,4 +1,4 @@
-"""What holds for every method, and what sets each apart from its base."""
+"""Properties of every attack method, and the difference between each and the method on which it is based."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def test_a_result_depends_on_the_image_alone_not_on_its_batch(method, small):
     together = crafted(list(range(8)))
     for rows in ([7, 0, 5, 3], [2], list(reversed(range(8)))):
         for image_id, image in crafted(rows).items():
-            # Not all: sums over another size of batch may be rounded otherwise, and turn a sign.
+            # Not every pixel: sums over a batch of another size may be rounded differently, which can change a sign.
             assert (image == together[image_id]).float().mean() > 0.99
 
 

@@ -1,4 +1,4 @@
-"""What an attack climbs."""
+"""The objectives that an attack maximises."""
 
 import numpy as np
 import scipy.special
@@ -10,7 +10,7 @@ from align_core.attacks.objectives import cross_entropy, margin
 
 
 def test_the_objective_decides_the_direction():
-    # Class 1 leads and grows with the pixel; class 2 is close behind and falls steeply.
+    # Class 1 has the larger logit and grows with the pixel. Class 2 is close behind it and falls steeply.
     net = linear([[0.0], [1.0], [-10.0]], [0.0, 1.0, 0.9])
     image = torch.full((1, 1, 1, 1), 10, dtype=torch.uint8)
     for objective, expected in (("margin", 12), ("cross_entropy", 8)):

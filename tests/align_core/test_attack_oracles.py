@@ -1,4 +1,4 @@
-"""The methods, against implementations that are not ours."""
+"""The attack methods against independent implementations: torchattack, torchattacks and plain loops."""
 
 import copy
 from dataclasses import replace
@@ -24,12 +24,12 @@ def setting(request) -> Setting:
 
 
 def share_equal(ours: Tensor, theirs: Tensor) -> float:
-    """Share of pixels in which our 8-bit images and somebody's float images are the same 8-bit value."""
+    """Share of pixels in which our 8-bit images equal the oracle's float images, rounded to 8 bits."""
     return (ours == (theirs.detach() * 255).round()).float().mean().item()
 
 
 def loss_gradient(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """The gradient of the cross-entropy, written plainly: one image at a time."""
+    """The gradient of the cross-entropy, computed plainly, one image at a time."""
     gradients = []
     for image, label in zip(images, labels, strict=True):
         image = image[None].clone().requires_grad_()
@@ -39,9 +39,9 @@ def loss_gradient(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 
 class Double(nn.Module):
-    """A network in float64: one method compared with another, not their roundings.
+    """A network in float64, so that two methods are compared rather than their rounding.
 
-    The oracles' cross-entropy rounds p(label) to 1 in float32, and a sign that is turned leads to other images.
+    The oracles' cross-entropy rounds p(label) to 1 in float32, and one changed sign leads to different images.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -50,16 +50,16 @@ class Double(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         images = images.double()
-        if isinstance(self.net, Classifier):  # whose own forward returns float32
+        if isinstance(self.net, Classifier):  # its forward would return float32
             return self.net.net((images - self.net.mean_C11) / self.net.std_C11)
         return self.net(images)
 
 
-# torchattack's NI and SI-NI do not accumulate their momentum: torchattacks is the oracle there, for VMI, VNI and TI.
-# Random parts are switched off on both sides (its TI would also apply DI); they are tested further down, DI in
-# test_attack_transforms. The batch is a power of two: the oracles take the mean over it and we the sum, and then the
-# one is exactly a multiple of the other. Otherwise a single sign, turned by rounding, would lead to other images within
-# a few steps.
+# torchattack's NI and SI-NI do not accumulate their momentum, so torchattacks is the oracle for them, and for VMI, VNI
+# and TI. Random parts are switched off on both sides (torchattacks' TI would also apply DI). They are tested below, and
+# DI in test_attack_transforms. The batch size is a power of two: the oracles take the mean over the batch and we take
+# the sum, and only then is the one an exact multiple of the other. Otherwise rounding would change a sign here and
+# there, and the images would differ after a few steps.
 ORACLES = {
     "fgsm": (lambda net: torchattack.FGSM(net, eps=EPS, device=torch.device("cpu")), {"step": EPS, "steps": 1}),
     "mi": (lambda net: torchattack.MIFGSM(net, eps=EPS, alpha=STEP, steps=6, device=torch.device("cpu")), {}),
@@ -103,7 +103,7 @@ def test_pgd_starts_at_a_uniform_point_of_the_ball_and_goes_on_from_there(small)
     ours = replace(small, net=recorder).craft("pgd", step=STEP, steps=1)
     (start,) = recorder.seen
     images = small.images / 255
-    inside = (images > EPS) & (images < 1 - EPS)  # elsewhere the range of pixels cuts the ball
+    inside = (images > EPS) & (images < 1 - EPS)  # elsewhere the ball is cut off by the pixel range
     noise = ((start - images) / EPS)[inside]
     assert scipy.stats.kstest(noise.double().numpy(), scipy.stats.uniform(-1, 2).cdf).pvalue > 0.01
     assert start.min() >= 0 and start.max() <= 1
@@ -116,7 +116,7 @@ def test_pgd_starts_at_a_uniform_point_of_the_ball_and_goes_on_from_there(small)
 def test_variance_tuning_averages_the_gradients_of_random_neighbours(method, small):
     recorder = Recorder(small.net)
     ours = replace(small, net=recorder).craft(method, step=STEP, steps=3, neighbours=4, neighbourhood=0.5)
-    assert len(recorder.seen) == 5 + 5 + 1  # the image and its neighbours; the last step's variance is of no use
+    assert len(recorder.seen) == 5 + 5 + 1  # the image and 4 neighbours, but at the last step the image alone
 
     images = adversarial = small.images / 255
     momentum = variance = torch.zeros_like(images)
@@ -135,6 +135,7 @@ def test_variance_tuning_averages_the_gradients_of_random_neighbours(method, sma
         adversarial = (images + (adversarial + STEP * momentum.sign() - images).clamp(-EPS, EPS)).clamp(0, 1)
     assert share_equal(ours, adversarial) > 0.99
 
-    uses = torch.cat(all_noise).flatten(0, 1).flatten(1).double().numpy()  # step x neighbour x image
+    uses = torch.cat(all_noise).flatten(0, 1).flatten(1).double().numpy()  # a row per step, neighbour and image
     assert scipy.stats.kstest(uses.flatten(), scipy.stats.uniform(-1, 2).cdf).pvalue > 0.01
-    assert np.abs(np.corrcoef(uses) - np.eye(len(uses))).max() < 0.2  # each its own; 1200 numbers: sigma is 0.03
+    # Every use draws noise of its own. With 1,200 numbers, chance correlations have a standard deviation of 0.03.
+    assert np.abs(np.corrcoef(uses) - np.eye(len(uses))).max() < 0.2

@@ -1,4 +1,4 @@
-"""DI and SI: what the surrogate is shown instead of the image."""
+"""DI and SI: the transformed images on which the surrogate is called."""
 
 import itertools
 from dataclasses import replace
@@ -15,7 +15,7 @@ from align_core.randomness import image_keys, part_keys
 
 
 def boxes(keys: Tensor, height: int, width: int, probability: float, smallest: float) -> list[tuple[int, ...]]:
-    """Where each image comes to lie, (top, left, height, width), read off white images."""
+    """Position and size of each image after DI, (top, left, height, width), measured on white images."""
     white = torch.ones(len(keys), 1, height, width)
     return [box(image) for image in resize_and_pad(white, keys, probability, smallest)]
 
@@ -40,15 +40,16 @@ def test_di_is_interpolate_and_pad_image_by_image(height, width, smallest):
 def test_di_draws_sides_places_and_whether_at_all_for_each_image():
     keys = part_keys(image_keys(0, [str(row) for row in range(4000)]), 0, "di/0")
     always = boxes(keys, 32, 32, 1.0, 0.9)
-    assert {high for _, _, high, _ in always} == {28, 29, 30, 31}  # 0.9 * 32 = 28.8, in whole pixels
+    assert {high for _, _, high, _ in always} == {28, 29, 30, 31}  # 0.9 * 32 = 28.8 is rounded down
     assert all(high == wide for _, _, high, wide in always)
     smallest = [(top, left) for top, left, high, _ in always if high == 28]
-    assert set(smallest) == set(itertools.product(range(5), range(5)))  # every place that there is, and no other
+    assert set(smallest) == set(itertools.product(range(5), range(5)))  # every possible position occurs
     half = boxes(keys, 32, 32, 0.5, 0.9)
     untouched = [place == (0, 0, 32, 32) for place in half]
     assert scipy.stats.binomtest(sum(untouched), 4000, 0.5).pvalue > 0.01
     touched = {drawn for drawn, place in zip(always, half, strict=True) if place == drawn}
-    assert {high for _, _, high, _ in touched} == {28, 29, 30, 31}  # whether, and how, are independent
+    # Whether an image is transformed is independent of its size.
+    assert {high for _, _, high, _ in touched} == {28, 29, 30, 31}
     assert all(same or place == drawn for place, drawn, same in zip(half, always, untouched, strict=True))
 
 
@@ -67,7 +68,7 @@ def test_the_loop_draws_di_afresh_for_each_step_image_and_seed(small):
 
     first, again, other = places(0), places(0), places(1)
     assert first == again
-    assert len({place for step in first for place in step}) > 25  # 4 steps of 8 images; a few may coincide
+    assert len({place for step in first for place in step}) > 25  # of 4 steps of 8 images; a few may coincide
     assert not {tuple(step) for step in first} & {tuple(step) for step in other}
 
 

@@ -11,7 +11,7 @@ def test_momentum_over_two_steps_by_hand():
     first = torch.tensor([[2.0, -4.0, 0.0, 2.0], [200.0, -400.0, 0.0, 200.0]]).view(2, 1, 2, 2)
     second = torch.tensor([[-3.0, 1.0, -1.0, -3.0], [0.0, 0.0, 0.0, 0.0]]).view(2, 1, 2, 2)
     momentum = accumulate(torch.zeros(2, 1, 2, 2), first, 0.5)
-    assert momentum.flatten(1).tolist() == [[1, -2, 0, 1], [1, -2, 0, 1]]  # each image by its own mean
+    assert momentum.flatten(1).tolist() == [[1, -2, 0, 1], [1, -2, 0, 1]]  # each image is divided by its own mean
     momentum = accumulate(momentum, second, 0.5)
     assert momentum.flatten(1).tolist() == [[-1, -0.5, -0.5, -1], [0.5, -1, 0, 0.5]]
 
@@ -32,10 +32,10 @@ def test_projection_by_hand(point, centre, eps, expected):
         (104.2, 100, 4 / 255, 104),
         (104.9, 100, 4 / 255, 104),
         (95.1, 100, 4 / 255, 96),
-        (103.5, 101, 2.5 / 255, 103),  # 104, the nearest, is 3 away
+        (103.5, 101, 2.5 / 255, 103),  # the nearest level, 104, is 3 levels from the centre
         (98.5, 101, 2.5 / 255, 99),
         (103.6, 101, 2.6 / 255, 103),
-        (109.0, 101, 0.0313725, 109),  # 8/255, written in six figures
+        (109.0, 101, 0.0313725, 109),  # 8/255, rounded to six significant figures
         (0.4, 2, 4 / 255, 0),
         (-2.0, 2, 4 / 255, 0),
         (254.6, 253, 4 / 255, 255),

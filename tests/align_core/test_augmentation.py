@@ -1,3 +1,5 @@
+"""Augmentation: which crops and flips are drawn, how often, and that an image's key alone decides them."""
+
 from collections import Counter
 
 import numpy as np
@@ -32,7 +34,7 @@ def test_pad4_cuts_each_of_the_81_crops_out_of_the_black_margin() -> None:
     counts = Counter(crop.numpy().tobytes() for crop in drawn)
     assert counts.keys() == crops
     assert len(crops) == 81
-    assert min(counts.values()) > 20 and max(counts.values()) < 85  # 49 expected of each, standard deviation 7
+    assert min(counts.values()) > 20 and max(counts.values()) < 85  # 49 of each are expected, with deviation 7
 
 
 def test_flip_mirrors_half_of_the_images() -> None:
@@ -57,7 +59,7 @@ def test_flip_comes_after_the_crop() -> None:
 def test_random_resized_is_a_crop_of_8_to_100_percent_and_ratio_three_to_four() -> None:
     side = 64
     row, column = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-    image = torch.stack([row, column, noise(side, side)])  # the first two channels tell what was cut out
+    image = torch.stack([row, column, noise(side, side)])  # the first two channels reveal where the crop lies
     drawn = augment(image.expand(400, 3, side, side), keys(400), AugmentConfig(crop="random_resized", flip=False))
     boxes = []
     for one in drawn:
@@ -81,7 +83,7 @@ def test_random_resized_is_a_crop_of_8_to_100_percent_and_ratio_three_to_four() 
     assert np.median(ratio) == pytest.approx(1, abs=0.05)
     roomy = (down < side - 10) & (across < side - 10)
     shares = np.stack([top / (side - down).clip(1), left / (side - across).clip(1)])[:, roomy]
-    for share in shares:  # anywhere in the room that there is
+    for share in shares:  # crops lie anywhere in the available space
         assert share.min() == 0 and share.max() == 1
         assert share.mean() == pytest.approx(0.5, abs=0.06)
     assert abs(np.corrcoef(shares)[0, 1]) < 0.2

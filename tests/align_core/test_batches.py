@@ -1,4 +1,4 @@
-"""Which images a step of the alignment holds, on one worker and on several."""
+"""Which images the batch of a training step contains, on one worker and on several."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from align_core.errors import InputError
 
 
 class TestBatches:
-    """Image number n is n everywhere, and its label is n too, so a batch tells what it holds."""
+    """Every pixel of image n is n, and so is its label, which makes the content of a batch readable."""
 
     def batches(self, tmp_path: Path, count: int = 23, seed: int = 0, rank: int = 0, world: int = 1, **settings: Any):
         images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None], (count, 12, 12))
@@ -107,5 +107,7 @@ class TestBatches:
         by_four, by_ten = pictures(4), pictures(10)
         assert len(by_four) == 40
         assert by_four == by_ten
-        changed = [by_four[0, number] != by_four[1, number] for number in range(1, 20)]  # image 0 is black throughout
+        changed = [
+            by_four[0, number] != by_four[1, number] for number in range(1, 20)
+        ]  # image 0 is black: no crop shows
         assert sum(changed) > 15

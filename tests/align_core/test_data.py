@@ -1,4 +1,4 @@
-"""What holds for image sets of every kind: settings, selection, chunks; and the digits that come with Witness."""
+"""Image sets of every kind: their settings, the selection of images, and chunks. Also the digits of scikit-learn."""
 
 from pathlib import Path
 from typing import Any

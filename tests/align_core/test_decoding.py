@@ -1,4 +1,4 @@
-"""From the bytes of a picture to pixels of the wanted size."""
+"""Decoding: from the bytes of a picture to 8-bit pixels of the wanted size."""
 
 import io
 import struct
@@ -67,7 +67,7 @@ class TestDecoding:
 
     def test_cmyk(self, tmp_path: Path) -> None:
         buffer = io.BytesIO()
-        Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(buffer, "TIFF")  # no cyan, full magenta and yellow: red
+        Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(buffer, "TIFF")  # full magenta and yellow make red
         decoded = read_only_image(self.one(tmp_path, buffer.getvalue(), "a.tif"))
         assert np.array_equal(decoded, np.broadcast_to(np.array([[[255]], [[0]], [[0]]]), (3, 8, 8)))
 
@@ -80,7 +80,7 @@ class TestDecoding:
         files = {"c/0.png": b"broken", "c/1.png": png(grey), "c/2.png": png(noise(8, 8, 3))}
         image_set = open_image_set(ImageSetConfig(kind="folder", path=str(folder_of(tmp_path, files))), 8)
         assert np.array_equal(image_set.read("c/1.png"), grey[None])
-        with pytest.raises(BadImage, match="colours"):
+        with pytest.raises(BadImage, match="it is coloured, but the first image of the set is grey"):
             image_set.read("c/2.png")
 
     def test_grey_images_in_a_set_of_colours_get_three_equal_channels(self, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ class TestDecoding:
             b"<html>",
             png(noise(40, 40, 3))[:-900],
             b"P6 x",
-            # a header that claims 100,000 x 100,000 pixels
+            # The header claims 100,000 x 100,000 pixels.
             b"BM" + struct.pack("<IHHIIiiHHIIIIII", 54, 0, 0, 54, 40, 100_000, 100_000, 1, 24, 0, 0, 0, 0, 0, 0),
         ],
         ids=["empty", "no image", "truncated", "bad header", "bomb"],

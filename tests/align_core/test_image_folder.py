@@ -1,4 +1,4 @@
-"""Image sets in folders: a sub-folder per class, or labels from CSV."""
+"""Image sets in folders, with a sub-folder per class or with labels from a CSV file."""
 
 from pathlib import Path
 

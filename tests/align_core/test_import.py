@@ -1,3 +1,5 @@
+"""Importing align_core loads no more than it needs: no Ray or MLflow, and no torch to read images."""
+
 import subprocess
 import sys
 

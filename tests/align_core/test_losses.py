@@ -1,3 +1,5 @@
+"""The alignment losses against scipy and by hand, and their mean over witnesses."""
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ def logits(seed, batch=6, classes=10, scale=5.0):
 
 
 def kl_by_scipy(source, witness, temperature):
-    """Mean over the batch of T^2 KL(witness || source), in float64."""
+    """The mean over the batch of T^2 KL(witness || source), computed by scipy in float64."""
     p_witness, p_source = (special.softmax(x.double().numpy() / temperature, axis=1) for x in (witness, source))
     return np.mean([temperature**2 * stats.entropy(p, q) for p, q in zip(p_witness, p_source, strict=True)])
 
@@ -37,7 +39,7 @@ def test_kl_of_one_image_does_not_depend_on_the_batch_but_for_the_mean(temperatu
 
 
 def test_kl_by_hand():
-    # T = 2: the witness says (3/4, 1/4), the source (1/2, 1/2).
+    # At T = 2 the witness predicts (3/4, 1/4) and the source (1/2, 1/2).
     source, witness = torch.tensor([[1.0, 1.0]]), torch.tensor([[2 * np.log(3), 0.0]])
     by_hand = 4 * (0.75 * np.log(1.5) + 0.25 * np.log(0.5))
     assert kl(source, witness, 2.0).item() == pytest.approx(by_hand, rel=1e-6)
@@ -46,7 +48,7 @@ def test_kl_by_hand():
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_kl_is_zero_with_zero_gradient_where_the_predictions_are_equal(temperature):
     source = logits(0).requires_grad_()
-    loss = kl(source, source.detach() + 3, temperature)  # the softmax does not see a constant
+    loss = kl(source, source.detach() + 3, temperature)  # adding a constant does not change a softmax
     (gradient,) = torch.autograd.grad(loss, source)
     assert loss.item() == pytest.approx(0, abs=1e-4)
     assert gradient.abs().max() < 1e-6

@@ -1,3 +1,5 @@
+"""The manifest of an image set: its content, its hash, and unreadable images."""
+
 from pathlib import Path
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Models from timm, torchvision, a factory and a folder that Witness wrote, and their preprocessing."""
+
 import json
 import os
 from pathlib import Path
@@ -24,12 +26,12 @@ def linear(features=12, classes=2):
 def number():
     return 3
 """
-FLATTEN = ModelConfig(factory="torch.nn:Flatten", train=TrainConfig())  # its logits are the pixels that it is given
+FLATTEN = ModelConfig(factory="torch.nn:Flatten", train=TrainConfig())  # its logits are its input pixels
 
 
 @pytest.fixture
 def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelConfig:
-    """A linear model of the user's own, for images 3x2x2 and two classes, with a file of weights."""
+    """A user's linear model for images of shape (3, 2, 2) and two classes, with a weights file."""
     (tmp_path / "users_own_models.py").write_text(FACTORY)
     monkeypatch.syspath_prepend(tmp_path)
     save_file({"1.weight": torch.randn(2, 12), "1.bias": torch.randn(2)}, tmp_path / "own.safetensors")
@@ -38,7 +40,7 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelConfig:
 
 @pytest.fixture
 def torch_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder where torch keeps what it downloaded."""
+    """The folder in which torch caches the weights that it has downloaded."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     folder = tmp_path / "torch/hub/checkpoints"
     folder.mkdir(parents=True)
@@ -62,7 +64,7 @@ class TestTimm:
     def test_pretrained_weights_keep_their_own_classes(self, tmp_path: Path) -> None:
         net = timm.create_model("test_resnet").eval()
         save_file(net.state_dict(), tmp_path / "w.safetensors")
-        overlay = {"pretrained_cfg_overlay": {"file": str(tmp_path / "w.safetensors")}}  # instead of the network
+        overlay = {"pretrained_cfg_overlay": {"file": str(tmp_path / "w.safetensors")}}  # replaces the download
         config = ModelConfig(timm="test_resnet", weights="pretrained", args=overlay)
         classifier = load(config, classes=7, channels=3)
         normalise = Normalize(net.pretrained_cfg["mean"], net.pretrained_cfg["std"])
@@ -73,7 +75,7 @@ class TestTimm:
 
     def test_pretrained_weights_that_cannot_be_had(self, tmp_path: Path) -> None:
         overlay = {"pretrained_cfg_overlay": {"file": str(tmp_path / "nowhere.safetensors")}}
-        with pytest.raises(InputError, match="pretrained weights cannot be had here"):
+        with pytest.raises(InputError, match="pretrained weights cannot be loaded here"):
             build(ModelConfig(timm="test_resnet", weights="pretrained", args=overlay), classes=7, channels=3)
 
     def test_grey_images(self) -> None:
@@ -113,7 +115,7 @@ class TestTorchvision:
         expected = net(Normalize(IMAGENET_MEAN, IMAGENET_STD)(resized))
         torch.testing.assert_close(load(config, classes=7, channels=3)(pixels(2, 3, 64, 64)), expected)
 
-    # GoogLeNet and Inception were converted from TensorFlow: with pretrained weights they transform their input.
+    # GoogLeNet and Inception were converted from TensorFlow, and transform their input when their weights are loaded.
     @pytest.mark.parametrize("name", ["squeezenet1_1", "googlenet"])
     @pytest.mark.filterwarnings("ignore:The default weight initialization of GoogleNet:FutureWarning")
     def test_weights_of_the_enumeration(self, torch_cache: Path, name: str) -> None:
@@ -128,7 +130,7 @@ class TestTorchvision:
     @pytest.mark.parametrize("content", [b"", b"<html>no network</html>", b"PK\3\4 cut short"])
     def test_weights_that_cannot_be_had(self, torch_cache: Path, content: bytes) -> None:
         (torch_cache / "squeezenet1_1-b8a52dc0.pth").write_bytes(content)
-        with pytest.raises(InputError, match="the weights IMAGENET1K_V1 of squeezenet1_1 cannot be had here"):
+        with pytest.raises(InputError, match="the weights IMAGENET1K_V1 of squeezenet1_1 cannot be loaded here"):
             build(ModelConfig(torchvision="squeezenet1_1", weights="IMAGENET1K_V1"), classes=1000, channels=3)
 
     def test_weights_of_another_model(self, torch_cache: Path) -> None:
@@ -142,7 +144,7 @@ class TestTorchvision:
                 return os.mkdir, (str(tmp_path / "marker"),)
 
         torch.save({"w": MakesFolder()}, torch_cache / "squeezenet1_1-b8a52dc0.pth")
-        with pytest.raises(InputError, match="cannot be had here"):
+        with pytest.raises(InputError, match="cannot be loaded here"):
             build(ModelConfig(torchvision="squeezenet1_1", weights="IMAGENET1K_V1"), classes=1000, channels=3)
         assert not (tmp_path / "marker").exists()
 
@@ -199,7 +201,7 @@ class TestFactory:
 
 class TestAligned:
     def folder(self, tmp_path: Path, config: ModelConfig) -> str:
-        """What Witness writes: the card of `config`, and weights that differ from its own."""
+        """A folder as Witness writes it, with the card of `config` and weights that differ from the original ones."""
         (tmp_path / "aligned").mkdir()
         (tmp_path / "aligned/card.json").write_text(json.dumps({"model": model_config_as_dict(config), "more": 1}))
         save_file({"1.weight": torch.ones(2, 12), "1.bias": torch.zeros(2)}, tmp_path / "aligned/model.safetensors")
@@ -289,7 +291,8 @@ class TestClassifier:
         images = pixels(1, 1, 4, 4).requires_grad_()
         Classifier(nn.Flatten(), (0.0,), (0.5,), input_size=8)(images).sum().backward()
         assert images.grad is not None
-        assert images.grad.sum().item() == pytest.approx(2 * 64)  # each of 64 pixels is a weighted mean, times 1 / std
+        # Each of the 64 resized pixels is a weighted mean of the original ones, divided by std.
+        assert images.grad.sum().item() == pytest.approx(2 * 64)
 
     def test_bf16_runs_the_network_in_bf16_and_returns_float32(self) -> None:
         torch.manual_seed(0)

@@ -36,7 +36,7 @@ class TestNpz:
             (np.zeros((2, 3, 8, 8), np.uint8), [0, 1], "uint8 NHWC"),
             (np.zeros((2, 8, 8, 3), np.uint8), [0, 1, 2], "2 integers"),
             (np.zeros((2, 8, 8, 3), np.uint8), [0.0, 1.0], "2 integers"),
-            (np.array([{}, {}]), [0, 1], "cannot be read as npz"),  # objects: only a pickle can hold them
+            (np.array([{}, {}]), [0, 1], "cannot be read as npz"),  # numpy stores objects as pickles
         ],
         ids=["float", "channels first", "too many labels", "float labels", "objects"],
     )

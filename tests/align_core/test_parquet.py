@@ -110,7 +110,7 @@ class TestParquet:
     def test_damaged_images(self, tmp_path: Path) -> None:
         config = parquet(tmp_path / "a.parquet", image=self.columns("bytes"), label=[0] * 5)
         content = bytearray((tmp_path / "a.parquet").read_bytes())
-        content[4:60] = b"\xff" * 56  # where the pages of the first column begin; the listing is still whole
+        content[4:60] = b"\xff" * 56  # the pages of the images begin here; labels and metadata remain intact
         (tmp_path / "a.parquet").write_bytes(content)
         with pytest.raises(InputError, match=r"a\.parquet: cannot be read as Parquet"):
             open_image_set(config, 8).read("00000")

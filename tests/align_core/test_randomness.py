@@ -1,3 +1,5 @@
+"""Random numbers: the published generator's, uniform, and dependent on seed, image id, step and part alone."""
+
 import pytest
 import torch
 from scipy import stats
@@ -12,7 +14,7 @@ def unsigned(bits):
 
 
 def split_mix_64(seed, count):
-    """The generator as its authors publish it (splitmix64.c), in Python's unbounded integers."""
+    """The authors' own implementation (splitmix64.c), translated to Python's unbounded integers."""
     outputs = []
     for _ in range(count):
         seed = (seed + 0x9E3779B97F4A7C15) & BITS
@@ -50,7 +52,7 @@ def test_uniform_is_uniform_on_zero_to_one():
     drawn = uniform(part_keys(image_keys(0, [f"{row:05d}" for row in range(200)]), 0, "start"), (1000,))
     assert drawn.min() >= 0 and drawn.max() < 1
     assert stats.kstest(drawn.flatten().double().numpy(), "uniform").pvalue > 0.01
-    # The first number of many keys is as good as many numbers of one key.
+    # The first numbers of many keys must be as uniform as many numbers of one key.
     assert stats.kstest(drawn[:, 0].double().numpy(), "uniform").pvalue > 0.01
 
 
@@ -67,7 +69,8 @@ def test_noise_of_another_seed_image_step_or_part_is_independent(seed, image_id,
     noise = uniform(part_keys(image_keys(0, ["00000"]), 0, "start"), (20_000,))[0].double().numpy()
     other = uniform(part_keys(image_keys(seed, [image_id]), step, part), (20_000,))[0].double().numpy()
     assert stats.pearsonr(noise, other).pvalue > 0.01
-    assert stats.pearsonr(noise[1:], other[:-1]).pvalue > 0.01  # nor is one the other, shifted
+    # Nor is one sequence the other, shifted by one number.
+    assert stats.pearsonr(noise[1:], other[:-1]).pvalue > 0.01
     assert stats.pearsonr(noise[:-1], other[1:]).pvalue > 0.01
 
 

@@ -1,4 +1,4 @@
-"""The transfer statistics against published cases, scipy, statsmodels and plain loops."""
+"""The transfer statistics against published examples, scipy, statsmodels and plain loops."""
 
 import math
 
@@ -64,7 +64,11 @@ def test_a_share_of_nothing_is_blank():
 
 
 def newcombe_by_other_means(both, only_first, only_second, neither):
-    """Statsmodels' Wilson limits, numpy's correlation of the unrolled pairs, and the halves by the law of cosines."""
+    """Newcombe's limits from independent parts.
+
+    statsmodels computes the Wilson limits, numpy the correlation of the single pairs, and the law of cosines, with
+    complex numbers, combines the two half-widths.
+    """
     counts = [both, only_first, only_second, neither]
     first, second = np.repeat([1, 1, 0, 0], counts), np.repeat([1, 0, 1, 0], counts)
     n = len(first)
@@ -83,8 +87,9 @@ def newcombe_by_other_means(both, only_first, only_second, neither):
     return p1 - p2 - third_side(p1 - l1, u2 - p2), p1 - p2 + third_side(u1 - p1, p2 - l2)
 
 
-# Newcombe, Statistics in Medicine 17, 2635-2650 (1998), table III, method 10 (with z = 1.96: hence the tolerance); then
-# the tables of Bentur (2009) and Cavo (2012) in Fagerland, Lydersen and Laake, Statistics in Medicine 33 (2014).
+# Newcombe, Statistics in Medicine 17, 2635-2650 (1998), table III, method 10. It was computed with z = 1.96, hence the
+# tolerance of the test. The last two are the tables of Bentur (2009) and Cavo (2012) in Fagerland, Lydersen and Laake,
+# Statistics in Medicine 33 (2014).
 PUBLISHED = {
     (36, 12, 2, 0): (0.0569, 0.3404),
     (20, 12, 2, 16): (0.0562, 0.3292),
@@ -123,7 +128,7 @@ def test_newcombe_agrees_with_another_derivation_on_every_table_of_up_to_nine_pa
                     assert -1 <= low <= (only_first - only_second) / n <= high <= 1, table
 
 
-# No, some and full continuity correction; the last has a negative correlation.
+# Tables with no, some and full correction for continuity; the last has a negative correlation.
 @pytest.mark.parametrize("table", [(50, 30, 30, 20), (400, 90, 30, 347), (600, 0, 0, 400), (20, 300, 250, 30)])
 def test_newcombe_agrees_with_another_derivation_on_tables_of_usual_size(table):
     assert newcombe(*table) == pytest.approx(newcombe_by_other_means(*table), abs=1e-9)
@@ -154,7 +159,7 @@ def test_newcombe_nears_the_plain_normal_interval_when_images_are_many():
 
 
 def test_newcombe_covers_the_true_gain_about_95_times_in_100():
-    # Outcomes as they come in practice: mostly the same for both surrogates. Unpaired limits would cover over 99 %.
+    # In practice most outcomes are the same for both surrogates. Unpaired limits would then cover more than 99 %.
     chances = [0.30, 0.09, 0.04, 0.57]
     tables = np.random.default_rng(0).multinomial(300, chances, size=4000)
     limits = np.array([newcombe(*table) for table in tables.tolist()])
@@ -246,7 +251,7 @@ def test_resamples_that_do_not_fill_the_last_block_are_all_there():
 def test_an_image_is_drawn_like_a_fair_draw_with_replacement():
     n = 50
     drawn = np.concatenate(resampled_counts(n, seed=8))
-    share = (1 - 1 / n) / RESAMPLES  # binomial(n, 1 / n): mean 1, variance 1 - 1 / n
+    share = (1 - 1 / n) / RESAMPLES  # counts are binomial(n, 1 / n), with mean 1 and variance 1 - 1 / n
     assert np.abs(drawn.mean(axis=0) - 1).max() < 5 * math.sqrt(share)
     assert drawn.var(axis=0).mean() == pytest.approx(1 - 1 / n, rel=0.02)
     assert np.mean(drawn == 0) == pytest.approx((1 - 1 / n) ** n, rel=0.02)
@@ -262,7 +267,10 @@ def test_the_seed_alone_decides_the_resamples():
 
 
 def cells_of_correlated_targets(n=240, seed=2):
-    """Three targets that err on much the same images, each with its own eligible images, surrogate a little ahead."""
+    """Three targets that err on much the same images, with eligible images of their own.
+
+    The surrogate is slightly better than the baseline.
+    """
     rng = np.random.default_rng(seed)
     hardness = rng.normal(size=n)
     cells = []
@@ -274,7 +282,7 @@ def cells_of_correlated_targets(n=240, seed=2):
 
 
 def bootstrap_by_index(cells, rows):
-    """Mean rates and gains of resampled images, one resample and one target at a time."""
+    """Mean rates and gains of each resample, computed plainly, one resample and one target at a time."""
     rates, gains = [], []
     for drawn in rows:
         of_rate, of_gain = [], []
@@ -311,10 +319,10 @@ def test_the_intervals_agree_with_a_bootstrap_of_its_own_draws():
     cells = cells_of_correlated_targets()
     rates, gains = bootstrap_by_index(cells, np.random.default_rng(99).integers(0, 240, size=(RESAMPLES, 240)))
     rate, gain = mean_over_targets(cells, resampled_counts(240, seed=0))
-    # A limit is uncertain by 0.04 standard deviations at 10,000 resamples against 10,000.
+    # With 10,000 resamples on either side, the limits differ by about 0.04 standard deviations.
     assert (rate.low, rate.high) == pytest.approx(tuple(np.percentile(rates, [2.5, 97.5])), abs=0.2 * rates.std())
     assert (gain.low, gain.high) == pytest.approx(tuple(np.percentile(gains, [2.5, 97.5])), abs=0.2 * gains.std())
-    # Two surrogates on the same images: their difference is far better known than either rate.
+    # On the same images, the difference between two surrogates is far better known than either rate.
     assert gain.high - gain.low < 0.8 * (rate.high - rate.low)
 
 
@@ -360,7 +368,8 @@ def test_the_gain_is_blank_without_a_baseline_and_the_rate_is_not():
 
 
 def test_so_few_images_that_resamples_miss_them_all_still_give_an_interval():
-    # A resample of 6 misses both eligible images one time in eleven: it says nothing about the rate, and is not 0 %.
+    # One resample of 6 in eleven contains neither of the two eligible images. It says nothing about the rate, and must
+    # not count as 0 %.
     one = MeanCell(flags("100000"), flags("111111"), flags("000000"))
     other = MeanCell(flags("010000"), flags("111111"), flags("111111"))
     rate, gain = mean_over_targets([one, other], resampled_counts(6, seed=0))
@@ -369,8 +378,8 @@ def test_so_few_images_that_resamples_miss_them_all_still_give_an_interval():
 
 
 def test_images_that_were_wrong_before_the_attack_do_not_count_as_transferred():
-    # The reference code asks for the parity of its four conditions where it means all of them: it also counts the
-    # images that both models always get wrong, and those that fool neither.
+    # The reference code tests the parity of its four conditions where it means their conjunction. It thereby also
+    # counts images that both models always get wrong, and images that fool neither.
     source_right, target_right = flags("11111 000 1"), flags("11111 000 0")
     source_fooled, target_wrong = flags("11100 111 1"), flags("11000 111 1")
     parity = ((source_right == target_right) == source_fooled) == target_wrong

@@ -1,3 +1,5 @@
+"""Weights files: what is found in them, what is refused, that no code in them is run, and their hashes."""
+
 import os
 from collections import OrderedDict
 from pathlib import Path
@@ -68,7 +70,7 @@ class TestReading:
 
     @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
     def test_missing(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(InputError, match="no such file"):
+        with pytest.raises(InputError, match="no such weights file"):
             read_weights(tmp_path / name)
 
     @pytest.mark.parametrize("share", [0.0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
@@ -81,7 +83,8 @@ class TestReading:
             torch.save(STATE, path, _use_new_zipfile_serialization=form == "zip")
         content = path.read_bytes()
         path.write_bytes(content[: int(share * len(content))])
-        with pytest.raises(InputError, match=rf"{path.name}: cannot be read as weights|{path.name}: .* is no file"):
+        refusal = rf"{path.name}: cannot be read as weights|{path.name}: .* is not a weights file"
+        with pytest.raises(InputError, match=refusal):
             read_weights(path)
 
     @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
@@ -99,7 +102,7 @@ class TestReading:
             read_weights(path)
         assert not marker.exists()
         torch.load(path, weights_only=False)
-        assert marker.exists()  # so the code was live
+        assert marker.exists()  # the file did contain code that runs when it is unpickled
 
     def test_a_whole_model_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"Save the model's state_dict\(\) alone"):
@@ -116,7 +119,7 @@ class TestReading:
 
 
 class MakesFolder:
-    """Unpickling it makes a folder."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

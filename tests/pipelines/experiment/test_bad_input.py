@@ -207,7 +207,7 @@ CASES = [
     }),
     # Models and their weights
     bad("classes", ("models.near: returns (1, 3) for one image, not (1, 5)", "data.classes (5)"), {"data.classes": 5}),
-    bad("missing weights", ("models.near: ", "no such file of weights"), {"models.near.weights": "nowhere.pt"}),
+    bad("missing weights", ("models.near: ", "no such weights file"), {"models.near.weights": "nowhere.pt"}),
     bad("cut weights", ("models.near: ", "is it truncated?"), {"models.near.weights": "truncated.safetensors"}),
     bad("code in weights", ("models.near: ", "never unpickles", "state_dict()"), {"models.near.weights": "pickled.pt"}),
     bad("another's weights", ("models.near: ", "do not fit the model"), {"models.near.weights": "seer.safetensors"}),
@@ -220,9 +220,11 @@ CASES = [
     bad("no module", ("models.near: factory gone:net: No", "beside the exp"), {"models.near.factory": "gone:net"}),
     bad("no such factory", "hand_made_networks:net: module", {"models.near.factory": "hand_made_networks:net"}),
     bad("module that fails", "'a_module_that_nobody_has'", {"models.near.factory": "unimportable:net"}),
-    bad("no factory", "a factory is written module:callable, not 'linear'", {"models.near.factory": "linear"}),
+    bad("no factory", "a factory must be written as module:callable, not 'linear'", {"models.near.factory": "linear"}),
     bad("arguments", "unexpected keyword argument 'depth'", {"models.near.args": {"depth": 3}}),
-    bad("factory that fails", "linear: raises RuntimeError('Trying to create", {"models.near.args": {"width": -1}}),
+    bad("factory that fails", "linear: calling it raises RuntimeError('Trying to create", {
+        "models.near.args": {"width": -1},
+    }),
     bad("module of no Python", "not_python:net: importing it raises Syntax", {"models.near.factory": "not_python:net"}),
     bad("input size", "models.near: input_size must be at least 1, not 0", {"models.near.input_size": 0}),
     bad("unknown timm name", "models.near: timm: resnet51: Unknown model", {
@@ -244,7 +246,7 @@ CASES = [
         }.items()
     ),
     bad("step 0", "attacks.mi: step must lie above 0", {"attacks.mi.step": 0}),
-    bad("unknown method", "attacks.pgd: there is no method 'pdg'; there are fgsm, pgd", {"attacks.pgd.method": "pdg"}),
+    bad("unknown method", "attacks.pgd: there is no method 'pdg'; choose from fgsm, ", {"attacks.pgd.method": "pdg"}),
     bad("no attack", "attacks: Dictionary should have at least 1 item", {"attacks": {}}),
     # Alignment
     bad("batch over workers", "align: batch_size 128 must be a multiple of workers 3", {"align.workers": 3}),

@@ -109,8 +109,8 @@ def test_preprocessing_and_family_of_the_experiment_file_override_the_card(first
             {"mlflow": "models:/nobody/1"},
             "models.earlier: version 1 of the model nobody cannot be fetched from MLflow at sqlite:///",
         ),
-        ({"mlflow": "models:/linear@latest"}, "the version a number, not 'models:/linear@latest'"),
-        ({"mlflow": "linear"}, "mlflow is written models:/NAME/VERSION"),
+        ({"mlflow": "models:/linear@latest"}, "with a number as version, not 'models:/linear@latest'"),
+        ({"mlflow": "linear"}, "mlflow must be models:/NAME/VERSION"),
         ({"weights": "near.safetensors"}, "an aligned model has its own weights"),
     ],
 )
