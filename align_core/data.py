@@ -40,8 +40,8 @@ class ImageSetConfig:
         path: the file or folder; not given for `digits`.
         labels: for `folder`, a CSV file with the columns `path` (relative to the folder) and `label`.
         take: half-open range of positions, with the images in the order of their ids. The ids of a folder begin with
-            the name of the class, so that there a range consists of whole classes but for its ends.
-        limit: number of images to use at most: the first of the range.
+            the name of the class, so that a range of a folder covers one class after another, not a sample of all.
+        limit: number of images to use at most, from the start of the range.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -164,7 +164,7 @@ def _mapped(path: Path, member: str) -> npt.NDArray[Any] | None:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, is_fortran, dtype = read(file)
-        if dtype.hasobject or 0 in shape:  # objects would have to be unpickled, and an empty file part cannot be mapped
+        if dtype.hasobject or 0 in shape:  # objects would have to be unpickled, and an empty array cannot be mapped
             return None
         return np.memmap(path, dtype, "r", file.tell(), shape, "F" if is_fortran else "C")
 

@@ -52,10 +52,10 @@ class ModelConfig:
         args: keyword arguments for the constructor or the factory.
         weights: a file, `pretrained` (timm), or a member of torchvision's weights enumeration.
         train: how the model is trained by Witness, instead of `weights`.
-        mean, std: per-channel normalisation. By default the library's own configuration decides; a model from a factory
-            is then not normalised.
-        input_size: side in pixels to which the model resizes its input. By default the library's own configuration
-            decides; a model from a factory then takes images at their size.
+        mean, std: per-channel normalisation of the input. By default it is the one that the library configures; a model
+            from a factory has none.
+        input_size: side in pixels to which the input is resized. By default it is the one that the library configures;
+            a model from a factory takes images at their size.
         family: models with equal `family` count as the same family of architectures. By default it is the model's name.
     """
 

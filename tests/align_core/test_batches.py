@@ -107,7 +107,6 @@ class TestBatches:
         by_four, by_ten = pictures(4), pictures(10)
         assert len(by_four) == 40
         assert by_four == by_ten
-        changed = [
-            by_four[0, number] != by_four[1, number] for number in range(1, 20)
-        ]  # image 0 is black: no crop shows
+        # Image 0 is black throughout, so that its crops cannot differ.
+        changed = [by_four[0, number] != by_four[1, number] for number in range(1, 20)]
         assert sum(changed) > 15

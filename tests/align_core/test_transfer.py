@@ -64,11 +64,7 @@ def test_a_share_of_nothing_is_blank():
 
 
 def newcombe_by_other_means(both, only_first, only_second, neither):
-    """Newcombe's limits from independent parts.
-
-    statsmodels computes the Wilson limits, numpy the correlation of the single pairs, and the law of cosines, with
-    complex numbers, combines the two half-widths.
-    """
+    """Newcombe's limits from statsmodels' Wilson limits, numpy's correlation of the pairs, and the law of cosines."""
     counts = [both, only_first, only_second, neither]
     first, second = np.repeat([1, 1, 0, 0], counts), np.repeat([1, 0, 1, 0], counts)
     n = len(first)
@@ -267,10 +263,7 @@ def test_the_seed_alone_decides_the_resamples():
 
 
 def cells_of_correlated_targets(n=240, seed=2):
-    """Three targets that err on much the same images, with eligible images of their own.
-
-    The surrogate is slightly better than the baseline.
-    """
+    """Three targets that err on much the same images; the surrogate is slightly better than the baseline."""
     rng = np.random.default_rng(seed)
     hardness = rng.normal(size=n)
     cells = []
@@ -368,8 +361,7 @@ def test_the_gain_is_blank_without_a_baseline_and_the_rate_is_not():
 
 
 def test_so_few_images_that_resamples_miss_them_all_still_give_an_interval():
-    # One resample of 6 in eleven contains neither of the two eligible images. It says nothing about the rate, and must
-    # not count as 0 %.
+    # One resample of 6 in eleven contains neither eligible image. It says nothing about the rate, and is not 0 %.
     one = MeanCell(flags("100000"), flags("111111"), flags("000000"))
     other = MeanCell(flags("010000"), flags("111111"), flags("111111"))
     rate, gain = mean_over_targets([one, other], resampled_counts(6, seed=0))
