@@ -260,12 +260,12 @@ def _schedule(options: argparse.Namespace) -> int:
     from pipelines.progress import Progress
     from pipelines.schedule.cron import utc_now
     from pipelines.schedule.file import load_schedule
-    from pipelines.schedule.outlook import lines_of, outlook
+    from pipelines.schedule.overview import describe_run, overview_of
     from pipelines.schedule.scheduler import Scheduler
 
     schedule = load_schedule(options.schedule, options.overrides, options.output, options.address)
     if options.list:
-        entries = outlook(schedule, utc_now())
+        entries = overview_of(schedule, utc_now())
         if options.json:
             print(json.dumps({"schedule": schedule.name, "entries": [entry.as_json() for entry in entries]}))
         else:
@@ -279,13 +279,13 @@ def _schedule(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps({"schedule": schedule.name, "runs": [run.as_json() for run in runs]}))
         else:
-            lines = [line for run in runs for line in lines_of(run)]
+            lines = [line for run in runs for line in describe_run(run)]
             print("\n".join(lines or ["no run has ended"]))
         return int(any(run.status != "succeeded" for run in runs))
     names = ", ".join(entry.name for entry in schedule.entries)
     progress.say(f"schedule {schedule.name}: {names}, until Ctrl-C")
     for run in scheduler.forever():
-        print(json.dumps(run.as_json()) if options.json else "\n".join(lines_of(run)), flush=True)
+        print(json.dumps(run.as_json()) if options.json else "\n".join(describe_run(run)), flush=True)
     return 0
 
 

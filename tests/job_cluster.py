@@ -1,4 +1,4 @@
-"""A Ray cluster of a test's own, with a job server, as `ray start` makes it."""
+"""A Ray cluster with a job server for one test, started by `ray start` as on a real head node."""
 
 import os
 import shutil
@@ -15,6 +15,7 @@ BIN = Path(sys.executable).parent
 
 
 def free_port() -> int:
+    """A port that nothing listens on at the moment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -22,24 +23,32 @@ def free_port() -> int:
 
 @contextmanager
 def running_cluster(folder: Path, **variables: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """(job server's address, environment that may use it) of a cluster with these variables; it speaks to `folder`."""
+    """Runs a cluster with three CPUs, and kills its processes afterwards.
+
+    `variables` are added to the cluster's environment, and its output is written to `folder`. Yields the address of the
+    job server and an environment for commands that use the cluster.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", **variables}
-    page = free_port()
-    ports = [f"--port={free_port()}", f"--dashboard-port={page}", f"--dashboard-agent-listen-port={free_port()}"]
-    place = f"/tmp/ray-of-{os.getpid()}"  # a socket's path must be short
-    command = [BIN / "ray", "start", "--head", "--block", "--num-cpus=3", f"--temp-dir={place}", *ports]
-    with open(folder / "head.txt", "wb") as said:
-        head = subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
+    dashboard_port = free_port()
+    ports = [
+        f"--port={free_port()}",
+        f"--dashboard-port={dashboard_port}",
+        f"--dashboard-agent-listen-port={free_port()}",
+    ]
+    temporary = f"/tmp/ray-of-{os.getpid()}"  # not `folder`: Ray puts sockets there, and their paths must be short
+    command = [BIN / "ray", "start", "--head", "--block", "--num-cpus=3", f"--temp-dir={temporary}", *ports]
+    with open(folder / "head.txt", "wb") as log:
+        head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        yield f"http://127.0.0.1:{page}", environment
+        yield f"http://127.0.0.1:{dashboard_port}", environment
     finally:
-        # `ray stop` would end every Ray process of this machine.
-        own = psutil.Process(head.pid).children(recursive=True)
+        # Not with `ray stop`, which would end every Ray process of this machine.
+        started = psutil.Process(head.pid).children(recursive=True)
         head.kill()
         head.wait(timeout=60)
-        for process in own:
+        for process in started:
             if process.is_running():
                 process.kill()
-        psutil.wait_procs(own, timeout=30)
-        shutil.rmtree(place, ignore_errors=True)
+        psutil.wait_procs(started, timeout=30)
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The README's way on a cluster: a sweep submitted with `ray job submit` under a dated id, its result read back."""
+"""A sweep on a cluster as the README describes it: submitted with `ray job submit` under a dated id."""
 
 import subprocess
 import sys
@@ -15,12 +15,12 @@ TOKEN = "a-token-of-thirty-two-characters-" * 2
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """(job server's address, environment that may use it) of a cluster of this test's own, with a token."""
-    with running_cluster(tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN) as found:
-        yield found
+    """The job server's address of a cluster that asks for a token, and an environment that contains the token."""
+    with running_cluster(tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN) as running:
+        yield running
 
 
-def submitted(address: str, environment: dict[str, str], name: str, *command: str) -> subprocess.CompletedProcess[str]:
+def submit(address: str, environment: dict[str, str], name: str, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [BIN / "ray", "job", "submit", "--address", address, "--submission-id", name, "--", *command],
         env=environment, capture_output=True, text=True, check=False,
@@ -39,16 +39,16 @@ def test_a_sweep_is_submitted_as_a_job(cluster: tuple[str, dict[str, str]], tmp_
     witness += ["--max-clean-drop", "100"]
     end = time.monotonic() + 120
     while True:
-        done = submitted(address, environment, "sweep-2026-11-24", *witness)
+        done = submit(address, environment, "sweep-2026-11-24", *witness)
         if done.returncode == 0 or time.monotonic() > end or "already exists" in done.stdout + done.stderr:
             break
-        time.sleep(3)  # right after the start a submit may not be answered
+        time.sleep(3)  # just after its start the job server may not answer yet
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "runs/digits/sweeps/temperature"
     assert len((folder / "trials.csv").read_text().splitlines()) == 3
     assert (tmp_path / "runs/digits-best-temperature/report/transfer.csv").is_file()
-    # A dated id runs once.
-    again = submitted(address, environment, "sweep-2026-11-24", *witness)
+    # An id is accepted only once, so a repeated submission is rejected.
+    again = submit(address, environment, "sweep-2026-11-24", *witness)
     assert again.returncode != 0
-    without = {**environment, "RAY_AUTH_TOKEN": "x" * 66}
-    assert submitted(address, without, "another", *witness).returncode != 0
+    wrong_token = {**environment, "RAY_AUTH_TOKEN": "x" * 66}
+    assert submit(address, wrong_token, "another", *witness).returncode != 0

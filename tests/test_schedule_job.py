@@ -1,4 +1,4 @@
-"""A schedule of every minute, for real: command, jobs and cluster; killed in the middle and started again."""
+"""`witness schedule` with real jobs on a real cluster: due every minute, killed while a job runs, and started again."""
 
 import json
 import signal
@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 sys.path.insert(0, str(Path(__file__).parent / "pipelines"))
 TOKEN = "a-token-of-thirty-two-characters-" * 2
-COUNTING = """#!/bin/sh
+COUNTING_WITNESS = """#!/bin/sh
 python -c 'import json, os
 print(json.loads(os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"])["metadata"]["job_submission_id"])' >> {ran}
 exec {witness} "$@"
@@ -24,7 +24,7 @@ exec {witness} "$@"
 
 
 class Command:
-    """`witness schedule` as a process."""
+    """A process that runs `witness schedule`, whose output goes to two files."""
 
     def __init__(self, file: Path, environment: dict[str, str], name: str) -> None:
         self.out, self.err = file.with_name(f"{name}-out.txt"), file.with_name(f"{name}-err.txt")
@@ -33,12 +33,12 @@ class Command:
             self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=err, cwd=file.parent)
 
     @property
-    def is_at_work(self) -> bool:
+    def has_started(self) -> bool:
+        """Whether it has passed its checks and submits what is due."""
         return "until Ctrl-C" in self.err.read_text()
 
-    def wait_until_it_is_settled(self) -> None:
-        """At work, or refused."""
-        wait_for(lambda: self.is_at_work or self.process.poll() is not None, 120)
+    def wait_until_started_or_ended(self) -> None:
+        wait_for(lambda: self.has_started or self.process.poll() is not None, 120)
 
     def end(self, how: signal.Signals) -> int:
         self.process.send_signal(how)
@@ -52,32 +52,32 @@ def wait_for(is_so: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.5)
 
 
-def begun(file: Path, environment: dict[str, str], name: str, commands: list[Command]) -> Command:
-    """The schedule at work, once its cluster is there; until then it is refused."""
+def start(file: Path, environment: dict[str, str], name: str, commands: list[Command]) -> Command:
+    """Starts the schedule, again and again until the job server answers its checks."""
     end = time.monotonic() + 120
     while True:
         command = Command(file, environment, name)
         commands.append(command)
-        command.wait_until_it_is_settled()
-        if command.is_at_work:
+        command.wait_until_started_or_ended()
+        if command.has_started:
             return command
-        said = command.err.read_text()
-        assert (command.process.returncode, time.monotonic() < end) == (2, True), said
-        assert "entries.all.address: no job server could be reached at " in said
+        error = command.err.read_text()
+        assert (command.process.returncode, time.monotonic() < end) == (2, True), error
+        assert "entries.all.address: no job server could be reached at " in error
 
 
 @pytest.fixture
 def commands() -> Iterator[list[Command]]:
-    """Those that the test has begun; none outlives it."""
-    begun: list[Command] = []
-    yield begun
-    for command in begun:
+    """The commands that the test starts; they are killed when it ends."""
+    started: list[Command] = []
+    yield started
+    for command in started:
         command.process.kill()
         command.process.wait()
 
 
 @pytest.mark.slow
-def test_every_minute_at_most_once_whatever_happens_to_the_scheduler(tmp_path: Path, commands: list[Command]) -> None:
+def test_every_minute_runs_at_most_once_although_a_scheduler_is_killed(tmp_path: Path, commands: list[Command]) -> None:
     from hand_made import hand_made
 
     (tmp_path / "experiments").mkdir()
@@ -86,37 +86,37 @@ def test_every_minute_at_most_once_whatever_happens_to_the_scheduler(tmp_path: P
     ran = tmp_path / "ran.txt"
     ran.touch()
     witness = tmp_path / "bin" / "witness"
-    witness.write_text(COUNTING.format(ran=ran, witness=BIN / "witness"))
+    witness.write_text(COUNTING_WITNESS.format(ran=ran, witness=BIN / "witness"))
     witness.chmod(stat.S_IRWXU)
     path = f"{witness.parent}:{BIN}:/usr/bin:/bin"
     with running_cluster(tmp_path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, PATH=path) as (address, environment):
-        # The experiment is sent, with the module of its factory; on the cluster it is really aligned and crafted.
+        # The experiment's folder is sent, with the module of its factory; the job really aligns and crafts.
         entry = {"cron": "* * * * *", "experiment": "experiments/experiment.yaml"}
         file = tmp_path / "schedule.yaml"
         file.write_text(yaml.safe_dump({"name": "ops", "address": address, "entries": {"all": entry}}))
-        killed = begun(file, environment, "killed", commands)
+        killed = start(file, environment, "killed", commands)
         wait_for(lambda: len(ran.read_text().splitlines()) == 1, 120)
         assert not (experiment.report / "transfer.csv").exists()
         killed.end(signal.SIGKILL)
-        two = [begun(file, environment, name, commands) for name in ("one", "other")]
+        two = [start(file, environment, name, commands) for name in ("one", "other")]
         folder = experiment.output / ".schedules/ops/all"
 
         def ended() -> list[dict[str, object]]:
             runs = [json.loads(record.read_text()) for record in sorted(folder.glob("*.json"))]
             return [run for run in runs if run["status"] != "running"]
 
-        def told() -> list[str]:
-            """The minutes that one of the two told the end of: after everything else was done for it."""
+        def reported() -> list[str]:
+            """The minutes whose end one of the two schedulers has printed, which is the last thing that it does."""
             lines = [line for command in two for line in command.out.read_text().splitlines()]
             return sorted(json.loads(line)["minute"] for line in lines)
 
-        wait_for(lambda: len(told()) >= 3, 400)
+        wait_for(lambda: len(reported()) >= 3, 400)
         assert [command.end(signal.SIGINT) for command in two] == [130, 130]
 
         jobs = ran.read_text().split()
         assert len(jobs) >= 3
         assert len(set(jobs)) == len(jobs)  # nothing ran twice
-        assert all(job.endswith("Z-1") for job in jobs)  # nor was any minute tried twice
+        assert all(job.endswith("Z-1") for job in jobs)  # and no minute was tried twice
         for run in ended():
             assert run["status"] == "succeeded"
             (job,) = run["jobs"]
@@ -124,10 +124,10 @@ def test_every_minute_at_most_once_whatever_happens_to_the_scheduler(tmp_path: P
             assert job["id"] in jobs
         assert (experiment.report / "transfer.csv").is_file()
         assert ended()[-1]["changes"] == {"new": [], "moved": []}
-        assert set(told()) <= {run["minute"] for run in ended()}
+        assert set(reported()) <= {run["minute"] for run in ended()}
     client = MlflowClient(tracking_uri=f"sqlite:///{experiment.output}/mlflow.db")
     known = client.get_experiment_by_name("by-hand")
     logged = client.search_runs([known.experiment_id], "tags.`witness.kind` = 'schedule'")
     names = [run.info.run_name for run in logged]
-    assert len(set(names)) == len(names)  # nor told twice
-    assert set(names) >= {f"ops-all-{minute}-1" for minute in told()}
+    assert len(set(names)) == len(names)  # no job was logged twice
+    assert set(names) >= {f"ops-all-{minute}-1" for minute in reported()}

@@ -1,68 +1,102 @@
-"""What changed between two runs of an entry: cells that are new, rates that the intervals can tell apart."""
+"""What changed between two runs of an entry: new cells, and rates whose confidence intervals no longer overlap."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from pipelines.report.page import Row
+from typing import Any, TypedDict, cast
 
 _KEYS = ("surrogate", "attack", "target")
 _FIGURES = ("n", "rate", "rate_low", "rate_high")
 
 
+class Figures(TypedDict):
+    """One transfer rate in percent with its 95 % interval, over `n` images. The rates are None where `n` is 0."""
+
+    n: int
+    rate: float | None
+    rate_low: float | None
+    rate_high: float | None
+
+
+class RateRow(Figures):
+    """The columns of a row of transfer.csv that the history keeps, so that the next run can be compared with it."""
+
+    surrogate: str
+    attack: str
+    target: str
+
+
+class MovedRow(RateRow):
+    """The row of a rate that moved, together with the figures of the run before."""
+
+    before: Figures
+
+
 @dataclass(frozen=True)
 class Changes:
-    """new: rows of cells that were not there. moved: rows whose interval left the former one, which is in `before`."""
+    """The differences between the tables of two runs.
 
-    new: list[Row]
-    moved: list[Row]
+    Attributes:
+        new: rows of cells that the table of the earlier run does not contain.
+        moved: rows whose 95 % interval does not overlap the interval of the earlier run.
+    """
+
+    new: list[RateRow]
+    moved: list[MovedRow]
 
     def as_json(self) -> dict[str, Any]:
-        """As it is kept, and for `--json`."""
+        """The two lists of rows under the names of the attributes, for `--json`."""
         return {"new": self.new, "moved": self.moved}
 
     def lines(self) -> list[str]:
-        """For people."""
-        new = [f"new: {_cell(row)}: {_rate(row)}" for row in self.new]
-        moved = [f"moved: {_cell(row)}: {_rate(row['before'])} -> {_rate(row)}" for row in self.moved]
-        return [*new, *moved] or ["nothing changed that the intervals could tell"]
+        """One line of text per new cell and per moved rate, or a single line which says that there are none."""
+        new = [f"new: {_cell_name(row)}: {_rate_text(row)}" for row in self.new]
+        moved = [f"moved: {_cell_name(row)}: {_rate_text(row['before'])} -> {_rate_text(row)}" for row in self.moved]
+        return [*new, *moved] or ["no detectable change: no new cell, and every interval overlaps the one before"]
 
 
-def kept(rows: Sequence[Row]) -> list[Row]:
-    """Of transfer.csv, what a later run is compared with."""
-    return [{name: row[name] for name in (*_KEYS, *_FIGURES)} for row in rows]
+def rate_rows(transfer: Sequence[Mapping[str, Any]]) -> list[RateRow]:
+    """Reduces the rows of transfer.csv to the columns that later runs are compared with."""
+    return [cast(RateRow, {name: row[name] for name in (*_KEYS, *_FIGURES)}) for row in transfer]
 
 
-def changes(before: Sequence[Row], now: Sequence[Row]) -> Changes:
-    """What `now` has that `before` had not; both as `kept` gives them.
+def compare(before: Sequence[RateRow], now: Sequence[RateRow]) -> Changes:
+    """Finds the new cells and the moved rates of `now`, the table of the later run.
 
-    A mean over targets is no cell, but its rate may move.
+    Disjoint 95 % intervals are a stricter criterion than a test at the 5 % level, so a rate that is reported as moved
+    is unlikely to be noise, while a small shift goes unreported. Rows that average over targets, such as `(mean)`, are
+    not cells and are never new, but their rates can move.
     """
     known = {_key(row): row for row in before}
     new = [row for row in now if _key(row) not in known and not row["target"].startswith("(")]
     moved = [
-        row | {"before": {name: known[_key(row)][name] for name in _FIGURES}}
+        cast(MovedRow, {**row, "before": _figures(known[_key(row)])})
         for row in now
-        if _key(row) in known and _are_apart(known[_key(row)], row)
+        if _key(row) in known and _intervals_are_disjoint(known[_key(row)], row)
     ]
     return Changes(new, moved)
 
 
-def _key(row: Row) -> tuple[str, ...]:
-    return tuple(row[name] for name in _KEYS)
+def _key(row: RateRow) -> tuple[str, str, str]:
+    return row["surrogate"], row["attack"], row["target"]
 
 
-def _are_apart(one: Row, other: Row) -> bool:
-    if one["rate"] is None or other["rate"] is None:  # no image counted
+def _figures(row: RateRow) -> Figures:
+    return {"n": row["n"], "rate": row["rate"], "rate_low": row["rate_low"], "rate_high": row["rate_high"]}
+
+
+def _intervals_are_disjoint(one: Figures, other: Figures) -> bool:
+    bounds = one["rate_low"], one["rate_high"], other["rate_low"], other["rate_high"]
+    if any(bound is None for bound in bounds):  # no image counted
         return False
-    return bool(one["rate_high"] < other["rate_low"] or other["rate_high"] < one["rate_low"])
+    one_low, one_high, other_low, other_high = cast(tuple[float, float, float, float], bounds)
+    return one_high < other_low or other_high < one_low
 
 
-def _cell(row: Row) -> str:
-    return f"{row['surrogate']}, {row['attack']}, {row['target']}"
+def _cell_name(row: RateRow) -> str:
+    return ", ".join(_key(row))
 
 
-def _rate(row: Row) -> str:
-    if row["rate"] is None:
+def _rate_text(figures: Figures) -> str:
+    if figures["rate"] is None:
         return "no image counts"
-    return f"{row['rate']:.1f} ({row['rate_low']:.1f} to {row['rate_high']:.1f})"
+    return f"{figures['rate']:.1f} ({figures['rate_low']:.1f} to {figures['rate_high']:.1f})"

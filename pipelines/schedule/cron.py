@@ -1,35 +1,35 @@
-"""When an entry is planned: cron expressions of five fields, in UTC."""
+"""When an entry is due: cron expressions of five fields in UTC, and the forms in which planned minutes are written."""
 
 from datetime import UTC, datetime, timedelta
 
 from cronsim import CronSim, CronSimError
 
 _MINUTE = timedelta(minutes=1)
-_FORM = "%Y-%m-%dT%H%MZ"
+_KEY_FORMAT = "%Y-%m-%dT%H%MZ"
 
 
 def utc_now() -> datetime:
-    """The present; tests give another."""
+    """The current time with its timezone, which is UTC."""
     return datetime.now(UTC)
 
 
 def check_cron(expression: str) -> str:
-    """The expression, if it is one. Raises ValueError, which says what is wrong with it."""
-    # cronsim takes a sixth field, for seconds; crontab and Kubernetes do not, and Witness plans minutes.
+    """Returns the expression unchanged if it is valid. Raises ValueError, which says what is wrong with it."""
+    # cronsim also accepts a sixth field, for seconds. crontab and Kubernetes do not, and Witness plans whole minutes.
     if len(expression.split()) != 5:
         raise ValueError(
-            f"{expression!r} is no cron expression: write five fields, minute hour day-of-month month day-of-week, "
+            f"{expression!r} is not a cron expression: write five fields, minute hour day-of-month month day-of-week, "
             "as in '0 3 * * *' for 03:00 UTC every day"
         )
     try:
         next_minute(expression, utc_now())
     except (CronSimError, ValueError) as problem:
-        raise ValueError(f"{expression!r} is no cron expression ({problem})") from problem
+        raise ValueError(f"{expression!r} is not a cron expression ({problem})") from problem
     return expression
 
 
 def next_minute(expression: str, after: datetime) -> datetime:
-    """The first planned minute after `after`."""
+    """The first planned minute that begins later than `after`."""
     return next(CronSim(expression, after))
 
 
@@ -38,11 +38,16 @@ def latest_minute(expression: str, now: datetime) -> datetime:
     return next(CronSim(expression, now.replace(second=0, microsecond=0) + _MINUTE, reverse=True))
 
 
-def written_minute(minute: datetime) -> str:
-    """As in names of files and jobs: in the order of time."""
-    return minute.strftime(_FORM)
+def minute_key(minute: datetime) -> str:
+    """A planned minute as names of files and ids of jobs contain it: `2026-11-24T0300Z`, which sorts by time."""
+    return minute.strftime(_KEY_FORMAT)
 
 
-def read_minute(text: str) -> datetime:
-    """What `written_minute` wrote."""
-    return datetime.strptime(text, _FORM).replace(tzinfo=UTC)
+def parse_minute_key(key: str) -> datetime:
+    """The inverse of `minute_key`."""
+    return datetime.strptime(key, _KEY_FORMAT).replace(tzinfo=UTC)
+
+
+def minute_text(minute: datetime) -> str:
+    """A planned minute as messages show it: `2026-11-24 03:00 UTC`."""
+    return f"{minute:%Y-%m-%d %H:%M} UTC"

@@ -1,4 +1,4 @@
-"""The schedule file, validated: every entry with its experiment checked and its command made, before any is run."""
+"""The schedule file: it is checked as a whole, experiments included, before any entry is submitted."""
 
 import os
 import re
@@ -25,12 +25,17 @@ _SECRET = re.compile(r"://[^/?#\s]*@|[?&][^=&\s]*(password|secret|token|key)[^=&
 
 
 class EntryConfig(Section):
-    """One recurring evaluation.
+    """One recurring evaluation, as the schedule file describes it.
 
-    cron: five fields, in UTC. experiment: its file. overrides: as for `--set`. address: of the cluster's job server.
-    working_dir: what is sent to the cluster, the folder of the experiment unless given; an experiment that is given by
-    an absolute path lies where every node sees it, and nothing is sent. retries: how often a failed job is tried again.
-    catch_up: whether the last of the minutes that nobody was there for is made up for.
+    Attributes:
+        cron: when it is due, as five fields in UTC.
+        experiment: path of the experiment file, relative to the schedule file. An absolute path must be valid on every
+            node of the cluster, and then nothing is sent.
+        overrides: settings laid over the experiment, each written as for `--set`.
+        address: of the cluster's job server; by default that of the schedule.
+        working_dir: the folder that is sent to the cluster; by default the folder of the experiment file.
+        retries: how many further attempts follow a job that failed.
+        catch_up: whether to run once for the minutes that passed while no scheduler was running.
     """
 
     cron: Cron
@@ -43,7 +48,14 @@ class EntryConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """A schedule file. state: where runs are remembered. address: of the entries that give none."""
+    """The content of a schedule file.
+
+    Attributes:
+        name: of the schedule; the ids of its jobs begin with it.
+        state: folder or object store of the history; by default `.schedules` in the entries' common `output`.
+        address: of the job server, for the entries that give none.
+        entries: the recurring evaluations by their names.
+    """
 
     name: Name
     state: str | None = None
@@ -53,15 +65,17 @@ class ScheduleConfig(Section):
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry, ready to be submitted.
+    """A checked entry with everything that is needed to submit it.
 
     Attributes:
-        schedule, name: of the schedule, and of the entry in it.
-        config: as it was written.
-        address: of the job server, http:// or https://.
-        experiment: checked, with the entry's overrides.
-        command: what the job runs.
-        working_dir: sent to the cluster, but for the files that match `left_out`; None: nothing is sent.
+        schedule: the name of the schedule.
+        name: the name of the entry in it.
+        config: the entry as it is written in the file.
+        address: URL of the job server, http:// or https://.
+        experiment: the checked experiment, with the entry's overrides.
+        command: the command that the job runs.
+        working_dir: the folder of which a copy is sent to the cluster; None where nothing is sent.
+        excludes: what of that folder is not sent, as patterns of .gitignore.
     """
 
     schedule: str
@@ -71,22 +85,22 @@ class Entry:
     experiment: Experiment
     command: tuple[str, ...]
     working_dir: Path | None
-    left_out: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
 
     @property
     def entrypoint(self) -> str:
-        """The command as Ray takes it."""
+        """The command as one line, quoted for the shell that Ray runs it in."""
         return shlex.join(self.command)
 
     @property
     def results(self) -> Store:
-        """Where the experiment's results lie."""
+        """The store of the experiment's results."""
         return Store(self.experiment.output, self.experiment.name)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule whose entries are checked; `store` is where its runs are remembered."""
+    """A schedule whose entries have all been checked. Its history is kept in `store`."""
 
     name: str
     store: Store
@@ -96,7 +110,13 @@ class Schedule:
 def load_schedule(
     path: Path, overrides: Sequence[str] = (), output: str | None = None, address: str | None = None
 ) -> Schedule:
-    """Reads and checks a schedule and all its experiments. `output` and `address` stand for those of every entry.
+    """Reads and checks a schedule file and the experiments of all its entries.
+
+    Args:
+        path: the schedule file.
+        overrides: settings laid over the schedule file, each written as for `--set`.
+        output: replaces the `output` of every experiment.
+        address: replaces the address of every entry.
 
     Raises InputError, which names the file and the key.
     """
@@ -112,71 +132,77 @@ def load_schedule(
         except InputError as problem:
             raise InputError(f"{path}: entries.{name}: {problem}") from problem
     try:
-        _check_apart(entries)
-        return Schedule(config.name, _store(path, config, entries), tuple(entries))
+        _check_outputs_differ(entries)
+        return Schedule(config.name, _history_store(path, config, entries), tuple(entries))
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from problem
 
 
 def _entry(folder: Path, schedule: ScheduleConfig, name: str, output: str | None, address: str | None) -> Entry:
     config = schedule.entries[name]
-    file = Path(os.path.expanduser(config.experiment))
-    experiment = load_experiment(folder / file, config.overrides, output)
-    tracking_uri(experiment)
-    sent, seen_as = _sent(folder, file, config.working_dir)
-    # A job's current folder is a copy that is thrown away: a plain `output` must not be relative to it.
-    given = output if "://" in experiment.output else experiment.output
-    command = ["witness", "run", seen_as, *(part for override in config.overrides for part in ("--set", override))]
-    command += ["--output", given] if given is not None else []
+    path = Path(os.path.expanduser(config.experiment))
+    experiment = load_experiment(folder / path, config.overrides, output)
+    tracking_uri(experiment)  # raises where it is required and missing
+    working_dir, path_in_job = _working_dir(folder, path, config.working_dir)
+    # A job runs in a temporary copy of the working directory, so a local `output` is given as an absolute path.
+    job_output = output if "://" in experiment.output else experiment.output
+    command = ["witness", "run", path_in_job, *(part for override in config.overrides for part in ("--set", override))]
+    command += ["--output", job_output] if job_output is not None else []
     if any(_SECRET.search(part) for part in command):
         raise InputError(
-            "overrides, output: everyone who sees the cluster's jobs would read the password in a URI; write it into "
-            "the experiment file, or into the cluster's environment"
+            "overrides, output: a URI contains a password, which everyone who can list the cluster's jobs would see; "
+            "write it into the experiment file, or set it in the cluster's environment"
         )
-    left_out: tuple[str, ...] = ()
-    if sent is not None and Path(experiment.output).is_relative_to(sent) and Path(experiment.output) != sent:
-        left_out = (f"/{Path(experiment.output).relative_to(sent)}",)
-    place = _job_server(address or schedule.address)
-    return Entry(schedule.name, name, config, place, experiment, (*command, "--quiet"), sent, left_out)
+    excludes: tuple[str, ...] = ()
+    results = Path(experiment.output)
+    if working_dir is not None and results.is_relative_to(working_dir) and results != working_dir:
+        excludes = (f"/{results.relative_to(working_dir)}",)
+    job_server = _job_server(address or schedule.address)
+    return Entry(schedule.name, name, config, job_server, experiment, (*command, "--quiet"), working_dir, excludes)
 
 
-def _sent(folder: Path, file: Path, working_dir: str | None) -> tuple[Path | None, str]:
-    """What is sent to the cluster, and the experiment file's path there."""
-    if working_dir is None and file.is_absolute():
-        return None, str(file)
-    sent = (folder / (os.path.expanduser(working_dir) if working_dir else file.parent)).resolve()
+def _working_dir(folder: Path, experiment: Path, working_dir: str | None) -> tuple[Path | None, str]:
+    """The folder that is sent to the cluster, and the path of the experiment file as the job sees it."""
+    if working_dir is None and experiment.is_absolute():
+        return None, str(experiment)
+    sent = (folder / (os.path.expanduser(working_dir) if working_dir else experiment.parent)).resolve()
     if not sent.is_dir():
-        raise InputError(f"working_dir: {sent} is no folder")
-    place = (folder / file).resolve()
-    if not place.is_relative_to(sent):
-        raise InputError(f"working_dir: {sent} does not hold the experiment {place}, which the job needs")
-    return sent, str(place.relative_to(sent))
+        raise InputError(f"working_dir: {sent} is not a folder")
+    path = (folder / experiment).resolve()
+    if not path.is_relative_to(sent):
+        raise InputError(
+            f"working_dir: {sent} does not contain the experiment file {path}, which the job needs; name a folder that "
+            "contains it"
+        )
+    return sent, str(path.relative_to(sent))
 
 
 def _job_server(address: str | None) -> str:
+    """The address of the entry, or $RAY_API_SERVER_ADDRESS. Raises InputError unless it is an HTTP address."""
     address = address or os.environ.get("RAY_API_SERVER_ADDRESS")
     if address is None or not address.startswith(("http://", "https://")):
-        said = "is missing" if address is None else f"{without_credentials(address)!r} is not that of a job server"
-        raise InputError(f"address: {said}; write the address of the cluster's dashboard, as http://127.0.0.1:8265")
+        wrong = "is missing" if address is None else f"{without_credentials(address)!r} is not that of a job server"
+        raise InputError(f"address: {wrong}; write the address of the cluster's dashboard, as http://127.0.0.1:8265")
     return address
 
 
-def _check_apart(entries: Sequence[Entry]) -> None:
-    """No two entries make the same folder: each would set aside what the other made."""
-    places: dict[str, str] = {}
+def _check_outputs_differ(entries: Sequence[Entry]) -> None:
+    """Raises InputError where two entries write to one folder, since each would move the other's results away."""
+    owners: dict[str, str] = {}
     for entry in entries:
-        other = places.setdefault(entry.results.location, entry.name)
-        if other != entry.name:
+        owner = owners.setdefault(entry.results.location, entry.name)
+        if owner != entry.name:
             raise InputError(
-                f"entries.{entry.name}: writes to {without_credentials(entry.results.location)}, as {other} does; give "
-                f"one of them a name of its own, with overrides: [name={entry.experiment.name}-{entry.name}]"
+                f"entries.{entry.name}: writes to {without_credentials(entry.results.location)}, as {owner} does; "
+                f"rename one of the two experiments, with overrides: [name={entry.experiment.name}-{entry.name}]"
             )
 
 
-def _store(path: Path, config: ScheduleConfig, entries: Sequence[Entry]) -> Store:
+def _history_store(path: Path, config: ScheduleConfig, entries: Sequence[Entry]) -> Store:
     outputs = {entry.experiment.output for entry in entries}
     if config.state is None and len(outputs) > 1:
         raise InputError("state: must be given where the outputs of the entries differ; name a folder")
-    output, *settings = outputs.pop().split("?", 1)  # of an object store
-    place = config.state or "?".join([f"{output}/.schedules", *settings])
-    return Store(place if "://" in place else str(path.absolute().parent / os.path.expanduser(place)), config.name)
+    output, *parameters = outputs.pop().split("?", 1)  # an object store may have parameters, such as ?region=...
+    location = config.state or "?".join([f"{output}/.schedules", *parameters])
+    is_local = "://" not in location
+    return Store(str(path.absolute().parent / os.path.expanduser(location)) if is_local else location, config.name)

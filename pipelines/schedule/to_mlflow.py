@@ -1,4 +1,4 @@
-"""A schedule in MLflow: a run per job, beside the runs of the experiment that it evaluates."""
+"""Logs a schedule to MLflow: one run per job, in the MLflow experiment of the experiment that the job evaluates."""
 
 from pipelines.schedule.file import Entry
 from pipelines.schedule.history import Job, Run
@@ -7,13 +7,17 @@ from pipelines.tracking.runs import Runs, telling
 
 
 def log_jobs(entry: Entry, jobs: list[tuple[Run, Job]], say: Say) -> bool:
-    """Logs jobs that have ended; one that is there is not logged again. Returns whether all are logged."""
+    """Logs jobs that have ended, each with the run of the schedule that it belongs to.
+
+    A job that MLflow already has is not logged again. Returns whether MLflow has all of them now; where it cannot be
+    reached, `say` is given a warning.
+    """
 
     def write(runs: Runs) -> None:
         for run, job in jobs:
             _log_job(runs, entry, run, job)
 
-    return telling(entry.experiment, say, "the next run of this entry tells it again", write)
+    return telling(entry.experiment, say, "the next run of this entry logs it", write)
 
 
 def _log_job(runs: Runs, entry: Entry, run: Run, job: Job) -> None:
@@ -26,8 +30,8 @@ def _log_job(runs: Runs, entry: Entry, run: Run, job: Job) -> None:
     if job.reason:
         runs.set_tag(mlflow_run, "witness.reason", job.reason[:500])
     if run.changes is not None and job is run.jobs[-1]:
-        found = {"new_cells": len(run.changes.new), "moved_rates": len(run.changes.moved)}
-        runs.log_changed_metrics(mlflow_run, {name: float(count) for name, count in found.items()})
+        counts = {"new_cells": len(run.changes.new), "moved_rates": len(run.changes.moved)}
+        runs.log_changed_metrics(mlflow_run, {name: float(count) for name, count in counts.items()})
         runs.log_artifact(mlflow_run, "changes.txt", "\n".join(run.changes.lines()).encode() + b"\n")
-    runs.set_tag(mlflow_run, "witness.logged", job.status)
     runs.end(mlflow_run, failed=job.status != "succeeded", at=job.ended)
+    runs.set_tag(mlflow_run, "witness.logged", job.status)  # last, so that a job logged only in part is logged again

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align_core.errors import InputError, reason_of
+from pipelines.environment import set_defaults
 from pipelines.experiment.config import Experiment
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.store import Say
@@ -43,10 +44,7 @@ def tracking_uri(experiment: Experiment) -> str:
 
 def _client(uri: str) -> "MlflowClient":
     """Returns MLflow's client. The only place that imports it: the variables must be set before the first import."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")  # by default MLflow waits for minutes
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    set_defaults("mlflow")
     from mlflow import MlflowClient
 
     for noisy in ("mlflow", "alembic"):

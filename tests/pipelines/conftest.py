@@ -12,7 +12,7 @@ from digits_experiment import Finished, make_weights, write_experiment
 from job_cluster import running_cluster
 from mlflow import MlflowClient
 from s3_server import S3Server, s3_server
-from schedule_place import STAND_IN, Place
+from schedule_on_cluster import STAND_IN, ScheduleOnCluster
 from tiny_experiment import write_tiny_experiment
 
 from pipelines.run.command import run
@@ -88,6 +88,9 @@ def schedule_database(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def place(tmp_path: Path, job_server: str, schedule_database: str, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr(scheduler, "_LEAVE_S", 1.0)
-    return Place(tmp_path, job_server, schedule_database)
+def on_cluster(
+    tmp_path: Path, job_server: str, schedule_database: str, monkeypatch: pytest.MonkeyPatch
+) -> ScheduleOnCluster:
+    """A schedule of one entry, due every minute, on the cluster of `job_server`."""
+    monkeypatch.setattr(scheduler, "_GRACE_S", 1.0)
+    return ScheduleOnCluster(tmp_path, job_server, schedule_database)
