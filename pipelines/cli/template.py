@@ -142,7 +142,7 @@ def _training_epochs(images: int) -> int:
 
 
 def _alignment(images: int) -> tuple[int, int]:
-    """Passes over the images and updates in batches of 128: about 140 as in the CIFAR-10 recipe, in at most 50 passes."""
+    """Passes over the images (at most 50), and updates in batches of 128: about 140, as in the CIFAR-10 recipe."""
     updates = max(1, images // 128)
     epochs = min(50, math.ceil(140 / updates))
     return epochs, epochs * updates
