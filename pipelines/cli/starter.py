@@ -102,11 +102,7 @@ def init_command(options: argparse.Namespace) -> int:
     text = text_of(starter)
     _check_experiment(text, file)
     _check_models(starter)
-    try:
-        with open(file, "x", encoding="utf-8") as new:  # `x`: fails where the file exists by now
-            new.write(text)
-    except OSError as problem:
-        raise InputError(f"{file}: cannot be written ({problem})") from problem
+    _write_new(file, text)
     quoted = shlex.quote(str(file))
     images = f"{starter.train.count:,} training and {starter.test.count:,} test images"
     print(f"wrote {file}: {starter.classes} classes, {images} at {starter.image_size} pixels")
@@ -120,6 +116,20 @@ def _check_place(file: Path) -> None:
         raise InputError(f"{file}: exists already, and `witness init` overwrites nothing; give another path")
     if not file.absolute().parent.is_dir():
         raise InputError(f"{file}: there is no folder {file.absolute().parent}; make it first")
+
+
+def _write_new(file: Path, text: str) -> None:
+    """Writes the file whole or not at all, and never over another one. Raises InputError."""
+    try:
+        with open(file, "x", encoding="utf-8") as new:
+            try:
+                new.write(text)
+                new.flush()
+            except OSError:
+                file.unlink()
+                raise
+    except OSError as problem:
+        raise InputError(f"{file}: cannot be written ({problem})") from problem
 
 
 def _starter(options: argparse.Namespace) -> Starter:
@@ -136,15 +146,23 @@ def _starter(options: argparse.Namespace) -> Starter:
     targets = _answer("target", options.target, lambda given: _new_models("target", given, taken))
     return Starter(
         file=options.file,
-        name=options.name or re.sub(r"[^A-Za-z0-9_.-]+", "-", options.file.stem).lstrip("_.-"),
+        name=_name_after(options.file) if options.name is None else options.name,
         train=train,
         test=test,
         classes=_classes(options.classes, train, test),
-        image_size=options.image_size or (32 if train.side <= SMALL_SIDE else 224),
+        image_size=_size_for(train.side) if options.image_size is None else options.image_size,
         source=source,
         witnesses=witnesses,
         targets=targets,
     )
+
+
+def _name_after(file: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", file.stem).lstrip("_.-")
+
+
+def _size_for(side: int) -> int:
+    return 32 if side <= SMALL_SIDE else 224
 
 
 def _answer(name: str, given: str | list[str] | None, parse: Callable[[list[str]], Parsed]) -> Parsed:
@@ -240,8 +258,9 @@ def _other_images(test: Images, train: Images) -> Images:
 def _classes(given: int | None, train: Images, test: Images) -> int:
     """The number of classes: as given, else as counted. Raises InputError where the images do not agree with it."""
     folders = [images.classes for images in (train, test) if images.names is not None]
-    classes = given or (folders[0] if folders else max(train.classes, test.classes))
-    start = f"--classes {given}: " if given else ""
+    counted = folders[0] if folders else max(train.classes, test.classes)
+    classes = counted if given is None else given
+    start = "" if given is None else f"--classes {given}: "
     for images in (train, test):
         if images.names is not None and images.classes != classes:
             raise InputError(

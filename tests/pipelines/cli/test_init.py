@@ -219,8 +219,12 @@ class TestRefusals:
                 (place / name / label / file).write_text("no image")
         assert message in refused(capsys, "--train", train, "--test", test, images=False)
 
-    def test_classes_that_are_not_those_of_the_sub_folders(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert refused(capsys, "--classes", "3").startswith("--classes 3: photos/train has 2 sub-folders, not 3.")
+    @pytest.mark.parametrize("count", ["0", "1", "3"])
+    def test_classes_that_are_not_those_of_the_sub_folders(
+        self, count: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        found = refused(capsys, "--classes", count)
+        assert found.startswith(f"--classes {count}: photos/train has 2 sub-folders, not {count}.")
 
     @pytest.mark.parametrize(
         ("models", "message"),
@@ -245,7 +249,24 @@ class TestRefusals:
 
     def test_what_the_experiment_itself_refuses(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert refused(capsys, "--name", "../up").startswith("experiment.yaml: name: ")
-        assert refused(capsys, "--image-size", "9999").startswith("experiment.yaml: data.image_size: ")
+        assert refused(capsys, "--name", "").startswith("experiment.yaml: name: ")
+        for size in ("0", "9999"):
+            assert refused(capsys, "--image-size", size).startswith("experiment.yaml: data.image_size: ")
+
+    def test_a_folder_in_which_nothing_can_be_written(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "cannot be written (" in refused(capsys, "/proc/experiment.yaml")
+
+    def test_a_disk_that_is_full(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        class Full(io.StringIO):
+            def write(self, text: str) -> int:
+                raise OSError(28, "no space left")
+
+        def opened(file: Path, *_: object, **__: object) -> Full:
+            file.touch(exist_ok=False)
+            return Full()
+
+        monkeypatch.setattr("pipelines.cli.starter.open", opened, raising=False)
+        assert "cannot be written ([Errno 28]" in refused(capsys)
 
     def test_a_path_with_a_dollar_sign(self, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (place / "photos").rename(place / "$HOME")
