@@ -40,7 +40,9 @@ BLOCKS = [
         r"^```(\w*)\n(.*?)^```", (REPOSITORY / readme).read_text(), flags=re.MULTILINE | re.DOTALL
     )
 ]
-CONSOLE = [shlex.split(line, comments=True) for block in BLOCKS if block.language == "console" for line in block.lines()]
+CONSOLE = [
+    shlex.split(line, comments=True) for block in BLOCKS if block.language == "console" for line in block.lines()
+]
 SHELL = [shlex.split(line, comments=True) for block in BLOCKS if block.language == "sh" for line in block.lines()]
 SCRIPTS = [
     command
@@ -64,7 +66,9 @@ def test_the_front_page_is_short() -> None:
 @pytest.mark.parametrize("readme", READMES)
 def test_every_link_leads_somewhere(readme: str) -> None:
     text = (REPOSITORY / readme).read_text()
-    anchors = {re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, re.M)}
+    anchors = {
+        re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, re.M)
+    }
     for target in re.findall(r"\]\(([^)]+)\)", text):
         path, _, anchor = target.partition("#")
         if path:

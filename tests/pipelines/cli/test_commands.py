@@ -7,7 +7,7 @@ import pty
 import re
 import subprocess
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,33 @@ import pyarrow as pa
 import pytest
 from hand_made import HandMade, hand_made
 
+import pipelines.cli
 from pipelines.cli import main
 from pipelines.run.request import Request
 from pipelines.run.status import Entry, Status, watch
 
+STARTER = {"--train", "--test", "--kind", "--classes", "--image-size", "--source", "--witness", "--target", "--name"}
 COMMON = {"--set", "--address", "--output", "--quiet", "--json", "--help"}
 COMMANDS: dict[str, set[str]] = {
     "demo": set(), "run": set(), "align": set(), "craft": set(), "evaluate": set(), "report": {"--log"},
     "tune": {"--space", "--samples", "--searcher", "--scheduler", "--concurrent", "--max-clean-drop", "--attack"},
-    "plan": set(), "status": {"--watch"}, "verify": {"--sample", "--seed"}, "schedule": {"--once", "--list"},
-    "ui": {"--port"},
+    "plan": set(), "status": {"--watch", "--cells"}, "verify": {"--sample", "--seed"}, "schedule": {"--once", "--list"},
+    "ui": {"--port"}, "init": STARTER, "list": {"--json"},
 }  # fmt: skip
+ALONE = {"init", "list"}  # they are about no experiment that is there, and use no cluster
+HEAVY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "ray",
+    "mlflow",
+    "pyarrow",
+    "numpy",
+    "pydantic",
+    "sklearn",
+    "matplotlib",
+    "PIL",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -53,18 +69,57 @@ def states(entries: dict[str, dict[str, Any]]) -> set[str]:
     return {entry["state"] for entry in entries.values()}
 
 
+def loaded_by(code: str, folder: Path) -> set[str]:
+    """Top-level packages that a new process has loaded after this code, however it ends."""
+    wrapped = f"try: exec({code!r})\nfinally:\n import sys\n print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", wrapped],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    loaded = {module.partition(".")[0] for module in done.stdout.splitlines()[-1].split()}
+    assert "pipelines" in loaded, done.stderr
+    return loaded
+
+
 class TestHelp:
     def test_the_installed_command_is_this_one(self) -> None:
         (script,) = entry_points(group="console_scripts", name="witness")
         assert script.load() is main
 
-    @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["no-such-command"]])
-    def test_it_waits_for_nothing_heavy(self, arguments: list[str]) -> None:
-        code = f"import sys, pipelines.cli\ntry: pipelines.cli.main({arguments})\nfinally: print(*sys.modules)"
-        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        loaded = {module.partition(".")[0] for module in said.stdout.split()}
-        assert "pipelines" in loaded
-        assert not loaded & {"torch", "torchvision", "timm", "ray", "mlflow", "pyarrow", "numpy", "pydantic", "sklearn"}
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["--help"], ["run", "--help"], ["no-such-command"], ["--version"], ["init"], ["list", "--help"],
+            ["list", "x"], ["list", "attacks"], ["list", "losses"], ["list", "spaces"], ["list", "controls"],
+            ["list", "experiments"],
+        ],
+        ids=" ".join,
+    )  # fmt: skip
+    def test_it_waits_for_nothing_heavy(self, arguments: list[str], tmp_path: Path) -> None:
+        assert not loaded_by(f"import pipelines.cli\npipelines.cli.main({arguments})", tmp_path) & HEAVY
+
+    def test_no_module_of_the_command_imports_anything_heavy(self, tmp_path: Path) -> None:
+        folder = Path(pipelines.cli.__file__).parent
+        modules = [f"pipelines.cli.{file.stem}" for file in folder.glob("*.py") if file.stem != "__init__"]
+        assert "pipelines.cli.commands" in modules
+        assert not loaded_by("\n".join(f"import {module}" for module in modules), tmp_path) & HEAVY
+
+    def test_the_version_and_nothing_else(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit, match="0"):
+            main(["--version"])
+        assert capsys.readouterr() == (f"witness {version('witness')}\n", "")
+
+    @pytest.mark.parametrize("arguments", [["--version"], ["list", "losses", "--json"]])
+    def test_python_m_does_the_same(self, arguments: list[str]) -> None:
+        command = [sys.executable, "-m", "pipelines.cli", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        installed = f"import sys\nfrom pipelines.cli import main\nsys.exit(main({arguments}))"
+        same = subprocess.run([sys.executable, "-c", installed], capture_output=True, text=True, check=True)
+        assert done.stdout == same.stdout != ""
 
     def test_it_lists_the_commands(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit, match="0"):
@@ -75,7 +130,9 @@ class TestHelp:
     def test_each_command_lists_its_flags(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
-        assert set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) == COMMON | COMMANDS[command]
+        assert set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) == COMMANDS[command] | (
+            {"--help"} if command in ALONE else COMMON
+        )
 
     @pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["run"], ["run", "e.yaml", "--no-such-flag"]])
     def test_a_command_that_does_not_exist(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,12 +215,28 @@ class TestStatus:
         assert told["outcomes/source/pgd/stranger"] == ("failed", 0, 3)
         assert told["outcomes/source/mi/twin"] == ("done", 3, 3)
         assert told["models/aligned"] == ("done", 0, 0)
-        assert main(["status", str(experiment.file)]) == 0
+        assert main(["status", str(experiment.file), "--cells"]) == 0
         lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == len(told) + 1
         assert "partial  outcomes/source/pgd/twin  1 of 3 chunks" in lines
         there, all_chunks = (sum(entry[part] for entry in told.values()) for part in (1, 2))
         sums = f"{len(told) - 3} done, 1 failed, 1 missing, 1 partial; {there} of {all_chunks} chunks"
         assert lines[-1] == f"in all: {sums}"
+        assert main(["status", str(experiment.file)]) == 0
+        *table, last = capsys.readouterr().out.splitlines()
+        assert last == f"in all: {sums}"
+        assert [re.split(" {2,}", line) for line in table] == [
+            ["stage", "of", "state", "chunks"],
+            ["align", "aligned", "done"],
+            ["craft", "source", "done", "6 of 6"],
+            ["craft", "aligned", "done", "6 of 6"],
+            ["craft", "witness", "done", "6 of 6"],
+            ["evaluate", "clean images", "done", "18 of 18"],
+            ["evaluate", "source", "5 done, 1 failed, 1 missing, 1 partial", "16 of 24"],
+            ["evaluate", "aligned", "done", "24 of 24"],
+            ["evaluate", "witness", "done", "24 of 24"],
+        ]
+        assert len({line.index(word) for line, word in zip(table, ["state", "done", "done"], strict=False)}) == 1
 
     def test_watched_it_looks_again_until_all_is_done(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         experiment = hand_made(tmp_path)

@@ -1,0 +1,129 @@
+"""`witness list`: the names that an experiment or a sweep can use, each with what it means.
+
+An entry has at least a `name` and a `what`. Nothing here needs torch, so the lists are printed at once.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Entry = dict[str, Any]
+"""What `--json` prints of one entry: `name`, `what`, and what a list adds (settings, keys, or a path)."""
+
+CONTROLS: Mapping[str, str] = {
+    "label_only": "the source after the same fine-tuning on the labels, without a witness: is it only more training?",
+    "witness": "crafting on each witness itself: is the witness simply the better surrogate?",
+    "ensemble": "crafting on the mean of the logits of the source and the witnesses: what the same models give at once",
+    "aligned_ensemble": "the same with the aligned model instead of the source: what alignment adds to the ensemble",
+}
+"""What each control in `controls` is, and the question that it answers."""
+
+
+def attacks() -> list[Entry]:
+    """The methods of `attacks`, with the settings in which each preset differs from plain iterated gradient signs."""
+    from align_core.attacks import config
+
+    # The descriptions stand beside the presets once they are there; until then, the settings describe a preset.
+    descriptions: Mapping[str, str] = getattr(config, "DESCRIPTIONS", {})
+    return [
+        {"name": name, "what": descriptions.get(name) or _settings_text(settings), "settings": settings}
+        for name, settings in config.PRESETS.items()
+    ]
+
+
+def losses() -> list[Entry]:
+    """The alignment losses, for `align.loss`."""
+    from align_core.losses import LOSSES
+
+    return [{"name": name, "what": what} for name, what in LOSSES.items()]
+
+
+def spaces() -> list[Entry]:
+    """The search spaces that ship with Witness, for `witness tune --space`, each with the keys that it searches."""
+    import tune_spaces
+    from pipelines.experiment.yaml_file import read_yaml
+
+    files = sorted(Path(tune_spaces.__file__).parent.glob("*.yaml"))
+    contents = {file.stem: read_yaml(file) for file in files}
+    return [
+        {"name": name, "what": " ".join(content["why"].split()), "keys": content["keys"]}
+        for name, content in contents.items()
+    ]
+
+
+def controls() -> list[Entry]:
+    """The controls beside which a gain is reported."""
+    return [{"name": name, "what": what} for name, what in CONTROLS.items()]
+
+
+def experiments() -> list[Entry]:
+    """The experiments that ship with Witness, with the paths under which other commands find them."""
+    from pipelines.cli.commands import RECIPES
+    from pipelines.experiment.yaml_file import read_yaml
+
+    found = []
+    for file in sorted(RECIPES.glob("*.yaml")):
+        content = read_yaml(file)
+        if "models" in content:  # a schedule lies there too
+            found.append({"name": content["name"], "what": _opening_comment(file), "path": str(file)})
+    return found
+
+
+LISTS: Mapping[str, Callable[[], list[Entry]]] = {
+    "attacks": attacks,
+    "losses": losses,
+    "spaces": spaces,
+    "controls": controls,
+    "experiments": experiments,
+}
+"""What `witness list` can list."""
+
+
+def list_command(options: argparse.Namespace) -> int:
+    """Prints one list."""
+    entries = LISTS[options.what]()
+    if options.json:
+        print(json.dumps(entries))
+    else:
+        print(*_lines(entries), sep="\n")
+    return 0
+
+
+def _lines(entries: list[Entry]) -> list[str]:
+    """A line per entry; on a terminal, long ones are wrapped below each other."""
+    width = max(len(entry["name"]) for entry in entries) + 2
+    lines = []
+    for entry in entries:
+        line = f"{entry['name']:{width}}{entry['what']}{_more(entry)}"
+        if sys.stdout.isatty():
+            line = textwrap.fill(line, shutil.get_terminal_size().columns, subsequent_indent=" " * width)
+        lines.append(line)
+    return lines
+
+
+def _more(entry: Entry) -> str:
+    """What an entry has besides its name and meaning, for its line."""
+    if "keys" in entry:
+        return f" [{', '.join(entry['keys'])}]"
+    if "settings" in entry and (settings := _settings_text(entry["settings"])) != entry["what"]:
+        return f" [{settings}]"
+    return f" [{entry['path']}]" if "path" in entry else ""
+
+
+def _settings_text(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {json.dumps(value)}" for key, value in settings.items())
+
+
+def _opening_comment(file: Path) -> str:
+    """The first paragraph of the comment with which a file begins, in one line."""
+    words: list[str] = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#") or not line.strip("# "):
+            break
+        words += line.strip("# ").split()
+    return " ".join(words)

@@ -1,0 +1,145 @@
+"""A function for every command over an experiment or a schedule: parsed options in, exit code out.
+
+Each imports what it needs when it is called, because Ray, torch and MLflow take seconds to import.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.cli.show import print_result, print_status, print_sweep, print_text
+
+if TYPE_CHECKING:
+    from pipelines.run.request import Request
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+"""The folder of the experiments that ship with Witness."""
+
+
+def _request(options: argparse.Namespace) -> "Request":
+    from pipelines.run.request import Request
+
+    return Request(
+        options.experiment, options.overrides, options.output, options.address, options.quiet or options.json
+    )
+
+
+def demo_command(options: argparse.Namespace) -> int:
+    """Runs the embedded experiment."""
+    options.experiment, options.stage = RECIPES / "demo.yaml", "run"
+    return run_command(options)
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """Runs one stage of an experiment (`options.stage`), or all of them where the stage is called `run`."""
+    from pipelines.run.command import run
+    from pipelines.stages.blueprint import STAGES
+
+    stages = STAGES if options.stage == "run" else (options.stage,)
+    result = run(_request(options), stages, log=getattr(options, "log", False))
+    if options.json:
+        print(json.dumps(result.as_json()))
+    elif result.report is not None:
+        print_result(result, options)
+    return 0
+
+
+def tune_command(options: argparse.Namespace) -> int:
+    """Runs a sweep, or resumes it."""
+    from pipelines.sweep.command import tune
+    from pipelines.sweep.study import Options
+
+    names = ("space", "samples", "searcher", "scheduler", "concurrent", "max_clean_drop", "attack")
+    result = tune(_request(options), Options(**{name: getattr(options, name) for name in names}))
+    if options.json:
+        print(json.dumps(result.as_json()))
+    else:
+        print_sweep(result, options)
+    return 0
+
+
+def plan_command(options: argparse.Namespace) -> int:
+    """Prints the forecast of a run."""
+    from pipelines.run.forecast import forecast
+
+    print_text(forecast(_request(options)), options.json)
+    return 0
+
+
+def status_command(options: argparse.Namespace) -> int:
+    """Prints how far an experiment is; with `--watch`, prints it at every change until everything is done."""
+    from pipelines.run.status import status_of
+
+    if options.watch:
+        return _watch(options)
+    status = status_of(_request(options))
+    if options.cells or options.json:
+        print_text(status, options.json)
+    else:
+        print_status(status)
+    return 0
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from pipelines.run.status import watch
+
+    first, printed = None, ""
+    for status in watch(_request(options)):
+        first = first or status
+        line = json.dumps(status.as_json()) if options.json else status.since(first)
+        if status.sums() != printed:
+            printed = status.sums()
+            print(line, flush=True)
+    return 0
+
+
+def verify_command(options: argparse.Namespace) -> int:
+    """Checks a finished experiment. The exit code is 1 if anything is not what it claims to be."""
+    from pipelines.run.verify import verify
+
+    found = verify(_request(options), options.sample, options.seed)
+    print_text(found, options.json)
+    return 1 if found.findings else 0
+
+
+def schedule_command(options: argparse.Namespace) -> int:
+    """Submits the jobs of a schedule as they are due, or with `--list` only shows them."""
+    from pipelines.progress import Progress
+    from pipelines.schedule.cron import utc_now
+    from pipelines.schedule.file import load_schedule
+    from pipelines.schedule.overview import describe_run, overview_of
+    from pipelines.schedule.scheduler import Scheduler
+
+    schedule = load_schedule(options.schedule, options.overrides, options.output, options.address)
+    if options.list:
+        entries = overview_of(schedule, utc_now())
+        if options.json:
+            print(json.dumps({"schedule": schedule.name, "entries": [entry.as_json() for entry in entries]}))
+        else:
+            print(*(entry.line() for entry in entries), sep="\n")
+        return 0
+    progress = Progress(quiet=True)
+    scheduler = Scheduler(schedule, progress.say)
+    scheduler.check(options.schedule)
+    if options.once:
+        runs = scheduler.once()
+        if options.json:
+            print(json.dumps({"schedule": schedule.name, "runs": [run.as_json() for run in runs]}))
+        else:
+            lines = [line for run in runs for line in describe_run(run)]
+            print("\n".join(lines or ["no run has ended"]))
+        return int(any(run.status != "succeeded" for run in runs))
+    names = ", ".join(entry.name for entry in schedule.entries)
+    progress.say(f"schedule {schedule.name}: {names}, until Ctrl-C")
+    for run in scheduler.forever():
+        print(json.dumps(run.as_json()) if options.json else "\n".join(describe_run(run)), flush=True)
+    return 0
+
+
+def ui_command(options: argparse.Namespace) -> int:
+    """Serves MLflow's page on the experiment's tracking store, until it is interrupted."""
+    from pipelines.report.to_mlflow import serve_page
+    from pipelines.tracking.runs import tracking_uri
+
+    return serve_page(tracking_uri(_request(options).experiment()), options.port)

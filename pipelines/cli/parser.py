@@ -1,0 +1,171 @@
+"""The command line: every command of `witness`, its flags and their help."""
+
+import argparse
+import difflib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.cli import commands
+from pipelines.cli.catalogue import LISTS, list_command
+from pipelines.cli.starter import init_command
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The parser of the whole command line. Parsed options have a `command`, which is called with them."""
+    parser = argparse.ArgumentParser(
+        prog="witness",
+        description="Aligns a source model to a witness, crafts adversarial examples on it, and measures how much "
+        "better they transfer to models that the attacker cannot see.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    added = parser.add_subparsers(required=True, metavar="COMMAND")
+    common = _common_flags()
+
+    def add(name: str, help_text: str, command: Command, experiment: bool = True) -> argparse.ArgumentParser:
+        new = added.add_parser(name, help=help_text, description=_sentence(help_text), parents=[common])
+        new.set_defaults(command=command, stage=name)
+        if experiment:
+            new.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml")
+        return new
+
+    def add_plain(name: str, help_text: str, command: Command) -> argparse.ArgumentParser:
+        new = added.add_parser(name, help=help_text, description=_sentence(help_text))
+        new.set_defaults(command=command)
+        return new
+
+    add("demo", "run the embedded experiment on handwritten digits, which takes about a minute and a half",
+        commands.demo_command, experiment=False)  # fmt: skip
+    _add_init(add_plain("init", "write a commented starter experiment from flags, or from answers", init_command))
+    _add_list(add_plain("list", "list what an experiment can name, and the experiments that ship", list_command))
+    add("run", "align, craft, evaluate and report: whatever of it is missing", commands.run_command)
+    add("align", "train and align the networks that are missing", commands.run_command)
+    add("craft", "craft the adversarial images that are missing", commands.run_command)
+    add("evaluate", "evaluate the cells that are missing", commands.run_command)
+    report = add("report", "write tables, figures and the page from the results that are there", commands.run_command)
+    report.add_argument("--log", action="store_true", help="log to MLflow again, also what was logged before")
+    _add_tune(add("tune", "sweep over the alignment's settings; resumes a sweep that was stopped",
+                  commands.tune_command))  # fmt: skip
+    add("plan", "say what a run would do, how long it would take and what it would leave; does none of it",
+        commands.plan_command)  # fmt: skip
+    _add_status(add("status", "count what is missing, partial, done or failed, by stage and surrogate",
+                    commands.status_command))  # fmt: skip
+    _add_verify(add("verify", "check a finished experiment: hashes, counts, eps-balls and a sample of predictions",
+                    commands.verify_command))  # fmt: skip
+    _add_schedule(add("schedule", "submit recurring evaluations, each as a job on a Ray cluster",
+                      commands.schedule_command, experiment=False))  # fmt: skip
+    ui = add("ui", "serve MLflow's page on this experiment's tracking store", commands.ui_command)
+    ui.add_argument("--port", type=int, default=5000, help="port of the page on this machine (default: 5000)")
+    return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version. The package's metadata is only read when it is asked for."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        from importlib.metadata import version
+
+        print(f"witness {version('witness')}")
+        parser.exit()
+
+
+def _sentence(help_text: str) -> str:
+    return f"{help_text[0].upper()}{help_text[1:]}."
+
+
+def _common_flags() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--set", metavar="KEY.PATH=VALUE", action="append", default=[], dest="overrides",
+        help="use this value instead of the experiment file's (repeatable)",
+    )  # fmt: skip
+    common.add_argument("--address", help="a Ray cluster; by default $RAY_ADDRESS, else a local one for this run")
+    common.add_argument("--output", help="output folder, or s3://..., gs://..., instead of the experiment file's")
+    common.add_argument("--quiet", action="store_true", help="print progress as plain lines, also on a terminal")
+    common.add_argument("--json", action="store_true", help="print the result as one JSON object on standard output")
+    return common
+
+
+def _add_init(init: argparse.ArgumentParser) -> None:
+    init.epilog = (
+        "A model is a name of timm's: by itself it is trained on the training images, as NAME=pretrained it has timm's "
+        "own weights, and as NAME=PATH those of a file. On a terminal, what is needed and not given is asked for."
+    )
+    init.add_argument(
+        "file", type=Path, nargs="?", default=Path("experiment.yaml"), metavar="EXPERIMENT.yaml",
+        help="the file to write, which must not exist yet (default: experiment.yaml)",
+    )  # fmt: skip
+    init.add_argument("--train", metavar="PATH", help="training images: a folder with a sub-folder per class, or npz")
+    init.add_argument("--test", metavar="PATH", help="test images, none of them among the training images")
+    init.add_argument("--kind", choices=("folder", "npz"), help="kind of both; by default, what each path is")
+    init.add_argument("--classes", type=int, metavar="N", help="number of classes; by default, they are counted")
+    init.add_argument(
+        "--image-size", type=int, metavar="N",
+        help="side in pixels; by default 32 where the first image has up to 64, otherwise 224",
+    )  # fmt: skip
+    init.add_argument("--source", metavar="MODEL", help="the model that is aligned")
+    init.add_argument(
+        "--witness", metavar="MODEL", action="append", default=[], help="a model to align to (repeatable)"
+    )
+    init.add_argument("--target", metavar="MODEL", action="append", default=[], help="a model to attack (repeatable)")
+    init.add_argument("--name", help="name of the experiment; by default, that of the file")
+
+
+def _add_list(listing: argparse.ArgumentParser) -> None:
+    listing.add_argument("what", type=_list_name, metavar="WHAT", help=", ".join(LISTS))
+    listing.add_argument("--json", action="store_true", help="print one JSON list, with an object per entry")
+
+
+def _list_name(name: str) -> str:
+    if name in LISTS:
+        return name
+    close = difflib.get_close_matches(name, LISTS, n=1, cutoff=0.4)
+    mend = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(LISTS)}"
+    raise argparse.ArgumentTypeError(f"there is no list of {name!r}; {mend}")
+
+
+def _add_tune(tune: argparse.ArgumentParser) -> None:
+    # Names are checked where the experiment is known, so that the message can say which one was probably meant.
+    tune.add_argument("--space", required=True, help="a search space: a name in tune_spaces, or a YAML file")
+    tune.add_argument(
+        "--samples", type=int, metavar="N", help="how many settings to try; a grid has a number of its own"
+    )
+    tune.add_argument("--searcher", default="random", help="random (the default), optuna or grid")
+    tune.add_argument("--scheduler", default="none", help="none (the default), or asha, which stops poor trials early")
+    tune.add_argument(
+        "--concurrent", type=int, metavar="K", help="trials at once; by default as compute.workers allows"
+    )
+    tune.add_argument(
+        "--max-clean-drop", type=float, default=1.0, metavar="POINTS",
+        help="clean accuracy that the chosen settings may cost at most (default: 1.0)",
+    )  # fmt: skip
+    tune.add_argument("--attack", help="what to craft on the validation images; by default the experiment's first")
+
+
+def _add_status(status: argparse.ArgumentParser) -> None:
+    status.add_argument("--cells", action="store_true", help="list every network and table, with its state")
+    status.add_argument("--watch", action="store_true", help="look again and again, while a run goes on elsewhere")
+
+
+def _add_verify(verify: argparse.ArgumentParser) -> None:
+    verify.add_argument("--sample", type=int, default=20, metavar="N", help="images of each set to predict again (20)")
+    verify.add_argument("--seed", type=int, default=0, help="seed with which these images are drawn (0)")
+
+
+def _add_schedule(schedule: argparse.ArgumentParser) -> None:
+    schedule.description = (
+        "Submits the entries of a schedule as they are due, until Ctrl-C. Here, --set changes values of the schedule "
+        "file; --address, a cluster's job server (http://...), and --output replace those of every entry."
+    )
+    schedule.add_argument("schedule", type=Path, metavar="SCHEDULE.yaml")
+    how = schedule.add_mutually_exclusive_group()
+    how.add_argument("--once", action="store_true", help="submit only what is due now, and wait until it ends")
+    how.add_argument("--list", action="store_true", help="the next and the last run of every entry; asks no cluster")

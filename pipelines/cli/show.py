@@ -1,0 +1,117 @@
+"""Results as people read them on a terminal: tables, and the lines below them. `--json` prints objects instead."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipelines.run.command import RunResult
+    from pipelines.run.status import Status
+    from pipelines.sweep.command import SweepResult
+
+
+class Printable(Protocol):
+    """A result that can be printed in two ways."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `--json` prints."""
+        ...
+
+    def lines(self) -> list[str]:
+        """The lines that are printed otherwise."""
+        ...
+
+
+def print_text(found: Printable, as_json: bool) -> None:
+    """Prints a result as lines, or as one JSON object."""
+    if as_json:
+        print(json.dumps(found.as_json()))
+        return
+    for line in found.lines():
+        print(line)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of words as lines with aligned columns, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def print_status(status: "Status") -> None:
+    """Prints a line per stage and surrogate or model, then the sums over everything."""
+    rows = [["stage", "of", "state", "chunks"]]
+    for group in status.groups():
+        chunks = f"{group.done:,} of {group.chunks:,}" if group.chunks else ""
+        rows.append([group.stage, group.name, group.state, chunks])
+    print(*columns(rows), f"in all: {status.sums()}", sep="\n")
+
+
+def print_result(result: "RunResult", options: argparse.Namespace) -> None:
+    """Prints the table of mean transfer rates, the verdicts, and where the report and the MLflow page are."""
+    from rich import box
+    from rich.table import Table
+
+    from pipelines.report.page import verdicts
+    from pipelines.storage.credentials import without_credentials
+
+    assert result.report is not None
+    table = Table(box=box.SIMPLE_HEAD, title="mean over the targets, %, with 95 % intervals over images")
+    for column in ("surrogate", "attack", "transfer rate", "gain over the source", "clean accuracy"):
+        table.add_column(column, justify="left" if column in ("surrogate", "attack") else "right")
+    for row in result.report.means():
+        rate = "" if row["rate"] is None else f"{row['rate']:.1f} ({row['rate_low']:.1f} to {row['rate_high']:.1f})"
+        table.add_row(row["surrogate"], row["attack"], rate, _gain(row), f"{row['clean_accuracy']:.1f}")
+    _console().print(table)
+    for line in verdicts(result.report):
+        if line.startswith("aligned under"):
+            _console().print(line, highlight=False, soft_wrap=True)
+    again = ["witness", "ui", str(options.experiment)]
+    for key, _, value in (override.partition("=") for override in options.overrides):
+        again += ["--set", f"{key}={without_credentials(value)}"]
+    again += ["--output", without_credentials(options.output)] if options.output else []
+    print(f"report: {result.location}/report/report.html")
+    print(f"MLflow: {shlex.join(again)}   ({result.tracking})")
+
+
+def print_sweep(result: "SweepResult", options: argparse.Namespace) -> None:
+    """Prints the trials of a sweep, and the test of the chosen settings where there is one."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title="trials, on validation images and targets; * no other trial beats it in both gain and accuracy",
+    )
+    for column in (*result.keys, "gain", "clean accuracy", "status"):
+        table.add_column(column, justify="right")
+    for row in result.rows[:20]:
+        accuracy = "" if row["clean_accuracy"] is None else f"{row['clean_accuracy']:.1f}"
+        star = " *" if row["pareto"] else ""
+        table.add_row(*(row[key] for key in result.keys), _gain(row) + star, accuracy, row["status"])
+    _console().print(table)
+    if len(result.rows) > 20:
+        print(f"and {len(result.rows) - 20} more in {result.location}/trials.csv")
+    if result.test is not None:
+        print_result(result.test, options)
+        for row in result.contrast:
+            if row["target"] == "(mean)" and row["gain"] is not None:
+                interval = f"{row['gain']:+.1f} points ({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
+                print(f"chosen against default settings under {row['attack']}, test targets: {interval}")
+        print(f"best settings: {result.location}/best.yaml")
+    print(f"trials: {result.location}/trials.csv, sweep.png")
+
+
+def _gain(row: Any) -> str:
+    """A gain with its interval, in points; empty where there is none, as for the source itself."""
+    return "" if row["gain"] is None else f"{row['gain']:+.1f} ({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 110)

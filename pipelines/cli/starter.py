@@ -1,0 +1,344 @@
+"""`witness init`: a commented starter experiment, from flags, and from answers where flags are missing.
+
+What is given is checked against the data before anything is written: the folders or arrays must hold images of the same
+classes, and every model must be one that timm has. The text of the file is in `template`.
+"""
+
+import argparse
+import difflib
+import os
+import re
+import shlex
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from align_core.errors import InputError
+
+Kind = Literal["folder", "npz"]
+Parsed = TypeVar("Parsed")
+
+SMALL_SIDE = 64
+"""Images of up to this many pixels are used at 32, the size of CIFAR-10; larger ones at 224, that of ImageNet."""
+
+QUESTIONS = {
+    "train": "Training images (a folder with a sub-folder per class, or an .npz file)",
+    "test": "Test images, none of them among the training images",
+    "source": "Source, the model that is aligned (a name of timm's, NAME=pretrained, or NAME=PATH to its weights)",
+    "witness": "Witnesses, to which it is aligned (one or more, separated by spaces)",
+    "target": "Targets, the models that are attacked (one or more, separated by spaces)",
+}
+"""What is asked on a terminal for each flag that is needed and not given."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """One image set, as a look at its listing and its first image shows it.
+
+    Attributes:
+        path: the folder or file.
+        kind: of the image set.
+        count: number of images.
+        names: class names; None for npz, whose labels are numbers.
+        classes: number of classes, counted from the sub-folders or as the largest label plus one.
+        side: short side of the first image, in pixels.
+    """
+
+    path: Path
+    kind: Kind
+    count: int
+    names: list[str] | None
+    classes: int
+    side: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as it was asked for: a name of timm's, and weights: a path, `pretrained`, or None to train it here."""
+
+    timm: str
+    weights: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name in the experiment: without dots, which would be separators in `--set models.NAME.key=value`."""
+        return re.sub(r"[^A-Za-z0-9_-]+", "-", self.timm).strip("-")
+
+
+@dataclass(frozen=True)
+class Starter:
+    """Everything that the starter file says about one experiment."""
+
+    file: Path
+    name: str
+    train: Images
+    test: Images
+    classes: int
+    image_size: int
+    source: Model
+    witnesses: list[Model]
+    targets: list[Model]
+
+    @property
+    def models(self) -> list[Model]:
+        """The source, the witnesses, and the targets."""
+        return [self.source, *self.witnesses, *self.targets]
+
+
+def init_command(options: argparse.Namespace) -> int:
+    """Writes the file, and says what to do with it. Raises InputError; then nothing is written."""
+    from pipelines.cli.template import text_of
+
+    file: Path = options.file
+    _check_place(file)
+    try:
+        starter = _starter(options)
+    except EOFError:
+        raise InputError("the questions were not answered to the end; nothing was written") from None
+    text = text_of(starter)
+    _check_experiment(text, file)
+    _check_models(starter)
+    _write_new(file, text)
+    quoted = shlex.quote(str(file))
+    images = f"{starter.train.count:,} training and {starter.test.count:,} test images"
+    print(f"wrote {file}: {starter.classes} classes, {images} at {starter.image_size} pixels")
+    print(f"next: witness plan {quoted}   (what a run will do, and how long it will take)")
+    print(f"      witness run {quoted}")
+    return 0
+
+
+def _check_place(file: Path) -> None:
+    if file.exists():
+        raise InputError(f"{file}: exists already, and `witness init` overwrites nothing; give another path")
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"{file}: there is no folder {file.absolute().parent}; make it first")
+
+
+def _write_new(file: Path, text: str) -> None:
+    """Writes the file whole or not at all, and never over another one. Raises InputError."""
+    try:
+        with open(file, "x", encoding="utf-8") as new:
+            try:
+                new.write(text)
+                new.flush()
+            except OSError:
+                file.unlink()
+                raise
+    except OSError as problem:
+        raise InputError(f"{file}: cannot be written ({problem})") from problem
+
+
+def _starter(options: argparse.Namespace) -> Starter:
+    """Flags and answers, checked against the data and against each other."""
+    missing = [f"--{name}" for name in QUESTIONS if not getattr(options, name)]
+    if missing and not sys.stdin.isatty():
+        flags = ", ".join(missing)
+        raise InputError(f"these flags are missing: {flags}. On a terminal, `witness init` asks for what they say")
+    train = _answer("train", options.train, lambda given: _look_at(given[0], options.kind))
+    test = _answer("test", options.test, lambda given: _other_images(_look_at(given[0], options.kind), train))
+    taken: dict[str, str] = {}
+    source, *_ = _answer("source", options.source, lambda given: _new_models("source", given, taken))
+    witnesses = _answer("witness", options.witness, lambda given: _new_models("witness", given, taken))
+    targets = _answer("target", options.target, lambda given: _new_models("target", given, taken))
+    return Starter(
+        file=options.file,
+        name=_name_after(options.file) if options.name is None else options.name,
+        train=train,
+        test=test,
+        classes=_classes(options.classes, train, test),
+        image_size=_size_for(train.side) if options.image_size is None else options.image_size,
+        source=source,
+        witnesses=witnesses,
+        targets=targets,
+    )
+
+
+def _name_after(file: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", file.stem).lstrip("_.-")
+
+
+def _size_for(side: int) -> int:
+    return 32 if side <= SMALL_SIDE else 224
+
+
+def _answer(name: str, given: str | list[str] | None, parse: Callable[[list[str]], Parsed]) -> Parsed:
+    """What a flag says, or else the first answer on the terminal that can be used."""
+    if given:
+        try:
+            return parse([given] if isinstance(given, str) else given)
+        except InputError as problem:
+            raise InputError(f"--{name}: {problem}") from problem
+    while True:
+        answer = input(f"{QUESTIONS[name]}: ").strip()
+        words = answer.replace(",", " ").split() if name in ("witness", "target") else [answer]
+        if not any(words):
+            continue
+        try:
+            return parse(words)
+        except InputError as problem:
+            print(problem)
+
+
+def _look_at(given: str, kind: Kind | None) -> Images:
+    """Lists an image set and opens its first image. Raises InputError for what cannot be used as one."""
+    from align_core.data import ImageSetConfig, open_image_set
+
+    path = Path(given).expanduser()
+    if kind is None and path.is_file() and path.suffix != ".npz":
+        raise InputError(
+            f"{path}: is neither a folder nor an .npz file; give one, and change `data` in the file by hand"
+        )
+    kind = kind or ("npz" if path.suffix == ".npz" and not path.is_dir() else "folder")
+    ids, labels = open_image_set(ImageSetConfig(kind=kind, path=str(path)), SMALL_SIDE).listing()
+    names = _class_names(path) if kind == "folder" else None
+    if names == []:
+        raise InputError(f"{path}: has no sub-folders; each class needs one, with its images in it")
+    if not ids:
+        raise InputError(f"{path}: there is no image in it")
+    if int(labels.min()) < 0:
+        raise InputError(f"{path}: has the label {int(labels.min())}; labels are numbered from 0")
+    classes = int(labels.max()) + 1 if names is None else len(names)
+    if classes < 2:
+        only = f", {names[0]}" if names else ""
+        raise InputError(f"{path}: has one class alone{only}; a classifier needs at least two")
+    side = _side_in_npz(path) if names is None else _side_of_first(path, ids)
+    return Images(path, kind, len(ids), names, classes, side)
+
+
+def _class_names(folder: Path) -> list[str]:
+    """Sub-folders by sorted name: the position of each is its class's number, as in `align_core.data`."""
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+
+
+def _side_of_first(folder: Path, ids: Sequence[str]) -> int:
+    """Short side of the first image that can be opened. Raises InputError where none can."""
+    from PIL import Image
+
+    for image_id in ids:
+        try:
+            with Image.open(folder / image_id) as picture:
+                return min(picture.size)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue  # an unreadable image is a matter for `data.on_bad_image`, when the experiment runs
+    raise InputError(f"{folder}: none of its {len(ids)} images can be opened")
+
+
+def _side_in_npz(file: Path) -> int:
+    """Short side of the images in an .npz file, from the header of their array alone."""
+    from numpy.lib import format as npy
+
+    with zipfile.ZipFile(file) as archive, archive.open("images.npy") as member:
+        version = npy.read_magic(member)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, _ = read(member)
+    return min(shape[1:3])
+
+
+def _other_images(test: Images, train: Images) -> Images:
+    """The test images, if they can be those of an experiment with these training images. Raises InputError."""
+    one, other = train.path.resolve(), test.path.resolve()
+    if one == other or one in other.parents or other in one.parents:
+        raise InputError(
+            f"{test.path}: shares images with the training images in {train.path}; training and test images must be "
+            "disjoint, so give two folders or files"
+        )
+    if train.names is not None and test.names is not None and train.names != test.names:
+        differing = sorted(set(train.names) ^ set(test.names))
+        raise InputError(
+            f"{test.path}: its sub-folders are not those of {train.path}: only one of them has {differing[0]}. A "
+            "class's number is the position of its sub-folder, so both need the same ones (a sub-folder may be empty)"
+        )
+    return test
+
+
+def _classes(given: int | None, train: Images, test: Images) -> int:
+    """The number of classes: as given, else as counted. Raises InputError where the images do not agree with it."""
+    folders = [images.classes for images in (train, test) if images.names is not None]
+    counted = folders[0] if folders else max(train.classes, test.classes)
+    classes = counted if given is None else given
+    start = "" if given is None else f"--classes {given}: "
+    for images in (train, test):
+        if images.names is not None and images.classes != classes:
+            raise InputError(
+                f"{start}{images.path} has {images.classes} sub-folders, not {classes}. The position of a sub-folder "
+                "is the number of its class, so each class needs one (it may be empty)"
+            )
+        if images.classes > classes:
+            raise InputError(
+                f"{start}{images.path} has labels up to {images.classes - 1}, too many for {classes} classes"
+            )
+    return classes
+
+
+def _new_models(role: str, given: list[str], taken: dict[str, str]) -> list[Model]:
+    """Models as they are asked for, none of which has another role already. Raises InputError; fills `taken`."""
+    models, roles = [], dict(taken)
+    for text in given:
+        name, equals, weights = text.partition("=")
+        is_file = weights and weights != "pretrained"
+        model = Model(name.strip(), (str(Path(weights).expanduser()) if is_file else weights) or None)
+        if not model.key or (equals and model.weights is None):
+            raise InputError(f"{text!r}: a model is written NAME, NAME=pretrained or NAME=PATH")
+        if model.key in roles:
+            raise InputError(
+                f"{model.timm} is given twice: it is {roles[model.key]} already; the source, the witnesses and the "
+                "targets are different models"
+            )
+        if is_file and not Path(str(model.weights)).is_file():
+            raise InputError(f"{model.timm}: there is no file {model.weights} with its weights")
+        roles[model.key] = f"a {role}" if role != "source" else "the source"
+        models.append(model)
+    taken.update(roles)
+    return models
+
+
+def path_in(file: Path, path: Path) -> str:
+    """A path as `file` names it: relative to the file's folder, or absolute where they share nothing but the root.
+
+    Raises InputError for a path with a `$`, which an experiment file takes for a variable of the environment.
+    """
+    folder, absolute = file.absolute().parent, path.expanduser().absolute()
+    if "$" in str(absolute):
+        raise InputError(f"{path}: in an experiment file, $ begins the name of a variable; rename the file or folder")
+    if Path(os.path.commonpath([folder, absolute])) == Path(folder.anchor):
+        return str(absolute)
+    return os.path.relpath(absolute, folder)
+
+
+def _check_experiment(text: str, file: Path) -> None:
+    """Loads the experiment as every command will. Raises InputError, which names the file."""
+    from pipelines.experiment.config import load_experiment
+
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "experiment.yaml"
+        draft.write_text(text, encoding="utf-8")
+        try:
+            load_experiment(draft)
+        except InputError as problem:
+            raise InputError(str(problem).replace(str(draft), str(file))) from problem
+
+
+def _check_models(starter: Starter) -> None:
+    """Whether timm has these models, and pretrained weights for these classes. Raises InputError."""
+    import timm
+
+    for model in starter.models:
+        if ":" in model.timm:
+            continue  # such as hf-hub:USER/MODEL, which only a download could tell
+        if not timm.is_model(model.timm):
+            close = difflib.get_close_matches(model.timm, timm.list_models(), n=1)
+            mend = f"did you mean {close[0]!r}?" if close else "`timm.list_models()` in Python lists them"
+            raise InputError(f"timm has no model {model.timm!r}; {mend}")
+        if model.weights == "pretrained":
+            weights = timm.get_pretrained_cfg(model.timm) if timm.is_model_pretrained(model.timm) else None
+            if weights is None:
+                raise InputError(f"timm has no pretrained weights for {model.timm}; give a file, as NAME=PATH")
+            if weights.num_classes != starter.classes:
+                raise InputError(
+                    f"{model.timm}: its pretrained weights are for {weights.num_classes} classes, and the images have "
+                    f"{starter.classes}; give weights for these classes, as NAME=PATH, or the name alone to train it"
+                )

@@ -1,0 +1,110 @@
+"""`witness list`: every name that can be used, as its own module has it, with what it means."""
+
+import json
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+import tune_spaces
+from align_core.attacks import PRESETS
+from align_core.losses import LOSSES
+from pipelines.cli import main
+from pipelines.cli.catalogue import CONTROLS, LISTS
+from pipelines.experiment.config import Experiment, load_experiment
+from pipelines.sweep.space import load_space
+
+
+def listed(capsys: pytest.CaptureFixture[str], what: str) -> dict[str, dict[str, Any]]:
+    """The entries of one list by name."""
+    assert main(["list", what, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert (captured.out.count("\n"), captured.err) == (1, "")
+    entries = json.loads(captured.out)
+    assert isinstance(entries, list)
+    return {entry.pop("name"): entry for entry in entries}
+
+
+@pytest.mark.parametrize("what", LISTS)
+def test_every_entry_has_a_line_with_its_name_and_what_it_is(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = listed(capsys, what)
+    assert main(["list", what]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(entries)
+    for line, entry in zip(lines, entries.values(), strict=True):
+        assert len(entry["what"]) > 5
+        assert line.partition(" ")[2].strip().startswith(entry["what"])
+
+
+def test_attacks_are_the_presets_with_their_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    entries = listed(capsys, "attacks")
+    assert {name: entry["settings"] for name, entry in entries.items()} == PRESETS
+    assert main(["list", "attacks"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("sini"))
+    assert "momentum: 1.0, nesterov: true, copies: 5" in line
+
+
+def test_losses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {name: entry["what"] for name, entry in listed(capsys, "losses").items()} == LOSSES
+
+
+def test_every_space_that_ships_with_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    entries = listed(capsys, "spaces")
+    assert set(entries) == {file.stem for file in Path(tune_spaces.__file__).parent.glob("*.yaml")}
+    recipe = Path(listed(capsys, "experiments")["demo"]["path"])
+    witnesses = "witnesses=[witness_cnn, mid_cnn]"
+    experiment = load_experiment(recipe, [witnesses, "validation_targets=[]"])
+    for name, entry in entries.items():
+        space = load_space(name, experiment)
+        assert set(entry["keys"]) == set(space.keys)
+        assert entry["what"].split() == space.why.split()
+        assert all(dimension["why"] for dimension in entry["keys"].values())
+
+
+def test_the_controls_are_those_that_an_experiment_may_name(capsys: pytest.CaptureFixture[str]) -> None:
+    (control,) = get_args(get_type_hints(Experiment)["controls"])
+    assert tuple(CONTROLS) == get_args(control)
+    assert {name: entry["what"] for name, entry in listed(capsys, "controls").items()} == CONTROLS
+
+
+def test_every_experiment_that_ships_can_be_loaded_from_its_path(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WITNESS_CIFAR10", "/somewhere")
+    entries = listed(capsys, "experiments")
+    assert {"demo", "cifar10", "cifar10-sweep"} <= set(entries)
+    assert "nightly" not in entries  # a schedule
+    for name, entry in entries.items():
+        assert load_experiment(Path(entry["path"])).name == name
+        assert not entry["what"].startswith("#") and "  " not in entry["what"]
+
+
+@pytest.mark.parametrize(
+    ("what", "mend"),
+    [
+        ("atack", "did you mean 'attacks'?"),
+        ("loss", "did you mean 'losses'?"),
+        ("zzz", "choose from attacks, losses, spaces, controls, experiments"),
+    ],
+)
+def test_a_list_that_does_not_exist(what: str, mend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["list", what])
+    assert f"there is no list of {what!r}; {mend}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--address", "--output", "--set", "--quiet"])
+def test_it_has_no_flags_of_a_run(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["list", "attacks", flag])
+    assert f"unrecognized arguments: {flag}" in capsys.readouterr().err
+
+
+def test_lines_are_wrapped_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["list", "controls"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > len(CONTROLS)
+    assert max(map(len, lines)) <= 60
+    assert [line.split()[0] for line in lines if line[0] != " "] == list(CONTROLS)
