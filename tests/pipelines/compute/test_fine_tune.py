@@ -1,0 +1,94 @@
+"""A fine-tune by one worker resumes from its checkpoint, bit for bit, wherever it was broken off."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hand_made import hand_made
+
+from align_core.alignment import NonFiniteLoss
+from pipelines.compute.cluster import Worker
+from pipelines.compute.fine_tune import FineTune, fine_tune_alone
+from pipelines.stages.payload import fine_tune_of
+from pipelines.storage.store import Store
+
+CHECKPOINTS = ".train/aligned-x/checkpoint"
+STEPS = 12
+ALIGN = {"epochs": 6, "batch_size": 2, "augment": {"crop": "none"}, "optimizer": {"lr": 0.05}}
+WORKER = Worker(device="cpu", threads=1, cpus=1, gpus=0, resources={}, wanted=1)
+
+
+class Broken(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FineTune:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return job_in(tmp_path)
+
+
+def job_in(folder: Path, **align: object) -> FineTune:
+    blueprint = hand_made(folder, align=ALIGN | align).blueprint()
+    (making,) = (making for making in blueprint.alignments() if making.name == "aligned")
+    return fine_tune_of(blueprint, making, WORKER)
+
+
+def break_off(monkeypatch: pytest.MonkeyPatch, file: str, times: int) -> None:
+    """Ends the work in place of the `times`-th writing of this file of a checkpoint."""
+    write, left = Store.write, [times]
+
+    def breaking(store: Store, relative: str, content: bytes) -> None:
+        if relative == f"{CHECKPOINTS}/{file}":
+            left[0] -= 1
+            if left[0] == 0:
+                raise Broken
+        write(store, relative, content)
+
+    monkeypatch.setattr(Store, "write", breaking)
+
+
+@pytest.mark.parametrize(
+    ("file", "times", "resumed_from"),
+    [("curve.json", 1, 0), ("state.safetensors", 1, 0), ("state.safetensors", 4, 6), ("curve.json", 6, 10)],
+)
+def test_it_resumes_bit_for_bit(
+    job: FineTune, monkeypatch: pytest.MonkeyPatch, file: str, times: int, resumed_from: int
+) -> None:
+    weights, curve = fine_tune_alone(job, "cpu", "elsewhere")
+    with monkeypatch.context() as patch, pytest.raises(Broken):
+        break_off(patch, file, times)
+        fine_tune_alone(job, "cpu", CHECKPOINTS)
+    broken_at = job.loader.store.read_json(job.progress_file or "")
+    assert broken_at is not None
+    resumed_weights, resumed_curve = fine_tune_alone(job, "cpu", CHECKPOINTS)
+    assert resumed_weights == weights
+    figures = [{key: value for key, value in row.items() if key != "timestamp"} for row in curve]
+    assert [{key: row[key] for key in own} for row, own in zip(resumed_curve, figures, strict=True)] == figures
+    assert [row["step"] for row in resumed_curve] == list(range(STEPS))
+    before = [row["timestamp"] for row in resumed_curve[:resumed_from]]
+    assert all(earlier < resumed_curve[-1]["timestamp"] for earlier in before)
+    assert len(before) == resumed_from
+
+
+def test_a_finished_one_is_not_trained_again(job: FineTune, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver may be killed after the last checkpoint and before the network is committed."""
+    weights, curve = fine_tune_alone(job, "cpu", CHECKPOINTS)
+    assert fine_tune_alone(job, "cpu", CHECKPOINTS) == (weights, curve)
+
+
+def test_checkpoints_lie_where_the_settings_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    job = job_in(tmp_path, checkpoint_steps=1)
+    with monkeypatch.context() as patch, pytest.raises(Broken):
+        break_off(patch, "state.safetensors", 6)
+        fine_tune_alone(job, "cpu", CHECKPOINTS)
+    curve = job.loader.store.read(f"{CHECKPOINTS}/curve.json")
+    assert curve.count(b'"step"') == 6  # of a step each: the state of the fifth is there, that of the sixth is not
+
+
+def test_a_loss_that_is_not_finite_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    job = job_in(tmp_path, optimizer={"lr": 1e30})
+    with pytest.raises(NonFiniteLoss, match=r"lower align.optimizer.lr"):
+        fine_tune_alone(job, "cpu", CHECKPOINTS)
