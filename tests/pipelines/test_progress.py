@@ -43,13 +43,13 @@ def test_a_run_leaves_a_log_and_shows_the_time_of_each_stage(
 ) -> None:
     request, folder = finished.copied(tmp_path, "adversarial/source/pgd", "outcomes/source/pgd", "logs")
     result = run(request)
-    said = capsys.readouterr().err.splitlines()
+    shown = capsys.readouterr().err.splitlines()
     log = log_in(folder)
-    assert [line.removeprefix("witness: ") for line in said] == [line.partition("Z ")[2] for line in log.splitlines()]
+    assert [line.removeprefix("witness: ") for line in shown] == [line.partition("Z ")[2] for line in log.splitlines()]
     assert [(spent.label, spent.done, spent.unit) for spent in result.spent] == [
         ("craft", 60, "images"),
         ("evaluate", 180, "predictions"),
     ]
-    assert said[-1].endswith(f"{result.spent[0]}; {result.spent[1]}")
+    assert shown[-1].endswith(f"{result.spent[0]}; {result.spent[1]}")
     run(request)  # nothing to compute, so no log
     assert log_in(folder) == log

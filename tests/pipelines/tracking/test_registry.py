@@ -97,7 +97,7 @@ def test_preprocessing_and_family_of_the_experiment_file_override_the_card(first
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             {"mlflow": "models:/linear/2"},
@@ -113,10 +113,10 @@ def test_preprocessing_and_family_of_the_experiment_file_override_the_card(first
     ],
 )
 def test_a_model_that_does_not_exist_or_is_misspelt_is_reported(
-    first: HandMade, change: dict[str, Any], said: str
+    first: HandMade, change: dict[str, Any], message: str
 ) -> None:
     log(first)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         make_blueprint(second(first, **change))
     assert not (first.output / "again").exists()
 

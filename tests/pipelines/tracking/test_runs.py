@@ -68,9 +68,9 @@ def test_an_interrupted_creation_leaves_no_database(experiment_file: Path, monke
 def test_a_failure_is_a_warning_without_credentials(experiment_file: Path) -> None:
     file = experiment_file
     file.write_text(file.read_text().replace("sqlite:///", "http://me:secret@127.0.0.1:1/#"))
-    said: list[str] = []
-    assert not log_to_mlflow(load_experiment(file), said.append, "send them later", lambda runs: None)
-    (line,) = said
+    messages: list[str] = []
+    assert not log_to_mlflow(load_experiment(file), messages.append, "send them later", lambda runs: None)
+    (line,) = messages
     assert line.startswith("warning: logging to MLflow at http://***@127.0.0.1:1/")
     assert line.endswith("). The results are kept; send them later")
     assert "secret" not in line
