@@ -97,7 +97,7 @@ def test_preprocessing_and_family_of_the_experiment_file_override_the_card(first
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "said"),
     [
         (
             {"mlflow": "models:/linear/2"},
@@ -113,10 +113,10 @@ def test_preprocessing_and_family_of_the_experiment_file_override_the_card(first
     ],
 )
 def test_a_model_that_does_not_exist_or_is_misspelt_is_reported(
-    first: HandMade, change: dict[str, Any], message: str
+    first: HandMade, change: dict[str, Any], said: str
 ) -> None:
     log(first)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=said):
         make_blueprint(second(first, **change))
     assert not (first.output / "again").exists()
 
