@@ -1,6 +1,7 @@
-"""Progress of long work, on standard error: bars with rate and remaining time on a terminal, plain lines elsewhere.
+"""Shows the progress of long work on standard error, with its rate and an estimate of the remaining time.
 
-What is said is kept in a log file where there is one.
+On a terminal this is a line that is updated in place; elsewhere, and with `--quiet`, plain lines appear every 10 s. All
+of it is also written to a log file in the experiment's folder.
 """
 
 import sys
@@ -12,12 +13,16 @@ from datetime import UTC, datetime
 
 from pipelines.storage.store import Store
 
-_EVERY = 10.0
+_EVERY = 10.0  # seconds between two plain lines of a stage, and between two writes of the log file
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What a stage did, and how long it took."""
+    """What a finished stage of work did, and how long it took.
+
+    Attributes:
+        label: its name. done: how many units it did, each a `unit`. seconds: how long it took.
+    """
 
     label: str
     done: int
@@ -30,7 +35,7 @@ class Spent:
 
 
 class Bar:
-    """One stage of work: `advance` counts what is done."""
+    """A stage of work that is under way. Its caller reports how many units are done with `advance` or `set`."""
 
     def __init__(self, progress: "Progress", label: str, total: int | None, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
@@ -38,18 +43,18 @@ class Bar:
         self._progress, self._start, self._last_line = progress, time.monotonic(), time.monotonic()
 
     def advance(self, count: int, note: str = "") -> None:
-        """`count` more units are done."""
+        """Reports that `count` more units are done; `note` is shown at the end of the line from now on."""
         self.set(self.done + count, note)
 
     def set(self, done: int, note: str = "") -> None:
-        """`done` units are done in all."""
+        """Reports that `done` units are done in total; `note` is shown at the end of the line from now on."""
         self.done, self.note = done, note or self.note
         if not self._progress.is_live and time.monotonic() - self._last_line >= _EVERY:
             self._last_line = time.monotonic()
             self._progress.say(self.line())
 
     def line(self) -> str:
-        """What is done, of how much, how fast, and what remains."""
+        """Returns the line that is shown: units done and in total, their rate, and the time that remains."""
         seconds = max(time.monotonic() - self._start, 1e-9)
         rate = self.done / seconds
         of = f" of {self.total:,}" if self.total is not None else ""
@@ -62,9 +67,14 @@ class Bar:
 
 
 class Progress:
-    """Where stages of work report. `quiet` prints plain lines even on a terminal.
+    """Shows the stages of one command, keeps its log, and adds up the time that it takes.
 
-    `spent`: the stages that ended.
+    Args:
+        quiet: print plain lines on a terminal, too.
+
+    Attributes:
+        spent: the stages that have ended, in order.
+        is_live: whether the line of a stage is updated in place.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -76,19 +86,23 @@ class Progress:
         self._logged, self._log = 0.0, ""
 
     def say(self, line: str) -> None:
-        """One line for the user."""
+        """Prints one line for the user, and adds it to the log."""
         print(f"witness: {line}", file=sys.stderr, flush=True)
         self.note(line)
 
     def note(self, line: str) -> None:
-        """One line for the log alone."""
+        """Adds one line to the log without printing it. Lines are kept until `logged` gives the log a file."""
         self._lines.append(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z {line}\n")
         if self._store is not None and time.monotonic() - self._logged >= _EVERY:
             self._write_log()
 
     @contextmanager
     def logged(self, store: Store) -> Iterator[None]:
-        """Inside, all that is said goes to a file `logs/TIME.log`, with what was said before, and how it ended."""
+        """Writes the log to `logs/TIME.log` in the store while the block runs.
+
+        The file contains the lines from before the block too, and ends with the time of every stage, or with the
+        exception that ended the block.
+        """
         self._store, self._log = store, f"logs/{datetime.now(UTC):%Y-%m-%dT%H%M%S}Z.log"
         try:
             yield
@@ -106,12 +120,18 @@ class Progress:
         self._store.write(self._log, "".join(self._lines).encode())
 
     def summary(self) -> str:
-        """The time spent in all, and in every stage."""
+        """Returns a line with the total time and that of every stage."""
         return f"{time.monotonic() - self._start:.1f} s in all: {'; '.join(map(str, self.spent))}"
 
     @contextmanager
     def stage(self, label: str, total: int | None, unit: str) -> Iterator[Bar]:
-        """A stage of `total` units (None: unknown). It ends with a line that says how long it took."""
+        """Shows a stage of work while the block runs, and says how long it took at the end.
+
+        Args:
+            label: the name of the stage.
+            total: the number of units; None if it is unknown.
+            unit: what the units are, in the plural.
+        """
         bar = Bar(self, label, total, unit)
         start = time.monotonic()
         if self.is_live:

@@ -17,7 +17,7 @@ from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.store import Say, fingerprint_of
 from pipelines.tracking.registry import REGISTERED
-from pipelines.tracking.runs import Point, Runs, telling, tracking_uri
+from pipelines.tracking.runs import Point, Runs, log_to_mlflow, tracking_uri
 
 _CURVES = ("loss", "alignment_loss", "label_loss", "grad_norm", "lr")
 
@@ -39,7 +39,7 @@ def log_report(blueprint: Blueprint, report: Report, say: Say, again: bool = Fal
         marker["register"] = blueprint.experiment.registered_as
     if not again and blueprint.store.read_json("report/logged.json") == marker:
         return True
-    is_told = telling(
+    is_told = log_to_mlflow(
         blueprint.experiment,
         say,
         "`witness report --log` sends them",

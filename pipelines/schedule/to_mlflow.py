@@ -3,7 +3,7 @@
 from pipelines.schedule.file import Entry
 from pipelines.schedule.history import Job, Run
 from pipelines.storage.store import Say
-from pipelines.tracking.runs import Runs, telling
+from pipelines.tracking.runs import Runs, log_to_mlflow
 
 
 def log_jobs(entry: Entry, jobs: list[tuple[Run, Job]], say: Say) -> bool:
@@ -17,7 +17,7 @@ def log_jobs(entry: Entry, jobs: list[tuple[Run, Job]], say: Say) -> bool:
         for run, job in jobs:
             _log_job(runs, entry, run, job)
 
-    return telling(entry.experiment, say, "the next run of this entry logs it", write)
+    return log_to_mlflow(entry.experiment, say, "the next run of this entry logs it", write)
 
 
 def _log_job(runs: Runs, entry: Entry, run: Run, job: Job) -> None:

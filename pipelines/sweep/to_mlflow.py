@@ -7,7 +7,7 @@ from pipelines.report.to_mlflow import curve_points
 from pipelines.stages.blueprint import Blueprint
 from pipelines.sweep.space import Space, label_of
 from pipelines.sweep.trial import Record
-from pipelines.tracking.runs import Point, Runs, telling
+from pipelines.tracking.runs import Point, Runs, log_to_mlflow
 
 
 def log_sweep(
@@ -34,7 +34,7 @@ def log_sweep(
                 runs.log_artifact(parent, name, blueprint.store.read(f"{files}/{name}"))
             runs.end(parent)
 
-    return telling(blueprint.experiment, say, "the same command tells it again", write)
+    return log_to_mlflow(blueprint.experiment, say, "the same command tells it again", write)
 
 
 def _log_trial(runs: Runs, parent: str, space: Space, sweep: str, trial: str, record: Record) -> None:

@@ -5,7 +5,7 @@ result. What flows in is an experiment, which says where MLflow is, and what its
 curves and files. What flows out is the state of an MLflow store, and aligned models from its registry.
 
 Where to begin:
-* `runs.py`: `tracking_uri` says where MLflow is. `telling` gives its caller a `Runs`, through which everything is
+* `runs.py`: `tracking_uri` says where MLflow is. `log_to_mlflow` gives its caller a `Runs`, through which everything is
   logged, and turns failures into warnings. `Runs` finds a run again by its fingerprint, so nothing is logged twice.
 * `registry.py`: `registered` fetches a model `models:/NAME/VERSION` that another experiment aligned.
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from pipelines.tracking.registry import Registered as Registered
     from pipelines.tracking.registry import registered as registered
     from pipelines.tracking.runs import Runs as Runs
-    from pipelines.tracking.runs import telling as telling
+    from pipelines.tracking.runs import log_to_mlflow as log_to_mlflow
     from pipelines.tracking.runs import tracking_uri as tracking_uri
 
 _MODULES = {
     "registry": ("Registered", "registered"),
-    "runs": ("Runs", "telling", "tracking_uri"),
+    "runs": ("Runs", "log_to_mlflow", "tracking_uri"),
 }
 
 

@@ -75,13 +75,13 @@ def registered_files(experiment: Experiment, name: str, version: str, wanted: Se
         ) from problem
 
 
-def telling(experiment: Experiment, say: Say, again: str, write: Callable[["Runs"], None]) -> bool:
+def log_to_mlflow(experiment: Experiment, say: Say, resend: str, write: Callable[["Runs"], None]) -> bool:
     """Logs to the experiment's MLflow store, and turns any failure into a warning: the result files are complete.
 
     Args:
         experiment: says where MLflow is, and under which name its runs are found.
         say: is given the warning.
-        again: the end of the warning: how the results are sent later, such as "`witness report --log` sends them".
+        resend: the end of the warning: how the results are sent later, such as "`witness report --log` sends them".
         write: does the logging.
 
     Returns whether `write` succeeded.
@@ -93,7 +93,7 @@ def telling(experiment: Experiment, say: Say, again: str, write: Callable[["Runs
     except Exception as problem:  # MLflow, its server and its database raise exceptions of many kinds
         safe = without_credentials(uri)
         reason = reason_of(problem).replace(uri, safe)
-        say(f"warning: logging to MLflow at {safe} failed ({reason}). The results are kept; {again}")
+        say(f"warning: logging to MLflow at {safe} failed ({reason}). The results are kept; {resend}")
         return False
     return True
 

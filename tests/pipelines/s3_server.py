@@ -1,4 +1,4 @@
-"""A real S3-compatible server, moto's, in a process of its own."""
+"""An S3-compatible server for tests: moto's, in a process of its own."""
 
 import socket
 import socketserver
@@ -21,50 +21,50 @@ SECRET = "not/for+anyone"
 
 @dataclass(frozen=True)
 class S3Server:
-    """The server, with one bucket. The address of anything in it holds all that a client needs."""
+    """A running server with one bucket."""
 
     process: "subprocess.Popen[bytes]"
     port: int
     bucket: str = "bucket"
 
     def uri(self, path: str, secret: str = SECRET, bucket: str | None = None) -> str:
-        """The address of a folder; credentials and endpoint in it, for workers have an environment of their own."""
-        where = f"scheme=http&endpoint_override=127.0.0.1:{self.port}&region=us-east-1"
-        return f"s3://{KEY}:{quote(secret, safe='')}@{bucket or self.bucket}/{path}?{where}"
+        """The URI of a folder, with credentials and endpoint, because workers do not inherit the test's environment."""
+        parameters = f"scheme=http&endpoint_override=127.0.0.1:{self.port}&region=us-east-1"
+        return f"s3://{KEY}:{quote(secret, safe='')}@{bucket or self.bucket}/{path}?{parameters}"
 
     @property
     def filesystem(self) -> fs.S3FileSystem:
-        """It, without Witness between."""
+        """The server as pyarrow opens it, without any code of Witness."""
         return fs.FileSystem.from_uri(self.uri(""))[0]
 
     def objects(self, folder: str = "") -> dict[str, bytes]:
-        """Everything below a folder of the bucket, by its path from there."""
+        """The content of every object below a folder of the bucket, by its path relative to the folder."""
         base = f"{self.bucket}/{folder}".rstrip("/")
         found = self.filesystem.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
         files = [info.path for info in found if info.type == fs.FileType.File]
         return {path.removeprefix(f"{base}/"): self.filesystem.open_input_file(path).read() for path in files}
 
     def ask(self, method: str, path: str, content: bytes = b"") -> None:
-        """A plain request; moto's own interface lies below `moto-api`."""
-        where, kind = f"http://127.0.0.1:{self.port}/{path}", {"Content-Type": "text/plain"}
-        request = urllib.request.Request(where, data=content or None, headers=kind, method=method)
+        """Sends a plain HTTP request. The path `moto-api` leads to moto's own interface."""
+        address, headers = f"http://127.0.0.1:{self.port}/{path}", {"Content-Type": "text/plain"}
+        request = urllib.request.Request(address, data=content or None, headers=headers, method=method)
         urllib.request.urlopen(request, timeout=10).close()
 
     def stop(self) -> None:
-        """It is gone, and all it held."""
+        """Kills the server. Everything that it held in memory is lost."""
         self.process.kill()
         self.process.wait()
 
 
 @contextmanager
 def s3_server(log: Path) -> Iterator[S3Server]:
-    """A server that answers, until the block ends; what it says goes to `log`."""
+    """Runs a server while the block runs; it answers already when the block begins. Its log is written to a file."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
-    with open(log, "wb") as said:
-        server = S3Server(subprocess.Popen(command, stdout=said, stderr=said), port)
+    with open(log, "wb") as output:
+        server = S3Server(subprocess.Popen(command, stdout=output, stderr=output), port)
     try:
         _wait_for(server)
         server.ask("PUT", server.bucket)
@@ -85,26 +85,26 @@ def _wait_for(server: S3Server) -> None:
 
 
 class Gate(socketserver.ThreadingTCPServer):
-    """A way to a server that can be shut, as if the server were gone, and opened again with all that it holds."""
+    """A proxy in front of a server. Shutting it simulates an outage of the server, which keeps everything it holds."""
 
     daemon_threads = True
     allow_reuse_address = True
 
     def __init__(self, port: int) -> None:
-        self.behind, self.connections = port, set[socket.socket]()
-        super().__init__(("127.0.0.1", 0), _Passage)
+        self.server_behind, self.connections = port, set[socket.socket]()
+        super().__init__(("127.0.0.1", 0), _Forwarding)
         self._open()
 
     @property
     def port(self) -> int:
-        """Where it stands."""
+        """The port of the proxy."""
         return int(self.server_address[1])
 
     def _open(self) -> None:
         Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def shut(self) -> None:
-        """Nobody gets through, and who was through is cut off."""
+        """Refuses new connections and cuts the open ones."""
         self.shutdown()
         self.server_close()
         for connection in list(self.connections):
@@ -112,26 +112,26 @@ class Gate(socketserver.ThreadingTCPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def open_again(self) -> None:
-        """As before, at the same port."""
+        """Accepts connections again, at the same port."""
         self.socket = socket.socket(self.address_family, self.socket_type)
         self.server_bind()
         self.server_activate()
         self._open()
 
 
-class _Passage(socketserver.BaseRequestHandler):
+class _Forwarding(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         assert isinstance(self.server, Gate)
-        with socket.create_connection(("127.0.0.1", self.server.behind)) as other:
+        with socket.create_connection(("127.0.0.1", self.server.server_behind)) as other:
             self.server.connections |= {self.request, other}
-            back = Thread(target=_pass, args=(other, self.request), daemon=True)
+            back = Thread(target=_forward, args=(other, self.request), daemon=True)
             back.start()
-            _pass(self.request, other)
+            _forward(self.request, other)
             back.join()
             self.server.connections -= {self.request, other}
 
 
-def _pass(source: socket.socket, destination: socket.socket) -> None:
+def _forward(source: socket.socket, destination: socket.socket) -> None:
     with suppress(OSError):
         while content := source.recv(1 << 16):
             destination.sendall(content)

@@ -1,4 +1,4 @@
-"""What is said while work goes on is kept, with how it ended."""
+"""The lines of a run are kept in a log file, which also says how the run ended."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def log_in(folder: Path) -> str:
     return file.read_text()
 
 
-def test_the_log_holds_what_was_said_before_and_inside(store: Store, tmp_path: Path) -> None:
+def test_the_log_contains_the_lines_before_and_inside_the_block(store: Store, tmp_path: Path) -> None:
     progress = Progress(quiet=True)
     progress.say("before")
     with progress.logged(store), progress.stage("craft", 6, "images") as bar:
@@ -32,24 +32,24 @@ def test_the_log_holds_what_was_said_before_and_inside(store: Store, tmp_path: P
     assert "(6 images" in lines[-1]
 
 
-def test_and_how_it_ended(store: Store, tmp_path: Path) -> None:
+def test_the_log_contains_the_exception_that_ended_the_block(store: Store, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), Progress(quiet=True).logged(store):
         raise KeyboardInterrupt
     assert "ended with KeyboardInterrupt" in log_in(tmp_path / "tiny")
 
 
-def test_a_run_leaves_one_and_says_the_time_of_each_stage(
+def test_a_run_leaves_a_log_and_shows_the_time_of_each_stage(
     finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     request, folder = finished.copied(tmp_path, "adversarial/source/pgd", "outcomes/source/pgd", "logs")
     result = run(request)
-    said = capsys.readouterr().err.splitlines()
+    shown = capsys.readouterr().err.splitlines()
     log = log_in(folder)
-    assert [line.removeprefix("witness: ") for line in said] == [line.partition("Z ")[2] for line in log.splitlines()]
+    assert [line.removeprefix("witness: ") for line in shown] == [line.partition("Z ")[2] for line in log.splitlines()]
     assert [(spent.label, spent.done, spent.unit) for spent in result.spent] == [
         ("craft", 60, "images"),
         ("evaluate", 180, "predictions"),
     ]
-    assert said[-1].endswith(f"{result.spent[0]}; {result.spent[1]}")
-    run(request)  # nothing to compute: no log of that
+    assert shown[-1].endswith(f"{result.spent[0]}; {result.spent[1]}")
+    run(request)  # nothing to compute, so no log
     assert log_in(folder) == log

@@ -1,4 +1,4 @@
-"""A tiny experiment with a model of its own for every role, to plan and not to run."""
+"""A tiny experiment with a separate model for every role. Tests plan it, and do not run it."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def content() -> dict[str, Any]:
 
 
 def write_tiny_experiment(folder: Path) -> None:
-    """The experiment file, and beside it what its keys, and those that tests set, lead to."""
+    """Writes the experiment file and the files that its keys, or those that tests set, refer to."""
     (folder / "nets_of_any_size.py").write_text(NETS)
     (folder / "code").mkdir()
     for name in ("nets_of_any_size", "net_of_the_code"):

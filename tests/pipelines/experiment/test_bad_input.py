@@ -76,9 +76,9 @@ def changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def bad(name: str, said: str | tuple[str, ...], changes: str | dict[str, Any] | None = None, *arguments: str) -> Any:
+def bad(name: str, message: str | tuple[str, ...], changes: str | dict[str, Any] | None = None, *arguments: str) -> Any:
     """A case: what the message must contain, the changes (as text: the whole file), and arguments of the command."""
-    return pytest.param((said,) if isinstance(said, str) else said, changes or {}, arguments, id=name)
+    return pytest.param((message,) if isinstance(message, str) else message, changes or {}, arguments, id=name)
 
 
 def again(name: str, args: dict[str, int] | None = None) -> dict[str, Any]:
@@ -236,8 +236,8 @@ CASES = [
     bad("no aligned model", ("models.near: ", "card.json: not the card of"), {"models.near": {"aligned": "photos"}}),
     # Attacks
     *(
-        bad(f"eps {eps}", ("attacks.pgd: ", *said), {"attacks.pgd.eps": eps})
-        for eps, said in {
+        bad(f"eps {eps}", ("attacks.pgd: ", *message), {"attacks.pgd.eps": eps})
+        for eps, message in {
             0: ("eps must lie between 1/255 and 1",),
             8: ("eps must lie between 1/255 and 1", "did you mean 8/255?"),
             "-1/255": ("eps must lie between 1/255 and 1",),
@@ -263,9 +263,9 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("said", "changes", "arguments"), CASES)
+@pytest.mark.parametrize(("message", "changes", "arguments"), CASES)
 def test_bad_input_is_refused_with_exit_code_2_and_nothing_written(
-    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], said: Any, changes: Any, arguments: Any
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], message: Any, changes: Any, arguments: Any
 ) -> None:
     file, *options = arguments if arguments and not arguments[0].startswith("-") else ("experiment.yaml", *arguments)
     good = yaml.safe_load((inputs / "good.yaml").read_text()) | {"output": str(tmp_path / "out")}
@@ -278,7 +278,7 @@ def test_bad_input_is_refused_with_exit_code_2_and_nothing_written(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "witness: " in captured.err and "Traceback" not in captured.err
-    assert all(part in captured.err for part in said), captured.err
+    assert all(part in captured.err for part in message), captured.err
     assert sorted(inputs.rglob("*")) == before
     assert not list(tmp_path.iterdir())
 

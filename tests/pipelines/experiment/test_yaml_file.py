@@ -37,7 +37,7 @@ def test_the_type_of_a_value(written: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "said"),
+    ("text", "line", "message"),
     [
         ("a: 1\nb: 2\na: 3\n", 3, "the key 'a' is given twice"),
         ("a: 1\n'a': 3\n", 2, "the key 'a' is given twice"),
@@ -53,11 +53,11 @@ def test_the_type_of_a_value(written: str, value: Any) -> None:
         ("a: !!python/object/apply:os.getcwd []\n", 1, "could not determine a constructor"),
     ],
 )
-def test_errors_name_the_file_and_the_line(tmp_path: Path, text: str, line: int, said: str) -> None:
+def test_errors_name_the_file_and_the_line(tmp_path: Path, text: str, line: int, message: str) -> None:
     with pytest.raises(InputError) as refusal:
         read(tmp_path, text)
     assert str(refusal.value).startswith(f"{tmp_path / 'e.yaml'}, line {line}: ")
-    assert said in str(refusal.value)
+    assert message in str(refusal.value)
 
 
 def test_equal_keys_in_different_mappings_are_not_duplicates(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_set_replaces_values_of_the_file(tmp_path: Path, overrides: list[str], e
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("seed", "write key.path=value"),
         ("=3", "write key.path=value"),
@@ -122,11 +122,11 @@ def test_set_replaces_values_of_the_file(tmp_path: Path, overrides: list[str], e
         ("align=[1", "expected"),
     ],
 )
-def test_a_malformed_set_is_reported(tmp_path: Path, override: str, said: str) -> None:
+def test_a_malformed_set_is_reported(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(InputError) as refusal:
         read(tmp_path, TEXT, override)
     assert str(refusal.value).startswith(f"--set {override}")
-    assert said in str(refusal.value)
+    assert message in str(refusal.value)
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ def check_it_costs_no_result(experiment: HandMade, uri: str, capfd: pytest.Captu
     experiment.write(tracking=uri)
     assert main(["report", str(experiment.file), "--quiet"]) == 0
     said = capfd.readouterr()
-    assert "warning: MLflow at" in said.err
+    assert "warning: logging to MLflow at" in said.err
     assert "`witness report --log` sends them" in said.err
     assert "aligned under pgd" in said.out
     assert (experiment.report / "report.html").exists()

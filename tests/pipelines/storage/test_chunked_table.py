@@ -122,17 +122,17 @@ def test_files_made_with_other_settings_are_moved_and_reported(store: Store) -> 
     OTHER.write_failure(store, 1, "why")
     write(store, 0)
     assert TABLE.done_chunks(store.listing()) == {0}
-    said: list[str] = []
-    TABLE.set_aside_others(store, store.listing(), said.append)
+    messages: list[str] = []
+    TABLE.set_aside_others(store, store.listing(), messages.append)
     assert names(store) == [f"{TABLE.fingerprint}-chunk-000000.parquet"]
-    (line,) = said
+    (line,) = messages
     stale = line.partition("moved to ")[2]
     assert line.startswith(f"{TABLE.folder}: ") and stale.startswith(".stale/")
     assert len(names(store, stale)) == 3
     with store.open_input(f"{stale}/{OTHER.fingerprint}.parquet") as source:
         assert pq.ParquetFile(source).read().num_rows == sum(ROWS)
-    TABLE.set_aside_others(store, store.listing(), said.append)
-    assert len(said) == 1
+    TABLE.set_aside_others(store, store.listing(), messages.append)
+    assert len(messages) == 1
 
 
 def test_the_finished_file_records_its_inputs_and_versions(store: Store) -> None:

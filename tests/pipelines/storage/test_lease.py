@@ -59,10 +59,10 @@ def take(store: Store) -> None:
 
 class TestLease:
     def test_one_run_at_a_time(self, store: Store, holder: "subprocess.Popen[str]") -> None:
-        said = (
+        message = (
             rf"tiny: another run is at work here \(process {holder.pid} on .* since 20.* UTC; its lease was renewed \d"
         )
-        with pytest.raises(Busy, match=said):
+        with pytest.raises(Busy, match=message):
             take(store)
         assert len(leases(store)) == 1
         assert holder.communicate() == ("", None)
@@ -80,17 +80,17 @@ class TestLease:
         take(store)
         assert leases(store) == []
 
-    @pytest.mark.parametrize(("age", "said"), [(-5, "0"), (50, r"5\d"), (70, None)])
+    @pytest.mark.parametrize(("age", "shown"), [(-5, "0"), (50, r"5\d"), (70, None)])
     def test_ages_come_from_the_holder_if_the_store_reports_none(
-        self, memory: Store, age: int, said: str | None
+        self, memory: Store, age: int, shown: str | None
     ) -> None:
         """A negative age: the holder's clock may be fast."""
         then = datetime.now(UTC) - timedelta(seconds=age)
         memory.write_json(".lease/other.json", {"who": "somebody", "renewed": then.isoformat()})
-        if said is None:
+        if shown is None:
             take(memory)
             return
-        with pytest.raises(Busy, match=rf"\(somebody; its lease was renewed {said} s ago\)"):
+        with pytest.raises(Busy, match=rf"\(somebody; its lease was renewed {shown} s ago\)"):
             take(memory)
 
     def test_it_is_renewed_while_it_is_held(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ class TestLease:
         assert leases(store) == []
 
     def test_a_store_that_stopped_does_not_hide_the_first_error(self, tmp_path: Path) -> None:
-        with s3_server(tmp_path / "said.txt") as server:
+        with s3_server(tmp_path / "server.log") as server:
             store = Store(server.uri("runs"), "tiny")
             with pytest.raises(ZeroDivisionError):
                 self.work_and_fail(store, server)

@@ -58,12 +58,12 @@ class TestUploads:
         assert s3.objects(folder) == {}
 
     def test_a_small_file_takes_one_request_to_write_and_one_to_read(self, tmp_path: Path) -> None:
-        with s3_server(tmp_path / "said.txt") as server:
+        with s3_server(tmp_path / "server.log") as server:
             store = Store(server.uri("runs"), "tiny")
             store.write("a/one", bytes(2**20))
             assert store.read("a/one") == bytes(2**20)
-            said = (tmp_path / "said.txt").read_text()
-        assert re.findall(r"([A-Z]+) /bucket/runs/tiny/a/one ", said) == ["PUT", "HEAD", "GET"]
+            log = (tmp_path / "server.log").read_text()
+        assert re.findall(r"([A-Z]+) /bucket/runs/tiny/a/one ", log) == ["PUT", "HEAD", "GET"]
 
     def test_a_file_that_is_deleted_while_it_is_read_counts_as_missing(
         self, s3: S3Server, folder: str, monkeypatch: pytest.MonkeyPatch
@@ -107,10 +107,10 @@ def assert_refused(tmp_path: Path) -> Callable[[str], None]:
     write_tiny_experiment(tmp_path / "experiment")
     command = ["run", str(tmp_path / "experiment" / "tiny.yaml"), "--set", f"tracking=sqlite:///{tmp_path}/mlflow.db"]
 
-    def check(output: str, said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    def check(output: str, message: str, capfd: pytest.CaptureFixture[str]) -> None:
         assert main([*command, "--output", output]) == 2
         error = capfd.readouterr().err
-        assert said in error
+        assert message in error
         assert "output: s3://***@" in error
         assert SECRET not in error and KEY not in error
         assert not (tmp_path / "mlflow.db").exists()
@@ -185,7 +185,7 @@ class TestRefusals:
     def test_unknown_credentials(
         self, tmp_path: Path, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
     ) -> None:
-        with s3_server(tmp_path / "said.txt") as server:
+        with s3_server(tmp_path / "server.log") as server:
             server.ask("POST", "moto-api/reset-auth", b"0")  # from now on the server checks credentials
             assert_refused(server.uri("runs"), "cannot be used (When ", capfd)
             server.ask("POST", "moto-api/reset-auth", b"1000")
@@ -194,7 +194,7 @@ class TestRefusals:
     def test_a_server_that_stopped(
         self, tmp_path: Path, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
     ) -> None:
-        with s3_server(tmp_path / "said.txt") as server:
+        with s3_server(tmp_path / "server.log") as server:
             gone = server.uri("runs")
         assert_refused(gone, "check the address, the credentials and what they allow", capfd)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.experiment.config import load_experiment
-from pipelines.tracking.runs import telling
+from pipelines.tracking.runs import log_to_mlflow
 
 # Prints what the variables are when mlflow is imported for the first time.
 WATCHED = """
@@ -24,8 +24,8 @@ class Watch(MetaPathFinder):
 
 sys.meta_path.insert(0, Watch())
 from pipelines.experiment.config import load_experiment
-from pipelines.tracking.runs import telling
-assert telling(load_experiment(Path(sys.argv[1])), print, "", lambda runs: None)
+from pipelines.tracking.runs import log_to_mlflow
+assert log_to_mlflow(load_experiment(Path(sys.argv[1])), print, "", lambda runs: None)
 """
 
 
@@ -59,18 +59,18 @@ def test_an_interrupted_creation_leaves_no_database(experiment_file: Path, monke
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            telling(experiment, print, "", lambda runs: None)
+            log_to_mlflow(experiment, print, "", lambda runs: None)
     assert list(folder.iterdir()) == []
-    assert telling(experiment, print, "", lambda runs: None)
+    assert log_to_mlflow(experiment, print, "", lambda runs: None)
     assert [file.name for file in folder.iterdir()] == ["mlflow.db"]
 
 
 def test_a_failure_is_a_warning_without_credentials(experiment_file: Path) -> None:
     file = experiment_file
     file.write_text(file.read_text().replace("sqlite:///", "http://me:secret@127.0.0.1:1/#"))
-    said: list[str] = []
-    assert not telling(load_experiment(file), said.append, "send them later", lambda runs: None)
-    (line,) = said
+    messages: list[str] = []
+    assert not log_to_mlflow(load_experiment(file), messages.append, "send them later", lambda runs: None)
+    (line,) = messages
     assert line.startswith("warning: logging to MLflow at http://***@127.0.0.1:1/")
     assert line.endswith("). The results are kept; send them later")
     assert "secret" not in line
