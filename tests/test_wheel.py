@@ -79,25 +79,34 @@ def installed(wheel: Path, tmp_path: Path) -> Path:
     return python
 
 
+def ran(python: Path, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """A program of the environment that was run in a folder of its own, without the checkout on PYTHONPATH."""
+    folder.mkdir(exist_ok=True)
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    program = [str(python.with_name(command[0])), *command[1:]]
+    return subprocess.run(program, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+
+
+def test_the_installed_command_finds_its_recipes_and_spaces(installed: Path, tmp_path: Path) -> None:
+    """A sweep over a space that does not exist reads the whole experiment, and then names the spaces that do."""
+    where = "import pipelines, tune_spaces; print(pipelines.__path__[0], tune_spaces.__path__[0])"
+    folders = [Path(folder) for folder in ran(installed, tmp_path / "empty", "python", "-c", where).stdout.split()]
+    assert len(folders) == 2
+    assert all(folder.is_relative_to(installed.parents[1]) for folder in folders)
+    recipe = str(folders[0] / "recipes" / "demo.yaml")
+    refused = ran(installed, tmp_path / "empty", "witness", "tune", recipe, "--space", "nowhere", "--samples", "1")
+    assert refused.returncode == 2, refused.stderr
+    assert "full, optimizer, temperature, temperature_weight, witness" in refused.stderr
+
+
+@pytest.mark.slow
 def test_a_demo_of_sixty_images_runs_from_the_wheel_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
-    """The recipe's factories lie in the environment's site-packages then, and yet have to reach the workers."""
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-
-    def ran(*command: str) -> str:
-        done = subprocess.run(
-            [str(part) for part in command], cwd=empty, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    origin = Path(ran(str(installed), "-c", "import pipelines; print(pipelines.__file__)").strip())
-    assert origin.is_relative_to(installed.parents[1])
+    """The recipe's factories lie in the environment's site-packages here, and must reach the workers all the same."""
     changes = [part for setting in SETTINGS for part in ("--set", setting)]
-    printed = ran(str(installed.with_name("witness")), "demo", *changes)
-    assert "aligned" in printed
-    with (empty / "runs/demo/report/transfer.csv").open() as file:
+    done = ran(installed, tmp_path / "empty", "witness", "demo", *changes)
+    assert done.returncode == 0, done.stderr
+    assert "aligned" in done.stdout
+    with (tmp_path / "empty/runs/demo/report/transfer.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["surrogate"] for row in rows} >= {"source", "aligned"}
     assert {row["target"] for row in rows} >= {"mlp", "(mean)"}
