@@ -170,7 +170,7 @@ def test_the_verdicts_say_no_more_than_the_intervals_bear(blueprint):
         row = means[surrogate, attack]
         return f"({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
 
-    nothing = "shows no difference from the source that the images could tell"
+    nothing = "shows no detectable difference from the source"
     assert verdicts(report) == [
         f"aligned under pgd: transfers better than the source: +66.7 points {interval('aligned', 'pgd')}",
         f"aligned under mi: transfers worse than the source: -66.7 points {interval('aligned', 'mi')}",

@@ -1,6 +1,7 @@
 """The tables against hand counts, and row by row against pandas, scipy and statsmodels."""
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,10 @@ from statsmodels.stats.proportion import proportion_confint
 from align_core.transfer import resampled_counts
 from pipelines.failure import RunFailed
 from pipelines.report.outcomes import read_outcomes
-from pipelines.report.tables import Row, TableMaker
+from pipelines.report.tables import TableMaker
 from pipelines.stages.blueprint import Blueprint
+
+Row = dict[str, Any]  # of any of the three tables
 
 TARGETS = ("twin", "cousin", "stranger")
 RELATIONS = {
