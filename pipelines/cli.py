@@ -212,9 +212,9 @@ def _print_sweep(result: "SweepResult", options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from pipelines.run.forecast import forecast
+    from pipelines.run.forecast import make_forecast
 
-    return _print_lines(forecast(_request(options)), options)
+    return _print_lines(make_forecast(_request(options)), options)
 
 
 def _print_lines(found: Any, options: argparse.Namespace) -> int:
@@ -249,9 +249,9 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from pipelines.run.verify import verify
+    from pipelines.run.verify import verify_experiment
 
-    found = verify(_request(options), options.sample, options.seed)
+    found = verify_experiment(_request(options), options.sample, options.seed)
     _print_lines(found, options)
     return 1 if found.findings else 0
 

@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 import pytest
 from digits_experiment import Finished
 
-from pipelines.run.verify import verify
+from pipelines.run.verify import verify_experiment
 
 pytestmark = pytest.mark.slow
 
@@ -150,5 +150,5 @@ def test_what_such_a_run_leaves_is_verified(finished: Finished, machines: Machin
     assert start(finished, tmp_path, machines.cluster.address).wait(timeout=PATIENCE) == 0
     from pipelines.run.request import Request
 
-    found = verify(Request(finished.file, overrides=SETTINGS, output=str(tmp_path), quiet=True))
+    found = verify_experiment(Request(finished.file, overrides=SETTINGS, output=str(tmp_path), quiet=True))
     assert found.findings == []
