@@ -56,10 +56,10 @@ class TestWorkers:
         ],
     )
     def test_what_can_never_run_is_refused_with_the_numbers(
-        self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, said: str
+        self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, printed: str
     ) -> None:
         assert main(["run", str(finished.file), "--output", str(tmp_path / "runs"), "--set", setting]) == 2
-        assert said in capsys.readouterr().err
+        assert printed in capsys.readouterr().err
         assert not (tmp_path / "runs").exists()
 
 

@@ -47,8 +47,8 @@ class Work:
         table.write_chunk(self.store, chunk, pa.table({"image_id": [f"{chunk}/{row}" for row in range(ROWS[chunk])]}))
 
 
-def filled(store: Store, work: Work, said: list[str] | None = None) -> int:
-    return fill(store, TABLES, ROWS, (said if said is not None else []).append, work, patience=5)
+def filled(store: Store, work: Work, messages: list[str] | None = None) -> int:
+    return fill(store, TABLES, ROWS, (messages if messages is not None else []).append, work, patience=5)
 
 
 def assert_whole(store: Store) -> None:
@@ -78,13 +78,13 @@ def test_what_is_there_is_not_asked_for(store: Store) -> None:
 
 
 def test_work_that_breaks_off_begins_again_with_the_rest(store: Store) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     work = Work(store, 4, 0)
-    assert filled(store, work, said) == 6
+    assert filled(store, work, messages) == 6
     rest = {TABLES[1].folder: {1, 2}}
     assert work.asked[1:] == [rest, rest]
     assert work.patience == [5, 5, 10]  # more of it where nothing was made
-    assert said == ["the work broke off (a node was lost); it begins again with what is missing"] * 2
+    assert messages == ["the work broke off (a node was lost); it begins again with what is missing"] * 2
     assert_whole(store)
 
 
@@ -106,22 +106,22 @@ def test_a_chunk_that_is_told_twice_counts_once(store: Store) -> None:
             for made in super().__call__(missing, patience):
                 yield from [made, made]
 
-    said: list[str] = []
-    filled(store, Repeating(store), said)
-    assert said == []
+    messages: list[str] = []
+    filled(store, Repeating(store), messages)
+    assert messages == []
     assert_whole(store)
 
 
 @pytest.mark.parametrize("damage", [b"", None])
 def test_a_damaged_chunk_is_made_again(store: Store, damage: bytes | None) -> None:
-    work, said = Work(store), list[str]()
+    work, messages = Work(store), list[str]()
     for chunk in range(3):
         work.make(TABLES[0], chunk)
     file = TABLES[0].chunk_file(1)
     store.write(file, damage if damage is not None else store.read(file)[:-9])
-    assert filled(store, work, said) == 4
+    assert filled(store, work, messages) == 4
     assert work.asked == [{TABLES[1].folder: {0, 1, 2}}, {TABLES[0].folder: {1}}]
-    assert said == [f"{TABLES[0].folder}: 1 chunks are damaged or missing and are made again"]
+    assert messages == [f"{TABLES[0].folder}: 1 chunks are damaged or missing and are made again"]
     assert_whole(store)
 
 

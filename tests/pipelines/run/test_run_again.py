@@ -65,10 +65,12 @@ class TestAgain:
         }
         assert {path for path in written if path.startswith(("models", "trained", "adversarial"))} == networks | tables
         assert not any(path.startswith(("outcomes", "clean", "report")) for path in written)
-        said = capsys.readouterr().err
+        printed = capsys.readouterr().err
         for path in networks | tables:
             (kept,) = (folder / ".stale").glob(f"*/{path}")
-            assert re.search(f"witness: {path}: made with other settings.*; moved to {kept.relative_to(folder)}", said)
+            assert re.search(
+                f"witness: {path}: made with other settings.*; moved to {kept.relative_to(folder)}", printed
+            )
         assert (next((folder / ".stale").glob("*/models/aligned")) / "card.json").read_bytes() == old_card
 
 

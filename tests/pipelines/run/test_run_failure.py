@@ -21,10 +21,10 @@ class TestFailure:
         arguments = [part for setting in settings for part in ("--set", setting)]
         before = state(folder)
         assert main(["run", str(request.source), "--output", str(request.output), *arguments]) == 1
-        said = capsys.readouterr().err
-        assert "witness: the alignment of aligned failed" in said
-        assert "lower align.optimizer.lr" in said
-        assert "kept; the same command goes on" in said
+        printed = capsys.readouterr().err
+        assert "witness: the alignment of aligned failed" in printed
+        assert "lower align.optimizer.lr" in printed
+        assert "kept; the same command goes on" in printed
         assert not (folder / "models/aligned").exists() or not list((folder / "models/aligned").iterdir())
         assert {path for path in changed(folder, before) if path[0] != "."} <= {"models/aligned", "experiment.yaml"}
 
@@ -37,9 +37,9 @@ class TestFailure:
         save_file({name: value * torch.nan if value.is_floating_point() else value
                    for name, value in load_file(weights).items()}, weights)  # fmt: skip
         assert main(["run", str(request.source), "--output", str(request.output)]) == 1
-        said = capsys.readouterr().err
-        assert "1 tables failed" in said
-        assert "adversarial/aligned/fgsm: chunk " in said and "gradient is not finite" in said
+        printed = capsys.readouterr().err
+        assert "1 tables failed" in printed
+        assert "adversarial/aligned/fgsm: chunk " in printed and "gradient is not finite" in printed
         assert len(list((folder / "adversarial/source/fgsm").glob("*.parquet"))) == 1
         entries = states(request, capsys)
         assert {name: e["state"] for name, e in entries.items() if e["state"] != "done"} == {
@@ -59,9 +59,9 @@ class TestFailure:
         content[len(content) // 2] ^= 0xFF
         file.write_bytes(content)
         assert main(["run", str(request.source), "--output", str(request.output)]) == 1
-        said = capsys.readouterr().err
-        assert "adversarial/source/pgd: chunk " in said and "is damaged" in said
-        assert "move that folder away, and `witness run` crafts it anew" in said
+        printed = capsys.readouterr().err
+        assert "adversarial/source/pgd: chunk " in printed and "is damaged" in printed
+        assert "move that folder away, and `witness run` crafts it anew" in printed
         images.rename(tmp_path / "away")
         run(request, ("craft", "evaluate"))
         for name in ("adversarial", "outcomes"):

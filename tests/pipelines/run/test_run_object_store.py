@@ -58,8 +58,8 @@ class TestRun:
         assert states["models/aligned"] == "missing" and states["models/warm"] == "done"
 
         assert main(["run", *command, "--json"]) == 0
-        said = capfd.readouterr()
-        result = json.loads(said.out)
+        printed = capfd.readouterr()
+        result = json.loads(printed.out)
         assert result["made"] == {"align": 1, "craft": 1, "evaluate": 9, "report": 1}
         assert result["location"] == f"s3://***@bucket/half/{NAME}"
         objects = s3.objects(f"half/{NAME}")
@@ -73,7 +73,7 @@ class TestRun:
         assert s3.objects(f"half/{NAME}") == objects
         assert main(["status", *command, "--json"]) == 0
         assert {entry["state"] for entry in json.loads(capfd.readouterr().out)["entries"]} == {"done"}
-        assert_no_secret(*objects.values(), *(text.encode() for text in (*said, *again)))
+        assert_no_secret(*objects.values(), *(text.encode() for text in (*printed, *again)))
         assert_no_secret((finished.file.parent / "mlflow.db").read_bytes())
 
     def test_a_second_run_at_once_refuses(
@@ -83,8 +83,8 @@ class TestRun:
         before = s3.objects("twice")
         with Store(s3.uri("twice"), NAME).locked():
             assert main(["run", str(finished.file), "--output", s3.uri("twice")]) == 1
-        said = capfd.readouterr().err
-        assert f"s3://***@bucket/twice/{NAME}: another run is at work here (process " in said
+        printed = capfd.readouterr().err
+        assert f"s3://***@bucket/twice/{NAME}: another run is at work here (process " in printed
         assert s3.objects("twice") == before
 
     @pytest.mark.slow

@@ -88,7 +88,7 @@ class TestBadImages:
     ) -> None:
         change = f"data.test={{kind: folder, path: {pictures}}}"
         assert main(["run", str(finished.file), "--output", str(tmp_path / "runs"), "--set", change]) == 2
-        said = capsys.readouterr().err
+        printed = capsys.readouterr().err
         bad = sorted(file.relative_to(pictures).as_posix() for file in pictures.rglob("*.png"))[7]
-        assert f"data.test: 1 images are unreadable ({bad}: cannot be decoded" in said
+        assert f"data.test: 1 images are unreadable ({bad}: cannot be decoded" in printed
         assert not (tmp_path / "runs").exists()

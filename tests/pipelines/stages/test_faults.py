@@ -67,8 +67,8 @@ def start(finished: Finished, output: Path, address: str) -> subprocess.Popen[by
     command = [sys.executable, "-m", "pipelines.cli", "run", str(finished.file), "--output", str(output)]
     command += ["--address", address, *(part for setting in SETTINGS for part in ("--set", setting))]
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS",)}
-    with open(output / "said.txt", "ab") as said:
-        return subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+    with open(output / "said.txt", "ab") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
 
 def stage_of(folder: Path) -> str:
@@ -131,10 +131,10 @@ def test_the_same_end_after_a_fault(finished: Finished, machines: Machines, tmp_
     codes = [driver.wait(timeout=PATIENCE)]
     while codes[-1] != 0 and len(codes) < ATTEMPTS:
         codes.append(start(finished, tmp_path, machines.cluster.address).wait(timeout=PATIENCE))
-    said = (tmp_path / "said.txt").read_text(errors="replace")
-    assert codes[-1] == 0, said
+    log = (tmp_path / "said.txt").read_text(errors="replace")
+    assert codes[-1] == 0, log
     if struck != "driver":
-        assert codes == [0], said  # without help
+        assert codes == [0], log  # without help
     assert_whole(finished, tmp_path)
     print(f"\n{number}: {struck}, {delay:.1f} s into {stage}, exit codes {codes}; so far {dict(STRUCK)}")
 

@@ -82,8 +82,8 @@ def broken_off(finished: Finished) -> Iterator[Callable[..., None]]:
         command = [sys.executable, "-m", "pipelines.cli", "run", str(finished.file), "--output", str(folder.parent)]
         command += [part for setting in settings for part in ("--set", setting)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        with open(folder.parent / "said.txt", "wb") as said:
-            process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+        with open(folder.parent / "said.txt", "wb") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         processes.append(process)
         wait_until(lambda: len(list(folder.glob(pattern))) >= count, lambda: process.poll() is None)
         children = psutil.Process(process.pid).children(recursive=True)
