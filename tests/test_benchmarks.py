@@ -1,4 +1,4 @@
-"""The benchmarks run on a machine that has no real weights; what they measure there is not looked at."""
+"""The benchmarks also run without real weights; this test does not judge what they measure."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""`witness run` when something in it fails: what it says, and what is kept."""
+"""`witness run` when a part of it fails: what the message says, and which results are kept."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from pipelines.run.command import run
 
 
 class TestFailure:
-    def test_a_diverging_alignment_says_what_to_change(
+    def test_the_message_of_a_diverging_alignment_names_the_setting_to_change(
         self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         request, folder = finished.copied(tmp_path)
@@ -28,7 +28,7 @@ class TestFailure:
         assert not (folder / "models/aligned").exists() or not list((folder / "models/aligned").iterdir())
         assert {path for path in changed(folder, before) if path[0] != "."} <= {"models/aligned", "experiment.yaml"}
 
-    def test_a_surrogate_that_breaks_fails_alone(
+    def test_a_surrogate_with_broken_weights_fails_alone(
         self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         request, folder = finished.copied(tmp_path, "adversarial/aligned/fgsm", "adversarial/source/fgsm")
@@ -49,7 +49,7 @@ class TestFailure:
         assert run(request, ("craft",)).made == {"craft": CHUNKS}
         assert_same_tables(finished.folder / "adversarial", folder / "adversarial")
 
-    def test_damaged_images_are_named_and_with_their_folder_away_made_anew(
+    def test_damaged_images_are_named_and_crafted_again_once_their_folder_is_moved_away(
         self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         request, folder = finished.copied(tmp_path, "outcomes/source/pgd")
