@@ -1,6 +1,6 @@
-"""How far an experiment is: every network and cell, from the settings and one listing of the store.
+"""Says how far an experiment is: the state of every network and table, from the settings and one listing of the store.
 
-Nothing here imports torch, Ray or MLflow: the answer comes within a second or two, from any machine.
+Nothing here imports torch, Ray or MLflow, so that the answer comes within a second or two, on any machine.
 """
 
 import time
