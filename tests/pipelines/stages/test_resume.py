@@ -54,19 +54,21 @@ class TestAlignment:
         assert 1 <= before < len(curve)  # it resumed from a checkpoint and did not start again
 
     def kill_a_worker(self, folder: Path) -> float:
-        """Kills one of Ray Train's workers in the middle of an alignment; returns the time."""
+        """Ends one of the processes that align, in the middle; returns when."""
         import psutil
 
-        seen: set[Path] = set()
+        seen: set[tuple[Path, int]] = set()
 
         def enough() -> bool:
-            """Whether six checkpoints were seen. Two exist at a time, and Ray Train may not have noted the last one."""
-            seen.update(folder.glob(".train/*/checkpoint*"))
+            """Ray Train keeps two checkpoints, and may not have taken up the last; a single worker keeps one file."""
+            files = [*folder.glob(".train/*/checkpoint_*"), *folder.glob(".train/*/checkpoint/state.safetensors")]
+            seen.update((file, file.stat().st_mtime_ns) for file in files if file.exists())
             return len(seen) >= 6
 
         wait_until(enough)
         children = psutil.Process().children(recursive=True)
-        found = [child for child in children if any("RayTrainWorker" in part for part in child.cmdline())]
+        names = ("RayTrainWorker", "fine_tune_alone")
+        found = [child for child in children if any(name in part for part in child.cmdline() for name in names)]
         found[-1].kill()
         return time.time()
 
@@ -137,7 +139,7 @@ class TestRun:
         self, finished: Finished, tmp_path: Path, interrupted: Callable[..., None]
     ) -> None:
         request, folder = finished.copied(tmp_path, "models/aligned")
-        interrupted(folder, ".train/aligned-*/checkpoint*", 2, "align.checkpoint_steps=1")
+        interrupted(folder, ".train/aligned-*/checkpoint/state.safetensors", 1, "align.checkpoint_steps=1")
         assert not (folder / "models/aligned").exists()
         result = run(request)
         # The weights are the same, so that what was crafted on them and evaluated is still valid.
