@@ -1,4 +1,4 @@
-"""What tests share: one small Ray cluster per test run, and where the real CIFAR-10 files may be."""
+"""Fixtures of all tests: one small Ray cluster for the whole session, and the folder of the real CIFAR-10 files."""
 
 import os
 import signal
@@ -13,16 +13,16 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _interrupts_are_heard() -> None:
-    """A shell's background job ignores Ctrl-C, and hands that on: the tests that send one would fail there."""
+def _interrupts_are_handled() -> None:
+    """Restores SIGINT: a background job of a shell inherits it as ignored, and tests that send it would fail there."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """One local cluster for every test that needs Ray; `witness` in the same process works on it.
+    """One local cluster for every test that needs Ray; `witness` in the same process uses it.
 
-    `mock_gpu` stands in for a GPU: scheduling by it is tested where there is none.
+    The resource `mock_gpu` stands for a GPU, so that scheduling by resources can be tested without one.
     """
     import logging
 
@@ -39,7 +39,7 @@ def ray_cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def cifar10() -> Path:
-    """The folder of real CIFAR-10 images and weights; skips, with the reason, where it is not."""
+    """The folder of real CIFAR-10 images and weights; skips the test if there is none on this machine."""
     folder = Path(os.environ.get("WITNESS_CIFAR10", REPOSITORY.parent / "shared" / "data" / "cifar10"))
     if not folder.is_dir():
         pytest.skip(f"no real CIFAR-10 files at {folder}; name their folder in $WITNESS_CIFAR10")

@@ -1,4 +1,4 @@
-"""The benchmarks run on a machine that has no real weights; what they measure there is not looked at."""
+"""The benchmarks also run without real weights; this test does not judge what they measure."""
 
 import os
 import subprocess
@@ -21,6 +21,6 @@ def test_benchmark_runs_on_random_weights(name: str, lines: int, tmp_path: Path)
         text=True,
         timeout=900,
     )
-    said = [line for line in ended.stdout.splitlines() if line.startswith(f"{name}: ")]
+    printed = [line for line in ended.stdout.splitlines() if line.startswith(f"{name}: ")]
     assert ended.returncode == 0, ended.stderr
-    assert len(said) == lines, ended.stdout
+    assert len(printed) == lines, ended.stdout

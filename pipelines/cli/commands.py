@@ -61,9 +61,9 @@ def tune_command(options: argparse.Namespace) -> int:
 
 def plan_command(options: argparse.Namespace) -> int:
     """Prints the forecast of a run."""
-    from pipelines.run.forecast import forecast
+    from pipelines.run.forecast import make_forecast
 
-    print_text(forecast(_request(options)), options.json)
+    print_text(make_forecast(_request(options)), options.json)
     return 0
 
 
@@ -96,9 +96,9 @@ def _watch(options: argparse.Namespace) -> int:
 
 def verify_command(options: argparse.Namespace) -> int:
     """Checks a finished experiment. The exit code is 1 if anything is not what it claims to be."""
-    from pipelines.run.verify import verify
+    from pipelines.run.verify import verify_experiment
 
-    found = verify(_request(options), options.sample, options.seed)
+    found = verify_experiment(_request(options), options.sample, options.seed)
     print_text(found, options.json)
     return 1 if found.findings else 0
 

@@ -1,10 +1,11 @@
-"""Small CIFAR-10 networks, as `factory:` of an experiment: 32x32 normalised images in, logits out.
+"""Small CIFAR-10 networks for the key `factory:` of an experiment file.
 
-Their modules are named as in the published weights, so that those load strictly:
+They take normalised images [B, 3, 32, 32] and return logits. Their modules have the names of the published weights, so
+that these load strictly:
 
     resnet      github.com/akamaster/pytorch_resnet_cifar10 (BSD-2): resnet20 to resnet1202
     cnn_a       github.com/Verified-Intelligence/alpha-beta-CROWN (BSD-3): cifar_cnn_a_adv.model
-    resnet_b    the same: resnet2b.pth, resnet4b.pth
+    resnet_b    the same repository: resnet2b.pth, resnet4b.pth
 """
 
 from torch import Tensor, nn
@@ -12,9 +13,9 @@ from torch.nn import functional as F
 
 
 def resnet(depth: int, classes: int = 10) -> nn.Module:
-    """The CIFAR ResNet of He et al. 2015, section 4.2, of depth 6n + 2: 20, 32, 44, 56, 110 ...
+    """The CIFAR ResNet of He et al. (arXiv 1512.03385, section 4.2), of depth 6n + 2: 20, 32, 44, 56, 110 ...
 
-    Raises ValueError for another depth.
+    Raises ValueError for any other depth.
     """
     blocks, rest = divmod(depth - 2, 6)
     if blocks < 1 or rest:
@@ -23,7 +24,7 @@ def resnet(depth: int, classes: int = 10) -> nn.Module:
 
 
 def cnn_a(classes: int = 10) -> nn.Module:
-    """Two convolutions and two linear layers: the adversarially trained `cnn_a_adv` of the verification benchmarks."""
+    """Two convolutions and two linear layers: the adversarially trained `cnn_a_adv` of alpha-beta-CROWN."""
     return nn.Sequential(
         nn.Conv2d(3, 16, 4, stride=2, padding=1),
         nn.ReLU(),
@@ -39,7 +40,7 @@ def cnn_a(classes: int = 10) -> nn.Module:
 def resnet_b(blocks: int, classes: int = 10) -> nn.Module:
     """A ResNet without BatchNorm, of 2 or 4 blocks: the adversarially trained `resnet2b` and `resnet4b`.
 
-    Raises ValueError for another number of blocks.
+    Raises ValueError for any other number of blocks.
     """
     if blocks == 2:
         return _ResNet2B(classes)
@@ -49,7 +50,7 @@ def resnet_b(blocks: int, classes: int = 10) -> nn.Module:
 
 
 class _ResNet(nn.Module):
-    """Three stages of `blocks` blocks, 16, 32 and 64 channels wide, and a global mean."""
+    """Three stages of `blocks` blocks, with 16, 32 and 64 channels, then a global mean and a linear layer."""
 
     def __init__(self, blocks: int, classes: int) -> None:
         super().__init__()
@@ -68,7 +69,7 @@ class _ResNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut without parameters; where it gets wider, it halves the side."""
+    """Two 3x3 convolutions and a shortcut without parameters. A block that gets wider also halves the side."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
@@ -82,13 +83,13 @@ class _Block(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         out_BCHW = F.relu(self.bn1(self.conv1(x_BCHW)))
         out_BCHW = self.bn2(self.conv2(out_BCHW))
-        if self.added:  # every second pixel, and zeros for the new channels, half of them on each side
+        if self.added:  # the shortcut takes every second pixel, and pads the new channels with zeros on both sides
             x_BCHW = F.pad(x_BCHW[:, :, ::2, ::2], (0, 0, 0, 0, self.added // 2, self.added // 2))
         return F.relu(out_BCHW + x_BCHW)
 
 
 class _ResNet2B(nn.Module):
-    """One stage of two blocks, 16 channels wide at 8x8."""
+    """One stage of two blocks, with 16 channels at 8x8 pixels."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -104,7 +105,7 @@ class _ResNet2B(nn.Module):
 
 
 class _ResNet4B(nn.Module):
-    """Two stages of two blocks, 32 channels wide at 8x8 and 4x4."""
+    """Two stages of two blocks, with 32 channels at 8x8 and at 4x4 pixels."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -121,7 +122,7 @@ class _ResNet4B(nn.Module):
 
 
 class _BlockB(nn.Module):
-    """Two 3x3 convolutions with biases; a 1x1 convolution as shortcut where the shape changes."""
+    """Two 3x3 convolutions with biases. Where the shape changes, the shortcut is a 1x1 convolution."""
 
     def __init__(self, channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()

@@ -1,10 +1,14 @@
-"""Small networks for the embedded digits (grey, 16 x 16 pixels): what the demo aligns, and what it attacks."""
+"""Small networks for the embedded digits, which are grey images of 16 x 16 pixels: the models of the demo."""
 
 from torch import nn
 
 
 def cnn(layers: int = 6, width: int = 32) -> nn.Module:
-    """`layers` 3x3 convolutions with BatchNorm; every second halves the side (to 4 at the least), doubles width."""
+    """`layers` 3x3 convolutions with BatchNorm, then a global mean and a linear layer.
+
+    Every second convolution halves the side and doubles the channels, of which there are `width` at first, until the
+    side is 4 pixels.
+    """
     parts: list[nn.Module] = []
     channels, side, out = 1, 16, width
     for layer in range(layers):
@@ -16,7 +20,7 @@ def cnn(layers: int = 6, width: int = 32) -> nn.Module:
 
 
 def mlp(width: int = 128) -> nn.Module:
-    """Two hidden layers on the bare pixels."""
+    """Two hidden layers of `width` units on the pixels themselves."""
     return nn.Sequential(
         nn.Flatten(), nn.Linear(256, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
     )

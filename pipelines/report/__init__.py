@@ -1,1 +1,49 @@
-""""""
+"""From the outcomes of a finished experiment to what people read: tables, figures, one HTML page, and MLflow.
+
+What flows in is a blueprint whose tables are all finished; `pipelines.stages` fills them. What flows out are the files
+of the folder `report` in the store (three CSV tables, two PNG figures, report.html), the same tables as Python rows,
+and a copy of all that in MLflow. Nothing here computes on images or networks, and a report that is up to date is not
+made again.
+
+Where to begin:
+* `rows.py`: the columns of the tables, and what each of them means.
+* `page.py`: `make_report` makes the files, `read_report` reads them back, `verdicts` says in words what they show.
+* `outcomes.py` and `tables.py`: from predictions to arrays, and from arrays to rows. The statistics themselves are in
+  `align_core.transfer`.
+* `figures.py`: the gains with their intervals, and the heatmap of rates.
+* `to_mlflow.py`: `log_report` sends the report to the tracking server; `serve_page` opens MLflow's user interface.
+
+>>> report = read_report(Store("runs", "demo"))
+>>> transfer = pandas.DataFrame(report.transfer)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.report.page import Report as Report
+    from pipelines.report.page import make_report as make_report
+    from pipelines.report.page import read_report as read_report
+    from pipelines.report.page import verdicts as verdicts
+    from pipelines.report.rows import ContrastRow as ContrastRow
+    from pipelines.report.rows import SurrogateRow as SurrogateRow
+    from pipelines.report.rows import TransferRow as TransferRow
+    from pipelines.report.to_mlflow import log_report as log_report
+
+_MODULES = {
+    "page": ("Report", "make_report", "read_report", "verdicts"),
+    "rows": ("ContrastRow", "SurrogateRow", "TransferRow"),
+    "to_mlflow": ("log_report",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported at first use (PEP 562), so that importing this package does not take the time of its dependencies.
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *(name for names in _MODULES.values() for name in names)})

@@ -1,19 +1,20 @@
-"""Figures of the report: the gain of every surrogate with its interval, and a heatmap of transfer rates."""
+"""The figures of the report, as PNG files: gains with their intervals, and a heatmap of transfer rates."""
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-Row = dict[str, Any]
+from pipelines.report.rows import TransferRow
 
-_WIDEST, _TALLEST = 13.0, 16.0  # inches: further panels go below; more targets than that are shown by their means
-# The same surrogate looks the same in every report. Colours after Okabe and Ito; shapes tell them apart without colour.
+# Inches. Panels that do not fit side by side go below each other; if the targets do not fit, only means are shown.
+_WIDEST, _TALLEST = 13.0, 16.0
+# A surrogate looks the same in every report. The colours are those of Okabe and Ito, which colour-blind readers can
+# tell apart; the shapes differ as well.
 _STYLES = {
     "aligned": ("#0072B2", "o"),
     "label_only": ("#E69F00", "s"),
@@ -25,14 +26,21 @@ _FURTHER_COLOURS = ("#D55E00", "#444444", "#7B4FA3", "#8C6D1F", "#B2182B")
 _FURTHER_SHAPES = ("P", "X", "<", ">", "p", "h", "*")
 
 
-def gain_figure(transfer: Sequence[Row], title: str) -> bytes:
-    """Gain over the source with its 95 % interval, a panel per attack, targets down, a colour per surrogate. PNG."""
+def gain_figure(transfer: Sequence[TransferRow], title: str) -> bytes:
+    """Draws the gain of every surrogate over the source with its 95 % interval; returns a PNG file.
+
+    There is a panel per attack, with the targets from top to bottom and a colour per surrogate. Where the targets are
+    too many for one picture, only the means over groups of them are shown, and the title says so.
+
+    Args:
+        transfer: the rows of transfer.csv.
+        title: stands above the panels.
+    """
     rows = [row for row in transfer if row["gain"] is not None]
     attacks = list(dict.fromkeys(row["attack"] for row in transfer))
-    surrogates = list(dict.fromkeys(row["surrogate"] for row in rows))
-    styles = _styles(surrogates)
+    styles = _styles(list(dict.fromkeys(row["surrogate"] for row in rows)))
     targets = _means_first(rows)
-    band = 0.15 * len(surrogates) + 0.22
+    band = 0.15 * len(styles) + 0.22
     if band * len(targets) > _TALLEST:
         targets = [target for target in targets if target.startswith("(mean")] or targets
         title += " (single targets: transfer.csv)"
@@ -40,34 +48,50 @@ def gain_figure(transfer: Sequence[Row], title: str) -> bytes:
     figure, panels = _panels(attacks, 3.6, 0.09 * _longest(labels), 0.6 + band * max(1, len(targets)), sharex=True)
     for panel, attack in zip(panels, attacks, strict=True):
         _draw_bands(panel, targets, labels)
-        for index, surrogate in enumerate(surrogates):
-            mine = [row for row in rows if (row["attack"], row["surrogate"]) == (attack, surrogate)]
-            mine = [row for row in mine if row["target"] in targets]
-            places = [targets.index(row["target"]) - 0.38 + 0.76 * (index + 0.5) / len(surrogates) for row in mine]
-            # a percentile interval need not hold its estimate: no negative bar
-            below = [max(0.0, row["gain"] - row["gain_low"]) for row in mine]
-            above = [max(0.0, row["gain_high"] - row["gain"]) for row in mine]
-            colour, shape = styles[surrogate]
-            line, dot = (1.3, 5) if _is_control(surrogate) else (2.4, 7)
-            panel.errorbar(
-                [row["gain"] for row in mine], places, xerr=[below, above], label=surrogate,
-                fmt=shape, color=colour, ms=dot, mec="white", mew=0.5, elinewidth=line,
-            )  # fmt: skip
+        _draw_gains(panel, [row for row in rows if row["attack"] == attack], targets, styles)
         panel.set_title(attack, fontsize="medium")
         panel.set_xlabel("gain over the source, points (95 %)", fontsize="small")
         if not rows:
             panel.text(0.5, 0.5, "no gain could be measured", ha="center", va="center", transform=panel.transAxes)
     figure.suptitle(title)
     if rows:
-        lines = math.ceil(sum(0.6 + 0.08 * len(name) for name in surrogates) / figure.get_figwidth())
-        handles = panels[0].get_legend_handles_labels()
-        columns = math.ceil(len(surrogates) / lines)
-        figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False, columnspacing=1.5)
+        _draw_legend(figure, panels[0], list(styles))
     return as_png(figure)
 
 
+def _draw_gains(
+    panel: Axes, rows: Sequence[TransferRow], targets: Sequence[str], styles: Mapping[str, tuple[str, str]]
+) -> None:
+    """Draws the gains under one attack: in the band of each target, a point with its interval per surrogate."""
+    for index, (surrogate, (colour, shape)) in enumerate(styles.items()):
+        heights, gains, below, above = [], [], [], []
+        for row in rows:
+            gain, low, high = row["gain"], row["gain_low"], row["gain_high"]
+            if row["surrogate"] != surrogate or row["target"] not in targets:
+                continue
+            assert gain is not None and low is not None and high is not None
+            heights.append(targets.index(row["target"]) - 0.38 + 0.76 * (index + 0.5) / len(styles))
+            gains.append(gain)
+            # A percentile interval may lie beside its own estimate, and a bar must not have a negative length.
+            below.append(max(0.0, gain - low))
+            above.append(max(0.0, high - gain))
+        line, dot = (1.3, 5) if _is_control(surrogate) else (2.4, 7)
+        panel.errorbar(
+            gains, heights, xerr=[below, above], label=surrogate,
+            fmt=shape, color=colour, ms=dot, mec="white", mew=0.5, elinewidth=line,
+        )  # fmt: skip
+
+
+def _draw_legend(figure: Figure, panel: Axes, surrogates: Sequence[str]) -> None:
+    """Draws the names of the surrogates below the panels, in as many lines as their width needs."""
+    lines = math.ceil(sum(0.6 + 0.08 * len(name) for name in surrogates) / figure.get_figwidth())
+    columns = math.ceil(len(surrogates) / lines)
+    handles = panel.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False, columnspacing=1.5)
+
+
 def _draw_bands(panel: Axes, targets: Sequence[str], labels: Sequence[str]) -> None:
-    """A band per target, from the top down; those of means are shaded. A line where there is no gain."""
+    """Draws a band per target, from the top down, those of means shaded, and a vertical line at a gain of zero."""
     for y, target in enumerate(targets):
         if target.startswith("(mean"):
             panel.axhspan(y - 0.5, y + 0.5, color="#EEF1F5", lw=0)
@@ -81,8 +105,16 @@ def _draw_bands(panel: Axes, targets: Sequence[str], labels: Sequence[str]) -> N
     panel.spines[["top", "left", "right"]].set_visible(False)
 
 
-def transfer_heatmap(transfer: Sequence[Row], title: str) -> bytes:
-    """Transfer rate in percent, a panel per attack, surrogates down, targets across. PNG."""
+def transfer_heatmap(transfer: Sequence[TransferRow], title: str) -> bytes:
+    """Draws the transfer rate of every surrogate on every target, in percent; returns a PNG file.
+
+    There is a panel per attack, with the surrogates from top to bottom, the targets from left to right, and their mean
+    over all targets first.
+
+    Args:
+        transfer: the rows of transfer.csv.
+        title: stands above the panels.
+    """
     attacks = list(dict.fromkeys(row["attack"] for row in transfer))
     surrogates = list(dict.fromkeys(row["surrogate"] for row in transfer))
     targets = [t for t in _means_first(transfer) if not t.startswith("(mean ")]
@@ -91,15 +123,8 @@ def transfer_heatmap(transfer: Sequence[Row], title: str) -> bytes:
     height = 0.7 + 0.36 * len(surrogates) + 0.06 * _longest(labels)
     figure, panels = _panels(attacks, 0.3 + 0.55 * len(targets), 0.09 * _longest(surrogates), height)
     for panel, attack in zip(panels, attacks, strict=True):
-        shown = [[rates.get((attack, s, t)) for t in targets] for s in surrogates]
-        numbers = [[math.nan if value is None else value for value in line] for line in shown]
-        panel.pcolormesh(numbers, cmap="Blues", vmin=0, vmax=100, edgecolors="white", lw=1.5)
-        for y, line in enumerate(shown):
-            for x, value in enumerate(line):
-                if value is not None:
-                    colour, weight = "white" if value > 55 else "black", "bold" if targets[x] == "(mean)" else None
-                    panel.text(x + 0.5, y + 0.5, f"{value:.0f}", ha="center", va="center", color=colour, weight=weight)
-        across, down = ([place + 0.5 for place in range(len(names))] for names in (targets, surrogates))
+        _draw_rates(panel, [[rates.get((attack, s, t)) for t in targets] for s in surrogates], targets)
+        across, down = ([index + 0.5 for index in range(len(names))] for names in (targets, surrogates))
         panel.set_xticks(across, labels, rotation=40, ha="right", rotation_mode="anchor")
         panel.set_yticks(down, surrogates)
         panel.invert_yaxis()
@@ -110,10 +135,28 @@ def transfer_heatmap(transfer: Sequence[Row], title: str) -> bytes:
     return as_png(figure)
 
 
+def _draw_rates(panel: Axes, rates: Sequence[Sequence[float | None]], targets: Sequence[str]) -> None:
+    """Draws a coloured field per surrogate (down) and target (across), with its rate as a number."""
+    numbers = [[math.nan if value is None else value for value in line] for line in rates]
+    panel.pcolormesh(numbers, cmap="Blues", vmin=0, vmax=100, edgecolors="white", lw=1.5)
+    for y, line in enumerate(rates):
+        for x, value in enumerate(line):
+            if value is not None:
+                colour, weight = "white" if value > 55 else "black", "bold" if targets[x] == "(mean)" else None
+                panel.text(x + 0.5, y + 0.5, f"{value:.0f}", ha="center", va="center", color=colour, weight=weight)
+
+
 def _panels(
     attacks: Sequence[str], width: float, labels: float, height: float, sharex: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A panel per attack, `width` x `height` inches, as many beside each other as fit; `labels` inches at the left."""
+    """Makes a panel per attack, as many side by side as fit.
+
+    Args:
+        width: of a panel, in inches.
+        labels: width of the labels to the left of the first panel, in inches.
+        height: of a panel, in inches.
+        sharex: gives all panels the same horizontal axis.
+    """
     across = max(1, min(len(attacks), int((_WIDEST - labels) / width)))
     down = math.ceil(len(attacks) / across)
     figure = Figure(figsize=(max(5.0, labels + across * width), 0.9 + down * height), layout="constrained")
@@ -126,7 +169,7 @@ def _panels(
 
 
 def _styles(surrogates: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and shape of each surrogate: fixed for those of every experiment, in turn for the others."""
+    """Colour and shape of each surrogate: fixed for those that any experiment may have, in turn for its variants."""
     further = zip(cycle(_FURTHER_COLOURS), cycle(_FURTHER_SHAPES), strict=False)
     return {name: _STYLES.get(name) or next(further) for name in surrogates}
 
@@ -135,8 +178,8 @@ def _is_control(surrogate: str) -> bool:
     return (surrogate in _STYLES and surrogate != "aligned") or surrogate.startswith("witness-")
 
 
-def _means_first(rows: Sequence[Row]) -> list[str]:
-    """Targets, first the means; without the means of fewer than two targets, which say nothing new."""
+def _means_first(rows: Sequence[TransferRow]) -> list[str]:
+    """The targets, means first. Means over a single target are left out: they repeat its figures."""
     names = list(dict.fromkeys(row["target"] for row in rows))
     single = [row for row in rows if not row["target"].startswith("(mean")]
 
@@ -152,8 +195,8 @@ def _means_first(rows: Sequence[Row]) -> list[str]:
     return means + [name for name in names if not name.startswith("(mean")]
 
 
-def _label(target: str, rows: Sequence[Row]) -> str:
-    """A target in words, with its relation to the source where it is the same one for all surrogates in `rows`."""
+def _label(target: str, rows: Sequence[TransferRow]) -> str:
+    """The label of a target; with its relation to the source, if that is the same for all surrogates in `rows`."""
     if target.startswith("(mean"):
         kind = target.strip("()").removeprefix("mean").strip()
         return f"mean, {kind.replace('_', ' ')}" if kind else "mean"
@@ -166,7 +209,7 @@ def _longest(labels: Sequence[str]) -> int:
 
 
 def as_png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+    """Renders a figure as a PNG file, without metadata, so that the same figure is the same bytes."""
     FigureCanvasAgg(figure)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})

@@ -1,4 +1,4 @@
-"""Finished tables as arrays: who was right on what. What the tables of the report are computed from."""
+"""Reads the finished tables of an experiment into arrays, from which the tables of the report are computed."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from align_core.errors import reason_of
 from align_core.transfer import Flags
 from pipelines.failure import RunFailed
 from pipelines.stages.blueprint import Blueprint
@@ -19,11 +20,11 @@ class Outcomes:
     """All outcomes of an experiment over its N test images, in the order of their ids.
 
     Attributes:
-        labels: int64 [N].
-        prediction: name of a model or surrogate -> its clean predictions, int64 [N].
-        wrong: (surrogate, attack, target) -> whether the target is wrong on the adversarial image, [N];
-            target `@self` is the surrogate.
-        l2: (surrogate, attack) -> l2 distances in pixel fractions, [N].
+        labels: the true classes, int64 [N].
+        prediction: by name of a model or surrogate, the classes that it predicts on the clean images, int64 [N].
+        wrong: by (surrogate, attack, target), whether the target misclassifies each adversarial image, bool [N]. The
+            target `@self` is the surrogate itself.
+        l2: by (surrogate, attack), the l2 norms of the perturbations in pixel fractions, float32 [N].
     """
 
     labels: npt.NDArray[np.int64]
@@ -32,36 +33,39 @@ class Outcomes:
     l2: dict[tuple[str, str], npt.NDArray[np.float32]]
 
     def right(self, name: str) -> Flags:
-        """Whether `name` classifies each clean image correctly."""
+        """Whether the model or surrogate `name` classifies each clean image correctly, bool [N]."""
         return np.asarray(self.prediction[name] == self.labels)
 
     def robust(self, surrogate: str, clean_name: str, attacks: list[str]) -> Flags:
-        """Whether a surrogate is right on the clean image and under every one of its own attacks."""
-        held = [~self.wrong[surrogate, attack, SELF] for attack in attacks]
-        return np.asarray(np.logical_and.reduce([self.right(clean_name), *held]))
+        """Whether a surrogate classifies each image correctly when clean and under every attack on itself, bool [N].
+
+        `clean_name` is the name under which its clean predictions are stored (see `Blueprint.clean_name`).
+        """
+        right_under_attack = [~self.wrong[surrogate, attack, SELF] for attack in attacks]
+        return np.asarray(np.logical_and.reduce([self.right(clean_name), *right_under_attack]))
 
 
 def read_outcomes(blueprint: Blueprint) -> Outcomes:
-    """Reads the finished tables. Raises RunFailed where one is damaged, or does not hold exactly the test images."""
+    """Reads the finished tables from the store.
+
+    Raises RunFailed, naming the folder, if a table is damaged or does not hold exactly the test images in their order.
+    """
     manifest = blueprint.inspected.manifests["test"]
 
     def column(table: ChunkedTable, name: str) -> npt.NDArray[Any]:
         try:
             rows = table.read(blueprint.store, ["image_id", name])
         except pa.ArrowException as problem:
-            raise RunFailed(f"{table.folder} is damaged ({problem}); delete this folder and run again") from problem
+            message = f"{table.folder} is damaged ({reason_of(problem)}); delete this folder and run again"
+            raise RunFailed(message) from problem
         if rows["image_id"].to_pylist() != manifest.ids:
             raise RunFailed(f"{table.folder} does not hold the test images; delete this folder and run again")
         return np.asarray(rows[name].to_numpy())
 
-    prediction = {name: column(table, "prediction") for name, (_, table) in blueprint.clean().items()}
+    prediction = {name: column(own.table, "prediction") for name, own in blueprint.clean().items()}
     wrong = {
         (cell.surrogate, cell.attack, cell.target): column(cell.table, "adversarial_prediction") != manifest.labels
         for cell in blueprint.cells()
     }
-    l2 = {
-        (surrogate.name, attack): column(blueprint.adversarial(surrogate, attack), "l2")
-        for surrogate in blueprint.surrogates
-        for attack in blueprint.experiment.attacks
-    }
+    l2 = {pair: column(table, "l2") for pair, table in blueprint.all_adversarial().items()}
     return Outcomes(manifest.labels, prediction, wrong, l2)

@@ -1,21 +1,25 @@
-"""Outcomes -> tables, figures and one HTML page. Made again only when what it is computed from has changed."""
+"""Makes the report from the outcomes: three tables, two figures and an HTML page that needs no other file.
+
+A report is made again only when something that it is computed from has changed.
+"""
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SurrogateRow, TransferRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.csv_table import from_csv, to_csv
 from pipelines.storage.store import Store, fingerprint_of
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # for pipelines/schedule alone
 
-TABLES = ("transfer", "contrasts", "surrogates")
 FIGURES = ("gain", "transfer")
-FILES = (*(f"{table}.csv" for table in TABLES), *(f"{figure}.png" for figure in FIGURES), "report.html")
-_REVISION = 2
+FILES = (*(f"{table}.csv" for table in COLUMNS), *(f"{figure}.png" for figure in FIGURES), "report.html")
+"""Every file of a report, in the folder `report`; beside them report.json says what they were made from."""
+_REVISION = 2  # to be raised when the same outcomes give other figures
 _TEXT_COLUMNS = {"surrogate", "attack", "target", "relation", "baseline"}
 
 NOTES = (
@@ -40,111 +44,148 @@ _STYLE = (
 
 @dataclass(frozen=True)
 class Report:
-    """The tables, as rows; blank cells are None."""
+    """The tables of a finished experiment, row by row; a cell that is empty in the CSV file is None.
+
+    Attributes:
+        fingerprint: hash of everything that the tables are computed from.
+        transfer: how well every surrogate transfers to every target.
+        contrasts: aligned surrogates against the controls.
+        surrogates: accuracy and robustness of the surrogates themselves.
+
+    `rows.py` says what each column means.
+    """
 
     fingerprint: str
-    transfer: list[Row]
-    contrasts: list[Row]
-    surrogates: list[Row]
+    transfer: list[TransferRow]
+    contrasts: list[ContrastRow]
+    surrogates: list[SurrogateRow]
 
-    def means(self) -> list[Row]:
+    def tables(self) -> dict[str, Sequence[Mapping[str, object]]]:
+        """The rows of each table, by the name of its CSV file and in the order of the page."""
+        return {"transfer": self.transfer, "contrasts": self.contrasts, "surrogates": self.surrogates}
+
+    def means(self) -> list[MeanRow]:
         """The `(mean)` row of every surrogate and attack, with the surrogate's clean accuracy."""
-        clean = {row["surrogate"]: row for row in self.surrogates}
-        return [
-            row | {"clean_accuracy": clean[row["surrogate"]]["clean_accuracy"]}
-            for row in self.transfer
-            if row["target"] == "(mean)"
-        ]
+        accuracy = {row["surrogate"]: row["clean_accuracy"] for row in self.surrogates}
+        means: list[MeanRow] = []
+        for row in self.transfer:
+            if row["target"] == "(mean)":
+                means.append({**row, "clean_accuracy": accuracy[row["surrogate"]]})
+        return means
 
 
 def report_fingerprint(blueprint: Blueprint) -> str:
-    """Of everything that the tables are computed from."""
+    """Hashes everything that the tables are computed from, and the names that they contain."""
     relations = {name: [m.config.architecture, m.config.family] for name, m in blueprint.networks.items()}
     tables = [cell.table.fingerprint for cell in blueprint.cells()]
-    tables += [table.fingerprint for _, table in blueprint.clean().values()]
+    tables += [own.table.fingerprint for own in blueprint.clean().values()]
     cells = [[cell.surrogate, cell.attack, cell.target] for cell in blueprint.cells()]
     return fingerprint_of([_REVISION, blueprint.experiment.name, blueprint.experiment.seed, tables, cells, relations])
 
 
 def make_report(blueprint: Blueprint) -> tuple[Report, bool]:
-    """The report, and whether it had to be made: where its files are up to date they are read."""
+    """Returns the report of a finished experiment, and whether it had to be made.
+
+    A report that is up to date is read from its files; otherwise all of them are written. Raises RunFailed if a table
+    of outcomes is damaged.
+    """
     wanted = report_fingerprint(blueprint)
     stored = blueprint.store.read_json("report/report.json")
-    there = blueprint.store.listing("report").get("report", [])
-    if stored is not None and stored["fingerprint"] == wanted and set(FILES) <= set(there):
+    files = blueprint.store.listing("report").get("report", [])
+    if stored is not None and stored["fingerprint"] == wanted and set(FILES) <= set(files):
         return read_report(blueprint.store), False
-    from pipelines.report.figures import gain_figure, transfer_heatmap
     from pipelines.report.outcomes import read_outcomes
-    from pipelines.report.tables import COLUMNS, TableMaker
+    from pipelines.report.tables import TableMaker
 
     maker = TableMaker(blueprint, read_outcomes(blueprint))
     report = Report(wanted, maker.transfer(), maker.contrasts(), maker.surrogates())
-    name = blueprint.experiment.name
+    _write(blueprint.store, blueprint.experiment.name, report)
+    return report, True
+
+
+def _write(store: Store, name: str, report: Report) -> None:
+    from pipelines.report.figures import gain_figure, transfer_heatmap
+
     figures = {
         "gain": gain_figure(report.transfer, f"{name}: gain in transfer"),
         "transfer": transfer_heatmap(report.transfer, f"{name}: transfer rate, %"),
     }
-    blueprint.store.delete("report/report.json")  # until all files are there they are nobody's
-    for table in TABLES:
-        blueprint.store.write(f"report/{table}.csv", to_csv(getattr(report, table), COLUMNS[table]))
+    # report.json goes first and comes back last: a run that is killed in between leaves a report that counts as absent.
+    store.delete("report/report.json")
+    for table, rows in report.tables().items():
+        store.write(f"report/{table}.csv", to_csv(rows, COLUMNS[table]))
     for figure, content in figures.items():
-        blueprint.store.write(f"report/{figure}.png", content)
-    blueprint.store.write("report/report.html", html_page(name, report, figures).encode())
-    blueprint.store.write_json("report/report.json", {"fingerprint": wanted})
-    return report, True
+        store.write(f"report/{figure}.png", content)
+    store.write("report/report.html", html_page(name, report, figures).encode())
+    store.write_json("report/report.json", {"fingerprint": report.fingerprint})
 
 
 def read_report(store: Store) -> Report:
-    """The report that lies in the store. Raises FileNotFoundError where there is none."""
-    tables = {table: _rows(store.read(f"report/{table}.csv")) for table in TABLES}
+    """Reads the report of an experiment from its folder. Raises FileNotFoundError if it has none."""
     stored = store.read_json("report/report.json") or {}
-    return Report(fingerprint=str(stored.get("fingerprint")), **tables)
+    tables = {table: _rows(store.read(f"report/{table}.csv")) for table in COLUMNS}
+    return Report(str(stored.get("fingerprint")), **tables)
 
 
-def _rows(content: bytes) -> list[Row]:
-    def value(column: str, cell: str) -> Any:
+def _rows(content: bytes) -> list[Any]:
+    """The rows of a CSV file with its cells as text, whole number, fraction or None, by the name of their column."""
+
+    def value(column: str, cell: str) -> str | int | float | None:
         if column in _TEXT_COLUMNS:
             return cell
-        return None if cell == "" else (int(cell) if column == "n" else float(cell))
+        if cell == "":
+            return None
+        return int(cell) if column == "n" else float(cell)
 
     return [{column: value(column, cell) for column, cell in row.items()} for row in from_csv(content)]
 
 
 def verdicts(report: Report) -> list[str]:
-    """What the mean gains say, in words, and no more than their intervals bear."""
+    """Says of each surrogate and attack whether it transfers better than the source, by the mean over all targets.
+
+    A surrogate is called better or worse only where the 95 % interval of its gain excludes zero. Surrogates without a
+    gain, such as the source itself, are left out.
+    """
     lines = []
     for row in report.means():
-        if row["gain"] is None:
+        gain, low, high = row["gain"], row["gain_low"], row["gain_high"]
+        if gain is None or low is None or high is None:
             continue
-        interval = f"{row['gain']:+.1f} points ({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
-        if row["gain_low"] > 0:
-            said = f"transfers better than the source: {interval}"
-        elif row["gain_high"] < 0:
-            said = f"transfers worse than the source: {interval}"
+        if low > 0:
+            verdict = "transfers better than the source"
+        elif high < 0:
+            verdict = "transfers worse than the source"
         else:
-            said = f"shows no difference from the source that the images could tell: {interval}"
-        lines.append(f"{row['surrogate']} under {row['attack']}: {said}")
+            verdict = "shows no detectable difference from the source"
+        lines.append(
+            f"{row['surrogate']} under {row['attack']}: {verdict}: {gain:+.1f} points ({low:+.1f} to {high:+.1f})"
+        )
     return lines
 
 
 def html_page(name: str, report: Report, figures: dict[str, bytes]) -> str:
-    """One page that needs no other file."""
+    """The report as one HTML page with its figures embedded, so that the file can be mailed or archived by itself.
+
+    Args:
+        name: the experiment's name, the heading of the page.
+        figures: PNG files by their name.
+    """
     images = "".join(
         f'<img alt="{figure}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
         for figure, content in figures.items()
     )
-    said = "".join(f"<li>{html.escape(line)}</li>" for line in verdicts(report))
+    sentences = "".join(f"<li>{html.escape(line)}</li>" for line in verdicts(report))
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in NOTES)
-    tables = "".join(f"<h2>{table}.csv</h2>{_html_table(getattr(report, table))}" for table in TABLES)
+    tables = "".join(f"<h2>{table}.csv</h2>{_html_table(rows)}" for table, rows in report.tables().items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         f"<title>{html.escape(name)}</title><style>{_STYLE}</style></head><body>"
-        f"<h1>{html.escape(name)}</h1><ul>{said}</ul><aside>{notes}</aside>{images}{tables}</body></html>\n"
+        f"<h1>{html.escape(name)}</h1><ul>{sentences}</ul><aside>{notes}</aside>{images}{tables}</body></html>\n"
     )
 
 
-def _html_table(rows: Sequence[Row]) -> str:
+def _html_table(rows: Sequence[Mapping[str, object]]) -> str:
     if not rows:
         return "<p>none</p>"
 
@@ -161,7 +202,8 @@ def _html_table(rows: Sequence[Row]) -> str:
     return f"<div><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
 
 
-def _shown(column: str, value: Any) -> str:
+def _shown(column: str, value: object) -> str:
+    """A value of a table in few digits; the CSV files hold it in full."""
     if value is None:
         return ""
     if not isinstance(value, float):

@@ -1,29 +1,38 @@
-"""What MLflow is told: one experiment per name, a run per surrogate below the run of the whole.
+"""Logs the report to MLflow: one MLflow experiment per name, with a child run per surrogate below one parent run.
 
-Results are files first; MLflow is told afterwards, and told nothing twice. A server that is down costs a warning.
+Results are files first and are logged afterwards. What was logged is not logged again, and a server that is down costs
+no more than a warning.
 """
 
-import csv
-import io
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from pipelines.experiment.surrogates import Surrogate
-from pipelines.report.page import FILES, Report, Row
+from pipelines.report.page import FILES, Report
 from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.credentials import without_credentials
+from pipelines.storage.csv_table import from_csv
 from pipelines.storage.store import Say, fingerprint_of
 from pipelines.tracking.registry import REGISTERED
 from pipelines.tracking.runs import Point, Runs, log_to_mlflow, tracking_uri
 
 _CURVES = ("loss", "alignment_loss", "label_loss", "grad_norm", "lr")
+# The columns of transfer.csv, contrasts.csv and (per attack, and over all attacks) surrogates.csv that become metrics.
+_TRANSFER = ("rate", "rate_low", "rate_high", "rate_all", "gain", "gain_low", "gain_high", "p_value", "n")
+_CONTRAST = ("gain", "gain_low", "gain_high")
+_UNDER_ATTACK = ("attacked_accuracy", "whitebox_rate", "mean_l2")
+_OVER_ALL = ("clean_accuracy", "clean_change", "witness_agreement", "robust_accuracy")
 
 
 def curve_points(curve: Iterable[Mapping[str, Any]]) -> list[Point]:
-    """An alignment's curve, step by step with its own timestamps."""
+    """The curves of an alignment as points of MLflow metrics, with the timestamps of the steps themselves.
+
+    Args:
+        curve: a row per step, with the columns of curves.csv as numbers or as text.
+    """
     return [
         (f"curve/{name}", float(row[name]), float(row["timestamp"]), int(row["step"]))
         for row in curve
@@ -32,22 +41,27 @@ def curve_points(curve: Iterable[Mapping[str, Any]]) -> list[Point]:
 
 
 def log_report(blueprint: Blueprint, report: Report, say: Say, again: bool = False) -> bool:
-    """Logs the report, but not one that was logged there before (unless `again`). Returns whether all is logged."""
+    """Logs the report to the experiment's tracking server; returns whether the server has all of it.
+
+    A report that was logged to that server before is not sent again unless `again` is set. If the server cannot be
+    reached, `say` is called with a warning, and the result is False. Where the experiment has `registered_as`, the
+    aligned model is also registered under that name.
+    """
     uri = without_credentials(tracking_uri(blueprint.experiment))
     marker = {"report": report.fingerprint, "tracking": fingerprint_of(uri)}
     if blueprint.experiment.registered_as is not None:
         marker["register"] = blueprint.experiment.registered_as
     if not again and blueprint.store.read_json("report/logged.json") == marker:
         return True
-    is_told = log_to_mlflow(
+    is_logged = log_to_mlflow(
         blueprint.experiment,
         say,
         "`witness report --log` sends them",
         lambda runs: _write_report(runs, blueprint, report),
     )
-    if is_told:
+    if is_logged:
         blueprint.store.write_json("report/logged.json", marker)
-    return is_told
+    return is_logged
 
 
 def _write_report(runs: Runs, blueprint: Blueprint, report: Report) -> None:
@@ -56,16 +70,17 @@ def _write_report(runs: Runs, blueprint: Blueprint, report: Report) -> None:
         runs.log_artifact(parent, name, blueprint.store.read(f"report/{name}"))
     runs.log_artifact(parent, "experiment.yaml", blueprint.store.read("experiment.yaml"))
     for surrogate in blueprint.surrogates:
-        run = runs.run("surrogate", surrogate.name, parent, _fingerprint(blueprint, surrogate))
+        run = runs.run("surrogate", surrogate.name, parent, _run_fingerprint(blueprint, surrogate))
         _log_surrogate(runs, run, blueprint, report, surrogate)
         runs.end(run)
     runs.end(parent)
 
 
-def _fingerprint(blueprint: Blueprint, surrogate: Surrogate) -> str:
-    """Of alignment, images, attacks and how they are called, for parameters cannot be changed.
+def _run_fingerprint(blueprint: Blueprint, surrogate: Surrogate) -> str:
+    """Identifies the MLflow run of a surrogate: by its alignment, images and attacks, and by all logged parameters.
 
-    Not of targets: one that is added later adds metrics to the same run.
+    The names of models are among the parameters. MLflow does not allow a parameter to change, so a renamed model needs
+    a new run. Targets are left out, so that a target that is added later adds metrics to the same run.
     """
     attacks = {attack: blueprint.adversarial(surrogate, attack).fingerprint for attack in blueprint.experiment.attacks}
     return fingerprint_of([attacks, _parameters(blueprint, surrogate)])
@@ -78,8 +93,8 @@ def _log_surrogate(runs: Runs, run: str, blueprint: Blueprint, report: Report, s
     if surrogate.align is not None and blueprint.store.exists(card):
         runs.log_artifact(run, "card.json", blueprint.store.read(card))
         if runs.tags(run).get("witness.curves") != "logged":
-            curves = io.StringIO(blueprint.store.read(f"models/{surrogate.name}/curves.csv").decode())
-            runs.log_points(run, curve_points(csv.DictReader(curves)))
+            curves = from_csv(blueprint.store.read(f"models/{surrogate.name}/curves.csv"))
+            runs.log_points(run, curve_points(curves))
             runs.set_tag(run, "witness.curves", "logged")
     if surrogate.name == "aligned" and blueprint.experiment.registered_as is not None:
         for name in REGISTERED:
@@ -88,7 +103,7 @@ def _log_surrogate(runs: Runs, run: str, blueprint: Blueprint, report: Report, s
 
 
 def _parameters(blueprint: Blueprint, surrogate: Surrogate) -> dict[str, Any]:
-    """Settings that decide what comes out, under their dotted keys."""
+    """The settings that determine the results, under their dotted keys."""
     experiment = blueprint.experiment
     parameters: dict[str, Any] = {
         "surrogate": surrogate.name,
@@ -112,34 +127,42 @@ def _dotted(prefix: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _metrics(report: Report, surrogate: str) -> dict[str, float]:
-    """`<attack>/<target>/rate` and so on; a mean row loses its brackets, which MLflow does not take."""
+    """The figures of one surrogate under the names of their MLflow metrics, such as `<attack>/<target>/rate`.
 
-    def of(rows: list[Row]) -> list[Row]:
-        return [row for row in rows if row["surrogate"] == surrogate]
+    Blank figures are left out. MLflow does not allow brackets in names, so `(mean)` becomes `mean`.
+    """
+    metrics: dict[str, float] = {}
 
-    metrics = {}
-    for row in of(report.transfer):
-        start = f"{row['attack']}/{row['target'].strip('()')}"
-        for name in ("rate", "rate_low", "rate_high", "rate_all", "gain", "gain_low", "gain_high", "p_value", "n"):
-            metrics[f"{start}/{name}"] = row[name]
-    for row in of(report.contrasts):
-        start = f"{row['attack']}/{row['target'].strip('()')}/against {row['baseline']}"
-        for name in ("gain", "gain_low", "gain_high"):
-            metrics[f"{start}/{name}"] = row[name]
-    for row in of(report.surrogates):
-        for name in ("attacked_accuracy", "whitebox_rate", "mean_l2"):
-            metrics[f"{row['attack'].strip('()')}/{name}"] = row[name]
-        for name in ("clean_accuracy", "clean_change", "witness_agreement", "robust_accuracy"):
-            metrics[name] = row[name]
-    return {name: float(value) for name, value in metrics.items() if value is not None}
+    def add(prefix: str, row: Mapping[str, object], names: Sequence[str]) -> None:
+        for name in names:
+            value = row[name]
+            if isinstance(value, int | float):
+                metrics[f"{prefix}{name}"] = float(value)
+
+    for row in report.transfer:
+        if row["surrogate"] == surrogate:
+            add(f"{row['attack']}/{row['target'].strip('()')}/", row, _TRANSFER)
+    for contrast in report.contrasts:
+        if contrast["surrogate"] == surrogate:
+            target = contrast["target"].strip("()")
+            add(f"{contrast['attack']}/{target}/against {contrast['baseline']}/", contrast, _CONTRAST)
+    for own in report.surrogates:
+        if own["surrogate"] == surrogate:
+            add(f"{own['attack'].strip('()')}/", own, _UNDER_ATTACK)
+            add("", own, _OVER_ALL)
+    return metrics
 
 
 def serve_page(uri: str, port: int) -> int:
-    """Becomes the server of MLflow's own page on a database; a server has its page already. Returns the exit code."""
+    """Serves MLflow's user interface for a tracking database on a local port, until it is stopped with Ctrl-C.
+
+    The process becomes that server, so the function returns only where `uri` is a tracking server, which has a user
+    interface already: then it prints the address and returns the exit code 0.
+    """
     if uri.startswith(("http://", "https://")):
         print(f"MLflow runs at {without_credentials(uri)}")
         return 0
     print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
-    # Not by the command line, which everyone on this machine can read.
+    # The URI may contain a password, and every user of this machine can read the command lines of its processes.
     os.execve(sys.executable, command, {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri})

@@ -1,4 +1,8 @@
-"""What a run would do, before it does it: what is there, what is missing, how long that takes, and what it leaves."""
+"""Says what a run would do before it does it: what is missing, how long it takes, and how much space it needs.
+
+It follows from the settings, one listing of the store, and the rates that earlier runs measured; nothing is computed
+and nothing is written.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,20 +12,24 @@ from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
 from pipelines.stages.speeds import Speeds
-from pipelines.storage.chunked_table import ChunkedTable, Listing
+from pipelines.storage.chunked_table import ChunkedTable
 
-# A row of predictions (image id, label, prediction, confidence) is smaller than this in every table.
+# Upper bound for a row of image id, label, prediction and confidence in a Parquet file.
 _BYTES_OF_A_PREDICTION = 40
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the work: chunks there of all, and what is missing.
+    """A part of the work of one stage, and how much of it is missing.
 
     Attributes:
-        name: surrogate and attack that are crafted, or whose images are shown; or `clean` images.
-        tables, chunks, done: how many there are; `units`: images to craft, or predictions to make.
-        seconds: of one worker; None where a rate was never measured.
+        stage: `craft` or `evaluate`.
+        name: the surrogate and attack whose images are crafted or evaluated, or `clean images`.
+        tables: number of tables of this part.
+        chunks: number of chunks of these tables.
+        done: number of chunks that are finished.
+        units: number of images to craft, or of predictions to make.
+        seconds: the time of one worker for `units`; None if the rate has not been measured.
     """
 
     stage: str
@@ -32,15 +40,24 @@ class Part:
     units: int
     seconds: float | None
 
+    def line(self) -> str:
+        """The line that `witness plan` prints for an unfinished part."""
+        time = "time unknown" if self.seconds is None else f"{_time(self.seconds)} for one worker"
+        return f"  {self.stage:8} {self.name}: {self.done:,} of {self.chunks:,} chunks finished; {time}"
+
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of a whole experiment.
+    """What a run of a whole experiment would do.
 
     Attributes:
-        missing_networks: to be trained or aligned first. parts: crafting and evaluation.
-        workers: by stage. files, bytes: in the store now. tables: files of tables in the end.
-        most_bytes: of these, uncompressed.
+        missing_networks: names of the networks that have to be trained or aligned first.
+        parts: the work of crafting and evaluation, part by part.
+        workers: number of workers of each stage.
+        files: number of files that the experiment has now.
+        bytes: their size.
+        tables: number of tables that a finished experiment has, each in one file.
+        most_bytes: upper bound of their size; images are counted uncompressed.
     """
 
     missing_networks: list[str]
@@ -52,124 +69,111 @@ class Forecast:
     most_bytes: int
 
     def seconds(self, stage: str) -> float | None:
-        """How long a stage takes with its workers; None where a rate was never measured."""
-        wanted = [part for part in self.parts if part.stage == stage and part.units]
-        if any(part.seconds is None for part in wanted):
-            return None
-        return sum(part.seconds or 0.0 for part in wanted) / self.workers[stage]
+        """How long the rest of a stage takes all its workers; None if a rate that it needs has not been measured."""
+        total = 0.0
+        for part in self.parts:
+            if part.stage == stage and part.units:
+                if part.seconds is None:
+                    return None
+                total += part.seconds
+        return total / self.workers[stage]
 
     def lines(self) -> list[str]:
-        """For people: the sums, then every part that is not done."""
+        """The lines that `witness plan` prints: totals, then every part that is not finished."""
         networks = ", ".join(self.missing_networks)
-        lines = [f"align     to be made first: {networks}" if networks else "align     every network is there"]
-        lines += [self._sum(stage, unit) for stage, unit in (("craft", "images"), ("evaluate", "predictions"))]
-        lines.append(
-            f"files     {self.files:,} now ({_size(self.bytes)}); in the end {self.tables:,} tables of at most "
-            f"{_size(self.most_bytes)}, and a file per chunk for those that are under way"
-        )
-        for part in self.parts:
-            if part.done < part.chunks:
-                cost = "no rate yet" if part.seconds is None else f"{_time(part.seconds)} of one worker"
-                lines.append(f"  {part.stage:8} {part.name}: {part.done:,} of {part.chunks:,} chunks there; {cost}")
-        return lines
+        return [
+            f"align     {f'networks to make first: {networks}' if networks else 'every network is made'}",
+            self._total("craft", "images"),
+            self._total("evaluate", "predictions"),
+            f"files     {self.files:,} now ({_size(self.bytes)}); {self.tables:,} tables of at most "
+            f"{_size(self.most_bytes)} when finished, and one more file per chunk while a table is being filled",
+            *(part.line() for part in self.parts if part.done < part.chunks),
+        ]
 
-    def _sum(self, stage: str, unit: str) -> str:
+    def _total(self, stage: str, unit: str) -> str:
         parts = [part for part in self.parts if part.stage == stage]
         tables, chunks, done, units = (sum(getattr(p, n) for p in parts) for n in ("tables", "chunks", "done", "units"))
-        line = f"{stage:9} {done:,} of {chunks:,} chunks of {tables:,} tables there"
+        line = f"{stage:9} {done:,} of {chunks:,} chunks of {tables:,} tables finished"
         if not units:
             return line
         seconds, workers = self.seconds(stage), self.workers[stage]
         plural = "s" if workers > 1 else ""
-        time = (
-            "no rate was measured yet" if seconds is None else f"about {_time(seconds)} with {workers} worker{plural}"
-        )
+        time = "time unknown until a run has measured the rate"
+        if seconds is not None:
+            time = f"about {_time(seconds)} with {workers} worker{plural}"
         return f"{line}; {units:,} {unit} to make, {time}"
 
     def as_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The object that `witness plan --json` prints."""
         return {**asdict(self), "seconds": {stage: self.seconds(stage) for stage in self.workers}}
 
 
-def forecast(request: Request) -> Forecast:
-    """What is there and what is missing, from the settings and one listing of the store. Raises InputError."""
+def make_forecast(request: Request) -> Forecast:
+    """Forecasts what `witness run` would do for a request. Raises InputError if the experiment is not valid."""
     return forecast_of(open_blueprint(request))
 
 
 def forecast_of(blueprint: Blueprint) -> Forecast:
-    """The same of a plan; writes nothing."""
-    listing, compute = blueprint.store.listing(), blueprint.experiment.compute
-    speeds, images = Speeds(blueprint), sum(blueprint.rows)
-    parts, pixels = [], _bytes_of_an_image(blueprint)
+    """Forecasts a run of an experiment whose inputs have been inspected already."""
+    compute, outcomes = blueprint.experiment.compute, blueprint.outcomes()
     clean = list(blueprint.clean().values())
-    parts.append(_evaluated(blueprint, speeds, listing, "clean images", clean))
-    predictions = blueprint.outcomes()
-    for (surrogate, attack), own in predictions.items():
-        table = blueprint.adversarial(blueprint.by_name[surrogate], attack)
-        missing = _missing(blueprint, table, listing)
-        rate = speeds.seconds("gradient", blueprint.by_name[surrogate].members)
-        gradients = blueprint.experiment.attacks[attack].gradients
-        seconds = None if rate is None else rate * gradients * missing
-        parts.append(_part(blueprint, "craft", f"{surrogate} {attack}", [table], listing, missing, seconds))
-        parts.append(_evaluated(blueprint, speeds, listing, f"{surrogate} {attack}", own))
+    estimator = _Estimator(blueprint)
+    parts = [estimator.evaluation("clean images", clean)]
+    for (surrogate, attack), images in blueprint.all_adversarial().items():
+        parts.append(estimator.crafting(surrogate, attack, images))
+        parts.append(estimator.evaluation(f"{surrogate} {attack}", outcomes[surrogate, attack]))
     files, size = blueprint.store.usage()
-    crafted = len(predictions)
-    predicted = len(clean) + sum(map(len, predictions.values()))
+    channels, height, width = blueprint.inspected.shape
+    predicted = len(clean) + sum(map(len, outcomes.values()))
+    bytes_per_image = len(outcomes) * channels * height * width + predicted * _BYTES_OF_A_PREDICTION
     return Forecast(
         missing_networks=blueprint.missing("align"),
         parts=parts,
         workers={stage: getattr(compute, stage).workers or compute.workers for stage in ("craft", "evaluate")},
         files=files,
         bytes=size,
-        tables=crafted + predicted,
-        most_bytes=images * (crafted * pixels + predicted * _BYTES_OF_A_PREDICTION),
+        tables=len(outcomes) + predicted,
+        most_bytes=sum(blueprint.rows) * bytes_per_image,
     )
 
 
-def _bytes_of_an_image(blueprint: Blueprint) -> int:
-    channels, height, width = blueprint.inspected.shape
-    return channels * height * width
+class _Estimator:
+    """Counts what tables lack by one listing of the store, and multiplies it by the rates of earlier runs."""
 
+    def __init__(self, blueprint: Blueprint) -> None:
+        self._blueprint = blueprint
+        self._listing, self._speeds = blueprint.store.listing(), Speeds(blueprint)
 
-def _evaluated(
-    blueprint: Blueprint,
-    speeds: Speeds,
-    listing: Listing,
-    name: str,
-    predictions: Sequence[Predictions],
-) -> Part:
-    units, seconds = 0, 0.0
-    is_known = True
-    for members, table in predictions:
-        missing = _missing(blueprint, table, listing)
-        rate = speeds.seconds("prediction", members) if missing else 0.0
-        is_known = is_known and rate is not None
-        units += missing
-        seconds += missing * (rate or 0.0)
-    return _part(
-        blueprint, "evaluate", name, [table for _, table in predictions], listing, units, seconds if is_known else None
-    )
+    def crafting(self, surrogate: str, attack: str, images: ChunkedTable) -> Part:
+        """The crafting of one table of adversarial images."""
+        missing = self._missing(images)
+        rate = self._speeds.seconds("gradient", self._blueprint.by_name[surrogate].members)
+        gradients = self._blueprint.experiment.attacks[attack].gradients
+        seconds = None if rate is None else rate * gradients * missing
+        return self._part("craft", f"{surrogate} {attack}", [images], missing, seconds)
 
+    def evaluation(self, name: str, predictions: Sequence[Predictions]) -> Part:
+        """The predictions of several networks on one set of images."""
+        units = 0
+        seconds: float | None = 0.0
+        for members, table in predictions:
+            missing = self._missing(table)
+            rate = self._speeds.seconds("prediction", members) if missing else 0.0
+            units += missing
+            seconds = None if seconds is None or rate is None else seconds + missing * rate
+        return self._part("evaluate", name, [own.table for own in predictions], units, seconds)
 
-def _part(
-    blueprint: Blueprint,
-    stage: str,
-    name: str,
-    tables: Sequence[ChunkedTable],
-    listing: Listing,
-    units: int,
-    seconds: float | None,
-) -> Part:
-    each = len(blueprint.rows)
-    done = [each if table.is_finished(listing) else len(table.done_chunks(listing)) for table in tables]
-    return Part(stage, name, len(done), each * len(done), sum(done), units, seconds)
+    def _part(self, stage: str, name: str, tables: Sequence[ChunkedTable], units: int, seconds: float | None) -> Part:
+        each, listing = len(self._blueprint.rows), self._listing
+        done = [each if table.is_finished(listing) else len(table.done_chunks(listing)) for table in tables]
+        return Part(stage, name, len(tables), each * len(tables), sum(done), units, seconds)
 
-
-def _missing(blueprint: Blueprint, table: ChunkedTable, listing: Listing) -> int:
-    """Images that a table lacks."""
-    if table.is_finished(listing):
-        return 0
-    return sum(blueprint.rows) - sum(blueprint.rows[chunk] for chunk in table.done_chunks(listing))
+    def _missing(self, table: ChunkedTable) -> int:
+        """Number of rows that a table lacks."""
+        if table.is_finished(self._listing):
+            return 0
+        rows = self._blueprint.rows
+        return sum(rows) - sum(rows[chunk] for chunk in table.done_chunks(self._listing))
 
 
 def _time(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What a command is asked for, and the blueprint that every command over one experiment begins with."""
+"""The request that a command is given, and the first step of every command: to check it and inspect its inputs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from pipelines.tracking.runs import tracking_uri
 
 @dataclass(frozen=True)
 class Request:
-    """One experiment, and the manner in which a command works on it.
+    """One experiment, and how a command is to work on it.
 
     Args:
-        source: the experiment file; or an experiment that is checked already, to which overrides do not apply.
-        overrides: `key.path=value`, laid over the file.
-        output: stands for the file's `output`.
-        address: of a Ray cluster; None for $RAY_ADDRESS, else a local one for this command.
-        quiet: prints plain lines of progress, also on a terminal.
+        source: the experiment file; or an experiment that is checked already, which takes neither overrides nor output.
+        overrides: settings `key.path=value` that replace those of the file.
+        output: the output folder, instead of that of the file.
+        address: of a Ray cluster. If None, that is $RAY_ADDRESS, or a local cluster for the time of this command.
+        quiet: prints plain lines of progress, even on a terminal.
     """
 
     source: Path | Experiment
@@ -33,7 +33,7 @@ class Request:
     quiet: bool = False
 
     def experiment(self) -> Experiment:
-        """The experiment, checked; its factories can be imported from then on. Raises InputError."""
+        """Loads and checks the experiment, and makes its factories importable. Raises InputError."""
         if isinstance(self.source, Experiment):
             assert not self.overrides and self.output is None
             experiment = self.source
@@ -44,11 +44,11 @@ class Request:
 
 
 def open_blueprint(request: Request, progress: Progress | None = None, to_write: bool = False) -> Blueprint:
-    """Checks the experiment and everything that it names, and writes nothing. Raises InputError.
+    """Checks the experiment and inspects everything that it names; writes nothing. Raises InputError.
 
     Args:
-        progress: where the inspection of image sets reports; that of the request unless given.
-        to_write: whether the command is going to write, so that the output folder must be writable.
+        progress: shows the inspection of image sets. By default, one as the request asks for.
+        to_write: whether the command will write, so that the output folder is checked to be writable.
     """
     experiment = request.experiment()
     store = Store(experiment.output, experiment.name)

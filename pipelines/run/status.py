@@ -1,6 +1,6 @@
-"""How far an experiment is: every network and cell, from the settings and one listing of the store.
+"""Says how far an experiment is: the state of every network and table, from the settings and one listing of the store.
 
-Nothing here imports torch, Ray or MLflow: the answer comes within a second or two, from any machine.
+Nothing here imports torch, Ray or MLflow, so that the answer comes within a second or two, on any machine.
 """
 
 import time
@@ -18,7 +18,7 @@ State = Literal["missing", "partial", "done", "failed"]
 
 @dataclass(frozen=True)
 class Entry:
-    """A network or a table: its folder, its state, and the chunks that are done of all (0 of 0 for a network)."""
+    """A network or a table: its folder, its state, and how many of its chunks are finished (0 of 0 for a network)."""
 
     folder: str
     state: State
@@ -32,7 +32,7 @@ class Entry:
 
     @property
     def group(self) -> tuple[str, str]:
-        """Stage and surrogate, or model, that the entry is counted under."""
+        """The stage, and the surrogate or model, under which the entry is counted."""
         kind, _, rest = self.folder.partition("/")
         stages = {"trained": "train", "models": "align", "adversarial": "craft", "outcomes": "evaluate"}
         if kind == "clean":
@@ -42,7 +42,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """What one stage makes for one surrogate or model: how many entries are in which state, and chunks done of all."""
+    """What one stage makes for one surrogate or model: the number of entries in each state, and of finished chunks."""
 
     stage: str
     name: str
@@ -52,7 +52,7 @@ class Group:
 
     @property
     def state(self) -> str:
-        """`done`, `missing` or `failed` where that is true of every entry; else the count of each state."""
+        """The state that all entries share, or else the number of entries in each state."""
         if len(self.states) == 1:
             return str(next(iter(self.states)))
         return ", ".join(f"{count} {state}" for state, count in sorted(self.states.items()))
@@ -67,17 +67,17 @@ class Status:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is missing."""
+        """Whether every network and table is finished."""
         return all(entry.state == "done" for entry in self.entries)
 
     @property
     def done(self) -> int:
-        """Number of chunks that are there, of `chunks` in all."""
+        """Number of finished chunks."""
         return sum(entry.done for entry in self.entries)
 
     @property
     def chunks(self) -> int:
-        """Number of chunks in all."""
+        """Number of chunks, finished or not."""
         return sum(entry.chunks for entry in self.entries)
 
     def groups(self) -> list[Group]:
@@ -92,17 +92,17 @@ class Status:
         ]
 
     def sums(self) -> str:
-        """How many entries are in which state, and how many chunks are there."""
+        """The number of entries in each state and of finished chunks, in one line."""
         counts = Counter(entry.state for entry in self.entries)
         states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         return f"{states}; {self.done:,} of {self.chunks:,} chunks"
 
     def lines(self) -> list[str]:
-        """A line per entry, then the sums."""
+        """A line per entry, then the totals."""
         return [*(entry.line() for entry in self.entries), f"in all: {self.sums()}"]
 
     def since(self, first: "Status") -> str:
-        """The sums, with the rate since an earlier status and the time that remains."""
+        """The totals, with the rate since an earlier status and the time that remains at this rate."""
         made, seconds = self.done - first.done, self.at - first.at
         if made <= 0 or self.is_done:
             return self.sums()
@@ -114,7 +114,7 @@ class Status:
 
 
 def watch(request: Request, every: float = 2.0) -> Iterator[Status]:
-    """The status every so many seconds, while another process works, until all is done. Raises InputError."""
+    """Yields the status every `every` seconds while another process works, until all is done. Raises InputError."""
     blueprint = open_blueprint(request)
     while not (status := _status(blueprint)).is_done:
         yield status
@@ -124,7 +124,7 @@ def watch(request: Request, every: float = 2.0) -> Iterator[Status]:
 
 
 def status_of(request: Request) -> Status:
-    """The state of every network and cell; writes nothing. Raises InputError."""
+    """Returns the state of every network and table; writes nothing. Raises InputError."""
     return _status(open_blueprint(request))
 
 

@@ -1,6 +1,7 @@
-"""`make bench`: each line is a ratio of two things measured in this one run, beside the limit it should keep.
+"""`make bench`: each line is a ratio of two times that were measured in the same run, beside its limit.
 
-The real CIFAR-10 weights are used where they are (see tests/conftest.py), random ones elsewhere: the work is the same.
+The real CIFAR-10 weights are used where the machine has them (see tests/conftest.py), and random ones elsewhere: the
+amount of work is the same.
 """
 
 import argparse
@@ -12,13 +13,13 @@ from tests.benchmarks import crafting, matrix, pipeline, scaling, sweep
 
 
 def main() -> None:
-    """Runs the benchmarks, all or those named."""
+    """Runs the benchmarks that are named on the command line, or all of them."""
     modules = {"crafting": crafting, "pipeline": pipeline, "scaling": scaling, "matrix": matrix, "sweep": sweep}
     benchmarks = {name: module.measure for name, module in modules.items()}
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[[], *benchmarks], help="which; all of them unless named")
+    parser.add_argument("names", nargs="*", choices=[[], *benchmarks], help="the benchmarks to run (default: all)")
     names = parser.parse_args().names
-    if own := unset("workers"):  # read when a process starts: both sides shall have it
+    if own := unset("workers"):  # read when a process starts, so that both sides of a ratio need it
         os.execve(sys.executable, [sys.executable, "-m", "tests.benchmarks", *names], {**os.environ, **own})
     for name in names or benchmarks:
         for line in benchmarks[name]():

@@ -1,4 +1,4 @@
-"""The experiment that the benchmarks measure: CIFAR ResNets, with real weights and images where they are."""
+"""The experiment that the benchmarks measure: CIFAR ResNets, with real weights and images where there are any."""
 
 import os
 import time
@@ -26,7 +26,7 @@ IMAGES = 1_000
 
 
 def data_folder(scratch: Path) -> Path:
-    """Real files where there are any, else random ones of the same shapes under `scratch`."""
+    """The folder of the real files; if there is none, `scratch`, filled with random files of the same shapes."""
     real = Path(os.environ.get("WITNESS_CIFAR10", Path(__file__).parents[3] / "shared" / "data" / "cifar10"))
     if real.is_dir():
         return real
@@ -37,13 +37,14 @@ def data_folder(scratch: Path) -> Path:
     for depth, name in WEIGHTS.items():
         torch.manual_seed(depth)
         state = resnet(depth).state_dict()
-        state["linear.bias"][0] = 10  # all agree on a class, else no image would be right for a sweep to attack
+        # All predict class 0, or no image would be classified correctly by all, and a sweep had nothing to attack.
+        state["linear.bias"][0] = 10
         torch.save(state, scratch / name)
     return scratch
 
 
 def write_experiment(folder: Path, data: Path, name: str, images: int, workers: int, threads: int) -> Path:
-    """An experiment file: one short alignment, PGD-10, two targets."""
+    """Writes an experiment file with a short alignment, PGD-10 and two targets; returns its path."""
     models = {
         f"resnet{depth}": {
             "factory": "pipelines.recipes.cifar_models:resnet",
@@ -78,7 +79,7 @@ def write_experiment(folder: Path, data: Path, name: str, images: int, workers: 
 
 
 def seconds_of(file: Path, *overrides: str) -> float:
-    """Seconds of craft and evaluate, on a cluster that is up."""
+    """Seconds that crafting and evaluation take, without the start of the cluster and without the alignment."""
     request = Request(file, overrides, quiet=True)
     experiment = request.experiment()
     with connected(None, experiment):

@@ -1,4 +1,4 @@
-"""A large matrix, planned: 20 surrogates x 10 attacks x 50 targets x 50,000 images; what a chunk costs the driver."""
+"""A large matrix: the time to plan 20 surrogates x 10 attacks x 50 targets x 50,000 images, and the cost of a chunk."""
 
 import tempfile
 import time
@@ -27,7 +27,7 @@ SURROGATES, ATTACKS, TARGETS, IMAGES = 20, 10, 50, 50_000
 
 
 def measure() -> Iterator[str]:
-    """Seconds and memory of the plan, and milliseconds of the driver for a chunk."""
+    """Measures time and memory of planning, the time to join chunks, and the driver's time for a chunk."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         yield _planned(folder)
@@ -57,7 +57,7 @@ def _planned(folder: Path) -> str:
 
 
 def _large(folder: Path) -> tuple[Experiment, Inspected]:
-    """An experiment of which nothing is there but names."""
+    """An experiment that consists of names only: no image, network or table of it exists."""
     names = ["source", "witness", *(f"earlier{number}" for number in range(SURROGATES - 2))]
     targets = [f"target{number}" for number in range(TARGETS)]
     model = {"factory": "nowhere:net", "weights": "gone.safetensors"}
@@ -111,7 +111,7 @@ def _nothing(job: Any, item: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Idle:
-    """An actor that has nothing to do."""
+    """An actor of a pipeline that does no work."""
 
     def __init__(self, job: Any, decode: Any) -> None:
         pass
@@ -121,7 +121,7 @@ class _Idle:
 
 
 def _driven(folder: Path) -> str:
-    """Two runs of a pipeline without work: what one takes longer than the other is the driver's, for so many chunks."""
+    """Runs a pipeline without work on 500 and 4,500 chunks: the difference in time is the driver's for 4,000 chunks."""
     from pipelines.run.request import Request, open_blueprint
 
     file = write_experiment(folder, data_folder(folder), "driven", 1, 2, 1)
@@ -129,7 +129,7 @@ def _driven(folder: Path) -> str:
     blueprint, worker = open_blueprint(request), Worker("cpu", 1, 1, 0, {}, 2)
     seconds = []
     with connected(None, request.experiment()):
-        for count in (500, 500, 4_500):  # the first one warms
+        for count in (500, 500, 4_500):  # the first run warms up
             items = [{"viewing": 0, "chunk": number} for number in range(count)]
             job = _Job(blueprint)
             start = time.perf_counter()
@@ -140,7 +140,7 @@ def _driven(folder: Path) -> str:
 
 
 class _Job:
-    """What `run_pipeline` asks of a job."""
+    """The attributes of a job that `run_pipeline` uses."""
 
     def __init__(self, blueprint: Blueprint) -> None:
         self.images, self.device, self.store = test_images(blueprint), "cpu", blueprint.store

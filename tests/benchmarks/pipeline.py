@@ -1,4 +1,4 @@
-"""The whole craft + evaluate pipeline against the same work in one plain process with as many threads."""
+"""The time of crafting and evaluation over that of the same work in one plain process with as many threads."""
 
 import tempfile
 import time
@@ -17,7 +17,7 @@ from tests.benchmarks.experiment import IMAGES, data_folder, seconds_of, write_e
 
 
 def measure() -> Iterator[str]:
-    """1,000 images: two surrogates, PGD-10, two targets. Start-up is that of a pipeline over one image."""
+    """Measures 1,000 images, two surrogates, PGD-10 and two targets. Start-up is the time of a run over one image."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         data = data_folder(folder)
@@ -26,7 +26,7 @@ def measure() -> Iterator[str]:
             start_up = seconds_of(write_experiment(folder, data, f"one-{name}", 1, workers, threads))
             file = write_experiment(folder, data, f"all-{name}", IMAGES, workers, threads)
             run(Request(file, quiet=True), ["align"])
-            # Before and after: a machine that does other work is not the same from one minute to the next.
+            # Measured before and after the pipeline, because the speed of a shared machine changes within minutes.
             before = _plain(open_blueprint(Request(file, quiet=True)), workers * threads)
             ours = seconds_of(file)
             plain = (before + _plain(open_blueprint(Request(file, quiet=True)), workers * threads)) / 2
@@ -39,7 +39,7 @@ def measure() -> Iterator[str]:
 
 
 def _plain(blueprint: Blueprint, threads: int) -> float:
-    """Seconds of the same work in this process: every image crafted once, every prediction made, nothing written."""
+    """Seconds of the same crafting and evaluation in this process, without reading or writing tables."""
     torch.set_num_threads(threads)
     start = time.perf_counter()
     networks, images = LoadedNetworks(network_loader(blueprint), "cpu"), test_images(blueprint)

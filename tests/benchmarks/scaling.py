@@ -1,4 +1,4 @@
-"""Two workers against one on the same matrix; and crafting once against crafting for every target."""
+"""The speed of two workers over that of one, and of crafting once over crafting again for every target."""
 
 import multiprocessing
 import tempfile
@@ -19,12 +19,12 @@ from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.payload import network_loader, test_images
 from tests.benchmarks.experiment import IMAGES, data_folder, seconds_of, write_experiment
 
-STEPS = 120  # so that the work is ten times as long as the start of it
-TURNS = (2, 1, 2)  # workers: what a noisy machine does in the meantime shall not fall on one side alone
+STEPS = 120  # so that the work takes ten times as long as its start
+TURNS = (2, 1, 2)  # numbers of workers, in an order that cancels a steady drift of a shared machine's speed
 
 
 def measure() -> Iterator[str]:
-    """The ratio of one worker's time to that of two, and of the reference's way to ours."""
+    """Measures one worker against two, and crafting for every target against crafting once."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         data = data_folder(folder)
@@ -44,7 +44,7 @@ def measure() -> Iterator[str]:
 
 
 def _two_plain_processes(folder: Path, data: Path) -> float:
-    """What the cores allow: images that two processes craft at the same time, over what one does by itself."""
+    """What the cores allow: the rate of two processes that craft at the same time, over that of one alone."""
     file = write_experiment(folder, data, "plain", IMAGES, 1, 1)
     before, together, after = (sum(_side_by_side(file, processes)) for processes in (1, 2, 1))
     return 2 * together / (before + after)
@@ -58,7 +58,7 @@ def _side_by_side(file: Path, processes: int) -> list[float]:
 
 
 def _images_per_second(file: Path, ready: Barrier) -> float:
-    """Of crafting chunk by chunk in one thread of this process, from the moment that all are ready."""
+    """The rate of crafting in one thread of this process, measured from the moment that all processes are ready."""
     torch.set_num_threads(1)
     blueprint = open_blueprint(Request(file, quiet=True))
     networks, images = LoadedNetworks(network_loader(blueprint), "cpu"), test_images(blueprint)
@@ -68,7 +68,7 @@ def _images_per_second(file: Path, ready: Barrier) -> float:
         clean_BCHW, labels_B = torch.from_numpy(images.read(chunk)), torch.tensor(images.labels_of(chunk))
         return len(craft(network, clean_BCHW, labels_B, images.ids_of(chunk), attack, 0))
 
-    crafted(0)  # warms
+    crafted(0)  # warms up
     ready.wait()
     start = time.perf_counter()
     done = sum(crafted(chunk) for chunk in range(len(images.chunks)))
@@ -76,7 +76,7 @@ def _images_per_second(file: Path, ready: Barrier) -> float:
 
 
 def _once_for_all_targets(folder: Path, data: Path) -> str:
-    """2 surrogates x 2 attacks x 6 targets in this process: crafted once each, or once for every target."""
+    """Times 2 surrogates x 2 attacks x 6 targets in this process, crafting once for all targets or once for each."""
     file = write_experiment(folder, data, "targets", 200, 1, 2)
     content = yaml.safe_load(file.read_text())
     models = content["models"]
@@ -106,7 +106,7 @@ def _once_for_all_targets(folder: Path, data: Path) -> str:
                             networks.network(target)(adversarial_BCHW.to(torch.float32) / 255)
         return time.perf_counter() - start
 
-    seconds(False)  # warms
+    seconds(False)  # warms up
     ours, theirs = seconds(False), seconds(True)
     return (
         f"scaling: 2 surrogates x 2 attacks x 6 targets: crafting once for every target takes {theirs / ours:.2f} x as "

@@ -1,4 +1,4 @@
-"""What a trial of a sweep costs above its own work, which is the alignment and the looks at it, as it times them."""
+"""What a trial of a sweep costs beyond its own work: the alignment and its evaluations, as the trial times them."""
 
 import json
 import statistics
@@ -19,7 +19,7 @@ _TRIALS = 5
 
 
 def measure() -> Iterator[str]:
-    """A sweep, one trial at a time: from the end of each trial to the end of the next, against what that one worked."""
+    """Measures a sweep of one trial at a time: the time between the ends of two trials, over that of the work in it."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         file = write_experiment(folder, data_folder(folder), "sweep", 100, workers=1, threads=1)

@@ -1,4 +1,4 @@
-"""What many tests look at: an experiment on digits, run once, a tiny one to plan, an object store, a schedule."""
+"""Fixtures of many tests: an experiment on digits that is run once, a tiny one, an object store, a schedule."""
 
 import os
 import stat
@@ -24,7 +24,7 @@ from pipelines.stages.blueprint import Blueprint
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of weights for the networks of `digits_experiment`."""
+    """A folder with the weights of the networks of `digits_experiment`."""
     folder = tmp_path_factory.mktemp("weights")
     make_weights(folder)
     return folder
@@ -39,14 +39,14 @@ def finished(ray_cluster: None, weights: Path, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """An object store for all tests; each keeps to a folder of its own."""
-    with s3_server(tmp_path_factory.mktemp("s3") / "said.txt") as server:
+    """One object store for all tests, each of which uses a folder of its own."""
+    with s3_server(tmp_path_factory.mktemp("s3") / "log.txt") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds the tiny experiment; it is left as it is."""
+    """A folder with the tiny experiment, which no test changes."""
     folder = tmp_path_factory.mktemp("tiny")
     write_tiny_experiment(folder)
     return folder
@@ -54,7 +54,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_blueprint(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Blueprint]:
-    """Makes the plan of the tiny experiment with some keys set, `;` between them."""
+    """Makes the blueprint of the tiny experiment with some keys set, such as "seed=1;targets=[a, b]"."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -63,11 +63,11 @@ def tiny_blueprint(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.fixture(scope="module")
 def job_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The job server of a cluster on which `witness` is the stand-in."""
+    """The address of the job server of a cluster whose `witness` command is a stand-in that does no work."""
     folder = tmp_path_factory.mktemp("bin")
     (folder / "witness").write_text(STAND_IN)
     (folder / "witness").chmod(stat.S_IRWXU)
-    # A process that has shown one token shows it to every later cluster: this one asks for none.
+    # Ray keeps the token of the first cluster for the whole process, so this cluster must ask for none.
     with running_cluster(folder, RAY_AUTH_MODE="disabled", PATH=f"{folder}:{os.environ['PATH']}") as (server, _):
         end = time.monotonic() + 90
         while True:

@@ -31,8 +31,8 @@ IMAGE_SIZE = 16
 
 
 def make_weights(folder: Path) -> None:
-    """Networks that were trained for a moment on other images than any experiment here uses."""
-    torch.set_num_threads(1)  # more would wait for each other on a busy machine
+    """Saves networks that were trained for a second, on images that no experiment here uses, into `folder`."""
+    torch.set_num_threads(1)  # on a busy machine, several threads would wait for each other
     digits = open_image_set(ImageSetConfig(kind="digits"), IMAGE_SIZE)
     ids, labels = digits.listing()
     images_BCHW = torch.from_numpy(read_images(digits, ids[:600])) / 255
@@ -54,7 +54,10 @@ def _train(network: nn.Module, images_BCHW: torch.Tensor, labels_B: torch.Tensor
 
 
 def experiment(weights: Path, **changes: Any) -> dict[str, Any]:
-    """The content of an experiment file; `weights` is the folder of `make_weights`. The model cnn_d has no role yet."""
+    """The sections of an experiment file, with some of them changed.
+
+    `weights` is the folder that `make_weights` filled. The model cnn_d has no role, so that tests can give it one.
+    """
 
     def cnn(name: str) -> dict[str, Any]:
         return {
@@ -96,7 +99,7 @@ def experiment(weights: Path, **changes: Any) -> dict[str, Any]:
 
 
 def write_experiment(folder: Path, weights: Path, **changes: Any) -> Path:
-    """The experiment file in `folder`, output and tracking store beside it."""
+    """Writes the experiment file into `folder`, where its output and tracking store will be too; returns its path."""
     content = experiment(weights, output=str(folder / "runs"), tracking=f"sqlite:///{folder}/mlflow.db")
     path = folder / "digits.yaml"
     path.write_text(yaml.safe_dump(content | changes, sort_keys=False))
@@ -105,34 +108,37 @@ def write_experiment(folder: Path, weights: Path, **changes: Any) -> Path:
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished experiment. It is left as it is: what goes on from it works on a copy."""
+    """A finished experiment, which no test changes: what continues from it works on a copy."""
 
     file: Path
     result: RunResult
 
     @property
     def folder(self) -> Path:
-        """Where its results lie."""
+        """The folder of its results."""
         return Path(self.result.location)
 
-    def copied(self, place: Path, *without: str, overrides: Sequence[str] = ()) -> tuple[Request, Path]:
-        """The request that goes on from a copy below `place`, which lacks what the patterns name; and its folder."""
-        shutil.copytree(self.folder, place / NAME)
+    def copied(self, output: Path, *without: str, overrides: Sequence[str] = ()) -> tuple[Request, Path]:
+        """Copies the results below `output`, without the files and folders that match the patterns `without`.
+
+        Returns the request that continues from the copy, and the folder of the copy.
+        """
+        shutil.copytree(self.folder, output / NAME)
         for pattern in without:
-            for path in list((place / NAME).glob(pattern)):
+            for path in list((output / NAME).glob(pattern)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return Request(self.file, overrides, output=str(place)), place / NAME
+        return Request(self.file, overrides, output=str(output)), output / NAME
 
     def network(self, name: str) -> Classifier:
-        """A network of the experiment by name, loaded without the engine room."""
+        """Loads a network of the experiment by its name, without any code of the pipelines."""
         models = yaml.safe_load(self.file.read_text())["models"]
-        places = [self.folder / "models" / name, self.folder / "trained" / name]
-        made = [ModelConfig(aligned=str(place)) for place in places if place.exists()]
+        folders = [self.folder / "models" / name, self.folder / "trained" / name]
+        made = [ModelConfig(aligned=str(folder)) for folder in folders if folder.exists()]
         return load(made[0] if made else ModelConfig(**models[name]), 10, 1)
 
 
 def leave_under_way(folder: Path, chunks: Sequence[int]) -> None:
-    """Leaves a finished table as a run leaves it that is killed when these chunks are done."""
+    """Turns a finished table into what a run leaves that is killed after these chunks were crafted or evaluated."""
     (file,) = folder.iterdir()
     table = pq.ParquetFile(file)
     for chunk in chunks:
@@ -141,7 +147,7 @@ def leave_under_way(folder: Path, chunks: Sequence[int]) -> None:
 
 
 def read_table(folder: Path) -> pd.DataFrame:
-    """The one file of a finished table; images as arrays [C, H, W]."""
+    """Reads a finished table, which is the only file of its folder; images become arrays [C, H, W]."""
     (file,) = folder.iterdir()
     table = pq.read_table(file)
     frame = table.drop_columns(["image"] if "image" in table.column_names else []).to_pandas()
@@ -151,7 +157,7 @@ def read_table(folder: Path) -> pd.DataFrame:
 
 
 def assert_same_tables(one: Path, other: Path) -> None:
-    """Every table of `one` is in `other`, with the same bytes in every column."""
+    """Asserts that every table below `one` is also below `other`, with the same content."""
     folders = {file.parent.relative_to(one) for file in one.rglob("*.parquet")}
     assert folders
     for folder in folders:

@@ -1,4 +1,4 @@
-"""What the folder of the finished digits experiment holds, by the experiment file, and which of its files change."""
+"""What the folder of the finished digits experiment must hold, and which of its files a command changed."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from pipelines.cli import main
 from pipelines.run.request import Request
 
-# Whose logits a surrogate means.
+# The networks whose mean logits are those of each surrogate.
 MEMBERS = {
     "source": ["cnn_a"],
     "aligned": ["aligned"],
@@ -27,20 +27,20 @@ CHUNKS = 3
 
 
 def state(folder: Path) -> dict[str, tuple[int, int]]:
-    """When each file was last written, and which file it is; lock and logs are written by every run."""
+    """Modification time and inode of each file; without lock and logs, which every run writes."""
     files = (path for path in folder.rglob("*") if path.is_file() and not {".lock", "logs"} & set(path.parts))
     return {str(f.relative_to(folder)): (f.stat().st_mtime_ns, f.stat().st_ino) for f in files}
 
 
 def changed(folder: Path, before: dict[str, tuple[int, int]]) -> set[str]:
-    """First two parts of the paths of files that are new, gone or written again."""
+    """The first two parts of the path of every file that was added, removed or rewritten since `before`."""
     after = state(folder)
     paths = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     return {"/".join(path.split("/")[:2]) for path in paths}
 
 
 def states(request: Request, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, dict[str, Any]]:
-    """What `witness status` says of every folder."""
+    """The entries of `witness status --json`, by folder."""
     capsys.readouterr()
     assert main(["status", str(request.source), "--output", str(request.output), "--json", *more]) == 0
     return {entry["folder"]: entry for entry in json.loads(capsys.readouterr().out)["entries"]}

@@ -1,8 +1,8 @@
 """A finished experiment without a run: tiny networks, no training, and outcomes chosen by hand in a real store.
 
-Outcomes are written as text, one digit per test image, under the store's folders. In `clean/NAME` and
-`outcomes/SURROGATE/ATTACK/TARGET` it is how far the prediction lies from the label, 0 for right; in
-`adversarial/SURROGATE/ATTACK` the l2 distance in eighths. A table that is not named holds zeros.
+Outcomes are given as text with one digit per test image, by folder of the store. In `clean/NAME` and
+`outcomes/SURROGATE/ATTACK/TARGET` a digit is the predicted class minus the label, so that 0 is a correct prediction. In
+`adversarial/SURROGATE/ATTACK` it is the l2 norm in eighths. A table that is not given holds zeros.
 """
 
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ def linear(width):
 
 @dataclass(frozen=True)
 class HandMade:
-    """The experiment in one folder."""
+    """The experiment: its file, inputs and output, all below one folder."""
 
     folder: Path
 
@@ -61,8 +61,13 @@ class HandMade:
         return self.output / "by-hand" / "report"
 
     def content(self) -> dict[str, Any]:
-        """What the experiment file holds unless a test changes it."""
-        families = {"near": "narrow", "twin": "narrow", "cousin": "narrow", "other": "stranger"}  # others': their names
+        """The sections of the experiment file, unless a test changes them."""
+        families = {
+            "near": "narrow",
+            "twin": "narrow",
+            "cousin": "narrow",
+            "other": "stranger",
+        }  # the family of another model is its name
         models = {
             name: {"factory": "hand_made_networks:linear", "args": {"width": width}, "weights": f"{name}.safetensors"}
             | ({"family": families[name]} if name in families else {})
@@ -70,7 +75,7 @@ class HandMade:
         }
         return {
             "name": "by-hand",
-            "output": str(self.output),  # a space: it must survive every URI
+            "output": str(self.output),  # with a space in it, which has to survive in every URI
             "data": {
                 "classes": CLASSES,
                 "image_size": 8,
@@ -93,11 +98,11 @@ class HandMade:
         return open_blueprint(Request(self.file, quiet=True))
 
     def write(self, **changes: Any) -> None:
-        """The experiment file, with `changes` of its sections."""
+        """Writes the experiment file, with some of its sections changed."""
         self.file.write_text(yaml.safe_dump(self.content() | changes, sort_keys=False))
 
     def finish(self, outcomes: Mapping[str, str] | None = None) -> Blueprint:
-        """Makes every network and fills every table; what is there is replaced."""
+        """Makes every network and fills every table with the given outcomes; replaces what was there."""
         blueprint = self.blueprint()
         for making in blueprint.alignments():
             commit(blueprint.store, making, to_bytes(_weights(making.fingerprint, making.model)), CURVE, seconds=1.0)
@@ -122,18 +127,18 @@ class HandMade:
         for surrogate in blueprint.surrogates:
             for attack in blueprint.experiment.attacks:
                 fill(blueprint.adversarial(surrogate, attack), "l2")
-        assert not unused, f"no table of the experiment lies in {', '.join(unused)}"
+        assert not unused, f"the experiment has no table in {', '.join(unused)}"
         return blueprint
 
 
 def _weights(seed: str, model: ModelConfig) -> dict[str, torch.Tensor]:
-    """Random weights of the right shapes."""
+    """Random weights of the shapes that the model has."""
     torch.manual_seed(int(seed[:8], 16))
     return dict(build(model, CLASSES, channels=1).net.state_dict())
 
 
 def hand_made(folder: Path, **changes: Any) -> HandMade:
-    """Images, networks and the experiment file; `finish` does the rest."""
+    """Writes images, networks and the experiment file into `folder`; `HandMade.finish` makes the results."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (4 + IMAGES, 8, 8, 1), dtype=np.uint8)
     np.savez(folder / "images.npz", images=images, labels=np.arange(4 + IMAGES) % CLASSES)

@@ -157,7 +157,7 @@ class TestFlags:
         captured = capsys.readouterr()
         assert captured.out.count("\n") == 1
         assert json.loads(captured.out).keys() == {"done", "chunks", "entries"}
-        assert "look at data.test" in captured.err
+        assert "inspect data.test" in captured.err
 
     def test_output(self, finished: HandMade, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         file = str(finished.file)
@@ -189,7 +189,7 @@ class TestFlags:
             monkeypatch.setattr(sys, "stderr", terminal)
             assert main(["status", str(hand_made(tmp_path).file), *flags]) == 0
         said = everything_from(ours)
-        assert "look at data.test: 12 images in" in said
+        assert "inspect data.test: 12 images in" in said
         assert ("\x1b[" in said) == live
 
 

@@ -1,4 +1,4 @@
-"""Tables get whole whatever happens to the work: only what is missing is asked for, and it is asked for again."""
+"""`fill` completes its tables whatever happens to the work: it requests only missing chunks, and repeats on failure."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Store:
 
 
 class Work:
-    """Makes what is missing, except that it breaks off when it has made so many; what it was asked for is kept."""
+    """Makes the missing chunks, and fails after the given number of them at each call; records what was requested."""
 
     def __init__(self, store: Store, *breaks_after: int) -> None:
         self.store, self.breaks_after = store, list(breaks_after)
@@ -47,85 +47,85 @@ class Work:
         table.write_chunk(self.store, chunk, pa.table({"image_id": [f"{chunk}/{row}" for row in range(ROWS[chunk])]}))
 
 
-def filled(store: Store, work: Work, said: list[str] | None = None) -> int:
-    return fill(store, TABLES, ROWS, (said if said is not None else []).append, work, patience=5)
+def filled(store: Store, work: Work, messages: list[str] | None = None) -> int:
+    return fill(store, TABLES, ROWS, (messages if messages is not None else []).append, work, patience=5)
 
 
-def assert_whole(store: Store) -> None:
+def assert_complete(store: Store) -> None:
     for table in TABLES:
         ids = table.read(store, ["image_id"])["image_id"].to_pylist()
         assert ids == ["0/0", "0/1", "1/0", "1/1", "2/0"]
         assert list(store.listing(table.folder).values()) == [[f"{table.fingerprint}.parquet"]]
 
 
-def test_everything_once(store: Store) -> None:
+def test_every_chunk_is_made_once(store: Store) -> None:
     work = Work(store)
     assert filled(store, work) == 6
     assert work.asked == [{table.folder: {0, 1, 2} for table in TABLES}]
-    assert_whole(store)
+    assert_complete(store)
     assert filled(store, work) == 0
     assert len(work.asked) == 1
 
 
-def test_what_is_there_is_not_asked_for(store: Store) -> None:
+def test_finished_chunks_are_not_requested(store: Store) -> None:
     work = Work(store)
     for chunk in range(3):
         work.make(TABLES[0], chunk)
     work.make(TABLES[1], 1)
     assert filled(store, work) == 2
     assert work.asked == [{TABLES[1].folder: {0, 2}}]
-    assert_whole(store)
+    assert_complete(store)
 
 
-def test_work_that_breaks_off_begins_again_with_the_rest(store: Store) -> None:
-    said: list[str] = []
+def test_work_that_fails_is_repeated_for_the_missing_chunks(store: Store) -> None:
+    messages: list[str] = []
     work = Work(store, 4, 0)
-    assert filled(store, work, said) == 6
+    assert filled(store, work, messages) == 6
     rest = {TABLES[1].folder: {1, 2}}
     assert work.asked[1:] == [rest, rest]
-    assert work.patience == [5, 5, 10]  # more of it where nothing was made
-    assert said == ["the work broke off (a node was lost); it begins again with what is missing"] * 2
-    assert_whole(store)
+    assert work.patience == [5, 5, 10]  # doubled after an attempt that made nothing
+    assert messages == ["the work broke off (a node was lost); it begins again with what is missing"] * 2
+    assert_complete(store)
 
 
-def test_three_attempts_in_a_row_that_make_nothing_are_the_end(store: Store) -> None:
+def test_three_attempts_in_a_row_without_progress_fail_the_run(store: Store) -> None:
     work = Work(store, 2, 0, 0, 0)
     with pytest.raises(
         RunFailed, match=r"3 attempts in a row finished nothing more \(a node was lost\).*compute\.patience"
     ):
         filled(store, work)
     assert filled(store, Work(store)) == 4  # what was made is kept
-    assert_whole(store)
+    assert_complete(store)
 
 
-def test_a_chunk_that_is_told_twice_counts_once(store: Store) -> None:
-    """Ray repeats what a lost process had done: no table is taken for whole before it is."""
+def test_a_chunk_that_is_reported_twice_counts_once(store: Store) -> None:
+    """Ray repeats the work of a lost process, which must not make an incomplete table count as complete."""
 
     class Repeating(Work):
         def __call__(self, missing: Missing, patience: float) -> Iterator[tuple[str, int]]:
             for made in super().__call__(missing, patience):
                 yield from [made, made]
 
-    said: list[str] = []
-    filled(store, Repeating(store), said)
-    assert said == []
-    assert_whole(store)
+    messages: list[str] = []
+    filled(store, Repeating(store), messages)
+    assert messages == []
+    assert_complete(store)
 
 
 @pytest.mark.parametrize("damage", [b"", None])
 def test_a_damaged_chunk_is_made_again(store: Store, damage: bytes | None) -> None:
-    work, said = Work(store), list[str]()
+    work, messages = Work(store), list[str]()
     for chunk in range(3):
         work.make(TABLES[0], chunk)
     file = TABLES[0].chunk_file(1)
     store.write(file, damage if damage is not None else store.read(file)[:-9])
-    assert filled(store, work, said) == 4
+    assert filled(store, work, messages) == 4
     assert work.asked == [{TABLES[1].folder: {0, 1, 2}}, {TABLES[0].folder: {1}}]
-    assert said == [f"{TABLES[0].folder}: 1 chunks are damaged or missing and are made again"]
-    assert_whole(store)
+    assert messages == [f"{TABLES[0].folder}: 1 chunks are damaged or missing and are made again"]
+    assert_complete(store)
 
 
-def test_a_table_that_failed_is_named_and_the_others_are_whole(store: Store) -> None:
+def test_a_table_that_failed_is_named_and_the_others_are_complete(store: Store) -> None:
     class Failing(Work):
         def make(self, table: ChunkedTable, chunk: int) -> None:
             super().make(table, chunk)
@@ -140,4 +140,4 @@ def test_a_table_that_failed_is_named_and_the_others_are_whole(store: Store) -> 
         filled(store, Failing(store))
     assert TABLES[1].is_finished(store.listing())
     assert filled(store, Work(store)) == 1
-    assert_whole(store)
+    assert_complete(store)

@@ -1,4 +1,4 @@
-"""Workers keep the memory that tensors leave: the C library would hand it back, and fault it in again for the next."""
+"""Workers reuse the memory of freed tensors, which the C library would return and fault in again for every tensor."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def faults():
         for _ in range(20):
             b"x" * 40_000_000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    thread = threading.Thread(target=work)  # as Ray Data's actors do
+    thread = threading.Thread(target=work)  # because Ray Data's actors work in threads
     thread.start()
     thread.join()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
@@ -41,4 +41,4 @@ def test_a_worker_faults_memory_in_once(where: str, ray_cluster: None, tmp_path:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 3 * ONCE  # not twenty times
+    assert int(done.stdout) < 3 * ONCE  # without the setting it would be twenty times ONCE

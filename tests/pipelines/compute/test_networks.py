@@ -1,4 +1,4 @@
-"""A worker holds as many networks as it may, those it used last, and always those of one prediction."""
+"""A worker keeps the networks that it used last, up to a limit, and always all those of one prediction."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from pipelines.compute.loading import LoadedNetworks
 
 
 class Loader:
-    """Stands for the loader of a run: every network is a number, and what is loaded is noted."""
+    """Replaces the loader of a run: a network multiplies by the number that is its name, and loads are recorded."""
 
     def __init__(self) -> None:
         self.loaded: list[str] = []
@@ -34,12 +34,12 @@ def predicted(networks: LoadedNetworks, *names: str) -> float:
         (None, ["1", "2", "3", "1"], "123"),
         (2, ["1", "2", "1", "3", "1", "2"], "1232"),
         (1, ["1", "1", "2", "1"], "121"),
-        (2, ["1 2 3", "1 2 3", "1 2 3"], "123"),  # an ensemble of more is held whole
+        (2, ["1 2 3", "1 2 3", "1 2 3"], "123"),  # an ensemble with more members than the limit is kept as a whole
         (2, ["1 2 3", "4", "1 2"], "123412"),
         (3, ["1 2", "3", "1 2", "4", "1 2"], "1234"),
     ],
 )
-def test_the_latest_stay(most: int | None, asked: list[str], loaded: str) -> None:
+def test_the_networks_used_last_stay_loaded(most: int | None, asked: list[str], loaded: str) -> None:
     loader = Loader()
     networks = LoadedNetworks(loader, "cpu", most)  # type: ignore[arg-type]
     for names in asked:

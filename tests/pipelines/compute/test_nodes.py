@@ -1,4 +1,4 @@
-"""How many workers there are, and on how many nodes, changes no outcome."""
+"""No outcome depends on the number of workers or nodes."""
 
 import os
 import subprocess
@@ -17,13 +17,13 @@ RESULTS = ("adversarial", "outcomes", "clean")
 
 @pytest.fixture(scope="module")
 def one_node(finished: Finished) -> Iterator[Any]:
-    """Four CPUs on one node."""
+    """The address of a cluster with four CPUs on one node."""
     yield from cluster_of(4)
 
 
 @pytest.fixture(scope="module")
 def three_nodes(finished: Finished) -> Iterator[Any]:
-    """One CPU on each of three."""
+    """The address of a cluster of three nodes with one CPU each."""
     yield from cluster_of(1, 1, 1)
 
 
@@ -37,7 +37,7 @@ def cluster_of(*cpus: int) -> Iterator[str]:
     cluster.shutdown()
 
 
-def assert_the_same(finished: Finished, output: Path, address: str, workers: int) -> None:
+def assert_same_outcomes(finished: Finished, output: Path, address: str, workers: int) -> None:
     _, folder = finished.copied(output, *RESULTS, "report")
     command = [sys.executable, "-m", "pipelines.cli", "run", str(finished.file), "--output", str(output)]
     command += ["--address", address, "--set", f"compute.workers={workers}"]
@@ -51,8 +51,8 @@ def assert_the_same(finished: Finished, output: Path, address: str, workers: int
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_on_one_node(finished: Finished, tmp_path: Path, one_node: str, workers: int) -> None:
-    assert_the_same(finished, tmp_path, one_node, workers)
+    assert_same_outcomes(finished, tmp_path, one_node, workers)
 
 
-def test_on_three(finished: Finished, tmp_path: Path, three_nodes: str) -> None:
-    assert_the_same(finished, tmp_path, three_nodes, 3)
+def test_on_three_nodes(finished: Finished, tmp_path: Path, three_nodes: str) -> None:
+    assert_same_outcomes(finished, tmp_path, three_nodes, 3)

@@ -1,4 +1,4 @@
-"""The private parts of Ray that Witness uses are what they were when this was written."""
+"""The private interfaces of Ray that Witness uses have not changed since the version that they were checked with."""
 
 import ray
 from ray.core.generated.autoscaler_pb2 import ClusterConfig, NodeGroupConfig

@@ -1,4 +1,4 @@
-"""The report's files: what they hold, when they are made, and that the page and its figures can be looked at."""
+"""The files of a report: what they contain, when they are made again, and that page and figures can be displayed."""
 
 import base64
 import csv
@@ -84,7 +84,7 @@ def test_the_report_is_the_same_after_a_round_trip_through_its_files(experiment)
     assert (blank["n"], blank["rate"], blank["gain"]) == ("0", "", "")
 
 
-# When it is made
+# When a report is made
 
 
 def test_two_reports_from_one_store_are_identical_byte_by_byte(experiment, blueprint):
@@ -96,7 +96,7 @@ def test_two_reports_from_one_store_are_identical_byte_by_byte(experiment, bluep
     assert contents(experiment.report) == first
 
 
-def test_nothing_is_made_again_when_nothing_changed(experiment, blueprint):
+def test_a_report_is_not_made_again_when_nothing_changed(experiment, blueprint):
     report, made = make_report(blueprint)
     times = {file.name: file.stat().st_mtime_ns for file in experiment.report.iterdir()}
     assert made
@@ -104,7 +104,7 @@ def test_nothing_is_made_again_when_nothing_changed(experiment, blueprint):
     assert {file.name: file.stat().st_mtime_ns for file in experiment.report.iterdir()} == times
 
 
-def test_another_family_of_a_target_makes_it_again(experiment, blueprint):
+def test_a_report_is_made_again_when_the_family_of_a_target_changes(experiment, blueprint):
     before, _ = make_report(blueprint)
     models = dict(experiment.content()["models"])
     models["stranger"] = models["stranger"] | {"family": "narrow"}
@@ -125,14 +125,14 @@ def test_a_file_that_was_removed_is_made_again(experiment, blueprint, name):
     assert contents(experiment.report) == before
 
 
-def test_a_report_that_was_broken_off_half_way_is_never_taken_for_a_whole_one(experiment, blueprint):
+def test_a_report_that_was_interrupted_is_never_taken_for_a_complete_one(experiment, blueprint):
     whole, _ = make_report(blueprint)
     models = experiment.content()["models"]
     experiment.write(models=models | {"stranger": models["stranger"] | {"family": "narrow"}})
     picture = experiment.report / "gain.png"
     content = picture.read_bytes()
     picture.unlink()
-    picture.mkdir()  # the tables are written, and then it breaks
+    picture.mkdir()  # so that the tables can be written and the figure cannot
     with pytest.raises(OSError, match=r"gain\.png"):
         make_report(experiment.blueprint())
     picture.rmdir()
@@ -141,24 +141,24 @@ def test_a_report_that_was_broken_off_half_way_is_never_taken_for_a_whole_one(ex
     assert make_report(experiment.blueprint()) == (whole, True)
 
 
-def test_the_report_command_needs_no_cluster_and_says_where_the_page_lies(experiment, blueprint, capsys):
+def test_the_report_command_needs_no_cluster_and_prints_where_the_page_is(experiment, blueprint, capsys):
     assert main(["report", str(experiment.file)]) == 0
     shown = capsys.readouterr().out
     assert str(experiment.report / "report.html") in shown
     assert "aligned under pgd: transfers better than the source: +66.7 points" in shown
 
 
-def test_the_report_command_says_what_is_missing(experiment, capsys):
+def test_the_report_command_names_what_is_missing(experiment, capsys):
     assert main(["report", str(experiment.file)]) == 1
-    said = capsys.readouterr().err
-    assert "`witness align` has to come first: these are missing: aligned" in said
+    printed = capsys.readouterr().err
+    assert "`witness align` has to come first: these are missing: aligned" in printed
     assert not experiment.report.exists()
 
 
-# In words
+# The verdicts
 
 
-def test_the_verdicts_say_no_more_than_the_intervals_bear(blueprint):
+def test_verdicts_claim_a_difference_only_where_the_interval_excludes_zero(blueprint):
     report, _ = make_report(blueprint)
     means = {(row["surrogate"], row["attack"]): row for row in report.means()}
     assert means["witness", "pgd"]["gain_low"] == means["witness", "pgd"]["gain_high"] == 0
@@ -170,16 +170,16 @@ def test_the_verdicts_say_no_more_than_the_intervals_bear(blueprint):
         row = means[surrogate, attack]
         return f"({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
 
-    nothing = "shows no difference from the source that the images could tell"
+    no_difference = "shows no detectable difference from the source"
     assert verdicts(report) == [
         f"aligned under pgd: transfers better than the source: +66.7 points {interval('aligned', 'pgd')}",
         f"aligned under mi: transfers worse than the source: -66.7 points {interval('aligned', 'mi')}",
-        f"witness under pgd: {nothing}: +0.0 points (+0.0 to +0.0)",
-        f"witness under mi: {nothing}: -8.3 points {interval('witness', 'mi')}",
+        f"witness under pgd: {no_difference}: +0.0 points (+0.0 to +0.0)",
+        f"witness under mi: {no_difference}: -8.3 points {interval('witness', 'mi')}",
     ]
 
 
-def test_where_nothing_could_be_measured_nothing_is_said(experiment):
+def test_without_a_measured_gain_there_is_no_verdict(experiment):
     report, _ = make_report(
         experiment.finish({f"clean/{target}": "1" * 12 for target in ("twin", "cousin", "stranger")})
     )
@@ -190,7 +190,7 @@ def test_where_nothing_could_be_measured_nothing_is_said(experiment):
 
 
 class Page(HTMLParser):
-    """Text, addresses and embedded images of a page."""
+    """The texts of an HTML page, and the addresses that it refers to; embedded images are addresses too."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ def test_the_page_needs_no_other_file_and_holds_both_figures(experiment, bluepri
     assert "url(" not in text
 
 
-def test_the_page_holds_the_verdicts_the_caveats_and_every_row(blueprint, experiment):
+def test_the_page_shows_the_verdicts_the_caveats_and_every_row(blueprint, experiment):
     report, _ = make_report(blueprint)
     texts = Page((experiment.report / "report.html").read_text()).texts
     assert {*verdicts(report), *NOTES} <= set(texts)
@@ -247,7 +247,7 @@ def assert_is_picture(content: bytes) -> tuple[int, int]:
         picture.load()
         colours = picture.convert("RGB").getcolors(maxcolors=1 << 24)
         assert picture.format == "PNG"
-        assert len(colours) > 10  # something is drawn
+        assert len(colours) > 10  # the figure is not empty
         return picture.size
 
 
@@ -267,10 +267,10 @@ def test_figures_are_drawn_whatever_the_experiment_holds(experiment, changes):
     make_report(experiment.finish())
     for name in ("gain.png", "transfer.png"):
         width, height = assert_is_picture((experiment.report / name).read_bytes())
-        assert max(width, height) < 4000  # pixels: still to be seen as a whole
+        assert max(width, height) < 4000  # pixels, so that the whole figure fits on a screen
 
 
-def test_figures_are_drawn_where_no_image_counts_for_any_target(experiment):
+def test_figures_are_drawn_even_if_no_image_counts_for_any_target(experiment):
     make_report(experiment.finish({f"clean/{target}": "1" * 12 for target in ("twin", "cousin", "stranger")}))
     for name in ("gain.png", "transfer.png"):
         assert_is_picture((experiment.report / name).read_bytes())

@@ -1,6 +1,7 @@
-"""The tables against hand counts, and row by row against pandas, scipy and statsmodels."""
+"""The rows of the tables, compared with counts made by hand and with what pandas, scipy and statsmodels compute."""
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,10 @@ from statsmodels.stats.proportion import proportion_confint
 from align_core.transfer import resampled_counts
 from pipelines.failure import RunFailed
 from pipelines.report.outcomes import read_outcomes
-from pipelines.report.tables import Row, TableMaker
+from pipelines.report.tables import TableMaker
 from pipelines.stages.blueprint import Blueprint
+
+Row = dict[str, Any]  # of any of the three tables
 
 TARGETS = ("twin", "cousin", "stranger")
 RELATIONS = {
@@ -43,7 +46,7 @@ def table_maker(blueprint: Blueprint) -> TableMaker:
 
 
 def only(rows: list[Row], **wanted: str) -> Row:
-    """The one row with these values."""
+    """Returns the only row with these values."""
     found = [row for row in rows if wanted.items() <= row.items()]
     assert len(found) == 1, f"{len(found)} rows for {wanted}"
     return found[0]
@@ -53,7 +56,7 @@ def flags(digits: str) -> pd.Series:
     return pd.Series([digit != "0" for digit in digits])
 
 
-# By hand
+# Counted by hand
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def experiment(tmp_path) -> HandMade:
     return hand_made(tmp_path)
 
 
-# Image 0 the source gets wrong when clean, image 1 `twin`: ten images count.
+# When clean, the source misclassifies image 0 and `twin` image 1, so that the other ten images count.
 BY_HAND = {
     "clean/near": "100000000000",
     "clean/twin": "020000000000",
@@ -78,7 +81,7 @@ def test_one_cell_counted_by_hand(experiment):
     assert (aligned["n"], aligned["rate"], aligned["rate_all"]) == (10, 60.0, 50.0)
     assert (aligned["rate_low"], aligned["rate_high"]) == (31.2674, 83.1820)  # Wilson, 6 of 10
     assert aligned["gain"] == 40.0
-    assert aligned["p_value"] == 0.125  # four images only the aligned, none only the source: 2 / 2**4
+    assert aligned["p_value"] == 0.125  # four images are wrong only on aligned, none only on source: 2 / 2**4
     assert aligned["gain_low"] < 40 < aligned["gain_high"]
 
 
@@ -97,7 +100,7 @@ def test_an_image_that_source_or_target_gets_wrong_when_clean_never_counts(exper
         assert after == before
 
 
-def test_where_no_image_counts_figures_are_blank_and_the_mean_is_over_the_other_targets(experiment):
+def test_a_target_without_countable_images_is_blank_and_left_out_of_the_mean(experiment):
     blueprint = experiment.finish({"clean/twin": "1" * 12, "outcomes/aligned/pgd/cousin": "111111000000"})
     rows = table_maker(blueprint).transfer()
     figures = ("rate", "rate_low", "rate_high", "gain", "gain_low", "gain_high", "p_value")
@@ -109,14 +112,14 @@ def test_where_no_image_counts_figures_are_blank_and_the_mean_is_over_the_other_
     assert only(rows, surrogate="aligned", attack="pgd", target="(mean)")["gain"] == 25.0  # of 50 and 0
 
 
-def test_a_surrogate_that_gets_nothing_right_when_clean_has_no_whitebox_rate(experiment):
+def test_a_surrogate_without_a_correct_clean_prediction_has_no_whitebox_rate(experiment):
     row = only(
         table_maker(experiment.finish({"clean/aligned": "1" * 12})).surrogates(), surrogate="aligned", attack="pgd"
     )
     assert (row["clean_accuracy"], row["clean_change"], row["whitebox_rate"]) == (0.0, -100.0, None)
 
 
-def test_a_group_mean_is_there_only_where_a_target_has_that_relation(experiment):
+def test_a_mean_over_a_relation_exists_only_if_a_target_has_it(experiment):
     experiment.write(targets=["cousin", "stranger"])
     rows = table_maker(experiment.finish()).transfer()
     groups = [row["target"] for row in rows if row["surrogate"] == "source" and row["attack"] == "pgd"]
@@ -191,7 +194,7 @@ def maker(outcomes, tmp_path_factory) -> TableMaker:
 
 
 def newcombe(treated: pd.Series, baseline: pd.Series) -> tuple[float, float]:
-    """Newcombe's method 10 from his formulas, with statsmodels' Wilson limits, in points."""
+    """Newcombe's method 10, written from his formulas with the Wilson limits of statsmodels; in points."""
     n, a, b = len(treated), int((treated & baseline).sum()), int((treated & ~baseline).sum())
     c = int((~treated & baseline).sum())
     d = n - a - b - c
@@ -238,19 +241,19 @@ def test_every_transfer_row_of_one_target(maker, outcomes):
             check_gain(row, wrong[counts], baseline[counts])
 
 
-def test_the_images_of_a_target_are_the_same_for_every_surrogate_of_a_source_and_every_attack(maker):
+def test_the_same_images_count_for_every_surrogate_of_a_source_and_every_attack(maker):
     rows = pd.DataFrame(maker.transfer())
     rows["source"] = rows["surrogate"].map(SOURCES)
     assert (rows.groupby(["source", "target"])["n"].nunique() == 1).all()
 
 
 def test_every_mean_row(maker, outcomes):
-    """Intervals over the same draws of images for all targets: redone here draw by draw, targets weighted equally."""
+    """Repeats the resampling draw by draw: the same images for all targets, and targets weighted equally."""
     draws = np.concatenate(resampled_counts(IMAGES, seed=0)).astype(int)
     rows = maker.transfer()
 
     def shares(surrogate: str, attack: str, counts: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
-        """Share that each target gets wrong in each draw, NaN where it has no image in it."""
+        """Percent of its images that each target misclassifies in each draw; NaN if it has no image in that draw."""
         wrong = pd.DataFrame({t: flags(outcomes[f"outcomes/{surrogate}/{attack}/{t}"]) for t in counts})
         with np.errstate(invalid="ignore"):
             return 100 * (weights @ (wrong & counts).to_numpy(int)) / (weights @ counts.to_numpy(int))
@@ -282,7 +285,7 @@ def test_every_mean_row(maker, outcomes):
             assert (row["gain_low"], row["gain_high"]) == pytest.approx(tuple(limits), abs=1e-3)
 
 
-def test_rows_come_surrogate_by_surrogate_attack_by_attack_targets_before_their_means(maker):
+def test_rows_are_ordered_by_surrogate_and_attack_with_targets_before_their_means(maker):
     expected = [
         (surrogate, attack, target)
         for surrogate in [s.name for s in maker.blueprint.surrogates]
@@ -301,7 +304,7 @@ CONTRASTS = [
 
 
 def test_every_contrast(maker, outcomes):
-    """`far` has a source of its own: the controls are not its."""
+    """The variant `far` has another source than the controls, so that it is not compared with them."""
     rows = maker.contrasts()
     assert list(dict.fromkeys((row["surrogate"], row["baseline"]) for row in rows)) == CONTRASTS
     for (surrogate, baseline), attack in product(CONTRASTS, ("pgd", "mi")):

@@ -1,4 +1,7 @@
-"""What MLflow is told, in a real store; and that a store that cannot be told costs no result and learns no secret."""
+"""What is logged to MLflow, read back from a real database.
+
+A server that cannot be reached must not cost a result, and credentials must not be written anywhere.
+"""
 
 import re
 import shutil
@@ -28,7 +31,7 @@ SECRET = "s3cr3t-p4ss"
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory) -> Path:
-    """MLflow takes seconds to make its tables: here once for all tests."""
+    """An empty MLflow database, made once because that takes seconds."""
     database = tmp_path_factory.mktemp("store") / "mlflow.db"
     MlflowClient(tracking_uri=f"sqlite:///{database}").search_experiments()
     return database
@@ -36,21 +39,21 @@ def empty_store(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def new(tmp_path, monkeypatch) -> HandMade:
-    """An experiment that MLflow never heard of."""
+    """An experiment without an MLflow database."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return hand_made(tmp_path)
 
 
 @pytest.fixture
 def experiment(new, empty_store) -> HandMade:
-    """One with a store that holds nothing yet."""
+    """An experiment with an empty MLflow database."""
     new.output.mkdir()
     shutil.copy(empty_store, new.output)
     return new
 
 
 class Logged:
-    """What MLflow's store holds of an experiment."""
+    """What an MLflow database contains of an experiment."""
 
     def __init__(self, experiment: HandMade, uri: str | None = None) -> None:
         self.client = MlflowClient(tracking_uri=uri or f"sqlite:///{experiment.output}/mlflow.db")
@@ -65,7 +68,7 @@ class Logged:
         return run
 
     def histories(self) -> dict[tuple[str, str], list[tuple[float, int, int]]]:
-        """(run, metric) -> every point that was ever logged."""
+        """Every point that was ever logged, by run and metric."""
         return {
             (run.info.run_id, key): [
                 (point.value, point.step, point.timestamp)
@@ -77,22 +80,22 @@ class Logged:
 
     def artifacts(self, run: Run, folder: Path) -> dict[str, bytes]:
         folder.mkdir(exist_ok=True)
-        place = Path(self.client.download_artifacts(run.info.run_id, "", str(folder)))
-        return {file.name: file.read_bytes() for file in place.iterdir()}
+        downloaded = Path(self.client.download_artifacts(run.info.run_id, "", str(folder)))
+        return {file.name: file.read_bytes() for file in downloaded.iterdir()}
 
 
 def log(experiment: HandMade, again: bool = False) -> Report:
-    """What `witness report` does, with or without `--log`."""
+    """Does what `witness report` does; with `again`, what `witness report --log` does."""
     result = run(Request(experiment.file, quiet=True), ["report"], log=again)
     assert result.logged
     assert result.report is not None
     return result.report
 
 
-# What is there
+# What is logged
 
 
-def test_an_experiment_a_parent_and_a_run_per_surrogate(new):
+def test_there_is_an_experiment_with_a_parent_run_and_a_run_per_surrogate(new):
     new.finish(OUTCOMES)
     log(new)
     logged = Logged(new)
@@ -165,8 +168,8 @@ def test_artifacts_are_the_files_and_can_be_read_back(experiment, tmp_path):
     assert aligned == {"card.json": blueprint.store.read("models/aligned/card.json")}
 
 
-def test_every_name_keeps_to_what_mlflow_takes_everywhere(experiment):
-    """SQLite takes more than other stores and the page do."""
+def test_names_use_only_characters_that_every_mlflow_backend_allows(experiment):
+    """SQLite would accept more characters than other backends and MLflow's user interface do."""
     attack = {"method": "fgsm", "eps": "4/255"}
     experiment.write(attacks={"an.attack-1": attack}, variants={"a_variant-2.0": {"align": {"temperature": 2}}})
     experiment.finish()
@@ -178,7 +181,7 @@ def test_every_name_keeps_to_what_mlflow_takes_everywhere(experiment):
     assert "an.attack-1/mean same_family/gain" in logged.named("a_variant-2.0").data.metrics
 
 
-# Told once
+# Logged once
 
 
 def test_what_was_logged_is_not_logged_again(experiment):
@@ -233,7 +236,7 @@ def test_another_alignment_is_a_new_run_of_that_surrogate_alone(experiment):
     assert before.items() <= after.items()
 
 
-def test_a_network_by_another_name_is_a_new_run_too_for_parameters_cannot_be_changed(experiment):
+def test_a_renamed_network_is_a_new_run_because_parameters_cannot_be_changed(experiment):
     experiment.finish()
     log(experiment)
     models = experiment.content()["models"]
@@ -245,10 +248,10 @@ def test_a_network_by_another_name_is_a_new_run_too_for_parameters_cannot_be_cha
     assert sorted(found.data.params["witnesses"] for found in runs) == ["oracle", "seer"]
 
 
-# Where it is told
+# Where it is logged
 
 
-def test_the_store_is_the_experiments_then_the_environments_then_a_file_in_the_output(experiment, monkeypatch):
+def test_the_tracking_uri_comes_from_the_experiment_the_environment_or_the_output_folder(experiment, monkeypatch):
     assert tracking_uri(experiment.blueprint().experiment) == f"sqlite:///{experiment.output}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://of-the-environment:5000")
     assert tracking_uri(experiment.blueprint().experiment) == "http://of-the-environment:5000"
@@ -256,7 +259,7 @@ def test_the_store_is_the_experiments_then_the_environments_then_a_file_in_the_o
     assert tracking_uri(experiment.blueprint().experiment) == "http://of-the-file:5000"
 
 
-def test_another_store_is_told_too(experiment, empty_store, tmp_path):
+def test_the_report_is_logged_to_every_new_tracking_uri(experiment, empty_store, tmp_path):
     experiment.finish()
     log(experiment)
     other = f"sqlite:///{shutil.copy(empty_store, tmp_path / 'other.db')}"
@@ -265,12 +268,12 @@ def test_another_store_is_told_too(experiment, empty_store, tmp_path):
     assert len(Logged(experiment, other).runs) == 3
 
 
-# A store that cannot be told
+# A server that cannot be reached
 
 
 @pytest.fixture
 def silent_server() -> Iterator[int]:
-    """A port that takes connections and never answers."""
+    """A port that accepts connections and never answers."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(50)
@@ -280,10 +283,10 @@ def silent_server() -> Iterator[int]:
 def check_it_costs_no_result(experiment: HandMade, uri: str, capfd: pytest.CaptureFixture[str]) -> None:
     experiment.write(tracking=uri)
     assert main(["report", str(experiment.file), "--quiet"]) == 0
-    said = capfd.readouterr()
-    assert "warning: logging to MLflow at" in said.err
-    assert "`witness report --log` sends them" in said.err
-    assert "aligned under pgd" in said.out
+    printed = capfd.readouterr()
+    assert "warning: logging to MLflow at" in printed.err
+    assert "`witness report --log` sends them" in printed.err
+    assert "aligned under pgd" in printed.out
     assert (experiment.report / "report.html").exists()
     experiment.write()
     assert main(["report", str(experiment.file), "--quiet", "--log"]) == 0
@@ -297,7 +300,7 @@ def test_no_server_costs_no_result(experiment, capfd):
 
 
 def test_a_server_that_never_answers_costs_no_result(experiment, silent_server, capfd, monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # the user's own patience goes before ours
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # a timeout that the user sets has precedence
     experiment.finish(OUTCOMES)
     check_it_costs_no_result(experiment, f"http://127.0.0.1:{silent_server}", capfd)
 
@@ -314,9 +317,9 @@ def test_credentials_are_never_shown_or_written(experiment, how, capfd, monkeypa
     for more in ([], ["--json"], ["--log"]):
         assert main(arguments + more) == 0
     assert main(["ui", str(experiment.file)]) == 0
-    said = capfd.readouterr()
-    assert "http://***@127.0.0.1:9" in said.err
-    assert SECRET not in said.out + said.err
+    printed = capfd.readouterr()
+    assert "http://***@127.0.0.1:9" in printed.err
+    assert SECRET not in printed.out + printed.err
     for file in experiment.output.rglob("*"):
         assert file.is_dir() or SECRET.encode() not in file.read_bytes(), file
     assert yaml.safe_load((experiment.output / "by-hand" / "experiment.yaml").read_text()).get("tracking") in (
@@ -329,8 +332,8 @@ def test_credentials_given_by_set_are_never_shown(experiment, capfd):
     experiment.finish(OUTCOMES)
     uri = f"http://user:{SECRET}@127.0.0.1:9"
     assert main(["report", str(experiment.file), "--quiet", "--set", f"tracking={uri}"]) == 0
-    said = capfd.readouterr()
-    assert SECRET not in said.out + said.err
+    printed = capfd.readouterr()
+    assert SECRET not in printed.out + printed.err
 
 
 @pytest.mark.parametrize(
@@ -345,12 +348,12 @@ def test_credentials_given_by_set_are_never_shown(experiment, capfd):
         ("databricks", "databricks"),
     ],
 )
-def test_what_is_shown_of_a_uri(uri, shown):
+def test_credentials_are_masked_in_uris(uri, shown):
     assert without_credentials(uri) == shown
 
 
-def test_a_store_appears_whole_and_survives_a_kill_while_it_is_made(new):
-    """MLflow itself, killed between two of its steps, leaves a database that it never opens again."""
+def test_a_database_appears_only_when_complete_even_if_the_process_is_killed(new):
+    """MLflow itself cannot open a database any more if it was killed while creating the tables."""
     new.finish()
     command = [sys.executable, "-m", "pipelines.cli", "report", str(new.file)]
     process = subprocess.Popen(command, cwd=new.folder, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

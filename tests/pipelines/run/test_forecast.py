@@ -1,4 +1,4 @@
-"""What `witness plan` says is there, is missing, and will be left; checked against counts made by hand."""
+"""`witness plan`: what it says is finished, missing and needed, against counts made by hand."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from digits_experiment import Finished
 from hand_made import IMAGES, HandMade, hand_made
 
 from pipelines.cli import main
-from pipelines.run.forecast import Forecast, forecast, forecast_of
+from pipelines.run.forecast import Forecast, forecast_of, make_forecast
 from pipelines.run.request import Request
 from pipelines.stages.speeds import Speeds
 
@@ -29,8 +29,8 @@ def sums(found: Forecast, stage: str) -> tuple[int, int, int, int]:
     return tables, chunks, done, units
 
 
-def test_of_nothing_everything_is_missing(experiment: HandMade) -> None:
-    found = forecast(Request(experiment.file, quiet=True))
+def test_everything_is_missing_before_the_first_run(experiment: HandMade) -> None:
+    found = make_forecast(Request(experiment.file, quiet=True))
     pairs = SURROGATES * ATTACKS
     cells = pairs * (1 + TARGETS)
     assert found.missing_networks == ["aligned"]
@@ -42,7 +42,7 @@ def test_of_nothing_everything_is_missing(experiment: HandMade) -> None:
     assert not experiment.output.exists()
 
 
-def test_of_a_finished_experiment_nothing_is(experiment: HandMade) -> None:
+def test_nothing_of_a_finished_experiment_is_missing(experiment: HandMade) -> None:
     blueprint = experiment.finish()
     found = forecast_of(blueprint)
     assert found.missing_networks == []
@@ -55,7 +55,7 @@ def test_of_a_finished_experiment_nothing_is(experiment: HandMade) -> None:
     assert tables > 0 and found.most_bytes >= IMAGES * SURROGATES * ATTACKS * 64
 
 
-def test_what_is_partly_there_counts_chunk_by_chunk(experiment: HandMade) -> None:
+def test_a_table_that_is_partly_filled_counts_chunk_by_chunk(experiment: HandMade) -> None:
     blueprint = experiment.finish()
     table = blueprint.adversarial(blueprint.by_name["witness"], "mi")
     for chunk in (0, 2):
@@ -67,13 +67,13 @@ def test_what_is_partly_there_counts_chunk_by_chunk(experiment: HandMade) -> Non
 
 def test_the_time_is_rate_times_gradients_over_workers(experiment: HandMade) -> None:
     blueprint = experiment.blueprint()
-    rates = Speeds(blueprint)
+    speeds = Speeds(blueprint)
     for surrogate in blueprint.surrogates:
-        rates.note("gradient", surrogate.members, "cpu", count=100, seconds=50)  # half a second each
-        rates.note("prediction", surrogate.members, "cpu", count=10, seconds=1)
+        speeds.note("gradient", surrogate.members, "cpu", count=100, seconds=50)  # half a second each
+        speeds.note("prediction", surrogate.members, "cpu", count=10, seconds=1)
     for target in blueprint.experiment.targets:
-        rates.note("prediction", (target,), "cpu", count=10, seconds=1)
-    rates.save()
+        speeds.note("prediction", (target,), "cpu", count=10, seconds=1)
+    speeds.save()
     found = forecast_of(blueprint)
     pairs, steps = SURROGATES * ATTACKS, 4
     assert found.seconds("craft") == pytest.approx(pairs * IMAGES * steps * 0.5 / 2)
@@ -81,16 +81,16 @@ def test_the_time_is_rate_times_gradients_over_workers(experiment: HandMade) -> 
     assert found.seconds("evaluate") == pytest.approx(predictions * 0.1 / 2)
 
 
-def test_a_run_measures_the_rates_and_the_command_tells_them(
+def test_a_run_measures_the_rates_and_the_command_prints_times(
     finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, folder = finished.copied(tmp_path, "adversarial/source", "outcomes/source")
     assert main(["plan", str(finished.file), "--output", str(tmp_path), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["seconds"]["craft"] > 0
-    assert said["seconds"]["evaluate"] > 0
-    assert said["files"] == sum(file.is_file() for file in folder.rglob("*"))
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["seconds"]["craft"] > 0
+    assert printed["seconds"]["evaluate"] > 0
+    assert printed["files"] == sum(file.is_file() for file in folder.rglob("*"))
     assert main(["plan", str(finished.file), "--output", str(tmp_path)]) == 0
     lines = capsys.readouterr().out
-    assert "craft     48 of 54 chunks of 18 tables there; 120 images to make, about" in lines
-    assert "source pgd: 0 of 3 chunks there" in lines
+    assert "craft     48 of 54 chunks of 18 tables finished; 120 images to make, about" in lines
+    assert "source pgd: 0 of 3 chunks finished" in lines

@@ -1,4 +1,4 @@
-"""`witness run` and its stages on a finished experiment: what is made again when."""
+"""`witness run` and its single stages on a finished experiment: what they make again, and what they keep."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from pipelines.run.command import run
 from pipelines.stages.blueprint import STAGES
 
 
-class TestAgain:
+class TestRunAgain:
     def test_a_finished_experiment_computes_nothing(
         self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -21,7 +21,7 @@ class TestAgain:
         before = state(folder)
         result = run(request)
         assert sum(result.made.values()) == 0
-        assert changed(folder, before) <= {"experiment.yaml"}  # it names the output folder, which is another one here
+        assert changed(folder, before) <= {"experiment.yaml"}  # which contains the output folder, another one here
         assert "nothing to compute" in capsys.readouterr().err
         before = state(folder)
         run(request)
@@ -53,7 +53,7 @@ class TestAgain:
         before = state(folder)
         old_card = (folder / "models/aligned/card.json").read_bytes()
         result = run(request, ("align", "craft"))
-        # The variant has a temperature of its own, and where there is no witness the temperature is nowhere.
+        # The variant sets a temperature of its own, and a control without a witness has none.
         networks = {"models/aligned"}
         tables = {f"adversarial/{surrogate}/pgd" for surrogate in ("aligned", "aligned_ensemble")}
         tables |= {f"adversarial/{surrogate}/fgsm" for surrogate in MEMBERS if "cnn_b" not in MEMBERS[surrogate]}
@@ -65,15 +65,17 @@ class TestAgain:
         }
         assert {path for path in written if path.startswith(("models", "trained", "adversarial"))} == networks | tables
         assert not any(path.startswith(("outcomes", "clean", "report")) for path in written)
-        said = capsys.readouterr().err
+        printed = capsys.readouterr().err
         for path in networks | tables:
             (kept,) = (folder / ".stale").glob(f"*/{path}")
-            assert re.search(f"witness: {path}: made with other settings.*; moved to {kept.relative_to(folder)}", said)
+            assert re.search(
+                f"witness: {path}: made with other settings.*; moved to {kept.relative_to(folder)}", printed
+            )
         assert (next((folder / ".stale").glob("*/models/aligned")) / "card.json").read_bytes() == old_card
 
 
 class TestStages:
-    def test_one_by_one_they_lead_to_the_same_table(self, finished: Finished, tmp_path: Path) -> None:
+    def test_run_one_by_one_they_make_the_same_tables(self, finished: Finished, tmp_path: Path) -> None:
         request, folder = finished.copied(
             tmp_path, "trained", "adversarial", "clean", "outcomes", "report", "experiment.yaml"
         )

@@ -1,4 +1,4 @@
-"""`witness run` when something in it fails: what it says, and what is kept."""
+"""`witness run` when a part of it fails: what the message says, and which results are kept."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from pipelines.run.command import run
 
 
 class TestFailure:
-    def test_a_diverging_alignment_says_what_to_change(
+    def test_the_message_of_a_diverging_alignment_names_the_setting_to_change(
         self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         request, folder = finished.copied(tmp_path)
@@ -21,14 +21,14 @@ class TestFailure:
         arguments = [part for setting in settings for part in ("--set", setting)]
         before = state(folder)
         assert main(["run", str(request.source), "--output", str(request.output), *arguments]) == 1
-        said = capsys.readouterr().err
-        assert "witness: the alignment of aligned failed" in said
-        assert "lower align.optimizer.lr" in said
-        assert "kept; the same command goes on" in said
+        printed = capsys.readouterr().err
+        assert "witness: the alignment of aligned failed" in printed
+        assert "lower align.optimizer.lr" in printed
+        assert "kept; the same command goes on" in printed
         assert not (folder / "models/aligned").exists() or not list((folder / "models/aligned").iterdir())
         assert {path for path in changed(folder, before) if path[0] != "."} <= {"models/aligned", "experiment.yaml"}
 
-    def test_a_surrogate_that_breaks_fails_alone(
+    def test_a_surrogate_with_broken_weights_fails_alone(
         self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         request, folder = finished.copied(tmp_path, "adversarial/aligned/fgsm", "adversarial/source/fgsm")
@@ -37,9 +37,9 @@ class TestFailure:
         save_file({name: value * torch.nan if value.is_floating_point() else value
                    for name, value in load_file(weights).items()}, weights)  # fmt: skip
         assert main(["run", str(request.source), "--output", str(request.output)]) == 1
-        said = capsys.readouterr().err
-        assert "1 tables failed" in said
-        assert "adversarial/aligned/fgsm: chunk " in said and "gradient is not finite" in said
+        printed = capsys.readouterr().err
+        assert "1 tables failed" in printed
+        assert "adversarial/aligned/fgsm: chunk " in printed and "gradient is not finite" in printed
         assert len(list((folder / "adversarial/source/fgsm").glob("*.parquet"))) == 1
         entries = states(request, capsys)
         assert {name: e["state"] for name, e in entries.items() if e["state"] != "done"} == {
@@ -49,7 +49,7 @@ class TestFailure:
         assert run(request, ("craft",)).made == {"craft": CHUNKS}
         assert_same_tables(finished.folder / "adversarial", folder / "adversarial")
 
-    def test_damaged_images_are_named_and_with_their_folder_away_made_anew(
+    def test_damaged_images_are_named_and_crafted_again_once_their_folder_is_moved_away(
         self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         request, folder = finished.copied(tmp_path, "outcomes/source/pgd")
@@ -59,9 +59,9 @@ class TestFailure:
         content[len(content) // 2] ^= 0xFF
         file.write_bytes(content)
         assert main(["run", str(request.source), "--output", str(request.output)]) == 1
-        said = capsys.readouterr().err
-        assert "adversarial/source/pgd: chunk " in said and "is damaged" in said
-        assert "move that folder away, and `witness run` crafts it anew" in said
+        printed = capsys.readouterr().err
+        assert "adversarial/source/pgd: chunk " in printed and "is damaged" in printed
+        assert "move that folder away, and `witness run` crafts it anew" in printed
         images.rename(tmp_path / "away")
         run(request, ("craft", "evaluate"))
         for name in ("adversarial", "outcomes"):

@@ -1,4 +1,4 @@
-"""The figures of the report are those of the stored predictions, by other people's statistics."""
+"""The figures of the report, recomputed from the stored predictions with pandas, scipy and statsmodels."""
 
 import csv
 from typing import Any
@@ -20,7 +20,7 @@ class TestFigures:
     @pytest.fixture(scope="class")
     @classmethod
     def flags(cls, finished: Finished) -> dict[Any, np.ndarray]:
-        """Who is wrong: "name" on clean images, (surrogate, attack, target) on adversarial ones."""
+        """Which images are misclassified, by name of a model (clean) or by (surrogate, attack, target) (attacked)."""
         wrong: dict[Any, np.ndarray] = {}
         for folder in (finished.folder / "clean").iterdir():
             table = read_table(folder)
@@ -81,8 +81,8 @@ class TestFigures:
                     assert mean["gain"] == pytest.approx(rows["gain"].mean(), abs=1e-3)
                     assert mean["gain_low"] <= mean["gain"] <= mean["gain_high"]
 
-    def test_there_is_something_to_see(self, transfer: pd.DataFrame) -> None:
-        """Else the agreement above would prove little: rates between 0 and 100, gains of both signs."""
+    def test_the_outcomes_are_diverse(self, transfer: pd.DataFrame) -> None:
+        """With rates near 0 or 100, or gains of one sign, the tests above would prove little."""
         rates = transfer.loc[(slice(None), slice(None), list(TARGETS)), "rate"]
         gains = transfer["gain"].dropna()
         assert rates.min() < 40 and rates.max() > 60

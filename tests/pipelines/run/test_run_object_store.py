@@ -1,4 +1,4 @@
-"""`witness run` and `witness tune` with their output on an object store: the same results as on a disk."""
+"""`witness run` and `witness tune` with their output in an object store: the results are the same as on a disk."""
 
 import json
 import os
@@ -25,11 +25,11 @@ PATIENCE = 480  # seconds
 REPORT = ("transfer.csv", "surrogates.csv", "contrasts.csv")
 
 
-def put(server: S3Server, folder: Path, place: str) -> None:
-    """The files below a folder as objects."""
+def put(server: S3Server, folder: Path, prefix: str) -> None:
+    """Uploads the files below a folder as objects below `prefix`."""
     for file in folder.rglob("*"):
         if file.is_file() and file.name != ".lock":
-            with server.filesystem.open_output_stream(f"{server.bucket}/{place}/{file.relative_to(folder)}") as stream:
+            with server.filesystem.open_output_stream(f"{server.bucket}/{prefix}/{file.relative_to(folder)}") as stream:
                 stream.write(file.read_bytes())
 
 
@@ -38,16 +38,16 @@ def assert_same_report(finished: Finished, objects: dict[str, bytes]) -> None:
         assert objects[f"report/{table}"] == (finished.folder / "report" / table).read_bytes()
 
 
-def assert_no_secret(*places: bytes) -> None:
+def assert_no_secret(*contents: bytes) -> None:
     for secret in (KEY.encode(), SECRET.encode(), b"not%2Ffor"):
-        assert not [place for place in places if secret in place]
+        assert not [content for content in contents if secret in content]
 
 
 class TestRun:
     def test_what_is_there_is_kept_and_the_rest_is_made(
         self, finished: Finished, s3: S3Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """A surrogate, one chunk, and the cells that hang on them are missing."""
+        """Missing are a surrogate, one chunk of adversarial images, and the cells that depend on them."""
         _, folder = finished.copied(tmp_path, "models/aligned", "outcomes/aligned/pgd", "report", "experiment.yaml")
         leave_under_way(folder / "adversarial/aligned/pgd", [0, 2])
         put(s3, folder, f"half/{NAME}")
@@ -58,8 +58,8 @@ class TestRun:
         assert states["models/aligned"] == "missing" and states["models/warm"] == "done"
 
         assert main(["run", *command, "--json"]) == 0
-        said = capfd.readouterr()
-        result = json.loads(said.out)
+        printed = capfd.readouterr()
+        result = json.loads(printed.out)
         assert result["made"] == {"align": 1, "craft": 1, "evaluate": 9, "report": 1}
         assert result["location"] == f"s3://***@bucket/half/{NAME}"
         objects = s3.objects(f"half/{NAME}")
@@ -73,7 +73,7 @@ class TestRun:
         assert s3.objects(f"half/{NAME}") == objects
         assert main(["status", *command, "--json"]) == 0
         assert {entry["state"] for entry in json.loads(capfd.readouterr().out)["entries"]} == {"done"}
-        assert_no_secret(*objects.values(), *(text.encode() for text in (*said, *again)))
+        assert_no_secret(*objects.values(), *(text.encode() for text in (*printed, *again)))
         assert_no_secret((finished.file.parent / "mlflow.db").read_bytes())
 
     def test_a_second_run_at_once_refuses(
@@ -83,27 +83,27 @@ class TestRun:
         before = s3.objects("twice")
         with Store(s3.uri("twice"), NAME).locked():
             assert main(["run", str(finished.file), "--output", s3.uri("twice")]) == 1
-        said = capfd.readouterr().err
-        assert f"s3://***@bucket/twice/{NAME}: another run is at work here (process " in said
+        printed = capfd.readouterr().err
+        assert f"s3://***@bucket/twice/{NAME}: another run is at work here (process " in printed
         assert s3.objects("twice") == before
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
         "sign", [".train/*/checkpoint_*/curve.json", "adversarial/*/*/*-chunk-*", "outcomes/*/*/*/*"]
     )
-    def test_it_goes_away_and_comes_back(
+    def test_a_run_resumes_after_the_store_could_not_be_reached(
         self, finished: Finished, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: str
     ) -> None:
-        place = f"{tmp_path.name}/{NAME}"
+        prefix = f"{tmp_path.name}/{NAME}"
         absent = ["outcomes", "report"] + ([] if sign.startswith("outcomes") else ["adversarial", "models"])
         _, folder = finished.copied(tmp_path, *absent)
-        put(s3, folder, place)
+        put(s3, folder, prefix)
         gate = Gate(s3.port)
         request = Request(finished.file, output=s3.uri(tmp_path.name).replace(str(s3.port), str(gate.port)))
         command = ["run", str(request.source), "--output", str(request.output)]
-        Thread(target=_shut_when, args=(gate, lambda: has(s3, place, sign)), daemon=True).start()
+        Thread(target=_shut_when, args=(gate, lambda: has(s3, prefix, sign)), daemon=True).start()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        # In a process of its own: with it ends the cluster, and whatever is still at work there.
+        # In a process of its own, because the cluster and everything that still runs on it end with that process.
         process = [sys.executable, "-m", "pipelines.cli", *command]
         done = subprocess.run(process, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert done.returncode == 1
@@ -112,19 +112,19 @@ class TestRun:
         ), done.stderr
         assert "Traceback" not in done.stderr
         assert_no_secret(done.stdout.encode(), done.stderr.encode())
-        there = s3.objects(place)
+        there = s3.objects(prefix)
         gate.open_again()
-        monkeypatch.setattr(lease, "STALE_AFTER", timedelta(seconds=-1))  # as if it had been away for a minute
+        monkeypatch.setattr(lease, "STALE_AFTER", timedelta(seconds=-1))  # as if a minute had passed
         assert main(command) == 0
-        objects = s3.objects(place)
+        objects = s3.objects(prefix)
         assert_same_report(finished, objects)
         whole = {path: content for path, content in there.items() if path.startswith(("models", "trained", "clean"))}
         assert {path: objects[path] for path in whole} == whole
         gate.shut()
 
 
-def has(server: S3Server, place: str, pattern: str) -> bool:
-    return any(Path(path).match(pattern) for path in server.objects(place))
+def has(server: S3Server, prefix: str, pattern: str) -> bool:
+    return any(Path(path).match(pattern) for path in server.objects(prefix))
 
 
 def _shut_when(gate: Gate, condition: Callable[[], bool]) -> None:
@@ -133,7 +133,7 @@ def _shut_when(gate: Gate, condition: Callable[[], bool]) -> None:
         try:
             if condition():
                 break
-        except OSError:  # an object that was deleted while it was looked at
+        except OSError:  # an object was deleted while the objects were read
             continue
     gate.shut()
 

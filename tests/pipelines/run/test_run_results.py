@@ -1,4 +1,4 @@
-"""What lies there after `witness run`: networks, adversarial images, predictions."""
+"""The results of `witness run`: networks, adversarial images and predictions, compared with what PyTorch computes."""
 
 import json
 
@@ -46,8 +46,8 @@ def assert_predictions(table: pd.DataFrame, logits_BK: torch.Tensor, labels: np.
     np.testing.assert_allclose(table[f"{prefix}confidence"], confidence, atol=1e-5)
 
 
-class TestWhatLiesThere:
-    def test_networks_are_what_their_cards_say(self, finished: Finished) -> None:
+class TestResults:
+    def test_networks_have_the_weights_and_settings_that_their_cards_say(self, finished: Finished) -> None:
         names = ["trained/mlp", "models/aligned", "models/label_only", "models/warm", "models/other"]
         folders = [finished.folder / name for name in names]
         tables = len(MEMBERS) * len(ATTACKS)
@@ -115,7 +115,7 @@ class TestWhatLiesThere:
                     table = read_table(finished.folder / "outcomes" / surrogate / attack / target)
                     assert_predictions(table, logits_BK, clean_images[1], "adversarial_")
 
-    def test_the_resolved_experiment_says_every_setting_and_what_was_found(self, finished: Finished) -> None:
+    def test_the_resolved_experiment_contains_every_setting_hash_and_version(self, finished: Finished) -> None:
         text = (finished.folder / "experiment.yaml").read_text()
         resolved = yaml.safe_load(text)
         assert resolved["align"]["temperature"] == 4

@@ -1,4 +1,4 @@
-"""`witness status` on an experiment that was run."""
+"""`witness status` on a finished experiment of which parts were removed, and under other settings."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class TestStatus:
             "adversarial/other/pgd": {"folder": "adversarial/other/pgd", "state": "partial", "done": 1, "chunks": 3},
         }
 
-    def test_what_other_settings_made_is_missing(
+    def test_results_of_other_settings_count_as_missing(
         self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         request, _ = finished.copied(tmp_path)

@@ -1,4 +1,4 @@
-"""`witness verify` finds what was changed behind its back, names it, and finds nothing where nothing was."""
+"""`witness verify` finds and names every change that was made to a finished experiment, and reports no other."""
 
 import json
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from safetensors.torch import load_file, save_file
 
 from pipelines.cli import main
 from pipelines.run.request import Request
-from pipelines.run.verify import verify
+from pipelines.run.verify import verify_experiment
 
 Change = Callable[[pa.Table], pa.Table]
 
 
 @pytest.fixture(scope="module")
 def found(finished: Finished) -> Any:
-    return verify(Request(finished.file, quiet=True))
+    return verify_experiment(Request(finished.file, quiet=True))
 
 
-def test_nothing_is_wrong_with_what_a_run_left(finished: Finished, found: Any) -> None:
+def test_no_problem_is_found_in_an_experiment_as_a_run_left_it(finished: Finished, found: Any) -> None:
     assert found.findings == []
     tables = len(list(finished.folder.glob("adversarial/*/*/*.parquet")))
     predicted = len(list(finished.folder.glob("outcomes/*/*/*/*.parquet"))) + len(
@@ -60,7 +60,7 @@ def brighter(table: pa.Table) -> pa.Table:
 
 
 def rewrite(file: Path, change: Change) -> None:
-    """A finished table with one change, as whole and as well-formed as before."""
+    """Changes a finished table and leaves its row groups and metadata as they were."""
     source = pq.ParquetFile(file)
     groups = [source.read_row_group(index) for index in range(source.num_row_groups)]
     table = change(pa.concat_tables(groups))
@@ -75,12 +75,16 @@ OUTCOME, IMAGES = "outcomes/aligned/pgd/mlp", "adversarial/aligned/pgd"
 
 
 @pytest.mark.parametrize(
-    ("folder", "change", "said"),
+    ("folder", "change", "finding"),
     [
         (IMAGES, brighter, "1 images of chunk 0 lie outside the ball of 12/255: 01200"),
-        (IMAGES, column("l2", set_to(0.5)), "are not at the distance that `l2` says: 01200"),
-        (IMAGES, column("linf", set_to(0.001)), "are not at the distance that `linf` says: 01200"),
-        (OUTCOME, column("adversarial_prediction", set_to(10)), "1 images of chunk 0 have no class below 10: 01200"),
+        (IMAGES, column("l2", set_to(0.5)), "are not at the distance recorded in `l2`: 01200"),
+        (IMAGES, column("linf", set_to(0.001)), "are not at the distance recorded in `linf`: 01200"),
+        (
+            OUTCOME,
+            column("adversarial_prediction", set_to(10)),
+            "1 images of chunk 0 have a prediction outside 0 to 9: 01200",
+        ),
         (OUTCOME, column("adversarial_confidence", set_to(np.nan)), "have a confidence outside 0 to 1: 01200"),
         (OUTCOME, column("label", set_to(11)), "chunk 0 does not hold the images, or the labels, that it should"),
         (OUTCOME, column("image_id", set_to("01201")), "chunk 0 does not hold the images, or the labels, that it"),
@@ -92,41 +96,45 @@ OUTCOME, IMAGES = "outcomes/aligned/pgd/mlp", "adversarial/aligned/pgd"
     ],
     ids=["image", "l2", "linf", "class", "confidence", "label", "id", "predictions"],
 )
-def test_a_changed_table_is_found(finished: Finished, tmp_path: Path, folder: str, change: Change, said: str) -> None:
-    request, place = finished.copied(tmp_path)
-    (file,) = (place / folder).iterdir()
+def test_a_changed_table_is_found(
+    finished: Finished, tmp_path: Path, folder: str, change: Change, finding: str
+) -> None:
+    request, copy = finished.copied(tmp_path)
+    (file,) = (copy / folder).iterdir()
     rewrite(file, change)
-    findings = verify(request).findings
-    assert all(finding.startswith(folder.partition("/")[0]) for finding in findings)
-    assert any(finding.startswith(folder) and said in finding for finding in findings), findings
+    findings = verify_experiment(request).findings
+    assert all(found.startswith(folder.partition("/")[0]) for found in findings)
+    assert any(found.startswith(folder) and finding in found for found in findings), findings
 
 
-def test_a_damaged_page_another_rows_and_another_name_are_found(finished: Finished, tmp_path: Path) -> None:
-    request, place = finished.copied(tmp_path)
-    damaged, shorter, renamed = (next((place / f"outcomes/{s}/pgd/mlp").iterdir()) for s in ("source", "warm", "other"))
+def test_damaged_cut_off_and_renamed_files_are_found(finished: Finished, tmp_path: Path) -> None:
+    request, copy = finished.copied(tmp_path)
+    damaged, shorter, renamed = (next((copy / f"outcomes/{s}/pgd/mlp").iterdir()) for s in ("source", "warm", "other"))
     content = bytearray(damaged.read_bytes())
     content[100] ^= 0xFF
     damaged.write_bytes(content)
     shorter.write_bytes(shorter.read_bytes()[:-100])
-    renamed.write_bytes(next((place / "outcomes/aligned/pgd/mlp").iterdir()).read_bytes())
-    findings = " | ".join(verify(request, sample=0).findings)
+    renamed.write_bytes(next((copy / "outcomes/aligned/pgd/mlp").iterdir()).read_bytes())
+    findings = " | ".join(verify_experiment(request, sample=0).findings)
     assert "outcomes/source/pgd/mlp: chunk 0 is damaged" in findings
     assert "outcomes/warm/pgd/mlp: cannot be read" in findings
-    assert "outcomes/other/pgd/mlp: says that something else determined it than its name does" in findings
+    assert (
+        "outcomes/other/pgd/mlp: the settings recorded in the file are not those that its name stands for" in findings
+    )
 
 
 def test_changed_weights_are_found_and_the_command_ends_with_1(
     finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, place = finished.copied(tmp_path)
-    file = place / "models/aligned/model.safetensors"
+    _, copy = finished.copied(tmp_path)
+    file = copy / "models/aligned/model.safetensors"
     state = load_file(file)
     name = next(name for name in state if name.endswith("weight"))
     save_file(state | {name: -state[name]}, file)
     assert main(["verify", str(finished.file), "--output", str(tmp_path), "--json"]) == 1
     findings = json.loads(capsys.readouterr().out)["findings"]
     assert findings[0] == "aligned: its weights are not those that the results were made with"
-    assert any("are predicted otherwise now" in finding for finding in findings[1:])
+    assert any("are predicted differently now" in finding for finding in findings[1:])
 
 
 def test_an_unfinished_experiment_is_not_verified(

@@ -1,4 +1,4 @@
-"""For given weights, how the work is spread changes no outcome: workers, order of chunks, what was there before."""
+"""For given weights, no outcome depends on the number of workers, the order of chunks, or what was finished before."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ RESULTS = ("adversarial", "outcomes", "clean")
 
 
 def test_neither_workers_nor_order_change_an_outcome(finished: Finished, tmp_path: Path) -> None:
-    """One worker instead of two, and the last chunk was there first, of some tables the middle one too."""
+    """Runs with one worker instead of two, from tables that hold their last chunk already, or their last two."""
     request, folder = finished.copied(tmp_path, overrides=["compute.workers=1"])
     tables = [path.parent for name in RESULTS for path in sorted((folder / name).rglob("*.parquet"))]
     for number, table in enumerate(tables):
@@ -39,7 +39,7 @@ def test_neither_workers_nor_order_change_an_outcome(finished: Finished, tmp_pat
         ("fgsm", AttackConfig(method="fgsm", eps=8 / 255)),
     ],
 )
-def test_crafting_on_the_cluster_is_crafting_here(
+def test_crafting_on_the_cluster_gives_the_images_of_crafting_in_this_process(
     finished: Finished, surrogate: str, name: str, attack: AttackConfig
 ) -> None:
     made = read_table(finished.folder / "adversarial" / surrogate / name)
@@ -59,7 +59,7 @@ def test_crafting_on_the_cluster_is_crafting_here(
 class TestBadImages:
     @pytest.fixture
     def pictures(self, tmp_path: Path) -> Path:
-        """30 test digits as image files; the 8th is damaged."""
+        """A folder of 30 test digits as image files, of which the eighth is damaged."""
         digits = open_image_set(ImageSetConfig(kind="digits"), 8)
         ids, labels = digits.listing()
         for image_id, label in list(zip(ids, labels, strict=True))[1300:1330]:
@@ -70,7 +70,7 @@ class TestBadImages:
         bad.write_bytes(bad.read_bytes()[:40])
         return tmp_path / "pictures"
 
-    def test_skip_leaves_them_out_and_says_so(
+    def test_skip_leaves_them_out_and_prints_their_number(
         self, finished: Finished, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         settings = [f"data.test={{kind: folder, path: {pictures}}}", "data.on_bad_image=skip", "compute.chunk=10"]
@@ -88,7 +88,7 @@ class TestBadImages:
     ) -> None:
         change = f"data.test={{kind: folder, path: {pictures}}}"
         assert main(["run", str(finished.file), "--output", str(tmp_path / "runs"), "--set", change]) == 2
-        said = capsys.readouterr().err
+        printed = capsys.readouterr().err
         bad = sorted(file.relative_to(pictures).as_posix() for file in pictures.rglob("*.png"))[7]
-        assert f"data.test: 1 images are unreadable ({bad}: cannot be decoded" in said
+        assert f"data.test: 1 images are unreadable ({bad}: cannot be decoded" in printed
         assert not (tmp_path / "runs").exists()

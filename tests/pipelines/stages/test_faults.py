@@ -1,7 +1,7 @@
-"""Whatever is killed, whenever: the same command ends with the same tables, and no outcome is missing or double.
+"""Whatever is killed, and whenever: the same command then makes the same tables, without a missing or repeated row.
 
-Twenty-five runs of the digits experiment, each with one fault at a random moment of a random stage: the driver, one of
-the processes that work for it, or a node with all that is on it.
+The digits experiment is run 25 times, with one fault each, at a random moment of a random stage: the driver is killed,
+one of its worker processes, or a node with everything on it.
 """
 
 import os
@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 import pytest
 from digits_experiment import Finished
 
-from pipelines.run.verify import verify
+from pipelines.run.verify import verify_experiment
 
 pytestmark = pytest.mark.slow
 
@@ -30,14 +30,14 @@ FAULTS = ("driver", "process", "node")
 ATTEMPTS = 4
 PATIENCE = 400
 SETTINGS = ("align.checkpoint_steps=2", "compute.patience=60", "compute.chunk=20")
-# What works for a run, by the name that Ray gives its process.
+# The worker processes of a run, by the titles that Ray gives them.
 WORKERS = ("ray::MapWorker", "ray::RayTrainWorker", "ray::_RayTrainWorker", "ray::train_here", "ray::_join")
 QUICK = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "5"}
 
 
 @dataclass
 class Machines:
-    """A cluster of a head and two nodes, of which one may be lost and replaced."""
+    """A cluster of a head and two nodes; `lose_one` kills one of the two, and `fill` replaces it."""
 
     cluster: Any
     nodes: list[Any] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Machines:
 
 @pytest.fixture(scope="module")
 def machines(finished: Finished) -> Iterator[Machines]:
-    """A cluster of its own."""
+    """A cluster for this module alone."""
     from ray.cluster_utils import Cluster
 
     os.environ.update(QUICK)
@@ -67,12 +67,12 @@ def start(finished: Finished, output: Path, address: str) -> subprocess.Popen[by
     command = [sys.executable, "-m", "pipelines.cli", "run", str(finished.file), "--output", str(output)]
     command += ["--address", address, *(part for setting in SETTINGS for part in ("--set", setting))]
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS",)}
-    with open(output / "said.txt", "ab") as said:
-        return subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+    with open(output / "log.txt", "ab") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
 
 def stage_of(folder: Path) -> str:
-    """How far a run is, from what lies there."""
+    """The stage that a run has reached, judged by the files in its folder."""
     for stage, pattern in (("report", "report/*"), ("evaluate", "clean/*"), ("craft", "adversarial/*")):
         if any(folder.glob(pattern)):
             return stage
@@ -80,7 +80,7 @@ def stage_of(folder: Path) -> str:
 
 
 def strike(fault: str, driver: subprocess.Popen[bytes], machines: Machines, rng: random.Random) -> str:
-    """Kills; returns what."""
+    """Kills the driver, a worker process or a node; returns what was killed."""
     if fault == "node":
         machines.lose_one(rng)
         return "node"
@@ -111,7 +111,7 @@ def assert_whole(finished: Finished, output: Path) -> None:
 
 
 SIGNS = {"align": "*/.train/*", "craft": "*/adversarial/*", "evaluate": "*/clean/*"}
-"""By what a stage is seen to have begun."""
+"""The files that show that a stage has begun."""
 STRUCK: Counter[tuple[str, str]] = Counter()
 
 
@@ -131,15 +131,15 @@ def test_the_same_end_after_a_fault(finished: Finished, machines: Machines, tmp_
     codes = [driver.wait(timeout=PATIENCE)]
     while codes[-1] != 0 and len(codes) < ATTEMPTS:
         codes.append(start(finished, tmp_path, machines.cluster.address).wait(timeout=PATIENCE))
-    said = (tmp_path / "said.txt").read_text(errors="replace")
-    assert codes[-1] == 0, said
+    log = (tmp_path / "log.txt").read_text(errors="replace")
+    assert codes[-1] == 0, log
     if struck != "driver":
-        assert codes == [0], said  # without help
+        assert codes == [0], log  # the run must recover by itself
     assert_whole(finished, tmp_path)
     print(f"\n{number}: {struck}, {delay:.1f} s into {stage}, exit codes {codes}; so far {dict(STRUCK)}")
 
 
-def test_what_such_a_run_leaves_is_verified(finished: Finished, machines: Machines, tmp_path: Path) -> None:
+def test_verify_finds_no_problem_after_a_fault(finished: Finished, machines: Machines, tmp_path: Path) -> None:
     machines.fill()
     driver = start(finished, tmp_path, machines.cluster.address)
     while not list(tmp_path.glob("*/outcomes/*/*/*/*-chunk-*")):
@@ -150,5 +150,5 @@ def test_what_such_a_run_leaves_is_verified(finished: Finished, machines: Machin
     assert start(finished, tmp_path, machines.cluster.address).wait(timeout=PATIENCE) == 0
     from pipelines.run.request import Request
 
-    found = verify(Request(finished.file, overrides=SETTINGS, output=str(tmp_path), quiet=True))
+    found = verify_experiment(Request(finished.file, overrides=SETTINGS, output=str(tmp_path), quiet=True))
     assert found.findings == []

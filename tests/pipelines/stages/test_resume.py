@@ -1,4 +1,4 @@
-"""What is broken off goes on: the same weights, the same tables, and nothing is made twice."""
+"""An interrupted run resumes: it ends with the same weights and tables, and makes nothing twice."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ PATIENCE = 240
 
 
 def wait_until(condition: Callable[[], bool], still: Callable[[], bool] = lambda: True) -> None:
-    """Looks often: what it waits for may last for a second only."""
+    """Polls often, because what it waits for may exist for less than a second."""
     end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end and still()
@@ -33,25 +33,25 @@ class TestAlignment:
     def test_a_worker_that_dies_changes_no_weight(self, finished: Finished, tmp_path: Path) -> None:
         self.assert_same_with_a_death(finished, tmp_path, finished.folder)
 
-    def test_nor_does_one_of_two(self, finished: Finished, tmp_path: Path) -> None:
+    def test_a_death_of_one_of_two_workers_changes_no_weight(self, finished: Finished, tmp_path: Path) -> None:
         settings = [*self.ALIGNED_ALONE, "align.workers=2"]
         request, unbroken = finished.copied(tmp_path / "unbroken", "models/aligned", overrides=settings)
         assert run(request, ("align",)).made == {"align": 1}
         self.assert_same_with_a_death(finished, tmp_path, unbroken, "align.workers=2")
 
-    def assert_same_with_a_death(self, finished: Finished, place: Path, unbroken: Path, *settings: str) -> None:
+    def assert_same_with_a_death(self, finished: Finished, output: Path, unbroken: Path, *settings: str) -> None:
         overrides = [*self.ALIGNED_ALONE, *settings, "align.checkpoint_steps=1"]
-        request, folder = finished.copied(place, "models/aligned", overrides=overrides)
+        request, folder = finished.copied(output, "models/aligned", overrides=overrides)
         with ThreadPoolExecutor(1) as pool:
             killed = pool.submit(self.kill_a_worker, folder)
             assert run(request, ("align",)).made == {"align": 1}
         made, unbroken = folder / "models/aligned", unbroken / "models/aligned"
         assert (made / "model.safetensors").read_bytes() == (unbroken / "model.safetensors").read_bytes()
-        curve, unbroken_curve = (pd.read_csv(place / "curves.csv") for place in (made, unbroken))
+        curve, unbroken_curve = (pd.read_csv(network / "curves.csv") for network in (made, unbroken))
         figures = [column for column in curve if column != "timestamp"]
         pd.testing.assert_frame_equal(curve[figures], unbroken_curve[figures], check_exact=True)
         before = (curve["timestamp"] < killed.result()).sum()
-        assert 1 <= before < len(curve)  # it went on from a checkpoint, and did not start anew
+        assert 1 <= before < len(curve)  # it resumed from a checkpoint and did not start again
 
     def kill_a_worker(self, folder: Path) -> float:
         """Ends one of the processes that align, in the middle; returns when."""
@@ -74,8 +74,8 @@ class TestAlignment:
 
 
 @pytest.fixture
-def broken_off(finished: Finished) -> Iterator[Callable[..., None]]:
-    """Runs `witness run` on a cluster of its own, and kills it once `pattern` is there `count` times."""
+def interrupted(finished: Finished) -> Iterator[Callable[..., None]]:
+    """Starts `witness run` on a cluster of its own, and kills it once `count` files match `pattern`."""
     processes: list[subprocess.Popen[bytes]] = []
 
     def run_and_kill(folder: Path, pattern: str, count: int, *settings: str) -> None:
@@ -84,14 +84,14 @@ def broken_off(finished: Finished) -> Iterator[Callable[..., None]]:
         command = [sys.executable, "-m", "pipelines.cli", "run", str(finished.file), "--output", str(folder.parent)]
         command += [part for setting in settings for part in ("--set", setting)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        with open(folder.parent / "said.txt", "wb") as said:
-            process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+        with open(folder.parent / "log.txt", "wb") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         processes.append(process)
         wait_until(lambda: len(list(folder.glob(pattern))) >= count, lambda: process.poll() is None)
         children = psutil.Process(process.pid).children(recursive=True)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        # Ray's processes notice that they are alone; its two agents look for that once in a minute.
+        # Ray's processes end when their driver is gone; its two agents check for that only once a minute.
         left = [child for child in children if "Agent" not in child.name()]
         assert len(left) > 3
         _, alive = psutil.wait_procs(left, timeout=60)
@@ -105,7 +105,7 @@ def broken_off(finished: Finished) -> Iterator[Callable[..., None]]:
 class TestRun:
     def assert_same_end(self, finished: Finished, folder: Path) -> None:
         for table in ("transfer", "surrogates", "contrasts"):
-            made, unbroken = ((place / f"report/{table}.csv").read_bytes() for place in (folder, finished.folder))
+            made, unbroken = ((results / f"report/{table}.csv").read_bytes() for results in (folder, finished.folder))
             assert made == unbroken
         for name in ("adversarial", "outcomes", "clean"):
             assert_same_tables(finished.folder / name, folder / name)
@@ -117,17 +117,17 @@ class TestRun:
             pytest.param("evaluate", ("outcomes", "clean", "report"), marks=pytest.mark.slow),
         ],
     )
-    def test_killed_it_goes_on_and_makes_no_chunk_twice(
+    def test_a_killed_run_resumes_and_makes_no_chunk_twice(
         self,
         finished: Finished,
         tmp_path: Path,
-        broken_off: Callable[..., None],
+        interrupted: Callable[..., None],
         stage: str,
         absent: tuple[str, ...],
     ) -> None:
         request, folder = finished.copied(tmp_path, *absent)
         pattern = "adversarial/*/*/*-chunk-*.parquet" if stage == "craft" else "outcomes/*/*/*/*-chunk-*.parquet"
-        broken_off(folder, pattern, 3)
+        interrupted(folder, pattern, 3)
         there = {file: file.stat().st_ino for file in folder.rglob("*-chunk-*.parquet")}
         assert not list(folder.glob("report/*"))
         result = run(request)
@@ -135,17 +135,21 @@ class TestRun:
         self.assert_same_end(finished, folder)
 
     @pytest.mark.slow
-    def test_killed_while_it_aligns(self, finished: Finished, tmp_path: Path, broken_off: Callable[..., None]) -> None:
+    def test_a_run_that_is_killed_during_alignment_resumes(
+        self, finished: Finished, tmp_path: Path, interrupted: Callable[..., None]
+    ) -> None:
         request, folder = finished.copied(tmp_path, "models/aligned")
-        broken_off(folder, ".train/aligned-*/checkpoint/state.safetensors", 1, "align.checkpoint_steps=1")
+        interrupted(folder, ".train/aligned-*/checkpoint/state.safetensors", 1, "align.checkpoint_steps=1")
         assert not (folder / "models/aligned").exists()
         result = run(request)
-        # The same weights: all that was crafted on them and evaluated still holds.
+        # The weights are the same, so that what was crafted on them and evaluated is still valid.
         assert result.made == {"align": 1, "craft": 0, "evaluate": 0, "report": 0}
         self.assert_same_end(finished, folder)
 
-    def test_killed_before_the_chunks_of_a_finished_table_are_gone(self, finished: Finished, tmp_path: Path) -> None:
-        """Else whoever reads the folder would count their rows twice."""
+    def test_chunk_files_that_were_left_beside_a_finished_table_are_deleted(
+        self, finished: Finished, tmp_path: Path
+    ) -> None:
+        """A run that is killed while it deletes them leaves rows that would otherwise be counted twice."""
         request, folder = finished.copied(tmp_path)
         table = folder / "outcomes/aligned/pgd/mlp"
         (file,) = table.iterdir()

@@ -68,7 +68,7 @@ def refused(capsys: pytest.CaptureFixture[str], experiment: HandMade, *arguments
     assert main(["tune", str(experiment.file), *arguments]) == 2
     assert set(experiment.folder.rglob("*")) == before
     said = capsys.readouterr().err.splitlines()
-    return "\n".join(line for line in said if "look at data" not in line)
+    return "\n".join(line for line in said if "inspect data" not in line)
 
 
 @pytest.mark.parametrize(("flags", "said"), FLAGS, ids=lambda value: " ".join(value) if isinstance(value, list) else "")

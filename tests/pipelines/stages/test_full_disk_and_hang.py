@@ -1,4 +1,4 @@
-"""A disk that is full and a worker that hangs: a clear end or none at all, and the same command goes on."""
+"""A full disk ends a run with a clear message; a worker that hangs is replaced. In both cases the work resumes."""
 
 import os
 import subprocess
@@ -20,27 +20,27 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """A disk of so many bytes; called again, it is as large as that then."""
-    place = tmp_path / "disk"
-    place.mkdir()
+    """A function that mounts a disk of a size in bytes, and resizes it when called again; returns its folder."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
 
     def sized(size: int) -> Path:
-        again = "remount," if os.path.ismount(place) else ""
-        command = ["mount", "-t", "tmpfs", "-o", f"{again}size={size}", "tmpfs", str(place)]
+        again = "remount," if os.path.ismount(disk) else ""
+        command = ["mount", "-t", "tmpfs", "-o", f"{again}size={size}", "tmpfs", str(disk)]
         if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-            pytest.skip("only who may mount can have a small disk")
-        return place
+            pytest.skip("this user is not allowed to mount a disk")
+        return disk
 
     yield sized
-    subprocess.run(["umount", "-l", str(place)], check=False)
+    subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
 def size_of(folder: Path) -> int:
-    """In whole pages, as a disk in memory counts."""
+    """Size of all files in bytes, each rounded up to whole pages as on a disk in memory."""
     return sum(-(-file.stat().st_size // 4096) * 4096 for file in folder.rglob("*") if file.is_file())
 
 
-def test_a_full_disk_is_said_and_with_more_room_the_same_command_goes_on(
+def test_a_full_disk_is_reported_and_with_more_room_the_same_command_resumes(
     finished: Finished, small_disk: Callable[[int], Path]
 ) -> None:
     disk = small_disk(64 * 2**20)
@@ -55,7 +55,7 @@ def test_a_full_disk_is_said_and_with_more_room_the_same_command_goes_on(
         assert_same_tables(finished.folder / name, folder / name)
 
 
-# It hangs as a driver or a lock may: for ever, in the middle of a chunk, the first time.
+# A network that hangs for ever in the middle of a chunk, the first time it is used, as a device driver or lock may.
 HANGING = """
 import os, time
 from pathlib import Path
@@ -75,8 +75,10 @@ def hanging(marker, **arguments):
 
 
 @pytest.mark.parametrize("stage", ["craft", "evaluate"])
-def test_a_worker_that_hangs_ends_itself_and_another_goes_on(finished: Finished, tmp_path: Path, stage: str) -> None:
-    """There is room for one worker alone: the next one has to wait until the one that hangs is gone."""
+def test_a_worker_that_hangs_ends_itself_and_another_takes_its_work(
+    finished: Finished, tmp_path: Path, stage: str
+) -> None:
+    """There is room for one worker only, so that the next one cannot start until the hanging one has ended."""
     (tmp_path / "hanging_nets.py").write_text(HANGING)
     content = yaml.safe_load(finished.file.read_text())
     own = {"factory": "hanging_nets:hanging", "args": SMALL | {"marker": str(tmp_path / "hung")}}

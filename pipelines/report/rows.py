@@ -1,0 +1,115 @@
+"""The rows of transfer.csv, contrasts.csv and surrogates.csv: their columns in order, and what each of them means.
+
+Rates and accuracies are in percent, 0 to 100; gains and changes are in percentage points. A figure is None, and its
+cell in the CSV file empty, where it does not apply or where there is nothing to measure it on. Intervals are 95 %
+intervals over test images: they do not cover what another training run would change.
+"""
+
+from typing import TypedDict
+
+
+class TransferRow(TypedDict):
+    """One surrogate, attack and target of transfer.csv, or the mean over a group of targets."""
+
+    surrogate: str
+    """The network or ensemble that the perturbations were crafted on: `source`, `aligned`, a variant or a control."""
+    attack: str
+    """The attack, by its name in the experiment file."""
+    target: str
+    """The attacked model; or `(mean)` and `(mean RELATION)`, the mean over all targets or those of one relation."""
+    relation: str
+    """Of the target to the source: same_architecture, same_family or cross_family; "" in the row `(mean)`."""
+    n: int
+    """Number of test images that count: the original source and the target both classify them correctly when clean.
+    For a mean, the number of images that count for any of its targets."""
+    rate: float | None
+    """Transfer rate, percent: share of the n images that the target misclassifies when attacked. A mean weights its
+    targets equally."""
+    rate_low: float | None
+    """Lower end of the interval of `rate`: Wilson's for a target, and percentiles of 10,000 resamples for a mean."""
+    rate_high: float | None
+    """Upper end of the interval of `rate`."""
+    rate_all: float | None
+    """Share of all test images that the target misclassifies when attacked, percent: the rate that TransferAttack
+    reports. It also counts images that the target misclassifies without an attack."""
+    gain: float | None
+    """`rate` minus the rate of crafting on the surrogate's original source, on the same images, points. None for that
+    source itself."""
+    gain_low: float | None
+    """Lower end of the paired interval of `gain`: Newcombe's method 10 for a target, resampled images for a mean."""
+    gain_high: float | None
+    """Upper end of the interval of `gain`."""
+    p_value: float | None
+    """Two-sided exact McNemar test of `gain`, 0 to 1, not corrected for the number of comparisons. None for a mean."""
+
+
+class MeanRow(TransferRow):
+    """A row `(mean)` of transfer.csv beside the accuracy that the surrogate kept."""
+
+    clean_accuracy: float | None
+    """As in SurrogateRow."""
+
+
+class ContrastRow(TypedDict):
+    """One row of contrasts.csv: how much better one surrogate transfers than another, of which a control is one."""
+
+    surrogate: str
+    """The surrogate whose gain is measured: an aligned one, or the aligned ensemble."""
+    baseline: str
+    """The surrogate that it is compared with."""
+    attack: str
+    """The attack, by its name in the experiment file."""
+    target: str
+    """The attacked model; or `(mean)`, the mean over all targets."""
+    n: int
+    """Number of test images that count, as in TransferRow."""
+    gain: float | None
+    """Rate of `surrogate` minus rate of `baseline` on the same images, points."""
+    gain_low: float | None
+    """Lower end of the interval of `gain`, as in TransferRow."""
+    gain_high: float | None
+    """Upper end of the interval of `gain`."""
+    p_value: float | None
+    """Test of `gain`, as in TransferRow."""
+
+
+class SurrogateRow(TypedDict):
+    """One surrogate and attack of surrogates.csv, or, with the attack `(all)`, what holds over all attacks together."""
+
+    surrogate: str
+    """The surrogate."""
+    attack: str
+    """An attack that was crafted on it, or `(all)`."""
+    clean_accuracy: float | None
+    """Share of all clean test images that the surrogate classifies correctly, percent."""
+    clean_accuracy_low: float | None
+    """Lower end of the Wilson interval of `clean_accuracy`."""
+    clean_accuracy_high: float | None
+    """Upper end of the Wilson interval of `clean_accuracy`."""
+    clean_change: float | None
+    """`clean_accuracy` minus that of the original source, points. None for that source itself."""
+    clean_change_low: float | None
+    """Lower end of the paired interval of `clean_change` (Newcombe's method 10)."""
+    clean_change_high: float | None
+    """Upper end of the paired interval of `clean_change`."""
+    witness_agreement: float | None
+    """Share of clean test images on which surrogate and witness predict the same class, percent; the mean over several
+    witnesses."""
+    attacked_accuracy: float | None
+    """Share of all test images that the surrogate itself still classifies correctly under `attack`, percent."""
+    whitebox_rate: float | None
+    """Of the test images that the surrogate classifies correctly when clean, the share that it misclassifies under
+    `attack`, percent. None if there is no such image."""
+    mean_l2: float | None
+    """Mean l2 norm of the perturbations, in pixel fractions (1 is the step from black to white in one channel)."""
+    robust_accuracy: float | None
+    """Share of all test images that the surrogate classifies correctly when clean and under every attack, percent: an
+    upper bound on its true robustness. In the row `(all)` alone."""
+
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "transfer": tuple(TransferRow.__annotations__),
+    "contrasts": tuple(ContrastRow.__annotations__),
+    "surrogates": tuple(SurrogateRow.__annotations__),
+}
+"""The columns of each table, in the order of the CSV file."""

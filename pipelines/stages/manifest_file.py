@@ -1,0 +1,57 @@
+"""The manifest of an image set as a file, under a name that changes with the settings and the files of the set."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from align_core.data import ImageSetConfig, open_image_set
+from align_core.manifest import Manifest
+from pipelines.storage.store import fingerprint_of
+
+
+def manifest_file(config: ImageSetConfig, image_size: int) -> str:
+    """The name under which the manifest of an image set is stored.
+
+    It is a hash of the settings and of path, size and modification time of every file of the set, so that a changed
+    set is not mistaken for the one that was inspected. Raises InputError or OSError if the set cannot be opened.
+    """
+    files = open_image_set(config, image_size).files()
+    state = [[str(file), *size_and_time(file)] for file in files]
+    return f"images-{fingerprint_of([dataclasses.asdict(config), image_size, state])}.parquet"
+
+
+def size_and_time(file: Path) -> tuple[int, int]:
+    """Size in bytes and modification time in nanoseconds of a file; (-1, -1) if it does not exist."""
+    state = os.stat(file) if file.exists() else None
+    return (state.st_size, state.st_mtime_ns) if state else (-1, -1)
+
+
+def manifest_to_bytes(manifest: Manifest) -> bytes:
+    """Writes a manifest as a Parquet file: a row per image; its shape and the unreadable images in the metadata."""
+    table = pa.table({"image_id": manifest.ids, "label": manifest.labels, "content": manifest.contents})
+    about = {"unreadable": json.dumps(manifest.unreadable), "shape": json.dumps(manifest.shape)}
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata(about), sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def manifest_from_bytes(content: bytes) -> Manifest:
+    """Reads what `manifest_to_bytes` wrote."""
+    table = pq.read_table(pa.BufferReader(content))
+    about = {
+        key.decode(): json.loads(value)
+        for key, value in (table.schema.metadata or {}).items()
+        if key != b"ARROW:schema"
+    }
+    return Manifest(
+        ids=table["image_id"].to_pylist(),
+        labels=table["label"].to_numpy().astype(np.int64),
+        contents=table["content"].to_pylist(),
+        unreadable=[(image_id, reason) for image_id, reason in about["unreadable"]],
+        shape=tuple(about["shape"]),
+    )

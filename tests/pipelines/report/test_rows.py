@@ -1,0 +1,33 @@
+"""The columns of the report's tables: that rows are made of them in their order, and that each is explained."""
+
+import ast
+import inspect
+
+import pytest
+from hand_made import hand_made
+
+from pipelines.report.page import make_report
+from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SurrogateRow, TransferRow
+
+
+@pytest.mark.parametrize("row", [TransferRow, MeanRow, ContrastRow, SurrogateRow])
+def test_every_column_has_a_docstring_of_its_own(row):
+    """Whoever meets a column in a table must find its meaning and its unit in one place."""
+    (definition,) = ast.parse(inspect.getsource(row)).body
+    described = [
+        field.target.id
+        for field, text in zip(definition.body, definition.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and len(text.value.value) > 10
+    ]
+    own = [name for name in row.__annotations__ if row is not MeanRow or name not in TransferRow.__annotations__]
+    assert described == own
+
+
+def test_the_columns_are_those_of_the_rows(tmp_path):
+    """The type checker checks the names of the columns, but not their order, which the CSV files and the page show."""
+    report, _ = make_report(hand_made(tmp_path).finish())
+    for table, found in report.tables().items():
+        assert found, table
+        assert {tuple(row) for row in found} == {COLUMNS[table]}
+    assert {tuple(row) for row in report.means()} == {(*COLUMNS["transfer"], "clean_accuracy")}
+    assert list(report.tables()) == list(COLUMNS)

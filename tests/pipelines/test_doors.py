@@ -1,0 +1,56 @@
+"""What each room exports in its `__init__`: the names exist, hide no module, and load nothing until they are used."""
+
+import ast
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import pipelines
+
+ROOMS = [module.name for module in pkgutil.iter_modules(pipelines.__path__) if module.ispkg]
+HEAVY = ("torch", "ray", "mlflow", "matplotlib", "pyarrow", "pandas", "optuna")
+
+
+def exports(room: str) -> Iterator[tuple[str, str]]:
+    """(module, name) of everything that a room exports: what its `__init__` imports for type checkers."""
+    tree = ast.parse(Path(pipelines.__path__[0], room, "__init__.py").read_text())
+    for block in (node for node in tree.body if isinstance(node, ast.If)):
+        for node in (node for node in ast.walk(block) if isinstance(node, ast.ImportFrom)):
+            yield from ((str(node.module), alias.asname or alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("room", ["report", "run"])
+def test_a_room_exports_something(room):
+    assert list(exports(room))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_exported_name_can_be_imported(room):
+    package = import_module(f"pipelines.{room}")
+    for module, name in exports(room):
+        assert getattr(package, name) is getattr(import_module(module), name)
+        assert name in dir(package)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_exported_name_is_that_of_a_room_or_of_a_module_in_it(room):
+    """Whether such a name means the function or the module would depend on what was imported first."""
+    modules = {module.name for module in pkgutil.iter_modules([str(Path(pipelines.__path__[0], room))])}
+    assert {name for _, name in exports(room)} & {*ROOMS, *modules} == set()
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(AttributeError, match=r"'pipelines\.run' has no attribute 'unknown'"):
+        _ = import_module("pipelines.run").unknown
+
+
+def test_the_rooms_load_nothing_heavy():
+    modules = ", ".join(f"pipelines.{room}" for room in ROOMS)
+    code = f"import sys, {modules}; print(*({set(HEAVY)} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
