@@ -1,12 +1,15 @@
-"""The trials of a sweep as a table: which of them cannot be beaten, and which is chosen."""
+"""The trials of a sweep as a table, which of them is chosen, and the experiment that the choice leads to."""
 
 import csv
+import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from typing import Any
 
-from pipelines.sweep.space import Space, label_of
-from pipelines.sweep.trial import Record
+from pipelines.experiment.config import Experiment, VariantConfig, checked
+from pipelines.sweep.record import Record
+from pipelines.sweep.space import Settings, Space, label_of, settled
 
 Row = dict[str, Any]
 
@@ -55,11 +58,35 @@ def chosen(records: dict[str, Record], max_clean_drop: float) -> str | None:
     return max(kept, key=merit, default=None)
 
 
+def best_experiment(experiment: Experiment, space: str, settings: Settings) -> tuple[Experiment, str]:
+    """The experiment of `best.yaml`, and what the variant with the default settings is called in it.
+
+    Other variants are left out. Raises InputError where the name gets too long.
+    """
+    align, witnesses = settled(experiment, settings)
+    names = chain(("default", "default_settings"), (f"default_{number}" for number in count(2)))
+    default = next(name for name in names if name not in experiment.models)
+    variant = VariantConfig(witnesses=list(experiment.witnesses), align=dataclasses.asdict(experiment.align))
+    changes: dict[str, Any] = {
+        "name": f"{experiment.name}-best-{space}",
+        "align": align,
+        "witnesses": list(witnesses),
+        "variants": {default: variant},
+    }
+    return checked(experiment.model_copy(update=changes)), default
+
+
 def as_csv(rows: Sequence[Row]) -> bytes:
-    """trials.csv."""
+    """Returns the content of trials.csv; figures have four decimals."""
+    figures = [
+        {key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
+    ]
+    return _to_csv(figures, list(rows[0]) if rows else ["trial"])
+
+
+def _to_csv(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["trial"], lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
     writer.writeheader()
-    for row in rows:
-        writer.writerow({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()})
+    writer.writerows(rows)
     return text.getvalue().encode()

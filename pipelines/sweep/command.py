@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.compute.cluster import Worker, connected, worker_of
@@ -13,13 +13,12 @@ from pipelines.run.command import Request, Result, make_blueprint, run_experimen
 from pipelines.stages.align import train_models
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.store import fingerprint_of
-from pipelines.sweep.best import best_experiment
-from pipelines.sweep.choice import Row, as_csv, chosen, trial_rows
-from pipelines.sweep.ray_tune import delete_runs, run_tune
+from pipelines.sweep.choice import Row, as_csv, best_experiment, chosen, trial_rows
+from pipelines.sweep.record import STOPPED, Record, read_record, record_path, write_record
 from pipelines.sweep.space import Settings
 from pipelines.sweep.study import Options, Study
 from pipelines.sweep.to_mlflow import log_sweep
-from pipelines.sweep.trial import STOPPED, Record, Sweep, place_of, read_record
+from pipelines.sweep.trial import Sweep
 from pipelines.tracking.runs import tracking_uri
 
 _ATTEMPTS = 2
@@ -110,6 +109,8 @@ def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
 
 def _sweep(study: Study, worker: Worker, concurrent: int, progress: Progress) -> None:
     """Runs the trials that are missing, and records how those ended that could not say so themselves."""
+    from pipelines.sweep.ray_tune import delete_runs, run_tune
+
     store = study.blueprint.store
     _set_aside_others(study, progress)
     with progress.stage("measure the source", len(study.blueprint.inspected.manifests["validation"]), "images") as bar:
@@ -136,13 +137,13 @@ def _record_ends(study: Study, sweep: Sweep, results: Sequence[tuple[Settings, s
     """Records how those trials ended that could not say so themselves; whether any was lost."""
     store, lost = study.blueprint.store, False
     for settings, error in results:
-        place = place_of(study.folder, sweep.fingerprint(settings))
+        place = record_path(study.folder, sweep.fingerprint(settings))
         record = read_record(store, place) or Record(settings, "running", [], [])
         if record.is_final:
             continue
         record.status, record.lost = ("failed", True) if error else ("stopped", False)
         record.reason, lost = error or STOPPED, lost or bool(error)
-        store.write_json(place, asdict(record))
+        write_record(store, place, record)
     return lost
 
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from pipelines.report.figures import as_png
 from pipelines.sweep.choice import pareto_set
+from pipelines.sweep.record import Record
 from pipelines.sweep.space import Space, label_of
-from pipelines.sweep.trial import Record
 
 _ACROSS, _COLOUR = "align.temperature", "align.weight"
 

@@ -7,11 +7,14 @@ from concurrent.futures import Future
 from threading import Thread
 from typing import Any
 
+from ray import tune as ray_tune
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+
 from pipelines.failure import RunFailed
-from pipelines.storage.store import fingerprint_of
+from pipelines.storage.store import Store, fingerprint_of
 from pipelines.sweep.space import Settings
 from pipelines.sweep.study import TRIAL_CPUS, Study
-from pipelines.sweep.trial import LOOKS, Sweep, run_trial
+from pipelines.sweep.trial import LOOKS, Sweep, run_trial, stop_note
 
 _RUNS = ".tune"
 _RETRIES = 2
@@ -56,9 +59,6 @@ def _reason(error: Exception | None) -> str:
 
 
 def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], None]) -> Any:
-    from ray import tune as ray_tune
-
-    from pipelines.sweep.asha import AskingASHA
     from pipelines.sweep.search import DistinctSearch
 
     store, options, worker = study.blueprint.store, study.options, sweep.worker
@@ -79,7 +79,7 @@ def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], Non
             delete_runs(study)
     scheduler: Any = None
     if options.scheduler == "asha" and is_alone:
-        scheduler = ray_tune.schedulers.ASHAScheduler(metric="gain", mode="max", max_t=LOOKS, reduction_factor=2)
+        scheduler = ASHAScheduler(metric="gain", mode="max", max_t=LOOKS, reduction_factor=2)
     elif options.scheduler == "asha":
         scheduler = AskingASHA(store, LOOKS)
     searcher = DistinctSearch(
@@ -117,3 +117,25 @@ def delete_runs(study: Study, keep: str | None = None) -> None:
     for run in runs:
         if run.startswith(start) and len(run) == len(start) + 16 and run != keep:
             store.delete_folder(f"{_RUNS}/{run}")
+
+
+class AskingASHA(ASHAScheduler):  # type: ignore[misc]
+    """ASHA for trials whose workers are Ray Train's: it leaves a note for a trial that it would stop.
+
+    Ray Tune can end a trial's own process only. Ray Train's workers would outlive it and hold the resources that the
+    next trial waits for, so the trial ends by itself once its workers have read the note.
+
+    Args:
+        store: where the notes are left. looks: reports of a trial that comes to its end.
+    """
+
+    def __init__(self, store: Store, looks: int) -> None:
+        super().__init__(metric="gain", mode="max", max_t=looks, reduction_factor=2, stop_last_trials=False)
+        self._store, self._looks = store, looks
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Tune's answer is always to go on."""
+        action = super().on_trial_result(tune_controller, trial, result)
+        if action == TrialScheduler.STOP and result["training_iteration"] < self._looks:
+            self._store.write_json(stop_note(trial.trial_id), {"gain": result["gain"]})
+        return str(TrialScheduler.CONTINUE)

@@ -11,9 +11,10 @@ from pipelines.stages.align import job_of
 from pipelines.stages.blueprint import REVISIONS, Blueprint
 from pipelines.stages.inspect import SEEN
 from pipelines.storage.store import Store, fingerprint_of
-from pipelines.sweep.best import best_experiment
+from pipelines.sweep.choice import best_experiment
+from pipelines.sweep.record import Record, read_record, trial_fingerprint
 from pipelines.sweep.space import Space, load_space
-from pipelines.sweep.trial import Record, Sweep, measure_baseline, read_record, trial_fingerprint
+from pipelines.sweep.trial import Sweep, measure_baseline
 from pipelines.sweep.validation import Validation
 
 SEARCHERS = ("random", "optuna", "grid")

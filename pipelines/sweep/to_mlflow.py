@@ -5,8 +5,8 @@ from typing import Any
 
 from pipelines.report.to_mlflow import curve_points
 from pipelines.stages.blueprint import Blueprint
+from pipelines.sweep.record import Record
 from pipelines.sweep.space import Space, label_of
-from pipelines.sweep.trial import Record
 from pipelines.tracking.runs import Point, Runs, telling
 
 

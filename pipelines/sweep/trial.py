@@ -22,22 +22,14 @@ from pipelines.compute.fine_tune import FineTune, Trainer
 from pipelines.compute.ray_train import RUNS, delete_run, trainer_arguments, worker_trainer
 from pipelines.experiment.config import Experiment
 from pipelines.storage.store import Store, fingerprint_of
+from pipelines.sweep.record import STOPPED, Record, read_record, record_path, trial_fingerprint, write_record
 from pipelines.sweep.space import Settings, settled
 from pipelines.sweep.validation import Baseline, Bench, Validation
 
 # Gain and clean accuracy are looked at after so many equal parts of the alignment, the last of them on all images.
 LOOKS = 4
-STOPPED = "the scheduler saw little hope in it"
 # What a searcher is told of an alignment whose loss was not finite: worse than every clean accuracy lost.
 _SPOILT = -1_000.0
-
-
-def trial_fingerprint(
-    experiment: Experiment, inputs: Mapping[str, Any], identities: Mapping[str, Any], settings: Settings
-) -> str:
-    """Of the inputs of a sweep, the settings laid over the experiment's, and the witnesses that they name."""
-    align, witnesses = settled(experiment, settings)
-    return fingerprint_of([inputs, align.deciding, [identities[name] for name in witnesses]])
 
 
 @dataclass(frozen=True)
@@ -83,48 +75,9 @@ class Sweep:
         return gain if excess <= 0 else -100.0 - excess
 
 
-@dataclass
-class Record:
-    """What is known of a trial: its settings, every look, the curve, and how it ended.
-
-    `status`: running, done, failed (with the `reason`), or stopped by the scheduler. `lost`: it failed for a reason
-    that need not come again.
-    """
-
-    settings: Settings
-    status: str
-    looks: list[dict[str, Any]]
-    curve: list[dict[str, float]]
-    seconds: float = 0.0
-    reason: str = ""
-    lost: bool = False
-
-    @property
-    def is_final(self) -> bool:
-        """Whether it is over, and would end no other way if it were tried again."""
-        return self.status in ("done", "stopped") or (self.status == "failed" and not self.lost)
-
-    @property
-    def last(self) -> dict[str, Any]:
-        """The last look; empty where there was none."""
-        return self.looks[-1] if self.looks else {}
-
-
-def place_of(sweep_folder: str, mark: str) -> str:
-    """Where the record of the trial with this fingerprint lies."""
-    return f"{sweep_folder}/trials/{mark}.json"
-
-
 def stop_note(trial_id: str) -> str:
     """Where in the store a trial, by Tune's id, finds that it is to end."""
     return f"{RUNS}/stop-{trial_id}.json"
-
-
-def read_record(store: Store, place: str) -> Record | None:
-    """A trial's record, if there is one that is whole."""
-    found = store.read_json(place)
-    names = {field.name for field in dataclasses.fields(Record)}
-    return Record(**found) if found is not None and found.keys() == names else None
 
 
 def run_trial(config: dict[str, Any], sweep: Sweep) -> None:
@@ -132,7 +85,7 @@ def run_trial(config: dict[str, Any], sweep: Sweep) -> None:
     from ray import tune
 
     settings: Settings = config["settings"]
-    place = place_of(sweep.folder, sweep.fingerprint(settings))
+    place = record_path(sweep.folder, sweep.fingerprint(settings))
     known = read_record(sweep.store, place)
     if known is not None and known.is_final and known.status != "stopped":  # another scheduler may let it end
         for look in known.looks if known.status == "done" else [{}]:  # as the scheduler was told of the others
@@ -167,7 +120,7 @@ def _align_and_look(
 
     Returns the record of a trial whose loss was not finite, which has still to be told.
     """
-    bench, place = _bench(sweep), place_of(sweep.folder, sweep.fingerprint(settings))
+    bench, place = _bench(sweep), record_path(sweep.folder, sweep.fingerprint(settings))
     total, resumed = len(trainer.batches), trainer.alignment.step_number
     known = read_record(sweep.store, place)
     earlier = [] if known is None else [look for look in known.looks if look["step"] <= resumed]
@@ -185,7 +138,7 @@ def _align_and_look(
         record.looks.append(asdict(seen) | {"step": step, "timestamp": time.time(), "seconds": record.seconds})
         if step == total:
             record.status = "done"
-        sweep.store.write_json(place, asdict(record))
+        write_record(sweep.store, place, record)
         with tempfile.TemporaryDirectory() as folder:
             trainer.save(Path(folder))
             report(_metrics(sweep, record, record.last), Path(folder))
@@ -199,7 +152,7 @@ def _align_and_look(
     if trainer.alignment.step_number < total and record.status == "running":
         record.status, record.reason = "stopped", STOPPED
     record.seconds = round(spent + time.monotonic() - start, 2)
-    sweep.store.write_json(place, asdict(record))
+    write_record(sweep.store, place, record)
     return record if record.status == "failed" else None
 
 

@@ -7,8 +7,8 @@ import yaml
 from digits_experiment import write_experiment
 
 from pipelines.experiment.config import Experiment, load_experiment
+from pipelines.sweep.record import Record
 from pipelines.sweep.space import Dimension, Settings, Space
-from pipelines.sweep.trial import Record
 
 TEMPERATURE = {"align.temperature": {"low": 1, "high": 64, "scale": "log"}}
 WITNESSES = ["wide", "cnn_b"]

@@ -11,8 +11,9 @@ from align_core.errors import InputError
 from pipelines.run.command import Request, make_blueprint
 from pipelines.sweep.choice import chosen, trial_rows
 from pipelines.sweep.figure import sweep_figure
+from pipelines.sweep.record import record_path
 from pipelines.sweep.study import Options, Study
-from pipelines.sweep.trial import Sweep, place_of
+from pipelines.sweep.trial import Sweep
 
 PGD = {"method": "pgd", "eps": "4/255", "step": "1/255", "steps": 4}
 GRID = {"align.temperature": {"low": 1, "high": 64, "grid": [1, 4, 16]}}
@@ -180,7 +181,7 @@ def test_a_sweep_is_over_when_this_very_sweep_has_ended(study):
     first.blueprint.store.write_json(f"{first.folder}/sweep.json", end | {"trials": marks[1:]})
     assert not study().is_over()
     first.blueprint.store.write_json(f"{first.folder}/sweep.json", end)
-    first.blueprint.store.delete(place_of(first.folder, marks[0]))
+    first.blueprint.store.delete(record_path(first.folder, marks[0]))
     assert not study().is_over()
     assert not study(samples=5).is_over()
     assert not study("align.epochs=2").is_over()
@@ -199,7 +200,7 @@ def leave(study, record):
         baseline=None, max_clean_drop=study.options.max_clean_drop, worker=None, is_scheduled=False,
     )  # fmt: skip
     mark = sweep.fingerprint(record.settings)
-    blueprint.store.write_json(place_of(study.folder, mark), asdict(record))
+    blueprint.store.write_json(record_path(study.folder, mark), asdict(record))
     return mark
 
 

@@ -9,7 +9,7 @@ from align_core.data import ImageSetConfig
 from pipelines.compute.cluster import Worker
 from pipelines.compute.fine_tune import FineTune
 from pipelines.storage.store import Store
-from pipelines.sweep.trial import Record, Sweep, _looks, _metrics, place_of, read_record
+from pipelines.sweep.trial import Sweep, _looks, _metrics
 
 WEIGHTS = {"wide": "1111", "cnn_b": "2222"}
 
@@ -123,35 +123,3 @@ def test_its_alignment_has_the_settings_and_a_name_of_its_own(sweep):
     assert job.name != other.name
     kept = {"start", "images", "image_ids", "labels", "seed", "loader", "threads"}
     assert all(getattr(job, name) == getattr(sweep.base, name) for name in kept)
-
-
-# When it is over
-
-
-@pytest.mark.parametrize(
-    ("how", "is_final"),
-    [
-        ({"status": "done"}, True),
-        ({"status": "stopped"}, True),
-        ({"status": "failed"}, True),
-        ({"status": "failed", "lost": True}, False),
-        ({"status": "running"}, False),
-    ],
-)
-def test_it_is_over_unless_it_runs_or_was_lost(how, is_final):
-    assert trial(**how).is_final is is_final
-
-
-def test_the_last_look_is_empty_before_the_first():
-    assert Record({}, "running", [], []).last == {}
-
-
-def test_a_record_is_read_as_it_was_written(sweep, store):
-    record = trial(
-        5.0, settings={"witnesses": ["wide"], "align.clip_grad_norm": None}, seconds=3.25, reason="ü", lost=True,
-        curve=[{"step": 0, "loss": 1.5}],
-    )  # fmt: skip
-    place = place_of("sweeps/mine", sweep.fingerprint({}))
-    assert read_record(store, place) is None
-    store.write_json(place, dataclasses.asdict(record))
-    assert read_record(store, place) == record
