@@ -168,11 +168,11 @@ def _print_result(result: "Result", options: argparse.Namespace) -> None:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    from pipelines.sweep.command import tune
+    from pipelines.sweep.command import tune_experiment
     from pipelines.sweep.study import Options
 
     names = ("space", "samples", "searcher", "scheduler", "concurrent", "max_clean_drop", "attack")
-    result = tune(_request(options), Options(**{name: getattr(options, name) for name in names}))
+    result = tune_experiment(_request(options), Options(**{name: getattr(options, name) for name in names}))
     if options.json:
         print(json.dumps(result.as_json()))
     else:
@@ -194,17 +194,19 @@ def _print_sweep(result: "SweepResult", options: argparse.Namespace) -> None:
         gain = "" if row["gain"] is None else f"{row['gain']:+.1f} ({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
         accuracy = "" if row["clean_accuracy"] is None else f"{row['clean_accuracy']:.1f}"
         mark = " *" if row["pareto"] else ""
-        table.add_row(*(row[key] for key in result.keys), gain + mark, accuracy, row["status"])
+        settings = (str(value) for key, value in row.items() if key in result.keys)
+        table.add_row(*settings, gain + mark, accuracy, row["status"])
     console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(table)
     if len(result.rows) > 20:
         print(f"and {len(result.rows) - 20} more in {result.location}/trials.csv")
     if result.test is not None:
         _print_result(result.test, options)
-        for row in result.contrast:
-            if row["target"] == "(mean)" and row["gain"] is not None:
-                interval = f"{row['gain']:+.1f} points ({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
-                print(f"chosen against default settings under {row['attack']}, test targets: {interval}")
+        for contrast in result.contrast:
+            if contrast["target"] == "(mean)" and contrast["gain"] is not None:
+                ends = f"{contrast['gain_low']:+.1f} to {contrast['gain_high']:+.1f}"
+                gain = f"{contrast['gain']:+.1f} points ({ends})"
+                print(f"chosen against default settings under {contrast['attack']}, test targets: {gain}")
         print(f"best settings: {result.location}/best.yaml")
     print(f"trials: {result.location}/trials.csv, sweep.png")
 

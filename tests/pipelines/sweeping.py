@@ -38,7 +38,15 @@ def space_of(keys: dict[str, dict[str, Any]]) -> Space:
 def trial(
     gain: float = 0.0, accuracy: float = 90.0, change: float = 0.0, settings: Settings | None = None, **how: Any
 ) -> Record:
-    """A record that ends with such a look; `how` it ended."""
-    look = {"n": 200, "gain": gain, "gain_low": gain - 1.5, "gain_high": gain + 2.0, "clean_accuracy": accuracy}
-    look |= {"clean_change": change, "rates": {"cnn_d": 30.0 + gain}, "step": 8, "timestamp": 1e9, "seconds": 2.0}
-    return Record(settings or {"align.temperature": 4.0}, **({"status": "done", "looks": [look], "curve": []} | how))
+    """A record whose only measurement has these figures; `how` gives other fields of it."""
+    measurement = {"n": 200, "gain": gain, "gain_low": gain - 1.5, "gain_high": gain + 2.0, "clean_accuracy": accuracy}
+    measurement |= {
+        "clean_change": change,
+        "rates": {"cnn_d": 30.0 + gain},
+        "step": 8,
+        "timestamp": 1e9,
+        "seconds": 2.0,
+    }
+    return Record(
+        settings or {"align.temperature": 4.0}, **({"status": "done", "measurements": [measurement], "curve": []} | how)
+    )

@@ -26,7 +26,7 @@ def unfinished(**end):
         "stopped": trial(status="stopped", **end),
         "running": trial(status="running", **end),
         "failed": trial(status="failed", reason="the loss is not finite", **end),
-        "lost": trial(status="failed", lost=True, **(end | {"looks": []})),
+        "lost": trial(status="failed", lost=True, **(end | {"measurements": []})),
     }
 
 
@@ -100,14 +100,17 @@ def test_a_gain_below_zero_is_chosen_where_there_is_no_other():
 
 @pytest.mark.parametrize("accuracies", [(90.0, 92.0, 91.0), (92.0, 91.0, 90.0), (90.0, 91.0, 92.0)])
 def test_of_equal_gains_the_one_with_most_clean_accuracy_is_chosen(accuracies):
-    records = {mark: trial(5.0, accuracy, accuracy - 90) for mark, accuracy in zip("abc", accuracies, strict=True)}
+    records = {
+        fingerprint: trial(5.0, accuracy, accuracy - 90)
+        for fingerprint, accuracy in zip("abc", accuracies, strict=True)
+    }
     best = chosen(records, 1.0)
     assert records[best].last["clean_accuracy"] == 92.0
     assert pareto_set(records) == {best}
 
 
 def test_the_choice_does_not_depend_on_the_order_of_the_trials():
-    records = {mark: trial(5.0) for mark in ("b", "c", "a")}
+    records = {fingerprint: trial(5.0) for fingerprint in ("b", "c", "a")}
     assert chosen(records, 1.0) == chosen(dict(reversed(records.items())), 1.0)
 
 
@@ -149,9 +152,11 @@ def test_a_row_says_what_was_tried_and_what_came_of_it():
     }  # fmt: skip
 
 
-def test_figures_are_those_of_the_last_look():
+def test_figures_are_those_of_the_last_measurement():
     first, last = trial(1.0).last | {"step": 2, "n": 50}, trial(3.0).last
-    done, stopped = rows_of({"a": trial(looks=[first, last]), "b": trial(status="stopped", looks=[first])})
+    done, stopped = rows_of(
+        {"a": trial(measurements=[first, last]), "b": trial(status="stopped", measurements=[first])}
+    )
     assert (done["gain"], done["n"], done["steps"]) == (3.0, 200, 8)
     assert (stopped["gain"], stopped["n"], stopped["steps"], stopped["pareto"]) == (1.0, 50, 2, 0)
 
@@ -168,7 +173,7 @@ def test_a_trial_that_failed_has_a_reason_and_no_figures():
 def test_the_file_holds_the_rows_with_blanks_where_there_is_nothing():
     records = {
         "abc": trial(5.25, 91.0, -1 / 3),
-        "def": trial(status="failed", looks=[], reason='no\n  "memory", left '),
+        "def": trial(status="failed", measurements=[], reason='no\n  "memory", left '),
     }
     text = as_csv(rows_of(records)).decode()
     assert text.splitlines()[0].split(",") == COLUMNS

@@ -114,8 +114,14 @@ DIMENSIONS = [
     ({"choices": [1, 2, 1.0]}, ": the choice 1"),
     ({"choices": [1, 2], "grid": [1]}, ": grid"),
     ({"choices": [1, 2], "scale": "log"}, ": scale"),
-    ({"choices": [["wide"], ["cnn_b"]]}, ": `witnesses`, and it alone, takes subsets_of or choices that are lists"),
-    ({"subsets_of": "witnesses"}, ": `witnesses`, and it alone, takes subsets_of or choices that are lists"),
+    (
+        {"choices": [["wide"], ["cnn_b"]]},
+        ": `witnesses` takes subsets_of or choices that are lists of models, and no other key does",
+    ),
+    (
+        {"subsets_of": "witnesses"},
+        ": `witnesses` takes subsets_of or choices that are lists of models, and no other key does",
+    ),
     ({"subsets_of": "targets"}, ".subsets_of: Input should be 'witnesses' (given: 'targets')"),
 ]
 
@@ -131,9 +137,9 @@ def test_a_dimension_that_cannot_be(refused, dimension, said):
         (["wide", "cnn_b"], "takes subsets_of or choices that are lists of models"),
         ([["wide"], "cnn_b"], "takes subsets_of or choices that are lists of models"),
         ([["wide"], []], "takes subsets_of or choices that are lists of models"),
-        ([["wide"], ["mlp"]], "mlp is no witness of this experiment; there are: cnn_b, wide"),
-        ([["wide"], ["cnn_bb"]], "cnn_bb is no witness of this experiment; did you mean 'cnn_b'?"),
-        ([["wide"], [3]], "3 is no witness of this experiment"),
+        ([["wide"], ["mlp"]], "mlp is not a witness of this experiment; there are: cnn_b, wide"),
+        ([["wide"], ["cnn_bb"]], "cnn_bb is not a witness of this experiment; did you mean 'cnn_b'?"),
+        ([["wide"], [3]], "3 is not a witness of this experiment"),
         ([["wide"], ["wide"]], "the choice wide is given twice"),
         ([["wide", "wide"], ["wide"]], "wide is named twice"),
     ],
@@ -158,9 +164,9 @@ def test_a_range_of_witnesses_is_refused(refused):
         ("witness", "the experiment has no such key; did you mean 'witnesses'?"),
         ("align.workers", "cannot be searched"),
         ("align.checkpoint_steps", "cannot be searched"),
-        ("attacks.pgd.eps", "a sweep searches `align.*` and `witnesses`; everything else stays as it is"),
-        ("seed", "a sweep searches `align.*` and `witnesses`; everything else stays as it is"),
-        ("targets", "a sweep searches `align.*` and `witnesses`; everything else stays as it is"),
+        ("attacks.pgd.eps", "a sweep searches `align.*` and `witnesses` only; remove this key"),
+        ("seed", "a sweep searches `align.*` and `witnesses` only; remove this key"),
+        ("targets", "a sweep searches `align.*` and `witnesses` only; remove this key"),
     ],
 )
 def test_a_key_that_cannot_be_searched(refused, key, said):

@@ -92,7 +92,7 @@ RECORDS = {
     "c": trial(4.0, 91.0, settings={"align.temperature": 8.0, "align.weight": 1.0}),
     "d": trial(3.0, 90.0, settings={"align.temperature": 16.0, "align.weight": 2.0}),
     "e": trial(50.0, 99.0, settings={"align.temperature": 64.0, "align.weight": 8.0}, status="stopped"),
-    "f": trial(settings={"align.temperature": 64.0, "align.weight": 8.0}, status="failed", looks=[]),
+    "f": trial(settings={"align.temperature": 64.0, "align.weight": 8.0}, status="failed", measurements=[]),
 }
 KEYS = WEIGHT | TEMPERATURE
 
@@ -121,7 +121,7 @@ def test_intervals_are_drawn_over_the_gains(drawn):
 def test_an_interval_that_does_not_hold_its_estimate_is_drawn_too(drawn):
     """A percentile interval need not."""
     record = trial(5.0)
-    record.looks[-1] |= {"gain_low": 5.5, "gain_high": 7.0}
+    record.measurements[-1] |= {"gain_low": 5.5, "gain_high": 7.0}
     assert dots(drawn(TEMPERATURE, {"a": record}).axes[0], 1).get_offsets().tolist() == [[4, 5]]
 
 

@@ -9,7 +9,7 @@ from align_core.data import ImageSetConfig
 from pipelines.compute.cluster import Worker
 from pipelines.compute.fine_tune import FineTune
 from pipelines.storage.store import Store
-from pipelines.sweep.trial import Sweep, _looks, _metrics
+from pipelines.sweep.trial import Sweep, _measured_steps, _metrics
 
 WEIGHTS = {"wide": "1111", "cnn_b": "2222"}
 
@@ -44,7 +44,7 @@ def sweep(tmp_path, store):
      (1_001, {251, 501, 751, 1_001})],
 )  # fmt: skip
 def test_it_is_looked_at_after_each_quarter_and_at_the_end(total, expected):
-    assert _looks(total) == expected
+    assert _measured_steps(total) == expected
 
 
 # What a searcher is told
@@ -65,7 +65,7 @@ def test_whatever_costs_too_much_scores_below_every_gain_and_lower_the_more_it_c
 
 
 def test_a_spoilt_alignment_is_told_as_worse_than_every_other(sweep):
-    spoilt = _metrics(sweep, trial(status="failed", looks=[], reason="the loss is not finite"), {})
+    spoilt = _metrics(sweep, trial(status="failed", measurements=[], reason="the loss is not finite"), {})
     record = trial(gain=-100.0, accuracy=0.0, change=-100.0)
     worst = _metrics(sweep, record, record.last)
     assert spoilt["score"] < worst["score"]
@@ -74,8 +74,8 @@ def test_a_spoilt_alignment_is_told_as_worse_than_every_other(sweep):
 
 def test_each_look_is_told_by_itself(sweep):
     record = trial(gain=5.0, change=-1.0)
-    record.looks.insert(0, record.last | {"gain": 1.0, "step": 2})
-    told = [_metrics(sweep, record, look) for look in record.looks]
+    record.measurements.insert(0, record.last | {"gain": 1.0, "step": 2})
+    told = [_metrics(sweep, record, measurement) for measurement in record.measurements]
     assert told == [{"gain": 1.0, "score": 1.0, "step": 2}, {"gain": 5.0, "score": 5.0, "step": 8}]
 
 
@@ -83,21 +83,21 @@ def test_each_look_is_told_by_itself(sweep):
 
 
 def test_settings_that_change_nothing_are_the_same_trial(sweep):
-    mark = sweep.fingerprint({})
+    fingerprint = sweep.fingerprint({})
     for settings in (
         {"align.temperature": 4.0},
         {"align.temperature": 4, "align.epochs": 2, "align.optimizer.lr": 0.5},
         {"witnesses": ["wide", "cnn_b"]},
         {"align.checkpoint_steps": 7},
     ):
-        assert sweep.fingerprint(settings) == mark
+        assert sweep.fingerprint(settings) == fingerprint
 
 
 def test_without_weight_the_temperature_changes_nothing(sweep):
-    marks = {
+    fingerprints = {
         sweep.fingerprint({"align.weight": 0, "align.label_weight": 1, "align.temperature": t}) for t in (1.0, 8.0)
     }
-    assert len(marks) == 1
+    assert len(fingerprints) == 1
 
 
 def test_whatever_changes_a_result_is_another_trial(sweep):
@@ -106,11 +106,11 @@ def test_whatever_changes_a_result_is_another_trial(sweep):
         {"align.epochs": 1}, {"align.weight": 0.5}, {"align.label_weight": 0.5}, {"align.clip_grad_norm": 1.0},
         {"align.augment.flip": False}, {"witnesses": ["wide"]}, {"witnesses": ["cnn_b"]},
     ]  # fmt: skip
-    marks = [sweep.fingerprint(each) for each in settings]
-    marks.append(dataclasses.replace(sweep, inputs={"images": "abd"}).fingerprint({}))
+    fingerprints = [sweep.fingerprint(each) for each in settings]
+    fingerprints.append(dataclasses.replace(sweep, inputs={"images": "abd"}).fingerprint({}))
     other = {"wide": {"weights": "3333"}, "cnn_b": {"weights": "2222"}}
-    marks.append(dataclasses.replace(sweep, identities=other).fingerprint({}))
-    assert len(set(marks)) == len(marks)
+    fingerprints.append(dataclasses.replace(sweep, identities=other).fingerprint({}))
+    assert len(set(fingerprints)) == len(fingerprints)
 
 
 def test_its_alignment_has_the_settings_and_a_name_of_its_own(sweep):

@@ -18,7 +18,7 @@ from align_core.models import load
 from pipelines.experiment.config import load_experiment
 from pipelines.failure import RunFailed
 from pipelines.run.command import Request, run
-from pipelines.sweep.command import search, tune
+from pipelines.sweep.command import search_settings, tune_experiment
 from pipelines.sweep.study import Options
 
 
@@ -27,7 +27,7 @@ def swept(ray_cluster: None, weights: Path, tmp_path_factory: pytest.TempPathFac
     """Eight trials with Optuna and ASHA, and the choice on the test targets."""
     request = Request(write_sweep(tmp_path_factory.mktemp("swept"), weights), quiet=True)
     options = Options("temperature_weight", samples=8, searcher="optuna", scheduler="asha", max_clean_drop=50)
-    return Swept(request, "temperature_weight", tune(request, options))
+    return Swept(request, "temperature_weight", tune_experiment(request, options))
 
 
 class TestSweep:
@@ -84,7 +84,7 @@ class TestSweep:
     def test_again_it_computes_nothing_and_says_so(self, swept: Swept, capsys: pytest.CaptureFixture[str]) -> None:
         before = swept.records()
         options = Options("temperature_weight", samples=8, searcher="optuna", scheduler="asha", max_clean_drop=50)
-        again = tune(swept.request, options)
+        again = tune_experiment(swept.request, options)
         assert swept.records() == before
         assert again.best == swept.result.best
         assert again.test is not None
@@ -94,14 +94,14 @@ class TestSweep:
     def test_a_smaller_drop_chooses_anew_from_what_is_there(self, swept: Swept, tmp_path: Path) -> None:
         """With Optuna the drop is part of what it learns from; what is there is told again, not run again."""
         before = {
-            mark: record["looks"][-1]["timestamp"]
-            for mark, record in swept.records().items()
+            fingerprint: record["looks"][-1]["timestamp"]
+            for fingerprint, record in swept.records().items()
             if record["status"] == "done"  # those that ASHA stopped may go on without it
         }
         options = Options("temperature_weight", samples=8, searcher="random", max_clean_drop=0)
-        result = search(swept.request, options)
-        after = {mark: record["looks"][-1]["timestamp"] for mark, record in swept.records().items()}
-        assert {mark: after[mark] for mark in before} == before
+        result = search_settings(swept.request, options)
+        after = {fingerprint: record["looks"][-1]["timestamp"] for fingerprint, record in swept.records().items()}
+        assert {fingerprint: after[fingerprint] for fingerprint in before} == before
         if result.best is not None:
             chosen = [t for t in swept.trials() if t["status"] == "done" and float(t["clean_change"]) >= 0]
             assert max(float(t["gain"]) for t in chosen) == float(chosen[0]["gain"])
@@ -132,7 +132,7 @@ def test_a_trial_is_the_run_of_its_settings_and_touches_no_test_image(
 ) -> None:
     request = Request(write_sweep(tmp_path, weights), quiet=True)
     space = space_file(tmp_path, {"align.temperature": {"choices": [2, 32]}})
-    result = search(request, Options(space, searcher="grid"))
+    result = search_settings(request, Options(space, searcher="grid"))
     folder = tmp_path / "runs" / "digits"
     assert {"adversarial", "outcomes", "clean", "models"}.isdisjoint(path.name for path in folder.iterdir())
     for row in result.rows:
@@ -144,7 +144,7 @@ def test_a_trial_whose_loss_is_not_finite_is_recorded_and_the_others_go_on(
 ) -> None:
     request = Request(write_sweep(tmp_path, weights), quiet=True)
     space = space_file(tmp_path, {"align.optimizer.lr": {"choices": [1e-3, 1e30]}})
-    result = search(request, Options(space, searcher="grid", max_clean_drop=100))
+    result = search_settings(request, Options(space, searcher="grid", max_clean_drop=100))
     rows = {row["align.optimizer.lr"]: row for row in result.rows}
     assert rows["0.001"]["status"] == "done"
     assert rows["1e+30"]["status"] == "failed"
@@ -155,7 +155,7 @@ def test_a_trial_whose_loss_is_not_finite_is_recorded_and_the_others_go_on(
     records = list((tmp_path / "runs/digits/sweeps/mine/trials").glob("*.json"))
     before = {file: file.stat().st_mtime_ns for file in records}
     (tmp_path / "runs/digits/sweeps/mine/sweep.json").unlink()
-    search(request, Options(space, searcher="grid", max_clean_drop=100))
+    search_settings(request, Options(space, searcher="grid", max_clean_drop=100))
     assert {file: file.stat().st_mtime_ns for file in records} == before
 
 
@@ -164,7 +164,7 @@ def test_a_sweep_of_which_nothing_keeps_clean_accuracy_chooses_nothing(
 ) -> None:
     request = Request(write_sweep(tmp_path, weights), quiet=True)
     space = space_file(tmp_path, {"align.optimizer.lr": {"choices": [0.5, 0.6]}})
-    result = tune(request, Options(space, searcher="grid"))
+    result = tune_experiment(request, Options(space, searcher="grid"))
     assert (result.best, result.test) == (None, None)
     assert "no trial keeps clean accuracy within 1 points (--max-clean-drop)" in capsys.readouterr().err
     folder = tmp_path / "runs/digits"
@@ -177,7 +177,7 @@ def test_two_workers_a_trial_go_through_ray_train(ray_cluster: None, weights: Pa
     """And make of the same settings what `witness run` makes of them with two workers."""
     request = Request(write_sweep(tmp_path, weights), overrides=["align.workers=2"], quiet=True)
     space = space_file(tmp_path, {"align.temperature": {"choices": [2, 32]}})
-    result = search(request, Options(space, searcher="grid", max_clean_drop=100))
+    result = search_settings(request, Options(space, searcher="grid", max_clean_drop=100))
     assert [row["status"] for row in result.rows] == ["done", "done"]
     assert_as_a_run(request, result.rows[0])
 
@@ -188,7 +188,7 @@ def test_asha_ends_the_hopeless_of_two_workers_too(ray_cluster: None, weights: P
     long = ["align.workers=2", "align.epochs=60"]
     request = Request(write_sweep(tmp_path, weights), overrides=long, quiet=True)
     space = space_file(tmp_path, {"align.optimizer.lr": {"choices": [1e-3, 0.5]}})
-    swept = Swept(request, space, search(request, Options(space, searcher="grid", scheduler="asha")))
+    swept = Swept(request, space, search_settings(request, Options(space, searcher="grid", scheduler="asha")))
     trials = {trial["align.optimizer.lr"]: trial for trial in swept.trials()}
     assert trials["0.001"]["status"] == "done"
     assert trials["0.001"]["steps"] == "240"
@@ -202,10 +202,10 @@ def test_trials_of_other_images_are_set_aside(
 ) -> None:
     space = space_file(tmp_path, {"align.temperature": {"choices": [2, 32]}})
     request = Request(write_sweep(tmp_path, weights), quiet=True)
-    first = Swept(request, space, search(request, Options(space, searcher="grid", max_clean_drop=100)))
+    first = Swept(request, space, search_settings(request, Options(space, searcher="grid", max_clean_drop=100)))
     old = first.records()
     other = dataclasses.replace(request, overrides=["data.validation.limit=40"])
-    second = Swept(other, space, search(other, Options(space, searcher="grid", max_clean_drop=100)))
+    second = Swept(other, space, search_settings(other, Options(space, searcher="grid", max_clean_drop=100)))
     assert "sweeps/mine/trials: made with other settings; moved to .stale/" in capsys.readouterr().err
     assert old.keys().isdisjoint(second.records())
     assert {trial["n"] for trial in second.trials()} == {"40"}
@@ -215,7 +215,7 @@ def test_trials_of_other_images_are_set_aside(
 
 def test_the_chosen_witnesses_stand_in_best_yaml(ray_cluster: None, weights: Path, tmp_path: Path) -> None:
     request = Request(write_sweep(tmp_path, weights, witnesses=["wide", "cnn_b"]), quiet=True)
-    result = search(request, Options("witness", searcher="grid", max_clean_drop=100))
+    result = search_settings(request, Options("witness", searcher="grid", max_clean_drop=100))
     assert sorted(row["witnesses"] for row in result.rows) == ["cnn_b", "wide", "wide+cnn_b"]
     assert result.best is not None
     best = yaml.safe_load((tmp_path / "runs/digits/sweeps/witness/best.yaml").read_text())
@@ -229,7 +229,7 @@ def test_a_source_that_gets_nothing_right_ends_the_sweep_before_any_trial(
     """The labels of the only validation image are wrong: it counts for no target."""
     request = Request(write_sweep(tmp_path, weights, data=with_one_wrong_label(tmp_path, weights)), quiet=True)
     with pytest.raises(RunFailed, match="no image is classified correctly by both the source and a validation target"):
-        search(request, Options("temperature", samples=2))
+        search_settings(request, Options("temperature", samples=2))
     assert not (tmp_path / "runs/digits/sweeps/temperature/trials").exists()
 
 
@@ -244,7 +244,7 @@ def with_one_wrong_label(folder: Path, weights: Path) -> dict[str, Any]:
 
 def chosen_of(request: Request, space: str) -> tuple[list[str], Any]:
     """The temperatures of the trials in their order, and the choice."""
-    result = search(request, Options(space, searcher="grid", max_clean_drop=100))
+    result = search_settings(request, Options(space, searcher="grid", max_clean_drop=100))
     return [row["align.temperature"] for row in result.rows], result.best
 
 
