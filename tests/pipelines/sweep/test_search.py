@@ -1,5 +1,9 @@
-"""What a sweep tries next: spread as the space says, never twice, learnt from what was told, so after a restart too."""
+"""The settings that a searcher draws: distributed as the space says, never twice, learned from what it was told.
 
+All of this holds after a restart too.
+"""
+
+import json
 import math
 from itertools import product
 
@@ -251,3 +255,47 @@ def test_a_trial_that_broke_off_is_not_drawn_again(tmp_path):
     for number in range(3):
         searcher.on_trial_complete(f"trial-{number}", error=True)
     assert len(set(unhashed(first + drawn(restored(searcher, tmp_path), 4, first=3)))) == 7
+
+
+def test_a_trial_that_failed_and_was_run_again_teaches(tmp_path):
+    searcher = search(TEMPERATURE, "optuna")
+    running = drawn(searcher, 12)
+    for number in range(12):
+        searcher.on_trial_complete(f"trial-{number}", error=True)
+    untold, again = restored(searcher, tmp_path), restored(searcher, tmp_path)
+    for number, settings in enumerate(running):
+        again.on_trial_complete(f"trial-{number}", {"score": peaked(settings)})
+    assert distance(drawn(again, 10, peaked, first=12)) < 0.6 * distance(drawn(untold, 10, peaked, first=12))
+
+
+# Damaged states
+
+EARLIER = {"t": {"settings": {"align.temperature": 2.0}, "parameters": {"align.temperature": 2.0}, "score": None}}
+DAMAGED = {
+    "empty": "",
+    "cut short": None,
+    "of an earlier version": json.dumps(EARLIER),
+    "other JSON": "[1, 2]",
+    "other operations": '[{"op_code": 4}]',
+}
+
+
+@pytest.mark.parametrize("kind", ["random", "optuna", "grid"])
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_from_a_damaged_state_the_draws_begin_anew(tmp_path, kind, content):
+    """The trials that have ended have records, which tell the searcher their scores without running them again."""
+    searcher = search(GRID, kind, samples=9)
+    first = drawn(searcher, 6, peaked)
+    searcher.save(str(tmp_path / "state"))
+    content = (tmp_path / "state").read_text()[:-100] if content is None else content
+    (tmp_path / "damaged").write_text(content)
+    searcher.restore(str(tmp_path / "damaged"))
+    searcher.on_trial_complete("trial-0", {"score": 1.0})  # the end of a trial that it does not know any more
+    assert drawn(searcher, 6, peaked) == first
+
+
+def test_the_pickled_searcher_of_an_earlier_version_is_refused():
+    """So that Ray Tune's whole state is, and the sweep starts anew with the trials that have ended."""
+    state = {"space": space_of(TEMPERATURE), "kind": "random", "seed": 0, "samples": 4, "_asked": EARLIER}
+    with pytest.raises(AttributeError):
+        DistinctSearch.__new__(DistinctSearch).__setstate__(state)
