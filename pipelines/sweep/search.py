@@ -59,7 +59,7 @@ class DistinctSearch(Searcher):  # type: ignore[misc]
             seed=self.seed + len(self._tried),
             n_startup_trials=min(10, max(2, self.samples // 3)),  # Optuna's usual ten could be all that there are
         )
-        # This study is told nothing. After a restart it draws the same again, and `suggest` refuses what was tried.
+        # This study never learns. After a restart it repeats its draws, and `suggest` refuses those that were tried.
         self._at_random = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self.seed))
 
     def _settings(self, parameters: dict[str, Any]) -> Settings:

@@ -40,7 +40,7 @@ def log_sweep(
                 runs.log_artifact(parent, name, blueprint.store.read(f"{files}/{name}"))
             runs.end(parent)
 
-    return telling(blueprint.experiment, say, "the same command tells it again", write)
+    return telling(blueprint.experiment, say, "the same command logs them again", write)
 
 
 def _log_trial(runs: Runs, parent: str, space: Space, fingerprint: str, record: Record) -> None:

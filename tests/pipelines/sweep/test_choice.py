@@ -1,4 +1,4 @@
-"""The table of a sweep's trials: which cannot be beaten, which is chosen, and what trials.csv holds."""
+"""The choice of a sweep: the Pareto set, the chosen trial, the rows of trials.csv, and the experiment of best.yaml."""
 
 import csv
 import dataclasses
@@ -16,12 +16,12 @@ from pipelines.sweep.choice import as_csv, best_experiment, chosen, pareto_set, 
 
 
 def trials(*ends):
-    """Finished trials with these (gain, clean accuracy), by number."""
+    """Returns finished trials with these pairs of gain and clean accuracy, keyed by their number."""
     return {str(number): trial(gain, accuracy) for number, (gain, accuracy) in enumerate(ends)}
 
 
 def unfinished(**end):
-    """Trials that no choice and no line may hold, however good they were when they ended."""
+    """Returns trials without an end, which are neither chosen nor in the Pareto set, however good they are."""
     return {
         "stopped": trial(status="stopped", **end),
         "running": trial(status="running", **end),
@@ -30,7 +30,7 @@ def unfinished(**end):
     }
 
 
-# What nothing beats
+# The Pareto set
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,12 @@ def unfinished(**end):
         ([(-1, 95), (-2, 96), (-2, 95)], "01"),
     ],
 )
-def test_the_trials_that_no_other_beats(ends, expected):
+def test_the_pareto_set_holds_the_trials_that_no_other_beats(ends, expected):
     assert pareto_set(trials(*ends)) == set(expected)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_they_are_those_that_a_comparison_with_each_other_trial_leaves(seed):
+def test_the_pareto_set_is_what_comparing_all_pairs_leaves(seed):
     ends = np.random.default_rng(seed).integers(0, 6, (25, 2)).astype(float).tolist()  # with many ties
     left = set()
     for number, (gain, accuracy) in enumerate(ends):
@@ -62,11 +62,11 @@ def test_they_are_those_that_a_comparison_with_each_other_trial_leaves(seed):
     assert pareto_set(trials(*ends)) == left
 
 
-def test_trials_that_did_not_end_neither_beat_nor_remain():
+def test_trials_without_an_end_neither_beat_others_nor_are_in_the_pareto_set():
     assert pareto_set(trials((1, 80)) | unfinished(gain=50.0, accuracy=99.0)) == {"0"}
 
 
-# What is chosen
+# The chosen trial
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_the_largest_gain_is_chosen_of_those_that_keep_clean_accuracy(max_clean_
     [{}, unfinished(gain=9.0, change=0.0), {"a": trial(gain=9.0, change=-1.01), "b": trial(gain=8.0, change=-50.0)}],
     ids=["there is none", "none ended", "all cost too much"],
 )
-def test_nothing_is_chosen_where_no_trial_may_be(records):
+def test_nothing_is_chosen_where_no_trial_keeps_clean_accuracy(records):
     assert chosen(records, 1.0) is None
 
 

@@ -1,4 +1,4 @@
-"""A sweep as asked for: what is refused, and which sweep and which trials count as the same again."""
+"""A sweep as it was asked for: which options are refused, and which earlier sweeps and trials count as the same."""
 
 import sys
 
@@ -21,7 +21,7 @@ CLIP = {"align.clip_grad_norm": {"choices": [None, 0.5, 1.0]}}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """An experiment that can be swept."""
+    """An experiment with validation images and a validation target, as a sweep needs them."""
     experiment = hand_made(tmp_path_factory.mktemp("sweep"))
     data = experiment.content()["data"]
     data |= {"validation": data["train"] | {"take": [4, 8]}, "test": data["test"] | {"take": [8, 16]}}
@@ -33,7 +33,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def study(made, tmp_path, monkeypatch):
-    """A study with these options over the experiment with these keys set; nothing runs."""
+    """Returns a function that makes a study, with options, over the experiment with overrides. Nothing runs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -45,7 +45,7 @@ def study(made, tmp_path, monkeypatch):
     return make
 
 
-# What is asked for
+# Options
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def study(made, tmp_path, monkeypatch):
         ({"attack": "pdg"}, "--attack: the experiment has no attack 'pdg'; did you mean 'pgd'?"),
     ],
 )
-def test_what_cannot_be_is_named_by_its_flag(study, options, said):
+def test_a_wrong_option_is_refused_by_the_name_of_its_flag(study, options, said):
     with pytest.raises(InputError) as refusal:
         study(**options)
     assert str(refusal.value).startswith(said)
@@ -170,7 +170,7 @@ def test_a_users_own_space_is_known_by_what_it_tries(study, tmp_path, change, is
     assert (after == before) is is_the_same
 
 
-def test_a_sweep_is_over_when_this_very_sweep_has_ended(study):
+def test_a_sweep_is_over_when_one_with_its_fingerprint_has_ended(study):
     first = study()
     assert not first.is_over()
     fingerprints = [
@@ -188,11 +188,11 @@ def test_a_sweep_is_over_when_this_very_sweep_has_ended(study):
     assert not study("align.epochs=2").is_over()
 
 
-# Trials that are there
+# Trials of earlier sweeps
 
 
 def leave(study, record):
-    """The record of a trial as a sweep leaves it; returns its fingerprint."""
+    """Writes the record of a trial as a sweep would, and returns the trial's fingerprint."""
     blueprint = study.blueprint
     sweep = Sweep(
         store=blueprint.store, folder=study.folder, experiment=blueprint.experiment, base=None, inputs=study.inputs,
@@ -215,7 +215,7 @@ def test_trials_are_found_again_whatever_asks_for_them(study):
 
 @pytest.mark.parametrize("override", ["align.epochs=2", "witnesses=[seer]"])
 def test_trials_over_other_settings_of_the_experiment_are_no_trials_of_this_sweep(study, override):
-    """The searched settings alone do not make them what was measured: best.yaml would be something else."""
+    """With the same searched settings, best.yaml would be another experiment than the one that was measured."""
     leave(study(), trial(50.0, settings={"align.temperature": 8.0}))
     fingerprint = leave(study(override), trial(5.0, settings={"align.temperature": 16.0}))
     assert list(study(override).records()) == [fingerprint]

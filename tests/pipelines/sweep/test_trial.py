@@ -1,4 +1,4 @@
-"""One trial: when it is looked at, what a searcher is told of it, what it is known by, and when it is over."""
+"""A trial: when it is measured, what the searcher is reported of it, and what its fingerprint depends on."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def sweep(tmp_path, store):
-    """A sweep over the experiment, that allows two points of clean accuracy; nothing of it is ever loaded."""
+    """A sweep that allows a loss of two points of clean accuracy. Its images and weights are never loaded."""
     experiment = experiment_in(tmp_path, align={"temperature": 4, "epochs": 2, "optimizer": {"lr": 0.5}})
     base = FineTune(
         name="aligned", start="cnn_a", witnesses=("wide", "cnn_b"), align=experiment.align, loader=None,
@@ -35,7 +35,7 @@ def sweep(tmp_path, store):
     )  # fmt: skip
 
 
-# When it is looked at
+# When it is measured
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,11 @@ def sweep(tmp_path, store):
     [(1, {1}), (2, {1, 2}), (3, {1, 2, 3}), (4, {1, 2, 3, 4}), (8, {2, 4, 6, 8}), (10, {3, 5, 8, 10}),
      (1_001, {251, 501, 751, 1_001})],
 )  # fmt: skip
-def test_it_is_looked_at_after_each_quarter_and_at_the_end(total, expected):
+def test_it_is_measured_after_each_quarter_and_at_the_end(total, expected):
     assert _measured_steps(total) == expected
 
 
-# What a searcher is told
+# What the searcher is reported
 
 
 @pytest.mark.parametrize("gain", [-100.0, -3.0, 0.0, 12.5])
@@ -64,22 +64,22 @@ def test_whatever_costs_too_much_scores_below_every_gain_and_lower_the_more_it_c
     assert len(set(scores)) == 4
 
 
-def test_a_spoilt_alignment_is_told_as_worse_than_every_other(sweep):
-    spoilt = _metrics(sweep, trial(status="failed", measurements=[], reason="the loss is not finite"), {})
+def test_an_alignment_whose_loss_was_not_finite_scores_below_every_other(sweep):
+    failed = _metrics(sweep, trial(status="failed", measurements=[], reason="the loss is not finite"), {})
     record = trial(gain=-100.0, accuracy=0.0, change=-100.0)
     worst = _metrics(sweep, record, record.last)
-    assert spoilt["score"] < worst["score"]
-    assert spoilt["gain"] <= worst["gain"]
+    assert failed["score"] < worst["score"]
+    assert failed["gain"] <= worst["gain"]
 
 
-def test_each_look_is_told_by_itself(sweep):
+def test_each_measurement_is_reported_by_itself(sweep):
     record = trial(gain=5.0, change=-1.0)
     record.measurements.insert(0, record.last | {"gain": 1.0, "step": 2})
-    told = [_metrics(sweep, record, measurement) for measurement in record.measurements]
-    assert told == [{"gain": 1.0, "score": 1.0, "step": 2}, {"gain": 5.0, "score": 5.0, "step": 8}]
+    reported = [_metrics(sweep, record, measurement) for measurement in record.measurements]
+    assert reported == [{"gain": 1.0, "score": 1.0, "step": 2}, {"gain": 5.0, "score": 5.0, "step": 8}]
 
 
-# What it is known by
+# Its fingerprint
 
 
 def test_settings_that_change_nothing_are_the_same_trial(sweep):

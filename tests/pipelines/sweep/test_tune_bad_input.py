@@ -1,4 +1,4 @@
-"""A sweep that cannot be is refused before any work: exit code 2, one message that says how to mend it."""
+"""A wrong request for a sweep is refused before any work, with exit code 2 and one message that says how to mend it."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ VALIDATION = {"kind": "npz", "path": "images.npz", "take": [4, 8]}
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> HandMade:
-    """One that can be swept: validation images and a validation target."""
+    """An experiment with validation images and a validation target, as a sweep needs them."""
     made = hand_made(tmp_path_factory.mktemp("sweep"))
     data = made.content()["data"]
     data["test"]["take"] = [8, 16]
@@ -63,7 +63,7 @@ FLAGS = [
 
 
 def refused(capsys: pytest.CaptureFixture[str], experiment: HandMade, *arguments: str) -> str:
-    """What is said to the arguments; nothing was written."""
+    """Returns the message with which the arguments are refused, after checking that nothing was written."""
     before = set(experiment.folder.rglob("*"))
     assert main(["tune", str(experiment.file), *arguments]) == 2
     assert set(experiment.folder.rglob("*")) == before
@@ -72,14 +72,16 @@ def refused(capsys: pytest.CaptureFixture[str], experiment: HandMade, *arguments
 
 
 @pytest.mark.parametrize(("flags", "said"), FLAGS, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
-def test_flags(experiment: HandMade, capsys: pytest.CaptureFixture[str], flags: list[str], said: str) -> None:
+def test_wrong_flags_are_refused(
+    experiment: HandMade, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+) -> None:
     samples = [] if "--samples" in flags or "grid" in flags else ["--samples", "2"]
     message = refused(capsys, experiment, *flags, *samples)
     assert message.startswith("witness: ")
     assert said in message
 
 
-def test_how_many_settings_has_to_be_said(experiment: HandMade, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_number_of_settings_must_be_given(experiment: HandMade, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, experiment, "--space", "temperature")
     assert "--samples: must be given: the number of settings that random tries" in said
 
@@ -103,7 +105,7 @@ SPACES = [
 
 
 @pytest.mark.parametrize(("content", "said"), SPACES, ids=[said[:40] for _, said in SPACES])
-def test_spaces_of_the_users_own(
+def test_wrong_spaces_of_the_users_own_are_refused(
     experiment: HandMade, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: dict[str, Any], said: str
 ) -> None:
     file = tmp_path / "mine.yaml"
@@ -125,7 +127,7 @@ def test_spaces_of_the_users_own(
             ["--set", "align.workers=4"],
             "align.workers: a trial needs 4 x (1 CPU), and this cluster has room for 3 such",
         ),
-        # Three workers of three CPUs would leave none for the trial that waits for them.
+        # Three workers would take all three CPUs and leave none for the trial that waits for them.
         (["--set", "align.workers=3", "--set", "align.batch_size=48"], "3 such workers beside the trial itself"),
         (
             ["--set", "compute.threads=2", "--concurrent", "2"],
@@ -139,7 +141,7 @@ def test_spaces_of_the_users_own(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_the_cluster_cannot_hold(
+def test_more_than_the_cluster_holds_is_refused(
     ray_cluster: None,
     experiment: HandMade,
     tmp_path: Path,
@@ -147,6 +149,6 @@ def test_what_the_cluster_cannot_hold(
     flags: list[str],
     said: str,
 ) -> None:
-    """The shared cluster has three CPUs and one mock_gpu."""
+    """The tests' cluster has three CPUs and one mock_gpu."""
     message = refused(capsys, experiment, "--space", "temperature", "--samples", "2", *flags)
     assert said in message

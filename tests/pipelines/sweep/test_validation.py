@@ -1,4 +1,4 @@
-"""What a sweep chooses by, against a plain computation: rates and gains on the images that source and target know."""
+"""The figures that a sweep chooses by, compared with a plain computation of rates, gains and accuracies."""
 
 import dataclasses
 
@@ -55,7 +55,7 @@ def baseline(validator):
 
 
 class Plain:
-    """The same figures without the engine room: one batch of all images, and plain numpy."""
+    """Computes the same figures with `align_core` and NumPy alone, on one batch of all images."""
 
     def __init__(self, blueprint, validation):
         self.loader, self.validation = blueprint.loader(), validation
@@ -75,7 +75,7 @@ class Plain:
         return craft(self.network(surrogate), self.images_BCHW, torch.from_numpy(self.labels), ids, attack, seed)
 
     def rates(self, surrogate, positions):
-        """Target -> (wrong when attacked, wrong when attacked from the source), on the images that count."""
+        """Returns whether each target is wrong on the images that count: crafted on the surrogate and on the source."""
         mine, sources = self.crafted(surrogate), self.crafted(SOURCE)
         known = ~self.wrong(SOURCE, self.images_BCHW)
         chosen = np.isin(np.arange(len(self.labels)), list(positions))
@@ -103,7 +103,7 @@ def test_a_measurement_is_what_a_plain_computation_finds(validator, baseline, va
     assert measured.n == len(positions) == (300 if on == "all" else 150)
     assert measured.rates == pytest.approx({target: 100 * mine.mean() for target, (mine, _) in rates.items()})
     gains = [100 * (mine.mean() - sources.mean()) for mine, sources in rates.values()]
-    assert abs(np.mean(gains)) > 1  # there is something to get wrong
+    assert abs(np.mean(gains)) > 1  # else a wrong computation could pass
     assert measured.gain == pytest.approx(np.mean(gains))
     accuracy, of_source = (plain.clean_accuracy(name, positions) for name in (surrogate, SOURCE))
     assert measured.clean_accuracy == pytest.approx(accuracy)
@@ -117,11 +117,11 @@ def test_the_interval_of_the_gain_is_that_of_images_drawn_again(validator, basel
     counts = {target: known & ~plain.wrong(target, plain.images_BCHW) for target in TARGETS}
     change = {t: plain.wrong(t, mine).astype(int) - plain.wrong(t, sources) for t in TARGETS}
     gains = []
-    for rows in np.random.default_rng(0).integers(0, 300, (10_000, 300)):  # the same images for every target
+    for rows in np.random.default_rng(0).integers(0, 300, (10_000, 300)):  # one draw of images for all targets
         gains.append(np.mean([100 * change[t][rows][counts[t][rows]].mean() for t in TARGETS]))
     assert [measured.gain_low, measured.gain_high] == pytest.approx(
         np.quantile(gains, [0.025, 0.975]).tolist(), abs=0.5
-    )  # of 16
+    )  # the interval is 16 points wide
 
 
 @pytest.mark.parametrize("on", ["all", "interim"])
@@ -133,7 +133,7 @@ def test_the_source_itself_gains_exactly_nothing(validator, baseline, validation
 
 @pytest.mark.parametrize("chunk", [1, 100, 1_000])
 def test_how_images_are_chunked_changes_nothing(blueprint, validation, validator, baseline, chunk):
-    """On these small networks not even the rounding."""
+    """On networks this small, not even the rounding changes."""
     other = validator_of(blueprint, dataclasses.replace(validation, chunk=chunk))
     positions = range(0, 300, 7)
     expected = validator.measure(validator.networks.network("cnn_b"), baseline, positions)
@@ -160,7 +160,7 @@ def test_interim_images_are_enough_not_too_many_and_spread_over_the_set(validati
 
 
 def relabelled(validation, blueprint, positions, right):
-    """These images, labelled so that a network is right on them or wrong: name -> how many at the start are right."""
+    """Labels images so that the network that `right` names is right on the first so many of them only."""
     plain = Plain(blueprint, dataclasses.replace(validation, image_ids=[validation.image_ids[p] for p in positions]))
     ((name, count),) = right.items()
     with torch.no_grad():
@@ -169,7 +169,7 @@ def relabelled(validation, blueprint, positions, right):
     return dataclasses.replace(plain.validation, labels=labels)
 
 
-def test_where_no_image_counts_it_is_said_what_is_missing(blueprint, validation):
+def test_the_message_says_so_where_no_image_counts(blueprint, validation):
     validator = validator_of(blueprint, relabelled(validation, blueprint, range(40), {SOURCE: 0}))
     with pytest.raises(ValueError, match="no image is classified correctly by both the source and a validation target"):
         validator.measure(validator.networks.network("cnn_b"), validator.baseline(), range(40))
@@ -191,7 +191,7 @@ def test_a_target_that_no_image_counts_for_is_left_out(blueprint, validation, pl
 
 
 def test_an_alignment_that_costs_just_what_it_may_can_be_chosen(blueprint, validation, validator, baseline):
-    """One image of a hundred is one point: not a rounding error more."""
+    """One image of a hundred is exactly one point, without a rounding error."""
     some = validator_of(blueprint, relabelled(validation, blueprint, range(100), {"cnn_b": 54}))
     right = np.arange(100) < 55
     of_source = dataclasses.replace(
