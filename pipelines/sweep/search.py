@@ -114,7 +114,7 @@ class DistinctSearch(Searcher):  # type: ignore[misc]
         try:
             self._journal = _Journal(json.loads(Path(checkpoint_path).read_text()))
             self._replay()
-        except (ValueError, TypeError, KeyError):
+        except Exception:  # whatever JSON and Optuna raise on a damaged journal
             self._journal = _Journal()
             self._replay()
 

@@ -280,6 +280,7 @@ DAMAGED = {
     "of an earlier version": json.dumps(EARLIER),
     "other JSON": "[1, 2]",
     "other operations": '[{"op_code": 4}]',
+    "unknown operations": '[{"op_code": 99, "worker_id": ""}]',
 }
 
 
