@@ -47,11 +47,11 @@ def run_command(options: argparse.Namespace) -> int:
 
 def tune_command(options: argparse.Namespace) -> int:
     """Runs a sweep, or resumes it."""
-    from pipelines.sweep.command import tune
+    from pipelines.sweep.command import tune_experiment
     from pipelines.sweep.study import Options
 
     names = ("space", "samples", "searcher", "scheduler", "concurrent", "max_clean_drop", "attack")
-    result = tune(_request(options), Options(**{name: getattr(options, name) for name in names}))
+    result = tune_experiment(_request(options), Options(**{name: getattr(options, name) for name in names}))
     if options.json:
         print(json.dumps(result.as_json()))
     else:

@@ -92,16 +92,18 @@ def print_sweep(result: "SweepResult", options: argparse.Namespace) -> None:
     for row in result.rows[:20]:
         accuracy = "" if row["clean_accuracy"] is None else f"{row['clean_accuracy']:.1f}"
         star = " *" if row["pareto"] else ""
-        table.add_row(*(row[key] for key in result.keys), _gain(row) + star, accuracy, row["status"])
+        settings = (str(value) for key, value in row.items() if key in result.keys)
+        table.add_row(*settings, _gain(row) + star, accuracy, row["status"])
     _console().print(table)
     if len(result.rows) > 20:
         print(f"and {len(result.rows) - 20} more in {result.location}/trials.csv")
     if result.test is not None:
         print_result(result.test, options)
-        for row in result.contrast:
-            if row["target"] == "(mean)" and row["gain"] is not None:
-                interval = f"{row['gain']:+.1f} points ({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
-                print(f"chosen against default settings under {row['attack']}, test targets: {interval}")
+        for contrast in result.contrast:
+            if contrast["target"] == "(mean)" and contrast["gain"] is not None:
+                ends = f"{contrast['gain_low']:+.1f} to {contrast['gain_high']:+.1f}"
+                gain = f"{contrast['gain']:+.1f} points ({ends})"
+                print(f"chosen against default settings under {contrast['attack']}, test targets: {gain}")
         print(f"best settings: {result.location}/best.yaml")
     print(f"trials: {result.location}/trials.csv, sweep.png")
 

@@ -1,1 +1,55 @@
-""""""
+"""Sweeps: the alignment's settings, chosen by trying many of them on validation images (`witness tune`).
+
+What flows in is an experiment with `data.validation` and `validation_targets`, and a search space (a name in
+`tune_spaces`, or a file). Ray Tune runs the trials. Each aligns the source with the settings that it drew, attacks the
+result, and measures gain and clean accuracy on the validation images and targets. What flows out lies in
+`<output>/<name>/sweeps/<space>/`: a record per trial, trials.csv, sweep.png, and best.yaml, which is a whole experiment
+with the chosen settings. `witness tune` runs that experiment at the end, which is the only time that a sweep uses the
+test images and test targets.
+
+Where to begin:
+* `command.py`: the order of things, from the request to the result (`tune_experiment`).
+* `study.py`: the sweep as it was asked for (`Options`), and which earlier sweeps and trials count as the same.
+* `space.py`: the keys of a space file, and how settings are laid over an experiment.
+* `search.py`: how the next settings are drawn.
+* `ray_tune.py`: how Ray Tune is started and resumed, and how it stops trials early.
+* `trial.py`: one trial, in a worker. `validation.py`: what is measured in it. `record.py`: what is stored of it.
+* `choice.py`: the table of trials, and which of them is chosen. `figure.py`: sweep.png. `to_mlflow.py`: MLflow's part.
+
+>>> request = Request(Path("experiment.yaml"))             # from pipelines.run
+>>> result = tune_experiment(request, Options("temperature", samples=12))
+>>> result.best                                            # None if every trial costs too much clean accuracy
+{'align.temperature': 21.63}
+>>> pandas.DataFrame(result.rows)                          # trials.csv
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.sweep.choice import TrialRow as TrialRow
+    from pipelines.sweep.command import SweepResult as SweepResult
+    from pipelines.sweep.command import search_settings as search_settings
+    from pipelines.sweep.command import tune_experiment as tune_experiment
+    from pipelines.sweep.space import Space as Space
+    from pipelines.sweep.space import load_space as load_space
+    from pipelines.sweep.study import Options as Options
+
+_MODULES = {
+    "choice": ("TrialRow",),
+    "command": ("SweepResult", "search_settings", "tune_experiment"),
+    "space": ("Space", "load_space"),
+    "study": ("Options",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported at first use (PEP 562), so that importing this package does not take the time of its dependencies.
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *(name for names in _MODULES.values() for name in names)})

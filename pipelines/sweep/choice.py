@@ -1,65 +1,118 @@
-"""The trials of a sweep as a table: which of them cannot be beaten, and which is chosen."""
+"""The trials of a sweep as a table, which of them is chosen, and the experiment that the choice leads to."""
 
-import csv
-import io
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Mapping, Sequence
+from itertools import chain, count
+from typing import Any, TypedDict, cast
 
-from pipelines.sweep.space import Space, label_of
-from pipelines.sweep.trial import Record
-
-Row = dict[str, Any]
+from pipelines.experiment.checks import checked
+from pipelines.experiment.config import Experiment, VariantConfig
+from pipelines.storage.csv_table import to_csv
+from pipelines.sweep.record import Record
+from pipelines.sweep.space import Settings, Space, label_of, settled
 
 _FIGURES = ("gain", "gain_low", "gain_high", "clean_accuracy", "clean_change")
 
 
-def trial_rows(space: Space, records: dict[str, Record], targets: Sequence[str]) -> list[Row]:
-    """A row per trial, the largest gain first; those that did not end come last.
+class TrialRow(TypedDict):
+    """A row of trials.csv. Rates and accuracies are in percent, gains and changes in points; None is an empty cell.
 
-    `gain` and the rest are in points and percent, on `n` validation images: fewer for a trial that was stopped on its
-    way. `pareto`: no finished trial has more gain and no less clean accuracy, or more clean accuracy and no less gain.
+    Besides these, a row has a column for each searched key (its dotted name) and a `<target>/rate` for each validation
+    target.
+    """
+
+    trial: str
+    gain: float | None
+    gain_low: float | None
+    gain_high: float | None
+    clean_accuracy: float | None
+    clean_change: float | None
+    n: int | None
+    pareto: int
+    status: str
+    steps: int | None
+    seconds: float
+    reason: str
+
+
+def trial_rows(space: Space, records: Mapping[str, Record], targets: Sequence[str]) -> list[TrialRow]:
+    """Returns a row for each trial: finished trials first, then those that did not end, each by falling gain.
+
+    `n` is the number of validation images that were measured, which is smaller for a trial that was stopped on its
+    way. `pareto` is 1 where no other finished trial has more gain and no less clean accuracy, or more clean accuracy
+    and no less gain.
     """
     pareto = pareto_set(records)
     rows = []
-    for mark, record in records.items():
-        last = record.last if record.status != "failed" else {}
-        row: Row = {"trial": mark, **{key: label_of(record.settings[key]) for key in space.keys}}
+    for fingerprint, record in records.items():
+        last: Mapping[str, Any] = record.last if record.status != "failed" else {}
+        row: dict[str, object] = {"trial": fingerprint, **{key: label_of(record.settings[key]) for key in space.keys}}
         row |= {name: last.get(name) for name in _FIGURES}
         row |= {f"{target}/rate": last.get("rates", {}).get(target) for target in targets}
-        row |= {"n": last.get("n"), "pareto": int(mark in pareto), "status": record.status}
+        row |= {"n": last.get("n"), "pareto": int(fingerprint in pareto), "status": record.status}
         row |= {"steps": last.get("step"), "seconds": record.seconds, "reason": " ".join(record.reason.split())}
-        rows.append(row)
+        rows.append(cast(TrialRow, row))  # its columns are known only here
     return sorted(rows, key=lambda row: (row["status"] != "done", -(row["gain"] or 0), row["trial"]))
 
 
-def pareto_set(records: dict[str, Record]) -> set[str]:
-    """The finished trials that no other beats in gain or clean accuracy without losing in the other."""
-    ends = {m: (r.last["gain"], r.last["clean_accuracy"]) for m, r in records.items() if r.status == "done"}
+def pareto_set(records: Mapping[str, Record]) -> set[str]:
+    """Returns the Pareto set of the finished trials.
+
+    No other finished trial beats one of them in gain or in clean accuracy without being worse in the other.
+    """
+    ends = {
+        fingerprint: (record.last["gain"], record.last["clean_accuracy"])
+        for fingerprint, record in records.items()
+        if record.status == "done"
+    }
 
     def is_beaten(own: tuple[float, float]) -> bool:
         return any(other != own and other[0] >= own[0] and other[1] >= own[1] for other in ends.values())
 
-    return {mark for mark, own in ends.items() if not is_beaten(own)}
+    return {fingerprint for fingerprint, own in ends.items() if not is_beaten(own)}
 
 
-def chosen(records: dict[str, Record], max_clean_drop: float) -> str | None:
-    """The finished trial of the largest gain among those that keep clean accuracy; None where none does.
+def chosen(records: Mapping[str, Record], max_clean_drop: float) -> str | None:
+    """Returns the fingerprint of the finished trial with the largest gain among those that keep clean accuracy.
 
-    Of equal gains, the one of most clean accuracy.
+    A trial keeps it that loses no more than `max_clean_drop` points. Of equal gains, the one with the higher clean
+    accuracy is chosen. None where no trial keeps it.
     """
-    kept = {m: r for m, r in records.items() if r.status == "done" and r.last["clean_change"] >= -max_clean_drop}
+    kept = {
+        fingerprint: record
+        for fingerprint, record in records.items()
+        if record.status == "done" and record.last["clean_change"] >= -max_clean_drop
+    }
 
-    def merit(mark: str) -> tuple[float, float, str]:
-        return kept[mark].last["gain"], kept[mark].last["clean_accuracy"], mark
+    def merit(fingerprint: str) -> tuple[float, float, str]:
+        return kept[fingerprint].last["gain"], kept[fingerprint].last["clean_accuracy"], fingerprint
 
     return max(kept, key=merit, default=None)
 
 
-def as_csv(rows: Sequence[Row]) -> bytes:
-    """trials.csv."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["trial"], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()})
-    return text.getvalue().encode()
+def best_experiment(experiment: Experiment, space: str, settings: Settings) -> tuple[Experiment, str]:
+    """Returns the experiment of best.yaml: the chosen settings, with the default ones as its only variant.
+
+    The second value is the name of that variant, one that no model of the experiment has. The experiment's own variants
+    are left out, so that the test images are used for this one comparison. Raises InputError where the new experiment's
+    name is too long.
+    """
+    align, witnesses = settled(experiment, settings)
+    names = chain(("default", "default_settings"), (f"default_{number}" for number in count(2)))
+    default = next(name for name in names if name not in experiment.models)
+    variant = VariantConfig(witnesses=list(experiment.witnesses), align=dataclasses.asdict(experiment.align))
+    changes: dict[str, Any] = {
+        "name": f"{experiment.name}-best-{space}",
+        "align": align,
+        "witnesses": list(witnesses),
+        "variants": {default: variant},
+    }
+    return checked(experiment.model_copy(update=changes)), default
+
+
+def as_csv(rows: Sequence[TrialRow]) -> bytes:
+    """Returns the content of trials.csv; numbers that are not whole have four decimals."""
+    written = [
+        {key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
+    ]
+    return to_csv(written, list(rows[0]) if rows else ["trial"])

@@ -1,56 +1,64 @@
-"""A sweep: settings of the alignment, chosen on validation images, measured once on the test images."""
+"""The command `witness tune`: chooses the alignment's settings on validation images, then measures the choice, once, on
+the test images.
+"""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.compute.cluster import Worker, connected, worker_of
 from pipelines.experiment.written import as_yaml
 from pipelines.failure import RunFailed
 from pipelines.progress import Bar, Progress
+from pipelines.report.rows import ContrastRow
 from pipelines.run.command import RunResult, run
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.align import train_models
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.store import fingerprint_of
-from pipelines.sweep.best import best_experiment
-from pipelines.sweep.choice import Row, as_csv, chosen, trial_rows
-from pipelines.sweep.ray_tune import delete_runs, run_tune
+from pipelines.sweep.choice import TrialRow, as_csv, best_experiment, chosen, trial_rows
+from pipelines.sweep.record import STOPPED, Record, read_record, record_path, write_record
 from pipelines.sweep.space import Settings
 from pipelines.sweep.study import Options, Study
 from pipelines.sweep.to_mlflow import log_sweep
-from pipelines.sweep.trial import STOPPED, Record, Sweep, place_of, read_record
+from pipelines.sweep.trial import Sweep
 from pipelines.tracking.runs import tracking_uri
 
+# Ray Tune may end, or may have been restored, without a trial for every setting; then it starts once more.
 _ATTEMPTS = 2
 
 
 @dataclass
 class SweepResult:
-    """What a sweep found and where it lies.
+    """What a sweep found, and where it is.
 
-    `keys`: those that were searched. `rows`: of trials.csv. `best`: the chosen settings, None where no trial kept clean
-    accuracy. `test`: the run of best.yaml.
+    Attributes:
+        location: the sweep's folder. tracking: the URI of the MLflow server; both without credentials.
+        keys: the searched keys. rows: the rows of trials.csv.
+        best: the chosen settings; None where no trial kept clean accuracy.
+        test: the run of best.yaml on the test images; None where nothing was chosen or the run was not asked for.
+        contrast: the chosen settings against the default ones, for each attack and test target.
+        logged: whether MLflow holds all of the sweep.
     """
 
     location: str
     tracking: str
     keys: list[str]
-    rows: list[Row]
+    rows: list[TrialRow]
     best: Settings | None = None
     test: RunResult | None = None
-    contrast: list[Row] = field(default_factory=list)
+    contrast: list[ContrastRow] = field(default_factory=list)
     logged: bool = False
 
     @property
     def counts(self) -> dict[str, int]:
-        """Trials by status."""
+        """The number of trials with each status, such as `{"done": 7, "failed": 1}`."""
         found = [row["status"] for row in self.rows]
         return {status: found.count(status) for status in dict.fromkeys(found)}
 
     def as_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Returns the object that `witness tune --json` prints."""
         test = None if self.test is None else self.test.as_json()
         return {
             "location": self.location,
@@ -63,10 +71,10 @@ class SweepResult:
         }
 
 
-def tune(request: Request, options: Options) -> SweepResult:
-    """Sweeps, or goes on with a sweep that was broken off, then runs best.yaml on the test targets.
+def tune_experiment(request: Request, options: Options) -> SweepResult:
+    """Runs a sweep, or resumes one that was interrupted, then runs best.yaml on the test targets.
 
-    Raises InputError (nothing was written), Busy, or RunFailed (trials that ended are kept).
+    Raises InputError (nothing was written), Busy, or RunFailed (trials that have ended are kept).
     """
     blueprint = open_blueprint(request, to_write=True)
     study = Study(blueprint, options)
@@ -74,7 +82,7 @@ def tune(request: Request, options: Options) -> SweepResult:
         result = _search(study, request, stack)
         if result.best is None:
             return result
-        # The test images are met once, when everything is chosen.
+        # The test images are used for the first time here, after everything has been chosen.
         best, default = best_experiment(blueprint.experiment, study.space.name, result.best)
         study.copy_known(best.name)
         result.test = run(replace(request, source=best, overrides=(), output=None))
@@ -83,14 +91,17 @@ def tune(request: Request, options: Options) -> SweepResult:
         return result
 
 
-def search(request: Request, options: Options) -> SweepResult:
-    """The sweep alone: trials and choice, without a look at the test images. Raises what `tune` does."""
+def search_settings(request: Request, options: Options) -> SweepResult:
+    """Runs or resumes the sweep alone: trials and choice, without using the test images.
+
+    Raises the same as `tune_experiment`.
+    """
     with ExitStack() as stack:
         return _search(Study(open_blueprint(request, to_write=True), options), request, stack)
 
 
 def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
-    """The connection to Ray, where one is needed, is left on the stack for what comes after."""
+    """Runs the trials and chooses. The connection to Ray, if one was needed, stays open on the stack for the caller."""
     progress, blueprint, store = Progress(request.quiet), study.blueprint, study.blueprint.store
     is_over = study.is_over()
     if not is_over:
@@ -110,7 +121,9 @@ def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
 
 
 def _sweep(study: Study, worker: Worker, concurrent: int, progress: Progress) -> None:
-    """Runs the trials that are missing, and records how those ended that could not say so themselves."""
+    """Runs the trials that are missing and notes the sweep's end in sweep.json once all of them are over."""
+    from pipelines.sweep.ray_tune import delete_runs, run_tune
+
     store = study.blueprint.store
     _set_aside_others(study, progress)
     with progress.stage("measure the source", len(study.blueprint.inspected.manifests["validation"]), "images") as bar:
@@ -129,48 +142,54 @@ def _sweep(study: Study, worker: Worker, concurrent: int, progress: Progress) ->
         if study.is_complete(drawn):
             store.write_json(f"{study.folder}/sweep.json", {"fingerprint": study.fingerprint, "trials": sorted(drawn)})
             return
-        progress.say("Ray Tune ended before every trial was there; it begins anew, and trials that ended are kept")
-    progress.say(f"fewer than {study.samples} trials came to their end; the same command tries the others again")
+        progress.say("Ray Tune ended before every trial was there; it starts anew, and trials that have ended are kept")
+    progress.say(f"fewer than {study.samples} trials have ended; the same command tries the others again")
 
 
 def _record_ends(study: Study, sweep: Sweep, results: Sequence[tuple[Settings, str]]) -> bool:
-    """Records how those trials ended that could not say so themselves; whether any was lost."""
-    store, lost = study.blueprint.store, False
+    """Completes the records of trials whose process ended before it could: it died, or the scheduler stopped it.
+
+    Returns whether a process died.
+    """
+    store, any_lost = study.blueprint.store, False
     for settings, error in results:
-        place = place_of(study.folder, sweep.fingerprint(settings))
-        record = read_record(store, place) or Record(settings, "running", [], [])
+        path = record_path(study.folder, sweep.fingerprint(settings))
+        record = read_record(store, path) or Record(settings, "running", [], [])
         if record.is_final:
             continue
         record.status, record.lost = ("failed", True) if error else ("stopped", False)
-        record.reason, lost = error or STOPPED, lost or bool(error)
-        store.write_json(place, asdict(record))
-    return lost
+        record.reason, any_lost = error or STOPPED, any_lost or bool(error)
+        write_record(store, path, record)
+    return any_lost
 
 
 def _set_aside_others(study: Study, progress: Progress) -> None:
-    """Trials of other images, targets or attacks under the same name go to `.stale`."""
-    store, place, mark = study.blueprint.store, f"{study.folder}/inputs.json", fingerprint_of(study.inputs)
-    stored = store.read_json(place)
-    if stored is not None and stored.get("fingerprint") != mark:
+    """Moves the trials of other images, targets or attacks, under the same space's name, to `.stale`."""
+    store, path, fingerprint = study.blueprint.store, f"{study.folder}/inputs.json", fingerprint_of(study.inputs)
+    stored = store.read_json(path)
+    if stored is not None and stored.get("fingerprint") != fingerprint:
         for folder, names in store.listing(study.folder).items():
             moved = store.set_aside(folder, names)
             progress.say(f"{folder}: made with other settings; moved to {moved}")
-    store.write_json(place, {"fingerprint": mark})
+    store.write_json(path, {"fingerprint": fingerprint})
 
 
 def _watch(study: Study, bar: Bar) -> None:
-    """Shows how many trials there are, and the best so far; MLflow is told of those that ended."""
+    """Shows how many trials have ended and which is the best so far, and logs those that ended to MLflow."""
     records = study.records()
-    over = {mark: record for mark, record in records.items() if record.is_final}
+    ended = sum(record.is_final for record in records.values())
     best = chosen(records, study.options.max_clean_drop)
-    if len(over) == bar.done:
+    if ended == bar.done:
         return
-    bar.set(len(over), "" if best is None else f"best so far {records[best].last['gain']:+.1f} points")
+    bar.set(ended, "" if best is None else f"best so far {records[best].last['gain']:+.1f} points")
     log_sweep(study.blueprint, study.space, records, study.fingerprint)
 
 
 def _finish(study: Study, progress: Progress) -> SweepResult:
-    """trials.csv, the figure and best.yaml, from the records; MLflow is told. Raises RunFailed where no trial ended."""
+    """Writes trials.csv, the figure and best.yaml from the records, and logs them.
+
+    Raises RunFailed where no trial came to its end.
+    """
     from pipelines.sweep.figure import sweep_figure
 
     blueprint, store, records = study.blueprint, study.blueprint.store, study.records()
@@ -183,35 +202,43 @@ def _finish(study: Study, progress: Progress) -> SweepResult:
         rows=rows,
     )
     if all(row["status"] != "done" for row in rows):
-        raise RunFailed(f"no trial came to its end; their reasons are in {result.location}/trials.csv")
-    mark = chosen(records, study.options.max_clean_drop)
-    store.write(f"{study.folder}/sweep.png", sweep_figure(study.space, records, mark, blueprint.experiment.name))
-    if mark is not None:
-        result.best = records[mark].settings
-        best, _ = best_experiment(blueprint.experiment, study.space.name, result.best)
-        store.write(f"{study.folder}/best.yaml", as_yaml(best).encode())
+        raise RunFailed(f"no trial came to its end; the reasons are in {result.location}/trials.csv")
+    best = chosen(records, study.options.max_clean_drop)
+    store.write(f"{study.folder}/sweep.png", sweep_figure(study.space, records, best, blueprint.experiment.name))
+    if best is not None:
+        result.best = records[best].settings
+        experiment, _ = best_experiment(blueprint.experiment, study.space.name, result.best)
+        store.write(f"{study.folder}/best.yaml", as_yaml(experiment).encode())
     else:
         store.delete(f"{study.folder}/best.yaml")
         progress.say(
             f"no trial keeps clean accuracy within {study.options.max_clean_drop:g} points (--max-clean-drop): "
-            "nothing is chosen, and the test images are not touched"
+            "nothing is chosen, and the test images are not used"
         )
     result.logged = log_sweep(blueprint, study.space, records, study.fingerprint, files=study.folder, say=progress.say)
     return result
 
 
-def _against_default(test: RunResult, default: str) -> list[Row]:
-    """The chosen settings against the default ones on the test targets: contrasts.csv has it the other way round."""
+def _against_default(test: RunResult, default: str) -> list[ContrastRow]:
+    """Returns the chosen settings against the default ones on the test targets.
+
+    contrasts.csv has the default settings, which are a variant there, against the chosen ones: the signs are turned.
+    """
     assert test.report is not None
-    rows: Sequence[Row] = test.report.contrasts
-    found = [row for row in rows if (row["surrogate"], row["baseline"]) == (default, "aligned")]
+    rows = test.report.contrasts
     return [
-        row
-        | {"surrogate": "aligned", "baseline": default, "gain": _negative(row["gain"])}
-        | {"gain_low": _negative(row["gain_high"]), "gain_high": _negative(row["gain_low"])}
-        for row in found
+        {
+            **row,
+            "surrogate": "aligned",
+            "baseline": default,
+            "gain": _negative(row["gain"]),
+            "gain_low": _negative(row["gain_high"]),
+            "gain_high": _negative(row["gain_low"]),
+        }
+        for row in rows
+        if (row["surrogate"], row["baseline"]) == (default, "aligned")
     ]
 
 
 def _negative(value: float | None) -> float | None:
-    return None if value is None else 0.0 - value
+    return None if value is None else 0.0 - value  # `-value` would make -0.0 of 0.0

@@ -1,4 +1,4 @@
-"""The figure of a sweep: gain against the searched settings, and against clean accuracy with the Pareto line."""
+"""The figure of a sweep: gain against the searched settings, and gain against clean accuracy with the Pareto line."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,17 +9,26 @@ from matplotlib.figure import Figure
 
 from pipelines.report.figures import as_png
 from pipelines.sweep.choice import pareto_set
+from pipelines.sweep.record import Record
 from pipelines.sweep.space import Space, label_of
-from pipelines.sweep.trial import Record
 
+# The keys that are shown on the horizontal axis and by colour, where the space has them.
 _ACROSS, _COLOUR = "align.temperature", "align.weight"
 
 
 def sweep_figure(space: Space, records: Mapping[str, Record], best: str | None, name: str) -> bytes:
-    """Gain against temperature (or the first searched key), coloured by weight (or the second); beside it gain against
-    clean accuracy, with the line of those that nothing beats. PNG.
+    """Draws the finished trials and returns the picture as PNG.
+
+    The left panel shows gain (in points, with its 95 % interval) against temperature, or else the first searched key;
+    colour stands for weight, or else the second key. The right panel shows gain against clean accuracy, with a line
+    through the Pareto set.
+
+    Args:
+        space, records: what was searched, and the trials by fingerprint; at least one is done.
+        best: the fingerprint of the chosen trial, which gets a ring; None where none was chosen.
+        name: the experiment's.
     """
-    done = {mark: record for mark, record in records.items() if record.status == "done"}
+    done = {fingerprint: record for fingerprint, record in records.items() if record.status == "done"}
     across = _ACROSS if _ACROSS in space.keys else space.keys[0]
     others = [key for key in space.keys if key != across]
     colour = _COLOUR if _COLOUR in others else next(iter(others), None)
@@ -29,17 +38,17 @@ def sweep_figure(space: Space, records: Mapping[str, Record], best: str | None, 
     gains = [record.last["gain"] for record in done.values()]
     errors = [[max(0.0, r.last["gain"] - r.last["gain_low"]) for r in done.values()]]
     errors.append([max(0.0, r.last["gain_high"] - r.last["gain"]) for r in done.values()])
-    places, _ = _numbers(space, done, across)
+    values, _ = _numbers(space, done, across)
     _axis(left, space, across)
-    left.errorbar(places, gains, yerr=errors, fmt="none", ecolor="0.75", elinewidth=1, zorder=1)
+    left.errorbar(values, gains, yerr=errors, fmt="none", ecolor="0.75", elinewidth=1, zorder=1)
     dots = {"c": colours, "cmap": "viridis", "norm": scale, "edgecolors": "white", "linewidths": 0.6, "zorder": 2}
-    shown = left.scatter(places, gains, s=60, **dots)
+    shown = left.scatter(values, gains, s=60, **dots)
     accuracies = [record.last["clean_accuracy"] for record in done.values()]
     right.scatter(accuracies, gains, s=60, **dots)
     _pareto_line(right, done)
     if best is not None:
         chosen = list(done).index(best)
-        for panel, x in ((left, places[chosen]), (right, accuracies[chosen])):
+        for panel, x in ((left, values[chosen]), (right, accuracies[chosen])):
             panel.scatter([x], [gains[chosen]], s=190, facecolors="none", edgecolors="#D55E00", lw=2, label="chosen")
     for panel in (left, right):
         panel.axhline(0, color="0.25", lw=1)
@@ -56,7 +65,10 @@ def sweep_figure(space: Space, records: Mapping[str, Record], best: str | None, 
 
 
 def _numbers(space: Space, done: Mapping[str, Record], key: str | None) -> tuple[Sequence[float], Any]:
-    """A key's values as numbers, and how colours are scaled to them; of a choice, its place among the choices."""
+    """Returns a key's value for each trial as a number, and how these numbers are scaled to colours.
+
+    A choice's number is its position among the choices. Without a key, all numbers are 0.
+    """
     from matplotlib.colors import LogNorm, Normalize
 
     if key is None:
@@ -85,7 +97,7 @@ def _axis(panel: Axes, space: Space, key: str) -> None:
 
 
 def _pareto_line(panel: Axes, done: Mapping[str, Record]) -> None:
-    ends = sorted((done[mark].last["clean_accuracy"], done[mark].last["gain"]) for mark in pareto_set(dict(done)))
+    ends = sorted((done[each].last["clean_accuracy"], done[each].last["gain"]) for each in pareto_set(done))
     line = np.asarray(ends)
     panel.plot(line[:, 0], line[:, 1], color="#0072B2", lw=1.5, zorder=1, label="not beaten in both (Pareto)")
 

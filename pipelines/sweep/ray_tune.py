@@ -1,17 +1,22 @@
-"""Ray Tune: runs the trials that a study asks for, and goes on where a run of it was broken off."""
+"""Ray Tune: runs the trials that a study asks for, and resumes where an earlier run of it was interrupted."""
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Thread
 from typing import Any
 
+from ray import tune as ray_tune
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+
+from align_core.errors import reason_of
+from pipelines.environment import set_defaults
 from pipelines.failure import RunFailed
-from pipelines.storage.store import fingerprint_of
+from pipelines.storage.store import Store, fingerprint_of
+from pipelines.sweep.search import DistinctSearch
 from pipelines.sweep.space import Settings
 from pipelines.sweep.study import TRIAL_CPUS, Study
-from pipelines.sweep.trial import LOOKS, Sweep, run_trial
+from pipelines.sweep.trial import MEASUREMENTS, Sweep, run_trial, stop_note
 
 _RUNS = ".tune"
 _RETRIES = 2
@@ -20,12 +25,16 @@ _RETRIES = 2
 def run_tune(
     study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], None], watch: Callable[[], None]
 ) -> list[tuple[Settings, str]]:
-    """Ray Tune from where it was; (settings, reason of failure) of every trial. Raises RunFailed."""
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints tables on standard output, always
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # records and MLflow hold what they would write
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    """Runs Ray Tune until no trial is left, from its earlier state where there is one.
+
+    Args:
+        study, sweep: what is asked for, and what every trial needs to know.
+        concurrent: the number of trials at once.
+        say: is given a line where the earlier state cannot be used. watch: is called about once a second.
+
+    Returns the settings of every trial, and the reason why it failed, or "". Raises RunFailed.
+    """
+    set_defaults("tune")
     tuner = _tuner(study, sweep, concurrent, say)
     future: Future[Any] = Future()
 
@@ -35,7 +44,7 @@ def run_tune(
         except BaseException as problem:
             future.set_exception(problem)
 
-    # A daemon: nobody waits for it after Ctrl-C.
+    # Ray Tune runs in a daemon thread, so that the process can end at once after Ctrl-C.
     Thread(target=fit, daemon=True).start()
     try:
         while not future.done():
@@ -45,26 +54,16 @@ def run_tune(
         watch()
     except Exception as problem:
         raise RunFailed(
-            f"the sweep broke off: {problem}. Trials that ended are kept; the same command goes on"
+            f"the sweep was interrupted: {problem}. Trials that have ended are kept; the same command resumes it"
         ) from problem
-    return [(result.config["settings"], _reason(result.error)) for result in results]
-
-
-def _reason(error: Exception | None) -> str:
-    lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    return [(result.config["settings"], "" if result.error is None else reason_of(result.error)) for result in results]
 
 
 def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], None]) -> Any:
-    from ray import tune as ray_tune
-
-    from pipelines.sweep.asha import AskingASHA
-    from pipelines.sweep.search import DistinctSearch
-
     store, options, worker = study.blueprint.store, study.options, sweep.worker
-    is_alone = study.blueprint.experiment.align.workers == 1
-    needs = {"cpu": worker.cpus, "gpu": worker.gpus, **worker.resources} if is_alone else {"cpu": TRIAL_CPUS}
-    # Tune's own state holds how many run at once and what each takes: where that has changed, it begins anew.
+    has_one_worker = study.blueprint.experiment.align.workers == 1
+    needs = {"cpu": worker.cpus, "gpu": worker.gpus, **worker.resources} if has_one_worker else {"cpu": TRIAL_CPUS}
+    # Ray Tune's state includes how many trials run at once and what each takes, so a change of these starts a new run.
     name = f"{study.space.name}-{fingerprint_of([study.fingerprint, concurrent, needs])}"
     delete_runs(study, keep=name)
     folder, filesystem = store.path(f"{_RUNS}/{name}"), store.filesystem
@@ -74,14 +73,14 @@ def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], Non
             return ray_tune.Tuner.restore(
                 folder, trainable, resume_unfinished=True, restart_errored=True, storage_filesystem=filesystem
             )
-        except Exception as problem:  # whatever Ray raises on a state that a killed run left half written
-            say(f"Ray Tune's own state cannot be read ({problem}); trials that ended are kept, the others begin anew")
+        except Exception as problem:  # a killed run or another version of Witness can leave anything here
+            say(f"Ray Tune's state cannot be read ({problem}); trials that have ended are kept, the others start anew")
             delete_runs(study)
     scheduler: Any = None
-    if options.scheduler == "asha" and is_alone:
-        scheduler = ray_tune.schedulers.ASHAScheduler(metric="gain", mode="max", max_t=LOOKS, reduction_factor=2)
+    if options.scheduler == "asha" and has_one_worker:
+        scheduler = ASHAScheduler(metric="gain", mode="max", max_t=MEASUREMENTS, reduction_factor=2)
     elif options.scheduler == "asha":
-        scheduler = AskingASHA(store, LOOKS)
+        scheduler = AskingASHA(store, MEASUREMENTS)
     searcher = DistinctSearch(
         study.space, options.searcher, study.blueprint.experiment.seed, study.samples, metric="score"
     )
@@ -111,9 +110,31 @@ def _trial_folder(trial: Any) -> str:
 
 
 def delete_runs(study: Study, keep: str | None = None) -> None:
-    """What Ray Tune left of this space's sweeps: those that are over, or were given up; all but `keep`."""
+    """Deletes what Ray Tune left of this space's sweeps that are over or were given up, except for the run `keep`."""
     store, start = study.blueprint.store, f"{study.space.name}-"
     runs = {folder.split("/")[1] for folder in store.listing(_RUNS) if "/" in folder}
     for run in runs:
         if run.startswith(start) and len(run) == len(start) + 16 and run != keep:
             store.delete_folder(f"{_RUNS}/{run}")
+
+
+class AskingASHA(ASHAScheduler):  # type: ignore[misc]
+    """ASHA for trials whose workers are Ray Train's: it leaves a note for a trial that it would stop.
+
+    Ray Tune can end only the trial's own process. Ray Train's workers would outlive it and hold the resources that the
+    next trial waits for. So the trial ends by itself once its workers have read the note.
+
+    Args:
+        store: where the notes are left. measurements: how often a trial reports if it comes to its end.
+    """
+
+    def __init__(self, store: Store, measurements: int) -> None:
+        super().__init__(metric="gain", mode="max", max_t=measurements, reduction_factor=2, stop_last_trials=False)
+        self._store, self._measurements = store, measurements
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Leaves a note where ASHA would stop the trial. The answer to Ray Tune is always to continue."""
+        action = super().on_trial_result(tune_controller, trial, result)
+        if action == TrialScheduler.STOP and result["training_iteration"] < self._measurements:
+            self._store.write_json(stop_note(trial.trial_id), {"gain": result["gain"]})
+        return str(TrialScheduler.CONTINUE)

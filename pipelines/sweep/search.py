@@ -1,175 +1,150 @@
 """How a sweep draws its settings: at random, by Optuna's TPE, or along a grid; the same settings never twice."""
 
 import json
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages.journal import BaseJournalBackend, JournalStorage
+from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from pipelines.sweep.space import Settings, Space, label_of
+from pipelines.sweep.space import Dimension, Settings, Space, label_of
 
-if TYPE_CHECKING:
-    import optuna
-
-SearcherName = Literal["random", "optuna", "grid"]
-# A draw that was taken before is drawn again, so often; then the space counts as used up.
+# After so many random draws in a row that were all tried before, a space that cannot be listed counts as used up.
 _PATIENCE = 1_000
 _MOST_LISTED = 10_000
+_TRIAL_ID = "trial_id"
 
 
 class DistinctSearch(Searcher):  # type: ignore[misc]
-    """Optuna's ask and tell under Ray Tune. Its state is plain JSON, and the same seed draws the same settings.
+    """An Optuna study under Ray Tune that draws no settings twice and says when there are none left.
+
+    Ray's own `OptunaSearch` does neither, and its state is a pickle. Here the state is Optuna's journal, as JSON. Ray
+    Tune saves it together with its own state, so that after a restart both know the same trials. The same seed draws
+    the same settings. A grid is gone through here, in the order of its file: Optuna's GridSampler shuffles it and
+    raises an exception at its last point, since it wants to end a loop of Optuna's own.
 
     Args:
-        space: what may be drawn. kind: how. seed: of the draws. samples: how many there will be.
-        metric: what is to be large.
+        space: the settings that may be drawn. kind: how they are drawn. seed: the seed of the draws.
+        samples: how many settings will be asked for. metric: what Optuna maximises, in a trial's last report.
     """
 
-    def __init__(self, space: Space, kind: SearcherName, seed: int, samples: int, metric: str) -> None:
+    def __init__(
+        self, space: Space, kind: Literal["random", "optuna", "grid"], seed: int, samples: int, metric: str
+    ) -> None:
         super().__init__(metric=metric, mode="max")
         self.space, self.kind, self.seed, self.samples = space, kind, seed, samples
-        self._asked: dict[str, dict[str, Any]] = {}  # by Tune's trial id: number in the study, parameters, score
-        self._start()
+        values, ranges = (space.grid(), {}) if kind == "grid" else (space.choices, space.ranges)
+        self._values = {key: {label_of(value): value for value in values[key]} for key in values}
+        self._distributions = {key: _distribution(dimension) for key, dimension in ranges.items()}
+        self._distributions |= {key: CategoricalDistribution(list(labels)) for key, labels in self._values.items()}
+        is_listed = kind == "grid" or space.size <= _MOST_LISTED
+        self._points = {self._word(point): point for point in _points(self._distributions)} if is_listed else {}
+        self._journal = _Journal()
+        self._replay()
 
-    def _start(self) -> None:
-        """A study that knows what was told; what was asked before a restart is not asked again."""
-        import optuna
-
+    def _replay(self) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        seed = self.seed + len(self._asked)
-        # with few samples, Optuna's usual ten at random at the start would be all of them
-        learning = optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(2, self.samples // 3)))
-        sampler = learning if self.kind == "optuna" else optuna.samplers.RandomSampler(seed=self.seed)
-        self._study: optuna.Study = optuna.create_study(direction="maximize", sampler=sampler)
-        self._at_random = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-        self._running: dict[str, optuna.trial.Trial] = {}
-        for asked in self._asked.values():
-            if asked["score"] is not None:
-                self._learn(asked)
+        storage = JournalStorage(self._journal)
+        self._study = optuna.create_study(
+            storage=storage, study_name="sweep", direction="maximize", load_if_exists=True
+        )
+        known = self._study.get_trials(deepcopy=False)
+        self._tried = {self._word(trial.params) for trial in known if _TRIAL_ID in trial.user_attrs}
+        self._study.sampler = optuna.samplers.TPESampler(
+            seed=self.seed + len(self._tried),
+            n_startup_trials=min(10, max(2, self.samples // 3)),  # Optuna's usual ten could be all that there are
+        )
+        # This study never learns. After a restart it repeats its draws, and `suggest` refuses those that were tried.
+        self._at_random = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=self.seed))
 
-    def _distributions(self) -> "dict[str, optuna.distributions.BaseDistribution]":
-        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+    def _settings(self, parameters: dict[str, Any]) -> Settings:
+        """Returns the settings for Optuna's parameters, in which choices are labels and numbers are not rounded."""
+        values, ranges = self._values, self.space.ranges
+        return {key: values[key][p] if key in values else ranges[key].value(p) for key, p in parameters.items()}
 
-        found: dict[str, optuna.distributions.BaseDistribution] = {}
-        for key, dimension in self.space.ranges.items():
-            assert dimension.low is not None and dimension.high is not None
-            if dimension.scale == "integer":
-                found[key] = IntDistribution(int(dimension.low), int(dimension.high))
-            else:
-                found[key] = FloatDistribution(dimension.low, dimension.high, log=dimension.scale == "log")
-        for key, values in self.space.choices.items():
-            found[key] = CategoricalDistribution([_parameter(value) for value in values])
-        return found
-
-    def _settings(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        settings = {}
-        for key in self.space.keys:
-            if key in self.space.ranges:
-                settings[key] = self.space.ranges[key].value(parameters[key])
-            else:
-                named = {_parameter(value): value for value in self.space.choices[key]}
-                settings[key] = named[parameters[key]]
-        return settings
+    def _word(self, parameters: dict[str, Any]) -> str:
+        return json.dumps(self._settings(parameters), sort_keys=True)
 
     def suggest(self, trial_id: str) -> Any:
-        """Settings that no trial has had, for one more trial; or that there are none left."""
-        taken = {_word(asked["settings"]) for asked in self._asked.values()}
-        left = [settings for settings in self._listed() if _word(settings) not in taken]
-        if self.kind == "grid":
-            return self._ask(trial_id, left[0]) if left else Searcher.FINISHED
-        if self._is_discrete and not left:
-            return Searcher.FINISHED
-        for _ in range(len(taken) + _PATIENCE):  # after a restart, random draws what is known once more
-            trial = self._study.ask(self._distributions())
-            settings = self._settings(trial.params)
-            if _word(settings) not in taken:
-                self._running[trial_id] = trial
-                return self._ask(trial_id, settings, trial.params)
-            self._refuse(trial, left)
+        """Returns settings that no trial has had, or FINISHED where none are left."""
+        for parameters in self._proposals():
+            if self._word(parameters) not in self._tried:
+                self._tried.add(self._word(parameters))
+                self._add(parameters, state=TrialState.RUNNING, user_attrs={_TRIAL_ID: trial_id})
+                return {"settings": self._settings(parameters)}
         return Searcher.FINISHED
 
-    def _ask(self, trial_id: str, settings: Settings, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
-        self._asked[trial_id] = {"settings": settings, "parameters": parameters, "score": None}
-        return {"settings": settings}
-
-    def _refuse(self, trial: "optuna.trial.Trial", left: list[Settings]) -> None:
-        """Settings that were taken; a searcher that learns would propose them again, so it is told others."""
-        import optuna
-
-        self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        if self.kind != "optuna":
+    def _proposals(self) -> Iterator[dict[str, Any]]:
+        left = [point for word, point in self._points.items() if word not in self._tried]
+        if self._points and not left:
             return
-        other = self._at_random.ask(self._distributions()).params
-        if left:
-            other = {key: _parameter(value) for key, value in left[len(self._study.trials) % len(left)].items()}
-        self._study.enqueue_trial(other)
-
-    @property
-    def _is_discrete(self) -> bool:
-        """Whether every setting can be listed."""
-        return self.space.size <= _MOST_LISTED
-
-    def _listed(self) -> list[Settings]:
-        """Every setting of the grid or of a space that can be listed."""
-        if self.kind == "grid":
-            values = self.space.grid()
-        elif self._is_discrete:
-            values = {k: list(range(int(d.low or 0), int(d.high or 0) + 1)) for k, d in self.space.ranges.items()}
-            values |= self.space.choices
-        else:
-            return []
-        return [dict(zip(values, combination, strict=True)) for combination in product(*values.values())]
+        if self.kind == "optuna":
+            proposal = self._study.ask(self._distributions)
+            self._study.tell(proposal, state=TrialState.FAIL)  # `suggest` adds the trial where it accepts the proposal
+            yield proposal.params
+        if self.kind != "grid":  # TPE would only propose what was tried again, so a random draw takes its place
+            for _ in range(len(self._tried) + _PATIENCE):
+                yield self._at_random.ask(self._distributions).params
+        yield from left
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Learns how a trial ended; one that broke off teaches nothing."""
-        import optuna
-
+        """Tells Optuna how a trial ended. One that failed teaches nothing, unless Ray Tune has run it again."""
         score = None if result is None or error else result.get(self.metric)
-        if trial_id not in self._asked:  # its state was damaged
-            return
-        self._asked[trial_id]["score"] = score
-        trial = self._running.pop(trial_id, None)
-        if trial is not None:
-            state = optuna.trial.TrialState.COMPLETE if score is not None else optuna.trial.TrialState.FAIL
-            self._study.tell(trial, score, state=state)
-        elif score is not None:
-            self._learn(self._asked[trial_id])  # it was asked for before a restart
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.user_attrs.get(_TRIAL_ID) == trial_id and trial.state == TrialState.RUNNING:
+                self._study.tell(trial.number, score, TrialState.FAIL if score is None else TrialState.COMPLETE)
+            elif trial.user_attrs.get(_TRIAL_ID) == trial_id and trial.state == TrialState.FAIL and score is not None:
+                self._add(trial.params, value=score)
 
-    def _learn(self, asked: dict[str, Any]) -> None:
-        import optuna
-
-        parameters, score = asked["parameters"], asked["score"]
-        if parameters is None:  # of a grid, which learns nothing
-            return
-        self._study.add_trial(
-            optuna.trial.create_trial(params=parameters, distributions=self._distributions(), value=score)
-        )
+    def _add(self, parameters: dict[str, Any], **how: Any) -> None:
+        trial = optuna.trial.create_trial(params=parameters, distributions=self._distributions, **how)
+        self._study.add_trial(trial)
 
     def save(self, checkpoint_path: str) -> None:
-        """What was asked and told, as JSON."""
-        Path(checkpoint_path).write_text(json.dumps(self._asked))
+        """Writes the journal to a file, as JSON."""
+        Path(checkpoint_path).write_text(json.dumps(self._journal))
 
     def restore(self, checkpoint_path: str) -> None:
-        """Goes on from what `save` left; from the start where that is damaged, which repeats no trial that is known."""
+        """Resumes from a saved journal. Where it is damaged, the draws begin anew: records tell what has ended."""
         try:
-            self._asked = json.loads(Path(checkpoint_path).read_text())
-        except ValueError:
-            self._asked = {}
-        self._start()
+            self._journal = _Journal(json.loads(Path(checkpoint_path).read_text()))
+            self._replay()
+        except Exception:  # whatever JSON and Optuna raise on a damaged journal
+            self._journal = _Journal()
+            self._replay()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_study", "_at_random", "_running")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_study", "_at_random", "_tried")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._start()
+        self._replay()
 
 
-def _parameter(value: Any) -> float | int | str:
-    """A setting as Optuna takes it: a number, or a word."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else label_of(value)
+class _Journal(list[dict[str, Any]], BaseJournalBackend):
+    """The log of everything that happened in a study, from which Optuna builds it again."""
+
+    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+        return self[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self.extend(logs)
 
 
-def _word(settings: Settings) -> str:
-    return json.dumps(settings, sort_keys=True)
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    assert dimension.low is not None and dimension.high is not None
+    if dimension.scale == "integer":
+        return IntDistribution(int(dimension.low), int(dimension.high))
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.scale == "log")
+
+
+def _points(distributions: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields every combination of labels and whole numbers, in their order."""
+    values = [range(d.low, d.high + 1) if isinstance(d, IntDistribution) else d.choices for d in distributions.values()]
+    for combination in product(*values):
+        yield dict(zip(distributions, combination, strict=True))

@@ -1,4 +1,4 @@
-"""A search space: which settings of an alignment a sweep may try. Files in `tune_spaces`, or one of the user's own."""
+"""A search space: the alignment's settings that a sweep may try, read from a file in `tune_spaces` or a user's own."""
 
 import dataclasses
 import json
@@ -20,19 +20,25 @@ from pipelines.experiment.explain import explained, known_keys, nearest
 from pipelines.experiment.yaml_file import merged, read_yaml
 
 Settings = dict[str, Any]
-"""Values of the searched keys, by their dotted names."""
+"""The values of the searched keys, by their dotted names."""
 
 WITNESSES = "witnesses"
-# They spread the work or save it, and change nothing that is measured.
+# Combinations of extreme values that are checked before any trial; a space with very many keys has more of them.
 _MOST_CORNERS = 2_000
 _STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+# These keys say how the work is spread and saved. They change nothing that a sweep measures.
 _NOT_SEARCHED = ("align.workers", "align.checkpoint_steps")
 
 
 class Dimension(Section):
-    """One searched key: a range (`low`, `high`, `scale`), or `choices`, or `subsets_of: witnesses`.
+    """One searched key of a space file: a range (`low`, `high`, `scale`), or `choices`, or `subsets_of: witnesses`.
 
-    `grid`: the values that a grid tries of a range. `why`: for the reader.
+    Attributes:
+        why: a remark for the reader of the file; it has no effect.
+        low, high: the ends of a range, both included. scale: how it is sampled; `integer` is whole numbers only.
+        grid: the values of a range that a grid search tries.
+        choices: the values themselves.
+        subsets_of: every non-empty subset of the experiment's witnesses is a choice.
     """
 
     why: str
@@ -76,7 +82,7 @@ class Dimension(Section):
                 raise ValueError(f"grid: {value:g} lies outside the range from {self.low:g} to {self.high:g}")
 
     def value(self, drawn: float) -> float | int:
-        """A number drawn from the range as a setting: four digits are enough, and can be read."""
+        """Returns the setting for a number drawn from the range: rounded to four digits, so that it is readable."""
         assert self.low is not None and self.high is not None
         if self.scale == "integer":
             return int(drawn)
@@ -85,12 +91,11 @@ class Dimension(Section):
 
 @dataclass(frozen=True)
 class Space:
-    """A named space over one experiment.
+    """A named space, checked against one experiment.
 
     Attributes:
-        name: of the sweep's folder. why: what for.
-        ranges: dimensions with `low` and `high`, by key.
-        choices: the values of every other key.
+        name: the space's name, which its sweep's folder has too. why: the file's remark on what it is for.
+        ranges: the keys that have a range. choices: the values of every other key.
     """
 
     name: str
@@ -100,11 +105,11 @@ class Space:
 
     @property
     def keys(self) -> list[str]:
-        """Every searched key."""
+        """The searched keys, in the order in which tables show them: ranges first."""
         return [*self.ranges, *self.choices]
 
     def grid(self) -> dict[str, list[Any]]:
-        """Key -> values whose product is the grid. Raises InputError for a range without `grid`."""
+        """Returns the values of each key; their product is the grid. Raises InputError for a range without `grid`."""
         for key, dimension in self.ranges.items():
             if dimension.grid is None:
                 raise InputError(f"space {self.name}: {key}: a grid needs `grid:`, the values to try of this range")
@@ -112,7 +117,7 @@ class Space:
         return {**tried, **self.choices}
 
     def holds(self, settings: Settings) -> bool:
-        """Whether these settings could have been drawn from this space."""
+        """Tells whether these settings could have been drawn from this space."""
         return settings.keys() == set(self.keys) and all(
             (d.low or 0) <= settings[key] <= (d.high or 0)
             if (d := self.ranges.get(key))
@@ -122,7 +127,7 @@ class Space:
 
     @property
     def size(self) -> float:
-        """How many settings there are; infinite where a range is not of whole numbers."""
+        """The number of different settings; infinite where a range is not of whole numbers."""
         if any(dimension.scale != "integer" for dimension in self.ranges.values()):
             return math.inf
         counts = [int((d.high or 0) - (d.low or 0)) + 1 for d in self.ranges.values()]
@@ -130,13 +135,21 @@ class Space:
 
     @property
     def grid_size(self) -> int:
-        """How many settings the grid holds."""
+        """The number of points of the grid. Raises InputError as `grid` does."""
         return math.prod(map(len, self.grid().values()))
 
 
 def load_space(name: str, experiment: Experiment) -> Space:
-    """The space of this name, or in this file (a path that ends in .yaml), over an experiment. Raises InputError."""
-    path = _place(name)
+    """Reads a space and checks it against an experiment.
+
+    Args:
+        name: a name in `tune_spaces`, or the path of a file, which ends in .yaml or .yml.
+        experiment: what the settings are to be laid over.
+
+    Raises InputError, naming the file and the key, where the file is wrong or where settings at the edge of the space
+    are ones that no alignment can have.
+    """
+    path = _path_of(name)
     content = read_yaml(path)
     try:
         dimensions = TypeAdapter(_SpaceFile).validate_python(content)
@@ -153,7 +166,7 @@ def load_space(name: str, experiment: Experiment) -> Space:
             settled(experiment, dict(zip(tried, corner, strict=True)))
         if not any(d.low is not None for d in dimensions.keys.values()) and math.prod(map(len, choices.values())) < 2:
             only = ", ".join(f"{key} = {values[0]}" for key, values in choices.items())
-            raise InputError(f"there is nothing to choose: {only} is all there is in this experiment")
+            raise InputError(f"there is nothing to choose: {only} is the only possibility in this experiment")
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from problem
     ranges = {key: dimension for key, dimension in dimensions.keys.items() if dimension.low is not None}
@@ -165,49 +178,54 @@ class _SpaceFile(Section):
     keys: dict[str, Dimension] = Field(min_length=1)
 
 
-def _place(name: str) -> Path:
+def _path_of(name: str) -> Path:
     folder = Path(tune_spaces.__file__).parent
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if not name.endswith((".yaml", ".yml")):
         if name not in known:
             raise InputError(
-                f"--space {name}: there is no such space{nearest(name, known)}; a file of your own ends in .yaml"
+                f"--space {name}: there is no such space{nearest(name, known)}; a file of your own must end in .yaml"
             )
         return folder / f"{name}.yaml"
     path = Path(name)
     if not _STEM.fullmatch(path.stem):
         raise InputError(
-            f"--space {name}: its folder is called as the file: 1 to 40 letters, digits, '_' and '-'; rename the file"
+            f"--space {name}: the sweep's folder gets the name of this file, which must therefore be 1 to 40 letters, "
+            "digits, '_' and '-'; rename the file"
         )
     if path.stem in known and path.resolve().parent != folder.resolve():
-        raise InputError(f"--space {name}: a space that ships with Witness is called {path.stem}; rename the file")
+        raise InputError(f"--space {name}: a space that ships with Witness is called {path.stem} too; rename the file")
     return path
 
 
 def _check_key(key: str) -> None:
     if key in _NOT_SEARCHED:
-        raise InputError(f"keys.{key}: it changes nothing that a sweep measures, and cannot be searched")
+        raise InputError(
+            f"keys.{key}: this key changes nothing that a sweep measures, so it cannot be searched; remove it"
+        )
     if key == WITNESSES:
         return
     top = key.partition(".")[0]
     known = [WITNESSES, *(name for name in _dotted_keys() if name not in _NOT_SEARCHED)]
     if top in Experiment.model_fields and top != "align":
-        raise InputError(f"keys.{key}: a sweep searches `align.*` and `witnesses`; everything else stays as it is")
+        raise InputError(f"keys.{key}: a sweep searches `align.*` and `witnesses` only; remove this key")
     if key not in known:
         raise InputError(f"keys.{key}: the experiment has no such key{nearest(key, known)}")
 
 
-def _dotted_keys(place: tuple[str, ...] = ()) -> list[str]:
+def _dotted_keys(parents: tuple[str, ...] = ()) -> list[str]:
     found = []
-    for name in known_keys(AlignConfig, place):
-        below = _dotted_keys((*place, name))
-        found += below or [".".join(("align", *place, name))]
+    for name in known_keys(AlignConfig, parents):
+        below = _dotted_keys((*parents, name))
+        found += below or [".".join(("align", *parents, name))]
     return found
 
 
 def _choices(key: str, dimension: Dimension, experiment: Experiment) -> list[Any]:
     if (key == WITNESSES) != (dimension.subsets_of is not None or _are_lists(dimension.choices)):
-        raise InputError(f"keys.{key}: `witnesses`, and it alone, takes subsets_of or choices that are lists of models")
+        raise InputError(
+            f"keys.{key}: `witnesses` takes subsets_of or choices that are lists of models, and no other key does"
+        )
     if dimension.subsets_of is not None:
         names = experiment.witnesses
         return [list(some) for count in range(1, len(names) + 1) for some in combinations(names, count)]
@@ -216,7 +234,7 @@ def _choices(key: str, dimension: Dimension, experiment: Experiment) -> list[Any
         for witness in (name for choice in dimension.choices for name in choice):
             if witness not in experiment.witnesses:
                 raise InputError(
-                    f"keys.{key}: {witness} is no witness of this experiment{nearest(witness, experiment.witnesses)}"
+                    f"keys.{key}: {witness} is not a witness of this experiment{nearest(witness, experiment.witnesses)}"
                 )
         for choice in dimension.choices:
             if len(set(choice)) < len(choice):
@@ -237,7 +255,7 @@ def _number_or_label(value: Any) -> str:
 
 
 def label_of(value: Any) -> str:
-    """A value in one word, for tables, MLflow and searchers."""
+    """Returns a value as one word, for tables, MLflow and Optuna: lists joined by `+`, the rest as unquoted JSON."""
     if isinstance(value, list):
         return "+".join(map(str, value))
     return value if isinstance(value, str) else json.dumps(value)
@@ -247,20 +265,24 @@ def _extremes(dimension: Dimension, choices: list[Any] | None) -> list[Any]:
     if choices is not None:
         return choices
     assert dimension.low is not None and dimension.high is not None
-    inside = dimension.low + 0.37 * (dimension.high - dimension.low)  # no whole number, where those alone will do
+    # A number between the ends shows where only whole numbers will do and the scale is not `integer`.
+    inside = dimension.low + 0.37 * (dimension.high - dimension.low)
     ends = [dimension.value(dimension.low), dimension.value(dimension.high)]
     return ends if dimension.scale == "integer" else [*ends, dimension.value(inside)]
 
 
 def settled(experiment: Experiment, settings: Settings) -> tuple[AlignConfig, tuple[str, ...]]:
-    """The alignment's settings and its witnesses, with `settings` laid over the experiment's. Raises InputError."""
+    """Returns the `align` settings and the witnesses of an experiment after `settings` are laid over them.
+
+    Raises InputError, naming the settings, where no alignment can have them.
+    """
     nested: dict[str, Any] = {}
     for key, value in settings.items():
         *parents, last = key.split(".")
-        place = nested
+        section = nested
         for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
+            section = section.setdefault(parent, {})
+        section[last] = value
     own = merged(dataclasses.asdict(experiment.align), nested.get("align", {}))
     try:
         align = TypeAdapter(AlignConfig).validate_python(own)

@@ -1,9 +1,9 @@
-"""One sweep as asked for: its inputs checked, its place in the store, what it is recognised by."""
+"""A sweep as it was asked for: its options are checked, and its trials and its end are found in the store."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from align_core.errors import InputError
+from align_core.errors import InputError, reason_of
 from pipelines.compute.cluster import Worker, room_for
 from pipelines.experiment.explain import nearest
 from pipelines.failure import RunFailed
@@ -12,14 +12,17 @@ from pipelines.stages.inspect import SEEN
 from pipelines.stages.payload import fine_tune_of, network_loader
 from pipelines.stages.revisions import REVISIONS
 from pipelines.storage.store import Store, fingerprint_of
-from pipelines.sweep.best import best_experiment
+from pipelines.sweep.choice import best_experiment
+from pipelines.sweep.record import Record, read_record, trial_fingerprint
 from pipelines.sweep.space import Space, load_space
-from pipelines.sweep.trial import Record, Sweep, measure_baseline, read_record, trial_fingerprint
-from pipelines.sweep.validation import Validation
+from pipelines.sweep.trial import Sweep, measure_baseline
+from pipelines.sweep.validation import ValidationSetup
 
 SEARCHERS = ("random", "optuna", "grid")
 SCHEDULERS = ("none", "asha")
-TRIAL_CPUS = 0.01  # of a trial whose workers are Ray Train's; with a whole CPU, trials would wait for their own workers
+# The CPUs of a trial whose workers are Ray Train's. With a whole CPU each, trials could take all CPUs and then wait for
+# ever for their own workers; Ray Tune refuses 0.
+TRIAL_CPUS = 0.01
 _RETRIES = 2
 
 
@@ -28,10 +31,13 @@ class Options:
     """How to sweep.
 
     Args:
-        space: a name in `tune_spaces`, or a file. samples: how many settings to try; None: the whole grid.
-        concurrent: trials at once; None: as many as `compute.workers` allows and the cluster holds.
-        max_clean_drop: points of clean accuracy that the chosen settings may cost.
-        attack: what is crafted on the validation images; None: the first of the experiment.
+        space: a name in `tune_spaces`, or the path of a YAML file.
+        samples: how many settings are tried. A grid has its own number; every other searcher needs one.
+        searcher: how settings are drawn; `optuna` is Optuna's TPE, which learns from the trials that have ended.
+        scheduler: `asha` stops unpromising trials early (asynchronous successive halving).
+        concurrent: the number of trials at once; None means as many as `compute.workers` allows and the cluster holds.
+        max_clean_drop: how many points of clean accuracy the chosen settings may cost.
+        attack: the attack that is used on the validation images; None means the experiment's first.
     """
 
     space: str
@@ -44,7 +50,15 @@ class Options:
 
 
 class Study:
-    """A sweep over one plan. Raises InputError where it is asked for what cannot be."""
+    """A sweep over one experiment.
+
+    Raises InputError, naming the flag or the key, where the options do not fit together or do not fit the experiment.
+
+    Attributes:
+        blueprint, options: the experiment and how to sweep over it.
+        space, attack, samples: what `options` says of them, or its default.
+        needed: the models that trials use. folder: the sweep's folder in the store.
+    """
 
     def __init__(self, blueprint: Blueprint, options: Options) -> None:
         experiment = blueprint.experiment
@@ -62,13 +76,13 @@ class Study:
                 f"--attack: the experiment has no attack {self.attack!r}{nearest(self.attack, experiment.attacks)}"
             )
         self.samples = _samples(options, self.space)
-        best_experiment(experiment, self.space.name, {})  # its name and the rest of it are found wrong now or never
+        best_experiment(experiment, self.space.name, {})  # raises now rather than after the last trial
         self.needed = {experiment.source, *experiment.witnesses, *experiment.validation_targets}
         self.folder = f"sweeps/{self.space.name}"
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What every trial's result depends on beside its settings; every network has to be there."""
+        """What every trial's result depends on besides its settings. The networks that are trained here must exist."""
         blueprint, experiment = self.blueprint, self.blueprint.experiment
         (aligned,) = (making for making in blueprint.alignments() if making.name == "aligned")
         return {
@@ -83,29 +97,39 @@ class Study:
 
     @property
     def fingerprint(self) -> str:
-        """Of the sweep: what is tried, how it is drawn, and how it is judged."""
+        """The sweep's fingerprint: of what is tried, how settings are drawn, and what trials are measured on."""
         options, space = self.options, self.space
         ranges = {key: dimension.model_dump(exclude={"why"}) for key, dimension in space.ranges.items()}
         drawn = [ranges, dict(space.choices), self.samples, options.searcher, options.scheduler]
         base = asdict(self.blueprint.experiment.align)
+        # The drop is part of the score that Optuna learns from; elsewhere it only says which trial is chosen.
         learns_from = options.max_clean_drop if options.searcher == "optuna" else None
         return fingerprint_of([self.inputs, drawn, base, self.blueprint.experiment.witnesses, learns_from])
 
     def is_over(self) -> bool:
-        """Whether this very sweep has come to its end before."""
+        """Tells whether a sweep with this fingerprint has ended before, and its trials are still there."""
         if any(self.blueprint.networks[name].digest is None for name in self.needed):
             return False
         stored = self.blueprint.store.read_json(f"{self.folder}/sweep.json") or {}
         return stored.get("fingerprint") == self.fingerprint and self.is_complete(set(stored.get("trials", ())))
 
     def is_complete(self, drawn: set[str]) -> bool:
-        """Whether these are as many trials as there are to be, those asked for or all that there are, and all over."""
+        """Tells whether the sweep is complete: all these trials are over, and they are as many as asked for.
+
+        A space that holds fewer settings than asked for is complete when all of them were tried.
+
+        Args:
+            drawn: the fingerprints of the trials that were drawn.
+        """
         records = self.records()
-        all_over = all(mark in records and records[mark].is_final for mark in drawn)
+        all_over = all(fingerprint in records and records[fingerprint].is_final for fingerprint in drawn)
         return all_over and len(drawn) >= min(self.samples, self.space.size)
 
     def concurrent(self, worker: Worker) -> int:
-        """Trials at once. Raises InputError, with the numbers, where so many do not fit the cluster."""
+        """Returns the number of trials at once.
+
+        Raises InputError, with the numbers, where as many as asked for do not fit the cluster.
+        """
         experiment, asked = self.blueprint.experiment, self.options.concurrent
         workers, room = experiment.align.workers, room_for(worker)
         fitting = room // workers
@@ -114,24 +138,24 @@ class Study:
         needs = ", ".join(f"{need:g} {name}" for name, need in worker.needs.items())
         if fitting < 1:
             raise InputError(
-                f"align.workers: a trial wants {workers} x ({needs}), and this cluster has room for {room} such workers"
+                f"align.workers: a trial needs {workers} x ({needs}), and this cluster has room for {room} such workers"
                 + (" beside the trial itself" if room >= workers else "")
             )
         if asked is not None and asked > fitting:
             raise InputError(
-                f"--concurrent {asked}: each trial wants {workers} x ({needs}); the cluster has room for {room} such "
+                f"--concurrent {asked}: each trial needs {workers} x ({needs}); the cluster has room for {room} such "
                 f"workers, so for {fitting} at once"
             )
         return asked or max(1, min(fitting, experiment.compute.workers // workers))
 
     def sweep(self, worker: Worker) -> Sweep:
-        """What the trials need to know, with the baseline, which is measured now."""
+        """Measures the baseline on the cluster and returns what every trial needs to know. Raises RunFailed."""
         import ray
 
         blueprint, experiment = self.blueprint, self.blueprint.experiment
         manifest, images = blueprint.inspected.manifests["validation"], experiment.data.validation
         assert images is not None
-        validation = Validation(
+        validation = ValidationSetup(
             images=images,
             image_size=experiment.data.image_size,
             image_ids=manifest.ids,
@@ -148,9 +172,8 @@ class Study:
         try:
             baseline = ray.get(task.remote(validation, base, worker))
         except (ray.exceptions.RayTaskError, ray.exceptions.RayError) as problem:
-            reason = [line for line in str(problem).splitlines() if line.strip()]
             raise RunFailed(
-                f"the source could not be measured on the validation images: {reason[-1] if reason else problem}"
+                f"the source could not be measured on the validation images: {reason_of(problem)}"
             ) from problem
         return Sweep(
             store=blueprint.store,
@@ -167,17 +190,20 @@ class Study:
         )
 
     def records(self) -> dict[str, Record]:
-        """Every trial of this space over this experiment, by fingerprint; others may lie beside them."""
+        """Reads the records of this space's trials over this experiment, by fingerprint.
+
+        Records of a space that was changed since, or of other settings of the experiment, are left out.
+        """
         store, folder, inputs, identities = self.blueprint.store, f"{self.folder}/trials", self.inputs, self._identities
         names = [name for name in store.listing(folder).get(folder, []) if name.endswith(".json")]
         found = {name.removesuffix(".json"): read_record(store, f"{folder}/{name}") for name in sorted(names)}
         experiment = self.blueprint.experiment
         return {
-            mark: record
-            for mark, record in found.items()
+            fingerprint: record
+            for fingerprint, record in found.items()
             if record is not None
             and self.space.holds(record.settings)
-            and trial_fingerprint(experiment, inputs, identities, record.settings) == mark
+            and trial_fingerprint(experiment, inputs, identities, record.settings) == fingerprint
         }
 
     @property
@@ -185,7 +211,10 @@ class Study:
         return {name: self.blueprint.networks[name].identity for name in self.blueprint.experiment.witnesses}
 
     def copy_known(self, name: str) -> None:
-        """What is known of images and models, and models trained here, hold in experiment `name` too. Raises Busy."""
+        """Copies what is known of images and models, and the models trained here, to another experiment.
+
+        Raises Busy where another run holds the experiment `name`.
+        """
         store, other = self.blueprint.store, Store(self.blueprint.experiment.output, name)
         with other.locked():
             for file in store.listing(SEEN).get(SEEN, []):
@@ -194,7 +223,10 @@ class Study:
             self._copy_trained(store, other)
 
     def keep_trained(self, name: str) -> None:
-        """Models that the experiment `name` trained are this one's too, and trained once. Raises Busy."""
+        """Copies the models that another experiment trained to this one, so that no model is trained twice.
+
+        Raises Busy where another run holds this experiment.
+        """
         store, other = self.blueprint.store, Store(self.blueprint.experiment.output, name)
         with store.locked():
             self._copy_trained(other, store)
@@ -202,14 +234,16 @@ class Study:
     def _copy_trained(self, store: Store, other: Store) -> None:
         for making in self.blueprint.trainings():
             folder = making.folder
-            own, others = (
-                (place.read_json(f"{folder}/card.json") or {}).get("fingerprint") for place in (store, other)
-            )
+            own, others = ((each.read_json(f"{folder}/card.json") or {}).get("fingerprint") for each in (store, other))
             if own != making.fingerprint or others == own:
                 continue
             if there := other.listing(folder).get(folder, []):
                 other.set_aside(folder, there)
-            for file in ("model.safetensors", "curves.csv", "card.json"):  # the card last: it says that all is there
+            for file in (
+                "model.safetensors",
+                "curves.csv",
+                "card.json",
+            ):  # the card comes last: it says that all is there
                 other.write(f"{folder}/{file}", store.read(f"{folder}/{file}"))
 
 
@@ -224,15 +258,19 @@ def _check_options(options: Options) -> None:
         if value is not None and value < 1:
             raise InputError(f"--{flag} {value}: must be at least 1")
     if not 0 <= options.max_clean_drop <= 100:
-        raise InputError(f"--max-clean-drop {options.max_clean_drop:g}: points of clean accuracy, from 0 to 100")
+        raise InputError(
+            f"--max-clean-drop {options.max_clean_drop:g}: must be points of clean accuracy, from 0 to 100"
+        )
 
 
 def _samples(options: Options, space: Space) -> int:
     if options.searcher == "grid":
         size = space.grid_size
         if options.samples is not None and options.samples != size:
-            raise InputError(f"--samples {options.samples}: the grid of {space.name} has {size} points; leave this out")
+            raise InputError(
+                f"--samples {options.samples}: the grid of {space.name} has {size} points; leave this flag out"
+            )
         return size
     if options.samples is None:
-        raise InputError(f"--samples: say how many settings {options.searcher} is to try")
+        raise InputError(f"--samples: must be given: the number of settings that {options.searcher} tries")
     return options.samples

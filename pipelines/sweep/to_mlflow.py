@@ -1,12 +1,11 @@
-"""A sweep in MLflow: the sweep is the parent, its trials are children, so that Compare works without preparation."""
+"""Logs a sweep to MLflow: the sweep is the parent run and its trials are its children, as MLflow's Compare expects."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from pipelines.report.to_mlflow import curve_points
 from pipelines.stages.blueprint import Blueprint
+from pipelines.sweep.record import Record, StoredMeasurement
 from pipelines.sweep.space import Space, label_of
-from pipelines.sweep.trial import Record
 from pipelines.tracking.runs import Point, Runs, log_to_mlflow
 
 
@@ -14,43 +13,53 @@ def log_sweep(
     blueprint: Blueprint,
     space: Space,
     records: Mapping[str, Record],
-    mark: str,
+    fingerprint: str,
     files: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> bool:
-    """Tells MLflow of every trial that has ended and that it does not know; with `files`, of those in that folder too.
+    """Logs every trial that has ended and is not in MLflow yet.
 
-    Returns whether all is logged: a server that does not answer is a warning, and the next call tells it.
+    Args:
+        blueprint, space, records: the experiment, what is searched, and the trials by fingerprint.
+        fingerprint: the sweep's own, by which its run is found again.
+        files: a folder of the store whose files become artifacts of the sweep's run, which then ends; None while the
+            sweep goes on.
+        say: is given the warning where the server cannot be reached.
+
+    Returns whether everything is logged. A server that does not answer costs no result: the next call logs the rest.
     """
 
     def write(runs: Runs) -> None:
-        parent = runs.run("sweep", f"sweep {space.name}", None, mark)
+        parent = runs.run("sweep", f"sweep {space.name}", None, fingerprint)
         runs.log_new_parameters(parent, {"space": space.name, "source": blueprint.experiment.source})
         for trial, record in records.items():
             if record.is_final:
-                _log_trial(runs, parent, space, mark, trial, record)
+                _log_trial(runs, parent, space, f"{fingerprint}-{trial}", record)
         if files is not None:
             for name in blueprint.store.listing(files).get(files, []):
                 runs.log_artifact(parent, name, blueprint.store.read(f"{files}/{name}"))
             runs.end(parent)
 
-    return log_to_mlflow(blueprint.experiment, say, "the same command tells it again", write)
+    return log_to_mlflow(blueprint.experiment, say, "the same command logs them again", write)
 
 
-def _log_trial(runs: Runs, parent: str, space: Space, sweep: str, trial: str, record: Record) -> None:
-    """One child; nothing where it is there already."""
+def _log_trial(runs: Runs, parent: str, space: Space, fingerprint: str, record: Record) -> None:
+    """Logs one trial as a child run, unless it was logged with this status before."""
     name = ", ".join(f"{key.removeprefix('align.')} {label_of(record.settings[key])}" for key in space.keys)
     ended = record.last.get("timestamp")
-    run = runs.run("trial", name, parent, f"{sweep}-{trial}", began=ended and ended - record.last["seconds"])
+    began = record.last["timestamp"] - record.last["seconds"] if record.last else None
+    run = runs.run("trial", name, parent, fingerprint, began=began)
     if runs.tags(run).get("witness.logged") == record.status:
         return
     runs.log_new_parameters(run, {key: label_of(record.settings[key]) for key in space.keys})
     points: list[Point] = []
-    for look in reversed(record.looks):  # the last one first: MLflow's plots begin with what they were told first
-        # Before the end it is measured on fewer images: a curve of its own.
-        is_last = record.status == "done" and look is record.looks[-1]
-        for key, value in _figures(look).items():
-            points.append((key if is_last else f"on the way/{key}", value, look["timestamp"], look["step"]))
+    # The last measurement is logged first, because MLflow's plots show the metrics that it got first.
+    for measurement in reversed(record.measurements):
+        # Measurements before the end are on fewer images, so they are a curve of their own.
+        is_last = record.status == "done" and measurement is record.measurements[-1]
+        for key, value in _figures(measurement).items():
+            name = key if is_last else f"on the way/{key}"
+            points.append((name, value, measurement["timestamp"], measurement["step"]))
     runs.log_points(run, points + curve_points(record.curve))
     runs.set_tag(run, "witness.status", record.status)
     if record.reason:
@@ -59,6 +68,11 @@ def _log_trial(runs: Runs, parent: str, space: Space, sweep: str, trial: str, re
     runs.end(run, failed=record.status == "failed", at=ended)
 
 
-def _figures(look: Mapping[str, Any]) -> dict[str, float]:
-    names = ("gain", "gain_low", "gain_high", "clean_accuracy", "clean_change")
-    return {name: look[name] for name in names} | {f"{t}/rate": rate for t, rate in look["rates"].items()}
+def _figures(measurement: StoredMeasurement) -> dict[str, float]:
+    return {
+        "gain": measurement["gain"],
+        "gain_low": measurement["gain_low"],
+        "gain_high": measurement["gain_high"],
+        "clean_accuracy": measurement["clean_accuracy"],
+        "clean_change": measurement["clean_change"],
+    } | {f"{target}/rate": rate for target, rate in measurement["rates"].items()}

@@ -1,7 +1,7 @@
-"""One trial of a sweep: align with the settings drawn, look at gain and clean accuracy on the way, record it all.
+"""One trial of a sweep: aligns with the settings drawn, measures gain and clean accuracy on the way, records it all.
 
-One worker aligns in the trial's own process, which Tune reuses, so that models and images are loaded once; several go
-through Ray Train.
+A trial with one worker aligns in its own process, which Ray Tune reuses for the next trial, so that models and images
+are loaded once. A trial with several workers goes through Ray Train.
 """
 
 import copy
@@ -22,36 +22,38 @@ from pipelines.compute.fine_tune import FineTune, Trainer
 from pipelines.compute.ray_train import RUNS, delete_run, trainer_arguments, worker_trainer
 from pipelines.experiment.config import Experiment
 from pipelines.storage.store import Store, fingerprint_of
+from pipelines.sweep.record import (
+    STOPPED,
+    Record,
+    StoredMeasurement,
+    read_record,
+    record_path,
+    trial_fingerprint,
+    write_record,
+)
 from pipelines.sweep.space import Settings, settled
-from pipelines.sweep.validation import Baseline, Bench, Validation
+from pipelines.sweep.validation import Baseline, ValidationSetup, Validator
 
-# Gain and clean accuracy are looked at after so many equal parts of the alignment, the last of them on all images.
-LOOKS = 4
-STOPPED = "the scheduler saw little hope in it"
-# What a searcher is told of an alignment whose loss was not finite: worse than every clean accuracy lost.
-_SPOILT = -1_000.0
-
-
-def trial_fingerprint(
-    experiment: Experiment, inputs: Mapping[str, Any], identities: Mapping[str, Any], settings: Settings
-) -> str:
-    """Of the inputs of a sweep, the settings laid over the experiment's, and the witnesses that they name."""
-    align, witnesses = settled(experiment, settings)
-    return fingerprint_of([inputs, align.deciding, [identities[name] for name in witnesses]])
+# A trial is measured so many times, after equal parts of its alignment. Only the last time uses all validation images.
+MEASUREMENTS = 4
+# The score that the searcher is told when the loss was not finite. Trials that cost clean accuracy score between -100
+# and -200, so this is worse than any of them.
+_NON_FINITE_SCORE = -1_000.0
+_STOP_POLL_S = 0.5
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Everything that a trial needs to know; sent to each.
+    """Everything that a trial needs to know. It is sent to every trial.
 
     Args:
-        store: where the records lie, in `folder`.
-        experiment: over which the settings are laid.
+        store: where the records are, in `folder`.
+        experiment: what the settings are laid over.
         base: the alignment with the experiment's own settings.
-        inputs: what every trial's result depends on beside its settings. identities: of the witnesses.
-        validation, baseline: what it is measured on, and against.
-        max_clean_drop: points of clean accuracy that an alignment may cost.
-        worker: what one of its workers takes.
+        inputs: what all trials of the sweep have in common. identities: what identifies each witness's weights.
+        validation, baseline: what the trials are measured on, and what they are compared with.
+        max_clean_drop: how many points of clean accuracy an alignment may cost.
+        worker: the resources of one of its workers.
         is_scheduled: whether a scheduler may end a trial early.
     """
 
@@ -61,88 +63,61 @@ class Sweep:
     base: FineTune
     inputs: Mapping[str, Any]
     identities: Mapping[str, Any]
-    validation: Validation
+    validation: ValidationSetup
     baseline: Baseline
     max_clean_drop: float
     worker: Worker
     is_scheduled: bool
 
     def fingerprint(self, settings: Settings) -> str:
-        """Of everything that determines a trial's result."""
+        """Returns the fingerprint of everything that determines the result of the trial with these settings."""
         return trial_fingerprint(self.experiment, self.inputs, self.identities, settings)
 
     def job(self, settings: Settings) -> FineTune:
-        """The alignment of a trial."""
+        """Returns the alignment of the trial with these settings."""
         align, witnesses = settled(self.experiment, settings)
         name = f"trial-{self.fingerprint(settings)}"
         return dataclasses.replace(self.base, name=name, align=align, witnesses=witnesses, progress_file=None)
 
     def score(self, gain: float, clean_change: float) -> float:
-        """What a searcher is to make large: the gain where clean accuracy is kept, less than any gain elsewhere."""
+        """Returns what the searcher maximises.
+
+        It is the gain where clean accuracy is kept. Elsewhere it lies below every possible gain, and the lower the more
+        clean accuracy is lost.
+
+        Args:
+            gain: in points, from -100 to 100. clean_change: in points, negative where clean accuracy is lost.
+        """
         excess = -clean_change - self.max_clean_drop
         return gain if excess <= 0 else -100.0 - excess
 
 
-@dataclass
-class Record:
-    """What is known of a trial: its settings, every look, the curve, and how it ended.
-
-    `status`: running, done, failed (with the `reason`), or stopped by the scheduler. `lost`: it failed for a reason
-    that need not come again.
-    """
-
-    settings: Settings
-    status: str
-    looks: list[dict[str, Any]]
-    curve: list[dict[str, float]]
-    seconds: float = 0.0
-    reason: str = ""
-    lost: bool = False
-
-    @property
-    def is_final(self) -> bool:
-        """Whether it is over, and would end no other way if it were tried again."""
-        return self.status in ("done", "stopped") or (self.status == "failed" and not self.lost)
-
-    @property
-    def last(self) -> dict[str, Any]:
-        """The last look; empty where there was none."""
-        return self.looks[-1] if self.looks else {}
-
-
-def place_of(sweep_folder: str, mark: str) -> str:
-    """Where the record of the trial with this fingerprint lies."""
-    return f"{sweep_folder}/trials/{mark}.json"
-
-
 def stop_note(trial_id: str) -> str:
-    """Where in the store a trial, by Tune's id, finds that it is to end."""
+    """Returns the path, in the store, of the note that asks a trial to end; `trial_id` is Ray Tune's."""
     return f"{RUNS}/stop-{trial_id}.json"
 
 
-def read_record(store: Store, place: str) -> Record | None:
-    """A trial's record, if there is one that is whole."""
-    found = store.read_json(place)
-    names = {field.name for field in dataclasses.fields(Record)}
-    return Record(**found) if found is not None and found.keys() == names else None
-
-
 def run_trial(config: dict[str, Any], sweep: Sweep) -> None:
-    """What Ray Tune runs for each draw of `config["settings"]`. A result that is there already is told again."""
+    """Runs one trial; Ray Tune calls it with the settings in `config["settings"]`.
+
+    Where the record says that these settings came to an end before, nothing is computed: Tune is told what the record
+    holds.
+    """
     from ray import tune
 
     settings: Settings = config["settings"]
-    place = place_of(sweep.folder, sweep.fingerprint(settings))
-    known = read_record(sweep.store, place)
-    if known is not None and known.is_final and known.status != "stopped":  # another scheduler may let it end
-        for look in known.looks if known.status == "done" else [{}]:  # as the scheduler was told of the others
-            tune.report(_metrics(sweep, known, look))
+    known = read_record(sweep.store, record_path(sweep.folder, sweep.fingerprint(settings)))
+    # A trial that was stopped runs again, since this sweep's scheduler may let it come to its end.
+    if known is not None and known.is_final and known.status != "stopped":
+        # All measurements are reported, as for a trial that runs, because the scheduler compares them step by step.
+        for measurement in known.measurements if known.status == "done" else [StoredMeasurement()]:
+            tune.report(_metrics(sweep, known, measurement))
         return
     job = sweep.job(settings)
     if job.align.workers > 1:
         _align_on_ray_train(job, sweep, settings)
         return
-    trainer = Trainer(job, sweep.worker.device, networks=_bench(sweep).networks)
+    trainer = Trainer(job, sweep.worker.device, networks=_validator_of(sweep).networks)
     latest = tune.get_checkpoint()
     if latest is not None:
         with latest.as_directory() as folder:
@@ -151,47 +126,51 @@ def run_trial(config: dict[str, Any], sweep: Sweep) -> None:
     def report(metrics: dict[str, Any], checkpoint: Path) -> None:
         tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(str(checkpoint)))
 
-    failed = _align_and_look(trainer, sweep, settings, report)
+    failed = _align_and_measure(trainer, sweep, settings, report)
     if failed is not None:
         tune.report(_metrics(sweep, failed, {}))
 
 
-def _align_and_look(
+def _align_and_measure(
     trainer: Trainer,
     sweep: Sweep,
     settings: Settings,
     report: Callable[[dict[str, Any], Path], None],
     is_to_stop: Callable[[], bool] = lambda: False,
 ) -> Record | None:
-    """From wherever the trainer's state is to the end; every look goes to the record, and to `report` with the state.
+    """Aligns from the trainer's current step to the end, or until `is_to_stop` says so.
 
-    Returns the record of a trial whose loss was not finite, which has still to be told.
+    Every measurement is written to the record and then given to `report`, with a checkpoint of the training. Returns
+    the record of a trial whose loss was not finite, which the caller has to report; None otherwise.
     """
-    bench, place = _bench(sweep), place_of(sweep.folder, sweep.fingerprint(settings))
+    validator, path = _validator_of(sweep), record_path(sweep.folder, sweep.fingerprint(settings))
     total, resumed = len(trainer.batches), trainer.alignment.step_number
-    known = read_record(sweep.store, place)
-    earlier = [] if known is None else [look for look in known.looks if look["step"] <= resumed]
+    known = read_record(sweep.store, path)
+    earlier = [] if known is None else [each for each in known.measurements if each["step"] <= resumed]
     spent = earlier[-1]["seconds"] if earlier else 0.0
     record, start = Record(settings, "running", earlier, trainer.curve), time.monotonic()
-    twin = copy.deepcopy(trainer.alignment.source)  # it is looked at in eval mode; the training stays as it is
+    # A copy is measured, in eval mode, so that measuring does not change the model that is being trained.
+    twin = copy.deepcopy(trainer.alignment.source)
 
-    def look() -> None:
+    def measure() -> None:
         step = trainer.alignment.step_number
         twin.load_state_dict(trainer.alignment.source.state_dict())
         twin.eval().requires_grad_(False)
         everything = range(len(sweep.validation.image_ids))
-        seen = bench.look(twin, sweep.baseline, everything if step == total else sweep.validation.few)
+        positions = everything if step == total else sweep.validation.interim_positions
+        measurement = validator.measure(twin, sweep.baseline, positions)
         record.seconds = round(spent + time.monotonic() - start, 2)
-        record.looks.append(asdict(seen) | {"step": step, "timestamp": time.time(), "seconds": record.seconds})
+        added = {"step": step, "timestamp": time.time(), "seconds": record.seconds}
+        record.measurements.append(StoredMeasurement(**asdict(measurement), **added))  # type: ignore[typeddict-item]
         if step == total:
             record.status = "done"
-        sweep.store.write_json(place, asdict(record))
+        write_record(sweep.store, path, record)
         with tempfile.TemporaryDirectory() as folder:
             trainer.save(Path(folder))
             report(_metrics(sweep, record, record.last), Path(folder))
 
     try:
-        trainer.run(look, _looks(total), is_to_stop)
+        trainer.run(measure, _measured_steps(total), is_to_stop)
     except NonFiniteLoss as problem:
         record.status, record.reason = "failed", str(problem)
     if record.status == "done":
@@ -199,48 +178,53 @@ def _align_and_look(
     if trainer.alignment.step_number < total and record.status == "running":
         record.status, record.reason = "stopped", STOPPED
     record.seconds = round(spent + time.monotonic() - start, 2)
-    sweep.store.write_json(place, asdict(record))
+    write_record(sweep.store, path, record)
     return record if record.status == "failed" else None
 
 
-def _looks(total: int) -> set[int]:
-    """Numbers of steps after which is looked."""
-    return {-(-total * part // LOOKS) for part in range(1, LOOKS + 1)}
+def _measured_steps(total: int) -> set[int]:
+    """Returns the numbers of the steps after which an alignment of `total` steps is measured."""
+    return {-(-total * part // MEASUREMENTS) for part in range(1, MEASUREMENTS + 1)}
 
 
-def _metrics(sweep: Sweep, record: Record, look: Mapping[str, Any]) -> dict[str, Any]:
-    """What Tune, its scheduler and its searcher are told of one look."""
+def _metrics(sweep: Sweep, record: Record, measurement: StoredMeasurement) -> dict[str, Any]:
+    """Returns what Tune, its scheduler and the searcher are told of one measurement, or of a failure without any."""
     if record.status == "failed":
-        return {"gain": -100.0, "score": _SPOILT, "step": -1}
-    score = sweep.score(look["gain"], look["clean_change"])
-    return {"gain": look["gain"], "score": score, "step": look["step"]}
+        return {"gain": -100.0, "score": _NON_FINITE_SCORE, "step": -1}
+    score = sweep.score(measurement["gain"], measurement["clean_change"])
+    return {"gain": measurement["gain"], "score": score, "step": measurement["step"]}
 
 
-_benches: dict[str, Bench] = {}
+_validators: dict[str, Validator] = {}
 
 
-def _bench(sweep: Sweep) -> Bench:
-    """The one of this process: Tune reuses its actors from trial to trial."""
-    mark = fingerprint_of(sweep.inputs)
-    if mark not in _benches:
-        _benches.clear()
-        _benches[mark] = Bench(sweep.validation, sweep.base.loader, sweep.worker.device, sweep.worker.threads)
-    return _benches[mark]
+def _validator_of(sweep: Sweep) -> Validator:
+    """Returns this process's validator, which is kept from trial to trial because Ray Tune reuses its actors."""
+    fingerprint = fingerprint_of(sweep.inputs)
+    if fingerprint not in _validators:
+        _validators.clear()
+        _validators[fingerprint] = Validator(
+            sweep.validation, sweep.base.loader, sweep.worker.device, sweep.worker.threads
+        )
+    return _validators[fingerprint]
 
 
-def measure_baseline(validation: Validation, base: FineTune, worker: Worker) -> Baseline:
-    """The unaligned source on the validation images; a Ray task, before the first trial."""
-    return Bench(validation, base.loader, worker.device, worker.threads).baseline()
+def measure_baseline(validation: ValidationSetup, base: FineTune, worker: Worker) -> Baseline:
+    """Measures the unaligned source on the validation images. It runs as a Ray task before the first trial.
+
+    Raises ValueError where the source and the targets have no correctly classified image in common.
+    """
+    return Validator(validation, base.loader, worker.device, worker.threads).baseline()
 
 
 def _align_on_ray_train(job: FineTune, sweep: Sweep, settings: Settings) -> None:
-    """The same with several workers: each look is reported by Ray Train, and passed on to Tune."""
+    """Runs a trial with several workers: Ray Train's callback passes every measurement on to Ray Tune."""
     from ray import tune
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
     note = stop_note(tune.get_context().get_trial_id())
-    sweep.store.delete(note)  # of a run that was broken off
+    sweep.store.delete(note)  # a run that was killed may have left one
     arguments = trainer_arguments(sweep.store, job.name, job.align.workers, sweep.worker, [TuneReportCallback()])
     loop = {"job": job, "sweep": sweep, "settings": settings, "note": note}
     TorchTrainer(_train_worker, train_loop_config=loop, **arguments).fit()
@@ -249,36 +233,40 @@ def _align_on_ray_train(job: FineTune, sweep: Sweep, settings: Settings) -> None
 
 
 def _train_worker(config: dict[str, Any]) -> None:
-    """What each of Ray Train's workers runs in a trial."""
+    """Runs in each of the Ray Train workers of a trial."""
     import ray.train
 
     sweep, settings = config["sweep"], config["settings"]
     trainer = worker_trainer(config["job"])
-    is_to_stop = _reader(sweep.store, config["note"], trainer) if sweep.is_scheduled else lambda: False
+    is_to_stop = _stop_poll(sweep.store, config["note"], trainer) if sweep.is_scheduled else lambda: False
     if trainer.rank == 0:
 
         def report(metrics: dict[str, Any], checkpoint: Path) -> None:
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(str(checkpoint)))
 
-        failed = _align_and_look(trainer, sweep, settings, report, is_to_stop)
+        failed = _align_and_measure(trainer, sweep, settings, report, is_to_stop)
         if failed is not None:
             ray.train.report(_metrics(sweep, failed, {}))
         return
+    # Ray Train wants every worker to report as often as the first one, which alone measures.
     try:
-        trainer.run(lambda: ray.train.report({}), _looks(len(trainer.batches)), is_to_stop)
-    except NonFiniteLoss:  # on every worker at the same step; the first one tells
+        trainer.run(lambda: ray.train.report({}), _measured_steps(len(trainer.batches)), is_to_stop)
+    except NonFiniteLoss:  # all workers raise it at the same step, and the first one records it
         ray.train.report({})
 
 
-def _reader(store: Store, note: str, trainer: Trainer) -> Callable[[], bool]:
-    """Whether the scheduler has left its note: the first worker looks, twice a second, and all end at the same step."""
-    looked = 0.0
+def _stop_poll(store: Store, note: str, trainer: Trainer) -> Callable[[], bool]:
+    """Returns a function that says whether the scheduler's note has been left.
+
+    The first worker polls the store, and tells the others at every step, so that all of them end at the same step.
+    """
+    polled = 0.0
 
     def is_to_stop() -> bool:
-        nonlocal looked
+        nonlocal polled
         is_there_1 = torch.zeros(1, device=trainer.device)
-        if trainer.rank == 0 and time.monotonic() - looked > 0.5:
-            looked = time.monotonic()
+        if trainer.rank == 0 and time.monotonic() - polled > _STOP_POLL_S:
+            polled = time.monotonic()
             is_there_1.fill_(store.exists(note))
         torch.distributed.broadcast(is_there_1, 0)
         return bool(is_there_1.item())

@@ -1,4 +1,6 @@
-"""What a sweep chooses by: the mean gain on the validation targets, and clean accuracy, on the validation images."""
+"""The figures that a sweep chooses by: the mean gain on the validation targets and the clean accuracy, both measured on
+the validation images.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,19 +16,20 @@ from align_core.transfer import Flags, MeanCell, mean_over_targets, resampled_co
 from pipelines.compute.images import opened
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, use_threads
 
-# What is looked at while a trial goes on: enough to tell the hopeless, and a fraction of the work.
-_FEW = 256
+# An upper limit on the images that are measured before a trial's end: enough for the scheduler to tell bad trials from
+# good ones, at a fraction of the work.
+_INTERIM_IMAGES = 256
 _NONE_COUNTS = "no image is classified correctly by both the source and a validation target"
 
 
 @dataclass(frozen=True)
-class Validation:
-    """Images, targets and the one attack; sent to every trial.
+class ValidationSetup:
+    """What is measured on: N images, the targets, and the one attack. It is sent to every trial.
 
     Args:
-        images, image_size, image_ids, labels: the validation images, N of them.
+        images, image_size, image_ids, labels: the validation images, with N ids and N labels.
         source: the model that is aligned. targets: the validation targets.
-        attack, seed: what is crafted. chunk: images of one batch.
+        attack, seed: how the images are crafted. chunk: the number of images in a batch.
     """
 
     images: ImageSetConfig
@@ -40,18 +43,18 @@ class Validation:
     chunk: int
 
     @property
-    def few(self) -> range:
-        """Positions of the images that are looked at while a trial goes on, spread over the whole set."""
-        return range(0, len(self.image_ids), -(-len(self.image_ids) // _FEW))
+    def interim_positions(self) -> range:
+        """Positions of the images that are measured before a trial's end, spread evenly over the whole set."""
+        return range(0, len(self.image_ids), -(-len(self.image_ids) // _INTERIM_IMAGES))
 
 
 @dataclass(frozen=True)
-class View:
+class SurrogateOutcomes:
     """What one surrogate does to n images.
 
     Attributes:
         right: whether the surrogate classifies each clean image correctly, [n].
-        wrong: target -> whether it is wrong on the image crafted on the surrogate, [n].
+        wrong: for each target, whether it misclassifies each image that was crafted on the surrogate, [n].
     """
 
     right: Flags
@@ -60,20 +63,25 @@ class View:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What every trial is measured against: the unaligned source, and which images count for which target."""
+    """What every trial is compared with, on all N validation images.
 
-    view: View
+    Attributes:
+        source: the outcomes of the unaligned source as surrogate.
+        target_right: for each target, whether it classifies each clean image correctly, [N].
+    """
+
+    source: SurrogateOutcomes
     target_right: Mapping[str, Flags]
 
 
 @dataclass(frozen=True)
-class Look:
-    """A surrogate as measured on n validation images; rates and gains in percent and points.
+class Measurement:
+    """A surrogate as measured on n validation images. Rates and accuracies are in percent, gains and changes in points.
 
     Attributes:
         gain: the mean over the targets, with its 95 % interval over images.
-        clean_accuracy: of the surrogate. clean_change: against the source.
-        rates: transfer rate per target.
+        clean_accuracy: the surrogate's own. clean_change: its difference from the source's, on the same images.
+        rates: the transfer rate on each target; a target that no image counts for is left out.
     """
 
     n: int
@@ -85,68 +93,83 @@ class Look:
     rates: Mapping[str, float]
 
 
-class Bench:
-    """Validation images and targets, held by one process and used for trial after trial."""
+class Validator:
+    """Measures surrogates. One process holds the validation images and targets in it and uses them for many trials.
 
-    def __init__(self, validation: Validation, loader: NetworkLoader, device: str, threads: int) -> None:
+    Args:
+        setup: the images, the targets and the attack. loader: loads the networks.
+        device: where the networks and images are. threads: how many CPU threads torch may use in this process.
+    """
+
+    def __init__(self, setup: ValidationSetup, loader: NetworkLoader, device: str, threads: int) -> None:
         use_threads(threads)
-        self.validation, self.device = validation, device
+        self.setup, self.device = setup, device
         self.networks = LoadedNetworks(loader, device)
-        image_set = opened(validation.images, validation.image_size)
-        self._pixels: Pixels = read_images(image_set, validation.image_ids)
-        self._labels = np.asarray(validation.labels)
+        image_set = opened(setup.images, setup.image_size)
+        self._pixels: Pixels = read_images(image_set, setup.image_ids)
+        self._labels = np.asarray(setup.labels)
 
     def baseline(self) -> Baseline:
-        """The unaligned source, and the clean predictions of the targets."""
-        everything = range(len(self._labels))
-        view = self._view(self.networks.network(self.validation.source), everything)
-        chunks = list(self._chunks(everything))
-        right = {
-            target: np.concatenate([self._right(self.networks.network(target), chunk) for chunk in chunks])
-            for target in self.validation.targets
-        }
-        if not any((view.right & target_right).any() for target_right in right.values()):
-            raise ValueError(_NONE_COUNTS)
-        return Baseline(view, right)
+        """Measures the unaligned source, and the targets on the clean images.
 
-    def look(self, surrogate: nn.Module, baseline: Baseline, positions: range) -> Look:
-        """Measures a surrogate in eval mode on the images at `positions`."""
-        view, chosen = self._view(surrogate, positions), np.asarray(positions)
-        source_right = baseline.view.right[chosen]
+        Raises ValueError where no image is classified correctly by both the source and a target, so that no gain could
+        be measured.
+        """
+        everything = range(len(self._labels))
+        source = self._outcomes(self.networks.network(self.setup.source), everything)
+        chunks = list(self._chunks(everything))
+        target_right = {
+            target: np.concatenate([self._right(self.networks.network(target), chunk) for chunk in chunks])
+            for target in self.setup.targets
+        }
+        if not any((source.right & right).any() for right in target_right.values()):
+            raise ValueError(_NONE_COUNTS)
+        return Baseline(source, target_right)
+
+    def measure(self, surrogate: nn.Module, baseline: Baseline, positions: range) -> Measurement:
+        """Measures a surrogate, which must be in eval mode, on the images at `positions`.
+
+        Raises ValueError where none of these images counts for any target.
+        """
+        outcomes, chosen = self._outcomes(surrogate, positions), np.asarray(positions)
+        source_right = baseline.source.right[chosen]
         cells = [
-            MeanCell(source_right & baseline.target_right[target][chosen], wrong, baseline.view.wrong[target][chosen])
-            for target, wrong in view.wrong.items()
+            MeanCell(source_right & baseline.target_right[target][chosen], wrong, baseline.source.wrong[target][chosen])
+            for target, wrong in outcomes.wrong.items()
         ]
-        _, gain = mean_over_targets(cells, resampled_counts(len(chosen), self.validation.seed))
+        _, gain = mean_over_targets(cells, resampled_counts(len(chosen), self.setup.seed))
         if gain.value is None or gain.low is None or gain.high is None:
             raise ValueError(_NONE_COUNTS)
         rates = {
             target: 100 * float(cell.wrong[cell.eligible].mean())
-            for target, cell in zip(view.wrong, cells, strict=True)
+            for target, cell in zip(outcomes.wrong, cells, strict=True)
             if cell.eligible.any()
         }
-        accuracy = 100 * float(view.right.mean())
-        # counted, not subtracted: 54 % - 55 % is a little more than a point
-        change = 100 * (int(view.right.sum()) - int(source_right.sum())) / len(chosen)
-        return Look(len(chosen), gain.value, gain.low, gain.high, accuracy, change, rates)
+        accuracy = 100 * float(outcomes.right.mean())
+        # The change comes from the counts: as floats, 54 % - 55 % is a little more than one point.
+        change = 100 * (int(outcomes.right.sum()) - int(source_right.sum())) / len(chosen)
+        return Measurement(len(chosen), gain.value, gain.low, gain.high, accuracy, change, rates)
 
     def _chunks(self, positions: range) -> Sequence[range]:
-        size = self.validation.chunk
+        size = self.setup.chunk
         return [positions[start : start + size] for start in range(0, len(positions), size)]
 
-    def _view(self, surrogate: nn.Module, positions: range) -> View:
-        right, wrong = [], {target: [] for target in self.validation.targets}  # type: ignore[var-annotated]
+    def _outcomes(self, surrogate: nn.Module, positions: range) -> SurrogateOutcomes:
+        right: list[Flags] = []
+        wrong: dict[str, list[Flags]] = {target: [] for target in self.setup.targets}
         for chunk in self._chunks(positions):
             right.append(self._right(surrogate, chunk))
-            ids = [self.validation.image_ids[position] for position in chunk]
+            ids = [self.setup.image_ids[position] for position in chunk]
             images_BCHW, labels_B = self._images(chunk), torch.from_numpy(self._labels[np.asarray(chunk)])
             crafted_BCHW = craft(
-                surrogate, images_BCHW, labels_B.to(self.device), ids, self.validation.attack, self.validation.seed
+                surrogate, images_BCHW, labels_B.to(self.device), ids, self.setup.attack, self.setup.seed
             )
             for target, found in wrong.items():
                 predicted_B = self._predict(self.networks.network(target), crafted_BCHW)
                 found.append((predicted_B.cpu() != labels_B).numpy())
-        return View(np.concatenate(right), {target: np.concatenate(found) for target, found in wrong.items()})
+        return SurrogateOutcomes(
+            np.concatenate(right), {target: np.concatenate(found) for target, found in wrong.items()}
+        )
 
     def _right(self, model: nn.Module, chunk: range) -> Flags:
         return np.asarray(self._predict(model, self._images(chunk)).cpu().numpy() == self._labels[np.asarray(chunk)])

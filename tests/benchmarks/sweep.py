@@ -11,7 +11,7 @@ import yaml
 
 from pipelines.compute.cluster import connected
 from pipelines.run.request import Request
-from pipelines.sweep.command import search
+from pipelines.sweep.command import search_settings
 from pipelines.sweep.study import Options
 from tests.benchmarks.experiment import data_folder, write_experiment
 
@@ -32,7 +32,7 @@ def measure() -> Iterator[str]:
         options = Options(str(folder / "space.yaml"), searcher="grid", concurrent=1, max_clean_drop=100)
         with connected(None, Request(file, quiet=True).experiment()):
             start = time.time()
-            result = search(Request(file, quiet=True), options)
+            result = search_settings(Request(file, quiet=True), options)
             seconds = time.time() - start
         records = [json.loads(record.read_text()) for record in (Path(result.location) / "trials").glob("*.json")]
     ends = sorted((record["looks"][-1]["timestamp"], record["seconds"]) for record in records)

@@ -1,31 +1,36 @@
-"""The table of a sweep's trials: which cannot be beaten, which is chosen, and what trials.csv holds."""
+"""The choice of a sweep: the Pareto set, the chosen trial, the rows of trials.csv, and the experiment of best.yaml."""
 
 import csv
+import dataclasses
 import io
 
 import numpy as np
 import pytest
-from sweeping import TEMPERATURE, space_of, trial
+from sweeping import TEMPERATURE, experiment_in, space_of, trial
 
-from pipelines.sweep.choice import as_csv, chosen, pareto_set, trial_rows
+from align_core.errors import InputError
+from pipelines.experiment.config import load_experiment
+from pipelines.experiment.surrogates import contrasts_of, surrogates_of
+from pipelines.experiment.written import as_yaml
+from pipelines.sweep.choice import as_csv, best_experiment, chosen, pareto_set, trial_rows
 
 
 def trials(*ends):
-    """Finished trials with these (gain, clean accuracy), by number."""
+    """Returns finished trials with these pairs of gain and clean accuracy, keyed by their number."""
     return {str(number): trial(gain, accuracy) for number, (gain, accuracy) in enumerate(ends)}
 
 
 def unfinished(**end):
-    """Trials that no choice and no line may hold, however good they were when they ended."""
+    """Returns trials without an end, which are neither chosen nor in the Pareto set, however good they are."""
     return {
         "stopped": trial(status="stopped", **end),
         "running": trial(status="running", **end),
         "failed": trial(status="failed", reason="the loss is not finite", **end),
-        "lost": trial(status="failed", lost=True, **(end | {"looks": []})),
+        "lost": trial(status="failed", lost=True, **(end | {"measurements": []})),
     }
 
 
-# What nothing beats
+# The Pareto set
 
 
 @pytest.mark.parametrize(
@@ -42,12 +47,12 @@ def unfinished(**end):
         ([(-1, 95), (-2, 96), (-2, 95)], "01"),
     ],
 )
-def test_the_trials_that_no_other_beats(ends, expected):
+def test_the_pareto_set_holds_the_trials_that_no_other_beats(ends, expected):
     assert pareto_set(trials(*ends)) == set(expected)
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_they_are_those_that_a_comparison_with_each_other_trial_leaves(seed):
+def test_the_pareto_set_is_what_comparing_all_pairs_leaves(seed):
     ends = np.random.default_rng(seed).integers(0, 6, (25, 2)).astype(float).tolist()  # with many ties
     left = set()
     for number, (gain, accuracy) in enumerate(ends):
@@ -57,11 +62,11 @@ def test_they_are_those_that_a_comparison_with_each_other_trial_leaves(seed):
     assert pareto_set(trials(*ends)) == left
 
 
-def test_trials_that_did_not_end_neither_beat_nor_remain():
+def test_trials_without_an_end_neither_beat_others_nor_are_in_the_pareto_set():
     assert pareto_set(trials((1, 80)) | unfinished(gain=50.0, accuracy=99.0)) == {"0"}
 
 
-# What is chosen
+# The chosen trial
 
 
 @pytest.mark.parametrize(
@@ -85,7 +90,7 @@ def test_the_largest_gain_is_chosen_of_those_that_keep_clean_accuracy(max_clean_
     [{}, unfinished(gain=9.0, change=0.0), {"a": trial(gain=9.0, change=-1.01), "b": trial(gain=8.0, change=-50.0)}],
     ids=["there is none", "none ended", "all cost too much"],
 )
-def test_nothing_is_chosen_where_no_trial_may_be(records):
+def test_nothing_is_chosen_where_no_trial_keeps_clean_accuracy(records):
     assert chosen(records, 1.0) is None
 
 
@@ -95,14 +100,17 @@ def test_a_gain_below_zero_is_chosen_where_there_is_no_other():
 
 @pytest.mark.parametrize("accuracies", [(90.0, 92.0, 91.0), (92.0, 91.0, 90.0), (90.0, 91.0, 92.0)])
 def test_of_equal_gains_the_one_with_most_clean_accuracy_is_chosen(accuracies):
-    records = {mark: trial(5.0, accuracy, accuracy - 90) for mark, accuracy in zip("abc", accuracies, strict=True)}
+    records = {
+        fingerprint: trial(5.0, accuracy, accuracy - 90)
+        for fingerprint, accuracy in zip("abc", accuracies, strict=True)
+    }
     best = chosen(records, 1.0)
     assert records[best].last["clean_accuracy"] == 92.0
     assert pareto_set(records) == {best}
 
 
 def test_the_choice_does_not_depend_on_the_order_of_the_trials():
-    records = {mark: trial(5.0) for mark in ("b", "c", "a")}
+    records = {fingerprint: trial(5.0) for fingerprint in ("b", "c", "a")}
     assert chosen(records, 1.0) == chosen(dict(reversed(records.items())), 1.0)
 
 
@@ -144,9 +152,11 @@ def test_a_row_says_what_was_tried_and_what_came_of_it():
     }  # fmt: skip
 
 
-def test_figures_are_those_of_the_last_look():
+def test_figures_are_those_of_the_last_measurement():
     first, last = trial(1.0).last | {"step": 2, "n": 50}, trial(3.0).last
-    done, stopped = rows_of({"a": trial(looks=[first, last]), "b": trial(status="stopped", looks=[first])})
+    done, stopped = rows_of(
+        {"a": trial(measurements=[first, last]), "b": trial(status="stopped", measurements=[first])}
+    )
     assert (done["gain"], done["n"], done["steps"]) == (3.0, 200, 8)
     assert (stopped["gain"], stopped["n"], stopped["steps"], stopped["pareto"]) == (1.0, 50, 2, 0)
 
@@ -163,7 +173,7 @@ def test_a_trial_that_failed_has_a_reason_and_no_figures():
 def test_the_file_holds_the_rows_with_blanks_where_there_is_nothing():
     records = {
         "abc": trial(5.25, 91.0, -1 / 3),
-        "def": trial(status="failed", looks=[], reason='no\n  "memory", left '),
+        "def": trial(status="failed", measurements=[], reason='no\n  "memory", left '),
     }
     text = as_csv(rows_of(records)).decode()
     assert text.splitlines()[0].split(",") == COLUMNS
@@ -173,3 +183,75 @@ def test_the_file_holds_the_rows_with_blanks_where_there_is_nothing():
     assert (failed["gain"], failed["n"], failed["pareto"], failed["status"]) == ("", "", "0", "failed")
     assert failed["reason"] == 'no "memory", left'
     assert len(text.splitlines()) == 3
+
+
+# The experiment of best.yaml
+
+OWN = {"temperature": 2, "epochs": 3, "clip_grad_norm": 1.0, "optimizer": {"name": "sgd", "lr": 0.5, "momentum": 0.8}}
+CHOSEN = {"align.temperature": 16.0, "align.optimizer.lr": 0.25, "align.clip_grad_norm": None, "witnesses": ["cnn_b"]}
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    return experiment_in(tmp_path, align=OWN, variants={"hot": {"align": {"temperature": 64}}})
+
+
+@pytest.fixture
+def best(experiment):
+    return best_experiment(experiment, "full", CHOSEN)[0]
+
+
+def test_the_chosen_settings_are_the_experiments_own(experiment, best):
+    optimizer = dataclasses.replace(experiment.align.optimizer, lr=0.25)
+    changes = {"temperature": 16.0, "clip_grad_norm": None, "optimizer": optimizer}
+    assert best.align == dataclasses.replace(experiment.align, **changes)
+    assert best.witnesses == ["cnn_b"]
+
+
+def test_everything_else_is_as_it_was(experiment, best):
+    changed = {"name", "align", "witnesses", "variants"}
+    assert best.model_dump(exclude=changed) == experiment.model_dump(exclude=changed)
+    assert best.name == "digits-best-full"
+
+
+def test_the_default_settings_are_the_only_variant_as_they_were(experiment, best):
+    aligned = {surrogate.name: surrogate for surrogate in surrogates_of(experiment)}["aligned"]
+    surrogates = {surrogate.name: surrogate for surrogate in surrogates_of(best)}
+    assert "hot" not in surrogates
+    assert surrogates["default"].align == aligned.align == experiment.align
+    assert surrogates["default"].witnesses == aligned.witnesses == ("wide", "cnn_b")
+    assert surrogates["default"].source == surrogates["aligned"].source == "cnn_a"
+    assert ("default", "aligned") in contrasts_of(list(surrogates.values()))
+
+
+def test_settings_that_are_not_searched_stay(experiment):
+    best, _ = best_experiment(experiment, "temperature", {"align.temperature": 16.0})
+    assert best.align == dataclasses.replace(experiment.align, temperature=16.0)
+    assert best.witnesses == experiment.witnesses
+
+
+def test_the_experiment_itself_is_left_alone(experiment, best, tmp_path):
+    assert experiment == load_experiment(tmp_path / "digits.yaml")
+
+
+def test_as_it_is_written_it_is_loaded(best, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "best.yaml").write_text(as_yaml(best))
+    assert load_experiment(tmp_path / "elsewhere" / "best.yaml") == best
+
+
+@pytest.mark.parametrize("taken", [(), ("default",), ("default", "default_settings")])
+def test_the_variant_has_a_name_that_no_model_has(tmp_path, experiment, taken):
+    models = experiment.models | {name: experiment.models["cnn_d"] for name in taken}
+    best, name = best_experiment(experiment.model_copy(update={"models": models}), "full", CHOSEN)
+    assert list(best.variants) == [name]
+    assert name not in models
+    assert name.startswith("default")
+
+
+@pytest.mark.parametrize(("space", "said"), [("full" * 25, "is no name"), ("my space", "'digits-best-my space'")])
+def test_a_name_that_no_folder_may_have_is_refused(experiment, space, said):
+    with pytest.raises(InputError) as refusal:
+        best_experiment(experiment, space, {})
+    assert str(refusal.value).startswith("name: ")
+    assert said in str(refusal.value)

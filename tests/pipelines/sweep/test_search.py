@@ -1,5 +1,9 @@
-"""What a sweep tries next: spread as the space says, never twice, learnt from what was told, so after a restart too."""
+"""The settings that a searcher draws: distributed as the space says, never twice, learned from what it was told.
 
+All of this holds after a restart too.
+"""
+
+import json
 import math
 from itertools import product
 
@@ -24,7 +28,10 @@ def search(keys, kind="random", seed=0, samples=40):
 
 
 def drawn(searcher, count, score=None, first=0):
-    """Settings of `count` trials, or of as many as there are; each is told its score before the next is asked for."""
+    """Draws the settings of `count` trials, or of as many as there are.
+
+    Where `score` is given, the searcher is told each trial's score before it is asked for the next.
+    """
     found = []
     for number in range(first, first + count):
         answer = searcher.suggest(f"trial-{number}")
@@ -37,7 +44,7 @@ def drawn(searcher, count, score=None, first=0):
 
 
 def restored(searcher, folder, **like):
-    """Another one that goes on from what this one saved."""
+    """Returns another searcher, restored from what this one saved."""
     searcher.save(str(folder / "state"))
     other = DistinctSearch(searcher.space, searcher.kind, searcher.seed, searcher.samples, searcher.metric)
     other.restore(str(folder / "state"))
@@ -49,12 +56,12 @@ def temperatures(settings):
 
 
 def distance(settings):
-    """How far temperatures lie from 16, in doublings, on average."""
+    """Returns the mean distance of the temperatures from 16, in doublings."""
     return float(np.abs(np.log2(temperatures(settings)) - 4).mean())
 
 
 def peaked(settings):
-    """Largest at a temperature of 16."""
+    """A score whose maximum is at a temperature of 16."""
     return -((math.log2(settings["align.temperature"]) - 4) ** 2)
 
 
@@ -62,7 +69,7 @@ def unhashed(settings):
     return [repr(sorted(each.items(), key=lambda item: item[0])) for each in settings]
 
 
-# Which draws
+# Distributions
 
 
 @pytest.mark.parametrize("kind", ["random", "optuna"])
@@ -96,7 +103,7 @@ def test_every_integer_and_every_choice_is_as_likely():
 
 
 def test_random_draws_depend_on_nothing_that_happens_on_the_way():
-    """So that more samples go on where fewer ended, with trials that are there already."""
+    """So a sweep with more samples continues one with fewer, whose trials are found again."""
     quiet = drawn(search(TEMPERATURE | CLIP, samples=12), 12)
     assert drawn(search(TEMPERATURE | CLIP, samples=24), 24, peaked)[:12] == quiet
 
@@ -182,7 +189,7 @@ def test_a_copy_that_was_sent_elsewhere_goes_on_like_one_that_was_restored(tmp_p
 
 @pytest.mark.parametrize(("samples", "share"), [(12, 0.9), (40, 0.6)])
 def test_optuna_draws_ever_nearer_to_the_best(samples, share):
-    """Of few samples too, most are left after the random ones at the start; over sixteen seeds."""
+    """Even of few samples, most are drawn after the random ones at the start. The means are over 16 seeds."""
 
     def later(kind):
         draws = [drawn(search(TEMPERATURE, kind, seed, samples), samples, peaked) for seed in range(16)]
@@ -220,7 +227,7 @@ def test_trials_that_end_after_a_restart_teach_as_others_do(tmp_path):
     assert drawn(again, 10, peaked, first=12) == later  # still known after another restart
 
 
-BROKEN_OFF = {
+FAILED = {
     "an error": {"error": True},
     "an error after a score": {"result": {"score": 1e9}, "error": True},
     "no result": {"result": None},
@@ -229,7 +236,7 @@ BROKEN_OFF = {
 
 
 def after_one_that(searcher, folder, **how):
-    """What is drawn after twenty trials, of which the eighth ended so."""
+    """Returns what is drawn after twenty trials, the eighth of which ended as `how` says: here, and after a restart."""
     drawn(searcher, 7, peaked)
     drawn(searcher, 1, first=7)
     searcher.on_trial_complete("trial-7", **how)
@@ -238,16 +245,61 @@ def after_one_that(searcher, folder, **how):
     return here, drawn(restored(searcher, folder), 5, peaked, first=25)
 
 
-@pytest.mark.parametrize("how", BROKEN_OFF.values(), ids=BROKEN_OFF)
-def test_a_trial_that_broke_off_teaches_nothing(tmp_path, how):
+@pytest.mark.parametrize("how", FAILED.values(), ids=FAILED)
+def test_a_trial_that_failed_teaches_nothing(tmp_path, how):
     ended = after_one_that(search(TEMPERATURE, "optuna"), tmp_path, **how)
     assert ended == after_one_that(search(TEMPERATURE, "optuna"), tmp_path, error=True)
     assert ended[0] != after_one_that(search(TEMPERATURE, "optuna"), tmp_path, result={"score": 1e9})[0]
 
 
-def test_a_trial_that_broke_off_is_not_drawn_again(tmp_path):
+def test_a_trial_that_failed_is_not_drawn_again(tmp_path):
     searcher = search(SUBSETS, samples=7)
     first = drawn(searcher, 3)
     for number in range(3):
         searcher.on_trial_complete(f"trial-{number}", error=True)
     assert len(set(unhashed(first + drawn(restored(searcher, tmp_path), 4, first=3)))) == 7
+
+
+def test_a_trial_that_failed_and_was_run_again_teaches(tmp_path):
+    searcher = search(TEMPERATURE, "optuna")
+    running = drawn(searcher, 12)
+    for number in range(12):
+        searcher.on_trial_complete(f"trial-{number}", error=True)
+    untold, again = restored(searcher, tmp_path), restored(searcher, tmp_path)
+    for number, settings in enumerate(running):
+        again.on_trial_complete(f"trial-{number}", {"score": peaked(settings)})
+    assert distance(drawn(again, 10, peaked, first=12)) < 0.6 * distance(drawn(untold, 10, peaked, first=12))
+
+
+# Damaged states
+
+EARLIER = {"t": {"settings": {"align.temperature": 2.0}, "parameters": {"align.temperature": 2.0}, "score": None}}
+DAMAGED = {
+    "empty": "",
+    "cut short": None,
+    "of an earlier version": json.dumps(EARLIER),
+    "other JSON": "[1, 2]",
+    "other operations": '[{"op_code": 4}]',
+    "unknown operations": '[{"op_code": 99, "worker_id": ""}]',
+}
+
+
+@pytest.mark.parametrize("kind", ["random", "optuna", "grid"])
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_from_a_damaged_state_the_draws_begin_anew(tmp_path, kind, content):
+    """The trials that have ended have records, which tell the searcher their scores without running them again."""
+    searcher = search(GRID, kind, samples=9)
+    first = drawn(searcher, 6, peaked)
+    searcher.save(str(tmp_path / "state"))
+    content = (tmp_path / "state").read_text()[:-100] if content is None else content
+    (tmp_path / "damaged").write_text(content)
+    searcher.restore(str(tmp_path / "damaged"))
+    searcher.on_trial_complete("trial-0", {"score": 1.0})  # a trial that the searcher no longer knows may still end
+    assert drawn(searcher, 6, peaked) == first
+
+
+def test_the_pickled_searcher_of_an_earlier_version_is_refused():
+    """So that Ray Tune's whole state is, and the sweep starts anew with the trials that have ended."""
+    state = {"space": space_of(TEMPERATURE), "kind": "random", "seed": 0, "samples": 4, "_asked": EARLIER}
+    with pytest.raises(AttributeError):
+        DistinctSearch.__new__(DistinctSearch).__setstate__(state)

@@ -1,4 +1,4 @@
-"""A search space is what its file says, over this experiment; what could fail in a trial is refused before any."""
+"""Search spaces: files are read as they are written, and settings that would fail in a trial are refused before any."""
 
 import dataclasses
 from decimal import Decimal
@@ -18,7 +18,7 @@ BOTH_WEIGHTS = {"align.weight": {"low": 0, "high": 2}, "align.label_weight": {"l
 
 @pytest.fixture
 def refused(tmp_path):
-    """What is said of a space file with these keys, after the file's name."""
+    """Returns a function that gives the message with which a space file with these keys is refused, after its name."""
 
     def message(keys: dict[str, Any], **changes: Any) -> str:
         file = space_file(tmp_path, keys)
@@ -65,7 +65,7 @@ def test_a_space_that_ships_is_found_by_its_name_alone(tmp_path, monkeypatch):
         ("nowhere.yml", "nowhere.yml: cannot be read"),
     ],
 )
-def test_a_space_that_is_not_there(tmp_path, name, said):
+def test_a_space_that_does_not_exist_is_refused(tmp_path, name, said):
     with pytest.raises(InputError) as refusal:
         load_space(name, experiment_in(tmp_path))
     assert said in str(refusal.value)
@@ -84,7 +84,7 @@ def test_a_space_that_is_not_there(tmp_path, name, said):
         ("why: a\nkeys: {align.epochs: {why: a, low: 1}, align.epochs: {why: a, low: 2}}\n", "given twice"),
     ],
 )
-def test_a_file_that_is_no_space(tmp_path, text, said):
+def test_a_file_that_is_not_a_space_is_refused(tmp_path, text, said):
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(InputError) as refusal:
         load_space(str(tmp_path / "mine.yaml"), experiment_in(tmp_path))
@@ -114,14 +114,20 @@ DIMENSIONS = [
     ({"choices": [1, 2, 1.0]}, ": the choice 1"),
     ({"choices": [1, 2], "grid": [1]}, ": grid"),
     ({"choices": [1, 2], "scale": "log"}, ": scale"),
-    ({"choices": [["wide"], ["cnn_b"]]}, ": `witnesses`, and it alone, takes subsets_of or choices that are lists"),
-    ({"subsets_of": "witnesses"}, ": `witnesses`, and it alone, takes subsets_of or choices that are lists"),
+    (
+        {"choices": [["wide"], ["cnn_b"]]},
+        ": `witnesses` takes subsets_of or choices that are lists of models, and no other key does",
+    ),
+    (
+        {"subsets_of": "witnesses"},
+        ": `witnesses` takes subsets_of or choices that are lists of models, and no other key does",
+    ),
     ({"subsets_of": "targets"}, ".subsets_of: Input should be 'witnesses' (given: 'targets')"),
 ]
 
 
 @pytest.mark.parametrize(("dimension", "said"), DIMENSIONS, ids=[str(dimension) for dimension, _ in DIMENSIONS])
-def test_a_dimension_that_cannot_be(refused, dimension, said):
+def test_a_wrong_dimension_is_refused(refused, dimension, said):
     assert refused({"align.weight": dimension}).startswith(f"keys.align.weight{said}")
 
 
@@ -131,14 +137,14 @@ def test_a_dimension_that_cannot_be(refused, dimension, said):
         (["wide", "cnn_b"], "takes subsets_of or choices that are lists of models"),
         ([["wide"], "cnn_b"], "takes subsets_of or choices that are lists of models"),
         ([["wide"], []], "takes subsets_of or choices that are lists of models"),
-        ([["wide"], ["mlp"]], "mlp is no witness of this experiment; there are: cnn_b, wide"),
-        ([["wide"], ["cnn_bb"]], "cnn_bb is no witness of this experiment; did you mean 'cnn_b'?"),
-        ([["wide"], [3]], "3 is no witness of this experiment"),
+        ([["wide"], ["mlp"]], "mlp is not a witness of this experiment; there are: cnn_b, wide"),
+        ([["wide"], ["cnn_bb"]], "cnn_bb is not a witness of this experiment; did you mean 'cnn_b'?"),
+        ([["wide"], [3]], "3 is not a witness of this experiment"),
         ([["wide"], ["wide"]], "the choice wide is given twice"),
         ([["wide", "wide"], ["wide"]], "wide is named twice"),
     ],
 )
-def test_choices_of_witnesses_that_cannot_be(refused, choices, said):
+def test_wrong_choices_of_witnesses_are_refused(refused, choices, said):
     message = refused({"witnesses": {"choices": choices}})
     assert message.startswith("keys.witnesses: ")
     assert said in message
@@ -158,18 +164,18 @@ def test_a_range_of_witnesses_is_refused(refused):
         ("witness", "the experiment has no such key; did you mean 'witnesses'?"),
         ("align.workers", "cannot be searched"),
         ("align.checkpoint_steps", "cannot be searched"),
-        ("attacks.pgd.eps", "a sweep searches `align.*` and `witnesses`; everything else stays as it is"),
-        ("seed", "a sweep searches `align.*` and `witnesses`; everything else stays as it is"),
-        ("targets", "a sweep searches `align.*` and `witnesses`; everything else stays as it is"),
+        ("attacks.pgd.eps", "a sweep searches `align.*` and `witnesses` only; remove this key"),
+        ("seed", "a sweep searches `align.*` and `witnesses` only; remove this key"),
+        ("targets", "a sweep searches `align.*` and `witnesses` only; remove this key"),
     ],
 )
-def test_a_key_that_cannot_be_searched(refused, key, said):
+def test_a_key_that_cannot_be_searched_is_refused(refused, key, said):
     message = refused({key: {"low": 1, "high": 2}})
     assert message.startswith(f"keys.{key}: ")
     assert said in message
 
 
-def test_what_cannot_be_searched_is_not_proposed(refused):
+def test_a_key_that_cannot_be_searched_is_not_suggested(refused):
     assert "align.workers" not in refused({"align.worker": {"low": 1, "high": 2}})
 
 
@@ -183,7 +189,7 @@ def test_what_cannot_be_searched_is_not_proposed(refused):
         ({"align.batch_size": {"choices": [64, 0.5]}}, "align.batch_size"),
         ({"align.epochs": {"choices": [{"a": 1}, 2]}}, "align.epochs"),
         ({"align.epochs": {"choices": [[1], 2]}}, "align.epochs"),
-        # Between the ends lie numbers that are no epochs, and no yes or no.
+        # Between the ends lie numbers that are neither a number of epochs nor a truth value.
         ({"align.epochs": {"low": 1, "high": 8}}, "align.epochs"),
         ({"align.epochs": {"low": 1, "high": 8, "scale": "log"}}, "align.epochs"),
         ({"align.optimizer.nesterov": {"low": 0, "high": 1}}, "align.optimizer.nesterov"),
@@ -200,7 +206,7 @@ def test_settings_that_fail_only_together_are_refused_before_any_trial(refused):
 
 
 def test_settings_that_hold_only_together_are_accepted(tmp_path):
-    """The experiment's own label_weight is 0, but no trial has it."""
+    """A weight of 0 is refused together with the experiment's own label_weight of 0, but no trial has that."""
     keys = {"align.weight": {"choices": [0, 1]}, "align.label_weight": {"choices": [0.5, 1]}}
     assert set(load_space(space_file(tmp_path, keys), experiment_in(tmp_path)).keys) == set(keys)
 
@@ -275,7 +281,7 @@ def test_settings_are_laid_over_the_experiment_and_leave_all_else_as_it_is(tmp_p
 
 
 @pytest.mark.parametrize("settings", [{"align.temperature": -1.0}, {"align.optimizer.lrr": 1.0}, {"align.epochs": 1.5}])
-def test_settings_that_cannot_be_are_named(tmp_path, settings):
+def test_settings_that_no_alignment_can_have_are_named(tmp_path, settings):
     ((key, value),) = settings.items()
     with pytest.raises(InputError) as refusal:
         settled(experiment_in(tmp_path), settings)

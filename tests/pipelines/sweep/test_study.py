@@ -1,7 +1,6 @@
-"""A sweep as asked for: what is refused, and which sweep and which trials count as the same again."""
+"""A sweep as it was asked for: which options are refused, and which earlier sweeps and trials count as the same."""
 
 import sys
-from dataclasses import asdict
 
 import pytest
 from hand_made import hand_made
@@ -11,8 +10,9 @@ from align_core.errors import InputError
 from pipelines.run.request import Request, open_blueprint
 from pipelines.sweep.choice import chosen, trial_rows
 from pipelines.sweep.figure import sweep_figure
+from pipelines.sweep.record import record_path, write_record
 from pipelines.sweep.study import Options, Study
-from pipelines.sweep.trial import Sweep, place_of
+from pipelines.sweep.trial import Sweep
 
 PGD = {"method": "pgd", "eps": "4/255", "step": "1/255", "steps": 4}
 GRID = {"align.temperature": {"low": 1, "high": 64, "grid": [1, 4, 16]}}
@@ -21,7 +21,7 @@ CLIP = {"align.clip_grad_norm": {"choices": [None, 0.5, 1.0]}}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """An experiment that can be swept."""
+    """An experiment with validation images and a validation target, as a sweep needs them."""
     experiment = hand_made(tmp_path_factory.mktemp("sweep"))
     data = experiment.content()["data"]
     data |= {"validation": data["train"] | {"take": [4, 8]}, "test": data["test"] | {"take": [8, 16]}}
@@ -33,7 +33,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def study(made, tmp_path, monkeypatch):
-    """A study with these options over the experiment with these keys set; nothing runs."""
+    """Returns a function that makes a study, with options, over the experiment with overrides. Nothing runs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -45,7 +45,7 @@ def study(made, tmp_path, monkeypatch):
     return make
 
 
-# What is asked for
+# Options
 
 
 @pytest.mark.parametrize(
@@ -55,17 +55,17 @@ def study(made, tmp_path, monkeypatch):
         ({"searcher": "optun"}, "--searcher: there is no searcher 'optun'; did you mean 'optuna'?"),
         ({"scheduler": "zzz"}, "--scheduler: there is no scheduler 'zzz'; there are: asha, none"),
         ({"samples": 0}, "--samples 0: must be at least 1"),
-        ({"samples": None}, "--samples: say how many settings random is to try"),
-        ({"samples": None, "searcher": "optuna"}, "--samples: say how many settings optuna is to try"),
-        ({"samples": 6, "searcher": "grid"}, "--samples 6: the grid of temperature has 7 points; leave this out"),
+        ({"samples": None}, "--samples: must be given: the number of settings that random tries"),
+        ({"samples": None, "searcher": "optuna"}, "--samples: must be given: the number of settings that optuna tries"),
+        ({"samples": 6, "searcher": "grid"}, "--samples 6: the grid of temperature has 7 points; leave this flag out"),
         ({"concurrent": 0}, "--concurrent 0: must be at least 1"),
-        ({"max_clean_drop": -0.5}, "--max-clean-drop -0.5: points of clean accuracy, from 0 to 100"),
-        ({"max_clean_drop": 101.0}, "--max-clean-drop 101: points of clean accuracy, from 0 to 100"),
-        ({"max_clean_drop": float("nan")}, "--max-clean-drop nan: points of clean accuracy, from 0 to 100"),
+        ({"max_clean_drop": -0.5}, "--max-clean-drop -0.5: must be points of clean accuracy, from 0 to 100"),
+        ({"max_clean_drop": 101.0}, "--max-clean-drop 101: must be points of clean accuracy, from 0 to 100"),
+        ({"max_clean_drop": float("nan")}, "--max-clean-drop nan: must be points of clean accuracy, from 0 to 100"),
         ({"attack": "pdg"}, "--attack: the experiment has no attack 'pdg'; did you mean 'pgd'?"),
     ],
 )
-def test_what_cannot_be_is_named_by_its_flag(study, options, said):
+def test_a_wrong_option_is_refused_by_the_name_of_its_flag(study, options, said):
     with pytest.raises(InputError) as refusal:
         study(**options)
     assert str(refusal.value).startswith(said)
@@ -170,27 +170,29 @@ def test_a_users_own_space_is_known_by_what_it_tries(study, tmp_path, change, is
     assert (after == before) is is_the_same
 
 
-def test_a_sweep_is_over_when_this_very_sweep_has_ended(study):
+def test_a_sweep_is_over_when_one_with_its_fingerprint_has_ended(study):
     first = study()
     assert not first.is_over()
-    marks = [leave(first, trial(settings={"align.temperature": 2.0 + number})) for number in range(first.samples)]
-    end = {"fingerprint": first.fingerprint, "trials": marks}
+    fingerprints = [
+        leave(first, trial(settings={"align.temperature": 2.0 + number})) for number in range(first.samples)
+    ]
+    end = {"fingerprint": first.fingerprint, "trials": fingerprints}
     first.blueprint.store.write_json(f"{first.folder}/sweep.json", end)
     assert study().is_over()
-    first.blueprint.store.write_json(f"{first.folder}/sweep.json", end | {"trials": marks[1:]})
+    first.blueprint.store.write_json(f"{first.folder}/sweep.json", end | {"trials": fingerprints[1:]})
     assert not study().is_over()
     first.blueprint.store.write_json(f"{first.folder}/sweep.json", end)
-    first.blueprint.store.delete(place_of(first.folder, marks[0]))
+    first.blueprint.store.delete(record_path(first.folder, fingerprints[0]))
     assert not study().is_over()
     assert not study(samples=5).is_over()
     assert not study("align.epochs=2").is_over()
 
 
-# Trials that are there
+# Trials of earlier sweeps
 
 
 def leave(study, record):
-    """The record of a trial as a sweep leaves it; returns its fingerprint."""
+    """Writes the record of a trial as a sweep would, and returns the trial's fingerprint."""
     blueprint = study.blueprint
     sweep = Sweep(
         store=blueprint.store, folder=study.folder, experiment=blueprint.experiment, base=None, inputs=study.inputs,
@@ -198,25 +200,25 @@ def leave(study, record):
         validation=None,
         baseline=None, max_clean_drop=study.options.max_clean_drop, worker=None, is_scheduled=False,
     )  # fmt: skip
-    mark = sweep.fingerprint(record.settings)
-    blueprint.store.write_json(place_of(study.folder, mark), asdict(record))
-    return mark
+    fingerprint = sweep.fingerprint(record.settings)
+    write_record(blueprint.store, record_path(study.folder, fingerprint), record)
+    return fingerprint
 
 
 def test_trials_are_found_again_whatever_asks_for_them(study):
     record = trial(5.0, settings={"align.temperature": 8.0})
-    mark = leave(study(), record)
+    fingerprint = leave(study(), record)
     others = {"samples": 9}, {"searcher": "optuna"}, {"scheduler": "asha"}, {"max_clean_drop": 5.0}
     for options in ({}, *others):
-        assert study(**options).records() == {mark: record}
+        assert study(**options).records() == {fingerprint: record}
 
 
 @pytest.mark.parametrize("override", ["align.epochs=2", "witnesses=[seer]"])
 def test_trials_over_other_settings_of_the_experiment_are_no_trials_of_this_sweep(study, override):
-    """The searched settings alone do not make them what was measured: best.yaml would be something else."""
+    """With the same searched settings, best.yaml would be another experiment than the one that was measured."""
     leave(study(), trial(50.0, settings={"align.temperature": 8.0}))
-    mark = leave(study(override), trial(5.0, settings={"align.temperature": 16.0}))
-    assert list(study(override).records()) == [mark]
+    fingerprint = leave(study(override), trial(5.0, settings={"align.temperature": 16.0}))
+    assert list(study(override).records()) == [fingerprint]
 
 
 OLD, NEW = (
@@ -235,8 +237,8 @@ def test_a_space_that_was_changed_between_two_sweeps_shows_and_chooses_what_it_h
     first = study(space=space_file(tmp_path, before))
     leave(first, trial(9.0, settings={key: OLD[key] for key in before}))
     second = study(space=space_file(tmp_path, after))
-    mark = leave(second, trial(3.0, settings={key: NEW[key] for key in after}))
+    fingerprint = leave(second, trial(3.0, settings={key: NEW[key] for key in after}))
     records = second.records()
-    assert mark in [row["trial"] for row in trial_rows(second.space, records, ["cousin"])]
-    assert sweep_figure(second.space, records, mark, "by-hand").startswith(b"\x89PNG")
+    assert fingerprint in [row["trial"] for row in trial_rows(second.space, records, ["cousin"])]
+    assert sweep_figure(second.space, records, fingerprint, "by-hand").startswith(b"\x89PNG")
     assert records[chosen(records, 1.0)].settings.keys() == after.keys()

@@ -1,4 +1,4 @@
-"""The figure of a sweep shows every finished trial where it belongs, the line of the unbeaten, and what was chosen."""
+"""The figure of a sweep shows every finished trial at its place, the line through the Pareto set, and the choice."""
 
 import io
 
@@ -29,7 +29,7 @@ SPACES = {
 
 
 def trials(keys, count=6):
-    """Finished trials at different places of the space, some of them with the same figures."""
+    """Returns finished trials with different settings, some of them with the same gain and accuracy."""
     rng = np.random.default_rng(0)
     records = {}
     for number in range(count):
@@ -46,7 +46,7 @@ def trials(keys, count=6):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The figure itself, as it is before it becomes a file."""
+    """Returns a function that gives the Matplotlib figure instead of the picture."""
 
     def draw(keys, records, best=None) -> Figure:
         with monkeypatch.context() as patch:
@@ -57,12 +57,12 @@ def drawn(monkeypatch):
 
 
 def offsets(panel, collection):
-    """Places of the dots of one scatter plot of a panel."""
+    """Returns the coordinates of the dots of one collection of a panel."""
     return np.asarray(panel.collections[collection].get_offsets()).tolist()
 
 
 def dots(panel, count):
-    """The scatter plot of this many places; error bars are no scatter plot."""
+    """Returns the scatter plot of a panel that has so many dots; error bars are collections without colours."""
     (found,) = [c for c in panel.collections if len(c.get_offsets()) == count and c.get_array() is not None]
     return found
 
@@ -92,7 +92,7 @@ RECORDS = {
     "c": trial(4.0, 91.0, settings={"align.temperature": 8.0, "align.weight": 1.0}),
     "d": trial(3.0, 90.0, settings={"align.temperature": 16.0, "align.weight": 2.0}),
     "e": trial(50.0, 99.0, settings={"align.temperature": 64.0, "align.weight": 8.0}, status="stopped"),
-    "f": trial(settings={"align.temperature": 64.0, "align.weight": 8.0}, status="failed", looks=[]),
+    "f": trial(settings={"align.temperature": 64.0, "align.weight": 8.0}, status="failed", measurements=[]),
 }
 KEYS = WEIGHT | TEMPERATURE
 
@@ -119,9 +119,9 @@ def test_intervals_are_drawn_over_the_gains(drawn):
 
 
 def test_an_interval_that_does_not_hold_its_estimate_is_drawn_too(drawn):
-    """A percentile interval need not."""
+    """A percentile interval does not have to contain the estimate."""
     record = trial(5.0)
-    record.looks[-1] |= {"gain_low": 5.5, "gain_high": 7.0}
+    record.measurements[-1] |= {"gain_low": 5.5, "gain_high": 7.0}
     assert dots(drawn(TEMPERATURE, {"a": record}).axes[0], 1).get_offsets().tolist() == [[4, 5]]
 
 

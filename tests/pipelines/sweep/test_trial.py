@@ -1,4 +1,4 @@
-"""One trial: when it is looked at, what a searcher is told of it, what it is known by, and when it is over."""
+"""A trial: when it is measured, what the searcher is reported of it, and what its fingerprint depends on."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from align_core.data import ImageSetConfig
 from pipelines.compute.cluster import Worker
 from pipelines.compute.fine_tune import FineTune
 from pipelines.storage.store import Store
-from pipelines.sweep.trial import Record, Sweep, _looks, _metrics, place_of, read_record
+from pipelines.sweep.trial import Sweep, _measured_steps, _metrics
 
 WEIGHTS = {"wide": "1111", "cnn_b": "2222"}
 
@@ -21,7 +21,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def sweep(tmp_path, store):
-    """A sweep over the experiment, that allows two points of clean accuracy; nothing of it is ever loaded."""
+    """A sweep that allows a loss of two points of clean accuracy. Its images and weights are never loaded."""
     experiment = experiment_in(tmp_path, align={"temperature": 4, "epochs": 2, "optimizer": {"lr": 0.5}})
     base = FineTune(
         name="aligned", start="cnn_a", witnesses=("wide", "cnn_b"), align=experiment.align, loader=None,
@@ -35,7 +35,7 @@ def sweep(tmp_path, store):
     )  # fmt: skip
 
 
-# When it is looked at
+# When it is measured
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,11 @@ def sweep(tmp_path, store):
     [(1, {1}), (2, {1, 2}), (3, {1, 2, 3}), (4, {1, 2, 3, 4}), (8, {2, 4, 6, 8}), (10, {3, 5, 8, 10}),
      (1_001, {251, 501, 751, 1_001})],
 )  # fmt: skip
-def test_it_is_looked_at_after_each_quarter_and_at_the_end(total, expected):
-    assert _looks(total) == expected
+def test_it_is_measured_after_each_quarter_and_at_the_end(total, expected):
+    assert _measured_steps(total) == expected
 
 
-# What a searcher is told
+# What the searcher is reported
 
 
 @pytest.mark.parametrize("gain", [-100.0, -3.0, 0.0, 12.5])
@@ -64,40 +64,40 @@ def test_whatever_costs_too_much_scores_below_every_gain_and_lower_the_more_it_c
     assert len(set(scores)) == 4
 
 
-def test_a_spoilt_alignment_is_told_as_worse_than_every_other(sweep):
-    spoilt = _metrics(sweep, trial(status="failed", looks=[], reason="the loss is not finite"), {})
+def test_an_alignment_whose_loss_was_not_finite_scores_below_every_other(sweep):
+    failed = _metrics(sweep, trial(status="failed", measurements=[], reason="the loss is not finite"), {})
     record = trial(gain=-100.0, accuracy=0.0, change=-100.0)
     worst = _metrics(sweep, record, record.last)
-    assert spoilt["score"] < worst["score"]
-    assert spoilt["gain"] <= worst["gain"]
+    assert failed["score"] < worst["score"]
+    assert failed["gain"] <= worst["gain"]
 
 
-def test_each_look_is_told_by_itself(sweep):
+def test_each_measurement_is_reported_by_itself(sweep):
     record = trial(gain=5.0, change=-1.0)
-    record.looks.insert(0, record.last | {"gain": 1.0, "step": 2})
-    told = [_metrics(sweep, record, look) for look in record.looks]
-    assert told == [{"gain": 1.0, "score": 1.0, "step": 2}, {"gain": 5.0, "score": 5.0, "step": 8}]
+    record.measurements.insert(0, record.last | {"gain": 1.0, "step": 2})
+    reported = [_metrics(sweep, record, measurement) for measurement in record.measurements]
+    assert reported == [{"gain": 1.0, "score": 1.0, "step": 2}, {"gain": 5.0, "score": 5.0, "step": 8}]
 
 
-# What it is known by
+# Its fingerprint
 
 
 def test_settings_that_change_nothing_are_the_same_trial(sweep):
-    mark = sweep.fingerprint({})
+    fingerprint = sweep.fingerprint({})
     for settings in (
         {"align.temperature": 4.0},
         {"align.temperature": 4, "align.epochs": 2, "align.optimizer.lr": 0.5},
         {"witnesses": ["wide", "cnn_b"]},
         {"align.checkpoint_steps": 7},
     ):
-        assert sweep.fingerprint(settings) == mark
+        assert sweep.fingerprint(settings) == fingerprint
 
 
 def test_without_weight_the_temperature_changes_nothing(sweep):
-    marks = {
+    fingerprints = {
         sweep.fingerprint({"align.weight": 0, "align.label_weight": 1, "align.temperature": t}) for t in (1.0, 8.0)
     }
-    assert len(marks) == 1
+    assert len(fingerprints) == 1
 
 
 def test_whatever_changes_a_result_is_another_trial(sweep):
@@ -106,11 +106,11 @@ def test_whatever_changes_a_result_is_another_trial(sweep):
         {"align.epochs": 1}, {"align.weight": 0.5}, {"align.label_weight": 0.5}, {"align.clip_grad_norm": 1.0},
         {"align.augment.flip": False}, {"witnesses": ["wide"]}, {"witnesses": ["cnn_b"]},
     ]  # fmt: skip
-    marks = [sweep.fingerprint(each) for each in settings]
-    marks.append(dataclasses.replace(sweep, inputs={"images": "abd"}).fingerprint({}))
+    fingerprints = [sweep.fingerprint(each) for each in settings]
+    fingerprints.append(dataclasses.replace(sweep, inputs={"images": "abd"}).fingerprint({}))
     other = {"wide": {"weights": "3333"}, "cnn_b": {"weights": "2222"}}
-    marks.append(dataclasses.replace(sweep, identities=other).fingerprint({}))
-    assert len(set(marks)) == len(marks)
+    fingerprints.append(dataclasses.replace(sweep, identities=other).fingerprint({}))
+    assert len(set(fingerprints)) == len(fingerprints)
 
 
 def test_its_alignment_has_the_settings_and_a_name_of_its_own(sweep):
@@ -123,35 +123,3 @@ def test_its_alignment_has_the_settings_and_a_name_of_its_own(sweep):
     assert job.name != other.name
     kept = {"start", "images", "image_ids", "labels", "seed", "loader", "threads"}
     assert all(getattr(job, name) == getattr(sweep.base, name) for name in kept)
-
-
-# When it is over
-
-
-@pytest.mark.parametrize(
-    ("how", "is_final"),
-    [
-        ({"status": "done"}, True),
-        ({"status": "stopped"}, True),
-        ({"status": "failed"}, True),
-        ({"status": "failed", "lost": True}, False),
-        ({"status": "running"}, False),
-    ],
-)
-def test_it_is_over_unless_it_runs_or_was_lost(how, is_final):
-    assert trial(**how).is_final is is_final
-
-
-def test_the_last_look_is_empty_before_the_first():
-    assert Record({}, "running", [], []).last == {}
-
-
-def test_a_record_is_read_as_it_was_written(sweep, store):
-    record = trial(
-        5.0, settings={"witnesses": ["wide"], "align.clip_grad_norm": None}, seconds=3.25, reason="ü", lost=True,
-        curve=[{"step": 0, "loss": 1.5}],
-    )  # fmt: skip
-    place = place_of("sweeps/mine", sweep.fingerprint({}))
-    assert read_record(store, place) is None
-    store.write_json(place, dataclasses.asdict(record))
-    assert read_record(store, place) == record

@@ -1,4 +1,4 @@
-"""A sweep from the command to the choice: real Ray Tune, real Ray Train, tiny networks on digits."""
+"""Sweeps from the request to the choice, with real Ray Tune and Ray Train, on tiny networks for digits."""
 
 import dataclasses
 import json
@@ -19,16 +19,16 @@ from pipelines.experiment.config import load_experiment
 from pipelines.failure import RunFailed
 from pipelines.run.command import run
 from pipelines.run.request import Request
-from pipelines.sweep.command import search, tune
+from pipelines.sweep.command import search_settings, tune_experiment
 from pipelines.sweep.study import Options
 
 
 @pytest.fixture(scope="module")
 def swept(ray_cluster: None, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Swept:
-    """Eight trials with Optuna and ASHA, and the choice on the test targets."""
+    """A sweep of eight trials with Optuna and ASHA, and the run of its choice on the test targets."""
     request = Request(write_sweep(tmp_path_factory.mktemp("swept"), weights), quiet=True)
     options = Options("temperature_weight", samples=8, searcher="optuna", scheduler="asha", max_clean_drop=50)
-    return Swept(request, "temperature_weight", tune(request, options))
+    return Swept(request, "temperature_weight", tune_experiment(request, options))
 
 
 class TestSweep:
@@ -58,7 +58,7 @@ class TestSweep:
         assert best.align.weight == swept.result.best["align.weight"]
         assert best.variant_align("default") == default.align
         assert best.targets == default.targets
-        # It ran, so that running it again computes nothing.
+        # The sweep has run this experiment, so running it again computes nothing.
         made = run(Request(swept.folder / "best.yaml", quiet=True)).made
         assert made == {"report": 0}
 
@@ -79,13 +79,13 @@ class TestSweep:
         names = {file.name for file in swept.folder.iterdir()}
         assert names == {"trials", "trials.csv", "best.yaml", "sweep.png", "sweep.json", "inputs.json"}
         assert (swept.folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
-        # Ray Tune's own files are gone with the sweep.
+        # Ray Tune's own files are deleted at the end of the sweep.
         assert not list((swept.folder.parents[1] / ".tune").iterdir())
 
     def test_again_it_computes_nothing_and_says_so(self, swept: Swept, capsys: pytest.CaptureFixture[str]) -> None:
         before = swept.records()
         options = Options("temperature_weight", samples=8, searcher="optuna", scheduler="asha", max_clean_drop=50)
-        again = tune(swept.request, options)
+        again = tune_experiment(swept.request, options)
         assert swept.records() == before
         assert again.best == swept.result.best
         assert again.test is not None
@@ -93,23 +93,23 @@ class TestSweep:
         assert "sweep temperature_weight: every trial is there already: nothing to compute" in capsys.readouterr().err
 
     def test_a_smaller_drop_chooses_anew_from_what_is_there(self, swept: Swept, tmp_path: Path) -> None:
-        """With Optuna the drop is part of what it learns from; what is there is told again, not run again."""
+        """Another drop is another sweep for Optuna, which learns from it; the trials of the first are not run again."""
         before = {
-            mark: record["looks"][-1]["timestamp"]
-            for mark, record in swept.records().items()
-            if record["status"] == "done"  # those that ASHA stopped may go on without it
+            fingerprint: record["looks"][-1]["timestamp"]
+            for fingerprint, record in swept.records().items()
+            if record["status"] == "done"  # trials that ASHA stopped may run to their end without it
         }
         options = Options("temperature_weight", samples=8, searcher="random", max_clean_drop=0)
-        result = search(swept.request, options)
-        after = {mark: record["looks"][-1]["timestamp"] for mark, record in swept.records().items()}
-        assert {mark: after[mark] for mark in before} == before
+        result = search_settings(swept.request, options)
+        after = {fingerprint: record["looks"][-1]["timestamp"] for fingerprint, record in swept.records().items()}
+        assert {fingerprint: after[fingerprint] for fingerprint in before} == before
         if result.best is not None:
             chosen = [t for t in swept.trials() if t["status"] == "done" and float(t["clean_change"]) >= 0]
             assert max(float(t["gain"]) for t in chosen) == float(chosen[0]["gain"])
 
 
 def run_of(request: Request, row: dict[str, Any]) -> dict[str, Any]:
-    """What `witness run` says of the aligned surrogate with a trial's temperature, tested where the trial was."""
+    """Returns the figures of `witness run` with a trial's temperature, on the images and target of the trial."""
     data = request.experiment().data
     assert data.validation is not None
     validation = {k: v for k, v in dataclasses.asdict(data.validation).items() if v is not None}
@@ -133,7 +133,7 @@ def test_a_trial_is_the_run_of_its_settings_and_touches_no_test_image(
 ) -> None:
     request = Request(write_sweep(tmp_path, weights), quiet=True)
     space = space_file(tmp_path, {"align.temperature": {"choices": [2, 32]}})
-    result = search(request, Options(space, searcher="grid"))
+    result = search_settings(request, Options(space, searcher="grid"))
     folder = tmp_path / "runs" / "digits"
     assert {"adversarial", "outcomes", "clean", "models"}.isdisjoint(path.name for path in folder.iterdir())
     for row in result.rows:
@@ -145,18 +145,18 @@ def test_a_trial_whose_loss_is_not_finite_is_recorded_and_the_others_go_on(
 ) -> None:
     request = Request(write_sweep(tmp_path, weights), quiet=True)
     space = space_file(tmp_path, {"align.optimizer.lr": {"choices": [1e-3, 1e30]}})
-    result = search(request, Options(space, searcher="grid", max_clean_drop=100))
+    result = search_settings(request, Options(space, searcher="grid", max_clean_drop=100))
     rows = {row["align.optimizer.lr"]: row for row in result.rows}
     assert rows["0.001"]["status"] == "done"
     assert rows["1e+30"]["status"] == "failed"
     assert "its gradient is not finite at step" in rows["1e+30"]["reason"]
     assert rows["1e+30"]["gain"] is None
     assert result.best == {"align.optimizer.lr": 1e-3}
-    # It would end no other way: it is not tried again.
+    # The trial would fail in the same way again, so it is not repeated.
     records = list((tmp_path / "runs/digits/sweeps/mine/trials").glob("*.json"))
     before = {file: file.stat().st_mtime_ns for file in records}
     (tmp_path / "runs/digits/sweeps/mine/sweep.json").unlink()
-    search(request, Options(space, searcher="grid", max_clean_drop=100))
+    search_settings(request, Options(space, searcher="grid", max_clean_drop=100))
     assert {file: file.stat().st_mtime_ns for file in records} == before
 
 
@@ -165,7 +165,7 @@ def test_a_sweep_of_which_nothing_keeps_clean_accuracy_chooses_nothing(
 ) -> None:
     request = Request(write_sweep(tmp_path, weights), quiet=True)
     space = space_file(tmp_path, {"align.optimizer.lr": {"choices": [0.5, 0.6]}})
-    result = tune(request, Options(space, searcher="grid"))
+    result = tune_experiment(request, Options(space, searcher="grid"))
     assert (result.best, result.test) == (None, None)
     assert "no trial keeps clean accuracy within 1 points (--max-clean-drop)" in capsys.readouterr().err
     folder = tmp_path / "runs/digits"
@@ -175,21 +175,21 @@ def test_a_sweep_of_which_nothing_keeps_clean_accuracy_chooses_nothing(
 
 @pytest.mark.slow
 def test_two_workers_a_trial_go_through_ray_train(ray_cluster: None, weights: Path, tmp_path: Path) -> None:
-    """And make of the same settings what `witness run` makes of them with two workers."""
+    """Their figures are those of `witness run` with the same settings and two workers."""
     request = Request(write_sweep(tmp_path, weights), overrides=["align.workers=2"], quiet=True)
     space = space_file(tmp_path, {"align.temperature": {"choices": [2, 32]}})
-    result = search(request, Options(space, searcher="grid", max_clean_drop=100))
+    result = search_settings(request, Options(space, searcher="grid", max_clean_drop=100))
     assert [row["status"] for row in result.rows] == ["done", "done"]
     assert_as_a_run(request, result.rows[0])
 
 
 @pytest.mark.slow
-def test_asha_ends_the_hopeless_of_two_workers_too(ray_cluster: None, weights: Path, tmp_path: Path) -> None:
-    """Its workers end by themselves, so that the next trial has their CPUs: the cluster holds one trial at once."""
+def test_asha_stops_trials_of_two_workers_too(ray_cluster: None, weights: Path, tmp_path: Path) -> None:
+    """The workers end by themselves, so that the next trial gets their CPUs: the cluster has room for one trial."""
     long = ["align.workers=2", "align.epochs=60"]
     request = Request(write_sweep(tmp_path, weights), overrides=long, quiet=True)
     space = space_file(tmp_path, {"align.optimizer.lr": {"choices": [1e-3, 0.5]}})
-    swept = Swept(request, space, search(request, Options(space, searcher="grid", scheduler="asha")))
+    swept = Swept(request, space, search_settings(request, Options(space, searcher="grid", scheduler="asha")))
     trials = {trial["align.optimizer.lr"]: trial for trial in swept.trials()}
     assert trials["0.001"]["status"] == "done"
     assert trials["0.001"]["steps"] == "240"
@@ -203,10 +203,10 @@ def test_trials_of_other_images_are_set_aside(
 ) -> None:
     space = space_file(tmp_path, {"align.temperature": {"choices": [2, 32]}})
     request = Request(write_sweep(tmp_path, weights), quiet=True)
-    first = Swept(request, space, search(request, Options(space, searcher="grid", max_clean_drop=100)))
+    first = Swept(request, space, search_settings(request, Options(space, searcher="grid", max_clean_drop=100)))
     old = first.records()
     other = dataclasses.replace(request, overrides=["data.validation.limit=40"])
-    second = Swept(other, space, search(other, Options(space, searcher="grid", max_clean_drop=100)))
+    second = Swept(other, space, search_settings(other, Options(space, searcher="grid", max_clean_drop=100)))
     assert "sweeps/mine/trials: made with other settings; moved to .stale/" in capsys.readouterr().err
     assert old.keys().isdisjoint(second.records())
     assert {trial["n"] for trial in second.trials()} == {"40"}
@@ -216,7 +216,7 @@ def test_trials_of_other_images_are_set_aside(
 
 def test_the_chosen_witnesses_stand_in_best_yaml(ray_cluster: None, weights: Path, tmp_path: Path) -> None:
     request = Request(write_sweep(tmp_path, weights, witnesses=["wide", "cnn_b"]), quiet=True)
-    result = search(request, Options("witness", searcher="grid", max_clean_drop=100))
+    result = search_settings(request, Options("witness", searcher="grid", max_clean_drop=100))
     assert sorted(row["witnesses"] for row in result.rows) == ["cnn_b", "wide", "wide+cnn_b"]
     assert result.best is not None
     best = yaml.safe_load((tmp_path / "runs/digits/sweeps/witness/best.yaml").read_text())
@@ -227,10 +227,10 @@ def test_the_chosen_witnesses_stand_in_best_yaml(ray_cluster: None, weights: Pat
 def test_a_source_that_gets_nothing_right_ends_the_sweep_before_any_trial(
     ray_cluster: None, weights: Path, tmp_path: Path
 ) -> None:
-    """The labels of the only validation image are wrong: it counts for no target."""
+    """The label of the only validation image is wrong, so the image counts for no target."""
     request = Request(write_sweep(tmp_path, weights, data=with_one_wrong_label(tmp_path, weights)), quiet=True)
     with pytest.raises(RunFailed, match="no image is classified correctly by both the source and a validation target"):
-        search(request, Options("temperature", samples=2))
+        search_settings(request, Options("temperature", samples=2))
     assert not (tmp_path / "runs/digits/sweeps/temperature/trials").exists()
 
 
@@ -244,14 +244,14 @@ def with_one_wrong_label(folder: Path, weights: Path) -> dict[str, Any]:
 
 
 def chosen_of(request: Request, space: str) -> tuple[list[str], Any]:
-    """The temperatures of the trials in their order, and the choice."""
-    result = search(request, Options(space, searcher="grid", max_clean_drop=100))
+    """Runs a sweep and returns the temperatures in the order of its rows, and the choice."""
+    result = search_settings(request, Options(space, searcher="grid", max_clean_drop=100))
     return [row["align.temperature"] for row in result.rows], result.best
 
 
 @pytest.fixture(scope="module")
 def whole(ray_cluster: None, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """(request, space, what was chosen, folder) of a sweep that is over."""
+    """The request, the space, the result of `chosen_of`, and the folder of a sweep that is over."""
     folder = tmp_path_factory.mktemp("whole")
     request = Request(write_sweep(folder, weights), quiet=True)
     space = space_file(folder, {"align.temperature": {"choices": [2, 32]}})
@@ -259,10 +259,10 @@ def whole(ray_cluster: None, weights: Path, tmp_path_factory: pytest.TempPathFac
 
 
 class TestDamage:
-    """What lies in the folder of a finished sweep and cannot be read is found anew; the choice stays the same."""
+    """A damaged file of a finished sweep is computed again, and the choice stays the same."""
 
     @pytest.mark.parametrize("content", [None, '{"settings": {', "{}"])
-    def test_a_record_that_is_gone_or_damaged(self, whole: Any, content: str | None) -> None:
+    def test_a_record_that_is_missing_or_damaged(self, whole: Any, content: str | None) -> None:
         request, space, before, folder = whole
         record = min((folder / "trials").glob("*.json"))
         record.unlink() if content is None else record.write_text(content)
@@ -270,7 +270,7 @@ class TestDamage:
         assert chosen_of(request, space) == before
 
     @pytest.mark.parametrize("content", ["", "{}", "[]"])
-    def test_the_mark_of_the_end(self, whole: Any, content: str) -> None:
+    def test_the_note_of_the_end_that_is_damaged(self, whole: Any, content: str) -> None:
         request, space, before, folder = whole
         (folder / "sweep.json").write_text(content)
         assert chosen_of(request, space) == before

@@ -1,4 +1,4 @@
-"""A sweep that cannot be is refused before any work: exit code 2, one message that says how to mend it."""
+"""A wrong request for a sweep is refused before any work, with exit code 2 and one message that says how to mend it."""
 
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ VALIDATION = {"kind": "npz", "path": "images.npz", "take": [4, 8]}
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> HandMade:
-    """One that can be swept: validation images and a validation target."""
+    """An experiment with validation images and a validation target, as a sweep needs them."""
     made = hand_made(tmp_path_factory.mktemp("sweep"))
     data = made.content()["data"]
     data["test"]["take"] = [8, 16]
@@ -44,16 +44,16 @@ FLAGS = [
     (["--space", "nowhere.yaml"], "nowhere.yaml: "),
     (["--space", "temperature", "--searcher", "optune"], "no searcher 'optune'; did you mean 'optuna'?"),
     (["--space", "temperature", "--scheduler", "pbt"], "no scheduler 'pbt'; there are: asha, none"),
-    (["--space", "my space.yaml"], "--space my space.yaml: its folder is called as the file"),
-    (["--space", 41 * "x" + ".yaml"], "its folder is called as the file"),
-    (["--space", "elsewhere/temperature.yaml"], "a space that ships with Witness is called temperature; rename"),
+    (["--space", "my space.yaml"], "--space my space.yaml: the sweep's folder gets the name of this file"),
+    (["--space", 41 * "x" + ".yaml"], "the sweep's folder gets the name of this file"),
+    (["--space", "elsewhere/temperature.yaml"], "a space that ships with Witness is called temperature too; rename"),
     (["--space", "temperature", "--attack", "pgdd"], "--attack: the experiment has no attack 'pgdd'; did you mean"),
     (["--space", "temperature", "--samples", "0"], "--samples 0: must be at least 1"),
     (["--space", "temperature", "--concurrent", "0"], "--concurrent 0: must be at least 1"),
-    (["--space", "temperature", "--max-clean-drop", "-1"], "--max-clean-drop -1: points of clean accuracy"),
-    (["--space", "temperature", "--max-clean-drop", "nan"], "--max-clean-drop nan: points of clean accuracy"),
+    (["--space", "temperature", "--max-clean-drop", "-1"], "--max-clean-drop -1: must be points of clean accuracy"),
+    (["--space", "temperature", "--max-clean-drop", "nan"], "--max-clean-drop nan: must be points of clean accuracy"),
     (["--space", "temperature", "--searcher", "grid", "--samples", "3"], "the grid of temperature has 7 points"),
-    (["--space", "witness"], "there is nothing to choose: witnesses = ['seer'] is all there is"),
+    (["--space", "witness"], "there is nothing to choose: witnesses = ['seer'] is the only possibility"),
     (["--space", "temperature", "--set", "validation_targets=[]"], "validation_targets: must be given: a sweep"),
     (["--space", "temperature", "--set", "data.validation=null"], "data.validation: must be given: a sweep chooses"),
     (["--space", "temperature", "--set", "validation_targets=[twin]"], "validation_targets: twin is in targets too"),
@@ -63,7 +63,7 @@ FLAGS = [
 
 
 def refused(capsys: pytest.CaptureFixture[str], experiment: HandMade, *arguments: str) -> str:
-    """What is said to the arguments; nothing was written."""
+    """Returns the message with which the arguments are refused, after checking that nothing was written."""
     before = set(experiment.folder.rglob("*"))
     assert main(["tune", str(experiment.file), *arguments]) == 2
     assert set(experiment.folder.rglob("*")) == before
@@ -72,16 +72,18 @@ def refused(capsys: pytest.CaptureFixture[str], experiment: HandMade, *arguments
 
 
 @pytest.mark.parametrize(("flags", "said"), FLAGS, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
-def test_flags(experiment: HandMade, capsys: pytest.CaptureFixture[str], flags: list[str], said: str) -> None:
+def test_wrong_flags_are_refused(
+    experiment: HandMade, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+) -> None:
     samples = [] if "--samples" in flags or "grid" in flags else ["--samples", "2"]
     message = refused(capsys, experiment, *flags, *samples)
     assert message.startswith("witness: ")
     assert said in message
 
 
-def test_how_many_settings_has_to_be_said(experiment: HandMade, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_number_of_settings_must_be_given(experiment: HandMade, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, experiment, "--space", "temperature")
-    assert "--samples: say how many settings random is to try" in said
+    assert "--samples: must be given: the number of settings that random tries" in said
 
 
 SPACES = [
@@ -93,9 +95,9 @@ SPACES = [
     (temperature(low=1, high=8, choices=[1]), "give either low and high, or choices, or subsets_of"),
     (temperature(low=-4, high=8), "align.temperature = -4"),
     (space(**{"align.temprature": {"low": 1, "high": 8}}), "no such key; did you mean 'align.temperature'?"),
-    (space(**{"attacks.pgd.eps": {"low": 0.01, "high": 0.1}}), "a sweep searches `align.*` and `witnesses`"),
-    (space(**{"align.workers": {"choices": [1, 2]}}), "align.workers: it changes nothing that a sweep measures"),
-    (space(witnesses={"choices": [["seeer"]]}), "seeer is no witness of this experiment; did you mean 'seer'?"),
+    (space(**{"attacks.pgd.eps": {"low": 0.01, "high": 0.1}}), "a sweep searches `align.*` and `witnesses` only"),
+    (space(**{"align.workers": {"choices": [1, 2]}}), "align.workers: this key changes nothing that a sweep measures"),
+    (space(witnesses={"choices": [["seeer"]]}), "seeer is not a witness of this experiment; did you mean 'seer'?"),
     ({"why": "a test", "keys": {}}, "keys: Dictionary should have at least 1 item"),
     ({"why": "a test"}, "keys: this key is required"),
     ({"why": "a test", "kees": {}}, "kees: unknown key; did you mean 'keys'?"),
@@ -103,7 +105,7 @@ SPACES = [
 
 
 @pytest.mark.parametrize(("content", "said"), SPACES, ids=[said[:40] for _, said in SPACES])
-def test_spaces_of_the_users_own(
+def test_wrong_spaces_of_the_users_own_are_refused(
     experiment: HandMade, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: dict[str, Any], said: str
 ) -> None:
     file = tmp_path / "mine.yaml"
@@ -116,20 +118,20 @@ def test_spaces_of_the_users_own(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--concurrent", "4"], "each trial wants 1 x (1 CPU); the cluster has room for 3 such workers, so for 3 at"),
+        (["--concurrent", "4"], "each trial needs 1 x (1 CPU); the cluster has room for 3 such workers, so for 3 at"),
         (
             ["--concurrent", "2", "--set", "align.workers=2"],
             "2 x (1 CPU); the cluster has room for 3 such workers, so for 1",
         ),
         (
             ["--set", "align.workers=4"],
-            "align.workers: a trial wants 4 x (1 CPU), and this cluster has room for 3 such",
+            "align.workers: a trial needs 4 x (1 CPU), and this cluster has room for 3 such",
         ),
-        # Three workers of three CPUs would leave none for the trial that waits for them.
+        # Three workers would take all three CPUs and leave none for the trial that waits for them.
         (["--set", "align.workers=3", "--set", "align.batch_size=48"], "3 such workers beside the trial itself"),
         (
             ["--set", "compute.threads=2", "--concurrent", "2"],
-            "each trial wants 1 x (2 CPU); the cluster has room for 1",
+            "each trial needs 1 x (2 CPU); the cluster has room for 1",
         ),
         (
             ["--set", "compute.resources={mock_gpu: 1}", "--concurrent", "2"],
@@ -139,7 +141,7 @@ def test_spaces_of_the_users_own(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_the_cluster_cannot_hold(
+def test_more_than_the_cluster_holds_is_refused(
     ray_cluster: None,
     experiment: HandMade,
     tmp_path: Path,
@@ -147,6 +149,6 @@ def test_what_the_cluster_cannot_hold(
     flags: list[str],
     said: str,
 ) -> None:
-    """The shared cluster has three CPUs and one mock_gpu."""
+    """The tests' cluster has three CPUs and one mock_gpu."""
     message = refused(capsys, experiment, "--space", "temperature", "--samples", "2", *flags)
     assert said in message

@@ -1,5 +1,5 @@
-"""A sweep goes on whatever becomes of a trial: one whose process dies is recorded with the reason, one on a lost node
-is run elsewhere.
+"""A sweep survives the loss of a trial: one whose process dies is recorded with the reason, one on a lost node runs on
+another.
 """
 
 import csv
@@ -17,7 +17,7 @@ from sweeping import space_file
 
 pytestmark = pytest.mark.slow
 
-# As one that wants more memory than there is: the process is gone, without an exception.
+# The process ends without an exception, as if the kernel had killed it for its use of memory.
 FRAGILE = """
 import os
 from pipelines.recipes.digit_models import cnn
@@ -50,7 +50,7 @@ def test_a_trial_whose_process_dies_is_recorded_and_the_others_go_on(weights: Pa
     assert best["align"]["batch_size"] in (32, 64)
 
 
-def test_a_trial_on_a_lost_node_is_run_elsewhere(weights: Path, tmp_path: Path) -> None:
+def test_a_trial_on_a_lost_node_runs_on_another_one(weights: Path, tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster
 
     file = write_sweep(tmp_path, weights)

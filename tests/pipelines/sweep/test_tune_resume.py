@@ -1,4 +1,4 @@
-"""A sweep that is killed goes on, with every trial once; and MLflow's page can compare what it holds."""
+"""A sweep that was killed resumes, with every trial once, and MLflow holds its trials so that they can be compared."""
 
 import csv
 import os
@@ -24,14 +24,16 @@ def command(file: Path, space: str, *flags: str) -> list[str]:
 
 
 def stopped(process: subprocess.Popen[bytes], trials: Path, done: int, how: signal.Signals) -> int:
-    """Ends the process by a signal once so many trials are done; its exit code."""
+    """Waits until so many trials are done, sends the process a signal, and returns its exit code."""
     end = time.monotonic() + PATIENCE
     while len(done_in(trials)) < done:
         assert process.poll() is None
         assert time.monotonic() < end
         time.sleep(0.02)
     children = psutil.Process(process.pid).children(recursive=True)
-    left = [child for child in children if "Agent" not in child.name()]  # its agents look once in a minute
+    left = [
+        child for child in children if "Agent" not in child.name()
+    ]  # Ray's agents check only once a minute whether to end
     os.kill(process.pid, how)
     code = process.wait(timeout=PATIENCE)
     psutil.wait_procs(left, timeout=60)
@@ -39,13 +41,13 @@ def stopped(process: subprocess.Popen[bytes], trials: Path, done: int, how: sign
 
 
 def done_in(trials: Path) -> dict[str, int]:
-    """Record -> its time of change, of every trial that came to its end."""
+    """Returns the modification time of the record of every trial that is done, by fingerprint."""
     return {r.stem: r.stat().st_mtime_ns for r in trials.glob("*.json") if '"done"' in r.read_text()}
 
 
 @pytest.fixture(scope="module")
 def killed_and_resumed(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
-    """A sweep that was interrupted, lost its searcher's state, was killed, and went on.
+    """A sweep that was interrupted, lost its searcher's state, was killed, and was resumed.
 
     Returns its folder, and the time of change of each record that was final at the last kill.
     """

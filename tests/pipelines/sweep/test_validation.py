@@ -1,4 +1,4 @@
-"""What a sweep chooses by, against a plain computation: rates and gains on the images that source and target know."""
+"""The figures that a sweep chooses by, compared with a plain computation of rates, gains and accuracies."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from align_core.data import ImageSetConfig, open_image_set, read_images
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.payload import network_loader
 from pipelines.sweep.choice import chosen
-from pipelines.sweep.validation import Bench, Validation
+from pipelines.sweep.validation import ValidationSetup, Validator
 
 SOURCE, TARGETS = "cnn_a", ("cnn_d", "wide")
 IMAGES = {"kind": "digits", "take": [900, 1200]}
@@ -34,29 +34,29 @@ def blueprint(weights, tmp_path_factory):
 @pytest.fixture(scope="module")
 def validation(blueprint):
     manifest = blueprint.inspected.manifests["validation"]
-    return Validation(
+    return ValidationSetup(
         images=blueprint.experiment.data.validation, image_size=16, image_ids=manifest.ids,
         labels=manifest.labels.tolist(),
         source=SOURCE, targets=TARGETS, attack=blueprint.experiment.attacks["pgd"], seed=3, chunk=64,
     )  # fmt: skip
 
 
-def bench_of(blueprint, validation):
-    return Bench(validation, network_loader(blueprint), "cpu", threads=1)
+def validator_of(blueprint, validation):
+    return Validator(validation, network_loader(blueprint), "cpu", threads=1)
 
 
 @pytest.fixture(scope="module")
-def bench(blueprint, validation):
-    return bench_of(blueprint, validation)
+def validator(blueprint, validation):
+    return validator_of(blueprint, validation)
 
 
 @pytest.fixture(scope="module")
-def baseline(bench):
-    return bench.baseline()
+def baseline(validator):
+    return validator.baseline()
 
 
 class Plain:
-    """The same figures without the engine room: one batch of all images, and plain numpy."""
+    """Computes the same figures with `align_core` and NumPy alone, on one batch of all images."""
 
     def __init__(self, blueprint, validation):
         self.loader, self.validation = network_loader(blueprint), validation
@@ -76,7 +76,7 @@ class Plain:
         return craft(self.network(surrogate), self.images_BCHW, torch.from_numpy(self.labels), ids, attack, seed)
 
     def rates(self, surrogate, positions):
-        """Target -> (wrong when attacked, wrong when attacked from the source), on the images that count."""
+        """Returns whether each target is wrong on the images that count: crafted on the surrogate and on the source."""
         mine, sources = self.crafted(surrogate), self.crafted(SOURCE)
         known = ~self.wrong(SOURCE, self.images_BCHW)
         chosen = np.isin(np.arange(len(self.labels)), list(positions))
@@ -96,71 +96,72 @@ def plain(blueprint, validation):
 
 
 @pytest.mark.parametrize("surrogate", ["cnn_b", "cnn_c"])
-@pytest.mark.parametrize("on", ["all", "few"])
-def test_a_look_is_what_a_plain_computation_finds(bench, baseline, validation, plain, surrogate, on):
-    positions = range(300) if on == "all" else validation.few
-    look = bench.look(bench.networks.network(surrogate), baseline, positions)
+@pytest.mark.parametrize("on", ["all", "interim"])
+def test_a_measurement_is_what_a_plain_computation_finds(validator, baseline, validation, plain, surrogate, on):
+    positions = range(300) if on == "all" else validation.interim_positions
+    measured = validator.measure(validator.networks.network(surrogate), baseline, positions)
     rates = plain.rates(surrogate, positions)
-    assert look.n == len(positions) == (300 if on == "all" else 150)
-    assert look.rates == pytest.approx({target: 100 * mine.mean() for target, (mine, _) in rates.items()})
+    assert measured.n == len(positions) == (300 if on == "all" else 150)
+    assert measured.rates == pytest.approx({target: 100 * mine.mean() for target, (mine, _) in rates.items()})
     gains = [100 * (mine.mean() - sources.mean()) for mine, sources in rates.values()]
-    assert abs(np.mean(gains)) > 1  # there is something to get wrong
-    assert look.gain == pytest.approx(np.mean(gains))
+    assert abs(np.mean(gains)) > 1  # else a wrong computation could pass
+    assert measured.gain == pytest.approx(np.mean(gains))
     accuracy, of_source = (plain.clean_accuracy(name, positions) for name in (surrogate, SOURCE))
-    assert look.clean_accuracy == pytest.approx(accuracy)
-    assert look.clean_change == pytest.approx(accuracy - of_source)
+    assert measured.clean_accuracy == pytest.approx(accuracy)
+    assert measured.clean_change == pytest.approx(accuracy - of_source)
 
 
-def test_the_interval_of_the_gain_is_that_of_images_drawn_again(bench, baseline, plain):
-    look = bench.look(bench.networks.network("cnn_b"), baseline, range(300))
+def test_the_interval_of_the_gain_is_that_of_images_drawn_again(validator, baseline, plain):
+    measured = validator.measure(validator.networks.network("cnn_b"), baseline, range(300))
     mine, sources = plain.crafted("cnn_b"), plain.crafted(SOURCE)
     known = ~plain.wrong(SOURCE, plain.images_BCHW)
     counts = {target: known & ~plain.wrong(target, plain.images_BCHW) for target in TARGETS}
     change = {t: plain.wrong(t, mine).astype(int) - plain.wrong(t, sources) for t in TARGETS}
     gains = []
-    for rows in np.random.default_rng(0).integers(0, 300, (10_000, 300)):  # the same images for every target
+    for rows in np.random.default_rng(0).integers(0, 300, (10_000, 300)):  # one draw of images for all targets
         gains.append(np.mean([100 * change[t][rows][counts[t][rows]].mean() for t in TARGETS]))
-    assert [look.gain_low, look.gain_high] == pytest.approx(
+    assert [measured.gain_low, measured.gain_high] == pytest.approx(
         np.quantile(gains, [0.025, 0.975]).tolist(), abs=0.5
-    )  # of 16
+    )  # the interval is 16 points wide
 
 
-@pytest.mark.parametrize("on", ["all", "few"])
-def test_the_source_itself_gains_exactly_nothing(bench, baseline, validation, on):
-    positions = range(300) if on == "all" else validation.few
-    look = bench.look(bench.networks.network(SOURCE), baseline, positions)
-    assert (look.gain, look.gain_low, look.gain_high, look.clean_change) == (0, 0, 0, 0)
+@pytest.mark.parametrize("on", ["all", "interim"])
+def test_the_source_itself_gains_exactly_nothing(validator, baseline, validation, on):
+    positions = range(300) if on == "all" else validation.interim_positions
+    measured = validator.measure(validator.networks.network(SOURCE), baseline, positions)
+    assert (measured.gain, measured.gain_low, measured.gain_high, measured.clean_change) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("chunk", [1, 100, 1_000])
-def test_how_images_are_chunked_changes_nothing(blueprint, validation, bench, baseline, chunk):
-    """On these small networks not even the rounding."""
-    other = bench_of(blueprint, dataclasses.replace(validation, chunk=chunk))
+def test_how_images_are_chunked_changes_nothing(blueprint, validation, validator, baseline, chunk):
+    """On networks this small, not even the rounding changes."""
+    other = validator_of(blueprint, dataclasses.replace(validation, chunk=chunk))
     positions = range(0, 300, 7)
-    expected = bench.look(bench.networks.network("cnn_b"), baseline, positions)
-    assert other.look(other.networks.network("cnn_b"), baseline, positions) == expected
+    expected = validator.measure(validator.networks.network("cnn_b"), baseline, positions)
+    assert other.measure(other.networks.network("cnn_b"), baseline, positions) == expected
 
 
-def test_a_surrogate_is_left_as_it_was(bench, baseline):
-    network = bench.networks.network("cnn_b")
+def test_a_surrogate_is_left_as_it_was(validator, baseline):
+    network = validator.networks.network("cnn_b")
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    bench.look(network, baseline, range(10))
+    validator.measure(network, baseline, range(10))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
 @pytest.mark.parametrize("count", [1, 2, 255, 256, 257, 300, 511, 512, 513, 1_000, 5_000, 50_000])
-def test_few_images_are_enough_not_too_many_and_from_everywhere(validation, count):
-    few = dataclasses.replace(validation, image_ids=[str(n) for n in range(count)], labels=[0] * count).few
-    assert min(count, 128) <= len(few) <= 256
-    assert len(set(few)) == len(few)
-    gaps = np.diff([-1, *few, count])
+def test_interim_images_are_enough_not_too_many_and_spread_over_the_set(validation, count):
+    setup = dataclasses.replace(validation, image_ids=[str(n) for n in range(count)], labels=[0] * count)
+    interim = setup.interim_positions
+    assert min(count, 128) <= len(interim) <= 256
+    assert len(set(interim)) == len(interim)
+    gaps = np.diff([-1, *interim, count])
     assert gaps.max() <= -(-count // 128)
-    assert few[0] == 0
+    assert interim[0] == 0
 
 
 def relabelled(validation, blueprint, positions, right):
-    """These images, labelled so that a network is right on them or wrong: name -> how many at the start are right."""
+    """Labels images so that the network that `right` names is right on the first so many of them only."""
     plain = Plain(blueprint, dataclasses.replace(validation, image_ids=[validation.image_ids[p] for p in positions]))
     ((name, count),) = right.items()
     with torch.no_grad():
@@ -169,10 +170,10 @@ def relabelled(validation, blueprint, positions, right):
     return dataclasses.replace(plain.validation, labels=labels)
 
 
-def test_where_no_image_counts_it_is_said_what_is_missing(blueprint, validation):
-    bench = bench_of(blueprint, relabelled(validation, blueprint, range(40), {SOURCE: 0}))
+def test_the_message_says_so_where_no_image_counts(blueprint, validation):
+    validator = validator_of(blueprint, relabelled(validation, blueprint, range(40), {SOURCE: 0}))
     with pytest.raises(ValueError, match="no image is classified correctly by both the source and a validation target"):
-        bench.look(bench.networks.network("cnn_b"), bench.baseline(), range(40))
+        validator.measure(validator.networks.network("cnn_b"), validator.baseline(), range(40))
 
 
 def test_a_target_that_no_image_counts_for_is_left_out(blueprint, validation, plain):
@@ -184,21 +185,23 @@ def test_a_target_that_no_image_counts_for_is_left_out(blueprint, validation, pl
         image_ids=[validation.image_ids[p] for p in positions],
         labels=[validation.labels[p] for p in positions],
     )
-    both, one = (bench_of(blueprint, v) for v in (some, dataclasses.replace(some, targets=("wide",))))
-    looks = [b.look(b.networks.network("cnn_b"), b.baseline(), range(len(positions))) for b in (both, one)]
-    assert list(looks[0].rates) == ["wide"]
-    assert looks[0] == looks[1]
+    both, one = (validator_of(blueprint, v) for v in (some, dataclasses.replace(some, targets=("wide",))))
+    measured = [v.measure(v.networks.network("cnn_b"), v.baseline(), range(len(positions))) for v in (both, one)]
+    assert list(measured[0].rates) == ["wide"]
+    assert measured[0] == measured[1]
 
 
-def test_an_alignment_that_costs_just_what_it_may_can_be_chosen(blueprint, validation, bench, baseline):
-    """One image of a hundred is one point: not a rounding error more."""
-    some = bench_of(blueprint, relabelled(validation, blueprint, range(100), {"cnn_b": 54}))
+def test_an_alignment_that_costs_just_what_it_may_can_be_chosen(blueprint, validation, validator, baseline):
+    """One image of a hundred is exactly one point, without a rounding error."""
+    some = validator_of(blueprint, relabelled(validation, blueprint, range(100), {"cnn_b": 54}))
     right = np.arange(100) < 55
     of_source = dataclasses.replace(
         baseline,
-        view=dataclasses.replace(baseline.view, right=right),
+        source=dataclasses.replace(baseline.source, right=right),
         target_right={target: np.ones(100, dtype=bool) for target in TARGETS},
     )
-    look = some.look(some.networks.network("cnn_b"), of_source, range(100))
-    assert (look.clean_accuracy, look.clean_change) == (54.0, -1.0)
-    assert chosen({"a": trial(look.gain, look.clean_accuracy, look.clean_change)}, max_clean_drop=1.0) == "a"
+    measured = some.measure(some.networks.network("cnn_b"), of_source, range(100))
+    assert (measured.clean_accuracy, measured.clean_change) == (54.0, -1.0)
+    assert (
+        chosen({"a": trial(measured.gain, measured.clean_accuracy, measured.clean_change)}, max_clean_drop=1.0) == "a"
+    )
