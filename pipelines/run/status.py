@@ -133,9 +133,6 @@ def _status(blueprint: Blueprint) -> Status:
     folders = [f"trained/{name}" for name in blueprint.trained_for_run]
     folders += [f"models/{surrogate.name}" for surrogate in blueprint.surrogates if surrogate.align]
     networks = [Entry(folder, "missing" if folder.partition("/")[2] in absent else "done") for folder in folders]
-    if absent:  # a table that depends on a missing network has no fingerprint yet, so that it cannot be looked for
-        chunks = len(blueprint.chunks)
-        return Status([*networks, *(Entry(cell.table.folder, "missing", 0, chunks) for cell in blueprint.cells())])
     clean = [own.table for own in blueprint.clean().values()]
     tables = [*clean, *blueprint.all_adversarial().values(), *(cell.table for cell in blueprint.cells())]
     return Status([*networks, *_entries(blueprint, tables)])

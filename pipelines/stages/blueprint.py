@@ -43,6 +43,11 @@ class Blueprint:
 
     def refresh(self) -> None:
         """Looks in the store for networks that were made here and are what the settings ask for."""
+        for surrogate in self.surrogates:  # also those whose source has still to be trained
+            if surrogate.align is not None:
+                stored = f"models/{surrogate.name}/model.safetensors"
+                unmade = Network(surrogate.name, self.networks[surrogate.source].config, None, stored)
+                self.networks.setdefault(surrogate.name, unmade)
         for making in chain(self.trainings(), self.alignments()):  # lazily, as alignments start from trained models
             card = self.store.read_json(f"{making.folder}/card.json")
             fits = card is not None and card["fingerprint"] == making.fingerprint
@@ -75,7 +80,7 @@ class Blueprint:
 
     def is_made(self, name: str) -> bool:
         """Whether a network's weights are there."""
-        return name in self.networks and self.networks[name].digest is not None
+        return self.networks[name].digest is not None
 
     def trainings(self) -> Iterator[Making]:
         """The models that are trained from random weights."""

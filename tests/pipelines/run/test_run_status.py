@@ -1,10 +1,16 @@
 """`witness status` on a finished experiment of which parts were removed, and under other settings."""
 
+import json
 from pathlib import Path
 
 import pytest
 from digits_experiment import Finished, leave_under_way
 from digits_folder import ATTACKS, MEMBERS, TARGETS, changed, state, states
+
+from pipelines import recipes
+from pipelines.cli import main
+
+DEMO = Path(recipes.__file__).parent / "demo.yaml"
 
 
 class TestStatus:
@@ -37,3 +43,18 @@ class TestStatus:
         missing = {name for name, entry in entries.items() if entry["state"] == "missing"}
         assert missing >= {"models/aligned", "models/other", "outcomes/aligned/pgd/mlp"}
         assert not missing & {"models/warm", "trained/mlp"}
+
+
+@pytest.mark.parametrize("command", ["status", "plan"])
+def test_an_experiment_whose_source_has_still_to_be_trained(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shipped demo on a fresh machine: every surrogate depends on a network that is not there."""
+    assert main([command, str(DEMO), "--output", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    if command == "plan":
+        assert {"cnn", "aligned", "label_only"} <= set(found["missing_networks"])
+    else:
+        assert {entry["state"] for entry in found["entries"]} == {"missing"}
+        assert "outcomes/aligned/pgd/vit" in {entry["folder"] for entry in found["entries"]}
+    assert not list(tmp_path.iterdir())
