@@ -54,6 +54,10 @@ class Blueprint:
             digest = str(card["weights"]) if card is not None and fits else None
             stored = f"{making.folder}/model.safetensors"
             self.networks[making.name] = Network(making.name, making.model, digest, stored)
+        for surrogate in self.surrogates:  # what starts from a model that has still to be trained has no making yet
+            if surrogate.align is not None and surrogate.name not in self.networks:
+                config, stored = self.networks[surrogate.source].config, f"models/{surrogate.name}/model.safetensors"
+                self.networks[surrogate.name] = Network(surrogate.name, config, None, stored)
 
     @cached_property
     def by_name(self) -> dict[str, Surrogate]:

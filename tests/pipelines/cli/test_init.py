@@ -1,6 +1,7 @@
 """`witness init`: the file that it writes is loaded and run as it stands, and bad input writes nothing."""
 
 import io
+import json
 import sys
 from pathlib import Path
 
@@ -323,6 +324,20 @@ class Terminal:
         if not self.answers:
             raise EOFError
         return self.answers.pop(0)
+
+
+def test_its_plan_and_status_before_anything_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    made()
+    capsys.readouterr()
+    assert main(["plan", "experiment.yaml", "--json"]) == 0
+    missing = json.loads(capsys.readouterr().out)["missing_networks"]
+    assert set(missing) == {"test_vit", "test_resnet", "test_convnext", "aligned", "label_only"}
+    assert main(["status", "experiment.yaml"]) == 0
+    header, *rows, last = capsys.readouterr().out.splitlines()
+    assert {row.split()[0] for row in rows} >= {"train", "align", "evaluate"}
+    assert {row.split()[2] for row in rows} == {"missing"}
+    assert header.split() == ["stage", "of", "state", "chunks"]
+    assert " done" not in last
 
 
 def test_what_it_writes_runs_to_the_end(ray_cluster: None, place: Path) -> None:
