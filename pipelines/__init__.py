@@ -17,21 +17,19 @@ from typing import TYPE_CHECKING
 from pipelines.exports import lazy_exports
 
 if TYPE_CHECKING:
-    from align_core.errors import InputError
-    from pipelines.failure import Busy, RunFailed
-    from pipelines.run.results import Images, Results, load_results, run_experiment
+    from align_core.errors import InputError as InputError
+    from pipelines.failure import Busy as Busy
+    from pipelines.failure import RunFailed as RunFailed
+    from pipelines.run.results import Images as Images
+    from pipelines.run.results import Results as Results
+    from pipelines.run.results import load_results as load_results
+    from pipelines.run.results import run_experiment as run_experiment
 
-__all__ = ["Busy", "Images", "InputError", "Results", "RunFailed", "load_results", "run_experiment"]
-
-__getattr__ = lazy_exports(
+__getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
-        "Busy": ".failure",
-        "Images": ".run.results",
-        "InputError": "align_core.errors",
-        "Results": ".run.results",
-        "RunFailed": ".failure",
-        "load_results": ".run.results",
-        "run_experiment": ".run.results",
+        "align_core.errors": ("InputError",),
+        "failure": ("Busy", "RunFailed"),
+        "pipelines.run.results": ("Images", "Results", "load_results", "run_experiment"),
     },
 )

@@ -8,3 +8,35 @@ This room knows how work is spread, and not what the work is: the stages hand it
 * `images`, `networks`, `loading`: what a worker holds: open image sets, networks as data, networks in memory.
 * `ray_internals`: the little that Ray offers under no public name.
 """
+
+from typing import TYPE_CHECKING
+
+from pipelines.exports import lazy_exports
+
+if TYPE_CHECKING:
+    from pipelines.compute.cluster import Worker as Worker
+    from pipelines.compute.cluster import connected as connected
+    from pipelines.compute.cluster import worker_of as worker_of
+    from pipelines.compute.fine_tune import FineTune as FineTune
+    from pipelines.compute.loading import LoadedNetworks as LoadedNetworks
+    from pipelines.compute.loading import NetworkLoader as NetworkLoader
+    from pipelines.compute.networks import Network as Network
+    from pipelines.compute.ray_data import run_pipeline as run_pipeline
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "cluster": (
+            "Worker",
+            "connected",
+            "worker_of",
+        ),
+        "fine_tune": ("FineTune",),
+        "loading": (
+            "LoadedNetworks",
+            "NetworkLoader",
+        ),
+        "networks": ("Network",),
+        "ray_data": ("run_pipeline",),
+    },
+)

@@ -19,8 +19,9 @@ Where to begin:
 ['source', 'aligned', 'label_only', 'witness', 'ensemble', 'aligned_ensemble']
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pipelines.exports import lazy_exports
 
 if TYPE_CHECKING:
     from pipelines.experiment.checks import checked as checked
@@ -31,21 +32,19 @@ if TYPE_CHECKING:
     from pipelines.experiment.surrogates import surrogates_of as surrogates_of
     from pipelines.experiment.written import as_yaml as as_yaml
 
-_MODULES = {
-    "checks": ("checked",),
-    "config": ("Experiment", "load_experiment"),
-    "surrogates": ("Surrogate", "contrasts_of", "surrogates_of"),
-    "written": ("as_yaml",),
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported at first use (PEP 562), so that importing this package does not take the time of its dependencies.
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *(name for names in _MODULES.values() for name in names)})
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "checks": ("checked",),
+        "config": (
+            "Experiment",
+            "load_experiment",
+        ),
+        "surrogates": (
+            "Surrogate",
+            "contrasts_of",
+            "surrogates_of",
+        ),
+        "written": ("as_yaml",),
+    },
+)

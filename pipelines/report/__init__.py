@@ -17,8 +17,9 @@ Where to begin:
 >>> transfer = pandas.DataFrame(report.transfer)
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pipelines.exports import lazy_exports
 
 if TYPE_CHECKING:
     from pipelines.report.page import Report as Report
@@ -30,20 +31,20 @@ if TYPE_CHECKING:
     from pipelines.report.rows import TransferRow as TransferRow
     from pipelines.report.to_mlflow import log_report as log_report
 
-_MODULES = {
-    "page": ("Report", "make_report", "read_report", "verdicts"),
-    "rows": ("ContrastRow", "SurrogateRow", "TransferRow"),
-    "to_mlflow": ("log_report",),
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported at first use (PEP 562), so that importing this package does not take the time of its dependencies.
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *(name for names in _MODULES.values() for name in names)})
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "page": (
+            "Report",
+            "make_report",
+            "read_report",
+            "verdicts",
+        ),
+        "rows": (
+            "ContrastRow",
+            "SurrogateRow",
+            "TransferRow",
+        ),
+        "to_mlflow": ("log_report",),
+    },
+)

@@ -17,8 +17,9 @@ Where to begin:
 True
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pipelines.exports import lazy_exports
 
 if TYPE_CHECKING:
     from pipelines.run.command import RunResult as RunResult
@@ -31,22 +32,25 @@ if TYPE_CHECKING:
     from pipelines.run.verify import Verification as Verification
     from pipelines.run.verify import verify_experiment as verify_experiment
 
-_MODULES = {
-    "command": ("RunResult",),
-    "forecast": ("Forecast", "make_forecast"),
-    "request": ("Request", "open_blueprint"),
-    "status": ("Status", "status_of"),
-    "verify": ("Verification", "verify_experiment"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported at first use (PEP 562), so that importing this package does not take the time of its dependencies.
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *(name for names in _MODULES.values() for name in names)})
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "command": ("RunResult",),
+        "forecast": (
+            "Forecast",
+            "make_forecast",
+        ),
+        "request": (
+            "Request",
+            "open_blueprint",
+        ),
+        "status": (
+            "Status",
+            "status_of",
+        ),
+        "verify": (
+            "Verification",
+            "verify_experiment",
+        ),
+    },
+)

@@ -18,8 +18,9 @@ Where to begin:
 ...     print(*describe_run(run), sep="\\n")
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pipelines.exports import lazy_exports
 
 if TYPE_CHECKING:
     from pipelines.schedule.changes import Changes as Changes
@@ -37,31 +38,30 @@ if TYPE_CHECKING:
     from pipelines.schedule.overview import overview_of as overview_of
     from pipelines.schedule.scheduler import Scheduler as Scheduler
 
-_MODULE_OF = {
-    "Changes": "changes",
-    "Entry": "file",
-    "EntryOverview": "overview",
-    "History": "history",
-    "Job": "history",
-    "MovedRow": "changes",
-    "RateRow": "changes",
-    "Run": "history",
-    "Schedule": "file",
-    "Scheduler": "scheduler",
-    "compare": "changes",
-    "describe_run": "overview",
-    "load_schedule": "file",
-    "overview_of": "overview",
-}
-__all__ = list(_MODULE_OF)
-
-
-def __getattr__(name: str) -> Any:
-    # Imported at first use (PEP 562), so that importing this package does not take the time of its dependencies.
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULE_OF})
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "changes": (
+            "Changes",
+            "MovedRow",
+            "RateRow",
+            "compare",
+        ),
+        "file": (
+            "Entry",
+            "Schedule",
+            "load_schedule",
+        ),
+        "history": (
+            "History",
+            "Job",
+            "Run",
+        ),
+        "overview": (
+            "EntryOverview",
+            "describe_run",
+            "overview_of",
+        ),
+        "scheduler": ("Scheduler",),
+    },
+)

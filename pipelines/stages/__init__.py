@@ -9,3 +9,37 @@ and outcomes (`evaluate`). Each writes to the store and returns how much it made
 * `payload`: what workers are sent.
 * `align`, `craft`, `evaluate`: the stages themselves; `speeds` records how fast they went, for `witness plan`.
 """
+
+from typing import TYPE_CHECKING
+
+from pipelines.exports import lazy_exports
+
+if TYPE_CHECKING:
+    from pipelines.stages.align import make_networks as make_networks
+    from pipelines.stages.blueprint import Blueprint as Blueprint
+    from pipelines.stages.cells import Cell as Cell
+    from pipelines.stages.cells import Predictions as Predictions
+    from pipelines.stages.craft import craft_all as craft_all
+    from pipelines.stages.evaluate import evaluate_all as evaluate_all
+    from pipelines.stages.inspect import Inspected as Inspected
+    from pipelines.stages.inspect import inspect_inputs as inspect_inputs
+    from pipelines.stages.makings import Making as Making
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "align": ("make_networks",),
+        "blueprint": ("Blueprint",),
+        "cells": (
+            "Cell",
+            "Predictions",
+        ),
+        "craft": ("craft_all",),
+        "evaluate": ("evaluate_all",),
+        "inspect": (
+            "Inspected",
+            "inspect_inputs",
+        ),
+        "makings": ("Making",),
+    },
+)

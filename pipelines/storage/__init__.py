@@ -18,8 +18,9 @@ Where to begin:
 {'notes': ['first.json']}
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pipelines.exports import lazy_exports
 
 if TYPE_CHECKING:
     from pipelines.storage.chunked_table import ChunkedTable as ChunkedTable
@@ -29,21 +30,18 @@ if TYPE_CHECKING:
     from pipelines.storage.store import Store as Store
     from pipelines.storage.store import fingerprint_of as fingerprint_of
 
-_MODULES = {
-    "chunked_table": ("ChunkedTable",),
-    "credentials": ("without_credentials",),
-    "csv_table": ("from_csv", "to_csv"),
-    "store": ("Store", "fingerprint_of"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported at first use (PEP 562), so that importing this package does not take the time of its dependencies.
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *(name for names in _MODULES.values() for name in names)})
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "chunked_table": ("ChunkedTable",),
+        "credentials": ("without_credentials",),
+        "csv_table": (
+            "from_csv",
+            "to_csv",
+        ),
+        "store": (
+            "Store",
+            "fingerprint_of",
+        ),
+    },
+)

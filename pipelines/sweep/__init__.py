@@ -23,8 +23,9 @@ Where to begin:
 >>> pandas.DataFrame(result.rows)                          # trials.csv
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pipelines.exports import lazy_exports
 
 if TYPE_CHECKING:
     from pipelines.sweep.choice import TrialRow as TrialRow
@@ -35,21 +36,19 @@ if TYPE_CHECKING:
     from pipelines.sweep.space import load_space as load_space
     from pipelines.sweep.study import Options as Options
 
-_MODULES = {
-    "choice": ("TrialRow",),
-    "command": ("SweepResult", "search_settings", "tune_experiment"),
-    "space": ("Space", "load_space"),
-    "study": ("Options",),
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported at first use (PEP 562), so that importing this package does not take the time of its dependencies.
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *(name for names in _MODULES.values() for name in names)})
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "choice": ("TrialRow",),
+        "command": (
+            "SweepResult",
+            "search_settings",
+            "tune_experiment",
+        ),
+        "space": (
+            "Space",
+            "load_space",
+        ),
+        "study": ("Options",),
+    },
+)

@@ -12,8 +12,9 @@ Where to begin:
 What is logged is decided where it is made: see `to_mlflow.py` in `report`, `sweep` and `schedule`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pipelines.exports import lazy_exports
 
 if TYPE_CHECKING:
     from pipelines.tracking.registry import Registered as Registered
@@ -22,19 +23,17 @@ if TYPE_CHECKING:
     from pipelines.tracking.runs import log_to_mlflow as log_to_mlflow
     from pipelines.tracking.runs import tracking_uri as tracking_uri
 
-_MODULES = {
-    "registry": ("Registered", "registered"),
-    "runs": ("Runs", "log_to_mlflow", "tracking_uri"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Imported at first use (PEP 562), so that importing this package does not take the time of its dependencies.
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *(name for names in _MODULES.values() for name in names)})
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "registry": (
+            "Registered",
+            "registered",
+        ),
+        "runs": (
+            "Runs",
+            "log_to_mlflow",
+            "tracking_uri",
+        ),
+    },
+)

@@ -24,9 +24,19 @@ def exports(room: str) -> Iterator[tuple[str, str]]:
             yield from ((str(node.module), alias.asname or alias.name) for alias in node.names)
 
 
-@pytest.mark.parametrize("room", ["report", "run"])
-def test_a_room_exports_something(room):
-    assert list(exports(room))
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_what_it_is_for_and_exports_something(room):
+    package = import_module(f"pipelines.{room}")
+    assert len((package.__doc__ or "").split()) > 20
+    if room not in ("cli", "recipes"):  # the one is a command, the other holds files
+        assert {name for _, name in exports(room)} == set(package.__all__)
+
+
+def test_the_package_exports_what_the_front_page_uses():
+    assert {"run_experiment", "load_results", "InputError", "RunFailed", "Busy"} <= set(pipelines.__all__)
+    for name in pipelines.__all__:
+        assert getattr(pipelines, name).__name__ == name
+        assert name not in ROOMS
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -52,5 +62,22 @@ def test_an_unknown_name_is_refused():
 def test_the_rooms_load_nothing_heavy():
     modules = ", ".join(f"pipelines.{room}" for room in ROOMS)
     code = f"import sys, {modules}; print(*({set(HEAVY)} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("module", ["run.status", "run.forecast"])
+def test_what_only_looks_loads_neither_torch_nor_ray_nor_mlflow(module):
+    """`witness status` and `witness plan` answer within seconds, on a machine that need not have a GPU or a cluster."""
+    code = f"import sys, pipelines.{module}; print(*({set(HEAVY) - {'pyarrow'}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("room", ["storage", "experiment", "tracking"])
+def test_no_module_of_a_lower_room_loads_anything_heavy(room):
+    names = [f"pipelines.{room}.{m.name}" for m in pkgutil.iter_modules([str(Path(pipelines.__path__[0], room))])]
+    heavy = {*HEAVY, "safetensors.torch", "sklearn"} - {"pyarrow"}
+    code = f"import sys, {', '.join(names)}; print(*({heavy} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
