@@ -1,6 +1,6 @@
 """What the READMEs say works as it stands there: commands, experiment files, and Python.
 
-tests/align_core/test_readme.py runs the Python of align_core/README.md, and tests/tune_spaces tests the space of
+tests/align_core/test_science_readme.py runs the Python of align_core/README.md, and tests/tune_spaces tests the space of
 tune_spaces/README.md.
 """
 

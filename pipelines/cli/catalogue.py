@@ -26,14 +26,9 @@ CONTROLS: Mapping[str, str] = {
 
 def attacks() -> list[Entry]:
     """The methods of `attacks`, with the settings in which each preset differs from plain iterated gradient signs."""
-    from align_core.attacks import config
+    from align_core.attacks.config import DESCRIPTIONS, PRESETS
 
-    # The descriptions stand beside the presets once they are there; until then, the settings describe a preset.
-    descriptions: Mapping[str, str] = getattr(config, "DESCRIPTIONS", {})
-    return [
-        {"name": name, "what": descriptions.get(name) or _settings_text(settings), "settings": settings}
-        for name, settings in config.PRESETS.items()
-    ]
+    return [{"name": name, "what": DESCRIPTIONS[name], "settings": settings} for name, settings in PRESETS.items()]
 
 
 def losses() -> list[Entry]:

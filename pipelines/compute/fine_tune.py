@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -170,7 +171,8 @@ def fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> tuple[bytes
 
     Raises NonFiniteLoss.
     """
-    store, trainer = job.loader.store, Trainer(job, device)
+    store = job.loader.store
+    trainer = _resumed(job, device, checkpoints) or Trainer(job, device)
 
     def checkpoint() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -178,13 +180,27 @@ def fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> tuple[bytes
             for name in (_CURVE, _STATE):  # in this order, so that no state is without its curve
                 store.write(f"{checkpoints}/{name}", (Path(folder) / name).read_bytes())
 
-    if store.exists(f"{checkpoints}/{_STATE}"):
-        with tempfile.TemporaryDirectory() as folder:
+    trainer.run(checkpoint)
+    return trainer.weights(), trainer.curve
+
+
+def _resumed(job: FineTune, device: str, checkpoints: str) -> Trainer | None:
+    """A trainer with the state of the checkpoint.
+
+    None where there is none, or a damaged one: starting anew takes time, and leads to the same weights.
+    """
+    store = job.loader.store
+    if not store.exists(f"{checkpoints}/{_STATE}"):
+        return None
+    trainer = Trainer(job, device)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
             for name in (_CURVE, _STATE):
                 (Path(folder) / name).write_bytes(store.read(f"{checkpoints}/{name}"))
             trainer.restore(Path(folder))
-    trainer.run(checkpoint)
-    return trainer.weights(), trainer.curve
+        except (FileNotFoundError, SafetensorError, ValueError, KeyError, RuntimeError):
+            return None
+    return trainer
 
 
 def from_checkpoint(folder: Path) -> tuple[bytes, Curve]:

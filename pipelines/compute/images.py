@@ -33,11 +33,11 @@ class TestImages:
     chunks: list[range]
 
     def ids_of(self, chunk: int) -> list[str]:
-        """Image ids of a chunk."""
+        """The image ids of a chunk, in order."""
         return self.image_ids[self.chunks[chunk].start : self.chunks[chunk].stop]
 
     def labels_of(self, chunk: int) -> list[int]:
-        """Labels of a chunk."""
+        """The labels of the images of a chunk, in the same order."""
         return self.labels[self.chunks[chunk].start : self.chunks[chunk].stop]
 
     def read(self, chunk: int) -> Pixels:

@@ -57,7 +57,7 @@ class LoadedNetworks:
         self._loaded: OrderedDict[str, Classifier] = OrderedDict()
 
     def network(self, name: str) -> Classifier:
-        """One network by name."""
+        """One network by name, loaded if it is not held already."""
         return self._members([name])[0]
 
     def mean_of(self, names: Sequence[str]) -> nn.Module:

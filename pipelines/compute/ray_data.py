@@ -25,11 +25,11 @@ class ChunkJob(Protocol):
 
     @property
     def store(self) -> Store:
-        """Where results are committed."""
+        """The store to which workers commit their results."""
 
     @property
     def images(self) -> TestImages:
-        """The test images."""
+        """The test images, in chunks."""
 
     @property
     def device(self) -> str:

@@ -61,7 +61,7 @@ class Blueprint:
 
     @cached_property
     def by_name(self) -> dict[str, Surrogate]:
-        """Surrogates by name."""
+        """The surrogates of the experiment, by name."""
         return {surrogate.name: surrogate for surrogate in self.surrogates}
 
     @cached_property

@@ -78,6 +78,20 @@ def test_a_finished_one_is_not_trained_again(job: FineTune, monkeypatch: pytest.
     assert fine_tune_alone(job, "cpu", CHECKPOINTS) == (weights, curve)
 
 
+@pytest.mark.parametrize("file", ["curve.json", "state.safetensors"])
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"", None])
+def test_a_damaged_checkpoint_costs_time_alone(job: FineTune, file: str, damage) -> None:
+    weights, _ = fine_tune_alone(job, "cpu", CHECKPOINTS)
+    store, path = job.loader.store, f"{CHECKPOINTS}/{file}"
+    if damage is None:
+        store.delete(path)
+    else:
+        store.write(path, damage(store.read(path)))
+    again, curve = fine_tune_alone(job, "cpu", CHECKPOINTS)
+    assert again == weights
+    assert [row["step"] for row in curve] == list(range(STEPS))
+
+
 def test_checkpoints_lie_where_the_settings_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     job = job_in(tmp_path, checkpoint_steps=1)
