@@ -1,6 +1,6 @@
 """Alignment of a source to its witnesses: training steps, batches, and a state that can be saved and restored.
 
-The training loop belongs to the caller, so that the same steps run under Ray Train (`pipelines.stages.align`) and in
+The training loop belongs to the caller, so that the same steps run on Ray (`pipelines.compute.fine_tune`) and in
 three lines of your own:
 
     alignment = Alignment(source, witnesses, align, total_steps=len(batches), seed=0)

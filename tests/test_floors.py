@@ -1,6 +1,6 @@
 """The floors of the house and the rooms of the engine: each imports from those below it alone, and MLflow has one room.
 
-The order is that of design.md. A room that is added has to be given its place here.
+A room that is added has to be given its place here.
 """
 
 import ast

@@ -1,7 +1,7 @@
 """What the READMEs say works as it stands there: commands, experiment files, and Python.
 
-tests/align_core/test_science_readme.py runs the Python of align_core/README.md, and tests/tune_spaces tests the space of
-tune_spaces/README.md.
+The Python of align_core/README.md is run by tests/align_core/test_science_readme.py, and the space of
+tune_spaces/README.md is looked at by tests/tune_spaces.
 """
 
 import re

@@ -1,8 +1,10 @@
 """Attacks: one iterative loop made of four kinds of parts. The published methods are presets of it.
 
 `transforms` change the image before its gradient is computed, `gradients` smooth the gradient, `updates` turn it into a
-step, and `objectives` are the functions that the attack maximises. `loop.craft` puts them together. `config` holds the
-settings and the presets, and does not import torch; nor does this module until `craft` or `distances` is asked for.
+step, keep the image in the eps-ball and round it to 8 bits there, and `objectives` are the functions that the attack
+maximises. `loop.craft` puts them together. `config` holds the settings and the presets, and does not import torch; nor
+does this module until `craft` or `distances` is asked for. A new preset is a line in `config.PRESETS` and one in
+`config.DESCRIPTIONS`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -17,7 +17,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "vmi": {"momentum": 1.0, "neighbours": 20},  # Wang and He 2021
     "vni": {"momentum": 1.0, "nesterov": True, "neighbours": 20},  # Wang and He 2021
 }
-"""The settings in which each method differs from plain iterated gradient signs; `_preset` below has the others."""
+"""The settings in which each method differs from plain iterated gradient signs; `_preset` below has the others.
+
+A new method is a line here and one in `DESCRIPTIONS`.
+"""
 
 DESCRIPTIONS: dict[str, str] = {
     "fgsm": "one step of size eps along the sign of the gradient (Goodfellow, Shlens and Szegedy 2015)",

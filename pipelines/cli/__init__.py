@@ -4,6 +4,8 @@ Begin with `parser`, which lists every command with its flags. `commands` has a 
 prints their results for people. `catalogue` answers `witness list`; `starter` writes the file of `witness init`, whose
 text is in `template`.
 
+A new flag goes into `parser`, then into the function in `commands`, then to the room that it is meant for.
+
 Everything heavy is imported inside the function that uses it, so that `witness --help` answers at once.
 """
 

@@ -48,8 +48,9 @@ class Worker:
 
 @contextmanager
 def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
-    """Inside, Ray can be used: the cluster at `address` or $RAY_ADDRESS, else a local one, started and ended here.
+    """Connects to Ray for the duration of the block.
 
+    It connects to the cluster at `address` or $RAY_ADDRESS, otherwise to a local one that is started and stopped here.
     A process that is already connected uses that connection, and keeps it afterwards. The modules of the experiment's
     factories are sent to the workers. Raises InputError where the cluster cannot be reached.
     """
@@ -85,7 +86,7 @@ def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
 
 @contextmanager
 def _without_chatter() -> Iterator[None]:
-    """Discards standard error meanwhile, where Ray's core prints a greeting. Errors are raised all the same."""
+    """Discards standard error within the block, because Ray's core prints a greeting there. Errors are still raised."""
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -151,7 +151,7 @@ class Trainer:
         (folder / _CURVE).write_text(json.dumps(self.curve))
 
     def restore(self, folder: Path) -> None:
-        """Resumes from a checkpoint that `save` wrote. The curve may be newer than the state: it is cut to it."""
+        """Resumes from a checkpoint that `save` wrote. The curve may go on beyond the state, and is cut there."""
         self.alignment.restore(load_file(folder / _STATE, device="cpu"))
         self.curve = json.loads((folder / _CURVE).read_text())[: self.alignment.step_number]
 

@@ -32,7 +32,7 @@ class NetworkLoader:
     precision: Precision
 
     def only(self, names: Collection[str]) -> "NetworkLoader":
-        """The same for these networks alone: less to send to a worker."""
+        """Returns a loader that is restricted to these networks, so that less is sent to workers."""
         return replace(self, networks={name: self.networks[name] for name in names})
 
     def load(self, name: str, device: str) -> Classifier:
@@ -48,7 +48,7 @@ class LoadedNetworks:
     """The networks that one worker holds. Each is loaded when it is first asked for; the least recently used ones go.
 
     Args:
-        loader, device: how they are loaded, and where to.
+        loader, device: how networks are loaded, and onto which device.
         most: how many are held at once, if not more are needed for one prediction; None for no limit.
     """
 

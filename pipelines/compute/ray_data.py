@@ -46,12 +46,12 @@ Work = Callable[[Item], Done]
 
 
 class PipelineBroke(Exception):
-    """Ray Data ended early for a reason that need not come again: a lost node or process, or no progress."""
+    """Ray Data ended early for a transient reason: a lost node or process, or no progress."""
 
 
 @contextmanager
 def ends_if_stuck(seconds: float) -> Iterator[None]:
-    """Inside, this process ends after so many seconds, wherever it hangs, and prints where; Ray starts another.
+    """Ends this process, with a traceback, if the block takes longer than this many seconds. Ray starts another.
 
     The process has to do this by itself: Ray Data only asks a worker to end, and a worker that hangs does not hear it.
     """
@@ -108,7 +108,7 @@ def run_pipeline(
     try:
         yield from cast("Iterator[Done]", worked.iter_rows())
     except (ray.exceptions.RayError, ExecutionTimeoutError, ValueError, OSError) as problem:
-        if _need_not_come_again(problem):
+        if _is_transient(problem):
             raise PipelineBroke(reason_of(problem)) from problem
         raise RunFailed(
             f"the work on the chunks broke off: {reason_of(problem)}. "
@@ -143,7 +143,7 @@ def _prepare_ray_data(timeout: float) -> None:
     context.execution_no_progress_timeout_s = timeout
 
 
-def _need_not_come_again(problem: BaseException) -> bool:
+def _is_transient(problem: BaseException) -> bool:
     """Whether Ray lost something, or waited too long; what the work itself raises would be raised again."""
     from ray import exceptions
     from ray.data.exceptions import ExecutionTimeoutError

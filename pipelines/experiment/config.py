@@ -78,7 +78,7 @@ class VariantConfig(Section):
 
 
 class StageConfig(Section):
-    """What one stage, craft or evaluate, has otherwise than `compute` says.
+    """Settings of one stage, craft or evaluate, that override those of `compute`.
 
     Attributes:
         workers: the number of its workers.
@@ -92,7 +92,9 @@ class StageConfig(Section):
 
 
 class ComputeConfig(Section):
-    """How the work is spread. Of these settings only `precision` and `chunk` can change a result.
+    """How the work is spread. Of these settings only `precision` and `chunk` are part of fingerprints.
+
+    The number of threads and the kind of processor can change the rounding of floating-point sums, and nothing else.
 
     Attributes:
         workers: processes that hold models.
@@ -103,7 +105,7 @@ class ComputeConfig(Section):
         resources: further Ray resources that each worker takes.
         networks: how many networks a worker of the stage evaluate holds at once.
         patience: seconds after which a worker that is still at one chunk counts as stuck and is replaced.
-        craft, evaluate: what is otherwise in that stage.
+        craft, evaluate: settings that override these in that stage.
     """
 
     workers: int = Field(default=2, ge=1)

@@ -9,7 +9,8 @@ Where to begin:
 * `rows.py`: the columns of the tables, and what each of them means.
 * `page.py`: `make_report` makes the files, `read_report` reads them back, `verdicts` says in words what they show.
 * `outcomes.py` and `tables.py`: from predictions to arrays, and from arrays to rows. The statistics themselves are in
-  `align_core.transfer`.
+  `align_core.transfer`; which surrogates are compared in contrasts.csv is decided by
+  `pipelines.experiment.surrogates.contrasts_of`.
 * `figures.py`: the gains with their intervals, and the heatmap of rates.
 * `to_mlflow.py`: `log_report` sends the report to the tracking server; `serve_page` opens MLflow's user interface.
 

@@ -1,6 +1,7 @@
 """Alignment: models are trained and surrogates aligned, each as soon as the networks that it starts from are there.
 
-Each network is made once. It lies in the store with a card that says what it is, and it is there when its card is.
+Each network is made once. It lies in the store with a card that says what it is, and counts as finished once its card
+exists.
 """
 
 import time

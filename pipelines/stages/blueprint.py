@@ -103,7 +103,7 @@ class Blueprint:
                 yield alignment(surrogate, source, witnesses, self.experiment, images)
 
     def clean_name(self, surrogate: Surrogate) -> str:
-        """Whose clean predictions a surrogate's are: those of its one member, or its own."""
+        """The name under which a surrogate's clean predictions are stored: its only member's, or an ensemble's own."""
         return surrogate.members[0] if len(surrogate.members) == 1 else surrogate.name
 
     def clean(self) -> dict[str, Predictions]:
@@ -153,7 +153,7 @@ class Blueprint:
     def missing(self, stage: str) -> list[str]:
         """What a stage has still to make: networks by name, tables by folder.
 
-        Where networks are missing it is these alone, for every later table depends on them.
+        If networks are missing, only these are returned, because later tables depend on them.
         """
         wanted = [surrogate.name for surrogate in self.surrogates if surrogate.align is not None]
         networks = [name for name in wanted + self.trained_for_run if not self.is_made(name)]

@@ -140,7 +140,8 @@ def wanted_predictions(blueprint: Blueprint) -> list[WantedPredictions]:
 
 
 def _read(job: EvaluateJob, item: EvaluateItem) -> EvaluateItem:
-    """Adds the chunk's images, clean or adversarial. Raises ValueError where they are damaged or others."""
+    """Adds the chunk's images, clean or adversarial. Raises ValueError if they are damaged or not the
+    expected ones."""
     chunk, images = item["chunk"], job.wanted[item["number"]].images
     if images is None:
         return {**item, "images": job.images.read(chunk)}

@@ -9,7 +9,8 @@ test images and test targets.
 
 Where to begin:
 * `command.py`: the order of things, from the request to the result (`tune_experiment`).
-* `study.py`: the sweep as it was asked for (`Options`), and which earlier sweeps and trials count as the same.
+* `study.py`: the sweep as it was asked for (`Options`), how many trials run at once, and which earlier sweeps and
+  trials count as the same.
 * `space.py`: the keys of a space file, and how settings are laid over an experiment.
 * `search.py`: how the next settings are drawn.
 * `ray_tune.py`: how Ray Tune is started and resumed, and how it stops trials early.

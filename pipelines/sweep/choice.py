@@ -75,8 +75,8 @@ def pareto_set(records: Mapping[str, Record]) -> set[str]:
 def chosen(records: Mapping[str, Record], max_clean_drop: float) -> str | None:
     """Returns the fingerprint of the finished trial with the largest gain among those that keep clean accuracy.
 
-    A trial keeps it that loses no more than `max_clean_drop` points. Of equal gains, the one with the higher clean
-    accuracy is chosen. None where no trial keeps it.
+    A trial keeps clean accuracy if it loses at most `max_clean_drop` points. Of equal gains, the one with the higher
+    clean accuracy is chosen. None where no trial keeps it.
     """
     kept = {
         fingerprint: record

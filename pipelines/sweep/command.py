@@ -222,7 +222,8 @@ def _finish(study: Study, progress: Progress) -> SweepResult:
 def _against_default(test: RunResult, default: str) -> list[ContrastRow]:
     """Returns the chosen settings against the default ones on the test targets.
 
-    contrasts.csv has the default settings, which are a variant there, against the chosen ones: the signs are turned.
+    contrasts.csv compares the default settings, which are a variant there, with the chosen ones, so the signs are
+    reversed here.
     """
     assert test.report is not None
     rows = test.report.contrasts

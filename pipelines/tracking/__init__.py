@@ -9,6 +9,8 @@ Where to begin:
   logged, and turns failures into warnings. `Runs` finds a run again by its fingerprint, so nothing is logged twice.
 * `registry.py`: `registered` fetches a model `models:/NAME/VERSION` that another experiment aligned.
 
+How long a server that is down delays a run (timeouts and retries) stands in `pipelines.environment`.
+
 What is logged is decided where it is made: see `to_mlflow.py` in `report`, `sweep` and `schedule`.
 """
 
