@@ -82,7 +82,7 @@ def test_the_full_space_holds_every_key_of_the_others(experiment):
 
 
 def test_the_readme_lists_every_space_with_the_size_of_its_grid(experiment):
-    listed = re.findall(r"^\| `(\w+)` \|.*\| (\d+)(?: of two witnesses)? \|$", README, flags=re.MULTILINE)
+    listed = re.findall(r"^\| `(\w+)` \|.*\| (\d+)(?: \(with two witnesses\))? \|$", README, flags=re.MULTILINE)
     assert sorted(name for name, _ in listed) == NAMES
     for name, size in listed:
         assert load_space(name, experiment).grid_size == int(size), name
