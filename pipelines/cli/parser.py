@@ -152,7 +152,7 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
 
 def _add_status(status: argparse.ArgumentParser) -> None:
     status.add_argument("--cells", action="store_true", help="list every network and table, with its state")
-    status.add_argument("--watch", action="store_true", help="look again and again, while a run goes on elsewhere")
+    status.add_argument("--watch", action="store_true", help="repeat until all is done, while a run works elsewhere")
 
 
 def _add_verify(verify: argparse.ArgumentParser) -> None:

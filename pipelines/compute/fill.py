@@ -44,7 +44,7 @@ def fill(
         if fruitless == _FRUITLESS:
             raise RunFailed(
                 f"{_FRUITLESS} attempts in a row finished nothing more ({why}). Where a chunk takes long, raise "
-                "compute.patience. Finished chunks are kept; the same command goes on from there"
+                "compute.patience. Finished chunks are kept; the same command resumes from there"
             )
         filling = Filling(store, unfinished, rows, listing)
         before = made
@@ -147,6 +147,6 @@ def _result(joined: Any, folder: str) -> list[int]:
         return list(ray.get(joined))
     except ray.exceptions.RayError as problem:
         raise RunFailed(
-            f"the chunks of {folder} could not be joined: {reason_of(problem)}. They are kept; the same command goes "
-            "on from there"
+            f"the chunks of {folder} could not be joined: {reason_of(problem)}. They are kept; the same command "
+            "resumes from there"
         ) from problem

@@ -14,8 +14,6 @@ from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.csv_table import from_csv, to_csv
 from pipelines.storage.store import Store, fingerprint_of
 
-Row = dict[str, Any]  # for pipelines/schedule alone
-
 FIGURES = ("gain", "transfer")
 FILES = (*(f"{table}.csv" for table in COLUMNS), *(f"{figure}.png" for figure in FIGURES), "report.html")
 """Every file of a report, in the folder `report`; beside them report.json says what they were made from."""

@@ -10,6 +10,7 @@ Where to begin:
 * `command.py`: `witness run` and its single stages; `RunResult` says what was made.
 * `status.py`: `witness status`; `status_of` gives the state of every network and table.
 * `forecast.py`: `witness plan`; `make_forecast` gives the work that remains, its time and its space.
+* `results.py`: `run_experiment` and `load_results`, with which Python takes tables as DataFrames and images as arrays.
 * `verify.py`: `witness verify`; `verify_experiment` checks that a finished experiment is what it claims to be.
 
 >>> status = status_of(Request(Path("experiment.yaml")))
