@@ -11,7 +11,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar, Literal, Protocol
@@ -210,7 +210,8 @@ class _Digits:
     """scikit-learn's 1,797 handwritten digits, grey, 8 x 8 pixels, enlarged to `size`. An id is the zero-padded row."""
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        # Training reads the same digits again in every epoch.
+        self._enlarged = lru_cache(_CACHED_BYTES // size**2)(lambda row: from_array(self.arrays[0][row], size))
 
     @cached_property
     def arrays(self) -> tuple[Pixels, npt.NDArray[np.int64]]:
@@ -227,7 +228,7 @@ class _Digits:
         return []
 
     def read(self, image_id: str) -> Pixels:
-        return from_array(self.arrays[0][int(image_id)], self.size)
+        return self._enlarged(int(image_id))
 
 
 class _Folder:

@@ -27,6 +27,11 @@ VARIABLES: Mapping[Group, Mapping[str, tuple[str, str]]] = {
             "fatal",
             "Ray Data's own actors make Ray's core print a warning, as an error, on every start.",
         ),
+        "RAY_idle_worker_killing_time_threshold_ms": (
+            "600000",
+            "After a second a local cluster would end idle processes, with all that they have imported, and the next "
+            "stage would start others.",
+        ),
         "RAY_ENABLE_AUTO_CONNECT": (
             "0",
             "After Ctrl-C, the next call of a thread of Ray Tune's would start another cluster.",

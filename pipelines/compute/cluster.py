@@ -4,10 +4,11 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from align_core.errors import InputError
 from pipelines.compute.ray_internals import startable_nodes
@@ -47,19 +48,45 @@ class Worker:
 
 
 @contextmanager
-def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
-    """Connects to Ray for the duration of the block.
+def connecting(address: str | None, experiment: Experiment) -> Iterator[Callable[[], None]]:
+    """Connects to Ray in the background for the duration of the block; starting a local cluster takes about 5 s.
 
     It connects to the cluster at `address` or $RAY_ADDRESS, otherwise to a local one that is started and stopped here.
     A process that is already connected uses that connection, and keeps it afterwards. The modules of the experiment's
-    factories are sent to the workers. Raises InputError where the cluster cannot be reached.
+    factories are sent to the workers.
+
+    Yields a function that waits until Ray can be used. It raises InputError where the cluster cannot be reached.
     """
+    with ThreadPoolExecutor(1) as pool:
+        connection = pool.submit(_connect, address, experiment)
+
+        def wait() -> None:
+            connection.result()
+
+        try:
+            yield wait
+        finally:
+            if connection.exception() is None and connection.result():
+                import ray
+
+                ray.shutdown()
+
+
+@contextmanager
+def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
+    """As `connecting`, and inside the block Ray can be used. Raises InputError where the cluster cannot be reached."""
+    with connecting(address, experiment) as wait:
+        wait()
+        yield
+
+
+def _connect(address: str | None, experiment: Experiment) -> bool:
+    """Returns whether this call has made the connection, and has to end it. Raises InputError."""
     set_defaults("ray")
     import ray
 
     if ray.is_initialized():
-        yield
-        return
+        return False
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     modules = modules_to_ship(experiment)
     environment: dict[str, Any] = {"py_modules": modules} if modules else {}
@@ -78,25 +105,36 @@ def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, ValueError, RuntimeError) as problem:
         raise InputError(f"no Ray cluster could be reached at {address}: {problem}") from problem
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    return True
 
 
 @contextmanager
 def _without_chatter() -> Iterator[None]:
-    """Discards standard error within the block, because Ray's core prints a greeting there. Errors are still raised."""
+    """Discards within the block what Ray's core prints on standard error, below Python. Errors are still raised.
+
+    What Python prints there, perhaps in another thread, goes where it always does.
+    """
     sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    original, kept, nowhere = sys.stderr, os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
+        if _is_the_real(original):
+            sys.stderr = os.fdopen(kept, "w", buffering=1, closefd=False)
         os.dup2(nowhere, 2)
         yield
     finally:
+        sys.stderr.flush()
         os.dup2(kept, 2)
+        sys.stderr = original
         os.close(kept)
         os.close(nowhere)
+
+
+def _is_the_real(stream: IO[str]) -> bool:
+    """Whether a stream writes to the process's standard error; under pytest it may write to memory."""
+    try:
+        return stream.fileno() == 2
+    except OSError:
+        return False
 
 
 def _check_answers(address: str) -> None:

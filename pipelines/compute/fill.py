@@ -73,6 +73,18 @@ def _check_failures(store: Store, tables: Sequence[ChunkedTable], listing: Mappi
         )
 
 
+class Joiner:
+    """Joins finished tables, in a process of its own.
+
+    As tasks, joins would run in the processes that have imported torch and hold models, and Ray would start others for
+    the chunks meanwhile.
+    """
+
+    def join(self, table: ChunkedTable, store: Store, rows: Sequence[int]) -> list[int]:
+        """Joins the chunks of a table; returns the chunks that are damaged, and then joins nothing."""
+        return table.finish(store, rows)
+
+
 class Filling:
     """One attempt: what is missing, and the joining of tables by Ray tasks as soon as their last chunk is made.
 
@@ -91,8 +103,10 @@ class Filling:
 
         self._store, self._tables = store, {table.folder: table for table in unfinished}
         self._rows = ray.put(list(rows))
-        # A function of a light module, so that a process that starts for it imports neither torch nor the stages.
-        self._join = ray.remote(ChunkedTable.finish).options(num_cpus=0, max_retries=_RETRIES)
+        joiner = ray.remote(Joiner).options(
+            num_cpus=0, max_restarts=_RETRIES, max_task_retries=_RETRIES, max_concurrency=_JOINED_AT_ONCE
+        )
+        self._joiner = joiner.remote()
         self._running: dict[Any, str] = {}
         self._waiting: list[str] = []
         self._damaged: dict[str, list[int]] = {}
@@ -137,7 +151,7 @@ class Filling:
                     self._damaged[folder] = damaged
         while self._waiting and len(self._running) < _JOINED_AT_ONCE:
             folder = self._waiting.pop()
-            self._running[self._join.remote(self._tables[folder], self._store, self._rows)] = folder
+            self._running[self._joiner.join.remote(self._tables[folder], self._store, self._rows)] = folder
 
 
 def _result(joined: Any, folder: str) -> list[int]:

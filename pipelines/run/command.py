@@ -1,5 +1,6 @@
 """A run from the experiment file to the report: it does whatever is missing, and nothing that is there."""
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -7,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from pipelines.compute.cluster import Worker, connected, worker_of
+from pipelines.compute.cluster import Worker, connecting, worker_of
+from pipelines.experiment.config import Experiment
 from pipelines.experiment.written import as_yaml
 from pipelines.progress import Progress, Spent
 from pipelines.report.page import Report, make_report
@@ -56,16 +58,19 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
 
     Raises InputError (nothing was written), Busy, or RunFailed (what is finished is kept).
     """
-    progress = Progress(request.quiet)
-    blueprint = open_blueprint(request, progress, to_write=True)
-    experiment, store = blueprint.experiment, blueprint.store
-    result = RunResult(store.location, without_credentials(tracking_uri(experiment)), spent=progress.spent)
+    progress, experiment = Progress(request.quiet), request.experiment()
     work = [stage for stage in stages if stage != "report"]
     with ExitStack() as stack:
-        workers = None
+        wait = workers = None
+        if work and _must_train(experiment):  # so Ray will be needed: it starts while models are inspected
+            wait = stack.enter_context(connecting(request.address, experiment))
+        blueprint = open_blueprint(request, progress, to_write=True, experiment=experiment)
+        store = blueprint.store
+        result = RunResult(store.location, without_credentials(tracking_uri(experiment)), spent=progress.spent)
         if any(blueprint.missing(stage) for stage in work):
             # Whatever the cluster cannot do is found before anything is written.
-            stack.enter_context(connected(request.address, experiment))
+            wait = wait or stack.enter_context(connecting(request.address, experiment))
+            wait()
             workers = _workers(blueprint, work)
         stack.enter_context(store.locked())
         if workers is not None:
@@ -87,6 +92,16 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
             result.made["report"] = int(is_new)
             result.logged = log_report(blueprint, result.report, progress.say, again=log)
     return result
+
+
+def _must_train(experiment: Experiment) -> bool:
+    """Whether a model that a run needs has certainly still to be trained, told without looking at any input."""
+    if "://" in experiment.output:
+        return False
+    needed = {experiment.source, *experiment.witnesses, *experiment.targets}
+    trained = os.path.join(experiment.output, experiment.name, "trained")
+    cards = [os.path.join(trained, name, "card.json") for name in needed if experiment.models[name].train]
+    return not all(map(os.path.isfile, cards))
 
 
 def _workers(blueprint: Blueprint, stages: Sequence[str]) -> dict[str, Worker]:

@@ -43,14 +43,20 @@ class Request:
         return experiment
 
 
-def open_blueprint(request: Request, progress: Progress | None = None, to_write: bool = False) -> Blueprint:
+def open_blueprint(
+    request: Request,
+    progress: Progress | None = None,
+    to_write: bool = False,
+    experiment: Experiment | None = None,
+) -> Blueprint:
     """Checks the experiment and inspects everything that it names; writes nothing. Raises InputError.
 
     Args:
         progress: shows the inspection of image sets. By default, one as the request asks for.
         to_write: whether the command will write, so that the output folder is checked to be writable.
+        experiment: that of the request, where it has been loaded already.
     """
-    experiment = request.experiment()
+    experiment = experiment or request.experiment()
     store = Store(experiment.output, experiment.name)
     try:
         tracking_uri(experiment)

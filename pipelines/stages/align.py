@@ -94,9 +94,19 @@ def _make_all(blueprint: Blueprint, names: Sequence[str], worker: Worker, progre
 
 
 def _ready(blueprint: Blueprint, waiting: Sequence[str]) -> list[Making]:
-    """Those that wait and whose source and witnesses are there, in the order in which they were named."""
+    """Those that wait and whose source and witnesses are there.
+
+    First come the networks that a waiting surrogate starts from or is aligned to, then surrogates, then all others:
+    otherwise the last alignment would run alone at the end, while the other processors idle.
+    """
     makings = {making.name: making for making in chain(blueprint.trainings(), blueprint.alignments())}
-    return [makings[name] for name in waiting if name in makings]
+    surrogates = [blueprint.by_name[name] for name in waiting if name in blueprint.by_name]
+    first = {name for surrogate in surrogates for name in (surrogate.source, *surrogate.witnesses)}
+
+    def urgency(name: str) -> int:
+        return 0 if name in first else 1 if name in blueprint.by_name else 2
+
+    return [makings[name] for name in sorted(waiting, key=urgency) if name in makings]
 
 
 def _label(blueprint: Blueprint, names: Sequence[str]) -> str:
