@@ -42,8 +42,15 @@ def _with_exit_code(command: Callable[[argparse.Namespace], int], options: argpa
         print(f"witness: {problem}", file=sys.stderr)
         return 1
     except OSError as problem:
-        print(f"witness: {problem}. What was finished is kept; the same command resumes", file=sys.stderr)
+        print(f"witness: {problem}{_advice(options)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("witness: stopped. What was finished is kept; the same command resumes", file=sys.stderr)
+        print(f"witness: stopped{_advice(options)}", file=sys.stderr)
         return 130
+
+
+def _advice(options: argparse.Namespace) -> str:
+    """How to go on after a command that works; one that only looks, or writes a single file, has nothing to resume."""
+    stage = getattr(options, "stage", None)
+    works = stage in ("demo", "run", "align", "craft", "evaluate", "report", "tune", "schedule")
+    return ". What was finished is kept; the same command resumes" if works else ""

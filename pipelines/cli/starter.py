@@ -100,7 +100,7 @@ def init_command(options: argparse.Namespace) -> int:
     except EOFError:
         raise InputError("the questions were not answered to the end; nothing was written") from None
     text = text_of(starter)
-    _check_experiment(text, file)
+    _check_experiment(text, starter)
     _check_models(starter)
     _write_new(file, text)
     quoted = shlex.quote(str(file))
@@ -187,7 +187,7 @@ def _look_at(given: str, kind: Kind | None) -> Images:
     """Lists an image set and opens its first image. Raises InputError for what cannot be used as one."""
     from align_core.data import ImageSetConfig, open_image_set
 
-    path = Path(given).expanduser()
+    path = _given_path(given)
     if kind is None and path.is_file() and path.suffix != ".npz":
         raise InputError(
             f"{path}: is neither a folder nor an .npz file; give one, and change `data` in the file by hand"
@@ -195,6 +195,11 @@ def _look_at(given: str, kind: Kind | None) -> Images:
     kind = kind or ("npz" if path.suffix == ".npz" and not path.is_dir() else "folder")
     ids, labels = open_image_set(ImageSetConfig(kind=kind, path=str(path)), SMALL_SIDE).listing()
     names = _class_names(path) if kind == "folder" else None
+    closed = [name for name in names or () if not os.access(path / name, os.R_OK | os.X_OK)]
+    if closed:
+        raise InputError(
+            f"{path / closed[0]}: this class's folder cannot be read; allow it, or its images would be missing"
+        )
     if names == []:
         raise InputError(f"{path}: has no sub-folders; each class needs one, with its images in it")
     if not ids:
@@ -207,6 +212,17 @@ def _look_at(given: str, kind: Kind | None) -> Images:
         raise InputError(f"{path}: has one class alone{only}; a classifier needs at least two")
     side = _side_in_npz(path) if names is None else _side_of_first(path, ids)
     return Images(path, kind, len(ids), names, classes, side)
+
+
+def _given_path(given: str) -> Path:
+    """A path as a user writes it. Raises InputError where it cannot stand in a YAML file, which is UTF-8."""
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{given!r}: this path is not UTF-8, and cannot stand in an experiment file; rename it"
+        ) from None
+    return Path(os.path.expanduser(given))  # not Path's, for which ./~name is ~name
 
 
 def _class_names(folder: Path) -> list[str]:
@@ -235,6 +251,8 @@ def _side_in_npz(file: Path) -> int:
         version = npy.read_magic(member)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, _ = read(member)
+    if min(shape[1:3]) < 1:
+        raise InputError(f"{file}: its images have no pixels; `images` is of shape {shape}")
     return min(shape[1:3])
 
 
@@ -280,7 +298,7 @@ def _new_models(role: str, given: list[str], taken: dict[str, str]) -> list[Mode
     for text in given:
         name, equals, weights = text.partition("=")
         is_file = weights and weights != "pretrained"
-        model = Model(name.strip(), (str(Path(weights).expanduser()) if is_file else weights) or None)
+        model = Model(name.strip(), (str(_given_path(weights)) if is_file else weights) or None)
         if not model.key or (equals and model.weights is None):
             raise InputError(f"{text!r}: a model is written NAME, NAME=pretrained or NAME=PATH")
         if model.key in roles:
@@ -301,25 +319,32 @@ def path_in(file: Path, path: Path) -> str:
 
     Raises InputError for a path with a `$`, which an experiment file takes for a variable of the environment.
     """
-    folder, absolute = file.absolute().parent, path.expanduser().absolute()
+    folder, absolute = file.absolute().parent, path.absolute()
     if "$" in str(absolute):
         raise InputError(f"{path}: in an experiment file, $ begins the name of a variable; rename the file or folder")
     if Path(os.path.commonpath([folder, absolute])) == Path(folder.anchor):
         return str(absolute)
-    return os.path.relpath(absolute, folder)
+    relative = os.path.relpath(absolute, folder)
+    # Without a separator a name could mean something else: a home folder, or a word such as `pretrained`.
+    return relative if relative.startswith("..") else os.path.join(".", relative)
 
 
-def _check_experiment(text: str, file: Path) -> None:
+def _check_experiment(text: str, starter: Starter) -> None:
     """Loads the experiment as every command will. Raises InputError, which names the file."""
     from pipelines.experiment.config import load_experiment
+    from pipelines.experiment.yaml_file import read_yaml
 
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "experiment.yaml"
         draft.write_text(text, encoding="utf-8")
         try:
+            content = read_yaml(draft)
             load_experiment(draft)
         except InputError as problem:
-            raise InputError(str(problem).replace(str(draft), str(file))) from problem
+            raise InputError(str(problem).replace(str(draft), str(starter.file))) from problem
+    for role, images in (("train", starter.train), ("test", starter.test)):
+        if content["data"][role]["path"] != path_in(starter.file, images.path):
+            raise InputError(f"{images.path}: YAML does not keep every character of this name; rename it")
 
 
 def _check_models(starter: Starter) -> None:

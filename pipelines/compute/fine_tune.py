@@ -151,9 +151,15 @@ class Trainer:
         (folder / _CURVE).write_text(json.dumps(self.curve))
 
     def restore(self, folder: Path) -> None:
-        """Resumes from a checkpoint that `save` wrote. The curve may go on beyond the state, and is cut there."""
+        """Resumes from a checkpoint that `save` wrote. The curve may go on beyond the state, and is cut there.
+
+        Raises ValueError where the curve ends before the state.
+        """
         self.alignment.restore(load_file(folder / _STATE, device="cpu"))
-        self.curve = json.loads((folder / _CURVE).read_text())[: self.alignment.step_number]
+        curve = json.loads((folder / _CURVE).read_text())
+        if not isinstance(curve, list) or len(curve) < self.alignment.step_number:
+            raise ValueError(f"{_CURVE} lacks steps that {_STATE} has taken")
+        self.curve = curve[: self.alignment.step_number]
 
     def weights(self) -> bytes:
         """The network's weights, as the content of a .safetensors file."""

@@ -201,11 +201,14 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), output: str | Non
 
 
 def _expanded(path: str) -> Path:
-    """Replaces `~` and `$NAME` as a shell does. Raises InputError for a variable that is not set."""
+    """Replaces `~` and `$NAME` as a shell does. Raises InputError for a variable or user that there is not."""
     unset = [name for name in re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", path) if name not in os.environ]
     if unset:
         raise InputError(f"{path}: the environment variable {unset[0]} is not set; set it, or write the path itself")
-    return Path(os.path.expandvars(path)).expanduser()
+    expanded = os.path.expanduser(os.path.expandvars(path))  # not Path's, for which ./~name is ~name
+    if expanded.startswith("~"):
+        raise InputError(f"{path}: there is no such user; write ./{path} for a folder of that name")
+    return Path(expanded)
 
 
 def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:

@@ -35,7 +35,8 @@ class Request:
     def experiment(self) -> Experiment:
         """Loads and checks the experiment, and makes its factories importable. Raises InputError."""
         if isinstance(self.source, Experiment):
-            assert not self.overrides and self.output is None
+            if self.overrides or self.output is not None:
+                raise InputError("overrides and output apply to an experiment file; change the Experiment itself")
             experiment = self.source
         else:
             experiment = load_experiment(self.source, self.overrides, self.output)

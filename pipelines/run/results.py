@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from align_core.decoding import Pixels
-from align_core.errors import InputError
+from align_core.errors import InputError, reason_of
 from pipelines.compute.images import adversarial_images
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.explain import nearest
@@ -19,6 +20,7 @@ from pipelines.report.page import read_report, report_fingerprint
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF
+from pipelines.storage.chunked_table import ChunkedTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +30,7 @@ def run_experiment(
     source: str | Path | Experiment,
     *,
     overrides: Sequence[str] = (),
-    output: str | None = None,
+    output: str | Path | None = None,
     address: str | None = None,
     quiet: bool = False,
 ) -> "Results":
@@ -52,7 +54,7 @@ def run_experiment(
 
 
 def load_results(
-    source: str | Path | Experiment, *, overrides: Sequence[str] = (), output: str | None = None
+    source: str | Path | Experiment, *, overrides: Sequence[str] = (), output: str | Path | None = None
 ) -> "Results":
     """The results of an experiment that was run before; computes and writes nothing.
 
@@ -62,9 +64,18 @@ def load_results(
 
 
 def _request(
-    source: str | Path | Experiment, overrides: Sequence[str], output: str | None, address: str | None, quiet: bool
+    source: str | Path | Experiment,
+    overrides: Sequence[str],
+    output: str | Path | None,
+    address: str | None,
+    quiet: bool,
 ) -> Request:
-    return Request(Path(source) if isinstance(source, str) else source, tuple(overrides), output, address, quiet)
+    if not isinstance(source, str | Path | Experiment):
+        raise InputError(f"an experiment is a file or an Experiment, not {type(source).__name__}")
+    if isinstance(overrides, str):
+        raise InputError(f"overrides is a list of KEY.PATH=VALUE, not the string {overrides!r}")
+    path = Path(source) if isinstance(source, str) else source
+    return Request(path, tuple(overrides), None if output is None else str(output), address, quiet)
 
 
 def _results(request: Request) -> "Results":
@@ -73,7 +84,13 @@ def _results(request: Request) -> "Results":
     stored = blueprint.store.read_json("report/report.json") or {}
     if stored.get("fingerprint") != report_fingerprint(blueprint):
         raise RunFailed(f"{blueprint.store.location}/report is missing or out of date; `witness report` makes it")
-    return Results(blueprint)
+    try:
+        return Results(blueprint)
+    except (OSError, ValueError) as problem:
+        raise RunFailed(
+            f"{blueprint.store.location}/report cannot be read ({reason_of(problem)}); delete it, and `witness report` "
+            "makes it again"
+        ) from problem
 
 
 @dataclass(frozen=True)
@@ -148,7 +165,7 @@ class Results:
         """The images crafted on a surrogate, as they were evaluated. Raises InputError for a name that there is not."""
         self._check(surrogate, attack)
         table = self._blueprint.adversarial(self._blueprint.by_name[surrogate], attack)
-        rows = table.read(self._blueprint.store, ["image_id", "label", "image"])
+        rows = self._read(table, ["image_id", "label", "image"])
         return Images(rows["image_id"].to_pylist(), rows["label"].to_numpy(), adversarial_images(rows))
 
     def outcomes(self, surrogate: str, attack: str, target: str) -> "pd.DataFrame":
@@ -163,7 +180,7 @@ class Results:
         wanted = (surrogate, attack, target)
         (cell,) = (cell for cell in self._blueprint.cells() if (cell.surrogate, cell.attack, cell.target) == wanted)
         columns = ["image_id", "label", "adversarial_prediction", "adversarial_confidence"]
-        return cell.table.read(self._blueprint.store, columns).to_pandas()
+        return self._read(cell.table, columns).to_pandas()
 
     def clean_predictions(self, name: str) -> "pd.DataFrame":
         """image_id, label, prediction and confidence of a model or surrogate on the clean test images.
@@ -175,11 +192,18 @@ class Results:
         own = self._blueprint.clean_name(surrogate) if surrogate else name
         if own not in clean:
             raise InputError(
-                f"there is no model or surrogate {name!r}{nearest(name, [*clean, *self._blueprint.by_name])}"
+                f"there is no model or surrogate {name!r}{nearest(name, {*clean, *self._blueprint.by_name})}"
             )
-        return (
-            clean[own].table.read(self._blueprint.store, ["image_id", "label", "prediction", "confidence"]).to_pandas()
-        )
+        return self._read(clean[own].table, ["image_id", "label", "prediction", "confidence"]).to_pandas()
+
+    def _read(self, table: ChunkedTable, columns: Sequence[str]) -> pa.Table:
+        """Columns of a table. Raises RunFailed where it is damaged."""
+        try:
+            return table.read(self._blueprint.store, columns)
+        except (OSError, pa.ArrowException) as problem:
+            raise RunFailed(
+                f"{table.folder} is damaged ({reason_of(problem)}); delete this folder, and `witness run` remakes it"
+            ) from problem
 
     def _check(self, surrogate: str, attack: str) -> None:
         for kind, name, known in (

@@ -90,6 +90,7 @@ class Verifier:
     def __init__(self, blueprint: Blueprint, sample: int, rng: np.random.Generator) -> None:
         self.blueprint, self.store, self.sample, self.rng = blueprint, blueprint.store, sample, rng
         self.found = Verification()
+        self.unreadable: set[str] = set()  # networks whose predictions cannot be repeated
         self.images = test_images(blueprint)
         self.networks = LoadedNetworks(network_loader(blueprint), "cpu", blueprint.experiment.compute.networks)
 
@@ -140,6 +141,7 @@ class Verifier:
                     digest = hash_weights(self.networks.network(name).net.state_dict())
             except (InputError, OSError, SafetensorError) as problem:
                 self._report(f"{name}: its weights cannot be read ({reason_of(problem)})")
+                self.unreadable.add(name)
                 continue
             if digest != network.digest:
                 self._report(f"{name}: its weights are not those that the results were made with")
@@ -202,6 +204,8 @@ class Verifier:
             shown = np.array(adversarial_images(images.read_chunk(self.store, chunk, rows)))
         images_BCHW = torch.from_numpy(shown).to(torch.float32) / 255
         for members, table in predictions:
+            if self.unreadable.intersection(members):
+                continue
             was_B = table.read_chunk(self.store, chunk, rows)[f"{prefix}prediction"].to_numpy()
             with torch.no_grad():
                 logits_BK = self.networks.mean_of(members)(images_BCHW)

@@ -49,9 +49,9 @@ class Blueprint:
                 unmade = Network(surrogate.name, self.networks[surrogate.source].config, None, stored)
                 self.networks.setdefault(surrogate.name, unmade)
         for making in chain(self.trainings(), self.alignments()):  # lazily, as alignments start from trained models
-            card = self.store.read_json(f"{making.folder}/card.json")
-            fits = card is not None and card["fingerprint"] == making.fingerprint
-            digest = str(card["weights"]) if card is not None and fits else None
+            card = self.store.read_json(f"{making.folder}/card.json") or {}
+            fits = card.get("fingerprint") == making.fingerprint and "weights" in card
+            digest = str(card["weights"]) if fits else None
             stored = f"{making.folder}/model.safetensors"
             self.networks[making.name] = Network(making.name, making.model, digest, stored)
         for surrogate in self.surrogates:  # what starts from a model that has still to be trained has no making yet

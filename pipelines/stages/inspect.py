@@ -73,8 +73,8 @@ def _manifest(
     image_size = experiment.data.image_size
     try:
         path = f"{SEEN}/{manifest_file(config, image_size)}"
-        if store.exists(path):
-            return manifest_from_bytes(store.read(path))
+        if store.exists(path) and (manifest := manifest_from_bytes(store.read(path))) is not None:
+            return manifest
         with progress.stage(f"inspect data.{role}", None, "images") as bar:
             manifest = inspect_images(config, image_size, lambda _: bar.advance(1))
     except (InputError, OSError) as problem:

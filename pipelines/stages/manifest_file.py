@@ -40,18 +40,18 @@ def manifest_to_bytes(manifest: Manifest) -> bytes:
     return bytes(sink.getvalue())
 
 
-def manifest_from_bytes(content: bytes) -> Manifest:
-    """Reads what `manifest_to_bytes` wrote."""
-    table = pq.read_table(pa.BufferReader(content))
-    about = {
-        key.decode(): json.loads(value)
-        for key, value in (table.schema.metadata or {}).items()
-        if key != b"ARROW:schema"
-    }
-    return Manifest(
-        ids=table["image_id"].to_pylist(),
-        labels=table["label"].to_numpy().astype(np.int64),
-        contents=table["content"].to_pylist(),
-        unreadable=[(image_id, reason) for image_id, reason in about["unreadable"]],
-        shape=tuple(about["shape"]),
-    )
+def manifest_from_bytes(content: bytes) -> Manifest | None:
+    """Reads what `manifest_to_bytes` wrote; None where it is damaged, so that the images are inspected again."""
+    try:
+        table = pq.read_table(pa.BufferReader(content))
+        metadata = table.schema.metadata or {}
+        unreadable, shape = (json.loads(metadata[key]) for key in (b"unreadable", b"shape"))
+        return Manifest(
+            ids=table["image_id"].to_pylist(),
+            labels=table["label"].to_numpy().astype(np.int64),
+            contents=table["content"].to_pylist(),
+            unreadable=[(image_id, reason) for image_id, reason in unreadable],
+            shape=tuple(shape),
+        )
+    except (pa.ArrowException, OSError, KeyError, ValueError):
+        return None

@@ -79,7 +79,9 @@ def test_a_finished_one_is_not_trained_again(job: FineTune, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("file", ["curve.json", "state.safetensors"])
-@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"", None])
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[: len(content) // 2], lambda _: b"", lambda _: b"{}", lambda _: b"[]", None]
+)
 def test_a_damaged_checkpoint_costs_time_alone(job: FineTune, file: str, damage) -> None:
     weights, _ = fine_tune_alone(job, "cpu", CHECKPOINTS)
     store, path = job.loader.store, f"{CHECKPOINTS}/{file}"

@@ -11,6 +11,7 @@ from digits_experiment import Finished, read_table
 from align_core.data import ImageSetConfig, open_image_set
 from align_core.errors import InputError
 from pipelines import Results, RunFailed, load_results, run_experiment
+from pipelines.experiment.config import load_experiment
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +74,15 @@ def test_a_name_that_there_is_not_is_named_with_the_nearest(results: Results, as
 
 
 def test_a_finished_experiment_is_returned_without_work(finished: Finished) -> None:
-    before = {file: file.stat().st_mtime_ns for file in finished.folder.rglob("*") if file.is_file()}
+
+    def times() -> dict[Path, int]:
+        files = (file for file in finished.folder.rglob("*") if file.is_file() and file.name != ".lock")
+        return {file: file.stat().st_mtime_ns for file in files}
+
+    before = times()
     results = run_experiment(str(finished.file), quiet=True)
     assert results.location == str(finished.folder)
-    assert {file: file.stat().st_mtime_ns for file in finished.folder.rglob("*") if file.is_file()} == before
+    assert times() == before
 
 
 def test_what_is_missing_is_said_and_not_made(finished: Finished, tmp_path: Path) -> None:
@@ -86,3 +92,32 @@ def test_what_is_missing_is_said_and_not_made(finished: Finished, tmp_path: Path
     with pytest.raises(RunFailed, match=r"`witness align` has to come first"):
         load_results(finished.file, output=str(tmp_path), overrides=["align.temperature=5"])
     assert not list(tmp_path.glob("*/report/*"))
+
+
+def test_damage_is_said_with_the_way_to_mend_it(finished: Finished, tmp_path: Path) -> None:
+    _, folder = finished.copied(tmp_path)
+    results = load_results(finished.file, output=tmp_path)
+    (file,) = (folder / "adversarial/aligned/pgd").iterdir()
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(RunFailed, match=r"adversarial/aligned/pgd is damaged .* delete this folder"):
+        results.adversarial_images("aligned", "pgd")
+    (folder / "report/transfer.csv").unlink()
+    with pytest.raises(RunFailed, match=r"report cannot be read .* `witness report` makes it again"):
+        load_results(finished.file, output=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda file: load_results(3), "an experiment is a file or an Experiment, not int"),
+        (lambda file: load_results(file, overrides="seed=1"), "overrides is a list of KEY.PATH=VALUE"),
+        (
+            lambda file: load_results(load_experiment(file), output="x"),
+            "overrides and output apply to an experiment file",
+        ),
+        (lambda file: load_results(file, output="~nobody-here/x"), "there is no such user; write ./~nobody-here/x"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(finished: Finished, ask, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ask(finished.file)

@@ -58,3 +58,22 @@ def test_an_experiment_whose_source_has_still_to_be_trained(
         assert {entry["state"] for entry in found["entries"]} == {"missing"}
         assert "outcomes/aligned/pgd/vit" in {entry["folder"] for entry in found["entries"]}
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b"nonsense", b'{"fingerprint": "x"}'])
+def test_a_damaged_card_is_a_missing_network(
+    damage: bytes, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request, folder = finished.copied(tmp_path)
+    (folder / "models/aligned/card.json").write_bytes(damage)
+    found = states(request, capsys)
+    assert found["models/aligned"]["state"] == "missing"
+
+
+def test_a_damaged_manifest_is_made_again(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request, folder = finished.copied(tmp_path)
+    for file in folder.glob(".seen/images-*.parquet"):
+        file.write_bytes(file.read_bytes()[:100])
+    assert {entry["state"] for entry in states(request, capsys).values()} == {"done"}
