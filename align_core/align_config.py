@@ -104,7 +104,7 @@ class AlignConfig:
             raise ValueError("clip_grad_norm must be above 0, or null")
 
     def steps(self, images: int) -> int:
-        """Number of updates over a training set of so many images: an epoch drops those that fill no batch.
+        """Number of updates over a training set of `images` images: an epoch drops those that fill no batch.
 
         Raises InputError where there are fewer images than workers.
         """

@@ -40,7 +40,7 @@ VARIABLES: Mapping[Group, Mapping[str, tuple[str, str]]] = {
     "tune": {
         "RAY_AIR_NEW_OUTPUT": ("0", "The new output prints tables on standard output, whatever the verbosity."),
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": ("1", "Records and MLflow hold what these loggers would write."),
-        "TUNE_GLOBAL_CHECKPOINT_S": ("5", "A sweep that is killed loses at most so many seconds of its own state."),
+        "TUNE_GLOBAL_CHECKPOINT_S": ("5", "A sweep that is killed loses at most this many seconds of its own state."),
         "RAY_CHDIR_TO_TRIAL_DIR": ("0", "Relative paths mean the same in a trial as in the driver."),
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": (
             "0",

@@ -141,7 +141,10 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
     tune.add_argument("--searcher", default="random", help="random (the default), optuna or grid")
     tune.add_argument("--scheduler", default="none", help="none (the default), or asha, which stops poor trials early")
     tune.add_argument(
-        "--concurrent", type=int, metavar="K", help="trials at once; by default as compute.workers allows"
+        "--concurrent",
+        type=int,
+        metavar="K",
+        help="trials at once; by default as many as compute.workers allows and the cluster holds",
     )
     tune.add_argument(
         "--max-clean-drop", type=float, default=1.0, metavar="POINTS",

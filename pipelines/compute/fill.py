@@ -15,7 +15,7 @@ from pipelines.storage.store import Say, Store
 Missing = Mapping[str, frozenset[int]]
 """Folder of a table -> numbers of the chunks that it lacks."""
 Work = Callable[[Missing, float], Iterator[tuple[str, int]]]
-"""Makes missing chunks, each within so many seconds, and yields the folder and the number of each that it made."""
+"""Makes missing chunks, each within this many seconds, and yields the folder and the number of each that it made."""
 
 _FRUITLESS = 3  # attempts in a row that make nothing, before the run gives up
 _JOINED_AT_ONCE = 2

@@ -75,8 +75,8 @@ def surrogates_of(experiment: Experiment) -> list[Surrogate]:
 def contrasts_of(surrogates: list[Surrogate]) -> list[tuple[str, str]]:
     """Returns the pairs (surrogate, baseline) of contrasts.csv.
 
-    Every aligned surrogate is compared with each control, and every variant with the surrogate `aligned`, if they have
-    the same source. The aligned ensemble is compared with the plain one.
+    Every aligned surrogate is compared with `label_only`, the witnesses and `ensemble`, and every variant with the
+    surrogate `aligned`, if they have the same source. The aligned ensemble is compared with the plain one.
     """
     names = {surrogate.name: surrogate for surrogate in surrogates}
     aligned = [s for s in surrogates if s.is_aligned]

@@ -21,8 +21,9 @@ _REVISION = 2  # to be raised when the same outcomes give other figures
 _TEXT_COLUMNS = {"surrogate", "attack", "target", "relation", "baseline"}
 
 NOTES = (
-    "Rates, gains and accuracies are in percent and points. A rate is over the test images that the original source "
-    "and the target both classify correctly when clean: the same images for every surrogate and attack.",
+    "Rates and accuracies are in percent, gains in percentage points. A rate is over the test images that the original "
+    "source and the target both classify correctly when clean: the same images for every attack and every surrogate of "
+    "that source.",
     "Intervals (95 %) are over images, not over training seeds: another run of the same training would move the "
     "figures by more than they say. p-values (exact McNemar) are not corrected for the number of comparisons.",
     "robust_accuracy is the share still right under every attack of this experiment: an upper bound on true "

@@ -29,10 +29,10 @@ time. Later starts count as downtime, to which `catch_up` applies."""
 _POLL_S = 2.0  # while a job runs or a cluster does not answer
 _IDLE_S = 30.0  # the longest pause otherwise
 _GRACE_S = 10.0
-"""For so long after the end of a job, only the scheduler that submitted it records the end. Otherwise two schedulers
+"""For this long after the end of a job, only the scheduler that submitted it records the end. Otherwise two schedulers
 that follow the same job would both log it to MLflow."""
 _MAX_FAILURES = 15
-"""So many requests in a row may fail before `once` gives up on a cluster."""
+"""This many requests in a row may fail before `once` gives up on a cluster."""
 _INPUT_ERROR = 2  # the exit code of `witness run` where the input is wrong, so that another attempt would fail as well
 
 

@@ -27,7 +27,7 @@ class Speeds:
         self._saved = time.monotonic()
 
     def note(self, kind: Kind, members: Sequence[str], device: str, count: float, seconds: float) -> None:
-        """Records that `count` gradients or predictions by the mean of `members` took so many seconds."""
+        """Records that `count` gradients or predictions by the mean of `members` took this many seconds."""
         spent = self._spent[self._key(kind, members, device)]
         spent[0] += count
         spent[1] += seconds

@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 
 from pipelines.sweep.space import Dimension, Settings, Space, label_of
 
-# After so many random draws in a row that were all tried before, a space that cannot be listed counts as used up.
+# After this many random draws in a row that were all tried before, a space that cannot be listed counts as used up.
 _PATIENCE = 1_000
 _MOST_LISTED = 10_000
 _TRIAL_ID = "trial_id"
