@@ -34,7 +34,7 @@ from pipelines.sweep.record import (
 from pipelines.sweep.space import Settings, settled
 from pipelines.sweep.validation import Baseline, ValidationSetup, Validator
 
-# A trial is measured this many times, after equal parts of its alignment. Only the last time uses all validation images.
+# A trial is measured this many times, after equal parts of its alignment; only the last time on all validation images.
 MEASUREMENTS = 4
 # The score that the searcher is told when the loss was not finite. Trials that cost clean accuracy score between -100
 # and -200, so this is worse than any of them.
