@@ -111,8 +111,8 @@ def _ready(blueprint: Blueprint, waiting: Sequence[str]) -> list[Making]:
 
 def _label(blueprint: Blueprint, names: Sequence[str]) -> str:
     trained = sum(name in blueprint.experiment.models for name in names)
-    parts = [f"train {trained} models"] if trained else []
-    return ", ".join([*parts, f"align {len(names) - trained} surrogates"] if len(names) > trained else parts)
+    counts = [("train", trained, "model"), ("align", len(names) - trained, "surrogate")]
+    return ", ".join(f"{verb} {count} {noun}{'s' * (count > 1)}" for verb, count, noun in counts if count)
 
 
 def _steps(blueprint: Blueprint, names: Container[str]) -> int:

@@ -66,3 +66,23 @@ class TestFailure:
         run(request, ("craft", "evaluate"))
         for name in ("adversarial", "outcomes"):
             assert_same_tables(finished.folder / name, folder / name)
+
+
+@pytest.mark.slow
+def test_ray_that_was_started_early_for_a_wrong_experiment_is_ended(tmp_path: Path) -> None:
+    """Where models have to be trained, Ray starts while they are inspected: a wrong one still leaves nothing behind."""
+    import subprocess
+    import sys
+
+    import psutil
+
+    from pipelines import recipes
+
+    demo = Path(recipes.__file__).parent / "demo.yaml"
+    command = [sys.executable, "-m", "pipelines.cli", "run", str(demo), "--set", "models.vit.timm=nonsense", "--quiet"]
+    before = {process.pid for process in psutil.process_iter() if "raylet" in process.name()}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "models.vit: timm: nonsense: Unknown model (nonsense)" in done.stderr
+    assert not list(tmp_path.iterdir())
+    assert {process.pid for process in psutil.process_iter() if "raylet" in process.name()} <= before

@@ -1,0 +1,83 @@
+"""A pipeline does every item once, on CPUs as tasks in processes that stay, on GPUs in actors."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from align_core.data import ImageSetConfig
+from pipelines.compute.cluster import Worker
+from pipelines.compute.images import TestImages as Images
+from pipelines.compute.ray_data import run_pipeline
+from pipelines.failure import RunFailed
+from pipelines.storage.store import Store
+
+ITEMS = 12
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the stages send, without a network. `device` chooses how Ray Data works; no GPU is touched."""
+
+    store: Store
+    images: Images
+    device: str
+
+
+class Summing:
+    """Sums the pixels of each chunk; tells the process, and how many chunks this object has seen."""
+
+    def __init__(self, job: Job, decode: Any) -> None:
+        self.job, self.decode, self.count = job, decode, 0
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        item = self.decode(self.job, item) if self.decode else item
+        self.count += 1
+        return {"chunk": item["chunk"], "sum": int(item["pixels"].sum()), "process": os.getpid(), "count": self.count}
+
+
+def decode(job: Job, item: dict[str, Any]) -> dict[str, Any]:
+    return {**item, "pixels": job.images.read(item["chunk"])}
+
+
+def job_on(device: str, folder: Path) -> Job:
+    ids = [f"{row:05d}" for row in range(5 * ITEMS)]
+    chunks = [range(start, start + 5) for start in range(0, len(ids), 5)]
+    images = Images(ImageSetConfig(kind="digits"), 16, ids, [0] * len(ids), chunks)
+    return Job(Store(str(folder), "test"), images, device)
+
+
+def run(job: Job, items: list[dict[str, Any]] | None = None, workers: int = 2) -> Iterator[dict[str, Any]]:
+    worker = Worker(device="cpu", threads=1, cpus=1, gpus=0, resources={}, wanted=workers)
+    return run_pipeline(
+        items or [{"chunk": chunk} for chunk in range(ITEMS)], decode, job, Summing, worker, workers, 60
+    )
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_item_is_done_once(ray_cluster: None, tmp_path: Path, device: str) -> None:
+    """Beside actors on a GPU, images are decoded in other processes; on a CPU the worker does it itself."""
+    job = job_on(device, tmp_path)
+    done = sorted(run(job), key=lambda row: row["chunk"])
+    assert [row["chunk"] for row in done] == list(range(ITEMS))
+    assert [row["sum"] for row in done] == [int(job.images.read(chunk).sum()) for chunk in range(ITEMS)]
+    processes = {row["process"] for row in done}
+    assert os.getpid() not in processes
+    for process in processes:  # each process holds one object, which sees all of that process's items
+        counts = sorted(row["count"] for row in done if row["process"] == process)
+        assert counts == list(range(1, len(counts) + 1))
+
+
+def test_on_cpus_the_next_stage_finds_the_processes_of_this_one(ray_cluster: None, tmp_path: Path) -> None:
+    first, second = ({row["process"] for row in run(job_on("cpu", tmp_path))} for _ in range(2))
+    assert first & second
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_an_error_of_the_work_itself_is_not_tried_again(ray_cluster: None, tmp_path: Path, device: str) -> None:
+    job = job_on(device, tmp_path)
+    with pytest.raises(RunFailed, match=r"the work on the chunks broke off: .*resumes from there"):
+        list(run(job, [{"chunk": ITEMS + 5}]))
