@@ -1,12 +1,14 @@
 """A pipeline does every item once, on CPUs as tasks in processes that stay, on GPUs in actors."""
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray import cloudpickle
 
 from align_core.data import ImageSetConfig
 from pipelines.compute.cluster import Worker
@@ -16,6 +18,7 @@ from pipelines.failure import RunFailed
 from pipelines.storage.store import Store
 
 ITEMS = 12
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
 
 
 @dataclass(frozen=True)
