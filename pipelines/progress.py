@@ -7,7 +7,7 @@ of it is also written to a log file in the experiment's folder.
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -92,9 +92,12 @@ class Progress:
 
     def note(self, line: str) -> None:
         """Adds one line to the log without printing it. Lines are kept until `logged` gives the log a file."""
-        self._lines.append(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z {line}\n")
+        self._append(line)
         if self._store is not None and time.monotonic() - self._logged >= _EVERY:
             self._write_log()
+
+    def _append(self, line: str) -> None:
+        self._lines.append(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}Z {line}\n")
 
     @contextmanager
     def logged(self, store: Store) -> Iterator[None]:
@@ -106,12 +109,15 @@ class Progress:
         self._store, self._log = store, f"logs/{datetime.now(UTC):%Y-%m-%dT%H%M%S}Z.log"
         try:
             yield
-            self.say(self.summary())
         except BaseException as problem:
-            self.note(f"ended with {type(problem).__name__}: {problem}")
+            self._append(f"ended with {type(problem).__name__}: {problem}")
+            with suppress(OSError):  # the user has to hear what ended the block, of which a full disk may be the reason
+                self._write_log()
             raise
-        finally:
+        else:
+            self.say(self.summary())
             self._write_log()
+        finally:
             self._store = None
 
     def _write_log(self) -> None:

@@ -38,6 +38,19 @@ def test_the_log_contains_the_exception_that_ended_the_block(store: Store, tmp_p
     assert "ended with KeyboardInterrupt" in log_in(tmp_path / "tiny")
 
 
+def test_a_log_that_cannot_be_written_hides_no_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk ends the work and refuses the log as well: the user has to hear of the work."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Store, "write", full)
+    with pytest.raises(KeyboardInterrupt), Progress(quiet=True).logged(store):
+        raise KeyboardInterrupt
+    with pytest.raises(OSError, match="No space left"), Progress(quiet=True).logged(store):
+        pass
+
+
 def test_a_run_leaves_a_log_and_shows_the_time_of_each_stage(
     finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
