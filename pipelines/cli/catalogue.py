@@ -80,7 +80,7 @@ LISTS: Mapping[str, Callable[[], list[Entry]]] = {
 
 
 def list_command(options: argparse.Namespace) -> int:
-    """Prints one list."""
+    """Prints the list that was asked for: a line per entry, or with `--json` one list with an object per entry."""
     entries = LISTS[options.what]()
     if options.json:
         print(json.dumps(entries))

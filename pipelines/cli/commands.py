@@ -26,7 +26,7 @@ def _request(options: argparse.Namespace) -> "Request":
 
 
 def demo_command(options: argparse.Namespace) -> int:
-    """Runs the embedded experiment."""
+    """Runs the experiment `recipes/demo.yaml`, as `witness run` would, and prints its result."""
     options.experiment, options.stage = RECIPES / "demo.yaml", "run"
     return run_command(options)
 

@@ -72,7 +72,7 @@ class Status:
 
     @property
     def done(self) -> int:
-        """Number of finished chunks."""
+        """Number of chunks that are finished, over all tables."""
         return sum(entry.done for entry in self.entries)
 
     @property

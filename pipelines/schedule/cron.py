@@ -44,7 +44,7 @@ def minute_key(minute: datetime) -> str:
 
 
 def parse_minute_key(key: str) -> datetime:
-    """The inverse of `minute_key`."""
+    """The planned minute, in UTC, that a key of `minute_key` stands for. Raises ValueError for any other text."""
     return datetime.strptime(key, _KEY_FORMAT).replace(tzinfo=UTC)
 
 

@@ -1,72 +1,17 @@
-"""`witness init`: the file that it writes is loaded and run as it stands, and bad input writes nothing."""
+"""`witness init`: the file that it writes is loaded and run as it stands; on a terminal it asks."""
 
-import io
 import json
-import os
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from starter_file import init, made, refused, write_images, write_npz
 
 from align_core.model_config import ModelConfig, TrainConfig
 from pipelines.cli import main
-from pipelines.experiment.config import Experiment, load_experiment
+from pipelines.experiment.config import load_experiment
 
-PER_CLASS = 12
-MODELS = ["--source", "test_vit", "--witness", "test_resnet", "--target", "test_convnext"]
-
-
-def write_images(folder: Path, classes: tuple[str, ...] = ("cat", "dog"), side: int = 20, seed: int = 0) -> Path:
-    """Random images, brighter from class to class, so that a network can tell the classes apart; not quite square."""
-    rng = np.random.default_rng(seed)
-    for number, name in enumerate(classes):
-        (folder / name).mkdir(parents=True)
-        for index in range(PER_CLASS):
-            pixels = rng.integers(0, 128, (side, side + 4, 3), dtype=np.uint8) + 127 * number
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{index}.png")
-    return folder
-
-
-def write_npz(file: Path, labels: list[int], side: int = 20, compressed: bool = False) -> Path:
-    images = np.random.default_rng(len(labels)).integers(0, 256, (len(labels), side, side, 3), dtype=np.uint8)
-    (np.savez_compressed if compressed else np.savez)(file, images=images, labels=np.array(labels))
-    return file
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with two image sets; no terminal."""
-    write_images(tmp_path / "photos" / "train", seed=1)
-    write_images(tmp_path / "photos" / "test", seed=2)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "stdin", io.StringIO())
-    return tmp_path
-
-
-def init(*flags: str, images: bool = True, models: bool = True) -> int:
-    given = ["--train", "photos/train", "--test", "photos/test"] if images else []
-    return main(["init", *flags, *given, *(MODELS if models else [])])
-
-
-def made(*flags: str, images: bool = True, models: bool = True) -> Experiment:
-    """The experiment in the file that these flags write."""
-    assert init(*flags, images=images, models=models) == 0
-    return load_experiment(Path("experiment.yaml"))
-
-
-def refused(capsys: pytest.CaptureFixture[str], *flags: str, images: bool = True, models: bool = True) -> str:
-    """The message with which these flags are refused; nothing is written."""
-    before = sorted(Path().rglob("*"))
-    assert init(*flags, images=images, models=models) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 1
-    assert sorted(Path().rglob("*")) == before
-    return captured.err.removeprefix("witness: ").strip()
+pytestmark = pytest.mark.usefixtures("place")
 
 
 class TestFlags:
@@ -175,107 +120,6 @@ class TestFlags:
         assert experiment.models["resnet34"].train is not None
 
 
-class TestRefusals:
-    def test_a_file_that_exists_is_left_as_it_is(self, capsys: pytest.CaptureFixture[str]) -> None:
-        Path("experiment.yaml").write_text("mine")
-        assert refused(capsys).startswith("experiment.yaml: exists already")
-        assert Path("experiment.yaml").read_text() == "mine"
-
-    def test_a_folder_that_does_not_exist_for_the_file(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert "there is no folder" in refused(capsys, "nowhere/experiment.yaml")
-
-    def test_the_flags_that_are_missing_are_named(self, capsys: pytest.CaptureFixture[str]) -> None:
-        found = refused(capsys, "--train", "photos/train", "--source", "test_vit", images=False, models=False)
-        assert found.startswith("these flags are missing: --test, --witness, --target.")
-
-    @pytest.mark.parametrize(
-        ("train", "test", "message"),
-        [
-            ("photos/nothing", "photos/test", "--train: photos/nothing: there is no such file or folder"),
-            ("photos/train", "nothing.npz", "--test: nothing.npz: there is no such file or folder"),
-            ("photos/train", "photos/train", "training and test images must be disjoint"),
-            ("photos/train", "photos/../photos/train", "training and test images must be disjoint"),
-            ("photos/train", "photos", "training and test images must be disjoint"),
-            ("photos", "photos/test", "training and test images must be disjoint"),
-            ("photos/train/cat", "photos/test", "photos/train/cat: has no sub-folders; each class needs one"),
-            ("one", "photos/test", "--train: one: has one class alone, cat; a classifier needs at least two"),
-            ("one.npz", "photos/test", "--train: one.npz: has one class alone; a classifier needs at least two"),
-            ("three", "photos/test", "its sub-folders are not those of three: only one of them has bird"),
-            ("three.npz", "photos/test", "three.npz has labels up to 2, too many for 2 classes"),
-            ("minus.npz", "photos/test", "minus.npz: has the label -1; labels are numbered from 0"),
-            ("empty", "photos/test", "empty: there is no image in it"),
-            ("broken", "photos/test", "broken: none of its 2 images can be opened"),
-            ("text.npz", "photos/test", "text.npz: cannot be read as npz"),
-        ],
-    )
-    def test_images(self, place: Path, train: str, test: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-        write_images(place / "one", ("cat",))
-        write_images(place / "three", ("bird", "cat", "dog"))
-        write_npz(place / "one.npz", [0, 0])
-        write_npz(place / "three.npz", [0, 1, 2])
-        write_npz(place / "minus.npz", [-1, 1])
-        (place / "text.npz").write_text("no archive")
-        for name, file in (("empty", "notes.txt"), ("broken", "0.png")):
-            for label in ("cat", "dog"):
-                (place / name / label).mkdir(parents=True)
-                (place / name / label / file).write_text("no image")
-        assert message in refused(capsys, "--train", train, "--test", test, images=False)
-
-    @pytest.mark.parametrize("count", ["0", "1", "3"])
-    def test_classes_that_are_not_those_of_the_sub_folders(
-        self, count: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        found = refused(capsys, "--classes", count)
-        assert found.startswith(f"--classes {count}: photos/train has 2 sub-folders, not {count}.")
-
-    @pytest.mark.parametrize(
-        ("models", "message"),
-        [
-            (["test_vit", "test_vit", "test_resnet"], "--witness: test_vit is given twice: it is the source already"),
-            (["test_vit", "test_resnet", "test_resnet"], "--target: test_resnet is given twice: it is a witness"),
-            (["test_vit", "test_resnet", "test_vi"], "timm has no model 'test_vi'; did you mean 'test_vit'?"),
-            (["test_vit", "test_resnet", "zzzzzzz"], "`timm.list_models()` in Python lists them"),
-            (["test_vit=w.pt", "test_resnet", "test_vit2"], "--source: test_vit: there is no file w.pt with"),
-            (["test_vit=", "test_resnet", "test_vit2"], "--source: 'test_vit=': a model is written NAME,"),
-            (["test_vit=pretrained", "test_resnet", "test_vit2"], "are for 1000 classes, and the images have 2"),
-            (["vit_tiny_patch16_18x2_224=pretrained", "test_resnet", "test_vit2"], "timm has no"),
-        ],
-    )  # fmt: skip
-    def test_models(self, models: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-        source, witness, target = models
-        flags = ("--source", source, "--witness", witness, "--target", target)
-        assert message in refused(capsys, *flags, models=False)
-
-    def test_a_target_that_is_given_twice(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert "test_convnext is given twice: it is a target already" in refused(capsys, "--target", "test_convnext")
-
-    def test_what_the_experiment_itself_refuses(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert refused(capsys, "--name", "../up").startswith("experiment.yaml: name: ")
-        assert refused(capsys, "--name", "").startswith("experiment.yaml: name: ")
-        for size in ("0", "9999"):
-            assert refused(capsys, "--image-size", size).startswith("experiment.yaml: data.image_size: ")
-
-    def test_a_folder_in_which_nothing_can_be_written(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert "cannot be written (" in refused(capsys, "/proc/experiment.yaml")
-
-    def test_a_disk_that_is_full(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        class Full(io.StringIO):
-            def write(self, text: str) -> int:
-                raise OSError(28, "no space left")
-
-        def opened(file: Path, *_: object, **__: object) -> Full:
-            file.touch(exist_ok=False)
-            return Full()
-
-        monkeypatch.setattr("pipelines.cli.starter.open", opened, raising=False)
-        assert "cannot be written ([Errno 28]" in refused(capsys)
-
-    def test_a_path_with_a_dollar_sign(self, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        (place / "photos").rename(place / "$HOME")
-        found = refused(capsys, "--train", "$HOME/train", "--test", "$HOME/test", images=False)
-        assert found.startswith("$HOME/train: in an experiment file, $ begins the name of a variable")
-
-
 class TestQuestions:
     @pytest.fixture
     def terminal(self, monkeypatch: pytest.MonkeyPatch) -> "Terminal":
@@ -352,62 +196,3 @@ def test_what_it_writes_runs_to_the_end(ray_cluster: None, place: Path) -> None:
     assert len(rows) > 6
     assert rows[0].startswith("surrogate,attack,target,")
     assert main(["status", "experiment.yaml", *flags]) == 0
-
-
-class TestPaths:
-    """What is written names what was given, whatever its name is."""
-
-    @pytest.mark.parametrize("name", ["~", "~nobody", "pretrained", "a b", "é", "no", "#1", "x: y", "'q'"])
-    def test_an_odd_name_is_kept(self, place: Path, name: str) -> None:
-        (place / "photos" / "train").rename(place / name)
-        flags = ["--train", f"./{name}", "--test", "photos/test", *MODELS]
-        assert main(["init", *flags]) == 0
-        assert load_experiment(Path("experiment.yaml")).data.train.path == str(place / name)
-
-    def test_a_folder_of_an_unknown_user_is_a_name(self, place: Path) -> None:
-        (place / "photos" / "train").rename(place / "~nobody-here")
-        assert main(["init", "--train", "~nobody-here", "--test", "photos/test", *MODELS]) == 0
-        assert load_experiment(Path("experiment.yaml")).data.train.path == str(place / "~nobody-here")
-
-    def test_weights_in_a_file_called_pretrained_are_a_file(self, place: Path) -> None:
-        (place / "pretrained").write_bytes(b"not looked at before the experiment is planned")
-        flags = ["--source", "test_vit=pretrained-weights", *MODELS[2:]]
-        (place / "pretrained").rename(place / "pretrained-weights")
-        assert init(*flags, models=False) == 0
-        (model,) = (m for m in load_experiment(Path("experiment.yaml")).models.values() if m.weights)
-        assert model.weights == str(place / "pretrained-weights")
-
-    @pytest.mark.parametrize(
-        ("name", "message"), [("n\x85l", "YAML does not keep every character of this name"), ("\udcff", "is not UTF-8")]
-    )
-    def test_a_name_that_a_file_cannot_hold_is_refused(
-        self, place: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
-    ) -> None:
-        (place / "photos" / "train").rename(place / name)
-        flags = ["--train", name, "--test", "photos/test", *MODELS]
-        assert main(["init", *flags]) == 2
-        assert message in capsys.readouterr().err
-        assert not Path("experiment.yaml").exists()
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
-def test_a_class_whose_folder_cannot_be_read_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (place / "photos" / "train" / "cat").chmod(0)
-    assert "this class's folder cannot be read" in refused(capsys)
-
-
-def test_images_without_pixels_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    np.savez("zero.npz", images=np.zeros((8, 0, 0, 3), np.uint8), labels=np.arange(8) % 2)
-    found = refused(capsys, "--train", "zero.npz", "--test", "photos/test", images=False)
-    assert "its images have no pixels" in found
-
-
-def test_a_disk_that_refuses_has_nothing_to_resume(
-    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object) -> None:
-        raise PermissionError(13, "Permission denied", "photos/train")
-
-    monkeypatch.setattr("pipelines.cli.starter._look_at", broken)
-    assert init() == 1
-    assert capsys.readouterr().err == "witness: [Errno 13] Permission denied: 'photos/train'\n"
