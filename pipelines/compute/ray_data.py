@@ -35,6 +35,14 @@ class ChunkJob(Protocol):
     def device(self) -> str:
         """Of the workers: cpu or cuda."""
 
+    @property
+    def threads(self) -> int:
+        """CPU threads of each worker."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a worker that is still at one item ends itself."""
+
 
 Job = TypeVar("Job", bound=ChunkJob)
 Item = TypeVar("Item", bound=Mapping[str, object])
@@ -66,22 +74,20 @@ def run_pipeline(
     items: Sequence[Item],
     decode: Decode[Job, Item],
     job: Job,
-    work: Callable[[Job, Decode[Job, Item] | None], Work[Item, Done]],
+    work: Callable[[Job], Work[Item, Done]],
     worker: Worker,
     workers: int,
-    patience: float,
 ) -> Iterator[Done]:
-    """Sends each item, one chunk's work, through `decode(job, item)` and `work(job, decode)(item)`.
+    """Sends each item, one chunk's work, through `decode(job, item)` and `work(job)(item)`.
 
     Args:
         work: a class whose objects hold models. On GPUs each of `workers` actors holds one object. On CPUs the items
             are tasks, at most `workers` at a time, and the object stays in the process from task to task: Ray keeps the
             processes of tasks, with all that they have imported, for the next stage, whereas an actor's process ends
             with the stage. Starting a process that imports torch and timm costs 7 s of CPU time.
-        patience: seconds that a worker gives one item.
 
-    Where decoding takes next to no time the worker does it itself with the `decode` that it is given, because starting
-    processes beside it would take longer.
+    Where decoding takes next to no time the worker does it itself, because starting processes beside it would take
+    longer.
 
     Yields what the workers return, each item's as soon as it is done. Raises PipelineBroke, also where nothing was done
     for twice the patience, and RunFailed where the work itself fails.
@@ -90,7 +96,7 @@ def run_pipeline(
     import ray.data
     from ray.data.exceptions import ExecutionTimeoutError
 
-    _prepare_ray_data(2 * patience)
+    _prepare_ray_data(2 * job.patience)
     dataset = ray.data.from_items([dict(item) for item in items], override_num_blocks=min(len(items), _MOST_BLOCKS))
     is_decoded_beside = _takes_long_to_decode(job)
     if is_decoded_beside:
@@ -100,7 +106,8 @@ def run_pipeline(
     own_decode, size = None if is_decoded_beside else decode, min(workers, len(items))
     if job.device == "cuda":
         actors = ray.data.ActorPoolStrategy(size=size)
-        worked = dataset.map(work, fn_constructor_args=(job, own_decode), compute=actors, **worker.ray_options)
+        arguments = (job, work, own_decode)
+        worked = dataset.map(_ChunkWorker, fn_constructor_args=arguments, compute=actors, **worker.ray_options)
     else:
         tasks, reference = ray.data.TaskPoolStrategy(size=size), ray.put(job)
         options = {"work": work, "decode": own_decode, "job": [reference]}  # in a list, so that Ray leaves it to us
@@ -116,8 +123,22 @@ def run_pipeline(
         ) from problem
 
 
-_held: dict[str, Any] = {}
-"""The worker object of the job that this process works on, by the job's id."""
+class _ChunkWorker:
+    """What one process holds for one job: its threads, its patience, and the object that works on items."""
+
+    def __init__(self, job: Any, work: Callable[[Any], Work[Any, Any]], decode: Decode[Any, Any] | None) -> None:
+        self._job, self._work, self._decode = job, work(job), decode
+
+    def __call__(self, item: dict[str, Any]) -> Any:
+        from pipelines.compute.loading import use_threads  # imports torch, which a process that only joins must not
+
+        use_threads(self._job.threads)
+        with ends_if_stuck(self._job.patience):
+            return self._work(self._decode(self._job, item) if self._decode else item)
+
+
+_held: dict[str, _ChunkWorker] = {}
+"""The worker of the job that this process works on, by the job's id."""
 
 
 def _work_in_this_process(item: dict[str, Any], work: Any, decode: Any, job: list[Any]) -> Any:
@@ -127,7 +148,7 @@ def _work_in_this_process(item: dict[str, Any], work: Any, decode: Any, job: lis
     (reference,) = job
     if reference.hex() not in _held:
         _held.clear()  # models of an earlier stage
-        _held[reference.hex()] = work(ray.get(reference), decode)
+        _held[reference.hex()] = _ChunkWorker(ray.get(reference), work, decode)
     return _held[reference.hex()](item)
 
 

@@ -15,8 +15,8 @@ from align_core.decoding import Pixels
 from pipelines.compute.cluster import Worker, workers_that_fit
 from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
-from pipelines.compute.loading import LoadedNetworks, NetworkLoader, use_threads
-from pipelines.compute.ray_data import Decode, ends_if_stuck, run_pipeline
+from pipelines.compute.loading import LoadedNetworks, NetworkLoader
+from pipelines.compute.ray_data import run_pipeline
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.payload import network_loader, test_images
@@ -100,7 +100,7 @@ def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
         ]
         workers = workers_that_fit(worker)
         with progress.stage("craft", sum(rows[item["chunk"]] for item in items), "images") as bar:
-            for done in run_pipeline(items, _decode, job, Crafter, worker, workers, patience):
+            for done in run_pipeline(items, _decode, job, Crafter, worker, workers):
                 surrogate, attack = done["surrogate"], done["attack"]
                 bar.advance(done["images"], f"{surrogate} {attack}")
                 if done["made"]:
@@ -121,17 +121,11 @@ def _decode(job: CraftJob, item: CraftItem) -> CraftItem:
 class Crafter:
     """Holds surrogates and crafts chunk after chunk."""
 
-    def __init__(self, job: CraftJob, decode: Decode[CraftJob, CraftItem] | None) -> None:
+    def __init__(self, job: CraftJob) -> None:
         self.job, self.networks = job, LoadedNetworks(job.loader, job.device, _HELD)
-        self._decode = decode
 
     def __call__(self, item: CraftItem) -> CraftedChunk:
         """Crafts one chunk and commits it. A failure is recorded beside the table, and the run goes on."""
-        use_threads(self.job.threads)
-        with ends_if_stuck(self.job.patience):
-            return self._crafted_chunk(self._decode(self.job, item) if self._decode else item)
-
-    def _crafted_chunk(self, item: CraftItem) -> CraftedChunk:
         job, surrogate, attack, chunk = self.job, item["surrogate"], item["attack"], item["chunk"]
         table = job.tables[f"{surrogate}/{attack}"]
         start, made = time.monotonic(), True

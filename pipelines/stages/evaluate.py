@@ -18,8 +18,8 @@ from align_core.errors import reason_of
 from pipelines.compute.cluster import Worker, workers_that_fit
 from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages, adversarial_images
-from pipelines.compute.loading import LoadedNetworks, NetworkLoader, use_threads
-from pipelines.compute.ray_data import Decode, ends_if_stuck, run_pipeline
+from pipelines.compute.loading import LoadedNetworks, NetworkLoader
+from pipelines.compute.ray_data import run_pipeline
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
@@ -107,7 +107,7 @@ def evaluate_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> in
         total = sum(rows[chunk] for chunks in missing.values() for chunk in chunks)
         workers = workers_that_fit(worker)
         with progress.stage("evaluate", total, "predictions") as bar:
-            for done in run_pipeline(items, _read, job, Evaluator, worker, workers, patience):
+            for done in run_pipeline(items, _read, job, Evaluator, worker, workers):
                 chunk = done["chunk"]
                 for position, seconds in json.loads(done["made"]):
                     members, table = wanted[done["number"]].predictions[position]
@@ -161,17 +161,11 @@ def _read(job: EvaluateJob, item: EvaluateItem) -> EvaluateItem:
 class Evaluator:
     """Holds models and predicts chunk after chunk."""
 
-    def __init__(self, job: EvaluateJob, decode: Decode[EvaluateJob, EvaluateItem] | None) -> None:
+    def __init__(self, job: EvaluateJob) -> None:
         self.job, self.networks = job, LoadedNetworks(job.loader, job.device, job.most_networks)
-        self._decode = decode
 
     def __call__(self, item: EvaluateItem) -> EvaluatedChunk:
         """Makes every missing prediction on one chunk, and commits each by itself."""
-        use_threads(self.job.threads)
-        with ends_if_stuck(self.job.patience):
-            return self._evaluated(self._decode(self.job, item) if self._decode else item)
-
-    def _evaluated(self, item: EvaluateItem) -> EvaluatedChunk:
         job, chunk, made = self.job, item["chunk"], []
         wanted = job.wanted[item["number"]]
         prefix = "" if wanted.images is None else "adversarial_"

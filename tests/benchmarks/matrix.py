@@ -113,7 +113,7 @@ def _nothing(job: Any, item: dict[str, Any]) -> dict[str, Any]:
 class _Idle:
     """An actor of a pipeline that does no work."""
 
-    def __init__(self, job: Any, decode: Any) -> None:
+    def __init__(self, job: Any) -> None:
         pass
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _driven(folder: Path) -> str:
             items = [{"viewing": 0, "chunk": number} for number in range(count)]
             job = _Job(blueprint)
             start = time.perf_counter()
-            assert sum(1 for _ in run_pipeline(items, _nothing, job, _Idle, worker, 2, 300)) == count
+            assert sum(1 for _ in run_pipeline(items, _nothing, job, _Idle, worker, 2)) == count
             seconds.append(time.perf_counter() - start)
     each = 1000 * (seconds[2] - seconds[1]) / 4_000
     return f"matrix: Ray Data and the driver take {each:.1f} ms for a chunk that is no work"
@@ -144,3 +144,4 @@ class _Job:
 
     def __init__(self, blueprint: Blueprint) -> None:
         self.images, self.device, self.store = test_images(blueprint), "cpu", blueprint.store
+        self.threads, self.patience = 1, 300.0

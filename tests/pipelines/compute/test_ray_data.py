@@ -28,16 +28,17 @@ class Job:
     store: Store
     images: Images
     device: str
+    threads: int = 1
+    patience: float = 60
 
 
 class Summing:
     """Sums the pixels of each chunk; tells the process, and how many chunks this object has seen."""
 
-    def __init__(self, job: Job, decode: Any) -> None:
-        self.job, self.decode, self.count = job, decode, 0
+    def __init__(self, job: Job) -> None:
+        self.job, self.count = job, 0
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        item = self.decode(self.job, item) if self.decode else item
         self.count += 1
         return {"chunk": item["chunk"], "sum": int(item["pixels"].sum()), "process": os.getpid(), "count": self.count}
 
@@ -55,9 +56,7 @@ def job_on(device: str, folder: Path) -> Job:
 
 def run(job: Job, items: list[dict[str, Any]] | None = None, workers: int = 2) -> Iterator[dict[str, Any]]:
     worker = Worker(device="cpu", threads=1, cpus=1, gpus=0, resources={}, wanted=workers)
-    return run_pipeline(
-        items or [{"chunk": chunk} for chunk in range(ITEMS)], decode, job, Summing, worker, workers, 60
-    )
+    return run_pipeline(items or [{"chunk": chunk} for chunk in range(ITEMS)], decode, job, Summing, worker, workers)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
