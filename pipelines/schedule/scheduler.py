@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from align_core.errors import InputError
+from align_core.errors import InputError, reason_of
 from pipelines.failure import RunFailed
 from pipelines.report.page import read_report
 from pipelines.schedule.changes import compare, rate_rows
@@ -226,7 +226,7 @@ class Scheduler:
     def _reason(self, entry: Entry, job: Job, state: JobState) -> str:
         """What the job printed last, which for `witness run` is its error message; otherwise what Ray says of it."""
         printed = self._servers[entry.address].last_line(job.id)
-        return printed or (state.message.splitlines() or [state.status])[0]
+        return printed or reason_of(state.message) or state.status
 
     def _finish_job(self, entry: Entry, run: Run, status: Status, reason: str, is_final: bool = False) -> Run | None:
         """Records the end of a job. Then submits the next attempt (unless `is_final`), or ends and returns the run."""

@@ -66,9 +66,9 @@ def test_the_rooms_load_nothing_heavy():
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("module", ["run.status", "run.forecast"])
+@pytest.mark.parametrize("module", ["run.status", "run.forecast", "compute.fill"])
 def test_what_only_looks_loads_neither_torch_nor_ray_nor_mlflow(module):
-    """`witness status` and `witness plan` answer within seconds, on a machine that need not have a GPU or a cluster."""
+    """`witness status` and `plan` answer within seconds, and the process that joins tables starts without torch."""
     code = f"import sys, pipelines.{module}; print(*({set(HEAVY) - {'pyarrow'}} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
