@@ -193,7 +193,7 @@ def fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> tuple[bytes
 def _resumed(job: FineTune, device: str, checkpoints: str) -> Trainer | None:
     """A trainer with the state of the checkpoint.
 
-    None where there is none, or a damaged one: starting anew takes time, and leads to the same weights.
+    None where there is none, or a damaged one: starting again takes time, and leads to the same weights.
     """
     store = job.loader.store
     if not store.exists(f"{checkpoints}/{_STATE}"):
