@@ -61,7 +61,7 @@ class PipelineBroke(Exception):
 def ends_if_stuck(seconds: float) -> Iterator[None]:
     """Ends this process, with a traceback, if the block takes longer than this many seconds. Ray starts another.
 
-    The process has to do this by itself: Ray Data only asks a worker to end, to which a worker that hangs cannot respond.
+    The process has to do this by itself: Ray Data only asks a worker to end, and one that hangs cannot respond.
     """
     faulthandler.dump_traceback_later(seconds, exit=True)
     try:
