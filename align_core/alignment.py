@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from align_core.align_config import AlignConfig, OptimizerConfig
 from align_core.augmentation import augment
-from align_core.data import ImageSet, read_images
 from align_core.errors import InputError
+from align_core.images import ImageSet, read_images
 from align_core.losses import load_loss
 from align_core.losses.over_witnesses import mean_over_witnesses
 from align_core.randomness import image_keys, part_keys

@@ -185,7 +185,7 @@ def _answer(name: str, given: str | list[str] | None, parse: Callable[[list[str]
 
 def _look_at(given: str, kind: Kind | None) -> Images:
     """Lists an image set and opens its first image. Raises InputError for what cannot be used as one."""
-    from align_core.data import ImageSetConfig, open_image_set
+    from align_core.images import ImageSetConfig, open_image_set
 
     path = _given_path(given)
     if kind is None and path.is_file() and path.suffix != ".npz":
@@ -226,7 +226,7 @@ def _given_path(given: str) -> Path:
 
 
 def _class_names(folder: Path) -> list[str]:
-    """Sub-folders by sorted name: the position of each is its class's number, as in `align_core.data`."""
+    """Sub-folders by sorted name: the position of each is its class's number, as in `align_core.images`."""
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from align_core.align_config import AlignConfig
 from align_core.alignment import Alignment, Batches
-from align_core.data import ImageSetConfig
+from align_core.images import ImageSetConfig
 from align_core.models import Classifier, build
 from align_core.weights import to_bytes
 from pipelines.compute.images import opened

@@ -6,8 +6,8 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 
-from align_core.data import ImageSet, ImageSetConfig, open_image_set, read_images
-from align_core.decoding import Pixels
+from align_core.images import ImageSet, ImageSetConfig, open_image_set, read_images
+from align_core.images.decoding import Pixels
 
 
 @lru_cache(maxsize=4)

@@ -11,8 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloa
 
 from align_core.align_config import AlignConfig
 from align_core.attacks import AttackConfig, pixel_fraction
-from align_core.data import ImageSetConfig
 from align_core.errors import InputError
+from align_core.images import ImageSetConfig
 from align_core.model_config import ModelConfig, Precision
 from pipelines.experiment.checks import checked
 from pipelines.experiment.explain import explained

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from align_core.decoding import Pixels
 from align_core.errors import InputError, reason_of
+from align_core.images.decoding import Pixels
 from pipelines.compute.images import adversarial_images
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.explain import nearest

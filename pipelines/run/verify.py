@@ -18,7 +18,7 @@ from safetensors.torch import load as load_safetensors
 
 from align_core.attacks import distances
 from align_core.errors import InputError, reason_of
-from align_core.manifest import inspect_images
+from align_core.images.manifest import inspect_images
 from align_core.weights import hash_weights
 from pipelines.compute.images import adversarial_images
 from pipelines.compute.loading import LoadedNetworks, use_threads

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 
-from align_core.data import chunked
+from align_core.images import chunked
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.surrogates import Surrogate, surrogates_of

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from align_core.attacks import AttackConfig, craft, distances
-from align_core.decoding import Pixels
+from align_core.images.decoding import Pixels
 from pipelines.compute.cluster import Worker, workers_that_fit
 from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages

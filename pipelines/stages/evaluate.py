@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from align_core.decoding import Pixels
 from align_core.errors import reason_of
+from align_core.images.decoding import Pixels
 from pipelines.compute.cluster import Worker, workers_that_fit
 from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages, adversarial_images

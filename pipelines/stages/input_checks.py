@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from align_core.errors import InputError
-from align_core.manifest import Manifest
+from align_core.images.manifest import Manifest
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 

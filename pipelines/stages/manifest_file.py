@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from align_core.data import ImageSetConfig, open_image_set
-from align_core.manifest import Manifest
+from align_core.images import ImageSetConfig, open_image_set
+from align_core.images.manifest import Manifest
 from pipelines.storage.store import fingerprint_of
 
 

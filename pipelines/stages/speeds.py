@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.inspect import SEEN
+from pipelines.stages.seen import SEEN
 from pipelines.storage.store import fingerprint_of
 
 _FILE = f"{SEEN}/rates.json"

@@ -8,9 +8,9 @@ from pipelines.compute.cluster import Worker, room_for
 from pipelines.experiment.explain import nearest
 from pipelines.failure import RunFailed
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.inspect import SEEN
 from pipelines.stages.payload import fine_tune_of, network_loader
 from pipelines.stages.revisions import REVISIONS
+from pipelines.stages.seen import SEEN
 from pipelines.storage.store import Store, fingerprint_of
 from pipelines.sweep.choice import best_experiment
 from pipelines.sweep.record import Record, read_record, trial_fingerprint

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from align_core.attacks import AttackConfig, craft
-from align_core.data import ImageSetConfig, read_images
-from align_core.decoding import Pixels
+from align_core.images import ImageSetConfig, read_images
+from align_core.images.decoding import Pixels
 from align_core.transfer import Flags, MeanCell, mean_over_targets, resampled_counts
 from pipelines.compute.images import opened
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, use_threads

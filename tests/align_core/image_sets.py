@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from align_core.data import ImageSetConfig, open_image_set
-from align_core.decoding import Pixels
+from align_core.images import ImageSetConfig, open_image_set
+from align_core.images.decoding import Pixels
 
 
 def noise(*shape: int, seed: int = 0) -> Pixels:

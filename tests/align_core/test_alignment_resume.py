@@ -9,7 +9,7 @@ from small_nets import assert_identical, cnn, mlp, random_batches, tensors_of
 
 from align_core.align_config import AlignConfig, AugmentConfig, OptimizerConfig
 from align_core.alignment import Alignment, Batches
-from align_core.data import ImageSetConfig, open_image_set
+from align_core.images import ImageSetConfig, open_image_set
 from align_core.weights import to_bytes
 
 

@@ -10,8 +10,8 @@ from small_nets import Batch
 
 from align_core.align_config import AlignConfig, AugmentConfig
 from align_core.alignment import Batches
-from align_core.data import ImageSetConfig, open_image_set
 from align_core.errors import InputError
+from align_core.images import ImageSetConfig, open_image_set
 
 
 class TestBatches:

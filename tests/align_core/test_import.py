@@ -14,11 +14,11 @@ for module in pkgutil.walk_packages(align_core.__path__, "align_core."):
 
 @pytest.mark.parametrize(
     ("statement", "unwanted"),
-    [(IMPORT_EVERYTHING, {"ray", "mlflow", "pydantic", "pipelines"}), ("import align_core.data", {"torch"})],
+    [(IMPORT_EVERYTHING, {"ray", "mlflow", "pydantic", "pipelines"}), ("import align_core.images", {"torch"})],
     ids=["all of align_core", "data"],
 )
 def test_import_stays_light(statement: str, unwanted: set[str]) -> None:
     report = f"import sys\n{statement}\nprint(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True).stdout.split()
-    assert "align_core.data" in loaded
+    assert "align_core.images" in loaded
     assert not unwanted & set(loaded)

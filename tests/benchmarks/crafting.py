@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from align_core.attacks import AttackConfig, craft
-from align_core.data import ImageSetConfig, open_image_set, read_images
+from align_core.images import ImageSetConfig, open_image_set, read_images
 from align_core.model_config import ModelConfig
 from align_core.models import Classifier, load
 from pipelines.compute.loading import on_device

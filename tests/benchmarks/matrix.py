@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from align_core.manifest import Manifest
+from align_core.images.manifest import Manifest
 from pipelines.compute.cluster import Worker, connected
 from pipelines.compute.networks import Network
 from pipelines.compute.ray_data import run_pipeline

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from align_core.data import ImageSetConfig, open_image_set, read_images
+from align_core.images import ImageSetConfig, open_image_set, read_images
 from align_core.model_config import ModelConfig
 from align_core.models import Classifier, load
 from pipelines.recipes import digit_models

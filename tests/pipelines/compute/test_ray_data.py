@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ray import cloudpickle
 
-from align_core.data import ImageSetConfig
+from align_core.images import ImageSetConfig
 from pipelines.compute.cluster import Worker
 from pipelines.compute.images import TestImages as Images
 from pipelines.compute.ray_data import run_pipeline

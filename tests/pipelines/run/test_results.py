@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from digits_experiment import Finished, read_table
 
-from align_core.data import ImageSetConfig, open_image_set
 from align_core.errors import InputError
+from align_core.images import ImageSetConfig, open_image_set
 from pipelines import Results, RunFailed, load_results, run_experiment
 from pipelines.experiment.config import load_experiment
 

@@ -13,7 +13,7 @@ from digits_experiment import IMAGE_SIZE, Finished, read_table
 from digits_folder import ATTACKS, CHUNKS, MEMBERS, TARGETS
 from safetensors.torch import load_file
 
-from align_core.data import ImageSetConfig, open_image_set, read_images
+from align_core.images import ImageSetConfig, open_image_set, read_images
 from align_core.models import Classifier
 from align_core.weights import hash_weights
 

@@ -9,7 +9,7 @@ from digits_experiment import IMAGE_SIZE, Finished, assert_same_tables, leave_un
 from PIL import Image
 
 from align_core.attacks import AttackConfig, craft
-from align_core.data import ImageSetConfig, open_image_set, read_images
+from align_core.images import ImageSetConfig, open_image_set, read_images
 from align_core.model_config import ModelConfig
 from align_core.models import Ensemble, load
 from pipelines.cli import main

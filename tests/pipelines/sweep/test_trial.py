@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from sweeping import experiment_in, trial
 
-from align_core.data import ImageSetConfig
+from align_core.images import ImageSetConfig
 from pipelines.compute.cluster import Worker
 from pipelines.compute.fine_tune import FineTune
 from pipelines.storage.store import Store

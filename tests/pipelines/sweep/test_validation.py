@@ -9,7 +9,7 @@ from digits_experiment import write_experiment
 from sweeping import trial
 
 from align_core.attacks import craft
-from align_core.data import ImageSetConfig, open_image_set, read_images
+from align_core.images import ImageSetConfig, open_image_set, read_images
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.payload import network_loader
 from pipelines.sweep.choice import chosen

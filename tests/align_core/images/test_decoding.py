@@ -11,9 +11,9 @@ from image_sets import folder_of, noise, parquet, png, read_only_image
 from PIL import Image
 from torchvision import transforms
 
-from align_core.data import ImageSetConfig, open_image_set, read_images
-from align_core.decoding import BadImage
 from align_core.errors import InputError
+from align_core.images import ImageSetConfig, open_image_set, read_images
+from align_core.images.decoding import BadImage
 
 
 class TestDecoding:

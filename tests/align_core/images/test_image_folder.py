@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from image_sets import folder_of, listed, noise, png, read_only_image
 
-from align_core.data import ImageSetConfig, open_image_set
-from align_core.decoding import BadImage
 from align_core.errors import InputError
+from align_core.images import ImageSetConfig, open_image_set
+from align_core.images.decoding import BadImage
 
 
 class TestFolder:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from image_sets import listed, noise, npz
 
-from align_core.data import ImageSetConfig, open_image_set
 from align_core.errors import InputError
+from align_core.images import ImageSetConfig, open_image_set
 
 
 class TestNpz:

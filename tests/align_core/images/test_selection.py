@@ -9,8 +9,8 @@ from image_sets import listed, noise, npz
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from align_core.data import ImageSetConfig, chunked, open_image_set, read_images, selected
 from align_core.errors import InputError
+from align_core.images import ImageSetConfig, chunked, open_image_set, read_images, selected
 
 
 class TestDigits:

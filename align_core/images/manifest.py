@@ -13,8 +13,8 @@ from os import cpu_count
 import numpy as np
 import numpy.typing as npt
 
-from align_core.data import ImageSet, ImageSetConfig, open_image_set, selected
-from align_core.decoding import BadImage
+from align_core.images import ImageSet, ImageSetConfig, open_image_set, selected
+from align_core.images.decoding import BadImage
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align_core.data import ImageSetConfig
-from align_core.decoding import Pixels
 from align_core.errors import InputError
-from align_core.manifest import Manifest, inspect_images
+from align_core.images import ImageSetConfig
+from align_core.images.decoding import Pixels
+from align_core.images.manifest import Manifest, inspect_images
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
 LABELS = np.array([0, 0, 1, 1])

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from image_sets import listed, noise, parquet, png, read_only_image
 
-from align_core.data import ImageSetConfig, open_image_set
-from align_core.decoding import BadImage, Pixels
 from align_core.errors import InputError
+from align_core.images import ImageSetConfig, open_image_set
+from align_core.images.decoding import BadImage, Pixels
 
 
 def tensors(images_NCHW: Pixels) -> pa.Array:

@@ -1,0 +1,39 @@
+"""The handwritten digits of scikit-learn as an image set."""
+
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from align_core.images.decoding import Pixels, from_array
+from align_core.images.image_set import CACHED_BYTES, row_ids
+
+
+class Digits:
+    """scikit-learn's 1,797 handwritten digits, grey, 8 x 8 pixels, enlarged to `size`. An id is the zero-padded row."""
+
+    def __init__(self, size: int) -> None:
+        # Training reads the same digits again in every epoch.
+        self._enlarged = lru_cache(CACHED_BYTES // size**2)(lambda row: from_array(self.arrays[0][row], size))
+
+    @cached_property
+    def arrays(self) -> tuple[Pixels, npt.NDArray[np.int64]]:
+        """The images, uint8 [N, 8, 8], and their labels [N]."""
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        # scikit-learn's pixels run from 0 to 16.
+        return np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target.astype(np.int64)
+
+    def listing(self) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """Row numbers, and the digit on each image."""
+        return row_ids(len(self.arrays[0])), self.arrays[1]
+
+    def files(self) -> list[Path]:
+        """None: the digits come with scikit-learn."""
+        return []
+
+    def read(self, image_id: str) -> Pixels:
+        """One digit as uint8 [1, size, size]."""
+        return self._enlarged(int(image_id))
