@@ -6,7 +6,7 @@ that surrogates differ in nothing but their perturbations and can be compared im
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 Flags = npt.NDArray[np.bool_]
 """One truth value per image."""
+Counts = npt.NDArray[np.uint8]
+"""How often each of n images is drawn in each of some resamples, [resamples, n]."""
 RESAMPLES = 10_000
 _Z = NormalDist().inv_cdf(0.975)
 
@@ -135,24 +137,81 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * tail)
 
 
-def resampled_counts(n: int, seed: int, resamples: int = RESAMPLES, block: int = 500) -> "list[npt.NDArray[np.uint8]]":
+def resampled_counts(n: int, seed: int, resamples: int = RESAMPLES, block: int = 500) -> Iterator[Counts]:
     """Bootstrap resamples of n images, as the number of times that each image is drawn.
 
-    One set of resamples serves all targets and surrogates, so that they are compared on the same draws. The counts are
-    uint8, which is ample: they are binomial with mean 1. Even so, 10,000 resamples of 50,000 images take 500 MB.
+    One set of resamples serves all targets and surrogates, so that they are compared on the same draws. It is made
+    block by block, because 10,000 resamples of 50,000 images would take 500 MB; to use it twice, keep a list. The
+    counts are uint8, which is ample: they are binomial with mean 1.
 
     Args:
         n: number of images, and of draws in each resample.
-        seed: decides all draws.
+        seed: decides all draws, whatever the block.
         resamples: number of resamples.
         block: resamples per array, which bounds the memory of the computations on it.
 
-    Returns uint8 arrays [block, n], the last of which may have fewer rows.
+    Yields uint8 arrays [block, n], the last of which may have fewer rows.
     """
     rng = np.random.default_rng(seed)
-    rows = [min(block, resamples - start) for start in range(0, resamples, block)]
     shares = np.full(n, 1 / n)
-    return [rng.multinomial(n, shares, size=count).astype(np.uint8) for count in rows]
+    for start in range(0, resamples, block):
+        yield rng.multinomial(n, shares, size=min(block, resamples - start)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class OnTargets:
+    """What T targets make of the same N images, crafted on one surrogate, and the groups of targets to average over.
+
+    Attributes:
+        eligible: for each target, the images that the source and it classify correctly before the attack, bool [N].
+        wrong: for each target, the images that it gets wrong when they are crafted on the surrogate, bool [N].
+        groups: positions of the targets of each group. Those for which no image is eligible do not count.
+    """
+
+    eligible: Sequence[Flags]
+    wrong: Sequence[Flags]
+    groups: Sequence[Sequence[int]]
+
+
+def resampled_means(outcomes: Sequence[OnTargets], counts: Iterable[Counts]) -> Iterator[list[npt.NDArray[np.float64]]]:
+    """The mean rate over each group of targets in each of R resamples: the bootstrap of many surrogates in one pass.
+
+    A block of resamples is one matrix product per surrogate over all its targets, which all groups share. Memory beside
+    the result is that of one block and of one surrogate's outcomes.
+
+    Args:
+        outcomes: of each surrogate.
+        counts: resamples from `resampled_counts`.
+
+    Yields, for each surrogate, the rates of each group in percent, float64 [R]. Resamples that hold no eligible image
+    of any target of the group are left out. The order of resamples is kept, so that surrogates with the same eligible
+    images can be compared draw by draw. Raises ValueError where there are no resamples.
+    """
+    found: list[list[list[npt.NDArray[np.float64]]]] = [[[] for _ in own.groups] for own in outcomes]
+    drawn = 0
+    for block_RN in counts:
+        drawn_RN, drawn = block_RN.astype(np.float32), drawn + len(block_RN)
+        known: dict[tuple[int, ...], npt.NDArray[np.float32]] = {}  # surrogates of one source share these arrays
+        for own, means in zip(outcomes, found, strict=True):
+            key = tuple(map(id, own.eligible))
+            if key not in known:
+                known[key] = _times(drawn_RN, own.eligible)
+            size_RT = known[key]
+            hits = [eligible_N & wrong_N for eligible_N, wrong_N in zip(own.eligible, own.wrong, strict=True)]
+            share_RT = _times(drawn_RN, hits).astype(np.float64) / np.maximum(size_RT, 1)
+            for group, rates in zip(own.groups, means, strict=True):
+                kept = [target for target in group if own.eligible[target].any()]
+                targets_R = np.count_nonzero(size_RT[:, kept], axis=1)
+                some = targets_R > 0  # resamples without an eligible image for any target have no rate
+                rates.append(100 * np.take(share_RT, kept, axis=1)[some].sum(axis=1) / targets_R[some])
+    if not drawn:
+        raise ValueError("there are no resamples, or they were used before: keep a list of them to use them twice")
+    return ([np.concatenate(rates) for rates in means] for means in found)
+
+
+def _times(drawn_RN: npt.NDArray[np.float32], flags: Sequence[Flags]) -> npt.NDArray[np.float32]:
+    """How many of the images that are drawn have each of T flags, [R, T]: exact, as integers below 2**24."""
+    return np.asarray(drawn_RN @ np.stack(flags).astype(np.float32).T)
 
 
 @dataclass(frozen=True)
@@ -170,11 +229,12 @@ class MeanCell:
     baseline_wrong: Flags | None
 
 
-def mean_over_targets(cells: Sequence[MeanCell], counts: "Sequence[npt.NDArray[np.uint8]]") -> tuple[Interval, Gain]:
+def mean_over_targets(cells: Sequence[MeanCell], counts: Iterable[Counts]) -> tuple[Interval, Gain]:
     """The mean rate and the mean gain over targets, which are weighted equally.
 
     The intervals are percentile bootstrap intervals over images. Targets err on much the same images, so their outcomes
-    are not independent; drawing the same images for all of them keeps this dependence.
+    are not independent; drawing the same images for all of them keeps this dependence. For many surrogates and groups
+    of targets, `resampled_means`, `mean_interval` and `mean_gain` do the same in one pass.
 
     Args:
         cells: one per target. Targets for which no image is eligible are left out.
@@ -185,34 +245,53 @@ def mean_over_targets(cells: Sequence[MeanCell], counts: "Sequence[npt.NDArray[n
     cells = [cell for cell in cells if cell.eligible.any()]
     if not cells:
         return Interval(None, None, None), NO_GAIN
-    eligible_NT = np.stack([cell.eligible for cell in cells], axis=1)
-    wrong_NT = np.stack([cell.eligible & cell.wrong for cell in cells], axis=1)
-    rates_R = _resampled_means(wrong_NT, eligible_NT, counts)
-    rate = 100 * float(np.mean(wrong_NT.sum(0) / eligible_NT.sum(0)))
-    low, high = np.quantile(rates_R, [0.025, 0.975])
-    interval = Interval(rate, float(low), float(high))
-    if any(cell.baseline_wrong is None for cell in cells):
+    eligible, group = [cell.eligible for cell in cells], [range(len(cells))]
+    wrong = [cell.wrong for cell in cells]
+    baseline = [cell.baseline_wrong for cell in cells if cell.baseline_wrong is not None]
+    sides = [wrong, baseline] if len(baseline) == len(cells) else [wrong]
+    rates = [means[0] for means in resampled_means([OnTargets(eligible, side, group) for side in sides], counts)]
+    interval = mean_interval(eligible, wrong, rates[0])
+    if len(sides) == 1:
         return interval, NO_GAIN
-    baseline_NT = np.stack([cell.eligible & np.asarray(cell.baseline_wrong) for cell in cells], axis=1)
-    gain = 100 * float(np.mean((wrong_NT.sum(0) - baseline_NT.sum(0).astype(int)) / eligible_NT.sum(0)))
-    low, high = np.quantile(rates_R - _resampled_means(baseline_NT, eligible_NT, counts), [0.025, 0.975])
-    return interval, Gain(gain, float(low), float(high), None)
+    return interval, mean_gain(eligible, wrong, baseline, rates[0] - rates[1])
 
 
-def _resampled_means(
-    hits_NT: Flags, eligible_NT: Flags, counts: "Sequence[npt.NDArray[np.uint8]]"
-) -> npt.NDArray[np.float64]:
-    """The mean rate over targets in each resample, in percent: float64 [R]."""
-    hits, eligible = hits_NT.astype(np.float32), eligible_NT.astype(np.float32)
-    rates = []
-    for block_RN in counts:
-        drawn_RN = block_RN.astype(np.float32)
-        size_RT = drawn_RN @ eligible  # exact in float32, since these are integers below 2**24
-        share_RT = (drawn_RN @ hits).astype(np.float64) / np.maximum(size_RT, 1)
-        targets_R = np.count_nonzero(size_RT, axis=1)
-        some = targets_R > 0  # resamples without an eligible image for any target have no rate
-        rates.append(100 * share_RT[some].sum(axis=1) / targets_R[some])
-    return np.concatenate(rates)
+def mean_interval(eligible: Sequence[Flags], wrong: Sequence[Flags], rates_R: npt.NDArray[np.float64]) -> Interval:
+    """The mean rate over targets, with the interval of its resamples; blank where no image is eligible.
+
+    Args:
+        eligible, wrong: of each target, bool [N], as in `OnTargets`.
+        rates_R: the mean rate in each resample, from `resampled_means`.
+    """
+    shares = [(eligible_N & wrong_N).sum() / eligible_N.sum() for eligible_N, wrong_N in _counting(eligible, wrong)]
+    if not shares:
+        return Interval(None, None, None)
+    low, high = np.quantile(rates_R, [0.025, 0.975])
+    return Interval(100 * float(np.mean(shares)), float(low), float(high))
+
+
+def mean_gain(
+    eligible: Sequence[Flags], wrong: Sequence[Flags], baseline_wrong: Sequence[Flags], gains_R: npt.NDArray[np.float64]
+) -> Gain:
+    """The mean gain over targets, with the interval of its resamples; blank where no image is eligible.
+
+    Args:
+        eligible, wrong, baseline_wrong: of each target, bool [N], as in `MeanCell`.
+        gains_R: the difference of both mean rates in each resample.
+    """
+    gains = [
+        (int((eligible_N & wrong_N).sum()) - int((eligible_N & baseline_N).sum())) / eligible_N.sum()
+        for eligible_N, wrong_N, baseline_N in _counting(eligible, wrong, baseline_wrong)
+    ]
+    if not gains:
+        return NO_GAIN
+    low, high = np.quantile(gains_R, [0.025, 0.975])
+    return Gain(100 * float(np.mean(gains)), float(low), float(high), None)
+
+
+def _counting(*flags: Sequence[Flags]) -> Iterator[tuple[Flags, ...]]:
+    """The flags of each target, the first of which say what is eligible, for targets that have any such image."""
+    return (own for own in zip(*flags, strict=True) if own[0].any())
 
 
 def relation(target: Mapping[str, str], source: Mapping[str, str]) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from os import cpu_count
 
 import numpy as np
 import numpy.typing as npt
 
+from align_core.cpus import usable_cpus
 from align_core.images import ImageSet, ImageSetConfig, open_image_set, selected
 from align_core.images.decoding import BadImage
 
@@ -65,7 +65,7 @@ def inspect_images(
     all_ids, all_labels = image_set.listing()
     positions = selected(config, len(all_ids))
     ids, labels = [all_ids[p] for p in positions], all_labels[positions.start : positions.stop]
-    threads = (cpu_count() or 1) if config.kind in ("folder", "parquet") else 1  # the other kinds need no decoding
+    threads = usable_cpus() if config.kind in ("folder", "parquet") else 1  # the other kinds need no decoding
     with ThreadPoolExecutor(threads) as pool:
         looks = []
         for count, look in enumerate(pool.map(lambda image_id: _look(image_set, image_id), ids), start=1):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
+from align_core.cpus import usable_cpus
 from align_core.errors import InputError
 from pipelines.compute.ray_internals import startable_nodes
 from pipelines.environment import set_defaults, unset
@@ -94,8 +95,8 @@ def _connect(address: str | None, experiment: Experiment) -> bool:
     if address == "local":
         # Inherited by the workers; an environment of Ray's own would cost every worker a second.
         set_defaults("workers")
-        # One logical CPU more than there is, because workers that hold every CPU would starve the decoding beside them.
-        options |= {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": False}
+        # One logical CPU more than may be used: workers that hold every CPU would starve the decoding beside them.
+        options |= {"num_cpus": usable_cpus() + 1, "include_dashboard": False}
     else:
         environment["env_vars"] = unset("workers")
     if ":" in address and "://" not in address:

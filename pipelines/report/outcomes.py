@@ -51,6 +51,7 @@ def read_outcomes(blueprint: Blueprint) -> Outcomes:
     Raises RunFailed, naming the folder, if a table is damaged or does not hold exactly the test images in their order.
     """
     manifest = blueprint.inspected.manifests["test"]
+    ids = pa.chunked_array([manifest.ids])
 
     def column(table: ChunkedTable, name: str) -> npt.NDArray[Any]:
         try:
@@ -58,7 +59,7 @@ def read_outcomes(blueprint: Blueprint) -> Outcomes:
         except pa.ArrowException as problem:
             message = f"{table.folder} is damaged ({reason_of(problem)}); delete this folder and run again"
             raise RunFailed(message) from problem
-        if rows["image_id"].to_pylist() != manifest.ids:
+        if not rows["image_id"].equals(ids):
             raise RunFailed(f"{table.folder} does not hold the test images; delete this folder and run again")
         return np.asarray(rows[name].to_numpy())
 

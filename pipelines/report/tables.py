@@ -4,19 +4,23 @@ The statistics are those of `align_core.transfer`. What each column means is sai
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from align_core.transfer import (
     NO_GAIN,
     Flags,
     Gain,
     Interval,
-    MeanCell,
-    mean_over_targets,
+    OnTargets,
+    mean_gain,
+    mean_interval,
     paired_gain,
     relation,
     resampled_counts,
+    resampled_means,
     wilson,
 )
 from pipelines.experiment.surrogates import Surrogate, contrasts_of
@@ -50,18 +54,19 @@ class TableMaker:
     def __init__(self, blueprint: Blueprint, outcomes: Outcomes) -> None:
         self.blueprint, self.outcomes = blueprint, outcomes
         self.attacks, self.targets = list(blueprint.experiment.attacks), blueprint.experiment.targets
-        self.counts = resampled_counts(len(outcomes.labels), blueprint.experiment.seed)
+        sources = {surrogate.source for surrogate in blueprint.surrogates}
+        self._relations = {s: {t: target_relation(blueprint, s, t) for t in self.targets} for s in sources}
+        right = {name: outcomes.right(name) for name in {*sources, *self.targets}}
+        # By source and target, the test images that both classify correctly when clean.
+        self._counted = {(s, t): right[s] & right[t] for s in sources for t in self.targets}
 
     def transfer(self) -> list[TransferRow]:
         """The rows of transfer.csv: for each surrogate and attack the targets, then the means over groups of them."""
         rows = []
         for surrogate in self.blueprint.surrogates:
-            relations = {t: target_relation(self.blueprint, surrogate.source, t) for t in self.targets}
             for attack in self.attacks:
-                rows += [self._target_row(surrogate, attack, t, relations[t]) for t in self.targets]
-                groups = {"": self.targets}
-                groups |= {kind: [t for t in self.targets if relations[t] == kind] for kind in RELATIONS}
-                rows += [self._mean_row(surrogate, attack, kind, group) for kind, group in groups.items() if group]
+                rows += [self._target_row(surrogate, attack, target) for target in self.targets]
+                rows += [self._mean_row(surrogate, attack, kind) for kind in self._groups(surrogate.source)]
         return rows
 
     def contrasts(self) -> list[ContrastRow]:
@@ -73,25 +78,52 @@ class TableMaker:
             surrogate = self.blueprint.by_name[name]
             for attack in self.attacks:
                 for target in self.targets:
-                    counted = self._counted(surrogate, target)
+                    counted = self._counted[surrogate.source, target]
                     wrong, baseline_wrong = (self.outcomes.wrong[s, attack, target][counted] for s in (name, baseline))
                     gain = paired_gain(wrong, baseline_wrong)
                     rows.append(_contrast_row(name, baseline, attack, target, int(counted.sum()), gain))
-                cells = self._mean_cells(surrogate, baseline, attack, self.targets)
-                _, gain = mean_over_targets(cells, self.counts)
-                rows.append(_contrast_row(name, baseline, attack, "(mean)", _images_in_any(cells), gain))
+                gain = self._mean_gain(surrogate, baseline, attack, "")
+                n = self._images_in_any(surrogate.source, self.targets)
+                rows.append(_contrast_row(name, baseline, attack, "(mean)", n, gain))
         return rows
 
     def surrogates(self) -> list[SurrogateRow]:
         """The rows of surrogates.csv: a row per attack and one over all attacks, for each surrogate."""
         return [row for surrogate in self.blueprint.surrogates for row in self._surrogate_rows(surrogate)]
 
-    def _counted(self, surrogate: Surrogate, target: str) -> Flags:
-        """The test images that the surrogate's original source and the target both classify correctly when clean."""
-        return self.outcomes.right(surrogate.source) & self.outcomes.right(target)
+    def _groups(self, source: str) -> dict[str, list[str]]:
+        """The groups of targets that means are taken over, by their relation to the source; "" is that of them all."""
+        relations = self._relations[source]
+        groups = {"": list(self.targets)}
+        groups |= {kind: [t for t in self.targets if relations[t] == kind] for kind in RELATIONS}
+        return {kind: group for kind, group in groups.items() if group}
 
-    def _target_row(self, surrogate: Surrogate, attack: str, target: str, kind: str) -> TransferRow:
-        counted = self._counted(surrogate, target)
+    @cached_property
+    def _resampled(self) -> dict[tuple[str, str, str], npt.NDArray[np.float64]]:
+        """(surrogate, attack, group of targets) -> the mean rate in each resample. One pass over all of them."""
+        keys, outcomes = [], []
+        for surrogate in self.blueprint.surrogates:
+            groups = self._groups(surrogate.source)
+            positions = [[self.targets.index(target) for target in group] for group in groups.values()]
+            eligible = [self._counted[surrogate.source, target] for target in self.targets]
+            for attack in self.attacks:
+                keys.append([(surrogate.name, attack, kind) for kind in groups])
+                outcomes.append(OnTargets(eligible, self._wrong(surrogate.name, attack, self.targets), positions))
+        counts = resampled_counts(len(self.outcomes.labels), self.blueprint.experiment.seed)
+        means = resampled_means(outcomes, counts)
+        return {
+            key: rates for own, found in zip(keys, means, strict=True) for key, rates in zip(own, found, strict=True)
+        }
+
+    def _wrong(self, surrogate: str, attack: str, targets: Sequence[str]) -> list[Flags]:
+        return [self.outcomes.wrong[surrogate, attack, target] for target in targets]
+
+    def _images_in_any(self, source: str, targets: Sequence[str]) -> int:
+        """Number of images that count for any of these targets."""
+        return int(np.logical_or.reduce([self._counted[source, target] for target in targets]).sum())
+
+    def _target_row(self, surrogate: Surrogate, attack: str, target: str) -> TransferRow:
+        counted, kind = self._counted[surrogate.source, target], self._relations[surrogate.source][target]
         wrong = self.outcomes.wrong[surrogate.name, attack, target]
         baseline = self.outcomes.wrong[surrogate.baseline, attack, target]
         n = int(counted.sum())
@@ -99,27 +131,24 @@ class TableMaker:
         gain = NO_GAIN if surrogate.name == surrogate.baseline else paired_gain(wrong[counted], baseline[counted])
         return _transfer_row(surrogate.name, attack, target, kind, n, rate, 100 * float(wrong.mean()), gain)
 
-    def _mean_row(self, surrogate: Surrogate, attack: str, kind: str, group: Sequence[str]) -> TransferRow:
+    def _mean_row(self, surrogate: Surrogate, attack: str, kind: str) -> TransferRow:
         """The mean over a group of targets, which are all of one relation `kind`, or all targets where that is ""."""
-        baseline = None if surrogate.name == surrogate.baseline else surrogate.baseline
-        cells = self._mean_cells(surrogate, baseline, attack, group)
-        rate, gain = mean_over_targets(cells, self.counts)
-        rate_all = 100 * float(np.mean([cell.wrong.mean() for cell in cells]))
-        name = f"(mean {kind})" if kind else "(mean)"
-        return _transfer_row(surrogate.name, attack, name, kind, _images_in_any(cells), rate, rate_all, gain)
+        source, group = surrogate.source, self._groups(surrogate.source)[kind]
+        eligible, wrong = [self._counted[source, t] for t in group], self._wrong(surrogate.name, attack, group)
+        rate = mean_interval(eligible, wrong, self._resampled[surrogate.name, attack, kind])
+        is_source = surrogate.name == surrogate.baseline
+        gain = NO_GAIN if is_source else self._mean_gain(surrogate, surrogate.baseline, attack, kind)
+        rate_all = 100 * float(np.mean([wrong_N.mean() for wrong_N in wrong]))
+        name, n = f"(mean {kind})" if kind else "(mean)", self._images_in_any(source, group)
+        return _transfer_row(surrogate.name, attack, name, kind, n, rate, rate_all, gain)
 
-    def _mean_cells(
-        self, surrogate: Surrogate, baseline: str | None, attack: str, group: Sequence[str]
-    ) -> list[MeanCell]:
-        wrong = self.outcomes.wrong
-        return [
-            MeanCell(
-                self._counted(surrogate, target),
-                wrong[surrogate.name, attack, target],
-                wrong[baseline, attack, target] if baseline else None,
-            )
-            for target in group
-        ]
+    def _mean_gain(self, surrogate: Surrogate, baseline: str, attack: str, kind: str) -> Gain:
+        """The mean gain over a group of targets, against a surrogate with the same source."""
+        group = self._groups(surrogate.source)[kind]
+        eligible = [self._counted[surrogate.source, target] for target in group]
+        wrong, baseline_wrong = (self._wrong(name, attack, group) for name in (surrogate.name, baseline))
+        gains = self._resampled[surrogate.name, attack, kind] - self._resampled[baseline, attack, kind]
+        return mean_gain(eligible, wrong, baseline_wrong, gains)
 
     def _surrogate_rows(self, surrogate: Surrogate) -> list[SurrogateRow]:
         outcomes, clean_name = self.outcomes, self.blueprint.clean_name(surrogate)
@@ -163,11 +192,6 @@ class TableMaker:
             "mean_l2": None,
             "robust_accuracy": _figure(100 * float(robust.mean())),
         }
-
-
-def _images_in_any(cells: Sequence[MeanCell]) -> int:
-    """Number of images that count for any target of a mean."""
-    return int(np.logical_or.reduce([cell.eligible for cell in cells]).sum())
 
 
 def _transfer_row(

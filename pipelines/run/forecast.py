@@ -143,6 +143,7 @@ class _Estimator:
     def __init__(self, blueprint: Blueprint) -> None:
         self._blueprint = blueprint
         self._listing, self._speeds = blueprint.store.listing(), Speeds(blueprint)
+        self._images = len(blueprint.inspected.manifests["test"])
 
     def crafting(self, surrogate: str, attack: str, images: ChunkedTable) -> Part:
         """The crafting of one table of adversarial images."""
@@ -173,7 +174,7 @@ class _Estimator:
         if table.is_finished(self._listing):
             return 0
         rows = self._blueprint.rows
-        return sum(rows) - sum(rows[chunk] for chunk in table.done_chunks(self._listing))
+        return self._images - sum(rows[chunk] for chunk in table.done_chunks(self._listing))
 
 
 def _time(seconds: float) -> str:

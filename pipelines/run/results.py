@@ -177,8 +177,7 @@ class Results:
         targets = [SELF, *self._blueprint.experiment.targets]
         if target not in targets:
             raise InputError(f"there is no target {target!r}{nearest(target, targets)}")
-        wanted = (surrogate, attack, target)
-        (cell,) = (cell for cell in self._blueprint.cells() if (cell.surrogate, cell.attack, cell.target) == wanted)
+        cell = self._blueprint.cell(surrogate, attack, target)
         columns = ["image_id", "label", "adversarial_prediction", "adversarial_confidence"]
         return self._read(cell.table, columns).to_pandas()
 

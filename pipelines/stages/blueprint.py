@@ -4,7 +4,7 @@ From this and one listing of the store it follows what is there, what is missing
 torch or Ray, so `witness status` and `witness plan` answer at once.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 
@@ -58,6 +58,8 @@ class Blueprint:
             if surrogate.align is not None and surrogate.name not in self.networks:
                 config, stored = self.networks[surrogate.source].config, f"models/{surrogate.name}/model.safetensors"
                 self.networks[surrogate.name] = Network(surrogate.name, config, None, stored)
+        for found in ("_clean", "_adversarial", "_cells"):  # there may be thousands of tables, each with a fingerprint
+            self.__dict__.pop(found, None)
 
     @cached_property
     def by_name(self) -> dict[str, Surrogate]:
@@ -108,6 +110,10 @@ class Blueprint:
 
     def clean(self) -> dict[str, Predictions]:
         """The predictions on clean test images, by the name of the model or surrogate that makes them."""
+        return self._clean
+
+    @cached_property
+    def _clean(self) -> dict[str, Predictions]:
         members: dict[str, tuple[str, ...]] = {
             name: (name,) for name in (*self.experiment.targets, *self.experiment.witnesses)
         }
@@ -123,16 +129,30 @@ class Blueprint:
 
     def all_adversarial(self) -> dict[tuple[str, str], ChunkedTable]:
         """(surrogate, attack) -> the adversarial images."""
+        return self._adversarial
+
+    @cached_property
+    def _adversarial(self) -> dict[tuple[str, str], ChunkedTable]:
         pairs = [(surrogate, attack) for surrogate in self.surrogates for attack in self.experiment.attacks]
         return {(surrogate.name, attack): self.adversarial(surrogate, attack) for surrogate, attack in pairs}
 
-    def cells(self) -> Iterator[Cell]:
+    def cells(self) -> Iterable[Cell]:
         """Every cell: surrogate by surrogate, attack by attack, first the surrogate itself and then the targets."""
+        return self._cells.values()
+
+    def cell(self, surrogate: str, attack: str, target: str) -> Cell:
+        """One cell, by its names; the target may be `@self`."""
+        return self._cells[surrogate, attack, target]
+
+    @cached_property
+    def _cells(self) -> dict[tuple[str, str, str], Cell]:
+        found = {}
         for (name, attack), adversarial in self.all_adversarial().items():
             for target in (SELF, *self.experiment.targets):
                 members = self.by_name[name].members if target == SELF else (target,)
                 table = self._tables.outcomes(f"{name}/{attack}/{target}", self._networks(members), adversarial)
-                yield Cell(name, attack, target, Predictions(members, table))
+                found[name, attack, target] = Cell(name, attack, target, Predictions(members, table))
+        return found
 
     def outcomes(self) -> dict[tuple[str, str], list[Predictions]]:
         """(surrogate, attack) -> the predictions that are wanted on its adversarial images."""

@@ -103,6 +103,12 @@ class Store:
                     found.setdefault(parent, []).append(name)
         return found
 
+    def stamps(self, folder: str) -> dict[str, tuple[int, int]]:
+        """Returns size and modification time (ns) of each file in a folder, which tell what has changed since."""
+        selector = fs.FileSelector(self.path(folder), allow_not_found=True)
+        found = [info for info in self.filesystem.get_file_info(selector) if info.type == fs.FileType.File]
+        return {info.base_name: (info.size, info.mtime_ns) for info in found if not info.base_name.endswith(".part")}
+
     def usage(self) -> tuple[int, int]:
         """Returns the number of files below the folder and their total size in bytes."""
         filesystem, root = self._root

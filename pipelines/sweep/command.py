@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.compute.cluster import Worker, connected, worker_of
 from pipelines.experiment.written import as_yaml
 from pipelines.failure import RunFailed
-from pipelines.progress import Bar, Progress
+from pipelines.progress import Progress
 from pipelines.report.rows import ContrastRow
 from pipelines.run.command import RunResult, run
 from pipelines.run.request import Request, open_blueprint
@@ -23,6 +23,7 @@ from pipelines.sweep.space import Settings
 from pipelines.sweep.study import Options, Study
 from pipelines.sweep.to_mlflow import log_sweep
 from pipelines.sweep.trial import Sweep
+from pipelines.sweep.watch import Watch
 from pipelines.tracking.runs import tracking_uri
 
 # Ray Tune may end, or may have been restored, without a trial for every setting; then it starts once more.
@@ -131,9 +132,10 @@ def _sweep(study: Study, worker: Worker, concurrent: int, progress: Progress) ->
         bar.set(len(sweep.validation.image_ids))
     for _ in range(_ATTEMPTS):
         with progress.stage(f"sweep {study.space.name}", study.samples, "trials") as bar:
-            results = run_tune(study, sweep, concurrent, progress.say, lambda: _watch(study, bar))
+            watch = Watch(study, bar)
+            results = run_tune(study, sweep, concurrent, progress.say, watch.look)
             any_lost = _record_ends(study, sweep, results)
-            _watch(study, bar)
+            watch.look()
         if any_lost:
             progress.say("some trials were lost, each with its reason in trials.csv; the same command tries them again")
             return
@@ -172,17 +174,6 @@ def _set_aside_others(study: Study, progress: Progress) -> None:
             moved = store.set_aside(folder, names)
             progress.say(f"{folder}: made with other settings; moved to {moved}")
     store.write_json(path, {"fingerprint": fingerprint})
-
-
-def _watch(study: Study, bar: Bar) -> None:
-    """Shows how many trials have ended and which is the best so far, and logs those that ended to MLflow."""
-    records = study.records()
-    ended = sum(record.is_final for record in records.values())
-    best = chosen(records, study.options.max_clean_drop)
-    if ended == bar.done:
-        return
-    bar.set(ended, "" if best is None else f"best so far {records[best].last['gain']:+.1f} points")
-    log_sweep(study.blueprint, study.space, records, study.fingerprint)
 
 
 def _finish(study: Study, progress: Progress) -> SweepResult:

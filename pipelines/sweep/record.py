@@ -1,6 +1,6 @@
 """The record of a trial in the output folder: what is stored, where, and under which fingerprint it is found again."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypedDict
 
@@ -97,3 +97,31 @@ def write_record(store: Store, path: str, record: Record) -> None:
     content = asdict(record)
     content[_MEASUREMENTS_KEY] = content.pop("measurements")
     store.write_json(path, content)
+
+
+class RecordReader:
+    """Reads the records of a sweep's trials; each further time only those whose files have changed since.
+
+    Args:
+        store, folder: where the trials of a space are.
+        belongs: whether a record, by its fingerprint, is one of this sweep's: an earlier one may have left others.
+    """
+
+    def __init__(self, store: Store, folder: str, belongs: Callable[[str, Record], bool]) -> None:
+        self._store, self._folder, self._belongs = store, f"{folder}/trials", belongs
+        self._stamps: dict[str, tuple[int, int]] = {}
+        self._records: dict[str, Record | None] = {}
+
+    def read(self) -> dict[str, Record]:
+        """The records as they are now, by fingerprint and in its order."""
+        stamps = {name: stamp for name, stamp in self._store.stamps(self._folder).items() if name.endswith(".json")}
+        for name in sorted(stamps.keys() | self._stamps.keys()):
+            if stamps.get(name) != self._stamps.get(name):
+                self._look_at(name.removesuffix(".json"), name in stamps)
+        self._stamps = stamps
+        return {fingerprint: own for fingerprint, own in sorted(self._records.items()) if own is not None}
+
+    def _look_at(self, fingerprint: str, is_there: bool) -> None:
+        record = read_record(self._store, f"{self._folder}/{fingerprint}.json") if is_there else None
+        is_ours = record is not None and self._belongs(fingerprint, record)
+        self._records[fingerprint] = record if is_ours else None

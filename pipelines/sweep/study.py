@@ -13,7 +13,7 @@ from pipelines.stages.revisions import REVISIONS
 from pipelines.stages.seen import SEEN
 from pipelines.storage.store import Store, fingerprint_of
 from pipelines.sweep.choice import best_experiment
-from pipelines.sweep.record import Record, read_record, trial_fingerprint
+from pipelines.sweep.record import Record, RecordReader, trial_fingerprint
 from pipelines.sweep.space import Space, load_space
 from pipelines.sweep.trial import Sweep, measure_baseline
 from pipelines.sweep.validation import ValidationSetup
@@ -189,22 +189,22 @@ class Study:
             is_scheduled=self.options.scheduler != "none",
         )
 
-    def records(self) -> dict[str, Record]:
-        """Reads the records of this space's trials over this experiment, by fingerprint.
+    def reader(self) -> RecordReader:
+        """Returns what reads the records of this space's trials over this experiment, again and again.
 
         Records of a space that was changed since, or of other settings of the experiment, are left out.
         """
-        store, folder, inputs, identities = self.blueprint.store, f"{self.folder}/trials", self.inputs, self._identities
-        names = [name for name in store.listing(folder).get(folder, []) if name.endswith(".json")]
-        found = {name.removesuffix(".json"): read_record(store, f"{folder}/{name}") for name in sorted(names)}
-        experiment = self.blueprint.experiment
-        return {
-            fingerprint: record
-            for fingerprint, record in found.items()
-            if record is not None
-            and self.space.holds(record.settings)
-            and trial_fingerprint(experiment, inputs, identities, record.settings) == fingerprint
-        }
+        experiment, inputs, identities = self.blueprint.experiment, self.inputs, self._identities
+
+        def belongs(fingerprint: str, record: Record) -> bool:
+            holds = self.space.holds(record.settings)
+            return holds and trial_fingerprint(experiment, inputs, identities, record.settings) == fingerprint
+
+        return RecordReader(self.blueprint.store, self.folder, belongs)
+
+    def records(self) -> dict[str, Record]:
+        """Reads the records of this space's trials over this experiment, by fingerprint."""
+        return self.reader().read()
 
     @property
     def _identities(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import nn
 from align_core.attacks import AttackConfig, craft
 from align_core.images import ImageSetConfig, read_images
 from align_core.images.decoding import Pixels
-from align_core.transfer import Flags, MeanCell, mean_over_targets, resampled_counts
+from align_core.transfer import Counts, Flags, MeanCell, mean_over_targets, resampled_counts
 from pipelines.compute.images import opened
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, use_threads
 
@@ -108,6 +108,7 @@ class Validator:
         image_set = opened(setup.images, setup.image_size)
         self._pixels: Pixels = read_images(image_set, setup.image_ids)
         self._labels = np.asarray(setup.labels)
+        self._resamples: dict[int, list[Counts]] = {}
 
     def baseline(self) -> Baseline:
         """Measures the unaligned source, and the targets on the clean images.
@@ -137,7 +138,7 @@ class Validator:
             MeanCell(source_right & baseline.target_right[target][chosen], wrong, baseline.source.wrong[target][chosen])
             for target, wrong in outcomes.wrong.items()
         ]
-        _, gain = mean_over_targets(cells, resampled_counts(len(chosen), self.setup.seed))
+        _, gain = mean_over_targets(cells, self._resampled(len(chosen)))
         if gain.value is None or gain.low is None or gain.high is None:
             raise ValueError(_NONE_COUNTS)
         rates = {
@@ -149,6 +150,12 @@ class Validator:
         # The change comes from the counts: as floats, 54 % - 55 % is a little more than one point.
         change = 100 * (int(outcomes.right.sum()) - int(source_right.sum())) / len(chosen)
         return Measurement(len(chosen), gain.value, gain.low, gain.high, accuracy, change, rates)
+
+    def _resampled(self, images: int) -> list[Counts]:
+        """The resamples of this many images. They are drawn once: a process measures many trials, on two sets each."""
+        if images not in self._resamples:
+            self._resamples[images] = list(resampled_counts(images, self.setup.seed))
+        return self._resamples[images]
 
     def _chunks(self, positions: range) -> Sequence[range]:
         size = self.setup.chunk

@@ -11,14 +11,19 @@ from statsmodels.stats.proportion import proportion_confint
 from align_core.transfer import (
     NO_GAIN,
     RESAMPLES,
+    Gain,
     Interval,
     MeanCell,
+    OnTargets,
     mcnemar,
+    mean_gain,
+    mean_interval,
     mean_over_targets,
     newcombe,
     paired_gain,
     relation,
     resampled_counts,
+    resampled_means,
     wilson,
 )
 
@@ -233,8 +238,7 @@ def test_paired_gain_of_no_images_is_blank():
 
 
 def test_every_resample_draws_as_many_images_as_there_are():
-    counts = resampled_counts(37, seed=3)
-    drawn = np.concatenate(counts)
+    drawn = np.concatenate(list(resampled_counts(37, seed=3)))
     assert drawn.shape == (RESAMPLES, 37)
     assert (drawn >= 0).all() and (drawn == drawn.round()).all()
     assert (drawn.sum(axis=1) == 37).all()
@@ -244,9 +248,21 @@ def test_resamples_that_do_not_fill_the_last_block_are_all_there():
     assert [block.shape for block in resampled_counts(5, seed=0, resamples=12, block=5)] == [(5, 5), (5, 5), (2, 5)]
 
 
+def test_the_block_is_no_part_of_the_draws():
+    one, other = (np.concatenate(list(resampled_counts(30, 4, resamples=50, block=block))) for block in (50, 7))
+    assert (one == other).all()
+
+
+def test_resamples_that_were_used_up_are_refused():
+    counts, cells = resampled_counts(240, seed=0, resamples=10), cells_of_correlated_targets()
+    mean_over_targets(cells, counts)
+    with pytest.raises(ValueError, match="keep a list of them to use them twice"):
+        mean_over_targets(cells, counts)
+
+
 def test_an_image_is_drawn_like_a_fair_draw_with_replacement():
     n = 50
-    drawn = np.concatenate(resampled_counts(n, seed=8))
+    drawn = np.concatenate(list(resampled_counts(n, seed=8)))
     share = (1 - 1 / n) / RESAMPLES  # counts are binomial(n, 1 / n), with mean 1 and variance 1 - 1 / n
     assert np.abs(drawn.mean(axis=0) - 1).max() < 5 * math.sqrt(share)
     assert drawn.var(axis=0).mean() == pytest.approx(1 - 1 / n, rel=0.02)
@@ -254,7 +270,7 @@ def test_an_image_is_drawn_like_a_fair_draw_with_replacement():
 
 
 def test_the_seed_alone_decides_the_resamples():
-    first, again, other = (np.concatenate(resampled_counts(20, seed, resamples=50)) for seed in (4, 4, 5))
+    first, again, other = (np.concatenate(list(resampled_counts(20, seed, resamples=50))) for seed in (4, 4, 5))
     assert (first == again).all()
     assert (first != other).any()
 
@@ -300,7 +316,7 @@ def test_the_mean_weights_targets_not_images():
 
 def test_the_intervals_are_those_of_the_given_resamples():
     cells = cells_of_correlated_targets()
-    counts = resampled_counts(240, seed=6, resamples=700, block=300)
+    counts = list(resampled_counts(240, seed=6, resamples=700, block=300))
     rows = [np.repeat(np.arange(240), row.astype(int)) for row in np.concatenate(counts)]
     rates, gains = bootstrap_by_index(cells, rows)
     rate, gain = mean_over_targets(cells, counts)
@@ -327,7 +343,7 @@ def test_the_interval_of_one_target_is_about_its_wilson_interval():
 
 
 def test_more_targets_that_fail_on_the_same_images_do_not_narrow_the_interval():
-    cell, counts = cells_of_correlated_targets()[0], resampled_counts(240, seed=0, resamples=500)
+    cell, counts = cells_of_correlated_targets()[0], list(resampled_counts(240, seed=0, resamples=500))
     alone, four_times = mean_over_targets([cell], counts), mean_over_targets([cell] * 4, counts)
     for one, many in zip(alone, four_times, strict=True):
         assert (many.value, many.low, many.high) == pytest.approx((one.value, one.low, one.high))
@@ -340,13 +356,13 @@ def test_a_gain_of_nothing_is_certain_when_surrogate_and_baseline_do_the_same():
 
 
 def test_a_target_that_no_image_is_eligible_for_is_left_out():
-    cells, counts = cells_of_correlated_targets(), resampled_counts(240, seed=0, resamples=500)
+    cells, counts = cells_of_correlated_targets(), list(resampled_counts(240, seed=0, resamples=500))
     nothing = MeanCell(np.zeros(240, bool), np.ones(240, bool), None)
     assert mean_over_targets([nothing, *cells], counts) == mean_over_targets(cells, counts)
 
 
 def test_no_eligible_image_at_all_leaves_the_mean_blank():
-    counts = resampled_counts(4, seed=0, resamples=10)
+    counts = list(resampled_counts(4, seed=0, resamples=10))
     blank = (Interval(None, None, None), NO_GAIN)
     assert mean_over_targets([], counts) == blank
     assert mean_over_targets([MeanCell(flags("0000"), flags("1111"), flags("1111"))], counts) == blank
@@ -383,6 +399,65 @@ def test_images_that_were_wrong_before_the_attack_do_not_count_as_transferred():
     assert rate.value == pytest.approx(40)  # 2 of 5
     assert gain.value == pytest.approx(20)
     assert paired_gain(target_wrong[eligible], cell.baseline_wrong[eligible]).value == pytest.approx(20)
+
+
+# Many surrogates in one pass
+
+
+def means_one_by_one(cells, counts):
+    """The means as they were computed before: anew for every surrogate, baseline and group of targets."""
+
+    def means(hits_NT, eligible_NT):
+        rates = []
+        for block in counts:
+            drawn = block.astype(np.float32)
+            size = drawn @ eligible_NT.astype(np.float32)
+            share = (drawn @ hits_NT.astype(np.float32)).astype(np.float64) / np.maximum(size, 1)
+            targets, some = np.count_nonzero(size, axis=1), np.count_nonzero(size, axis=1) > 0
+            rates.append(100 * share[some].sum(axis=1) / targets[some])
+        return np.concatenate(rates)
+
+    cells = [cell for cell in cells if cell.eligible.any()]
+    if not cells:
+        return Interval(None, None, None), NO_GAIN
+    eligible, wrong, baseline = (
+        np.stack([flags_of(cell) for cell in cells], axis=1)
+        for flags_of in (lambda c: c.eligible, lambda c: c.eligible & c.wrong, lambda c: c.eligible & c.baseline_wrong)
+    )
+    rates = means(wrong, eligible)
+    interval = Interval(
+        100 * float(np.mean(wrong.sum(0) / eligible.sum(0))), *map(float, np.quantile(rates, [0.025, 0.975]))
+    )
+    gain = 100 * float(np.mean((wrong.sum(0) - baseline.sum(0).astype(int)) / eligible.sum(0)))
+    limits = np.quantile(rates - means(baseline, eligible), [0.025, 0.975])
+    return interval, Gain(gain, *map(float, limits), None)
+
+
+@pytest.mark.parametrize("images", [6, 240])
+def test_one_pass_gives_the_same_bits_as_every_mean_by_itself(images):
+    """Two sources, with surrogates of each, on 19 targets: more than numpy adds in a row. Some targets do not count."""
+    rng, targets = np.random.default_rng(images), 19
+    groups = [range(targets), [4], [0, 5, 6, 18], [7], [2, 7]]
+    sources = [[rng.random(images) < share for share in rng.random(targets)] for _ in range(2)]
+    for eligible in sources:
+        eligible[7] = np.zeros(images, bool)
+    shown = [
+        OnTargets(sources[number % 2], [rng.random(images) < 0.4 for _ in range(targets)], groups)
+        for number in range(6)
+    ]
+    counts = list(resampled_counts(images, seed=2, resamples=1200))
+    found = list(resampled_means(shown, iter(counts)))
+    for number, own in enumerate(shown):
+        base = shown[number % 2]
+        for group, rates, baseline_rates in zip(groups, found[number], found[number % 2], strict=True):
+            eligible, wrong, baseline = (
+                [side[target] for target in group] for side in (own.eligible, own.wrong, base.wrong)
+            )
+            cells = [MeanCell(*flags) for flags in zip(eligible, wrong, baseline, strict=True)]
+            gain = mean_gain(eligible, wrong, baseline, rates - baseline_rates)
+            expected = means_one_by_one(cells, counts)
+            assert (mean_interval(eligible, wrong, rates), gain) == expected
+            assert mean_over_targets(cells, counts) == expected
 
 
 # Relation

@@ -11,10 +11,13 @@ import psutil
 import pyarrow as pa
 
 from align_core.images.manifest import Manifest
+from align_core.transfer import Flags
 from pipelines.compute.cluster import Worker, connected
 from pipelines.compute.networks import Network
 from pipelines.compute.ray_data import run_pipeline
 from pipelines.experiment.config import Experiment
+from pipelines.report.outcomes import Outcomes
+from pipelines.report.tables import TableMaker
 from pipelines.run.forecast import forecast_of
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.inspect import Inspected
@@ -33,10 +36,11 @@ def measure() -> Iterator[str]:
         yield _planned(folder)
         yield _joined(folder)
         yield _driven(folder)
+        yield _reported(folder)
 
 
 def _planned(folder: Path) -> str:
-    experiment, inspected = _large(folder)
+    experiment, inspected = _large(folder, SURROGATES, ATTACKS, TARGETS, IMAGES)
     before, start = psutil.Process().memory_info().rss, time.perf_counter()
     blueprint = Blueprint(experiment, inspected, Store(experiment.output, experiment.name))
     made = time.perf_counter() - start
@@ -56,29 +60,30 @@ def _planned(folder: Path) -> str:
     )
 
 
-def _large(folder: Path) -> tuple[Experiment, Inspected]:
+def _large(folder: Path, surrogates: int, attacks: int, targets: int, images: int) -> tuple[Experiment, Inspected]:
     """An experiment that consists of names only: no image, network or table of it exists."""
-    names = ["source", "witness", *(f"earlier{number}" for number in range(SURROGATES - 2))]
-    targets = [f"target{number}" for number in range(TARGETS)]
+    names = ["source", "witness", *(f"earlier{number}" for number in range(surrogates - 2))]
+    seen_by = [f"target{number}" for number in range(targets)]
     model = {"factory": "nowhere:net", "weights": "gone.safetensors"}
     attack = {"method": "pgd", "eps": "4/255"}
-    images = {"kind": "npz", "path": "gone.npz"}
+    image_set = {"kind": "npz", "path": "gone.npz"}
     experiment = Experiment.model_validate(
         {
             "name": "large",
             "output": str(folder),
-            "data": {"classes": 1000, "image_size": 224, "train": images, "test": images},
-            "models": {f"m-{name}": model for name in (*names, *targets)},
+            "data": {"classes": 1000, "image_size": 224, "train": image_set, "test": image_set},
+            "models": {f"m-{name}": model for name in names}
+            | {f"m-{name}": model | {"args": {"width": at}} for at, name in enumerate(seen_by)},
             "source": "m-source",
             "witnesses": ["m-witness"],
-            "targets": [f"m-{name}" for name in targets],
+            "targets": [f"m-{name}" for name in seen_by],
             "controls": ["witness"],
             "variants": {name: {"model": f"m-{name}"} for name in names[2:-1]},
-            "attacks": {f"a{number}": attack | {"steps": number + 1} for number in range(ATTACKS)},
+            "attacks": {f"a{number}": attack | {"steps": number + 1} for number in range(attacks)},
         }
     )
-    ids = [f"{row:05d}" for row in range(IMAGES)]
-    manifest = Manifest(ids, np.zeros(IMAGES, np.int64), ids, [], (3, 224, 224))
+    ids = [f"{row:05d}" for row in range(images)]
+    manifest = Manifest(ids, np.zeros(images, np.int64), ids, [], (3, 224, 224))
     networks = {name: Network(name, config, name) for name, config in experiment.models.items()}
     aligned = Network("aligned", experiment.models["m-source"], "aligned", "models/aligned/model.safetensors")
     inspected = Inspected({"train": manifest, "test": manifest}, networks)
@@ -145,3 +150,31 @@ class _Job:
     def __init__(self, blueprint: Blueprint) -> None:
         self.images, self.device, self.store = test_images(blueprint), "cpu", blueprint.store
         self.threads, self.patience = 1, 300.0
+
+
+def _reported(folder: Path) -> str:
+    """Computes the tables of 10 surrogates x 10 attacks x 50 targets x 10,000 images, from random outcomes."""
+    surrogates, attacks, images = 10, 10, 10_000
+    experiment, inspected = _large(folder / "reported", surrogates, attacks, TARGETS, images)
+    blueprint, rng = (
+        Blueprint(experiment, inspected, Store(experiment.output, experiment.name)),
+        np.random.default_rng(0),
+    )
+
+    def flags(share: float) -> Flags:
+        return np.asarray(rng.random(images) < share)
+
+    outcomes = Outcomes(
+        labels=np.zeros(images, np.int64),
+        prediction={name: flags(0.2).astype(np.int64) for name in blueprint.clean()},
+        wrong={(cell.surrogate, cell.attack, cell.target): flags(rng.random()) for cell in blueprint.cells()},
+        l2={pair: np.ones(images, np.float32) for pair in blueprint.all_adversarial()},
+    )
+    before, start = psutil.Process().memory_info().rss, time.perf_counter()
+    maker = TableMaker(blueprint, outcomes)
+    rows = len(maker.transfer()) + len(maker.contrasts()) + len(maker.surrogates())
+    seconds, grown = time.perf_counter() - start, (psutil.Process().memory_info().rss - before) / 1e6
+    return (
+        f"matrix: the tables of {surrogates} surrogates x {attacks} attacks x {TARGETS} targets x {images:,} images, "
+        f"{rows:,} rows, are computed from outcomes in {seconds:.0f} s, {grown:.0f} MB"
+    )

@@ -249,7 +249,7 @@ def test_the_same_images_count_for_every_surrogate_of_a_source_and_every_attack(
 
 def test_every_mean_row(maker, outcomes):
     """Repeats the resampling draw by draw: the same images for all targets, and targets weighted equally."""
-    draws = np.concatenate(resampled_counts(IMAGES, seed=0)).astype(int)
+    draws = np.concatenate(list(resampled_counts(IMAGES, seed=0))).astype(int)
     rows = maker.transfer()
 
     def shares(surrogate: str, attack: str, counts: pd.DataFrame, weights: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from digits_experiment import SMALL, Finished, assert_same_tables
 
+from align_core.cpus import usable_cpus
 from pipelines.failure import RunFailed
 from pipelines.run.command import run
 
@@ -85,7 +86,7 @@ def test_a_worker_that_hangs_ends_itself_and_another_takes_its_work(
     content["models"]["cnn_d"] |= own
     content["variants"] = {"old": {"model": "cnn_d"}} if stage == "craft" else {}
     content["targets"] += [] if stage == "craft" else ["cnn_d"]
-    content["compute"] |= {"patience": 15, "workers": 1, "threads": os.cpu_count()}
+    content["compute"] |= {"patience": 15, "workers": 1, "threads": usable_cpus()}
     (tmp_path / "digits.yaml").write_text(yaml.safe_dump(content))
     _, folder = finished.copied(tmp_path / "runs")
     command = [sys.executable, "-m", "pipelines.cli", "run", str(tmp_path / "digits.yaml")]

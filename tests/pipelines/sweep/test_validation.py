@@ -8,6 +8,7 @@ import torch
 from digits_experiment import write_experiment
 from sweeping import trial
 
+import pipelines.sweep.validation as validation_module
 from align_core.attacks import craft
 from align_core.images import ImageSetConfig, open_image_set, read_images
 from pipelines.run.request import Request, open_blueprint
@@ -123,6 +124,18 @@ def test_the_interval_of_the_gain_is_that_of_images_drawn_again(validator, basel
     assert [measured.gain_low, measured.gain_high] == pytest.approx(
         np.quantile(gains, [0.025, 0.975]).tolist(), abs=0.5
     )  # the interval is 16 points wide
+
+
+def test_resamples_are_drawn_once_for_all_measurements(validator, baseline, validation, monkeypatch):
+    """Interim and final measurements are on two sets of images; whatever was drawn for each serves every trial."""
+    network = validator.networks.network("cnn_b")
+    first = [validator.measure(network, baseline, on) for on in (range(300), validation.interim_positions)]
+
+    def draw(*arguments):
+        raise AssertionError("the resamples are drawn again")
+
+    monkeypatch.setattr(validation_module, "resampled_counts", draw)
+    assert [validator.measure(network, baseline, on) for on in (range(300), validation.interim_positions)] == first
 
 
 @pytest.mark.parametrize("on", ["all", "interim"])
