@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +23,13 @@ import pyarrow.parquet as pq
 
 from align_core.decoding import IMAGE_SUFFIXES, BadImage, Pixels, decode, from_array, starts_grey
 from align_core.errors import InputError
+from align_core.settings import Settings
 
 _CACHED_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSetConfig:
+class ImageSetConfig(Settings):
     """Where an image set lies, and which of its images are used.
 
     Raises ValueError for settings that contradict each other.
@@ -44,8 +45,6 @@ class ImageSetConfig:
         limit: number of images to use at most, from the start of the range.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     kind: Literal["npz", "folder", "parquet", "digits"]
     path: str | None = None
     labels: str | None = None
@@ -53,6 +52,7 @@ class ImageSetConfig:
     limit: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kind == "digits" and self.path is not None:
             raise ValueError("the digits come with scikit-learn: `path` does not apply to them")
         if self.kind != "digits" and self.path is None:
