@@ -11,6 +11,8 @@ from align_core.losses import LOSSES
 from align_core.model_config import TrainConfig, check_length
 from align_core.settings import Settings
 
+_MOST_WORKERS = 10_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig(Settings):
@@ -96,6 +98,8 @@ class AlignConfig(Settings):
         if min(self.epochs, self.batch_size, self.workers, self.checkpoint_steps) < 1:
             raise ValueError("epochs, batch_size, workers and checkpoint_steps must be at least 1")
         check_length(self.epochs, self.batch_size)
+        if self.workers > _MOST_WORKERS:
+            raise ValueError(f"workers must be at most {_MOST_WORKERS:,}, and is {self.workers:,}")
         if self.batch_size % self.workers:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of workers {self.workers}")
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:

@@ -74,8 +74,10 @@ def described(value: Any) -> str:
 
 def _mend(kind: str, value: Any) -> str:
     """The end of a message that a value is of the wrong type, where the mend is known."""
+    if kind == "str" and isinstance(value, bool):
+        return "; put the word in quotes"
     if kind == "str" and isinstance(value, Real):
-        return f"; put it in quotes: '{described(value).removeprefix('the number ')}'"
+        return f"; put it in quotes: '{str(value)[:60]}'"
     if kind in ("int", "float") and isinstance(value, str):
         try:
             float(value)

@@ -170,9 +170,7 @@ class AttackConfig(Settings):
     def check_kernel(self, side: int) -> None:
         """Raises InputError for a kernel that is more than twice as wide as images of `side` pixels."""
         if self.kernel > 2 * side + 1:
-            raise InputError(
-                f"kernel must be at most {2 * side + 1} for images of {side} pixels, not {self.kernel}"
-            )
+            raise InputError(f"kernel must be at most {2 * side + 1} for images of {side} pixels, not {self.kernel}")
 
     @property
     def gradients(self) -> int:
