@@ -4,15 +4,18 @@ Nothing here imports torch, so that commands which only read settings start fast
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from align_core.errors import InputError
 from align_core.losses import LOSSES
-from align_core.model_config import TrainConfig
+from align_core.model_config import TrainConfig, check_length
+from align_core.settings import Settings
+
+_MOST_WORKERS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
+class AugmentConfig(Settings):
     """How training images are augmented.
 
     Args:
@@ -21,21 +24,17 @@ class AugmentConfig:
         flip: whether each image is mirrored left to right with probability one half.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     crop: Literal["none", "pad4", "random_resized"] = "pad4"
     flip: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
+class OptimizerConfig(Settings):
     """The optimiser and its hyperparameters, as PyTorch defines them. `momentum` and `nesterov` apply to `sgd` only.
 
     The learning rate starts at `lr` and falls to 0 along a cosine, step by step, without warm-up. Raises ValueError for
     values out of range.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: float = 1e-3
@@ -44,6 +43,7 @@ class OptimizerConfig:
     weight_decay: float = 1e-4
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.lr <= 0 or self.weight_decay < 0 or not 0 <= self.momentum < 1:
             raise ValueError("lr must be above 0, weight_decay 0 or more, momentum at least 0 and below 1")
         if self.name == "sgd" and self.nesterov and self.momentum == 0:
@@ -51,7 +51,7 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignConfig:
+class AlignConfig(Settings):
     """How a source is aligned to its witnesses.
 
     The defaults are those of the code that Ma et al. (2024) released, for convolutional networks. Raises ValueError for
@@ -74,8 +74,6 @@ class AlignConfig:
         checkpoint_steps: steps between checkpoints within an epoch. Every epoch ends with one, too.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
-
     loss: str = "kl"
     temperature: float = 4.0
     weight: float = 1.0
@@ -90,6 +88,7 @@ class AlignConfig:
     checkpoint_steps: int = 200
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.loss not in LOSSES:
             raise ValueError(f"there is no alignment loss {self.loss!r}; choose from {', '.join(LOSSES)}")
         if self.temperature <= 0:
@@ -98,6 +97,9 @@ class AlignConfig:
             raise ValueError("weight and label_weight must be 0 or more, and not both 0")
         if min(self.epochs, self.batch_size, self.workers, self.checkpoint_steps) < 1:
             raise ValueError("epochs, batch_size, workers and checkpoint_steps must be at least 1")
+        check_length(self.epochs, self.batch_size)
+        if self.workers > _MOST_WORKERS:
+            raise ValueError(f"workers must be at most {_MOST_WORKERS:,}, and is {self.workers:,}")
         if self.batch_size % self.workers:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of workers {self.workers}")
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:

@@ -7,22 +7,24 @@ import json
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from align_core.errors import InputError
+from align_core.settings import Settings
 
 Precision = Literal["fp32", "bf16"]
+_MOST_EPOCHS = 100_000
+_LARGEST_BATCH = 1_000_000
+_LARGEST_SIDE = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """How a model without weights is trained on the labels of the training images.
 
     The optimiser is AdamW; the learning rate falls from `lr` to 0 along a cosine. `crop` and `flip` mean the same as in
     `AugmentConfig`. Raises ValueError for values out of range.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
 
     epochs: int = 10
     lr: float = 2e-3
@@ -32,12 +34,22 @@ class TrainConfig:
     flip: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0 or self.weight_decay < 0:
             raise ValueError("`train` needs epochs and batch_size of at least 1, lr above 0, weight_decay of 0 or more")
+        check_length(self.epochs, self.batch_size)
+
+
+def check_length(epochs: int, batch_size: int) -> None:
+    """Raises ValueError for a training that could only be a mistake, as it would not end or fit no memory."""
+    if epochs > _MOST_EPOCHS:
+        raise ValueError(f"epochs must be at most {_MOST_EPOCHS:,}, and is {epochs:,}: no training would end")
+    if batch_size > _LARGEST_BATCH:
+        raise ValueError(f"batch_size must be at most {_LARGEST_BATCH:,}, and is {batch_size:,}: no memory holds it")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Settings):
     """One model: its architecture, its weights and its preprocessing.
 
     Exactly one of `timm`, `torchvision`, `factory`, `aligned` and `mlflow` is given. Raises ValueError for settings
@@ -59,8 +71,6 @@ class ModelConfig:
         family: models with equal `family` count as the same family of architectures. By default it is the model's name.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
-
     timm: str | None = None
     torchvision: str | None = None
     factory: str | None = None
@@ -75,6 +85,7 @@ class ModelConfig:
     family: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         kinds = ("timm", "torchvision", "factory", "aligned", "mlflow")
         given = [name for name in kinds if getattr(self, name) is not None]
         if len(given) != 1:
@@ -86,14 +97,36 @@ class ModelConfig:
             raise ValueError(f"mlflow must be models:/NAME/VERSION, with a number as version, not {self.mlflow!r}")
         if is_aligned and (self.weights or self.train or self.args):
             raise ValueError("an aligned model has its own weights and arguments: weights, train and args do not apply")
-        if self.factory is not None and self.factory.count(":") != 1:
+        if self.factory is not None and not re.fullmatch(r"[^:]+:[^:]+", self.factory):
             raise ValueError(f"a factory must be written as module:callable, not {self.factory!r}")
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std must be given together, or not at all")
-        if self.std is not None and min(self.std) <= 0:
-            raise ValueError("std must be above 0")
+        self._check_normalisation()
         if self.input_size is not None and self.input_size < 1:
             raise ValueError(f"input_size must be at least 1, not {self.input_size}")
+        if self.input_size is not None and self.input_size > _LARGEST_SIDE:
+            raise ValueError(f"input_size must be at most {_LARGEST_SIDE} pixels, not {self.input_size}")
+        try:
+            json.dumps(self.args, allow_nan=False)
+        except (TypeError, ValueError) as problem:
+            raise ValueError(f"args must be plain values and finite numbers, as JSON holds them ({problem})") from None
+
+    def _check_normalisation(self) -> None:
+        """Mean and std are of pixels in [0, 1]; the commonest slip is to give them for pixels from 0 to 255."""
+        if self.mean is None or self.std is None:
+            return
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+            raise ValueError(
+                f"mean and std must have a value for each channel, 1 or 3, not {len(self.mean)} and {len(self.std)}"
+            )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if max(values) > 1:
+                mend = f": did you mean {max(values) / 255:.4g}?" if max(values) <= 255 else ""
+                raise ValueError(f"{name} is of pixels in [0, 1], not 0 to 255, so {max(values):g} is too large{mend}")
+        if min(self.mean) < 0:
+            raise ValueError(f"mean is of pixels in [0, 1] and is subtracted, so it cannot be {min(self.mean):g}")
+        if min(self.std) <= 0:
+            raise ValueError("std must be above 0")
 
     @property
     def architecture(self) -> str:

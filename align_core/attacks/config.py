@@ -3,8 +3,12 @@
 Nothing here imports torch, so that commands which only read settings start fast.
 """
 
+import math
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any
+
+from align_core.errors import InputError
+from align_core.settings import Settings, described
 
 PRESETS: dict[str, dict[str, Any]] = {
     "fgsm": {"steps": 1},  # Goodfellow, Shlens and Szegedy 2015
@@ -38,6 +42,8 @@ DESCRIPTIONS: dict[str, str] = {
 OBJECTIVES = ("cross_entropy", "margin")
 """What an attack can maximise: names of functions in `objectives`."""
 
+_MOST_GRADIENTS = 10_000_000
+
 # The default of settings that the method's preset decides. It is replaced when the attack is made.
 _OF_METHOD: Any = None
 
@@ -48,14 +54,20 @@ def pixel_fraction(written: str | float) -> float:
     Raises ValueError for anything else.
     """
     try:
+        if isinstance(written, bool):
+            raise TypeError
         above, slash, below = written.partition("/") if isinstance(written, str) else (written, "", "")
-        return float(above) / (float(below) if slash else 1.0)
-    except (ValueError, ArithmeticError, TypeError) as problem:
-        raise ValueError(f"{written!r} is not a pixel fraction such as 4/255") from problem
+        fraction = float(above) / (float(below) if slash else 1.0)
+        if not math.isfinite(fraction):
+            raise ValueError
+        return fraction
+    except (ValueError, ArithmeticError, TypeError):
+        shown = f"{written!r}" if isinstance(written, str | float) else described(written)
+        raise ValueError(f"{shown} is not a pixel fraction such as 4/255") from None
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackConfig:
+class AttackConfig(Settings):
     """A fully specified, untargeted attack within an l-infinity ball.
 
     A setting that is not given, or is None, takes the value of the method's preset, so that every setting has a value
@@ -63,7 +75,8 @@ class AttackConfig:
 
     Args:
         method: a name in `PRESETS`.
-        eps: radius of the ball, as a fraction of the pixel range: 4/255, for example.
+        eps: radius of the ball, as a fraction of the pixel range: 4/255, for example. Text such as "4/255" is turned
+            into a number here, as in `step`.
         step: length of a step, as a fraction of the pixel range. By default eps for `fgsm`, and eps / 4 for the others.
         steps: number of steps.
         objective: what the attack maximises: `cross_entropy`, or `margin` (largest other logit minus the label's).
@@ -77,8 +90,6 @@ class AttackConfig:
         neighbours: number of random neighbours for variance tuning (VMI, VNI); 0 turns this off.
         neighbourhood: half the side of the cube from which the neighbours are drawn, in units of eps.
     """
-
-    __pydantic_config__: ClassVar[dict[str, str | bool]] = {"extra": "forbid", "allow_inf_nan": False}
 
     method: str
     eps: float
@@ -96,6 +107,10 @@ class AttackConfig:
     neighbourhood: float = 1.5
 
     def __post_init__(self) -> None:
+        for name in ("eps", "step"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, pixel_fraction(getattr(self, name)))
+        super().__post_init__()
         self._check_written()
         for name, value in self._preset().items():
             if getattr(self, name) is None:
@@ -115,22 +130,27 @@ class AttackConfig:
     def _check_complete(self) -> None:
         """Checks the settings after the preset has filled in those that were not given."""
         bounds = [
-            ("steps", self.steps >= 1, "at least 1"),
+            ("steps", 1 <= self.steps <= 100_000, "from 1 to 100,000"),
             ("steps", self.method != "fgsm" or self.steps == 1, "1 for fgsm (pgd is its iterated form)"),
-            ("momentum", self.momentum >= 0, "0 or more"),
+            ("momentum", 0 <= self.momentum <= 10, "from 0 to 10"),
             ("nesterov", not self.nesterov or self.momentum > 0, "false where there is no momentum"),
             ("diversity", 0 <= self.diversity <= 1, "a probability"),
             ("diversity_size", 0 < self.diversity_size <= 1, "above 0 and not above 1"),
             ("kernel", self.kernel == 0 or (self.kernel > 0 and self.kernel % 2), "odd, or 0"),
-            ("copies", self.copies >= 1, "at least 1"),
-            ("neighbours", self.neighbours >= 0, "0 or more"),
-            ("neighbourhood", self.neighbourhood >= 0, "0 or more"),
+            ("copies", 1 <= self.copies <= 100, "from 1 to 100: each is half as bright as the one before"),
+            ("neighbours", 0 <= self.neighbours <= 10_000, "from 0 to 10,000"),
+            ("neighbourhood", 0 <= self.neighbourhood <= 255, "from 0 to 255, in units of eps"),
         ]
         if not 0 < self.step <= 1:
             raise ValueError(f"step must lie above 0 and not above 1, in pixel fractions, and is {self.step:g}")
         for name, holds, wanted in bounds:
             if not holds:
                 raise ValueError(f"{name} must be {wanted}, not {getattr(self, name)}")
+        if self.gradients > _MOST_GRADIENTS:
+            raise ValueError(
+                f"steps, copies and neighbours make {self.gradients:,} gradients per image, more than "
+                f"{_MOST_GRADIENTS:,}: no attack would end"
+            )
 
     def _preset(self) -> dict[str, Any]:
         """The method's value of every setting that may be left out: the general default, or its entry in PRESETS."""
@@ -146,6 +166,11 @@ class AttackConfig:
             "neighbours": 0,
             **PRESETS[self.method],
         }
+
+    def check_kernel(self, side: int) -> None:
+        """Raises InputError for a kernel that is more than twice as wide as images of `side` pixels."""
+        if self.kernel > 2 * side + 1:
+            raise InputError(f"kernel must be at most {2 * side + 1} for images of {side} pixels, not {self.kernel}")
 
     @property
     def gradients(self) -> int:

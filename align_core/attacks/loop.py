@@ -7,14 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from align_core.attacks import objectives
+from align_core.attacks.checks import check_batch, check_images, check_logits
 from align_core.attacks.config import AttackConfig
 from align_core.attacks.gradients import gaussian_kernel, smooth
 from align_core.attacks.transforms import resize_and_pad
 from align_core.attacks.updates import accumulate, project, round_inside
+from align_core.errors import InputError
 from align_core.randomness import image_keys, part_keys, uniform
 
 Draw = Callable[[str], Tensor]
 """Given the name of a random part of the current step, returns a key per image, int64 [B]."""
+Forward = Callable[[Tensor], Tensor]
+"""Pixels [B, C, H, W] to logits [B, K]."""
 
 
 def craft(
@@ -37,8 +41,11 @@ def craft(
         seed: seed of all random numbers.
 
     Returns uint8 [B, C, H, W], whose l-infinity distance from the images is at most `attack.eps`. Raises
-    FloatingPointError, naming the images, where the surrogate's gradient is not finite.
+    InputError where the arguments do not fit each other or the surrogate, and FloatingPointError, naming the images,
+    where the surrogate's gradient is not finite.
     """
+    check_batch(surrogate, images_BCHW, labels_B, image_ids, attack, seed)
+    forward = _checked(surrogate, labels_B)
     centre_BCHW = images_BCHW.to(torch.float32) / 255
     keys_B = image_keys(seed, image_ids).to(images_BCHW.device)
     adversarial_BCHW = centre_BCHW
@@ -55,10 +62,10 @@ def craft(
                 return part_keys(keys_B, step, part)
 
             lookahead = attack.step * attack.momentum * momentum_BCHW if attack.nesterov else 0.0
-            gradient_BCHW = _gradient(surrogate, adversarial_BCHW + lookahead, labels_B, attack, draw)
+            gradient_BCHW = _gradient(forward, adversarial_BCHW + lookahead, labels_B, attack, draw)
             tuned_BCHW = gradient_BCHW + variance_BCHW
             if attack.neighbours and step + 1 < attack.steps:  # only the next step would use this variance
-                variance_BCHW = _variance(surrogate, adversarial_BCHW, gradient_BCHW, labels_B, attack, draw)
+                variance_BCHW = _variance(forward, adversarial_BCHW, gradient_BCHW, labels_B, attack, draw)
             if attack.momentum:
                 momentum_BCHW = accumulate(momentum_BCHW, tuned_BCHW, attack.momentum)
             direction_BCHW = momentum_BCHW if attack.momentum else tuned_BCHW
@@ -75,13 +82,30 @@ def craft(
 def distances(adversarial_BCHW: Tensor, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
     """The l-infinity and the l2 distance between two uint8 batches, image by image.
 
-    Returns two float32 tensors [B], in fractions of the pixel range.
+    Returns two float32 tensors [B], in fractions of the pixel range. Raises InputError for other batches.
     """
+    check_images("the adversarial images", adversarial_BCHW)
+    check_images("the images", images_BCHW)
+    if adversarial_BCHW.shape != images_BCHW.shape:
+        shapes = tuple(adversarial_BCHW.shape), tuple(images_BCHW.shape)
+        raise InputError(f"batches of shape {shapes[0]} and {shapes[1]} cannot be compared image by image")
     difference_BN = (adversarial_BCHW.to(torch.float32) - images_BCHW.to(torch.float32)).flatten(1) / 255
     return difference_BN.abs().amax(dim=1), difference_BN.norm(dim=1)
 
 
-def _gradient(surrogate: nn.Module, images_BCHW: Tensor, labels_B: Tensor, attack: AttackConfig, draw: Draw) -> Tensor:
+def _checked(surrogate: nn.Module, labels_B: Tensor) -> Forward:
+    """The surrogate's forward pass, whose logits are checked against the labels."""
+    largest = int(labels_B.max())
+
+    def forward(images_BCHW: Tensor) -> Tensor:
+        logits_BK: Tensor = surrogate(images_BCHW)
+        check_logits(logits_BK, len(images_BCHW), largest)
+        return logits_BK
+
+    return forward
+
+
+def _gradient(forward: Forward, images_BCHW: Tensor, labels_B: Tensor, attack: AttackConfig, draw: Draw) -> Tensor:
     """The gradient of the objective with respect to the images [B, C, H, W].
 
     It is averaged over scaled copies (SI), taken through the random resizing (DI) and smoothed (TI), as `attack` says.
@@ -94,14 +118,14 @@ def _gradient(surrogate: nn.Module, images_BCHW: Tensor, labels_B: Tensor, attac
         if attack.diversity:
             seen_BCHW = resize_and_pad(seen_BCHW, draw(f"di/{copy}"), attack.diversity, attack.diversity_size)
         # The sum, because with the mean an image's gradient would depend on the size of its batch.
-        objective = climbed(surrogate(seen_BCHW), labels_B).sum()
+        objective = climbed(forward(seen_BCHW), labels_B).sum()
         total_BCHW = total_BCHW + torch.autograd.grad(objective, images_BCHW)[0]
     gradient_BCHW = total_BCHW / attack.copies if attack.copies > 1 else total_BCHW
     return smooth(gradient_BCHW, gaussian_kernel(attack.kernel)) if attack.kernel else gradient_BCHW
 
 
 def _variance(
-    surrogate: nn.Module,
+    forward: Forward,
     adversarial_BCHW: Tensor,
     gradient_BCHW: Tensor,
     labels_B: Tensor,
@@ -117,7 +141,7 @@ def _variance(
 
         noise_BCHW = 2 * uniform(draw_for("variance"), adversarial_BCHW.shape[1:]) - 1
         near_BCHW = adversarial_BCHW + attack.neighbourhood * attack.eps * noise_BCHW
-        total_BCHW += _gradient(surrogate, near_BCHW, labels_B, attack, draw_for)
+        total_BCHW += _gradient(forward, near_BCHW, labels_B, attack, draw_for)
     return total_BCHW / attack.neighbours - gradient_BCHW
 
 

@@ -1,13 +1,14 @@
 """The settings of an image set, and which of its images they select."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from align_core.errors import InputError
+from align_core.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSetConfig:
+class ImageSetConfig(Settings):
     """Where an image set lies, and which of its images are used.
 
     Raises ValueError for settings that contradict each other.
@@ -23,8 +24,6 @@ class ImageSetConfig:
         limit: number of images to use at most, from the start of the range.
     """
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     kind: Literal["npz", "folder", "parquet", "digits"]
     path: str | None = None
     labels: str | None = None
@@ -32,6 +31,7 @@ class ImageSetConfig:
     limit: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kind == "digits" and self.path is not None:
             raise ValueError("the digits come with scikit-learn: `path` does not apply to them")
         if self.kind != "digits" and self.path is None:

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from align_core.align_config import AlignConfig
+from align_core.attacks import AttackConfig
 from align_core.errors import InputError
 from pipelines.experiment.explain import explained, nearest
-from pipelines.experiment.names import MLFLOW_NAMES, RESERVED_NAMES, RESERVED_STARTS, check_name
+from pipelines.experiment.names import MLFLOW_NAMES, RESERVED_ATTACKS, RESERVED_NAMES, RESERVED_STARTS, check_name
 
 if TYPE_CHECKING:
     from pipelines.experiment.config import Experiment
@@ -24,6 +25,8 @@ def checked(experiment: "Experiment") -> "Experiment":
         raise InputError(f"name: {problem}") from problem
     for name in experiment.variants:
         _check_alignment(experiment, name)
+    for name, attack in experiment.attacks.items():
+        _check_attack(name, attack, experiment.data.image_size)
     roles = _roles(experiment)
     _check_variants(experiment)
     _check_models(experiment, roles)
@@ -37,6 +40,15 @@ def _check_alignment(experiment: "Experiment", variant: str) -> None:
         experiment.variant_align(variant)
     except ValidationError as problem:
         raise InputError(explained(problem, AlignConfig, within=f"variants.{variant}.align")) from problem
+
+
+def _check_attack(name: str, attack: AttackConfig, image_size: int) -> None:
+    if name.lower() in RESERVED_ATTACKS:
+        raise InputError(f"attacks.{name}: this name is reserved for rows of the tables; choose another name")
+    try:
+        attack.check_kernel(image_size)
+    except InputError as problem:
+        raise InputError(f"attacks.{name}: {problem}") from problem
 
 
 def _roles(experiment: "Experiment") -> dict[str, list[str]]:
@@ -64,9 +76,10 @@ def _check_models(experiment: "Experiment", roles: dict[str, list[str]]) -> None
         for name in names:
             if name not in experiment.models:
                 raise InputError(f"{role}: there is no model {name!r}{nearest(name, experiment.models)}")
+    for key, names in {**roles, "controls": list[str](experiment.controls)}.items():
         twice = [name for name in names if names.count(name) > 1]
         if twice:
-            raise InputError(f"{role}: {twice[0]} is named twice")
+            raise InputError(f"{key}: {twice[0]} is named twice")
 
 
 def _check_disjoint(experiment: "Experiment", roles: dict[str, list[str]]) -> None:
@@ -87,12 +100,22 @@ def _check_disjoint(experiment: "Experiment", roles: dict[str, list[str]]) -> No
 
 
 def _check_names(experiment: "Experiment") -> None:
-    if experiment.name in MLFLOW_NAMES:
+    """Some names have a meaning here. Capitals do not tell names apart: on some disks they name one folder."""
+    if experiment.name.lower() in MLFLOW_NAMES:
         raise InputError(f"name: {experiment.name} is MLflow's own in the output folder; choose another name")
     for kind, taken in (("models", experiment.models), ("variants", experiment.variants)):
         for name in taken:
-            if name in RESERVED_NAMES or name.startswith(RESERVED_STARTS):
+            if name.lower() in RESERVED_NAMES or name.lower().startswith(RESERVED_STARTS):
                 raise InputError(f"{kind}.{name}: this name is reserved for surrogates; choose another name")
     for name in experiment.variants:
         if name in experiment.models:
             raise InputError(f"variants.{name}: a model has this name too; choose another name for the variant")
+    for kind, names in (("models", [*experiment.models, *experiment.variants]), ("attacks", list(experiment.attacks))):
+        first = {name.lower(): name for name in reversed(names)}
+        for name in names:
+            if first[name.lower()] != name:
+                own = "variants" if name in experiment.variants else kind
+                raise InputError(
+                    f"{own}.{name}: differs from {first[name.lower()]} in capitals alone, and some disks take both for "
+                    "one name; choose another name"
+                )

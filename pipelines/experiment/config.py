@@ -7,17 +7,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+)
 
 from align_core.align_config import AlignConfig
 from align_core.attacks import AttackConfig, pixel_fraction
 from align_core.errors import InputError
 from align_core.images import ImageSetConfig
 from align_core.model_config import ModelConfig, Precision
+from align_core.settings import strict
 from pipelines.experiment.checks import checked
 from pipelines.experiment.explain import explained
 from pipelines.experiment.names import Control, Name
 from pipelines.experiment.yaml_file import merged, read_yaml
+
+_RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
+_SMALLEST_SHARE = 0.0001
+_LARGEST_AMOUNT = 1_000_000
+_MOST_WORKERS = 10_000
+_LONGEST_PATIENCE_S = 30 * 24 * 3600
 
 
 def _with_fractions(attack: Any) -> Any:
@@ -33,13 +49,31 @@ def _with_fractions(attack: Any) -> Any:
         raise ValueError(f"eps, step: {problem}") from problem
 
 
+def _check_resources(resources: dict[str, float]) -> dict[str, float]:
+    """Ray's own rules for resources, which it would tell only after the run has begun."""
+    for name, amount in resources.items():
+        if name in _RAYS_OWN:
+            raise ValueError(f"{name} is set by other keys: threads and accelerator; gpus of a stage")
+        if not _SMALLEST_SHARE <= amount <= _LARGEST_AMOUNT or (amount > 1 and amount != int(amount)):
+            raise ValueError(
+                f"{name} must be a share from {_SMALLEST_SHARE} to 1, or a whole number of at most "
+                f"{_LARGEST_AMOUNT:,}, not {amount:g}"
+            )
+    return resources
+
+
 Attack = Annotated[AttackConfig, BeforeValidator(_with_fractions)]
+Resources = Annotated[dict[str, float], AfterValidator(_check_resources)]
 
 
 class Section(BaseModel):
-    """Base of every mapping in a file that users write. Unknown keys and infinite numbers are refused."""
+    """Base of every mapping in a file that users write. Unknown keys, infinite numbers and other types are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return strict(handler(source))
 
 
 class DataConfig(Section):
@@ -54,7 +88,7 @@ class DataConfig(Section):
         test: images on which everything is measured.
     """
 
-    classes: int = Field(ge=2)
+    classes: int = Field(ge=2, le=1_000_000)
     image_size: int = Field(ge=1, le=4096)
     on_bad_image: Literal["stop", "skip"] = "stop"
     train: ImageSetConfig
@@ -86,9 +120,9 @@ class StageConfig(Section):
         resources: further Ray resources that each worker takes.
     """
 
-    workers: int | None = Field(default=None, ge=1)
-    gpus: float | None = Field(default=None, gt=0, le=1)
-    resources: dict[str, PositiveFloat] | None = None
+    workers: int | None = Field(default=None, ge=1, le=_MOST_WORKERS)
+    gpus: float | None = Field(default=None, ge=_SMALLEST_SHARE, le=1)
+    resources: Resources | None = None
 
 
 class ComputeConfig(Section):
@@ -108,14 +142,14 @@ class ComputeConfig(Section):
         craft, evaluate: settings that override these in that stage.
     """
 
-    workers: int = Field(default=2, ge=1)
-    threads: int = Field(default=1, ge=1)
+    workers: int = Field(default=2, ge=1, le=_MOST_WORKERS)
+    threads: int = Field(default=1, ge=1, le=1024)
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "fp32"
-    chunk: int = Field(default=100, ge=1)
-    resources: dict[str, PositiveFloat] = Field(default_factory=dict)
-    networks: int = Field(default=16, ge=1)
-    patience: PositiveFloat = 300.0
+    chunk: int = Field(default=100, ge=1, le=100_000)
+    resources: Resources = Field(default_factory=dict)
+    networks: int = Field(default=16, ge=1, le=100_000)
+    patience: float = Field(default=300.0, gt=0, le=_LONGEST_PATIENCE_S)
     craft: StageConfig = Field(default_factory=StageConfig)
     evaluate: StageConfig = Field(default_factory=StageConfig)
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
+from align_core.settings import described
+
 
 def explained(problem: ValidationError, root: Any, within: str = "") -> str:
     """Returns pydantic's findings as text, one per line.
@@ -30,13 +32,19 @@ def _finding(error: Any, root: Any, within: str) -> str:
     if error["type"] in ("dataclass_type", "model_type", "dict_type"):
         return f"{key}: must hold keys and values"
     given = error["input"]
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
-    return f"{key}: {error['msg'].removeprefix('Value error, ')}{shown}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] in ("list_type", "tuple_type"):
+        message = f"must be a list, in square brackets, not {described(given)}"
+    elif error["type"] != "value_error" and isinstance(given, str | int | float | bool):
+        message += f" (given: {str(given)[:60]!r})"
+    return f"{key}: {message}"
 
 
 def nearest(name: str, known: Iterable[object]) -> str:
     """Returns the end of a message about an unknown name: `; did you mean X?`, or else the names that there are."""
     names = sorted(map(str, known))
+    if not names:
+        return "; there are none"
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(names)}"
 

@@ -11,6 +11,9 @@ Control = Literal["label_only", "witness", "ensemble", "aligned_ensemble"]
 RESERVED_NAMES = {"source", "aligned", "mean", *get_args(Control)}
 """Names of surrogates in every experiment; `mean` stands for the row over all targets in MLflow's keys."""
 
+RESERVED_ATTACKS = {"mean", "all"}
+"""Names of no attack: they stand for rows over all targets, and over all attacks, in the tables and MLflow's keys."""
+
 RESERVED_STARTS = ("source-", "witness-")
 """How the names of further sources and witnesses begin, where an experiment has several."""
 

@@ -19,24 +19,44 @@ from align_core.attacks.config import DESCRIPTIONS, PRESETS
         ({"eps": -4 / 255}, "eps must lie .* is -0.0156"),
         ({"eps": 0.9 / 255}, "eps must lie .* is 0.0035"),
         ({"eps": 8}, "eps must lie .* is 8: did you mean 8/255?"),
-        ({"eps": float("nan")}, "eps must lie .* is nan"),
-        ({"eps": float("inf")}, "eps must lie .* is inf"),
-        ({"step": float("nan")}, "step must lie above 0 .* is nan"),
+        ({"eps": float("nan")}, "eps must be a finite number"),
+        ({"eps": float("inf")}, "eps must be a finite number"),
+        ({"step": float("nan")}, "step must be a finite number"),
         ({"step": 0}, "step must lie above 0 .* is 0$"),
         ({"step": -1 / 255}, "step must lie above 0"),
         ({"step": 2}, "step must lie above 0 and not above 1.* is 2$"),
-        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"steps": 0}, "steps must be from 1 to 100,000, not 0"),
         ({"method": "fgsm", "steps": 3}, r"steps must be 1 for fgsm \(pgd is its iterated form\), not 3"),
-        ({"momentum": -1.0}, "momentum must be 0 or more, not -1"),
+        ({"momentum": -1.0}, "momentum must be from 0 to 10, not -1"),
         ({"diversity": 1.1}, "diversity must be a probability, not 1.1"),
         ({"diversity": -0.1}, "diversity must be a probability, not -0.1"),
         ({"diversity_size": 0.0}, "diversity_size must be above 0 and not above 1, not 0"),
         ({"diversity_size": 1.1}, "diversity_size must be above 0 and not above 1, not 1.1"),
         ({"kernel": 4}, "kernel must be odd, or 0, not 4"),
         ({"kernel": -3}, "kernel must be odd, or 0, not -3"),
-        ({"copies": 0}, "copies must be at least 1, not 0"),
-        ({"neighbours": -1}, "neighbours must be 0 or more, not -1"),
-        ({"neighbourhood": -1.0}, "neighbourhood must be 0 or more, not -1"),
+        ({"copies": 0}, "copies must be from 1 to 100: each is half as bright as the one before, not 0"),
+        ({"neighbours": -1}, "neighbours must be from 0 to 10,000, not -1"),
+        ({"neighbourhood": -1.0}, "neighbourhood must be from 0 to 255, in units of eps, not -1"),
+        ({"neighbourhood": 256.0}, "neighbourhood must be from 0 to 255"),
+        ({"steps": 10**20}, "steps must be a whole number below 2.63"),
+        ({"steps": 100_001}, "steps must be from 1 to 100,000"),
+        ({"copies": 10**9}, "copies must be from 1 to 100"),
+        ({"neighbours": 10**9}, "neighbours must be from 0 to 10,000"),
+        (
+            {"steps": 100_000, "copies": 100, "neighbours": 2},
+            "make 29,999,800 gradients per image, more than 10,000,000",
+        ),
+        ({"momentum": 1e30}, "momentum must be from 0 to 10"),
+        ({"momentum": float("nan")}, "momentum must be a finite number"),
+        ({"steps": 2.5}, "steps must be a whole number, not the number 2.5"),
+        ({"steps": "3"}, "steps must be a whole number, not the text '3'; leave the quotes out"),
+        ({"copies": True}, "copies must be a whole number, not true"),
+        ({"eps": True}, "eps must be a number, not true"),
+        ({"eps": "four"}, "'four' is not a pixel fraction such as 4/255"),
+        ({"eps": "inf/255"}, "'inf/255' is not a pixel fraction"),
+        ({"eps": None}, "eps must be a number, not null"),
+        ({"nesterov": "no"}, "nesterov must be true or false, not the text 'no'"),
+        ({"method": ["mi"]}, "method must be text, not a list"),
     ],
 )
 def test_settings_that_make_no_attack_are_refused(settings, message):
@@ -105,3 +125,16 @@ def test_gradients_are_the_passes_through_the_surrogate(method: str) -> None:
     images_BCHW = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
     craft(net, images_BCHW, torch.tensor([0, 1]), ["a", "b"], attack, seed=0)
     assert len(passes) == attack.gradients
+
+
+def test_fractions_can_be_written_as_text_from_python_too() -> None:
+    attack = AttackConfig(method="mi", eps="8/255", step="0.5/255")  # type: ignore[arg-type]
+    assert attack == AttackConfig(method="mi", eps=8 / 255, step=0.5 / 255)
+    assert AttackConfig(method="mi", eps="8/255").step == 2 / 255  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("side", "largest"), [(2, 5), (16, 33)])
+def test_a_kernel_wider_than_twice_the_image_is_refused(side: int, largest: int) -> None:
+    AttackConfig(method="ti", eps=4 / 255, kernel=largest).check_kernel(side)
+    with pytest.raises(ValueError, match=f"kernel must be at most {largest} for images of {side} pixels"):
+        AttackConfig(method="ti", eps=4 / 255, kernel=largest + 2).check_kernel(side)

@@ -60,7 +60,7 @@ variants:
   before: {model: fetched}
 attacks:
   pgd: {method: pgd, eps: 2/255, step: 0.5/255, steps: 10}
-  all: {method: vni, eps: 4/255, step: 1/255, steps: 5, objective: margin, random_start: true, momentum: 0.5,
+  every: {method: vni, eps: 4/255, step: 1/255, steps: 5, objective: margin, random_start: true, momentum: 0.5,
         nesterov: false, diversity: 0.7, diversity_size: 0.8, kernel: 3, copies: 2, neighbours: 4, neighbourhood: 2}
 compute:
   {workers: 3, threads: 2, accelerator: cpu, precision: bf16, chunk: 50, resources: {special: 1}, networks: 3,

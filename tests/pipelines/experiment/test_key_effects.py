@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from experiment_keys import KEYS, pattern
+from torch import Tensor
 
 from align_core.errors import InputError
 from align_core.models import Classifier, build
@@ -25,6 +26,11 @@ def built(blueprint: Blueprint, name: str) -> Classifier:
 
 def net(blueprint: Blueprint, name: str = "new") -> Any:
     return built(blueprint, name).net
+
+
+def flat(tensor: Tensor) -> list[float]:
+    values: list[float] = tensor.flatten().tolist()
+    return values
 
 
 def holds(blueprint: Blueprint, name: str, weights: str) -> bool:
@@ -83,8 +89,8 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("models.e.train.weight_decay=7", lambda b: making(b, "e").align.optimizer.weight_decay, 7),
     ("models.e.train.crop=random_resized", lambda b: making(b, "e").align.augment.crop, "random_resized"),
     ("models.e.train.flip=true", lambda b: making(b, "e").align.augment.flip, True),
-    ("models.a.mean=[1, 2, 3];models.a.std=[1, 1, 1]", lambda b: built(b, "a").mean_C11.flatten().tolist(), [1, 2, 3]),
-    ("models.a.std=[4, 5, 6];models.a.mean=[1, 1, 1]", lambda b: built(b, "a").std_C11.flatten().tolist(), [4, 5, 6]),
+    ("models.a.mean=[0, 0.5, 1];models.a.std=[1, 1, 1]", lambda b: flat(built(b, "a").mean_C11), [0, 0.5, 1]),
+    ("models.a.std=[0.25, 0.5, 1];models.a.mean=[1, 1, 1]", lambda b: flat(built(b, "a").std_C11), [0.25, 0.5, 1]),
     ("models.a.input_size=5", lambda b: built(b, "a").input_size, 5),
     ("models.d.family=plain;models.d.args={out: 3}", lambda b: target_relation(b, "a", "d"), "same_family"),
     ("source=d", lambda b: [making(b, name).start for name in ALIGNED], ["d", "d"]),

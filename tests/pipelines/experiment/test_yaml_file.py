@@ -43,14 +43,30 @@ def test_the_type_of_a_value(written: str, value: Any) -> None:
         ("a: 1\n'a': 3\n", 2, "the key 'a' is given twice"),
         ("a: {b: 1,\n b: 1}\n", 2, "the key 'b' is given twice"),
         ("a:\n  - c: 1\n  - c: 1\n    d: 1\n    c: 2\n", 5, "the key 'c' is given twice"),
-        ("20: 1\n20: 2\n", 2, "the key '20' is given twice"),
+        ("20: 1\n20: 2\n", 1, "the key 20 is read as a number; put it in quotes: '20'"),
         ("? [a]\n: 1\n", 1, "a key must be a word"),
         ("a:\n  ~: 1\n", 2, "a key must be a word"),
         ("a: 1\nb: *a\n", 2, "undefined alias"),
         ("a:\n  <<: 3\n", 2, "expected a mapping"),
         ("a:\n\tb: 1\n", 2, "cannot start any token"),
+        ("a: 1\non: 1\n", 2, "the key on is read as yes or no; put it in quotes: 'on'"),
+        ("a: !!binary aGVsbG8=\n", 1, "the tag !!binary is not known here"),
+        ("a: !!set {x}\n", 1, "the tag !!set is not known here"),
+        ("a: !!int abc\n", 1, "abc is no number"),
+        ("a: 1\nb: " + "1" * 5000 + "\n", 2, "111111111111111111111111111111... (5000 signs) is too large a number"),
+        ("a: 1\nb: 1e400\n", 2, "1e400 is too large a number"),
+        ("a: 9223372036854775808\n", 1, "is too large a number"),
+        ("a: [010, 100]\n", 1, "YAML reads 010 in another base"),
+        ("a: 1:30\n", 1, "YAML reads 1:30 in another base"),
+        ("a: &a [*a]\n", 1, "what this anchor names contains itself"),
+        ("a: &a\n  b: {c: *a}\n", 1, "what this anchor names contains itself"),
+        ("a: " + "[" * 3000 + "]" * 3000, 1, "more than 50 levels are nested here"),
+        ("- " * 3000 + "a\n", 1, "more than 50 levels are nested here"),
+        ("a: 1\nb: x\0y\n", 2, "the sign U+0000 is not allowed"),
+        ('a: "x\\0y"\n', 1, "this text holds a sign that no name or path can have"),
+        ('a: "\\ud800"\n', 1, "this text holds a sign that no name or path can have"),
         ("a: b: c\n", 1, "mapping values are not allowed"),
-        ("a: !!python/object/apply:os.getcwd []\n", 1, "could not determine a constructor"),
+        ("a: !!python/object/apply:os.getcwd []\n", 1, "the tag !!python/object/apply:os.getcwd is not known here"),
     ],
 )
 def test_errors_name_the_file_and_the_line(tmp_path: Path, text: str, line: int, message: str) -> None:
@@ -143,3 +159,56 @@ def test_merging_is_recursive_and_changes_neither_mapping(base: Any, over: Any, 
     before = repr((base, over))
     assert merged(base, over) == expected
     assert repr((base, over)) == before
+
+
+LISTS = "b0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"b{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)
+)
+MERGES = "b0: &a0 {x: 1}\n" + "".join(f"b{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}], k{i}: 1}}\n" for i in range(1, 30))
+CHAIN = "b0: &a0 [x]\n" + "".join(f"b{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 100))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(LISTS, "more than 100,000 values"), (MERGES, "more than 100,000 values"), (CHAIN, "more than 50 levels")],
+)
+def test_aliases_that_multiply_are_refused_before_they_are_written_out(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=rf"^e, line \d+: with its aliases this is {message}$"):
+        parse_yaml(text, "e")
+
+
+def test_aliases_that_do_not_multiply_are_understood(tmp_path: Path) -> None:
+    text = "a: &a {k: 1, l: &l [1, 2]}\nb: {<<: *a, m: *l}\nc: [*l, *l]\n"
+    assert read(tmp_path, text) == {
+        "a": {"k": 1, "l": [1, 2]}, "b": {"k": 1, "l": [1, 2], "m": [1, 2]}, "c": [[1, 2], [1, 2]],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: \xff\n", "cannot be read as text; save it as UTF-8"),
+        ("a: 1\n".encode("utf-16"), "cannot be read as text; save it as UTF-8"),
+        (b"a: 1\n" * 300_000, "is longer than 262,144 bytes"),
+    ],
+)
+def test_a_file_that_is_no_text_or_far_too_long(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "e.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_yaml(tmp_path / "e.yaml")
+
+
+def test_a_file_without_end_is_not_read_to_its_end() -> None:
+    with pytest.raises(InputError, match="/dev/zero: is longer than"):
+        read_yaml(Path("/dev/zero"))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_bytes(b"\xef\xbb\xbfa: 1\n")
+    assert read_yaml(tmp_path / "e.yaml") == {"a": 1}
+
+
+@pytest.mark.parametrize("value", ["&a [*a]", "[" * 3000, "1" * 5000, "1e400", "!!set {x}", "x\0", "a: {1: 2}"])
+def test_settings_of_the_command_line_are_read_as_strictly(tmp_path: Path, value: str) -> None:
+    with pytest.raises(InputError, match=r"^--set a="):
+        read(tmp_path, "b: 1\n", f"a={value}")
