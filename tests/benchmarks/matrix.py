@@ -78,7 +78,7 @@ def _large(folder: Path) -> tuple[Experiment, Inspected]:
         }
     )
     ids = [f"{row:05d}" for row in range(IMAGES)]
-    manifest = Manifest(ids, np.zeros(IMAGES, np.int64), ids, [], (3, 224, 224))
+    manifest = Manifest(ids, np.zeros(IMAGES, np.int64), ids, ids, [], (3, 224, 224))
     networks = {name: Network(name, config, name) for name, config in experiment.models.items()}
     aligned = Network("aligned", experiment.models["m-source"], "aligned", "models/aligned/model.safetensors")
     inspected = Inspected({"train": manifest, "test": manifest}, networks)
