@@ -20,12 +20,18 @@ class AugmentConfig(Settings):
 
     Args:
         crop: `none`; `pad4`: 4 black pixels on every side, then a random crop of the original size; `random_resized`:
-            a random crop of 8 to 100 % of the area, resized to the original size.
+            a random crop of 8 to 100 % of the area of the original picture, not of its centre crop, resized to the
+            image size with the interpolation of the image set.
         flip: whether each image is mirrored left to right with probability one half.
     """
 
     crop: Literal["none", "pad4", "random_resized"] = "pad4"
     flip: bool = True
+
+    @property
+    def needs_originals(self) -> bool:
+        """Whether the pictures themselves decide what is seen, and not their centre crops."""
+        return self.crop == "random_resized"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from align_core.align_config import AlignConfig, OptimizerConfig
-from align_core.augmentation import augment
+from align_core.augmentation import augmented
 from align_core.errors import InputError
-from align_core.images import ImageSet, read_images
+from align_core.images import ImageSet
 from align_core.losses import load_loss
 from align_core.losses.over_witnesses import mean_over_witnesses
-from align_core.randomness import image_keys, part_keys
 from align_core.weights import State
 
 
@@ -77,9 +76,8 @@ class Batches:
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.image_ids))
         chosen = order[number * self.batch_size : (number + 1) * self.batch_size][self.rank :: self.world]
         ids = [self.image_ids[position] for position in chosen]
-        images_BCHW = torch.from_numpy(read_images(self.images, ids)).to(torch.float32) / 255
-        keys_B = part_keys(image_keys(self.seed, ids), epoch, "augmentation")
-        return augment(images_BCHW, keys_B, self.align.augment), self.labels[torch.from_numpy(chosen)]
+        images_BCHW = augmented(self.images, ids, self.align.augment, self.seed, epoch)
+        return images_BCHW, self.labels[torch.from_numpy(chosen)]
 
 
 class Alignment:

@@ -1,35 +1,49 @@
 """Augmentation of training images: crops and flips, drawn from each image's own key."""
 
+import math
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from align_core.align_config import AugmentConfig
-from align_core.randomness import uniform
+from align_core.errors import InputError
+from align_core.images import ImageSet, read_images
+from align_core.images.decoding import BadImage, Pixels
+from align_core.randomness import image_keys, part_keys, uniform
 
 _PAD = 4
 _AREA = (0.08, 1.0)
 _RATIO = (3 / 4, 4 / 3)
+_ATTEMPTS = 10
 
 
-def augment(images_BCHW: Tensor, keys_B: Tensor, config: AugmentConfig) -> Tensor:
-    """Crops and flips each image at random.
+def augmented(images: ImageSet, image_ids: Sequence[str], config: AugmentConfig, seed: int, epoch: int) -> Tensor:
+    """Reads images, crops and flips each at random.
+
+    An image's crop and flip depend on (seed, epoch, image id) alone, so that a resumed run, or one with more workers,
+    augments it in the same way.
 
     Args:
-        images_BCHW: float pixels.
-        keys_B: int64 [B], a key per image (see `randomness`). An image's crop and flip depend on its key alone, so that
-            a resumed run, or one with more workers, augments it in the same way.
+        images: the image set; `random_resized` crops its pictures at their own size, other crops the fitted images.
+        image_ids: B ids.
         config: which crop, and whether to flip.
+        seed, epoch: of the random choices.
 
-    Returns images of the same shape.
+    Returns float pixels [B, C, H, W] in [0, 1]. Raises InputError, naming the image, where one is unreadable.
     """
-    draws_B5 = uniform(keys_B, (5,))
+    keys_B = image_keys(seed, image_ids)
+    # Of these draws, the first two place a padded crop, and the last decides the flip.
+    draws_B5 = uniform(part_keys(keys_B, epoch, "augmentation"), (5,))
+    if config.crop == "random_resized":
+        pixels = _resized_crops(images, image_ids, part_keys(keys_B, epoch, "random_resized"))
+    else:
+        pixels = read_images(images, image_ids)
+    images_BCHW = torch.from_numpy(pixels).to(torch.float32) / 255
     if config.crop == "pad4":
         images_BCHW = _padded_crop(images_BCHW, draws_B5)
-    elif config.crop == "random_resized":
-        images_BCHW = torch.stack(
-            [_resized_crop(image, draws) for image, draws in zip(images_BCHW, draws_B5, strict=True)]
-        )
     if config.flip:
         images_BCHW = torch.where(draws_B5[:, 4, None, None, None] < 0.5, images_BCHW.flip(3), images_BCHW)
     return images_BCHW
@@ -44,18 +58,38 @@ def _padded_crop(images_BCHW: Tensor, draws_B5: Tensor) -> Tensor:
     return torch.stack([image[:, top : top + height, left : left + width] for image, (top, left) in pairs])
 
 
-def _resized_crop(image_CHW: Tensor, draws_5: Tensor) -> Tensor:
-    """Crops 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3 and resizes to the original size, antialiased.
+def _resized_crops(images: ImageSet, image_ids: Sequence[str], keys_B: Tensor) -> Pixels:
+    """A random crop of each picture, resized to the set's size with its interpolation: uint8 [B, C, size, size]."""
+    crops = []
+    for image_id, draws in zip(image_ids, uniform(keys_B, (_ATTEMPTS, 4)).tolist(), strict=True):
+        try:
+            picture = images.picture(image_id)
+        except BadImage as problem:
+            raise InputError(f"image {image_id}: {problem}") from problem
+        crops.append(images.fit.apply_to_box(picture, random_box(picture.width, picture.height, draws)))
+    return np.stack(crops)
 
-    This is the augmentation of Szegedy et al. (2015), with torchvision's parameters.
+
+def random_box(width: int, height: int, draws: Sequence[Sequence[float]]) -> tuple[int, int, int, int]:
+    """The box (left, top, right, bottom) of a random crop: 8 to 100 % of the area at an aspect ratio of 3/4 to 4/3.
+
+    This is the augmentation of Szegedy et al. (2015) with the parameters and the rounding of torchvision's
+    RandomResizedCrop.
+
+    Args:
+        width, height: of the picture.
+        draws: attempts, each of four numbers in [0, 1): area, ratio, top, left. The first whose crop lies within the
+            picture counts. If none does, the crop is the largest one in the centre whose ratio is allowed.
     """
-    _, height, width = image_CHW.shape
-    area = height * width * (_AREA[0] + (_AREA[1] - _AREA[0]) * draws_5[0])
-    low, high = torch.tensor(_RATIO).log()
-    ratio = torch.exp(low + (high - low) * draws_5[1])
-    across = int((area * ratio).sqrt().round().clamp(1, width))
-    down = int((area / ratio).sqrt().round().clamp(1, height))
-    top = int(draws_5[2] * (height - down + 1))
-    left = int(draws_5[3] * (width - across + 1))
-    crop_1CHW = image_CHW[None, :, top : top + down, left : left + across]
-    return F.interpolate(crop_1CHW, (height, width), mode="bilinear", antialias=True, align_corners=False)[0]
+    low, high = map(math.log, _RATIO)
+    for of_area, of_ratio, of_top, of_left in draws:
+        area = width * height * (_AREA[0] + (_AREA[1] - _AREA[0]) * of_area)
+        ratio = math.exp(low + (high - low) * of_ratio)
+        across, down = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < across <= width and 0 < down <= height:
+            left, top = int(of_left * (width - across + 1)), int(of_top * (height - down + 1))
+            return left, top, left + across, top + down
+    across = min(width, round(height * _RATIO[1]))
+    down = min(height, round(width / _RATIO[0]))
+    left, top = (width - across) // 2, (height - down) // 2
+    return left, top, left + across, top + down

@@ -16,6 +16,13 @@ from torch.nn import functional as F
 
 from align_core.errors import InputError, reason_of
 from align_core.model_config import ModelConfig, Precision, resolve_aligned
+from align_core.published import (
+    grey_normalisation,
+    torchvision_arguments,
+    torchvision_input_size,
+    torchvision_transforms,
+    torchvision_weights,
+)
 from align_core.weights import State, load_into, read_weights
 
 
@@ -158,9 +165,7 @@ def _from_timm(config: ModelConfig, classes: int, channels: int) -> Classifier:
             f"timm: {config.timm}: the pretrained weights cannot be loaded here ({problem}). Check the network, or "
             "give a local file as `weights`"
         ) from problem
-    mean, std = data["mean"], data["std"]
-    if channels != len(mean):  # for grey images, the mean over the colours
-        mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
+    mean, std = grey_normalisation(data["mean"], data["std"], channels)
     return _classifier(net, config, mean, std, data["input_size"][-1])
 
 
@@ -170,13 +175,8 @@ def _from_torchvision(config: ModelConfig, classes: int, channels: int) -> Class
     name = str(config.torchvision)
     if name not in torchvision.models.list_models(torchvision.models):
         raise InputError(f"torchvision: there is no image classifier {name!r}")
-    members = torchvision.models.get_model_weights(name)
-    weights = None
-    if config.weights is not None and config.weights_file is None:
-        if config.weights not in members.__members__:
-            known = ", ".join(members.__members__)
-            raise InputError(f"torchvision: {name} has no weights {config.weights!r}; it has {known}")
-        weights = members[config.weights]
+    weights, arguments = torchvision_weights(config), torchvision_arguments(config, classes)
+    if weights is not None:
         try:
             # The constructor below unpickles the file in torch's cache without restrictions. This call checks first
             # that the file can be read with weights_only=True, and so contains tensors alone.
@@ -186,13 +186,14 @@ def _from_torchvision(config: ModelConfig, classes: int, channels: int) -> Class
                 f"torchvision: the weights {config.weights} of {name} cannot be loaded here ({reason_of(problem)}). "
                 "Check the network, or give a local file as `weights`"
             ) from problem
-    arguments = config.args if weights else {"num_classes": classes, **config.args}
     try:
-        net = torchvision.models.get_model(name, weights=weights, **arguments)
+        # With weights, torchvision sets by itself what they bring along, and refuses some of it as an argument.
+        net = torchvision.models.get_model(name, weights=weights, **(config.args if weights else arguments))
     except (TypeError, ValueError, RuntimeError) as problem:
         raise InputError(f"torchvision: {name}: {problem}") from problem
-    transforms = (weights or members.DEFAULT).transforms()
-    return _classifier(net, config, tuple(transforms.mean), tuple(transforms.std), transforms.crop_size[0])
+    transforms = torchvision_transforms(config)
+    size = torchvision_input_size(arguments, transforms)
+    return _classifier(net, config, tuple(transforms.mean), tuple(transforms.std), size)
 
 
 def _call_factory(path: str, arguments: dict[str, Any]) -> nn.Module:

@@ -5,17 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from align_core.images.decoding import Pixels, from_array
-from align_core.images.image_set import CACHED_BYTES, row_ids
+from align_core.images.decoding import Pixels, picture_of
+from align_core.images.fit import Fit
+from align_core.images.image_set import CACHED_BYTES, encoded_array, row_ids
 
 
 class Digits:
-    """scikit-learn's 1,797 handwritten digits, grey, 8 x 8 pixels, enlarged to `size`. An id is the zero-padded row."""
+    """scikit-learn's 1,797 handwritten digits, grey, 8 x 8 pixels, enlarged by `fit`. An id is the zero-padded row."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, fit: Fit) -> None:
+        self.fit = fit
         # Training reads the same digits again in every epoch.
-        self._enlarged = lru_cache(CACHED_BYTES // size**2)(lambda row: from_array(self.arrays[0][row], size))
+        self._enlarged = lru_cache(CACHED_BYTES // fit.size**2)(lambda row: fit.apply_to_array(self.arrays[0][row]))
 
     @cached_property
     def arrays(self) -> tuple[Pixels, npt.NDArray[np.int64]]:
@@ -37,3 +40,11 @@ class Digits:
     def read(self, image_id: str) -> Pixels:
         """One digit as uint8 [1, size, size]."""
         return self._enlarged(int(image_id))
+
+    def picture(self, image_id: str) -> Image.Image:
+        """One digit of 8 x 8 pixels."""
+        return picture_of(self.arrays[0][int(image_id)])
+
+    def encoded(self, image_id: str) -> bytes:
+        """Shape and pixels of one digit."""
+        return encoded_array(self.arrays[0][int(image_id)])

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from align_core.errors import InputError
-from align_core.images.decoding import IMAGE_SUFFIXES, Pixels, decode, starts_grey
+from align_core.images.decoding import IMAGE_SUFFIXES, BadImage, Pixels, decode, starts_grey
+from align_core.images.fit import Fit
 
 
 class Folder:
@@ -17,8 +19,8 @@ class Folder:
     The label is the number of the sub-folder, in the order of their names, or is read from a CSV file.
     """
 
-    def __init__(self, root: Path, labels: Path | None, size: int) -> None:
-        self.root, self.labels, self.size = root, labels, size
+    def __init__(self, root: Path, labels: Path | None, fit: Fit) -> None:
+        self.root, self.labels, self.fit = root, labels, fit
         if not root.is_dir():
             raise InputError(f"{root}: is a file, but an image set of kind folder needs a folder")
 
@@ -66,5 +68,16 @@ class Folder:
         return [*([self.labels] if self.labels else []), *(self.root / image_id for image_id in self._listing[0])]
 
     def read(self, image_id: str) -> Pixels:
-        """Decodes the file. Raises BadImage where that is impossible."""
-        return decode(self.root / image_id, self.size, grey=self._grey)
+        """Decodes the file and fits it. Raises BadImage where that is impossible."""
+        return self.fit.apply(self.picture(image_id))
+
+    def picture(self, image_id: str) -> Image.Image:
+        """Decodes the file at its own size. Raises BadImage where that is impossible."""
+        return decode(self.root / image_id, grey=self._grey)
+
+    def encoded(self, image_id: str) -> bytes:
+        """The content of the file. Raises BadImage where it cannot be read."""
+        try:
+            return (self.root / image_id).read_bytes()
+        except OSError as problem:
+            raise BadImage(f"cannot be read ({problem})") from problem

@@ -6,16 +6,24 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from align_core.errors import InputError
 from align_core.images.decoding import BadImage, Pixels
+from align_core.images.fit import Fit
 
 CACHED_BYTES = 512 * 2**20
 """The most memory that one open image set takes for images that it keeps."""
 
 
 class ImageSet(Protocol):
-    """What every kind of image set can do: list its images, and read one by its id."""
+    """What every kind of image set can do: list its images, and read one by its id.
+
+    Attributes:
+        fit: how pictures become pixels.
+    """
+
+    fit: Fit
 
     def listing(self) -> tuple[list[str], npt.NDArray[np.int64]]:
         """The ids in sorted order, and the label of each, int64 [N]. No image is decoded.
@@ -29,7 +37,18 @@ class ImageSet(Protocol):
         ...
 
     def read(self, image_id: str) -> Pixels:
-        """Decodes one image: uint8 [C, H, W] at the set's size. Raises BadImage where that is impossible."""
+        """Decodes one image and fits it: uint8 [C, size, size]. Raises BadImage where that is impossible."""
+        ...
+
+    def picture(self, image_id: str) -> Image.Image:
+        """Decodes one image at its own size. Raises BadImage where that is impossible."""
+        ...
+
+    def encoded(self, image_id: str) -> bytes:
+        """What is stored of one image: the bytes of a picture, or an array's shape and pixels.
+
+        Its hash changes with anything that any crop of the image may show. Raises BadImage where there is nothing.
+        """
         ...
 
 
@@ -42,6 +61,11 @@ def read_images(image_set: ImageSet, image_ids: Iterable[str]) -> Pixels:
         except BadImage as problem:
             raise InputError(f"image {image_id}: {problem}") from problem
     return np.stack(images)
+
+
+def encoded_array(pixels_HWC: Pixels) -> bytes:
+    """An image that is stored as an array, as bytes: its shape, then its pixels."""
+    return repr(pixels_HWC.shape).encode() + pixels_HWC.tobytes()
 
 
 def chunked(image_ids: Sequence[str], size: int) -> list[range]:

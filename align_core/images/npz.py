@@ -8,17 +8,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from align_core.errors import InputError
-from align_core.images.decoding import Pixels, from_array
-from align_core.images.image_set import row_ids
+from align_core.images.decoding import Pixels, picture_of
+from align_core.images.fit import Fit
+from align_core.images.image_set import encoded_array, row_ids
 
 
 class Npz:
     """An npz file with `images`, uint8 [N, H, W, C] or [N, H, W], and `labels` [N]. An id is the zero-padded row."""
 
-    def __init__(self, path: Path, size: int) -> None:
-        self.path, self.size = path, size
+    def __init__(self, path: Path, fit: Fit) -> None:
+        self.path, self.fit = path, fit
 
     @cached_property
     def arrays(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -51,7 +53,15 @@ class Npz:
 
     def read(self, image_id: str) -> Pixels:
         """One row of the array `images`, as uint8 [C, size, size]."""
-        return from_array(self.arrays[0][int(image_id)], self.size)
+        return self.fit.apply_to_array(self.arrays[0][int(image_id)])
+
+    def picture(self, image_id: str) -> Image.Image:
+        """One row of the array `images` at its own size."""
+        return picture_of(self.arrays[0][int(image_id)])
+
+    def encoded(self, image_id: str) -> bytes:
+        """Shape and pixels of one row of the array `images`."""
+        return encoded_array(self.arrays[0][int(image_id)])
 
 
 def _mapped(path: Path, member: str) -> npt.NDArray[Any] | None:

@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from align_core.errors import InputError
-from align_core.images.decoding import BadImage, Pixels, decode, from_array, starts_grey
-from align_core.images.image_set import CACHED_BYTES, row_ids
+from align_core.images.decoding import BadImage, Pixels, decode, picture_of, starts_grey
+from align_core.images.fit import Fit
+from align_core.images.image_set import CACHED_BYTES, encoded_array, row_ids
 
 
 class Parquet:
@@ -24,8 +26,8 @@ class Parquet:
     uint8 tensor [C, H, W]. Without the column `image_id`, an id is the zero-padded row, counted over the sorted files.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
-        self.path, self.size = path, size
+    def __init__(self, path: Path, fit: Fit) -> None:
+        self.path, self.fit = path, fit
         self._lock = Lock()  # threads decode at once, but share the row groups that are kept in memory
         self._read: OrderedDict[int, pa.Array] = OrderedDict()
 
@@ -117,17 +119,35 @@ class Parquet:
         return [image_id for image_id, _ in ordered], labels[[row for _, row in ordered]].astype(np.int64)
 
     def read(self, image_id: str) -> Pixels:
-        """Decodes the image of one row. Raises BadImage where that is impossible."""
+        """Decodes the image of one row and fits it. Raises BadImage where that is impossible."""
+        stored = self._stored(image_id)
+        return self.fit.apply(self._decoded(stored)) if isinstance(stored, bytes) else self.fit.apply_to_array(stored)
+
+    def picture(self, image_id: str) -> Image.Image:
+        """Decodes the image of one row at its own size. Raises BadImage where that is impossible."""
+        stored = self._stored(image_id)
+        return self._decoded(stored) if isinstance(stored, bytes) else picture_of(stored)
+
+    def encoded(self, image_id: str) -> bytes:
+        """The encoded picture of one row, or shape and pixels of its tensor. Raises BadImage where there is neither."""
+        stored = self._stored(image_id)
+        return stored if isinstance(stored, bytes) else encoded_array(stored)
+
+    def _decoded(self, encoded: bytes) -> Image.Image:
+        return decode(io.BytesIO(encoded), grey=self._grey)
+
+    def _stored(self, image_id: str) -> bytes | Pixels:
+        """The image of one row: an encoded picture, or an array uint8 [H, W, C]."""
         with self._lock:
-            value, is_grey = self._image(self._rows[image_id]), self._grey
+            value, _ = self._image(self._rows[image_id]), self._grey  # found once, before threads decode
         if isinstance(value, pa.ExtensionScalar):
             pixels_CHW: npt.NDArray[Any] = value.to_numpy()
             if pixels_CHW.dtype != np.uint8 or pixels_CHW.ndim != 3 or pixels_CHW.shape[0] not in (1, 3):
                 raise BadImage(
                     f"a tensor image must be uint8 CHW (C 1 or 3), not {pixels_CHW.dtype} {pixels_CHW.shape}"
                 )
-            return from_array(pixels_CHW.transpose(1, 2, 0), self.size)
+            return pixels_CHW.transpose(1, 2, 0)
         encoded = self._encoded(value)
         if not isinstance(encoded, bytes):
             raise BadImage("the column `image` must hold encoded bytes, a struct with `bytes`, or uint8 CHW tensors")
-        return decode(io.BytesIO(encoded), self.size, grey=is_grey)
+        return encoded

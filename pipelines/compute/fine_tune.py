@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from align_core.align_config import AlignConfig
 from align_core.alignment import Alignment, Batches
-from align_core.images import ImageSetConfig
+from align_core.images import Fit, ImageSetConfig
 from align_core.models import Classifier, build
 from align_core.weights import to_bytes
 from pipelines.compute.images import opened
@@ -40,7 +40,7 @@ class FineTune:
         align: the settings.
         loader: loads `start` and `witnesses`.
         images: the training images; `image_ids` and `labels` say which of them are used.
-        image_size: their side in pixels.
+        fit: how they are resized and cropped.
         seed: of sample order, augmentation, dropout and random weights.
         threads: CPU threads for torch.
         progress_file: a file in the store to which the first worker writes how far it is; None for no progress.
@@ -52,7 +52,7 @@ class FineTune:
     align: AlignConfig
     loader: NetworkLoader
     images: ImageSetConfig
-    image_size: int
+    fit: Fit
     image_ids: list[str]
     labels: list[int]
     seed: int
@@ -61,7 +61,7 @@ class FineTune:
 
     def batches(self, rank: int = 0, world: int = 1) -> Batches:
         """The batches of worker number `rank` of `world` data-parallel workers."""
-        image_set = opened(self.images, self.image_size)
+        image_set = opened(self.images, self.fit)
         return Batches(image_set, self.image_ids, self.labels, self.align, self.seed, rank, world)
 
     def starting_network(self, networks: LoadedNetworks, device: str) -> Classifier:

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -16,12 +16,14 @@ from pydantic import (
     GetCoreSchemaHandler,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 
 from align_core.align_config import AlignConfig
 from align_core.attacks import AttackConfig, pixel_fraction
 from align_core.errors import InputError
-from align_core.images import ImageSetConfig
+from align_core.images import Fit, ImageSetConfig
+from align_core.images.fit import Interpolation
 from align_core.model_config import ModelConfig, Precision
 from align_core.settings import strict
 from pipelines.experiment.checks import checked
@@ -81,7 +83,9 @@ class DataConfig(Section):
 
     Attributes:
         classes: the number of classes, the same for all sets and models.
-        image_size: side in pixels to which every image is resized and cropped.
+        image_size: side in pixels of the centre crop out of every resized image.
+        resize: length in pixels to which the short side is resized before; by default `image_size`.
+        interpolation: with which images are resized.
         on_bad_image: whether an unreadable image stops the run, or is skipped and counted.
         train: images for alignments and for models that are trained here.
         validation: images on which a sweep chooses its settings; without them there can be no sweep.
@@ -90,10 +94,25 @@ class DataConfig(Section):
 
     classes: int = Field(ge=2, le=1_000_000)
     image_size: int = Field(ge=1, le=4096)
+    resize: int | None = Field(default=None, ge=1, le=8192)
+    interpolation: Interpolation = "bicubic"
     on_bad_image: Literal["stop", "skip"] = "stop"
     train: ImageSetConfig
     validation: ImageSetConfig | None = None
     test: ImageSetConfig
+
+    @model_validator(mode="after")
+    def _check_crop(self) -> Self:
+        if self.resize is not None and self.resize < self.image_size:
+            raise ValueError(
+                f"resize: {self.resize} is below image_size ({self.image_size}), and no crop is larger than its image"
+            )
+        return self
+
+    @property
+    def fit(self) -> Fit:
+        """How pictures become the pixels that are attacked."""
+        return Fit(self.image_size, self.resize, self.interpolation)
 
 
 class VariantConfig(Section):

@@ -123,10 +123,16 @@ class Verifier:
             known = self.blueprint.inspected.manifests[role]
             with progress.stage(f"check data.{role}", len(known), "images") as bar:
                 advance: Callable[[int], None] = bar.set
-                now = inspect_images(config, data.image_size, advance)
+                now = inspect_images(config, data.fit, advance)
             self.found.checked["images"] += len(now)
             if now.digest != known.digest:
                 self._report(f"data.{role}: the images are not those that the results were made from")
+            elif role == "train" and now.originals != known.originals and self._trains_on_originals():
+                self._report("data.train: the files show the same after the crop, but are not those that were cropped")
+
+    def _trains_on_originals(self) -> bool:
+        makings = [*self.blueprint.trainings(), *self.blueprint.alignments()]
+        return any(making.align.augment.needs_originals for making in makings)
 
     def _check_weights(self) -> None:
         """Compares the hash of each network's weights with the hash that the results were made with."""

@@ -14,6 +14,7 @@ from safetensors.torch import load as load_safetensors
 
 from align_core.errors import InputError, reason_of
 from align_core.model_config import model_config_as_dict
+from align_core.published import as_built
 from align_core.weights import hash_weights
 from pipelines.compute.cluster import Worker, room_for
 from pipelines.compute.fine_tune import Curve, FineTune
@@ -141,17 +142,22 @@ def _commit_result(blueprint: Blueprint, future: Future[tuple[bytes, Curve]], fi
             f"the {what} of {making.name} failed: {reason_of(problem)}. What was finished before is kept; the same "
             "command resumes from there"
         ) from problem
-    commit(blueprint.store, making, weights, curve, time.time() - finished.began)
+    channels = blueprint.inspected.shape[0]
+    commit(blueprint.store, making, weights, curve, time.time() - finished.began, channels)
     delete_run(blueprint.store, making.run_name)
     blueprint.refresh()
 
 
-def commit(store: Store, making: Making, weights: bytes, curve: Curve, seconds: float) -> None:
+def commit(store: Store, making: Making, weights: bytes, curve: Curve, seconds: float, channels: int) -> None:
     """Puts a network into the store: weights, curve, and last the card, which says that it is complete.
 
     Args:
         weights: content of a .safetensors file.
         seconds: that it took to make, for the card.
+        channels: of the images.
+
+    The card holds everything that decides predictions and is not in the weights: the constructor's arguments and the
+    preprocessing, as the library set them when the network was made.
     """
     store.write(f"{making.folder}/model.safetensors", weights)
     store.write(f"{making.folder}/curves.csv", to_csv(curve, list(curve[0])))
@@ -160,7 +166,7 @@ def commit(store: Store, making: Making, weights: bytes, curve: Curve, seconds: 
         "fingerprint": making.fingerprint,
         "inputs": making.inputs,
         "weights": hash_weights(load_safetensors(weights)),
-        "model": model_config_as_dict(making.model),
+        "model": model_config_as_dict(as_built(making.model, making.inputs["classes"], channels)),
         "start": making.start,
         "witnesses": list(making.witnesses),
         "settings": asdict(making.align),

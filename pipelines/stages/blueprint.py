@@ -90,14 +90,14 @@ class Blueprint:
 
     def trainings(self) -> Iterator[Making]:
         """The models that are trained from random weights."""
-        images = self.inspected.manifests["train"].digest
+        images = self.inspected.manifests["train"]
         for name, config in self.experiment.models.items():
             if config.train is not None:
                 yield training(name, config, self.experiment, images)
 
     def alignments(self) -> Iterator[Making]:
         """The surrogates that are aligned here and whose source and witnesses are there."""
-        images = self.inspected.manifests["train"].digest
+        images = self.inspected.manifests["train"]
         for surrogate in self.surrogates:
             if surrogate.align is not None and all(map(self.is_made, (surrogate.source, *surrogate.witnesses))):
                 witnesses = [self.networks[name] for name in surrogate.witnesses]

@@ -17,13 +17,13 @@ def manifest_of(
 
     `role` is its key below `data`: train, validation or test. Raises InputError where the set cannot be listed.
     """
-    image_size = experiment.data.image_size
+    fit = experiment.data.fit
     try:
-        path = f"{SEEN}/{manifest_file(config, image_size)}"
+        path = f"{SEEN}/{manifest_file(config, fit)}"
         if store.exists(path) and (manifest := manifest_from_bytes(store.read(path))) is not None:
             return manifest, {}
         with progress.stage(f"inspect data.{role}", None, "images") as bar:
-            manifest = inspect_images(config, image_size, lambda _: bar.advance(1))
+            manifest = inspect_images(config, fit, lambda _: bar.advance(1))
     except (InputError, OSError) as problem:
         raise InputError(f"data.{role}: {problem}") from problem
     return manifest, {path: manifest_to_bytes(manifest)}

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from align_core.align_config import AlignConfig, training_on_labels
+from align_core.align_config import AlignConfig, AugmentConfig, training_on_labels
+from align_core.images.manifest import Manifest
 from align_core.model_config import ModelConfig
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
@@ -56,8 +57,8 @@ class Making:
         return int(self.inputs["seed"]) if self.start else int(self.fingerprint[:8], 16)
 
 
-def training(name: str, model: ModelConfig, experiment: Experiment, images: str) -> Making:
-    """The training of a model from random weights, on the train images with this hash."""
+def training(name: str, model: ModelConfig, experiment: Experiment, images: Manifest) -> Making:
+    """The training of a model from random weights, on the train images of this manifest."""
     assert model.train is not None
     align = training_on_labels(model.train)
     inputs = _inputs(align, experiment, images) | {
@@ -71,9 +72,9 @@ def training(name: str, model: ModelConfig, experiment: Experiment, images: str)
 
 
 def alignment(
-    surrogate: Surrogate, source: Network, witnesses: Sequence[Network], experiment: Experiment, images: str
+    surrogate: Surrogate, source: Network, witnesses: Sequence[Network], experiment: Experiment, images: Manifest
 ) -> Making:
-    """The fine-tune of a surrogate from its source, on the train images with this hash."""
+    """The fine-tune of a surrogate from its source, on the train images of this manifest."""
     assert surrogate.align is not None
     inputs = _inputs(surrogate.align, experiment, images) | {
         "source": source.identity,
@@ -90,12 +91,19 @@ def alignment(
     )
 
 
-def _inputs(align: AlignConfig, experiment: Experiment, images: str) -> dict[str, Any]:
+def images_seen(augment: AugmentConfig, experiment: Experiment, images: Manifest) -> str | list[str]:
+    """What a training sees of its images: their pixels or, where it crops the original pictures, those."""
+    if augment.needs_originals:
+        return [images.digest_of_originals, experiment.data.interpolation]
+    return images.digest
+
+
+def _inputs(align: AlignConfig, experiment: Experiment, images: Manifest) -> dict[str, Any]:
     return {
         "stage": "align",
         "revision": REVISIONS["align"],
         "settings": align.deciding,
-        "images": images,
+        "images": images_seen(align.augment, experiment, images),
         "classes": experiment.data.classes,
         "seed": experiment.seed,
         "precision": experiment.compute.precision,

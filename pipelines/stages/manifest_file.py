@@ -9,20 +9,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from align_core.images import ImageSetConfig, open_image_set
+from align_core.images import Fit, ImageSetConfig, open_image_set
 from align_core.images.manifest import Manifest
 from pipelines.storage.store import fingerprint_of
 
 
-def manifest_file(config: ImageSetConfig, image_size: int) -> str:
+def manifest_file(config: ImageSetConfig, fit: Fit) -> str:
     """The name under which the manifest of an image set is stored.
 
     It is a hash of the settings and of path, size and modification time of every file of the set, so that a changed
     set is not mistaken for the one that was inspected. Raises InputError or OSError if the set cannot be opened.
     """
-    files = open_image_set(config, image_size).files()
+    files = open_image_set(config, fit).files()
     state = [[str(file), *size_and_time(file)] for file in files]
-    return f"images-{fingerprint_of([dataclasses.asdict(config), image_size, state])}.parquet"
+    return f"images-{fingerprint_of([dataclasses.asdict(config), dataclasses.asdict(fit), state])}.parquet"
 
 
 def size_and_time(file: Path) -> tuple[int, int]:
@@ -33,7 +33,8 @@ def size_and_time(file: Path) -> tuple[int, int]:
 
 def manifest_to_bytes(manifest: Manifest) -> bytes:
     """Writes a manifest as a Parquet file: a row per image; its shape and the unreadable images in the metadata."""
-    table = pa.table({"image_id": manifest.ids, "label": manifest.labels, "content": manifest.contents})
+    columns = {"image_id": manifest.ids, "label": manifest.labels, "content": manifest.contents}
+    table = pa.table({**columns, "original": manifest.originals})
     about = {"unreadable": json.dumps(manifest.unreadable), "shape": json.dumps(manifest.shape)}
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(about), sink, compression="zstd")
@@ -50,6 +51,7 @@ def manifest_from_bytes(content: bytes) -> Manifest | None:
             ids=table["image_id"].to_pylist(),
             labels=table["label"].to_numpy().astype(np.int64),
             contents=table["content"].to_pylist(),
+            originals=table["original"].to_pylist(),
             unreadable=[(image_id, reason) for image_id, reason in unreadable],
             shape=tuple(shape),
         )

@@ -12,7 +12,7 @@ from pipelines.stages.makings import Making
 def test_images(blueprint: Blueprint) -> TestImages:
     """The test images in their chunks."""
     manifest, data = blueprint.inspected.manifests["test"], blueprint.experiment.data
-    return TestImages(data.test, data.image_size, manifest.ids, manifest.labels.tolist(), blueprint.chunks)
+    return TestImages(data.test, data.fit, manifest.ids, manifest.labels.tolist(), blueprint.chunks)
 
 
 def network_loader(blueprint: Blueprint) -> NetworkLoader:
@@ -38,7 +38,7 @@ def fine_tune_of(blueprint: Blueprint, making: Making, worker: Worker) -> FineTu
         align=making.align,
         loader=network_loader(blueprint).only(needed),
         images=data.train,
-        image_size=data.image_size,
+        fit=data.fit,
         image_ids=manifest.ids,
         labels=manifest.labels.tolist(),
         seed=making.seed,

@@ -3,11 +3,13 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from align_core.align_config import AugmentConfig
 from align_core.errors import InputError, reason_of
 from pipelines.compute.cluster import Worker, room_for
 from pipelines.experiment.explain import nearest
 from pipelines.failure import RunFailed
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.makings import images_seen
 from pipelines.stages.payload import fine_tune_of, network_loader
 from pipelines.stages.revisions import REVISIONS
 from pipelines.stages.seen import SEEN
@@ -85,8 +87,13 @@ class Study:
         """What every trial's result depends on besides its settings. The networks that are trained here must exist."""
         blueprint, experiment = self.blueprint, self.blueprint.experiment
         (aligned,) = (making for making in blueprint.alignments() if making.name == "aligned")
+        images = aligned.inputs["images"]
+        if "align.augment.crop" in self.space.keys:  # trials see both, the images' pixels and the original pictures
+            crops = (AugmentConfig(crop="none"), AugmentConfig(crop="random_resized"))
+            images = [images_seen(crop, experiment, blueprint.inspected.manifests["train"]) for crop in crops]
         return {
             **{key: value for key, value in aligned.inputs.items() if key not in ("settings", "witnesses")},
+            "images": images,
             "stage": "trial",
             "revision": [REVISIONS["align"], REVISIONS["craft"], REVISIONS["evaluate"], REVISIONS["trial"]],
             "validation": blueprint.inspected.manifests["validation"].digest,
@@ -157,7 +164,7 @@ class Study:
         assert images is not None
         validation = ValidationSetup(
             images=images,
-            image_size=experiment.data.image_size,
+            fit=experiment.data.fit,
             image_ids=manifest.ids,
             labels=manifest.labels.tolist(),
             source=experiment.source,

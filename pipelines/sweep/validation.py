@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from align_core.attacks import AttackConfig, craft
-from align_core.images import ImageSetConfig, read_images
+from align_core.images import Fit, ImageSetConfig, read_images
 from align_core.images.decoding import Pixels
 from align_core.transfer import Counts, Flags, MeanCell, mean_over_targets, resampled_counts
 from pipelines.compute.images import opened
@@ -27,13 +27,13 @@ class ValidationSetup:
     """What is measured on: N images, the targets, and the one attack. It is sent to every trial.
 
     Args:
-        images, image_size, image_ids, labels: the validation images, with N ids and N labels.
+        images, fit, image_ids, labels: the validation images, how they are resized, N ids and N labels.
         source: the model that is aligned. targets: the validation targets.
         attack, seed: how the images are crafted. chunk: the number of images in a batch.
     """
 
     images: ImageSetConfig
-    image_size: int
+    fit: Fit
     image_ids: list[str]
     labels: list[int]
     source: str
@@ -105,7 +105,7 @@ class Validator:
         use_threads(threads)
         self.setup, self.device = setup, device
         self.networks = LoadedNetworks(loader, device)
-        image_set = opened(setup.images, setup.image_size)
+        image_set = opened(setup.images, setup.fit)
         self._pixels: Pixels = read_images(image_set, setup.image_ids)
         self._labels = np.asarray(setup.labels)
         self._resamples: dict[int, list[Counts]] = {}

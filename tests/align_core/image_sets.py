@@ -1,6 +1,7 @@
 """Writes small image sets of every kind for tests, and reads them back."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from align_core.images import ImageSetConfig, open_image_set
+from align_core.images import Fit, ImageSetConfig, open_image_set
 from align_core.images.decoding import Pixels
+
+
+class Pictures:
+    """An image set in memory, of arrays uint8 [H, W, 3] or [H, W] of any sizes. An id is the position."""
+
+    def __init__(self, pictures: Sequence[Pixels], fit: Fit) -> None:
+        self.pictures, self.fit = pictures, fit
+        self.ids = [f"{position:05d}" for position in range(len(pictures))]
+
+    def listing(self) -> tuple[list[str], Any]:
+        return self.ids, np.arange(len(self.ids))
+
+    def files(self) -> list[Path]:
+        return []
+
+    def read(self, image_id: str) -> Pixels:
+        return self.fit.apply_to_array(self.pictures[int(image_id)])
+
+    def picture(self, image_id: str) -> Image.Image:
+        return Image.fromarray(self.pictures[int(image_id)])
+
+    def encoded(self, image_id: str) -> bytes:
+        return self.pictures[int(image_id)].tobytes()
 
 
 def noise(*shape: int, seed: int = 0) -> Pixels:

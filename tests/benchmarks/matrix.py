@@ -83,7 +83,7 @@ def _large(folder: Path, surrogates: int, attacks: int, targets: int, images: in
         }
     )
     ids = [f"{row:05d}" for row in range(images)]
-    manifest = Manifest(ids, np.zeros(images, np.int64), ids, [], (3, 224, 224))
+    manifest = Manifest(ids, np.zeros(images, np.int64), ids, ids, [], (3, 224, 224))
     networks = {name: Network(name, config, name) for name, config in experiment.models.items()}
     aligned = Network("aligned", experiment.models["m-source"], "aligned", "models/aligned/model.safetensors")
     inspected = Inspected({"train": manifest, "test": manifest}, networks)

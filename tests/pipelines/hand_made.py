@@ -105,7 +105,8 @@ class HandMade:
         """Makes every network and fills every table with the given outcomes; replaces what was there."""
         blueprint = self.blueprint()
         for making in blueprint.alignments():
-            commit(blueprint.store, making, to_bytes(_weights(making.fingerprint, making.model)), CURVE, seconds=1.0)
+            weights = to_bytes(_weights(making.fingerprint, making.model))
+            commit(blueprint.store, making, weights, CURVE, seconds=1.0, channels=1)
         blueprint.refresh()
         unused = dict(outcomes or {})
         manifest = blueprint.inspected.manifests["test"]

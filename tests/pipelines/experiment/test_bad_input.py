@@ -216,6 +216,8 @@ CASES = [
     bad("normalisation", "models.near: mean and std are for 3 channels, the images have 1", {
         "models.near.mean": [0, 0, 0], "models.near.std": [1, 1, 1],
     }),
+    bad("crop", "data: resize: 7 is below image_size (8)", {"data.resize": 7}),
+    bad("interpolation", "data.interpolation: Input should be 'bicubic' or 'bilinear'", {"data.interpolation": "box"}),
     bad("image size", "models.near: cannot take images of (1, 9, 9) (C, H, W)", {"data.image_size": 9}),
     bad("no module", ("models.near: factory gone:net: No", "beside the exp"), {"models.near.factory": "gone:net"}),
     bad("no such factory", "hand_made_networks:net: module", {"models.near.factory": "hand_made_networks:net"}),

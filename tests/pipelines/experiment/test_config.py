@@ -23,6 +23,8 @@ register: aligned-resnet20
 data:
   classes: 10
   image_size: 32
+  resize: 36
+  interpolation: bilinear
   on_bad_image: skip
   train:      {kind: npz, path: data/train.npz, take: [0, 3000]}
   validation: {kind: folder, path: data/photos, labels: data/photos.csv}

@@ -10,13 +10,14 @@ from experiment_keys import KEYS, pattern
 from torch import Tensor
 
 from align_core.errors import InputError
+from align_core.images import Fit
 from align_core.models import Classifier, build
 from align_core.weights import hash_weights, read_weights
 from pipelines.compute.cluster import worker_of, workers_that_fit
 from pipelines.report.tables import target_relation
 from pipelines.stages.blueprint import Blueprint, Making
 from pipelines.stages.evaluate import wanted_predictions
-from pipelines.stages.payload import network_loader
+from pipelines.stages.payload import network_loader, test_images
 from pipelines.tracking.runs import tracking_uri
 
 
@@ -63,6 +64,8 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("factories=code;models.new.factory=net_of_the_code:flat;models.new.train={}", lambda b: len(net(b)), 2),
     ("data.classes=3", lambda b: network_loader(b).classes, 3),
     ("data.image_size=6", lambda b: b.inspected.shape, (3, 6, 6)),
+    ("data.resize=9", lambda b: (test_images(b).fit, b.inspected.shape), (Fit(8, 9), (3, 8, 8))),
+    ("data.interpolation=bilinear", lambda b: test_images(b).fit, Fit(8, None, "bilinear")),
     (
         "data.on_bad_image=skip;data.validation={kind: folder, path: photos}",
         lambda b: ids(b, "validation"), ["cat/0.png", "cat/1.png"],

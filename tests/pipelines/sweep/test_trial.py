@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from sweeping import experiment_in, trial
 
-from align_core.images import ImageSetConfig
+from align_core.images import Fit, ImageSetConfig
 from pipelines.compute.cluster import Worker
 from pipelines.compute.fine_tune import FineTune
 from pipelines.storage.store import Store
@@ -25,7 +25,7 @@ def sweep(tmp_path, store):
     experiment = experiment_in(tmp_path, align={"temperature": 4, "epochs": 2, "optimizer": {"lr": 0.5}})
     base = FineTune(
         name="aligned", start="cnn_a", witnesses=("wide", "cnn_b"), align=experiment.align, loader=None,
-        images=ImageSetConfig(kind="digits"), image_size=16, image_ids=["00000"], labels=[0], seed=0, threads=1,
+        images=ImageSetConfig(kind="digits"), fit=Fit(16), image_ids=["00000"], labels=[0], seed=0, threads=1,
         progress_file="",
     )  # fmt: skip
     return Sweep(

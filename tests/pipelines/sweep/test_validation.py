@@ -10,7 +10,7 @@ from sweeping import trial
 
 import pipelines.sweep.validation as validation_module
 from align_core.attacks import craft
-from align_core.images import ImageSetConfig, open_image_set, read_images
+from align_core.images import Fit, ImageSetConfig, open_image_set, read_images
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.payload import network_loader
 from pipelines.sweep.choice import chosen
@@ -36,7 +36,7 @@ def blueprint(weights, tmp_path_factory):
 def validation(blueprint):
     manifest = blueprint.inspected.manifests["validation"]
     return ValidationSetup(
-        images=blueprint.experiment.data.validation, image_size=16, image_ids=manifest.ids,
+        images=blueprint.experiment.data.validation, fit=Fit(16), image_ids=manifest.ids,
         labels=manifest.labels.tolist(),
         source=SOURCE, targets=TARGETS, attack=blueprint.experiment.attacks["pgd"], seed=3, chunk=64,
     )  # fmt: skip
