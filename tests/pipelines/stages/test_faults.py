@@ -6,9 +6,7 @@ one of its worker processes, or a node with everything on it.
 
 import os
 import random
-import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-import pyarrow.dataset as ds
 import pytest
 from digits_experiment import Finished
+from faulty_runs import PATIENCE, assert_whole, kill, start
 
 from pipelines.run.verify import verify_experiment
 
@@ -28,10 +25,7 @@ pytestmark = pytest.mark.slow
 RUNS = int(os.environ.get("WITNESS_FAULTS", "25"))
 FAULTS = ("driver", "process", "node")
 ATTEMPTS = 4
-PATIENCE = 400
 SETTINGS = ("align.checkpoint_steps=2", "compute.patience=60", "compute.chunk=20")
-# The worker processes of a run, by the titles that Ray gives them.
-WORKERS = ("ray::MapWorker", "ray::RayTrainWorker", "ray::_RayTrainWorker", "ray::train_here", "ray::_join")
 QUICK = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "5"}
 
 
@@ -63,12 +57,8 @@ def machines(finished: Finished) -> Iterator[Machines]:
         del os.environ[name]
 
 
-def start(finished: Finished, output: Path, address: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pipelines.cli", "run", str(finished.file), "--output", str(output)]
-    command += ["--address", address, *(part for setting in SETTINGS for part in ("--set", setting))]
-    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS",)}
-    with open(output / "log.txt", "ab") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+def begin(finished: Finished, output: Path, machines: Machines) -> subprocess.Popen[bytes]:
+    return start(finished, output, "--address", machines.cluster.address, settings=SETTINGS)
 
 
 def stage_of(folder: Path) -> str:
@@ -84,30 +74,7 @@ def strike(fault: str, driver: subprocess.Popen[bytes], machines: Machines, rng:
     if fault == "node":
         machines.lose_one(rng)
         return "node"
-    working = {
-        child: child.cmdline()[0].partition("(")[0]
-        for child in psutil.Process().children(recursive=True)
-        if child.status() != psutil.STATUS_ZOMBIE and any(part.startswith(WORKERS) for part in child.cmdline())
-    }
-    if fault == "driver" or not working:
-        driver.send_signal(signal.SIGKILL)
-        return "driver"
-    hit = rng.choice(sorted(working, key=lambda child: child.pid))
-    hit.kill()
-    return working[hit]
-
-
-def assert_whole(finished: Finished, output: Path) -> None:
-    folder = output / finished.folder.name
-    for table in ("transfer", "surrogates", "contrasts"):
-        assert (folder / f"report/{table}.csv").read_bytes() == (finished.folder / f"report/{table}.csv").read_bytes()
-    kinds = ("outcomes/*/*/*", "clean/*", "adversarial/*/*")
-    tables = {table.relative_to(folder) for kind in kinds for table in folder.glob(kind)}
-    assert tables == {table.relative_to(finished.folder) for kind in kinds for table in finished.folder.glob(kind)}
-    for table in (folder / table for table in tables):
-        ids = ds.dataset(table).to_table(columns=["image_id"])["image_id"].to_pylist()
-        assert ids == [f"{row:05d}" for row in range(1200, 1260)], table
-        assert len(list(table.iterdir())) == 1, table
+    return kill(fault, driver, rng)
 
 
 SIGNS = {"align": "*/.train/*", "craft": "*/adversarial/*", "evaluate": "*/clean/*"}
@@ -120,7 +87,7 @@ def test_the_same_end_after_a_fault(finished: Finished, machines: Machines, tmp_
     rng = random.Random(number)
     machines.fill()
     stage, delay, fault = rng.choice(list(SIGNS)), rng.uniform(0, 4), FAULTS[number % len(FAULTS)]
-    driver = start(finished, tmp_path, machines.cluster.address)
+    driver = begin(finished, tmp_path, machines)
     while not any(tmp_path.glob(SIGNS[stage])):
         assert driver.poll() is None
         time.sleep(0.02)
@@ -130,7 +97,7 @@ def test_the_same_end_after_a_fault(finished: Finished, machines: Machines, tmp_
     STRUCK[stage_of(tmp_path / finished.folder.name), struck] += 1
     codes = [driver.wait(timeout=PATIENCE)]
     while codes[-1] != 0 and len(codes) < ATTEMPTS:
-        codes.append(start(finished, tmp_path, machines.cluster.address).wait(timeout=PATIENCE))
+        codes.append(begin(finished, tmp_path, machines).wait(timeout=PATIENCE))
     log = (tmp_path / "log.txt").read_text(errors="replace")
     assert codes[-1] == 0, log
     if struck != "driver":
@@ -141,13 +108,13 @@ def test_the_same_end_after_a_fault(finished: Finished, machines: Machines, tmp_
 
 def test_verify_finds_no_problem_after_a_fault(finished: Finished, machines: Machines, tmp_path: Path) -> None:
     machines.fill()
-    driver = start(finished, tmp_path, machines.cluster.address)
+    driver = begin(finished, tmp_path, machines)
     while not list(tmp_path.glob("*/outcomes/*/*/*/*-chunk-*")):
         time.sleep(0.05)
         assert driver.poll() is None
     driver.kill()
     driver.wait()
-    assert start(finished, tmp_path, machines.cluster.address).wait(timeout=PATIENCE) == 0
+    assert begin(finished, tmp_path, machines).wait(timeout=PATIENCE) == 0
     from pipelines.run.request import Request
 
     found = verify_experiment(Request(finished.file, overrides=SETTINGS, output=str(tmp_path), quiet=True))
