@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from align_core.data import ImageSetConfig
 from pydantic import TypeAdapter, ValidationError
 
 from align_core.align_config import AlignConfig, AugmentConfig, OptimizerConfig
+from align_core.images import ImageSetConfig
 from align_core.model_config import ModelConfig, TrainConfig
 
 WEIGHTS = {"factory": "a:b", "weights": "w"}
