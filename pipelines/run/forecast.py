@@ -173,7 +173,8 @@ class _Estimator:
         if table.is_finished(self._listing):
             return 0
         rows = self._blueprint.rows
-        return sum(rows) - sum(rows[chunk] for chunk in table.done_chunks(self._listing))
+        done = table.done_chunks(self._listing)
+        return sum(size for chunk, size in enumerate(rows) if chunk not in done)
 
 
 def _time(seconds: float) -> str:

@@ -85,7 +85,8 @@ def _manifest(
 
 def _inspect_models(experiment: Experiment, store: Store, inspected: Inspected) -> None:
     """Adds every model of the experiment to `inspected.networks`. Raises InputError."""
-    known = store.read_json(f"{SEEN}/models.json") or {}
+    stored = store.read_json(f"{SEEN}/models.json") or {}
+    known = {key: digest for key, digest in stored.items() if digest is None or isinstance(digest, str)}
     digests: dict[str, str | None] = {}
     for name, written in experiment.models.items():
         try:
