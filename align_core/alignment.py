@@ -45,7 +45,7 @@ class Batches:
         rank, world: number of this data-parallel worker, and of all of them. The worker takes every `world`-th image
             of a batch, beginning with the `rank`-th.
 
-    Raises InputError where there are fewer images than workers.
+    Raises InputError where there are fewer images than workers, or the arguments do not fit each other.
     """
 
     def __init__(
@@ -58,6 +58,10 @@ class Batches:
         rank: int = 0,
         world: int = 1,
     ) -> None:
+        if isinstance(image_ids, str) or len(image_ids) != len(labels):
+            raise InputError(f"{len(image_ids)} image ids and {len(labels)} labels: give a label for each id, in lists")
+        if not 0 <= rank < world:
+            raise InputError(f"rank {rank} is none of {world} workers, which are counted from 0")
         self.images, self.image_ids, self.labels = images, image_ids, torch.as_tensor(np.asarray(labels))
         self.align, self.seed, self.rank, self.world = align, seed, rank, world
         if len(image_ids) < world:
@@ -93,7 +97,8 @@ class Alignment:
         wrap: makes the source data-parallel, such as DistributedDataParallel.
         rank: number of this data-parallel worker.
 
-    Raises ValueError where there is no witness and `label_weight` is 0, so that nothing could be learnt.
+    Raises ValueError where there is no witness and `label_weight` is 0, so that nothing could be learnt, and for
+    arguments of another kind.
     """
 
     def __init__(
@@ -106,6 +111,10 @@ class Alignment:
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
         rank: int = 0,
     ) -> None:
+        if isinstance(witnesses, nn.Module):  # of an nn.Sequential, the layers would pass for witnesses
+            raise ValueError("witnesses must be a list of modules: write [witness]")
+        if total_steps < 1:
+            raise ValueError(f"total_steps must be at least 1, not {total_steps}")
         if not witnesses and not align.label_weight:
             raise ValueError("there is nothing to learn from: no witness, and label_weight is 0")
         self.source, self.align, self.total_steps = source, align, total_steps
@@ -129,8 +138,16 @@ class Alignment:
 
         It sets torch's global seed from (seed, step, rank), so that dropout is the same in a resumed run. Returns the
         step's `lr`, `loss`, `alignment_loss`, `label_loss` and `grad_norm` (before clipping). Raises NonFiniteLoss
-        before the weights are changed.
+        before the weights are changed, and ValueError for images or labels of another kind.
         """
+        if not images_BCHW.is_floating_point() or labels_B.shape != images_BCHW.shape[:1]:
+            raise ValueError(
+                f"a step takes float pixels [B, C, H, W] in [0, 1] and labels [B], not {images_BCHW.dtype} "
+                f"{tuple(images_BCHW.shape)} and labels {tuple(labels_B.shape)}"
+            )
+        # Resizing may leave the range a little; 8-bit or normalised images leave it far.
+        if self.step_number == 0 and not -0.5 <= float(images_BCHW.min()) <= float(images_BCHW.max()) <= 1.5:
+            raise ValueError("pixels must lie in [0, 1]: divide 8-bit images by 255")
         torch.manual_seed(hash((self.seed, self.step_number, self.rank)) % (1 << 63))
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr

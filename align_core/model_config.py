@@ -173,7 +173,7 @@ def config_of_card(config: ModelConfig, card: bytes, origin: str, weights: str) 
     """
     try:
         plain = model_config_from(json.loads(card)["model"])
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise InputError(f"{origin}: not the card of an aligned model that Witness wrote ({problem!r})") from problem
     own = {name: getattr(config, name) for name in ("mean", "std", "input_size", "family")}
     changes = {name: value for name, value in own.items() if value is not None}

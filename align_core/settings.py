@@ -33,7 +33,7 @@ class Settings:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Callable[[Any], Any]) -> Any:
-        return strict(handler(source))
+        return strict(handler(source), cls)
 
     def __post_init__(self) -> None:
         hints: dict[str, Any] = _hints(type(self))  # type: ignore[arg-type]
@@ -87,26 +87,21 @@ def _mend(kind: str, value: Any) -> str:
     return ""
 
 
-def strict(schema: Any) -> Any:
-    """Returns a core schema of pydantic in which `check_type` sees every plain value before pydantic does.
+def strict(schema: Any, cls: type) -> Any:
+    """Returns pydantic's core schema of a class, in which `check_type` sees every plain value before pydantic does.
 
-    Dataclasses and models within it are left as they are: they have this base, or another that does the same.
+    Other classes within it are left as they are: they have this base, or another that does the same.
     """
     if isinstance(schema, list | tuple):
-        return type(schema)(strict(item) for item in schema)
-    if not isinstance(schema, dict):
+        return type(schema)(strict(item, cls) for item in schema)
+    if not isinstance(schema, dict) or (schema.get("type") in ("dataclass", "model") and schema["cls"] is not cls):
         return schema
-    # The walk begins at a class and ends at those within it.
-    inner = {key: value if _is_of_a_class(value) else strict(value) for key, value in schema.items()}
+    inner = {key: strict(value, cls) for key, value in schema.items()}
     kind = schema.get("type")
     if kind not in _WANTED:
         return inner
     function = _whole_number if kind == "int" else partial(check_type, kind)
     return {"type": "function-before", "function": {"type": "no-info", "function": function}, "schema": inner}
-
-
-def _is_of_a_class(schema: Any) -> bool:
-    return isinstance(schema, dict) and schema.get("type") in ("dataclass", "model")
 
 
 def _whole_number(value: Any) -> Any:

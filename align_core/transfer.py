@@ -53,6 +53,8 @@ def wilson(hits: int, n: int) -> Interval:
     Unlike the usual interval from the normal distribution, it stays within 0 and 100 % and covers the true share about
     95 times in 100 even near those ends, where the rates of weak and of strong attacks lie.
     """
+    if not 0 <= hits <= n:
+        raise ValueError(f"{hits} hits of {n} are no share")
     if n == 0:
         return Interval(None, None, None)
     low, high = _wilson(hits, n)
@@ -77,7 +79,10 @@ def paired_gain(treated: Flags, baseline: Flags) -> Gain:
     Args:
         treated: bool [n], e.g. whether the target is wrong on the images crafted on the aligned surrogate.
         baseline: bool [n], the same for those crafted on the original source.
+
+    Raises ValueError for other types, or where the two are not of the same images.
     """
+    _check_flags(treated=treated, baseline=baseline)
     n = len(treated)
     if n == 0:
         return NO_GAIN
@@ -87,6 +92,17 @@ def paired_gain(treated: Flags, baseline: Flags) -> Gain:
     low, high = newcombe(both, only_treated, only_baseline, n - both - only_treated - only_baseline)
     difference = (only_treated - only_baseline) / n
     return Gain(100 * difference, 100 * low, 100 * high, mcnemar(only_treated, only_baseline))
+
+
+def _check_flags(**flags: Flags) -> None:
+    """Raises ValueError unless these are bool arrays [n] of one length: of numbers, `~` is no negation."""
+    for name, values in flags.items():
+        if not isinstance(values, np.ndarray) or (values.size and values.dtype != np.bool_) or values.ndim != 1:
+            found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+            raise ValueError(f"{name} must be a numpy array of bool [n], a value for each image, not {found}")
+    if len({len(values) for values in flags.values()}) > 1:
+        lengths = ", ".join(f"{name} {len(values)}" for name, values in flags.items())
+        raise ValueError(f"these must be of the same images, in the same order: {lengths}")
 
 
 def newcombe(both: int, only_first: int, only_second: int, neither: int) -> tuple[float, float]:
@@ -100,7 +116,11 @@ def newcombe(both: int, only_first: int, only_second: int, neither: int) -> tupl
 
     Args:
         both, only_first, only_second, neither: numbers of pairs with both true, one of them true, or none.
+
+    Raises ValueError where there is no pair, or a negative number of them.
     """
+    if min(both, only_first, only_second, neither) < 0 or both + only_first + only_second + neither == 0:
+        raise ValueError(f"{both}, {only_first}, {only_second} and {neither} are no numbers of at least one pair")
     n = both + only_first + only_second + neither
     first, second = both + only_first, both + only_second
     margins = first * (n - first) * second * (n - second)
@@ -129,6 +149,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
         only_first, only_second: numbers of pairs in which only the first, or only the second, is true.
     """
     n, k = only_first + only_second, min(only_first, only_second)
+    if k < 0:
+        raise ValueError(f"{only_first} and {only_second} are no numbers of pairs")
     if n == 0:
         return 1.0
     log_choose = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(k + 1)]
@@ -152,6 +174,8 @@ def resampled_counts(n: int, seed: int, resamples: int = RESAMPLES, block: int =
 
     Yields uint8 arrays [block, n], the last of which may have fewer rows.
     """
+    if min(n, resamples, block) < 1:
+        raise ValueError(f"n, resamples and block must be at least 1, not {n}, {resamples} and {block}")
     rng = np.random.default_rng(seed)
     shares = np.full(n, 1 / n)
     for start in range(0, resamples, block):
@@ -242,6 +266,11 @@ def mean_over_targets(cells: Sequence[MeanCell], counts: Iterable[Counts]) -> tu
 
     Returns the rate and the gain over the baseline; the gain is blank where any target lacks a baseline.
     """
+    for cell in cells:
+        baseline = {} if cell.baseline_wrong is None else {"baseline_wrong": cell.baseline_wrong}
+        _check_flags(eligible=cell.eligible, wrong=cell.wrong, **baseline)
+        if len(cell.eligible) != counts[0].shape[1]:
+            raise ValueError(f"the resamples are of {counts[0].shape[1]} images, the outcomes of {len(cell.eligible)}")
     cells = [cell for cell in cells if cell.eligible.any()]
     if not cells:
         return Interval(None, None, None), NO_GAIN

@@ -14,8 +14,11 @@ def kl(source_logits_BK: Tensor, witness_logits_BK: Tensor, temperature: float) 
         source_logits_BK, witness_logits_BK: logits of any floating-point type; the loss is computed in float32.
         temperature: T, above 0.
 
-    Returns a float32 scalar.
+    Returns a float32 scalar. Raises ValueError for logits of different shapes, which would be broadcast.
     """
+    if source_logits_BK.shape != witness_logits_BK.shape:
+        shapes = tuple(source_logits_BK.shape), tuple(witness_logits_BK.shape)
+        raise ValueError(f"source and witness must have logits of one shape [B, K], not {shapes[0]} and {shapes[1]}")
     source_log_BK = F.log_softmax(source_logits_BK.float() / temperature, dim=1)
     witness_log_BK = F.log_softmax(witness_logits_BK.float() / temperature, dim=1)
     return F.kl_div(source_log_BK, witness_log_BK, reduction="batchmean", log_target=True) * temperature**2

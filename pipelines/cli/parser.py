@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ Command = Callable[[argparse.Namespace], int]
 
 def command_line() -> argparse.ArgumentParser:
     """The parser of the whole command line. Parsed options have a `command`, which is called with them."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="witness",
         description="Aligns a source model to a witness, crafts adversarial examples on it, and measures how much "
         "better they transfer to models that the attacker cannot see.",
@@ -61,6 +62,31 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that refuses a flag with a value that is given twice; argparse takes the last, without a word."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register("action", None, _Once)
+
+
+class _Once(argparse.Action):
+    """Keeps the value of a flag or an argument."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        given = vars(namespace).setdefault("given", set())
+        if option_string is not None and self.dest in given:
+            parser.error(f"{option_string} is given twice; give it once")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
 class _Version(argparse.Action):
     """Prints the version. The package's metadata is only read when it is asked for."""
 
@@ -81,8 +107,8 @@ def _sentence(help_text: str) -> str:
     return f"{help_text[0].upper()}{help_text[1:]}."
 
 
-def _common_flags() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+def _common_flags() -> _Parser:
+    common = _Parser(add_help=False)
     common.add_argument(
         "--set", metavar="KEY.PATH=VALUE", action="append", default=[], dest="overrides",
         help="use this value instead of the experiment file's (repeatable)",
@@ -158,9 +184,16 @@ def _add_status(status: argparse.ArgumentParser) -> None:
     status.add_argument("--watch", action="store_true", help="repeat until all is done, while a run works elsewhere")
 
 
+def _seed(text: str) -> int:
+    """A seed of numpy's, from 0."""
+    if not re.fullmatch(r"\d{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
+    return int(text)
+
+
 def _add_verify(verify: argparse.ArgumentParser) -> None:
     verify.add_argument("--sample", type=int, default=20, metavar="N", help="images of each set to predict again (20)")
-    verify.add_argument("--seed", type=int, default=0, help="seed with which these images are drawn (0)")
+    verify.add_argument("--seed", type=_seed, default=0, help="seed with which these images are drawn (0)")
 
 
 def _add_schedule(schedule: argparse.ArgumentParser) -> None:

@@ -75,7 +75,7 @@ class Section(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
-        return strict(handler(source))
+        return strict(handler(source), cls)
 
 
 class DataConfig(Section):

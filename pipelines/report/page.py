@@ -91,7 +91,7 @@ def make_report(blueprint: Blueprint) -> tuple[Report, bool]:
     wanted = report_fingerprint(blueprint)
     stored = blueprint.store.read_json("report/report.json")
     files = blueprint.store.listing("report").get("report", [])
-    if stored is not None and stored["fingerprint"] == wanted and set(FILES) <= set(files):
+    if stored is not None and stored.get("fingerprint") == wanted and set(FILES) <= set(files):
         return read_report(blueprint.store), False
     from pipelines.report.outcomes import read_outcomes
     from pipelines.report.tables import TableMaker

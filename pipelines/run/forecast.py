@@ -174,7 +174,8 @@ class _Estimator:
         if table.is_finished(self._listing):
             return 0
         rows = self._blueprint.rows
-        return self._images - sum(rows[chunk] for chunk in table.done_chunks(self._listing))
+        done = table.done_chunks(self._listing)
+        return self._images - sum(rows[chunk] for chunk in done if chunk < len(rows))
 
 
 def _time(seconds: float) -> str:

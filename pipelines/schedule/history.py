@@ -1,12 +1,15 @@
 """What a schedule remembers: one JSON file per entry and planned minute, from which any scheduler can continue."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pipelines.schedule.changes import Changes, RateRow
 from pipelines.storage.store import Store
 
+Status = Literal["waiting", "missed", "running", "succeeded", "failed", "stopped"]
+_MINUTE_FILE = re.compile(r"\d{4}-\d\d-\d\dT\d{4}Z\.json")
 _RUNS_KEPT = 500  # of one entry; at one run a night, that is more than a year
 
 
@@ -49,7 +52,7 @@ class Run:
     entry: str
     minute: str
     covered: str
-    status: Literal["waiting", "missed", "running", "succeeded", "failed", "stopped"] = "running"
+    status: Status = "running"
     jobs: list[Job] = field(default_factory=list)
     table: list[RateRow] | None = None
     changes: Changes | None = None
@@ -116,7 +119,7 @@ class History:
 
     def _minutes(self, entry: str) -> list[str]:
         names = self._store.listing(entry).get(entry, [])
-        return sorted((name.removesuffix(".json") for name in names if name.endswith(".json")), reverse=True)
+        return sorted((name.removesuffix(".json") for name in names if _MINUTE_FILE.fullmatch(name)), reverse=True)
 
     def _read(self, entry: str, minute: str) -> Run | None:
         content = self._store.read_json(self._path(entry, minute))
@@ -125,7 +128,9 @@ class History:
         try:
             content["jobs"] = [Job(**job) for job in content["jobs"]]
             content["changes"] = content["changes"] and Changes(**content["changes"])
-            return Run(**content)
+            run = Run(**content)
+            is_whole = (run.entry, run.minute) == (entry, minute) and run.status in get_args(Status)
+            return run if is_whole and isinstance(run.covered, str) and isinstance(run.table, list | None) else None
         except (KeyError, TypeError):
             return None
 

@@ -129,7 +129,7 @@ def _set_aside_stale(store: Store, making: Making, progress: Progress) -> None:
     names = store.listing(making.folder).get(making.folder, [])
     if "card.json" in names:
         folder = store.set_aside(making.folder, names)
-        progress.say(f"{making.folder}: made with other settings; moved to {folder}")
+        progress.say(f"{making.folder}: damaged, or made with other settings; moved to {folder}")
 
 
 def _commit_result(blueprint: Blueprint, future: Future[tuple[bytes, Curve]], finished: _UnderWay) -> None:
@@ -180,4 +180,5 @@ def commit(store: Store, making: Making, weights: bytes, curve: Curve, seconds: 
 def _steps_under_way(store: Store, running: Iterable[_UnderWay]) -> int:
     """Steps that the running fine-tunes report as done."""
     reports = (store.read_json(str(one.job.progress_file)) for one in running)
-    return sum(int(report["done"]) for report in reports if report)
+    done = (report.get("done") for report in reports if report)
+    return sum(steps for steps in done if isinstance(steps, int))

@@ -50,7 +50,7 @@ class Blueprint:
                 self.networks.setdefault(surrogate.name, unmade)
         for making in chain(self.trainings(), self.alignments()):  # lazily, as alignments start from trained models
             card = self.store.read_json(f"{making.folder}/card.json") or {}
-            fits = card.get("fingerprint") == making.fingerprint and "weights" in card
+            fits = card.get("fingerprint") == making.fingerprint and isinstance(card.get("weights"), str)
             digest = str(card["weights"]) if fits else None
             stored = f"{making.folder}/model.safetensors"
             self.networks[making.name] = Network(making.name, making.model, digest, stored)

@@ -23,7 +23,8 @@ def inspect_models(
     """
     networks: dict[str, Network] = {}
     unsaved: dict[str, bytes] = {}
-    known = store.read_json(f"{SEEN}/models.json") or {}
+    stored = store.read_json(f"{SEEN}/models.json") or {}
+    known = {key: digest for key, digest in stored.items() if digest is None or isinstance(digest, str)}
     digests: dict[str, str | None] = {}
     for name, written in experiment.models.items():
         try:

@@ -55,5 +55,5 @@ def manifest_from_bytes(content: bytes) -> Manifest | None:
             unreadable=[(image_id, reason) for image_id, reason in unreadable],
             shape=tuple(shape),
         )
-    except (pa.ArrowException, OSError, KeyError, ValueError):
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RecursionError):
         return None

@@ -1,5 +1,6 @@
 """How long the work takes: seconds of one worker, measured while it is done and kept for the next forecast."""
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ class Speeds:
 
     def __init__(self, blueprint: Blueprint) -> None:
         self._blueprint = blueprint
-        self._known: dict[str, float] = blueprint.store.read_json(_FILE) or {}
+        stored = blueprint.store.read_json(_FILE) or {}
+        self._known = {key: speed for key, speed in stored.items() if isinstance(speed, float) and 0 < speed < math.inf}
         self._spent: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self._saved = time.monotonic()
 

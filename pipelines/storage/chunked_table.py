@@ -5,6 +5,7 @@ is never taken for this one. In the finished file each chunk is a row group, so 
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,10 @@ from pipelines.storage.versions import versions
 
 Listing = Mapping[str, Sequence[str]]
 """Folders and the names of the files in each, as `Store.listing` returns them."""
+
+# Other programs leave files in a table's folder, such as `.DS_Store`, and people do; those are no part of the table.
+_CHUNK_FILE = re.compile(r"[0-9a-f]{16}-chunk-(\d{6,18})\.parquet")
+_OWN_FILE = re.compile(r"[0-9a-f]{16}(\.parquet|-chunk-|-failed\.json)")
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,9 @@ class ChunkedTable:
 
     def done_chunks(self, listing: Listing) -> set[int]:
         """Returns the numbers of the chunks that have files of their own in the listing."""
-        start = f"{self.fingerprint}-chunk-"
-        names = (name for name in listing.get(self.folder, ()) if name.startswith(start))
-        return {int(name.removeprefix(start).removesuffix(".parquet")) for name in names}
+        names = listing.get(self.folder, ())
+        found = (_CHUNK_FILE.fullmatch(name) for name in names if name.startswith(self.fingerprint))
+        return {int(match[1]) for match in found if match}
 
     def has_failed(self, listing: Listing) -> bool:
         """Tells whether the last attempt to make the table failed."""
@@ -69,11 +74,12 @@ class ChunkedTable:
         """Returns the reason for which the last attempt failed, or None if none has."""
         if not self.has_failed(listing):
             return None
-        return (store.read_json(self.failed_file()) or {}).get("reason")
+        return str((store.read_json(self.failed_file()) or {}).get("reason", "the reason was not kept"))
 
     def set_aside_others(self, store: Store, listing: Listing, say: Say) -> None:
         """Moves files with another fingerprint from the table's folder to `.stale/`, and says so."""
-        others = [name for name in listing.get(self.folder, ()) if not name.startswith(self.fingerprint)]
+        names = listing.get(self.folder, ())
+        others = [name for name in names if _OWN_FILE.match(name) and not name.startswith(self.fingerprint)]
         if others:
             stale = store.set_aside(self.folder, others)
             say(f"{self.folder}: made with other settings or models; moved to {stale}")

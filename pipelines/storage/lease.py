@@ -98,14 +98,25 @@ def _leases(filesystem: fs.FileSystem, folder: str) -> list[Lease]:
             continue
         try:
             with filesystem.open_input_stream(info.path) as stream:
-                content = json.loads(stream.read())
+                content = _content(stream.read())
         except OSError:
             # Its run may have withdrawn it since the listing. S3 has several errors for that, so ask whether it exists.
             if filesystem.get_file_info(info.path).type != fs.FileType.NotFound:
                 raise
             continue
-        found.append(Lease(info.path, content["who"], info.mtime or datetime.fromisoformat(content["renewed"])))
+        if content is not None:
+            who, renewed = content
+            found.append(Lease(info.path, who, info.mtime or renewed))
     return found
+
+
+def _content(written: bytes) -> tuple[str, datetime] | None:
+    """Holder and time of a lease; None for a file of another program, or one that is damaged: nobody renews that."""
+    try:
+        content = json.loads(written)
+        return str(content["who"]), datetime.fromisoformat(content["renewed"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _put(filesystem: fs.FileSystem, path: str, holder: str) -> None:

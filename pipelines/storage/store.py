@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import socket
 import tempfile
 import uuid
@@ -30,6 +31,8 @@ from pipelines.storage.object_store import check_answers, move, open_store, uplo
 
 # Bytes of a file for an object store that are kept in memory until the upload. Larger files wait on the local disk.
 _IN_MEMORY = 32 * 2**20
+# The end of the name under which a file is written, before it is renamed. Users' names may end in `.part` too.
+_UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.part$")
 
 Say = Callable[[str], None]
 """A function that shows the user one line of text."""
@@ -99,7 +102,7 @@ class Store:
         for info in filesystem.get_file_info(selector):
             if info.type == fs.FileType.File:
                 parent, _, name = info.path.removeprefix(root).lstrip("/").rpartition("/")
-                if not name.endswith(".part"):
+                if not _UNFINISHED.search(name):
                     found.setdefault(parent, []).append(name)
         return found
 
@@ -140,7 +143,7 @@ class Store:
         """
         try:
             content = json.loads(self.read(relative))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
         return content if isinstance(content, dict) else None
 
@@ -237,8 +240,9 @@ class Store:
         os.makedirs(self.path(""), exist_ok=True)
         with open(self.path(".lock"), "a+") as file:
             _take_lock(file, self.location)
-            for unfinished in Path(self.path("")).rglob("*.part"):  # left by a run that was killed while writing
-                unfinished.unlink(missing_ok=True)
+            for left in Path(self.path("")).rglob("*.part"):  # by a run that was killed while writing
+                if _UNFINISHED.search(left.name) and left.is_file():
+                    left.unlink(missing_ok=True)
             yield
 
 

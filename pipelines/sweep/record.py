@@ -1,8 +1,8 @@
 """The record of a trial in the output folder: what is stored, where, and under which fingerprint it is found again."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, TypedDict
+from dataclasses import asdict, dataclass
+from typing import Any, TypedDict, get_origin, get_type_hints
 
 from pipelines.experiment.config import Experiment
 from pipelines.storage.store import Store, fingerprint_of
@@ -88,8 +88,22 @@ def read_record(store: Store, path: str) -> Record | None:
     if content is None:
         return None
     content["measurements"] = content.pop(_MEASUREMENTS_KEY, None)
-    is_whole = content.keys() == {field.name for field in fields(Record)} and content["measurements"] is not None
-    return Record(**content) if is_whole else None
+    return Record(**content) if _is_whole(content) else None
+
+
+def _is_whole(content: dict[str, Any]) -> bool:
+    """Whether a record holds all that is read from it later, each of its type."""
+    types = get_type_hints(Record)
+    if content.keys() != types.keys():
+        return False
+    kinds = {name: get_origin(hint) or hint for name, hint in types.items()}
+    if not all(isinstance(content[name], (float, int) if kind is float else kind) for name, kind in kinds.items()):
+        return False
+    measured, figures = content["measurements"], ("gain", "clean_accuracy", "clean_change", "step", "seconds")
+    are_whole = all(
+        isinstance(one, dict) and all(isinstance(one.get(f), int | float) for f in figures) for one in measured
+    )
+    return are_whole and (bool(measured) or content["status"] != "done")
 
 
 def write_record(store: Store, path: str, record: Record) -> None:

@@ -25,6 +25,7 @@ Settings = dict[str, Any]
 WITNESSES = "witnesses"
 # Combinations of extreme values that are checked before any trial; a space with very many keys has more of them.
 _MOST_CORNERS = 2_000
+_MOST_WITNESSES = 12
 _STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 # These keys say how the work is spread and saved. They change nothing that a sweep measures.
 _NOT_SEARCHED = ("align.workers", "align.checkpoint_steps")
@@ -88,6 +89,13 @@ class Dimension(Section):
             return int(drawn)
         return min(max(float(f"{drawn:.4g}"), self.low), self.high)
 
+    def holds(self, value: Any) -> bool:
+        """Tells whether this is a number within the range, and a whole one where the scale is `integer`."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        assert self.low is not None and self.high is not None
+        return self.low <= value <= self.high and (self.scale != "integer" or value == int(value))
+
 
 @dataclass(frozen=True)
 class Space:
@@ -119,9 +127,7 @@ class Space:
     def holds(self, settings: Settings) -> bool:
         """Tells whether these settings could have been drawn from this space."""
         return settings.keys() == set(self.keys) and all(
-            (d.low or 0) <= settings[key] <= (d.high or 0)
-            if (d := self.ranges.get(key))
-            else value in self.choices[key]
+            self.ranges[key].holds(value) if key in self.ranges else value in self.choices[key]
             for key, value in settings.items()
         )
 
@@ -228,6 +234,10 @@ def _choices(key: str, dimension: Dimension, experiment: Experiment) -> list[Any
         )
     if dimension.subsets_of is not None:
         names = experiment.witnesses
+        if len(names) > _MOST_WITNESSES:
+            raise InputError(
+                f"keys.{key}: {len(names)} witnesses have 2^{len(names)} subsets; name those to try as choices"
+            )
         return [list(some) for count in range(1, len(names) + 1) for some in combinations(names, count)]
     assert dimension.choices is not None
     if key == WITNESSES:

@@ -26,6 +26,7 @@ SCHEDULERS = ("none", "asha")
 # ever for their own workers; Ray Tune refuses 0.
 TRIAL_CPUS = 0.01
 _RETRIES = 2
+_MOST_TRIALS = 100_000
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,10 @@ class Study:
         if any(self.blueprint.networks[name].digest is None for name in self.needed):
             return False
         stored = self.blueprint.store.read_json(f"{self.folder}/sweep.json") or {}
-        return stored.get("fingerprint") == self.fingerprint and self.is_complete(set(stored.get("trials", ())))
+        trials = stored.get("trials")
+        return (
+            stored.get("fingerprint") == self.fingerprint and isinstance(trials, list) and self.is_complete({*trials})
+        )
 
     def is_complete(self, drawn: set[str]) -> bool:
         """Tells whether the sweep is complete: all these trials are over, and they are as many as asked for.
@@ -262,8 +266,8 @@ def _check_options(options: Options) -> None:
             f"--scheduler: there is no scheduler {options.scheduler!r}{nearest(options.scheduler, SCHEDULERS)}"
         )
     for flag, value in (("samples", options.samples), ("concurrent", options.concurrent)):
-        if value is not None and value < 1:
-            raise InputError(f"--{flag} {value}: must be at least 1")
+        if value is not None and not 1 <= value <= _MOST_TRIALS:
+            raise InputError(f"--{flag} {value}: must be at least 1 and at most {_MOST_TRIALS:,}")
     if not 0 <= options.max_clean_drop <= 100:
         raise InputError(
             f"--max-clean-drop {options.max_clean_drop:g}: must be points of clean accuracy, from 0 to 100"
@@ -273,6 +277,8 @@ def _check_options(options: Options) -> None:
 def _samples(options: Options, space: Space) -> int:
     if options.searcher == "grid":
         size = space.grid_size
+        if size > _MOST_TRIALS:
+            raise InputError(f"--space: the grid of {space.name} has {size:,} points, more than {_MOST_TRIALS:,}")
         if options.samples is not None and options.samples != size:
             raise InputError(
                 f"--samples {options.samples}: the grid of {space.name} has {size} points; leave this flag out"

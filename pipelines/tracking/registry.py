@@ -45,7 +45,8 @@ class Registered:
         try:
             return dict(load_safetensors(content))
         except SafetensorError as problem:
-            raise InputError(f"{self.uri}: its weights cannot be read as safetensors ({problem})") from problem
+            kept = "" if self.unsaved else f"; delete {self.store.location}/{self.stored} to fetch them again"
+            raise InputError(f"{self.uri}: its weights cannot be read as safetensors ({problem}){kept}") from problem
 
 
 def registered(config: ModelConfig, experiment: Experiment, store: Store, folder: str) -> Registered:
@@ -58,9 +59,12 @@ def registered(config: ModelConfig, experiment: Experiment, store: Store, folder
     _, name, version = uri.split("/")
     own_folder = f"{folder}/registered-{fingerprint_of([uri, without_credentials(tracking_uri(experiment))])}"
     weights_file, card_file = (f"{own_folder}/{file}" for file in REGISTERED)
-    unsaved: dict[str, bytes] = {}
-    if not (store.exists(weights_file) and store.exists(card_file)):
-        files = registered_files(experiment, name, version, REGISTERED)
-        unsaved = {f"{own_folder}/{file}": content for file, content in files.items()}
-    card = unsaved[card_file] if unsaved else store.read(card_file)
-    return Registered(uri, config_of_card(config, card, uri, weights_file), store, weights_file, unsaved)
+    if store.exists(weights_file) and store.exists(card_file):
+        try:
+            found = config_of_card(config, store.read(card_file), uri, weights_file)
+            return Registered(uri, found, store, weights_file, {})
+        except InputError:  # the copy in the store is damaged; the registry has another
+            pass
+    files = registered_files(experiment, name, version, REGISTERED)
+    unsaved = {f"{own_folder}/{file}": content for file, content in files.items()}
+    return Registered(uri, config_of_card(config, unsaved[card_file], uri, weights_file), store, weights_file, unsaved)

@@ -188,3 +188,34 @@ def test_alignment_brings_the_source_to_agree_with_the_witness() -> None:
     before = agreement()
     run(source, [witness], temperature=4.0, epochs=4)
     assert agreement() > before + 0.1
+
+
+class TestDoor:
+    """What would align nonsense is refused before the first step."""
+
+    CONFIG = AlignConfig(label_weight=0.5)
+
+    @pytest.mark.parametrize(
+        ("witnesses", "steps", "message"),
+        [
+            (nn.Sequential(nn.Flatten(), nn.Linear(4, 5)), 1, "witnesses must be a list of modules"),
+            ([], 0, "total_steps must be at least 1, not 0"),
+        ],
+    )
+    def test_arguments(self, witnesses: Any, steps: int, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            Alignment(mlp(0), witnesses, self.CONFIG, total_steps=steps, seed=0)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda images, labels: (images * 255, labels), "divide 8-bit images by 255"),
+            (lambda images, labels: (images - 1, labels), r"pixels must lie in \[0, 1\]"),
+            (lambda images, labels: ((images * 255).to(torch.uint8), labels), "takes float pixels .* not torch.uint8"),
+            (lambda images, labels: (images, labels[:1]), r"and labels \(1,\)"),
+        ],
+    )
+    def test_a_batch(self, change: Any, message: str) -> None:
+        alignment = Alignment(mlp(0), [mlp(1)], self.CONFIG, total_steps=1, seed=0)
+        with pytest.raises(ValueError, match=message):
+            alignment.step(*change(*random_batches(1, 3, 2, 2, classes=5)[0]))

@@ -110,3 +110,27 @@ class TestBatches:
         # Image 0 is black throughout, so that its crops cannot differ.
         changed = [by_four[0, number] != by_four[1, number] for number in range(1, 20)]
         assert sum(changed) > 15
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": [0]}, "2 image ids and 1 labels: give a label for each id"),
+        ({"image_ids": "ab"}, "in lists"),
+        ({"rank": 1}, "rank 1 is none of 1 workers"),
+        ({"rank": -1}, "rank -1 is none of 1 workers"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
+    images = open_image_set(ImageSetConfig(kind="digits"), 8)
+    with pytest.raises(InputError, match=message):
+        Batches(
+            **{
+                "images": images,
+                "image_ids": ["00000", "00001"],
+                "labels": [0, 1],
+                "align": AlignConfig(),
+                "seed": 0,
+                **changes,
+            }
+        )

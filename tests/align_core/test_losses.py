@@ -88,3 +88,8 @@ def test_bf16_logits_give_the_float32_loss_of_their_values():
     for loss in (kl(source, witness, 4.0), mean_over_witnesses(kl, source, [witness], 4.0)):
         assert loss.dtype == torch.float32
         assert loss.item() == pytest.approx(kl_by_scipy(source.float(), witness.float(), 4.0), rel=1e-5)
+
+
+def test_logits_of_two_shapes_are_refused_rather_than_broadcast():
+    with pytest.raises(ValueError, match=r"logits of one shape \[B, K\], not \(4, 3\) and \(1, 3\)"):
+        load_loss("kl")(torch.zeros(4, 3), torch.zeros(1, 3), 4.0)

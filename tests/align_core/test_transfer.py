@@ -473,3 +473,31 @@ def test_one_pass_gives_the_same_bits_as_every_mean_by_itself(images):
 )
 def test_relation_of_target_to_source(target, expected):
     assert relation(target, {"architecture": "resnet50", "family": "resnet"}) == expected
+
+
+ONES, NONE = np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
+COUNTS = resampled_counts(3, seed=0, resamples=4)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: wilson(4, 3), "4 hits of 3 are no share"),
+        (lambda: wilson(-1, 3), "-1 hits of 3 are no share"),
+        (lambda: wilson(1, 0), "1 hits of 0 are no share"),
+        (lambda: paired_gain(ONES, NONE[:2]), "must be of the same images, in the same order: treated 3, baseline 2"),
+        (lambda: paired_gain(ONES.astype(int), NONE.astype(int)), r"treated must be a numpy array of bool \[n\]"),
+        (lambda: paired_gain(ONES[None], NONE[None]), r"a value for each image, not bool \(1, 3\)"),
+        (lambda: paired_gain([True], [False]), "must be a numpy array of bool .* not list"),
+        (lambda: newcombe(0, 0, 0, 0), "are no numbers of at least one pair"),
+        (lambda: newcombe(3, -1, 0, 0), "are no numbers of at least one pair"),
+        (lambda: mcnemar(-1, 2), "-1 and 2 are no numbers of pairs"),
+        (lambda: resampled_counts(0, seed=0), "n, resamples and block must be at least 1, not 0"),
+        (lambda: mean_over_targets([MeanCell(ONES, NONE[:2], None)], COUNTS), "same images.*: eligible 3, wrong 2"),
+        (lambda: mean_over_targets([MeanCell(ONES, NONE, NONE[:2])], COUNTS), "baseline_wrong 2"),
+        (lambda: mean_over_targets([MeanCell(ONES[:2], NONE[:2], None)], COUNTS), "of 3 images, the outcomes of 2"),
+    ],
+)
+def test_arguments_that_would_give_nonsense_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

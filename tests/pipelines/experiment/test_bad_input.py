@@ -86,6 +86,10 @@ def again(name: str, args: dict[str, int] | None = None) -> dict[str, Any]:
     return {"factory": "hand_made_networks:linear", "args": args or {}, "weights": name}
 
 
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 9)
+)
+INF, NAN = float("inf"), float("nan")
 EMPTY = {"kind": "npz", "path": "empty.npz"}
 PHOTOS = {"kind": "folder", "path": "photos"}
 
@@ -257,6 +261,112 @@ CASES = [
     bad("two of a variant", ("v.align.a: unknown", "v.align.b: unknown"), {"variants.v.align": {"a": 1, "b": 1}}),
     bad("nested in a variant", "variants.v.align.optimizer.name: Input", {"variants.v.align.optimizer.name": "adam"}),
     bad("unknown loss", "align: there is no alignment loss 'kll'", {"align.loss": "kll"}),
+    # YAML that would take endless time or memory, or that says something else than it seems to
+    bad("alias bomb", "with its aliases this is more than 100,000 values", BOMB),
+    bad("alias of itself", "line 2: what this anchor names contains itself", "name: a\nmodels: &a {b: *a}\n"),
+    bad("3,000 levels", "more than 50 levels are nested here", "name: " + "[" * 3000 + "]" * 3000 + "\n"),
+    bad("5,000 digits", ("line 2: 99999", "is too large a number"), "name: a\nseed: " + "9" * 5000 + "\n"),
+    bad("1e400", "1e400 is too large a number", "name: a\nseed: 1e400\n"),
+    bad("beyond 64 bits", "9223372036854775808 is too large", "seed: 9223372036854775808\n"),
+    bad("NUL", "line 2: the sign U+0000 is not allowed", "name: a\noutput: a\0b\n"),
+    bad("escaped NUL", "this text holds a sign that no name or path can have", 'output: "a\\0b"\n'),
+    bad("tab", "line 2: found character", "data:\n\tclasses: 3\n"),
+    bad("far too long", "is longer than 262,144 bytes", "# " + "x" * 300_000),
+    bad("without end", "/dev/zero: is longer than", None, "/dev/zero"),
+    bad("base 8", "YAML reads 010 in another base", "seed: 010\n"),
+    bad("base 60", "YAML reads 1:30 in another base", "seed: 1:30\n"),
+    bad("Python's objects", "the tag !!python/object/apply:os", "a: !!python/object/apply:os.getcwd []\n"),
+    bad("a set", "the tag !!set is not known here", "targets: !!set {twin}\n"),
+    bad("--set of an alias bomb", "what this anchor names contains itself", None, "--set", "models=&a [*a]"),
+    bad("--set of 3,000 levels", "more than 50 levels", None, "--set", "models=" + "[" * 3000),
+    bad("--set of 5,000 digits", "is too large a number", None, "--set", "seed=" + "9" * 5000),
+    bad("--set twice", "--set seed: is given twice", None, "--set", "seed=1", "--set", "seed=2"),
+    bad("number as an attack", "the key 1000.0 is read as a number; put it in", "attacks:\n  1000.0: {}\n"),
+    bad("number as a model", "the key 50 is read as a number; put it in quotes: '50'", "models: {50: {timm: a}}\n"),
+    bad("a name that is no", "the key no is read as yes or no; put it in quotes: 'no'", "models: {no: {timm: a}}\n"),
+    bad("number in a list", "targets.0: must be text, not the number 50; put it in quotes: '50'", {"targets": [50]}),
+    bad("a list as key", "a key must be a word", "? [a, b]\n: 1\n"),
+    # Values of another type
+    bad("true for a number", "align.temperature: must be a number, not true", {"align.temperature": True}),
+    bad("true for a count", "data.test.limit: must be a whole number, not true", {"data.test.limit": True}),
+    bad("true for eps", "attacks.mi: eps, step: true is not a pixel fraction such as 4/255", {"attacks.mi.eps": True}),
+    bad("quoted number", "seed: must be a whole number, not the text '0'; leave the quotes out", {"seed": "0"}),
+    bad("quoted float", "align.weight: must be a number, not the text '0.5'; leave the", {"align.weight": "0.5"}),
+    bad("quoted steps", "attacks.mi.steps: must be a whole number, not the text", {"attacks.mi.steps": "4"}),
+    bad("half a step", "attacks.mi.steps: must be a whole number, not the number 2.5", {"attacks.mi.steps": 2.5}),
+    bad("yes for a flag", "align.augment.flip: must be true or false, not the number 1", {"align.augment.flip": 1}),
+    bad("number for text", "source: must be text, not the number 3", {"source": 3}),
+    bad("word for a word", "source: must be text, not false; put the word in quotes", {"source": False}),
+    bad("text for a range", "data.train.take: must be a list, in square brackets", {"data.train.take": "0-4"}),
+    bad("type in a variant", "v.align.epochs: must be a whole number, not true", {"variants.v.align.epochs": True}),
+    # Numbers that are not finite, or that can only be a slip
+    *(
+        bad(f"{key} {value}", f"{key}: must be a finite number of at most 3e38", {key: value})
+        for key, value in [
+            ("align.optimizer.lr", INF), ("align.clip_grad_norm", INF), ("align.weight", NAN), ("align.temperature", 1e200),
+            ("attacks.mi.momentum", NAN), ("attacks.mi.neighbourhood", INF), ("variants.v.align.temperature", INF),
+            ("compute.patience", INF), ("compute.resources.a", NAN),
+        ]
+    ),
+    bad("eps nan", "'nan/255' is not a pixel fraction", {"attacks.mi.eps": "nan/255"}),
+    bad("eps .inf", "inf is not a pixel fraction", {"attacks.mi.eps": INF}),
+    bad("argument nan", "models.near: args must be plain", {"models.near.args": {"width": NAN}}),
+    bad("--set of nan", "align.temperature: must be a finite", None, "--set", "align.temperature=.nan"),
+    bad("endless attack", "attacks.mi: steps must be from 1 to 100,000", {"attacks.mi.steps": 10**9}),
+    bad("1e20 steps", "attacks.mi.steps: must be a whole number below 2^63", {"attacks.mi.steps": 1e20}),
+    bad("copies", "attacks.mi: copies must be from 1 to 100", {"attacks.mi.copies": 10**9}),
+    bad("neighbours", "attacks.mi: neighbours must be from 0 to 10,000", {"attacks.mi.neighbours": 10**9}),
+    bad("kernel", "attacks.mi: kernel must be at most 17 for images of 8 pixels", {"attacks.mi.kernel": 1001}),
+    bad("endless alignment", "align: epochs must be at most 100,000", {"align.epochs": 10**12}),
+    bad("endless training", "models.m.train: epochs must be at most 100,000", {
+        "models.m": {"timm": "test_vit", "train": {"epochs": 10**12}},
+    }),
+    bad("huge batch", "align: batch_size must be at most 1,000,000", {"align.batch_size": 10**12}),
+    bad("huge align.workers", "align: workers must be at most 10,000", {"align.workers": 10**8}),
+    bad("huge image", "data.image_size: Input should be less than or equal to 4096", {"data.image_size": 10**9}),
+    bad("huge input", "models.near: input_size must be at most 4096 pixels", {"models.near.input_size": 10**9}),
+    bad("huge number of classes", "data.classes: Input should be less than or equal", {"data.classes": 10**12}),
+    bad("huge chunk", "compute.chunk: Input should be less than or equal to 100000", {"compute.chunk": 10**12}),
+    bad("huge number of workers", "compute.workers: Input should be less than", {"compute.workers": 10**12}),
+    bad("huge number of threads", "compute.threads: Input should be less than", {"compute.threads": 10**6}),
+    bad("endless patience", "compute.patience: Input should be less than", {"compute.patience": 1e30}),
+    bad("a whole resource and a half", "compute.resources: a must be a share from", {"compute.resources": {"a": 1.5}}),
+    bad("nearly no resource", "compute.resources: a must be a share from 0.0001", {"compute.resources": {"a": 1e-9}}),
+    bad("a resource of Ray's own", "compute.resources: CPU is set by other keys", {"compute.resources": {"CPU": 1}}),
+    # Preprocessing
+    bad("mean of 0 to 255", ("models.near: mean is of pixels in [0, 1], not 0 to 255", "did you mean 0.485?"), {
+        "models.near.mean": [123.675], "models.near.std": [1.0],
+    }),
+    bad("std of 0 to 255", "models.near: std is of pixels in [0, 1], not 0 to 255", {
+        "models.near.mean": [0.5], "models.near.std": [58.4],
+    }),
+    bad("negative mean", "models.near: mean is of pixels in [0, 1] and is subtracted, so it cannot be -0.5", {
+        "models.near.mean": [-0.5], "models.near.std": [0.5],
+    }),
+    bad("two channels", "models.near: mean and std must have a value for each channel, 1 or 3, not 2 and 2", {
+        "models.near.mean": [0, 0], "models.near.std": [1, 1],
+    }),
+    # Names that name one thing twice
+    bad("control twice", "controls: witness is named twice", {"controls": ["witness", "witness"]}),
+    bad("witness twice", "witnesses: seer is named twice", {"witnesses": ["seer", "seer"]}),
+    bad("witness of a variant twice", "v.witnesses: seer is named twice", {"variants.v.witnesses": ["seer", "seer"]}),
+    bad("attacks that differ in capitals", "attacks.PGD: differs from pgd in capitals alone", {
+        "attacks.PGD": {"method": "pgd", "eps": "4/255"},
+    }),
+    bad("models that differ in capitals", "models.Near: differs from near in capitals alone", {
+        "models.Near": again("near.safetensors", {"width": 2}),
+    }),
+    bad("variant that differs from a model", "variants.Near: differs from near in capitals", {"variants.Near": {}}),
+    bad("reserved in capitals", "models.Aligned: this name is reserved", {
+        "models.Aligned": again("near.safetensors", {"width": 2}),
+    }),
+    *(
+        bad(f"attack named {name}", f"attacks.{name}: this name is", {f"attacks.{name}": {"method": "pgd", "eps": 1}})
+        for name in ("mean", "All")
+    ),
+    bad("attack named (mean)", "'(mean)' is no name here", {"attacks.(mean)": {"method": "pgd", "eps": "4/255"}}),
+    bad("MLflow's folder in capitals", "name: MLartifacts is MLflow's own", {"name": "MLartifacts"}),
+    bad("no model at all", "source: there is no model 'near'; there are none", {"models": {}}),
     # Output and tracking
     bad("output below a file", ("output: ", "images.npz is a file; name a"), None, "--output", "images.npz/below"),
     bad("unwritable output", ("output: /proc cannot be written", "--output"), {"output": "/proc/witness"}),

@@ -155,3 +155,18 @@ def test_chunks_made_before_and_after_an_upgrade_are_joined(store: Store) -> Non
 def test_the_fingerprint_depends_on_the_inputs_and_not_on_the_folder() -> None:
     assert ChunkedTable("elsewhere", dict(reversed(TABLE.inputs.items()))).fingerprint == TABLE.fingerprint
     assert OTHER.fingerprint != TABLE.fingerprint
+
+
+def test_files_of_other_names_are_no_chunks_and_stay_where_they_are(store: Store) -> None:
+    write(store, 0)
+    start = f"{TABLE.folder}/{TABLE.fingerprint}"
+    strays = [f"{start}-chunk-{name}.parquet" for name in ("abc", "", "-1", "1", "000001.tmp", "9" * 30)]
+    strays += [f"{TABLE.folder}/{name}" for name in (".DS_Store", "notes.json", "copy.parquet", "x.part")]
+    for stray in strays:
+        store.write(stray, b"")
+    said: list[str] = []
+    TABLE.set_aside_others(store, store.listing(), said.append)
+    OTHER.set_aside_others(store, {TABLE.folder: ["copy.parquet", ".DS_Store"]}, said.append)
+    assert said == []
+    assert TABLE.done_chunks(store.listing()) == {0}
+    assert all(store.exists(stray) for stray in strays)

@@ -154,3 +154,12 @@ class TestLease:
         with store.locked():
             server.stop()
             raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[]", b"null", b'{"who": "x"', b'{"who": 1, "renewed": "x"}', b"\0\xff"]
+)
+def test_what_is_no_lease_holds_nothing(memory: Store, content: bytes) -> None:
+    memory.write(".lease/.DS_Store", content)
+    with memory.locked():
+        pass

@@ -57,3 +57,26 @@ def test_a_record_that_lacks_a_key_is_no_record(tmp_path, key):
     assert read_record(store, "record.json") is None
     store.write_json("record.json", STORED | {"other": 1})
     assert read_record(store, "record.json") is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"settings": None}, {"settings": []}, {"status": 3}, {"looks": {}}, {"looks": [None]}, {"looks": [{}]},
+        {"looks": []}, {"curve": None}, {"lost": "no"}, {"seconds": "2.5"},
+        {"looks": [STORED["looks"][0] | {"gain": None}]},
+    ],
+)  # fmt: skip
+def test_a_record_whose_values_are_of_another_type_is_no_record(tmp_path, changes):
+    store = Store(str(tmp_path / "runs"), "digits")
+    store.write_json("record.json", STORED)
+    assert read_record(store, "record.json") is not None
+    store.write_json("record.json", STORED | changes)
+    assert read_record(store, "record.json") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b'{"settings": ', b"\xff\0", b"[" * 100_000])
+def test_a_damaged_record_is_no_record(tmp_path, content):
+    store = Store(str(tmp_path / "runs"), "digits")
+    store.write("record.json", content)
+    assert read_record(store, "record.json") is None

@@ -1,6 +1,7 @@
 """Search spaces: files are read as they are written, and settings that would fail in a trial are refused before any."""
 
 import dataclasses
+import math
 from decimal import Decimal
 from itertools import product
 from typing import Any
@@ -95,7 +96,7 @@ def test_a_file_that_is_not_a_space_is_refused(tmp_path, text, said):
 DIMENSIONS = [
     ({"low": 1, "hihg": 2}, ".hihg: unknown key; did you mean 'high'?"),
     ({"low": 1, "high": 2, "scale": "lin"}, ".scale: Input should be 'linear', 'log' or 'integer' (given: 'lin')"),
-    ({"low": 1, "high": float("inf")}, ".high: Input should be a finite number"),
+    ({"low": 1, "high": float("inf")}, ".high: must be a finite number"),
     ({}, ": give either low and high, or choices, or subsets_of"),
     ({"low": 1, "high": 2, "choices": [1]}, ": give either low and high, or choices, or subsets_of"),
     ({"high": 2}, ": a range needs both low and high"),
@@ -300,3 +301,63 @@ def test_a_value_in_one_word(value):
 def test_different_values_are_different_words():
     values = [None, True, False, 0.5, 1, 2.0, "kl", "sgd", ["wide"], ["cnn_b"], ["wide", "cnn_b"]]
     assert len({label_of(value) for value in values}) == len(values)
+
+
+MIXED = space_of(
+    {
+        "align.temperature": {"low": 1, "high": 64, "scale": "log"},
+        "align.epochs": {"low": 1, "high": 3, "scale": "integer"},
+        "align.loss": {"choices": ["kl", "other"]},
+    }
+)
+DRAWN = {"align.temperature": 4.0, "align.epochs": 2, "align.loss": "kl"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "holds"),
+    [
+        ({}, True),
+        ({"align.temperature": 1}, True),
+        ({"align.temperature": 64.0}, True),
+        ({"align.temperature": 0.99}, False),
+        ({"align.temperature": 64.1}, False),
+        ({"align.temperature": "4"}, False),
+        ({"align.temperature": None}, False),
+        ({"align.temperature": True}, False),
+        ({"align.temperature": float("nan")}, False),
+        ({"align.epochs": 1}, True),
+        ({"align.epochs": 3}, True),
+        ({"align.epochs": 0}, False),
+        ({"align.epochs": 4}, False),
+        ({"align.epochs": 1.5}, False),
+        ({"align.loss": "other"}, True),
+        ({"align.loss": "third"}, False),
+        ({"align.weight": 1.0}, False),
+    ],
+)
+def test_a_space_holds_what_could_have_been_drawn_from_it(changes, holds):
+    assert MIXED.holds(DRAWN | changes) is holds
+
+
+@pytest.mark.parametrize("key", DRAWN)
+def test_a_space_does_not_hold_settings_that_lack_a_key(key):
+    assert not MIXED.holds({name: value for name, value in DRAWN.items() if name != key})
+
+
+def test_the_size_of_a_space_is_the_number_of_its_settings():
+    whole = {"align.epochs": {"low": 2, "high": 4, "scale": "integer"}}
+    choices = {"align.loss": {"choices": ["kl", "other"]}}
+    assert space_of(whole).size == 3
+    assert space_of(whole | choices).size == 6
+    assert space_of(choices).size == 2
+    other = {"align.batch_size": {"low": 10, "high": 11, "scale": "integer"}}
+    assert space_of(whole | other | choices).size == 12
+    assert MIXED.size == math.inf
+    assert space_of(whole | {"align.weight": {"low": 0, "high": 1}}).size == math.inf
+
+
+def test_subsets_of_very_many_witnesses_are_refused(tmp_path):
+    experiment = experiment_in(tmp_path)
+    many = experiment.model_copy(update={"witnesses": [f"w{number}" for number in range(40)]})
+    with pytest.raises(InputError, match=r"keys.witnesses: 40 witnesses have 2\^40 subsets; name those to try"):
+        load_space(space_file(tmp_path, {"witnesses": {"subsets_of": "witnesses"}}), many)

@@ -1,0 +1,190 @@
+"""Which fingerprints each key of the experiment file changes: measured on the tiny experiment, and written as a table.
+
+Each row sets one key to another value; the settings before it are the same on both sides. A network that is made here
+counts as another one as soon as its fingerprint differs, so that what follows from it is seen without training.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+from experiment_keys import KEYS
+
+from pipelines.report.page import report_fingerprint
+from pipelines.stages.blueprint import Blueprint
+
+FILE = Path(__file__).parents[2] / "pipelines" / "FINGERPRINTS.md"
+COLUMNS = ("image sets", "trained", "aligned", "adversarial", "clean", "outcomes", "report")
+HEAD = """# Which key changes which results
+
+A result is made again where its fingerprint differs. This table says for every key of the experiment file which
+fingerprints another value of it changes: those of image sets, of models that are trained here, of aligned networks, of
+adversarial images, of clean predictions, of outcomes, and of the report's tables; all of them, or some: those of the
+role, model, variant or attack that it is a key of. A model (`models.*`) is the source unless the row says otherwise.
+Files count by what they hold, not by their paths. What is added or left out (a target, a control) changes no other.
+
+The table is measured by `tests/pipelines/experiment/test_fingerprint_table.py`, which fails where it is out of date;
+`WITNESS_WRITE_TABLE=1 pytest tests/pipelines/experiment/test_fingerprint_table.py` writes it anew.
+
+"""
+
+_TRAINED = "models.n={factory: 'nets_of_any_size:net', train: {}};source=n;targets=[c]"
+_TIMM = (
+    "models={m: {timm: test_resnet, train: {}}, n: {timm: test_resnet, train: {}}, o: {timm: test_resnet, train: {}}}"
+)
+_PHOTOS = "data.{role}={{kind: folder, path: photos/cat, labels: photos.csv}}"
+_NPZ = {
+    "train": "data.train={kind: npz, path: images.npz, take: [0, 8]}",
+    "validation": "data.validation={kind: npz, path: others.npz}",
+    "test": "data.test={kind: npz, path: images.npz, take: [8, 16]}",
+}
+
+
+def _rows() -> Iterator[tuple[str, str, str]]:
+    """(key, perhaps with a role after a space; settings on both sides; settings of the changed side alone)."""
+    yield "name", "", "name=other"
+    yield "seed", "", "seed=5"
+    yield "output", "", "output=there"
+    yield "tracking", "", "tracking=http://host:1"
+    yield "register", "", "register=mine"
+    yield "factories", "", "factories=code"
+    yield "data.classes", f"{_TIMM};source=m;witnesses=[n];targets=[o];variants={{}}", "data.classes=4"
+    yield "data.image_size", "", "data.image_size=6"
+    yield "data.on_bad_image", "", "data.on_bad_image=skip"
+    for role, npz in _NPZ.items():
+        yield f"data.{role}.kind", npz, f"data.{role}={{kind: folder, path: more}}"
+        yield f"data.{role}.path", npz, f"data.{role}.path=more.npz;data.{role}.take=null"
+        yield f"data.{role}.take", npz, f"data.{role}.take={[9, 12] if role == 'test' else [0, 2]}"
+        yield f"data.{role}.limit", npz, f"data.{role}.limit=2"
+        folder = f"data.{role}={{kind: folder, path: more, labels: more.csv}}"
+        yield f"data.{role}.labels", folder, f"data.{role}.labels=more_again.csv"
+    for kind, one, other in (
+        ("timm", "test_resnet", "test_vit"),
+        ("torchvision", "squeezenet1_1", "squeezenet1_0"),
+        ("factory", "'nets_of_any_size:net'", "'nets_of_any_size:flat'"),
+    ):
+        yield (
+            f"models.*.{kind}",
+            f"models.n={{{kind}: {one}, train: {{}}}};source=n;targets=[c]",
+            f"models.n.{kind}={other}",
+        )
+    yield "models.*.aligned", "models.n={aligned: aligned};source=n", "models.n={aligned: aligned_again}"
+    yield "models.*.mlflow", "models.n={mlflow: models:/n/1};source=n", "models.n={mlflow: models:/n/2}"
+    yield "models.*.args", _TRAINED, "models.n.args={width: 7}"
+    yield "models.*.weights", "", "models.a.weights=d.safetensors"
+    for key, value in (
+        ("epochs", 7), ("lr", 7), ("batch_size", 7), ("weight_decay", 7), ("crop", "pad4"), ("flip", "true"),
+    ):  # fmt: skip
+        yield f"models.*.train.{key}", _TRAINED, f"models.n.train.{key}={value}"
+    normal = "models.a.mean=[0.5, 0.5, 0.5];models.a.std=[0.5, 0.5, 0.5]"
+    yield "models.*.mean", normal, "models.a.mean=[0.5, 0.5, 0.6]"
+    yield "models.*.std", normal, "models.a.std=[0.5, 0.5, 0.6]"
+    yield "models.*.input_size", "", "models.a.input_size=5"
+    for key, value in (("mean", "[0.5, 0.5, 0.5]"), ("std", "[0.5, 0.5, 0.5]"), ("input_size", "5")):
+        for name, of, base in (("n", "of a model that is trained here", f"{_TRAINED};"), ("c", "of a target", "")):
+            before = f"{base}models.{name}.mean=[0, 0, 0];models.{name}.std=[1, 1, 1]" if key != "input_size" else base
+            yield f"models.*.{key} {of}", before.strip(";"), f"models.{name}.{key}={value}"
+    yield "models.*.weights of a target", "", "models.c.weights=d.safetensors"
+    yield "models.*.args of a target", "", "models.e.args={width: 6}"
+    yield "models.*.family", "", "models.a.family=other"
+    yield "source", "targets=[c]", "source=d"
+    yield "witnesses", "targets=[c]", "witnesses=[d]"
+    yield "targets", "", "targets=[c]"
+    yield "validation_targets", "", "validation_targets=[d]"
+    yield "controls", "", "controls=[label_only]"
+    for key, value in (
+        ("loss", "other"), ("temperature", 7), ("weight", 7), ("label_weight", 7), ("epochs", 7), ("batch_size", 6),
+        ("workers", 2), ("clip_grad_norm", 7), ("batchnorm", "frozen"), ("checkpoint_steps", 7),
+        ("optimizer.name", "adamw"), ("optimizer.lr", 7), ("optimizer.momentum", 0.7), ("optimizer.nesterov", "false"),
+        ("optimizer.weight_decay", 7), ("augment.crop", "random_resized"), ("augment.flip", "false"),
+    ):  # fmt: skip
+        yield f"align.{key}", "", f"align.{key}={value}"
+    yield "variants.*.source", "", "variants.v.source=d"
+    yield "variants.*.witnesses", "", "variants.v.witnesses=[d]"
+    yield "variants.*.align", "", "variants.v.align={weight: 7}"
+    yield "variants.*.model", "", "variants.v.model=d"
+    for key, value in (
+        ("method", "fgsm"), ("eps", "7/255"), ("step", "7/255"), ("steps", 7), ("objective", "margin"),
+        ("random_start", "true"), ("momentum", 7), ("nesterov", "false"), ("diversity", 0.7), ("diversity_size", 0.7),
+        ("kernel", 7), ("copies", 7), ("neighbours", 7), ("neighbourhood", 7),
+    ):  # fmt: skip
+        yield f"attacks.*.{key}", "", f"attacks.x.{key}={value}"
+    for key, value in (
+        ("workers", 3), ("threads", 3), ("accelerator", "cpu"), ("precision", "bf16"), ("chunk", 3), ("networks", 3),
+        ("patience", 7), ("resources", "{a: 1}"), ("craft.workers", 3), ("craft.gpus", 0.5),
+        ("craft.resources", "{a: 1}"), ("evaluate.workers", 3), ("evaluate.gpus", 0.5),
+        ("evaluate.resources", "{a: 1}"),
+    ):  # fmt: skip
+        yield f"compute.{key}", "", f"compute.{key}={value}"
+
+
+ROWS = {key: (base, change) for key, base, change in _rows()}
+
+
+def expected_keys() -> set[str]:
+    """Every key that the table must have: those of the experiment file, with the image sets apart."""
+    found = set()
+    for key in KEYS:
+        found |= {key.replace("data.*", f"data.{role}") for role in _NPZ} if key.startswith("data.*") else {key}
+    return found
+
+
+def changed_by(row: str, blueprint_with: Callable[[str], Blueprint]) -> dict[str, str]:
+    """Column -> whether "all" or "some" of what both sides have there has another fingerprint. Others are left out."""
+    base, change = ROWS[row]
+    one, other = (
+        _fingerprints(blueprint_with(";".join(filter(None, settings)))) for settings in ([base], [base, change])
+    )
+    found = {}
+    for column in COLUMNS:
+        both = one[column].keys() & other[column].keys()
+        count = sum(one[column][name] != other[column][name] for name in both)
+        if count:
+            found[column] = "all" if count == len(both) else "some"
+    return found
+
+
+def _fingerprints(blueprint: Blueprint) -> dict[str, dict[str, str]]:
+    """Column -> name of a result -> its fingerprint, as if every network had been made."""
+    trained, aligned = {}, {}
+    for making in chain(blueprint.trainings(), blueprint.alignments()):  # lazily: alignments start from trained models
+        network = blueprint.networks[making.name]
+        blueprint.networks[making.name] = replace(network, config=making.model, digest=making.fingerprint)
+        (aligned if making.start else trained)[making.name] = making.fingerprint
+    adversarial = {"/".join(key): table.fingerprint for key, table in blueprint.all_adversarial().items()}
+    return {
+        "image sets": {role: manifest.digest for role, manifest in blueprint.inspected.manifests.items()},
+        "trained": trained,
+        "aligned": aligned,
+        "adversarial": adversarial,
+        "clean": {
+            surrogate.name: blueprint.clean()[blueprint.clean_name(surrogate)].table.fingerprint
+            for surrogate in blueprint.surrogates
+        }
+        | {name: own.table.fingerprint for name, own in blueprint.clean().items()},
+        "outcomes": {
+            f"{cell.surrogate}/{cell.attack}/{cell.target}": cell.table.fingerprint for cell in blueprint.cells()
+        },
+        "report": {"": report_fingerprint(blueprint)},
+    }
+
+
+def as_markdown(changed: dict[str, dict[str, str]]) -> str:
+    """The table, a line per row, in the order of `ROWS`."""
+    lines = [f"| key | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
+    for row in ROWS:
+        key, _, of = row.partition(" ")
+        cells = [changed[row].get(column, "") for column in COLUMNS]
+        lines.append(f"| {f'`{key}` {of}'.strip()} | {' | '.join(cells)} |")
+    return HEAD + "\n".join(lines) + "\n"
+
+
+def read_table() -> dict[str, dict[str, str]]:
+    """Row -> column -> "all" or "some", as the file says; a column that is blank there is left out."""
+    found = {}
+    for line in FILE.read_text().splitlines():
+        if line.startswith("| `"):
+            row, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            found[row.replace("`", "")] = {column: cell for column, cell in zip(COLUMNS, cells, strict=True) if cell}
+    return found
