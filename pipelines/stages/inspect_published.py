@@ -60,10 +60,9 @@ def other_crops_said(others: Sequence[OtherCrop]) -> list[str]:
 
 
 def _in_roles(experiment: Experiment) -> list[str]:
-    variants = [
-        name for own in experiment.variants.values() for name in (own.source, own.model, *(own.witnesses or []))
-    ]
-    named = {experiment.source, *experiment.witnesses, *experiment.targets, *experiment.validation_targets, *variants}
+    named = {experiment.source, *experiment.witnesses, *experiment.targets, *experiment.validation_targets}
+    for variant in experiment.variants.values():
+        named |= {name for name in (variant.source, variant.model, *(variant.witnesses or [])) if name}
     return [name for name in experiment.models if name in named]
 
 
