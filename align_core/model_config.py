@@ -16,6 +16,10 @@ Precision = Literal["fp32", "bf16"]
 _MOST_EPOCHS = 100_000
 _LARGEST_BATCH = 1_000_000
 _LARGEST_SIDE = 4096
+_NOT_STRUCTURE = frozenset({
+    "num_classes", "in_chans", "img_size", "image_size", "input_size", "transform_input", "aux_logits", "init_weights",
+    "pretrained_cfg", "pretrained_cfg_overlay",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +137,19 @@ class ModelConfig(Settings):
         """Name or factory and arguments, as JSON. Two models with equal strings have the same architecture."""
         kinds = [self.timm, self.torchvision, self.factory, self.aligned]
         return json.dumps([*kinds, *([self.mlflow] if self.mlflow else []), self.args], sort_keys=True)
+
+    @property
+    def structure(self) -> str:
+        """`architecture` without timm's tag, and without arguments that leave the layers as they are.
+
+        Published weights of one architecture, and copies of them whose card spells such arguments out, have equal
+        structures.
+        """
+        if self.timm is None and self.torchvision is None:
+            return self.architecture
+        name = self.timm and self.timm.partition(".")[0]
+        args = {key: value for key, value in self.args.items() if key not in _NOT_STRUCTURE}
+        return json.dumps([name, self.torchvision, None, None, args], sort_keys=True)
 
     @property
     def weights_file(self) -> Path | None:

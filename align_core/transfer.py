@@ -209,7 +209,8 @@ def resampled_means(outcomes: Sequence[OnTargets], counts: Iterable[Counts]) -> 
 
     Yields, for each surrogate, the rates of each group in percent, float64 [R]. Resamples that hold no eligible image
     of any target of the group are left out. The order of resamples is kept, so that surrogates with the same eligible
-    images can be compared draw by draw. Raises ValueError where there are no resamples.
+    images can be compared draw by draw. Raises ValueError where there are no resamples, or they
+    are of another number of images.
     """
     found: list[list[list[npt.NDArray[np.float64]]]] = [[[] for _ in own.groups] for own in outcomes]
     drawn = 0
@@ -235,6 +236,8 @@ def resampled_means(outcomes: Sequence[OnTargets], counts: Iterable[Counts]) -> 
 
 def _times(drawn_RN: npt.NDArray[np.float32], flags: Sequence[Flags]) -> npt.NDArray[np.float32]:
     """How many of the images that are drawn have each of T flags, [R, T]: exact, as integers below 2**24."""
+    if any(len(flags_N) != drawn_RN.shape[1] for flags_N in flags):
+        raise ValueError(f"the resamples are of {drawn_RN.shape[1]} images, the outcomes of {len(flags[0])}")
     return np.asarray(drawn_RN @ np.stack(flags).astype(np.float32).T)
 
 
@@ -267,10 +270,8 @@ def mean_over_targets(cells: Sequence[MeanCell], counts: Iterable[Counts]) -> tu
     Returns the rate and the gain over the baseline; the gain is blank where any target lacks a baseline.
     """
     for cell in cells:
-        baseline = {} if cell.baseline_wrong is None else {"baseline_wrong": cell.baseline_wrong}
-        _check_flags(eligible=cell.eligible, wrong=cell.wrong, **baseline)
-        if len(cell.eligible) != counts[0].shape[1]:
-            raise ValueError(f"the resamples are of {counts[0].shape[1]} images, the outcomes of {len(cell.eligible)}")
+        paired = {} if cell.baseline_wrong is None else {"baseline_wrong": cell.baseline_wrong}
+        _check_flags(eligible=cell.eligible, wrong=cell.wrong, **paired)
     cells = [cell for cell in cells if cell.eligible.any()]
     if not cells:
         return Interval(None, None, None), NO_GAIN

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.cli.show import print_result, print_status, print_sweep, print_text
+from pipelines.cli.show import print_clean, print_result, print_status, print_sweep, print_text
 
 if TYPE_CHECKING:
     from pipelines.run.request import Request
@@ -42,6 +42,20 @@ def run_command(options: argparse.Namespace) -> int:
         print(json.dumps(result.as_json()))
     elif result.report is not None:
         print_result(result, options)
+    return 0
+
+
+def evaluate_command(options: argparse.Namespace) -> int:
+    """Evaluates what is missing of an experiment or, with `--clean`, prints clean accuracies alone."""
+    if not options.clean:
+        return run_command(options)
+    from pipelines.run.clean import evaluate_clean
+
+    result = evaluate_clean(_request(options))
+    if options.json:
+        print(json.dumps(result.as_json()))
+    else:
+        print_clean(result)
     return 0
 
 

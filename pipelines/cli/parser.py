@@ -44,7 +44,11 @@ def command_line() -> argparse.ArgumentParser:
     add("run", "align, craft, evaluate and report: whatever of it is missing", commands.run_command)
     add("align", "train and align the networks that are missing", commands.run_command)
     add("craft", "craft the adversarial images that are missing", commands.run_command)
-    add("evaluate", "evaluate the cells that are missing", commands.run_command)
+    evaluate = add("evaluate", "evaluate the cells that are missing", commands.evaluate_command)
+    evaluate.add_argument(
+        "--clean", action="store_true",
+        help="only the accuracy on clean images of every model and surrogate that is there; trains and crafts nothing",
+    )  # fmt: skip
     report = add("report", "write tables, figures and the page from the results that are there", commands.run_command)
     report.add_argument("--log", action="store_true", help="log to MLflow again, also what was logged before")
     _add_tune(add("tune", "sweep over the alignment's settings; resumes a sweep that was stopped",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pipelines.run.clean import CleanResult
     from pipelines.run.command import RunResult
     from pipelines.run.status import Status
     from pipelines.sweep.command import SweepResult
@@ -49,6 +50,17 @@ def print_status(status: "Status") -> None:
         chunks = f"{group.done:,} of {group.chunks:,}" if group.chunks else ""
         rows.append([group.stage, group.name, group.state, chunks])
     print(*columns(rows), f"in all: {status.sums()}", sep="\n")
+
+
+def print_clean(result: "CleanResult") -> None:
+    """Prints a line per model or surrogate, and what accuracy guessing would have."""
+    rows = [["network", "role", "clean accuracy, %", "95 % interval", "images"]]
+    for row in result.rows:
+        rows.append([row.name, row.role, f"{row.accuracy:.1f}", f"{row.low:.1f} to {row.high:.1f}", f"{row.n:,}"])
+    print(*columns(rows), sep="\n")
+    print(f"{result.classes} classes: guessing is right in {100 / result.classes:.3g} %")
+    if result.missing:
+        print(f"not there yet: {', '.join(result.missing)}")
 
 
 def print_result(result: "RunResult", options: argparse.Namespace) -> None:

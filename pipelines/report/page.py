@@ -75,7 +75,7 @@ class Report:
 
 def report_fingerprint(blueprint: Blueprint) -> str:
     """Hashes everything that the tables are computed from, and the names that they contain."""
-    relations = {name: [m.config.architecture, m.config.family] for name, m in blueprint.networks.items()}
+    relations = {name: [m.config.structure, m.config.family] for name, m in blueprint.networks.items()}
     tables = [cell.table.fingerprint for cell in blueprint.cells()]
     tables += [own.table.fingerprint for own in blueprint.clean().values()]
     cells = [[cell.surrogate, cell.attack, cell.target] for cell in blueprint.cells()]

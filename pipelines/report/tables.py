@@ -37,7 +37,7 @@ def target_relation(blueprint: Blueprint, source: str, target: str) -> str:
     about = {}
     for name in (source, target):
         config = blueprint.networks[name].config
-        about[name] = {"architecture": config.architecture, "family": config.family or name}
+        about[name] = {"architecture": config.structure, "family": config.family or name}
     return relation(about[target], about[source])
 
 

@@ -8,6 +8,7 @@ Where to begin:
 * `request.py`: `Request`; and `open_blueprint`, with which every command begins: it checks the experiment and inspects
   its inputs before any work.
 * `command.py`: `witness run` and its single stages; `RunResult` says what was made.
+* `clean.py`: `witness evaluate --clean`; `evaluate_clean` gives clean accuracies alone.
 * `status.py`: `witness status`; `status_of` gives the state of every network and table.
 * `forecast.py`: `witness plan`; `make_forecast` gives the work that remains, its time and its space.
 * `results.py`: `run_experiment` and `load_results`, with which Python takes tables as DataFrames and images as arrays.

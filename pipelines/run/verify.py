@@ -97,7 +97,7 @@ class Verifier:
     def run(self, progress: Progress) -> Verification:
         """Checks image sets and networks, then the tables over clean images, then those over adversarial images."""
         blueprint = self.blueprint
-        self._check_image_sets(progress)
+        self.check_image_sets(progress)
         self._check_weights()
         clean, outcomes = list(blueprint.clean().values()), blueprint.outcomes()
         tables = len(clean) + sum(1 + len(predictions) for predictions in outcomes.values())
@@ -116,7 +116,7 @@ class Verifier:
             ids = np.array(self.images.ids_of(chunk))[are_wrong_B]
             self._report(f"{table.folder}: {len(ids)} images of chunk {chunk} {what}: {', '.join(ids[:3])}")
 
-    def _check_image_sets(self, progress: Progress) -> None:
+    def check_image_sets(self, progress: Progress) -> None:
         """Decodes every image set anew and compares its hash with that of the manifest in the store."""
         data = self.blueprint.experiment.data
         for role, config in self.blueprint.experiment.image_sets().items():

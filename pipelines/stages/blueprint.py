@@ -120,7 +120,11 @@ class Blueprint:
         for surrogate in self.surrogates:
             members[self.clean_name(surrogate)] = surrogate.members
             members |= {name: (name,) for name in surrogate.witnesses}
-        return {name: Predictions(own, self._tables.clean(name, self._networks(own))) for name, own in members.items()}
+        return {name: self.clean_predictions(name, own) for name, own in members.items()}
+
+    def clean_predictions(self, name: str, members: tuple[str, ...]) -> Predictions:
+        """The predictions of the mean of some networks' logits on clean test images, stored under a name."""
+        return Predictions(members, self._tables.clean(name, self._networks(members)))
 
     def adversarial(self, surrogate: Surrogate, attack: str) -> ChunkedTable:
         """The adversarial images of one surrogate and attack."""

@@ -82,10 +82,12 @@ class EvaluatedChunk(TypedDict):
     made: str
 
 
-def evaluate_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
-    """Evaluates what is missing; returns the number of chunks. Raises RunFailed."""
+def evaluate_all(
+    blueprint: Blueprint, worker: Worker, progress: Progress, only: Sequence[WantedPredictions] | None = None
+) -> int:
+    """Evaluates what is missing, of everything or `only` of this; returns the number of chunks. Raises RunFailed."""
     compute, rows, speeds = blueprint.experiment.compute, blueprint.rows, Speeds(blueprint)
-    wanted = wanted_predictions(blueprint)
+    wanted = wanted_predictions(blueprint) if only is None else only
 
     def work(missing: Missing, patience: float) -> Iterator[tuple[str, int]]:
         job = EvaluateJob(

@@ -13,6 +13,7 @@ from pipelines.progress import Progress
 from pipelines.stages.input_checks import check_disjoint, check_images, check_weights_differ
 from pipelines.stages.inspect_images import manifest_of
 from pipelines.stages.inspect_models import inspect_models
+from pipelines.stages.inspect_published import OtherCrop, inspect_published
 from pipelines.storage.store import Store
 
 
@@ -23,11 +24,13 @@ class Inspected:
     Attributes:
         manifests: ids, labels and content hashes of each image set, by role (train, validation, test).
         networks: the models of the experiment, by name. One that is trained here has no digest yet.
+        other_crops: the networks whose published crop differs from that of the images.
         unsaved: files, by path in the store, that this inspection found and that `save` will write.
     """
 
     manifests: dict[str, Manifest]
     networks: dict[str, Network]
+    other_crops: list[OtherCrop] = field(default_factory=list)
     unsaved: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -56,6 +59,9 @@ def inspect_inputs(experiment: Experiment, store: Store, progress: Progress) -> 
     check_disjoint(inspected.manifests)
     networks, new = inspect_models(experiment, store, inspected.shape)
     inspected.networks |= networks
+    inspected.unsaved |= new
+    models = {name: network.config for name, network in networks.items()}
+    inspected.other_crops, new = inspect_published(experiment, models, store)
     inspected.unsaved |= new
     check_weights_differ(experiment, inspected.networks)
     return inspected

@@ -1,6 +1,7 @@
 """An alignment that was stopped resumes from its state with the same steps as an unbroken one, bit for bit."""
 
 import copy
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -17,15 +18,15 @@ class TestResume:
     @pytest.mark.parametrize(
         "optimizer", [OptimizerConfig(lr=0.05), OptimizerConfig(name="adamw", lr=0.01)], ids=["sgd", "adamw"]
     )
-    @pytest.mark.parametrize("stop", [0, 3])
-    def test_is_bit_identical_to_an_unbroken_run(self, optimizer: OptimizerConfig, stop: int) -> None:
+    @pytest.mark.parametrize(("stop", "crop"), [(0, "pad4"), (3, "pad4"), (4, "random_resized")])
+    def test_is_bit_identical_to_an_unbroken_run(self, optimizer: OptimizerConfig, stop: int, crop: Any) -> None:
         config = AlignConfig(
             batch_size=16,
             epochs=2,
             label_weight=0.5,
             clip_grad_norm=1.0,
             optimizer=optimizer,
-            augment=AugmentConfig(crop="pad4", flip=True),
+            augment=AugmentConfig(crop=crop, flip=True),
         )
         digits = open_image_set(ImageSetConfig(kind="digits"), 8)
         ids, labels = digits.listing()

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,19 @@ class TestTheCopyPredictsWhatTheModelDoes:
 
 
 class TestCard:
+    @pytest.mark.parametrize(
+        "config",
+        [
+            ModelConfig(timm="resnet50", weights="pretrained"),
+            ModelConfig(timm="resnet50.tv_in1k", weights="w.pt"),
+            ModelConfig(torchvision="inception_v3", weights="IMAGENET1K_V1"),
+            ModelConfig(torchvision="resnet50", weights="IMAGENET1K_V2", args={"norm_layer": None}),
+        ],
+    )
+    def test_a_copy_has_the_structure_of_its_model(self, config: ModelConfig) -> None:
+        assert as_built(config, 1000, 3).structure == config.structure
+        assert replace(config, args={"depth": 3}).structure != config.structure
+
     @pytest.mark.parametrize(("name", "full"), [("resnet50", "resnet50.a1_in1k"), ("resnet50.tv_in1k",) * 2])
     def test_timms_tag_and_preprocessing_are_written_out(self, name: str, full: str) -> None:
         card = as_built(ModelConfig(timm=name, weights="pretrained"), 1000, 3)

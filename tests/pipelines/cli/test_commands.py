@@ -23,7 +23,7 @@ from pipelines.run.status import Entry, Status, watch
 STARTER = {"--train", "--test", "--kind", "--classes", "--image-size", "--source", "--witness", "--target", "--name"}
 COMMON = {"--set", "--address", "--output", "--quiet", "--json", "--help"}
 COMMANDS: dict[str, set[str]] = {
-    "demo": set(), "run": set(), "align": set(), "craft": set(), "evaluate": set(), "report": {"--log"},
+    "demo": set(), "run": set(), "align": set(), "craft": set(), "evaluate": {"--clean"}, "report": {"--log"},
     "tune": {"--space", "--samples", "--searcher", "--scheduler", "--concurrent", "--max-clean-drop", "--attack"},
     "plan": set(), "status": {"--watch", "--cells"}, "verify": {"--sample", "--seed"}, "schedule": {"--once", "--list"},
     "ui": {"--port"}, "init": STARTER, "list": {"--json"},

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from digits_experiment import Finished
 from safetensors.torch import load_file, save_file
 
 from pipelines.cli import main
+from pipelines.progress import Progress
 from pipelines.run.request import Request
-from pipelines.run.verify import verify_experiment
+from pipelines.run.verify import Verifier, verify_experiment
 
 Change = Callable[[pa.Table], pa.Table]
 
@@ -34,6 +36,17 @@ def test_no_problem_is_found_in_an_experiment_as_a_run_left_it(finished: Finishe
     assert found.checked["rows"] == 60 * (tables + predicted)
     assert found.checked["predictions made again"] == 20 * predicted
     assert found.checked["images"] == 256 + 60
+
+
+def test_other_originals_are_reported_where_they_were_cropped(tiny_blueprint: Callable[[str], Any]) -> None:
+    for crop, expected in (("none", 0), ("random_resized", 1)):
+        blueprint = tiny_blueprint(f"align.augment.crop={crop}")
+        manifests = blueprint.inspected.manifests
+        manifests["train"] = replace(manifests["train"], originals=["other"] * len(manifests["train"]))
+        verifier = Verifier(blueprint, 1, np.random.default_rng(0))
+        verifier.check_image_sets(Progress(quiet=True))
+        assert len(verifier.found.findings) == expected
+        assert all(finding.startswith("data.train: the files show the same") for finding in verifier.found.findings)
 
 
 def column(name: str, change: Callable[[np.ndarray], Any]) -> Change:

@@ -148,6 +148,16 @@ def test_what_changes_neither_leaves_it_the_same(study, overrides, options):
     assert study(*overrides, **options).fingerprint == study().fingerprint
 
 
+def test_a_sweep_over_crops_depends_on_pixels_and_originals(study, tmp_path):
+    manifest = study().blueprint.inspected.manifests["train"]
+    originals = [manifest.digest_of_originals, "bicubic"]
+    searched = str(space_file(tmp_path, {"align.augment.crop": {"choices": ["pad4", "random_resized"]}}))
+    assert study().inputs["images"] == manifest.digest
+    assert study("align.augment.crop=random_resized").inputs["images"] == originals
+    for override in ("align.augment.crop=pad4", "align.augment.crop=random_resized"):
+        assert study(override, space=searched).inputs["images"] == [manifest.digest, originals]
+
+
 def test_optuna_learns_from_the_drop_that_is_allowed(study):
     one, other = (study(searcher="optuna", max_clean_drop=drop).fingerprint for drop in (1.0, 2.0))
     assert one != other
