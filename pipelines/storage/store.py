@@ -31,6 +31,8 @@ from pipelines.storage.object_store import check_answers, move, open_store, uplo
 # Bytes of a file for an object store that are kept in memory until the upload. Larger files wait on the local disk.
 _IN_MEMORY = 32 * 2**20
 
+_PIECE = 8 * 2**20
+
 Say = Callable[[str], None]
 """A function that shows the user one line of text."""
 
@@ -126,6 +128,14 @@ class Store:
                 raise
             # If the file is deleted between two requests, S3 reports an internal failure.
             raise FileNotFoundError(relative) from problem
+
+    def sha256(self, relative: str) -> str:
+        """The SHA-256 of a file's bytes, in hexadecimal, read piece by piece. Raises OSError as `open_input` does."""
+        digest = hashlib.sha256()
+        with self.open_input(relative) as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+        return digest.hexdigest()
 
     def read_json(self, relative: str) -> dict[str, Any] | None:
         """Returns the object in a JSON file, or None if the file is missing or damaged.
