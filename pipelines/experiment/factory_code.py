@@ -66,7 +66,7 @@ class _Module:
 
 @dataclass(frozen=True)
 class _Area:
-    """Where modules are looked for: top-level ones in `roots`; and which count: those in the package `within`, or all."""
+    """Where top-level modules are looked for, and which modules count: those of the package `within`, or all."""
 
     top: _Module
     roots: tuple[Path, ...]
@@ -186,7 +186,11 @@ class _Reader:
         module = self._module(package) if star and self.area.holds(package) else None
         folders = module.folders if module else ()
         stems = {path.name.partition(".")[0] for folder in folders for path in folder.iterdir()}
-        return [f"{package}.{stem}" for stem in sorted(stems) if stem.isidentifier()] if star else [name]
+        return (
+            [f"{package}.{stem}" for stem in sorted(stems) if stem.isidentifier() and "__" not in stem]
+            if star
+            else [name]
+        )
 
 
 def _imports(tree: ast.Module, module: _Module) -> Iterator[str]:

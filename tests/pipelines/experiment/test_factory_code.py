@@ -1,4 +1,4 @@
-"""The code of a factory is a hash of what its modules do, wherever they lie beside the experiment, and of nothing else."""
+"""The code of a factory is a hash of what its modules do, wherever they lie beside the experiment."""
 
 import ast
 import py_compile
@@ -86,8 +86,8 @@ def net():
     __import__("unused")
 """
 FOLLOWED = [
-    "a", "a.b", "a.b.c", "later", "layers", "nets", "pack", "pack.deep.down", "pack.deep.namespace_sibling", "pack.inner",
-    "pack.sibling", "starred", "starred.one",
+    "a", "a.b", "a.b.c", "later", "layers", "nets", "pack", "pack.deep.down", "pack.deep.namespace_sibling",
+    "pack.inner", "pack.sibling", "starred", "starred.one",
 ]  # fmt: skip
 
 
