@@ -5,6 +5,7 @@ They are looked for beside the experiment file first, then on PYTHONPATH.
 
 import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from align_core.errors import InputError
@@ -38,19 +39,24 @@ def modules_to_ship(experiment: Experiment) -> list[str]:
     return sorted(paths)
 
 
-def check_not_outdated(factory: str, code: Code) -> None:
-    """Raises InputError where this process has imported a factory whose files have changed since.
-
-    Python imports a module once, so in a notebook old code would go on to run, and its results would be taken for those
-    of the new. `code` is what the files hold now.
-    """
+def note_code(factory: str, code: Code) -> None:
+    """Notes what the files of a factory hold before this process imports it, for `check_not_outdated`."""
     name = factory.partition(":")[0]
     if name not in sys.modules:
         _loaded[name] = code
-    elif _loaded.setdefault(name, code) != code:
+    _loaded.setdefault(name, code)
+
+
+def check_not_outdated(key: str, factory: str, code: Mapping[str, str]) -> None:
+    """Raises InputError where this process has imported a factory whose files have changed since.
+
+    Python imports a module once, so in a notebook old code would go on to run, and its results would be taken for those
+    of the new. `key` is that of the model, and `code` what the files hold now.
+    """
+    if _loaded.get(factory.partition(":")[0], code) != code:
         raise InputError(
-            f"factory {factory}: its code has changed since this process imported it, and Python does not import it "
-            "again; start a new process (in a notebook, restart the kernel)"
+            f"{key}: the code of the factory {factory} has changed since this process imported it, and Python does not "
+            "import it again; start a new process (in a notebook, restart the kernel)"
         )
 
 

@@ -183,7 +183,9 @@ class _Reader:
     def _expanded(self, name: str) -> list[str]:
         """`a.*`, which may import every module of the package `a`, as the names of these modules."""
         package, star, _ = name.partition(".*")
-        module = self._module(package) if star and self.area.holds(package) else None
+        if not star:
+            return [name]
+        module = self._module(package) if self.area.holds(package) else None
         folders = module.folders if module else ()
         stems = {path.name.partition(".")[0] for folder in folders for path in folder.iterdir()}
         return (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from align_core.errors import InputError
 from pipelines.experiment.config import Experiment, load_experiment
-from pipelines.experiment.factories import look_in
+from pipelines.experiment.factories import check_not_outdated, look_in
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.inspect import inspect_inputs
@@ -75,6 +75,9 @@ def open_blueprint(
             trust_weights=trusting and not to_write,
             trust_images=not request.rehash,
         )
+        for name, network in inspected.networks.items() if to_write else ():
+            if network.code is not None:
+                check_not_outdated(f"models.{name}", str(network.config.factory), network.code)
     except InputError as problem:
         if isinstance(request.source, Experiment):
             raise

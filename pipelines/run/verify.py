@@ -12,7 +12,7 @@ from pipelines.compute.loading import LoadedNetworks, use_threads
 from pipelines.progress import Progress
 from pipelines.run.request import Request, open_blueprint
 from pipelines.run.verification import Verification
-from pipelines.run.verify_inputs import check_image_sets, check_networks, check_present
+from pipelines.run.verify_inputs import check_image_sets, check_networks, other_networks, other_tables
 from pipelines.run.verify_report import check_report, check_resolved
 from pipelines.run.verify_tables import TableVerifier
 from pipelines.stages.blueprint import Blueprint
@@ -33,14 +33,19 @@ def verify_experiment(request: Request, sample: int = 20, seed: int = 0) -> Veri
     if sample < 0:
         raise InputError(f"--sample {sample}: must be 0 or more")
     blueprint, progress, found = open_blueprint(request, trusting=False), Progress(request.quiet), Verification()
-    check_present(blueprint, found)
-    if found.findings:
+    found.findings += other_networks(blueprint)
+    if found.findings:  # all tables depend on them
         return found
-    blueprint.check_finished()
+    others = other_tables(blueprint) if not blueprint.missing("align") else []
+    if not others:
+        blueprint.check_finished()
     use_threads(blueprint.experiment.compute.threads)
     networks = LoadedNetworks(network_loader(blueprint), "cpu", blueprint.experiment.compute.networks)
     check_image_sets(blueprint, found, progress)
     unreadable = check_networks(blueprint, networks, found)
+    if others:
+        found.findings += others
+        return found
     tables = TableVerifier(blueprint, networks, unreadable, found, sample, np.random.default_rng(seed))
     tables.run(progress)
     check_report(blueprint, found)

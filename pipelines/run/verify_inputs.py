@@ -14,36 +14,36 @@ from pipelines.progress import Progress
 from pipelines.run.verification import Verification
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.makings import Making
-from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.differences import differences
 from pipelines.storage.store import fingerprint_of
 
 
-def check_present(blueprint: Blueprint, found: Verification) -> None:
-    """Reports networks and tables that are there, but are not those of the present settings, files and code.
-
-    Where networks are reported, tables are not, because each depends on them.
-    """
-    store, listing = blueprint.store, blueprint.store.listing()
+def other_networks(blueprint: Blueprint) -> list[str]:
+    """A finding for each network that is there, but is not that of the present settings, files and code."""
+    store, listing, findings = blueprint.store, blueprint.store.listing(), []
     for making in (*blueprint.trainings(), *blueprint.alignments()):
         if not blueprint.is_made(making.name) and listing.get(making.folder):
             card = store.read_json(f"{making.folder}/card.json")
             if card is None:
-                found.report(f"{making.folder}/card.json: missing or damaged")
+                findings.append(f"{making.folder}/card.json: missing or damaged")
             else:
                 differ = differences(card.get("inputs"), making.inputs) or "its card was edited"
-                found.report(f"{making.folder}: not what the settings, files and code here would make ({differ})")
-    if found.findings or blueprint.missing("align"):
-        return
-    for table in _tables(blueprint):
+                findings.append(f"{making.folder}: not what the settings, files and code here would make ({differ})")
+    return findings
+
+
+def other_tables(blueprint: Blueprint) -> list[str]:
+    """A finding for each reason for which tables are there, but are not those of the present networks and settings."""
+    store, listing, folders = blueprint.store, blueprint.store.listing(), dict[str, list[str]]()
+    clean = [own.table for own in blueprint.clean().values()]
+    for table in (*clean, *blueprint.all_adversarial().values(), *(cell.table for cell in blueprint.cells())):
         others = [name for name in listing.get(table.folder, ()) if not name.startswith(table.fingerprint)]
         if others and not table.is_finished(listing):
-            found.report(f"{table.folder}: {table.why_others(store, others)}")
-
-
-def _tables(blueprint: Blueprint) -> list[ChunkedTable]:
-    clean = [own.table for own in blueprint.clean().values()]
-    return [*clean, *blueprint.all_adversarial().values(), *(cell.table for cell in blueprint.cells())]
+            folders.setdefault(table.why_others(store, others), []).append(table.folder)
+    return [
+        f"{found[0]}{f' and {len(found) - 1} more tables' if found[1:] else ''}: {why}"
+        for why, found in folders.items()
+    ]
 
 
 def check_image_sets(blueprint: Blueprint, found: Verification, progress: Progress) -> None:

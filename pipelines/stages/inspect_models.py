@@ -9,7 +9,7 @@ from align_core.errors import InputError, reason_of
 from align_core.model_config import ModelConfig, resolve_aligned
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
-from pipelines.experiment.factories import check_not_outdated
+from pipelines.experiment.factories import note_code
 from pipelines.experiment.factory_code import Code, factory_code
 from pipelines.stages.file_hashes import FileHashes
 from pipelines.stages.seen import SEEN
@@ -39,8 +39,8 @@ def inspect_models(
                 found = registered(written, experiment, store, SEEN, anew=True)
             model = found.config if found else resolve_aligned(written)
             code = factory_code(model.factory, experiment.factories) if model.factory else None
-            if code is not None and not trusting:
-                check_not_outdated(str(model.factory), code)
+            if code is not None:
+                note_code(str(model.factory), code)
             key = _model_key(model, experiment.data.classes, shape, code, _bytes_of(model, found, files))
         except InputError as problem:
             raise InputError(f"models.{name}: {problem}") from problem
