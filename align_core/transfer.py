@@ -172,10 +172,15 @@ def resampled_counts(n: int, seed: int, resamples: int = RESAMPLES, block: int =
         resamples: number of resamples.
         block: resamples per array, which bounds the memory of the computations on it.
 
-    Yields uint8 arrays [block, n], the last of which may have fewer rows.
+    Returns an iterator over uint8 arrays [block, n], the last of which may have fewer rows. Raises ValueError for
+    numbers below 1.
     """
     if min(n, resamples, block) < 1:
         raise ValueError(f"n, resamples and block must be at least 1, not {n}, {resamples} and {block}")
+    return _draws(n, seed, resamples, block)
+
+
+def _draws(n: int, seed: int, resamples: int, block: int) -> Iterator[Counts]:
     rng = np.random.default_rng(seed)
     shares = np.full(n, 1 / n)
     for start in range(0, resamples, block):

@@ -20,13 +20,21 @@ def project(images_BCHW: Tensor, centre_BCHW: Tensor, eps: float) -> Tensor:
     return torch.clamp(images_BCHW, centre_BCHW - eps, centre_BCHW + eps).clamp_(0, 1)
 
 
+def levels_of(eps: float) -> int:
+    """The radius of the ball in whole 8-bit levels, such as 8 for 8/255.
+
+    The tolerance is for an eps that was rounded when it was written, such as 0.0313725, just below 8/255.
+    """
+    return int(eps * 255 + 1e-4)
+
+
 def round_inside(images_BCHW: Tensor, centre_8bit_BCHW: Tensor, eps: float) -> Tensor:
     """Rounds float pixels in [0, 1] to uint8 without leaving the ball of radius `eps` around the 8-bit centre.
 
     Rounding to the nearest level alone may leave the ball where `eps` is not a whole number of levels, or where a pixel
     lies on its border. The stored 8-bit image is the one that is evaluated, so it is this one that must keep to `eps`.
     """
-    radius = int(eps * 255 + 1e-4)  # in levels; the tolerance is for an eps such as 0.0313725, just below 8/255
+    radius = levels_of(eps)
     centre_BCHW = centre_8bit_BCHW.to(torch.float32)
     rounded_BCHW = (images_BCHW * 255).round()
     return torch.clamp(rounded_BCHW, centre_BCHW - radius, centre_BCHW + radius).clamp_(0, 255).to(torch.uint8)

@@ -21,7 +21,12 @@ def _request(options: argparse.Namespace) -> "Request":
     from pipelines.run.request import Request
 
     return Request(
-        options.experiment, options.overrides, options.output, options.address, options.quiet or options.json
+        options.experiment,
+        options.overrides,
+        options.output,
+        options.address,
+        quiet=options.quiet or options.json,
+        rehash=getattr(options, "rehash", False),
     )
 
 

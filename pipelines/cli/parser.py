@@ -41,15 +41,25 @@ def command_line() -> argparse.ArgumentParser:
         commands.demo_command, experiment=False)  # fmt: skip
     _add_init(add_plain("init", "write a commented starter experiment from flags, or from answers", init_command))
     _add_list(add_plain("list", "list what an experiment can name, and the experiments that ship", list_command))
-    add("run", "align, craft, evaluate and report: whatever of it is missing", commands.run_command)
-    add("align", "train and align the networks that are missing", commands.run_command)
-    add("craft", "craft the adversarial images that are missing", commands.run_command)
-    evaluate = add("evaluate", "evaluate the cells that are missing", commands.evaluate_command)
+
+    def add_stage(name: str, help_text: str) -> argparse.ArgumentParser:
+        stage = add(name, help_text, commands.run_command)
+        stage.add_argument(
+            "--rehash", action="store_true",
+            help="read every image again, also in files whose path, size and modification time are unchanged",
+        )  # fmt: skip
+        return stage
+
+    add_stage("run", "align, craft, evaluate and report: whatever of it is missing")
+    add_stage("align", "train and align the networks that are missing")
+    add_stage("craft", "craft the adversarial images that are missing")
+    evaluate = add_stage("evaluate", "evaluate the cells that are missing")
+    evaluate.set_defaults(command=commands.evaluate_command)
     evaluate.add_argument(
         "--clean", action="store_true",
         help="only the accuracy on clean images of every model and surrogate that is there; trains and crafts nothing",
     )  # fmt: skip
-    report = add("report", "write tables, figures and the page from the results that are there", commands.run_command)
+    report = add_stage("report", "write tables, figures and the page from the results that are there")
     report.add_argument("--log", action="store_true", help="log to MLflow again, also what was logged before")
     _add_tune(add("tune", "sweep over the alignment's settings; resumes a sweep that was stopped",
                   commands.tune_command))  # fmt: skip

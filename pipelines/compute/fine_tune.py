@@ -1,7 +1,6 @@
 """One fine-tune as a job that a worker can be sent: what is trained, on which images, and the loop around the step."""
 
 import copy
-import json
 import tempfile
 import time
 from collections.abc import Callable, Container, Iterable
@@ -10,23 +9,18 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from align_core.align_config import AlignConfig
 from align_core.alignment import Alignment, Batches
+from align_core.errors import reason_of
 from align_core.images import Fit, ImageSetConfig
 from align_core.models import Classifier, build
 from align_core.weights import to_bytes
+from pipelines.compute.checkpoint import CURVE, STATE, Curve, DamagedCheckpoint, read_checkpoint, write_checkpoint
 from pipelines.compute.images import opened
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, on_device, use_threads
-
-Curve = list[dict[str, float]]
-"""A row per step: step, epoch, timestamp (seconds), lr and losses."""
-
-_STATE, _CURVE = "state.safetensors", "curve.json"
 
 
 @dataclass(frozen=True)
@@ -102,6 +96,7 @@ class Trainer:
         source = job.starting_network(networks, device)
         self.alignment = Alignment(source, witnesses, job.align, len(self.batches), job.seed, wrap, rank)
         self.curve: Curve = []
+        self.said: list[str] = []
         self._progress_written = 0.0
 
     def run(
@@ -142,24 +137,28 @@ class Trainer:
         path, total = self.job.progress_file, len(self.batches)
         if self.rank == 0 and path and (time.monotonic() - self._progress_written > 1 or done == total):
             self._progress_written = time.monotonic()
-            progress = {"done": done, "total": total, "loss": self.curve[-1]["loss"]}
+            progress = {"done": done, "total": total, "loss": self.curve[-1]["loss"], "said": self.said}
             self.job.loader.store.write_json(path, progress)
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint: the state, and the curve up to it."""
-        save_file({name: value.contiguous() for name, value in self.alignment.state().items()}, folder / _STATE)
-        (folder / _CURVE).write_text(json.dumps(self.curve))
+        write_checkpoint(folder, self.alignment.state(), self.curve)
 
     def restore(self, folder: Path) -> None:
-        """Resumes from a checkpoint that `save` wrote. The curve may go on beyond the state, and is cut there.
+        """Resumes from a checkpoint that `save` wrote. Raises DamagedCheckpoint where it is not what was written."""
+        state, curve = read_checkpoint(folder)
+        try:
+            self.alignment.restore(state)
+        except (KeyError, RuntimeError) as problem:
+            raise DamagedCheckpoint(f"is not of this network: {problem}") from problem
+        self.curve = curve
 
-        Raises ValueError where the curve ends before the state.
-        """
-        self.alignment.restore(load_file(folder / _STATE, device="cpu"))
-        curve = json.loads((folder / _CURVE).read_text())
-        if not isinstance(curve, list) or len(curve) < self.alignment.step_number:
-            raise ValueError(f"{_CURVE} lacks steps that {_STATE} has taken")
-        self.curve = curve[: self.alignment.step_number]
+    def say(self, line: str) -> None:
+        """Leaves a line for the user beside the progress, where the run finds it."""
+        self.said.append(line)
+        if self.rank == 0 and (path := self.job.progress_file):
+            progress = {"done": self.alignment.step_number, "total": len(self.batches), "said": self.said}
+            self.job.loader.store.write_json(path, progress)
 
     def weights(self) -> bytes:
         """The network's weights, as the content of a .safetensors file."""
@@ -183,7 +182,7 @@ def fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> tuple[bytes
     def checkpoint() -> None:
         with tempfile.TemporaryDirectory() as folder:
             trainer.save(Path(folder))
-            for name in (_CURVE, _STATE):  # in this order, so that no state is without its curve
+            for name in (CURVE, STATE):  # in this order, so that no state is without its curve
                 store.write(f"{checkpoints}/{name}", (Path(folder) / name).read_bytes())
 
     trainer.run(checkpoint)
@@ -191,27 +190,31 @@ def fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> tuple[bytes
 
 
 def _resumed(job: FineTune, device: str, checkpoints: str) -> Trainer | None:
-    """A trainer with the state of the checkpoint.
+    """A trainer with the state of the checkpoint, where there is one.
 
-    None where there is none, or a damaged one: starting again takes time, and leads to the same weights.
+    A damaged one is left alone, and the user is told: starting again takes time, and leads to the same weights.
     """
     store = job.loader.store
-    if not store.exists(f"{checkpoints}/{_STATE}"):
+    if not store.exists(f"{checkpoints}/{STATE}"):
         return None
     trainer = Trainer(job, device)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            for name in (_CURVE, _STATE):
+            for name in (CURVE, STATE):
                 (Path(folder) / name).write_bytes(store.read(f"{checkpoints}/{name}"))
             trainer.restore(Path(folder))
-        except (FileNotFoundError, SafetensorError, ValueError, KeyError, RuntimeError):
-            return None
+        except (FileNotFoundError, DamagedCheckpoint) as problem:
+            trainer = Trainer(job, device)
+            trainer.say(f"{job.name}: its checkpoint {reason_of(problem)}; it starts again from the first step")
     return trainer
 
 
 def from_checkpoint(folder: Path) -> tuple[bytes, Curve]:
-    """The network's weights, as the content of a .safetensors file, and the curve, from what `Trainer.save` wrote."""
+    """The network's weights, as the content of a .safetensors file, and the curve, from what `Trainer.save` wrote.
+
+    Raises DamagedCheckpoint.
+    """
     prefix = "source.net."
-    state = load_file(folder / _STATE)
+    state, curve = read_checkpoint(folder)
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    return to_bytes(weights), json.loads((folder / _CURVE).read_text())
+    return to_bytes(weights), curve

@@ -1,5 +1,6 @@
 """A network that a worker can load, as data: where its weights lie, and what determines its predictions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +16,26 @@ class Network:
         config: architecture and preprocessing.
         digest: hash of the weights; None while they have still to be made.
         stored: path of the weights in the store; None where the configuration names them.
+        code: hashes of the modules of its factory, by name; None where it comes from a library.
     """
 
     name: str
     config: ModelConfig
     digest: str | None
     stored: str | None = None
+    code: Mapping[str, str] | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What determines its predictions, for fingerprints: weights, architecture, preprocessing; no path, no name."""
+        """What determines its predictions, for fingerprints: its weights, architecture, code and preprocessing.
+
+        Neither paths nor names are part of it. A model of a library has no code here: a library's version is recorded
+        beside results, and does not determine them.
+        """
         config = self.config
+        code = {} if self.code is None else {"code": dict(self.code)}
         return {
+            **code,
             "weights": self.digest,
             "architecture": config.architecture,
             "preprocessing": [config.mean, config.std, config.input_size],

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pyarrow import fs
 from torch import nn
 
 from align_core.alignment import NonFiniteLoss
+from align_core.errors import reason_of
+from pipelines.compute.checkpoint import Curve, DamagedCheckpoint
 from pipelines.compute.cluster import Worker
-from pipelines.compute.fine_tune import Curve, FineTune, Trainer, fine_tune_alone, from_checkpoint
+from pipelines.compute.fine_tune import FineTune, Trainer, fine_tune_alone, from_checkpoint
 from pipelines.storage.store import Store
 
 RUNS = ".train"
@@ -95,7 +98,10 @@ def delete_run(store: Store, run_name: str) -> None:
 
 
 def worker_trainer(job: FineTune) -> Trainer:
-    """The trainer of this Ray Train worker, with the state of the run's last checkpoint where there is one."""
+    """The trainer of this Ray Train worker, with the state of the run's last checkpoint that is not damaged.
+
+    All workers read the same files, and so agree on which one that is.
+    """
     import ray.train
     import ray.train.torch
     from torch.nn.parallel import DistributedDataParallel
@@ -110,10 +116,24 @@ def worker_trainer(job: FineTune) -> Trainer:
 
     trainer = Trainer(job, str(device), rank, world, wrap)
     latest = ray.train.get_checkpoint()
-    if latest is not None:
-        with latest.as_directory() as folder:
-            trainer.restore(Path(folder))
+    for checkpoint in [latest, *_earlier(latest)] if latest else []:
+        try:
+            with checkpoint.as_directory() as folder:
+                trainer.restore(Path(folder))
+            break
+        except DamagedCheckpoint as problem:
+            trainer.say(f"{job.name}: a checkpoint {reason_of(problem)}; it resumes from an earlier step")
     return trainer
+
+
+def _earlier(latest: Any) -> list[Any]:
+    """The checkpoints of a run before the latest, the newest first."""
+    from ray.train import Checkpoint
+
+    run, _, name = str(latest.path).rstrip("/").rpartition("/")
+    found = latest.filesystem.get_file_info(fs.FileSelector(run, allow_not_found=True))
+    names = sorted((info.base_name for info in found if info.base_name.startswith("checkpoint_")), reverse=True)
+    return [Checkpoint(f"{run}/{own}", latest.filesystem) for own in names if own < name]
 
 
 def _train_worker(config: dict[str, FineTune]) -> dict[str, str]:

@@ -5,12 +5,14 @@ They are looked for beside the experiment file first, then on PYTHONPATH.
 
 import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from align_core.errors import InputError
 from pipelines.experiment.config import Experiment
+from pipelines.experiment.factory_code import INSTALLED_IN, Code
 
-_INSTALLED_IN = frozenset({"site-packages", "dist-packages"})
+_loaded: dict[str, Code] = {}  # the code of the modules that this process has imported
 
 
 def look_in(folder: str) -> None:
@@ -37,6 +39,27 @@ def modules_to_ship(experiment: Experiment) -> list[str]:
     return sorted(paths)
 
 
+def note_code(factory: str, code: Code) -> None:
+    """Notes what the files of a factory hold before this process imports it, for `check_not_outdated`."""
+    name = factory.partition(":")[0]
+    if name not in sys.modules:
+        _loaded[name] = code
+    _loaded.setdefault(name, code)
+
+
+def check_not_outdated(key: str, factory: str, code: Mapping[str, str]) -> None:
+    """Raises InputError where this process has imported a factory whose files have changed since.
+
+    Python imports a module once, so in a notebook old code would go on to run, and its results would be taken for those
+    of the new. `key` is that of the model, and `code` what the files hold now.
+    """
+    if _loaded.get(factory.partition(":")[0], code) != code:
+        raise InputError(
+            f"{key}: the code of the factory {factory} has changed since this process imported it, and Python does not "
+            "import it again; start a new process (in a notebook, restart the kernel)"
+        )
+
+
 def _path_of(top: str) -> Path | None:
     try:
         found = importlib.util.find_spec(top)
@@ -54,7 +77,7 @@ def _is_installed(path: Path, factories: str | None) -> bool:
     Lying somewhere under site-packages does not suffice: the recipes of an installed Witness lie there too, and their
     modules are importable only because `look_in` put the recipes' folder on the path of this process.
     """
-    if path.parent.name in _INSTALLED_IN:
+    if path.parent.name in INSTALLED_IN:
         return True
     beside = factories is not None and path.parent.resolve() == Path(factories).resolve()
-    return not beside and not _INSTALLED_IN.isdisjoint(path.parts)
+    return not beside and not INSTALLED_IN.isdisjoint(path.parts)

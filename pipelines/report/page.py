@@ -7,16 +7,19 @@ import base64
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SurrogateRow, TransferRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.csv_table import from_csv, to_csv
-from pipelines.storage.store import Store, fingerprint_of
+from pipelines.storage.store import Say, Store, fingerprint_of
 
 FIGURES = ("gain", "transfer")
 FILES = (*(f"{table}.csv" for table in COLUMNS), *(f"{figure}.png" for figure in FIGURES), "report.html")
-"""Every file of a report, in the folder `report`; beside them report.json says what they were made from."""
+"""Every file of a report, in the folder `report`. Beside them, report.json says what they were made from, and holds
+their hashes."""
+_KEPT = "report/report.json"
 _REVISION = 2  # to be raised when the same outcomes give other figures
 _TEXT_COLUMNS = {"surrogate", "attack", "target", "relation", "baseline"}
 
@@ -82,24 +85,39 @@ def report_fingerprint(blueprint: Blueprint) -> str:
     return fingerprint_of([_REVISION, blueprint.experiment.name, blueprint.experiment.seed, tables, cells, relations])
 
 
-def make_report(blueprint: Blueprint) -> tuple[Report, bool]:
+def make_report(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Report, bool]:
     """Returns the report of a finished experiment, and whether it had to be made.
 
-    A report that is up to date is read from its files; otherwise all of them are written. Raises RunFailed if a table
-    of outcomes is damaged.
+    A report that is up to date is read from its files; otherwise all of them are written. One whose files are not those
+    that were written, because someone edited or damaged them, is made again, and `say` is told. Raises RunFailed if a
+    table of outcomes is damaged.
     """
-    wanted = report_fingerprint(blueprint)
-    stored = blueprint.store.read_json("report/report.json")
-    files = blueprint.store.listing("report").get("report", [])
-    if stored is not None and stored.get("fingerprint") == wanted and set(FILES) <= set(files):
-        return read_report(blueprint.store), False
+    store, wanted = blueprint.store, report_fingerprint(blueprint)
+    if (store.read_json(_KEPT) or {}).get("fingerprint") == wanted:
+        changed = changed_files(store)
+        if not changed:
+            return read_report(store), False
+        say(f"report: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} not as written; it is made again")
+    report = computed_report(blueprint)
+    _write(store, blueprint.experiment.name, report)
+    return report, True
+
+
+def computed_report(blueprint: Blueprint) -> Report:
+    """The report, computed from the outcomes. Raises RunFailed if a table of outcomes is damaged."""
     from pipelines.report.outcomes import read_outcomes
     from pipelines.report.tables import TableMaker
 
     maker = TableMaker(blueprint, read_outcomes(blueprint))
-    report = Report(wanted, maker.transfer(), maker.contrasts(), maker.surrogates())
-    _write(blueprint.store, blueprint.experiment.name, report)
-    return report, True
+    return Report(report_fingerprint(blueprint), maker.transfer(), maker.contrasts(), maker.surrogates())
+
+
+def changed_files(store: Store, names: Sequence[str] = FILES) -> list[str]:
+    """Those files of a report that are missing, or whose bytes are not those of which report.json has the hash."""
+    hashes = (store.read_json(_KEPT) or {}).get("files")
+    written = hashes if isinstance(hashes, dict) else {}
+    there = store.listing("report").get("report", [])
+    return [name for name in names if name not in there or store.sha256(f"report/{name}") != written.get(name)]
 
 
 def _write(store: Store, name: str, report: Report) -> None:
@@ -110,20 +128,27 @@ def _write(store: Store, name: str, report: Report) -> None:
         "transfer": transfer_heatmap(report.transfer, f"{name}: transfer rate, %"),
     }
     # report.json goes first and comes back last: a run that is killed in between leaves a report that counts as absent.
-    store.delete("report/report.json")
-    for table, rows in report.tables().items():
-        store.write(f"report/{table}.csv", to_csv(rows, COLUMNS[table]))
-    for figure, content in figures.items():
-        store.write(f"report/{figure}.png", content)
-    store.write("report/report.html", html_page(name, report, figures).encode())
-    store.write_json("report/report.json", {"fingerprint": report.fingerprint})
+    store.delete(_KEPT)
+    files = {f"{table}.csv": to_csv(rows, COLUMNS[table]) for table, rows in report.tables().items()}
+    files |= {f"{figure}.png": content for figure, content in figures.items()}
+    files["report.html"] = html_page(name, report, figures).encode()
+    for file, content in files.items():
+        store.write(f"report/{file}", content)
+    hashes = {file: sha256(content).hexdigest() for file, content in files.items()}
+    store.write_json(_KEPT, {"fingerprint": report.fingerprint, "files": hashes})
 
 
 def read_report(store: Store) -> Report:
-    """Reads the report of an experiment from its folder. Raises FileNotFoundError if it has none."""
-    stored = store.read_json("report/report.json") or {}
+    """Reads the report of an experiment from its folder.
+
+    Raises FileNotFoundError if it has none, and ValueError if its tables are not those that were written.
+    """
+    if not store.exists(_KEPT):
+        raise FileNotFoundError(f"{store.location}/{_KEPT}")
+    if changed := changed_files(store, [f"{table}.csv" for table in COLUMNS]):
+        raise ValueError(f"{', '.join(changed)}: edited, damaged or missing since the report was made")
     tables = {table: _rows(store.read(f"report/{table}.csv")) for table in COLUMNS}
-    return Report(str(stored.get("fingerprint")), **tables)
+    return Report(str((store.read_json(_KEPT) or {}).get("fingerprint")), **tables)
 
 
 def _rows(content: bytes) -> list[Any]:

@@ -12,7 +12,9 @@ Where to begin:
 * `status.py`: `witness status`; `status_of` gives the state of every network and table.
 * `forecast.py`: `witness plan`; `make_forecast` gives the work that remains, its time and its space.
 * `results.py`: `run_experiment` and `load_results`, with which Python takes tables as DataFrames and images as arrays.
-* `verify.py`: `witness verify`; `verify_experiment` checks that a finished experiment is what it claims to be.
+* `verify.py`: `witness verify`; `verify_experiment` checks that a finished experiment is what it claims to be: inputs,
+  tables and report, each in a file `verify_*.py`; `verification.py` holds what was found.
+* `resolved.py`: the `experiment.yaml` of the output folder.
 
 >>> status = status_of(Request(Path("experiment.yaml")))
 >>> status.is_done
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from pipelines.run.request import open_blueprint as open_blueprint
     from pipelines.run.status import Status as Status
     from pipelines.run.status import status_of as status_of
-    from pipelines.run.verify import Verification as Verification
+    from pipelines.run.verification import Verification as Verification
     from pipelines.run.verify import verify_experiment as verify_experiment
 
 __getattr__, __dir__, __all__ = lazy_exports(
@@ -50,9 +52,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
             "Status",
             "status_of",
         ),
-        "verify": (
-            "Verification",
-            "verify_experiment",
-        ),
+        "verification": ("Verification",),
+        "verify": ("verify_experiment",),
     },
 )

@@ -6,19 +6,16 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import yaml
-
 from pipelines.compute.cluster import Worker, connecting, worker_of
 from pipelines.experiment.config import Experiment
-from pipelines.experiment.written import as_yaml
 from pipelines.progress import Progress, Spent
 from pipelines.report.page import Report, make_report
 from pipelines.report.to_mlflow import log_report
 from pipelines.run.request import Request, open_blueprint
+from pipelines.run.resolved import write_resolved
 from pipelines.stages.blueprint import STAGES, Blueprint
 from pipelines.stages.inspect_published import other_crops_said
 from pipelines.storage.credentials import without_credentials
-from pipelines.storage.versions import versions
 from pipelines.tracking.runs import tracking_uri
 
 
@@ -63,9 +60,10 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
     work = [stage for stage in stages if stage != "report"]
     with ExitStack() as stack:
         wait = workers = None
-        if work and _must_train(experiment):  # so Ray will be needed: it starts while models are inspected
+        if "align" in work and _must_train(experiment):  # so Ray will be needed: it starts while models are inspected
             wait = stack.enter_context(connecting(request.address, experiment))
         blueprint = open_blueprint(request, progress, to_write=True, experiment=experiment)
+        blueprint.check_finished(STAGES[: STAGES.index(stages[0])])  # before anything is written
         store = blueprint.store
         result = RunResult(store.location, without_credentials(tracking_uri(experiment)), spent=progress.spent)
         if any(blueprint.missing(stage) for stage in work):
@@ -78,7 +76,7 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
             stack.enter_context(progress.logged(store))
         blueprint.refresh()
         blueprint.inspected.save(store)
-        _write_resolved(blueprint)
+        write_resolved(blueprint)
         for role, manifest in blueprint.inspected.manifests.items():
             if manifest.unreadable:
                 progress.say(f"data.{role}: {len(manifest.unreadable)} unreadable images are left out")
@@ -86,12 +84,11 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
             progress.say(line)
         if workers is not None:
             result.made = _make(blueprint, workers, progress)
-            _write_resolved(blueprint)
+            write_resolved(blueprint)
         elif work:
             progress.say("everything is there already: nothing to compute")
         if "report" in stages:
-            blueprint.check_finished()
-            result.report, is_new = make_report(blueprint)
+            result.report, is_new = make_report(blueprint, progress.say)
             result.made["report"] = int(is_new)
             result.logged = log_report(blueprint, result.report, progress.say, again=log)
     return result
@@ -129,16 +126,3 @@ def _make(blueprint: Blueprint, workers: Mapping[str, Worker], progress: Progres
         blueprint.check_finished(STAGES[: STAGES.index(stage)])
         made[stage] = makers[stage](blueprint, worker, progress)
     return made
-
-
-def _write_resolved(blueprint: Blueprint) -> None:
-    """Writes experiment.yaml: every setting as it took effect and, as comments, versions and hashes."""
-    found = {
-        "weights": {name: network.digest for name, network in blueprint.networks.items()},
-        "images": {role: manifest.digest for role, manifest in blueprint.inspected.manifests.items()},
-        "versions": versions(),
-    }
-    comments = "".join(f"# {line}\n" for line in yaml.safe_dump(found, sort_keys=False).splitlines())
-    text = f"{as_yaml(blueprint.experiment)}\n# What was found, and what found it:\n{comments}".encode()
-    if not blueprint.store.exists("experiment.yaml") or blueprint.store.read("experiment.yaml") != text:
-        blueprint.store.write("experiment.yaml", text)

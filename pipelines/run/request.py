@@ -6,7 +6,7 @@ from pathlib import Path
 
 from align_core.errors import InputError
 from pipelines.experiment.config import Experiment, load_experiment
-from pipelines.experiment.factories import look_in
+from pipelines.experiment.factories import check_not_outdated, look_in
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.inspect import inspect_inputs
@@ -24,6 +24,7 @@ class Request:
         output: the output folder, instead of that of the file.
         address: of a Ray cluster. If None, that is $RAY_ADDRESS, or a local cluster for the time of this command.
         quiet: prints plain lines of progress, even on a terminal.
+        rehash: reads every image again, also where a file has the path, size and modification time that it had before.
     """
 
     source: Path | Experiment
@@ -31,6 +32,7 @@ class Request:
     output: str | None = None
     address: str | None = None
     quiet: bool = False
+    rehash: bool = False
 
     def experiment(self) -> Experiment:
         """Loads and checks the experiment, and makes its factories importable. Raises InputError."""
@@ -49,12 +51,15 @@ def open_blueprint(
     progress: Progress | None = None,
     to_write: bool = False,
     experiment: Experiment | None = None,
+    trusting: bool = True,
 ) -> Blueprint:
     """Checks the experiment and inspects everything that it names; writes nothing. Raises InputError.
 
     Args:
         progress: shows the inspection of image sets. By default, one as the request asks for.
         to_write: whether the command will write, so that the output folder is checked to be writable.
+        trusting: whether weights of unchanged path, size and modification time are taken for unchanged. A command that
+            computes reads them; one that only looks trusts them, and answers at once.
         experiment: that of the request, where it has been loaded already.
     """
     experiment = experiment or request.experiment()
@@ -63,9 +68,21 @@ def open_blueprint(
         tracking_uri(experiment)
         if to_write:
             store.check_writable()
-        inspected = inspect_inputs(experiment, store, progress or Progress(request.quiet))
+        inspected = inspect_inputs(
+            experiment,
+            store,
+            progress or Progress(request.quiet),
+            trust_weights=trusting and not to_write,
+            trust_images=not request.rehash,
+        )
+        for name, network in inspected.networks.items() if to_write else ():
+            if network.code is not None:
+                check_not_outdated(f"models.{name}", str(network.config.factory), network.code)
     except InputError as problem:
         if isinstance(request.source, Experiment):
             raise
         raise InputError(f"{request.source}: {problem}") from problem
-    return Blueprint(experiment, inspected, store)
+    blueprint = Blueprint(experiment, inspected, store)
+    if to_write:
+        blueprint.hash_weights()
+    return blueprint

@@ -88,8 +88,7 @@ def _results(request: Request) -> "Results":
         return Results(blueprint)
     except (OSError, ValueError) as problem:
         raise RunFailed(
-            f"{blueprint.store.location}/report cannot be read ({reason_of(problem)}); delete it, and `witness report` "
-            "makes it again"
+            f"{blueprint.store.location}/report cannot be used ({reason_of(problem)}); `witness report` makes it again"
         ) from problem
 
 

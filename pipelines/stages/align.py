@@ -8,6 +8,7 @@ import time
 from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from itertools import chain
 
 from safetensors.torch import load as load_safetensors
@@ -16,8 +17,9 @@ from align_core.errors import InputError, reason_of
 from align_core.model_config import model_config_as_dict
 from align_core.published import as_built
 from align_core.weights import hash_weights
+from pipelines.compute.checkpoint import Curve
 from pipelines.compute.cluster import Worker, room_for
-from pipelines.compute.fine_tune import Curve, FineTune
+from pipelines.compute.fine_tune import FineTune
 from pipelines.compute.ray_train import RUNS, delete_run, fine_tune
 from pipelines.failure import RunFailed
 from pipelines.progress import Progress
@@ -25,6 +27,7 @@ from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.makings import Making
 from pipelines.stages.payload import fine_tune_of
 from pipelines.storage.csv_table import to_csv
+from pipelines.storage.differences import differences
 from pipelines.storage.store import Store
 from pipelines.storage.versions import versions
 
@@ -85,6 +88,7 @@ def _make_all(blueprint: Blueprint, names: Sequence[str], worker: Worker, progre
                 done, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
                 for future in done:
                     finished = running.pop(future)
+                    _say_notes(blueprint.store, finished.job, progress)
                     _commit_result(blueprint, future, finished)
                     steps_done += finished.making.align.steps(len(finished.job.image_ids))
                 bar.set(steps_done + _steps_under_way(blueprint.store, running.values()))
@@ -125,11 +129,14 @@ def _steps(blueprint: Blueprint, names: Container[str]) -> int:
 
 
 def _set_aside_stale(store: Store, making: Making, progress: Progress) -> None:
-    """Moves an old network of the same name, made with other settings, to `.stale`."""
+    """Moves an old network of the same name, which is damaged or was made with other settings, to `.stale`."""
     names = store.listing(making.folder).get(making.folder, [])
     if "card.json" in names:
+        card = store.read_json(f"{making.folder}/card.json") or {}
+        differ = differences(card.get("inputs"), making.inputs)
+        why = f"made with other settings ({differ})" if differ else "its files are damaged"
         folder = store.set_aside(making.folder, names)
-        progress.say(f"{making.folder}: damaged, or made with other settings; moved to {folder}")
+        progress.say(f"{making.folder}: {why}; moved to {folder}")
 
 
 def _commit_result(blueprint: Blueprint, future: Future[tuple[bytes, Curve]], finished: _UnderWay) -> None:
@@ -145,6 +152,7 @@ def _commit_result(blueprint: Blueprint, future: Future[tuple[bytes, Curve]], fi
     channels = blueprint.inspected.shape[0]
     commit(blueprint.store, making, weights, curve, time.time() - finished.began, channels)
     delete_run(blueprint.store, making.run_name)
+    blueprint.damaged.discard(making.name)
     blueprint.refresh()
 
 
@@ -160,12 +168,15 @@ def commit(store: Store, making: Making, weights: bytes, curve: Curve, seconds: 
     preprocessing, as the library set them when the network was made.
     """
     store.write(f"{making.folder}/model.safetensors", weights)
-    store.write(f"{making.folder}/curves.csv", to_csv(curve, list(curve[0])))
+    curves = to_csv(curve, list(curve[0]))
+    store.write(f"{making.folder}/curves.csv", curves)
     card = {
         "name": making.name,
         "fingerprint": making.fingerprint,
         "inputs": making.inputs,
         "weights": hash_weights(load_safetensors(weights)),
+        "file": sha256(weights).hexdigest(),
+        "curves": sha256(curves).hexdigest(),
         "model": model_config_as_dict(as_built(making.model, making.inputs["classes"], channels)),
         "start": making.start,
         "witnesses": list(making.witnesses),
@@ -175,6 +186,12 @@ def commit(store: Store, making: Making, weights: bytes, curve: Curve, seconds: 
     }
     store.write_json(f"{making.folder}/card.json", card)
     store.delete(f"{RUNS}/{making.run_name}-progress.json")
+
+
+def _say_notes(store: Store, job: FineTune, progress: Progress) -> None:
+    """Says what the worker left to be said, such as that a checkpoint was damaged."""
+    for line in (store.read_json(str(job.progress_file)) or {}).get("said", ()):
+        progress.say(line)
 
 
 def _steps_under_way(store: Store, running: Iterable[_UnderWay]) -> int:

@@ -5,6 +5,7 @@ torch or Ray, so `witness status` and `witness plan` answer at once.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 
@@ -32,13 +33,14 @@ class Blueprint:
         store: its folder.
 
     `networks` holds every model of the experiment and every surrogate that is made here; one that has still to be made
-    has no digest. `refresh` takes up networks that were made since.
+    has no digest. `refresh` takes up networks that were made since. Those in `damaged` count as missing.
     """
 
     def __init__(self, experiment: Experiment, inspected: Inspected, store: Store) -> None:
         self.experiment, self.inspected, self.store = experiment, inspected, store
         self.surrogates = surrogates_of(experiment)
         self.networks: dict[str, Network] = dict(inspected.networks)
+        self.damaged: set[str] = set()
         self.refresh()
 
     def refresh(self) -> None:
@@ -46,20 +48,31 @@ class Blueprint:
         for surrogate in self.surrogates:  # also those whose source has still to be trained
             if surrogate.align is not None:
                 stored = f"models/{surrogate.name}/model.safetensors"
-                unmade = Network(surrogate.name, self.networks[surrogate.source].config, None, stored)
-                self.networks.setdefault(surrogate.name, unmade)
+                unmade = replace(self.networks[surrogate.source], name=surrogate.name, digest=None, stored=stored)
+                self.networks[surrogate.name] = unmade
         for making in chain(self.trainings(), self.alignments()):  # lazily, as alignments start from trained models
             card = self.store.read_json(f"{making.folder}/card.json") or {}
             fits = card.get("fingerprint") == making.fingerprint and isinstance(card.get("weights"), str)
+            fits &= making.name not in self.damaged
             digest = str(card["weights"]) if fits else None
-            stored = f"{making.folder}/model.safetensors"
-            self.networks[making.name] = Network(making.name, making.model, digest, stored)
-        for surrogate in self.surrogates:  # what starts from a model that has still to be trained has no making yet
-            if surrogate.align is not None and surrogate.name not in self.networks:
-                config, stored = self.networks[surrogate.source].config, f"models/{surrogate.name}/model.safetensors"
-                self.networks[surrogate.name] = Network(surrogate.name, config, None, stored)
+            stored, start = f"{making.folder}/model.safetensors", self.networks[making.start or making.name]
+            self.networks[making.name] = replace(start, name=making.name, digest=digest, stored=stored)
         for found in ("_clean", "_adversarial", "_cells"):  # there may be thousands of tables, each with a fingerprint
             self.__dict__.pop(found, None)
+
+    def hash_weights(self) -> None:
+        """Hashes the weights of every network that was made here; one that is not as its card says is missing."""
+        for making in chain(self.trainings(), self.alignments()):
+            card = self.store.read_json(f"{making.folder}/card.json") or {}
+            try:
+                found = self.store.sha256(f"{making.folder}/model.safetensors")
+            except FileNotFoundError:
+                found = None
+            # A card of an older version of Witness has no hash of the file; `witness verify` hashes its tensors.
+            if self.is_made(making.name) and found != card.get("file", found or ""):
+                self.damaged.add(making.name)
+        if self.damaged:
+            self.refresh()
 
     @cached_property
     def by_name(self) -> dict[str, Surrogate]:
@@ -93,7 +106,7 @@ class Blueprint:
         images = self.inspected.manifests["train"]
         for name, config in self.experiment.models.items():
             if config.train is not None:
-                yield training(name, config, self.experiment, images)
+                yield training(self.networks[name], self.experiment, images)
 
     def alignments(self) -> Iterator[Making]:
         """The surrogates that are aligned here and whose source and witnesses are there."""
@@ -194,6 +207,7 @@ class Blueprint:
         """Raises RunFailed, naming what is missing, unless these stages are finished."""
         for stage in stages:
             if missing := self.missing(stage):
+                missing = [f"{name} (its weights are damaged)" if name in self.damaged else name for name in missing]
                 more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
                 raise RunFailed(
                     f"`witness {stage}` has to come first: these are missing: {', '.join(missing[:5])}{more}. "

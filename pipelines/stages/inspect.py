@@ -45,19 +45,22 @@ class Inspected:
         self.unsaved.clear()
 
 
-def inspect_inputs(experiment: Experiment, store: Store, progress: Progress) -> Inspected:
+def inspect_inputs(
+    experiment: Experiment, store: Store, progress: Progress, trust_weights: bool = True, trust_images: bool = True
+) -> Inspected:
     """Inspects every image set and model, or reads from the store what is known of them, and checks them all.
 
-    Writes nothing. Raises InputError, naming the setting, for the first input that cannot be used.
+    Files of weights, or of images, that are trusted are not read again where their path, size and modification time are
+    unchanged. Writes nothing. Raises InputError, naming the setting, for the first input that cannot be used.
     """
     inspected = Inspected({}, {})
     for role, config in experiment.image_sets().items():
-        manifest, new = manifest_of(experiment, role, config, store, progress)
+        manifest, new = manifest_of(experiment, role, config, store, progress, trust_images)
         inspected.unsaved |= new
         check_images(experiment, role, manifest)
         inspected.manifests[role] = manifest
     check_disjoint(inspected.manifests)
-    networks, new = inspect_models(experiment, store, inspected.shape)
+    networks, new = inspect_models(experiment, store, inspected.shape, trust_weights)
     inspected.networks |= networks
     inspected.unsaved |= new
     models = {name: network.config for name, network in networks.items()}

@@ -2,49 +2,81 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from align_core.errors import InputError
+from align_core.errors import InputError, reason_of
 from align_core.model_config import ModelConfig, resolve_aligned
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
-from pipelines.stages.manifest_file import size_and_time
+from pipelines.experiment.factories import note_code
+from pipelines.experiment.factory_code import Code, factory_code
+from pipelines.stages.file_hashes import FileHashes
 from pipelines.stages.seen import SEEN
 from pipelines.storage.store import Store, fingerprint_of
 from pipelines.tracking.registry import Registered, registered
 
 
 def inspect_models(
-    experiment: Experiment, store: Store, shape: tuple[int, int, int]
+    experiment: Experiment, store: Store, shape: tuple[int, int, int], trusting: bool
 ) -> tuple[dict[str, Network], dict[str, bytes]]:
     """Every model of the experiment by name, and files by path in the store that have still to be written.
 
-    `shape` is (C, H, W) of every image. Raises InputError, naming the model, for one that cannot be used.
+    Args:
+        shape: (C, H, W) of every image.
+        trusting: whether weights of unchanged path, size and modification time count as unchanged.
+
+    Raises InputError, naming the model, for one that cannot be used.
     """
     networks: dict[str, Network] = {}
     unsaved: dict[str, bytes] = {}
     stored = store.read_json(f"{SEEN}/models.json") or {}
     known = {key: digest for key, digest in stored.items() if digest is None or isinstance(digest, str)}
+    files = FileHashes(store, trusting)
     digests: dict[str, str | None] = {}
     for name, written in experiment.models.items():
         try:
             found = registered(written, experiment, store, SEEN) if written.mlflow else None
+            if found and not _is_as_it_was(found, files):
+                found = registered(written, experiment, store, SEEN, anew=True)
             model = found.config if found else resolve_aligned(written)
+            code = factory_code(model.factory, experiment.factories) if model.factory else None
+            if code is not None:
+                note_code(str(model.factory), code)
+            key = _model_key(model, experiment.data.classes, shape, code, _bytes_of(model, found, files))
         except InputError as problem:
             raise InputError(f"models.{name}: {problem}") from problem
         unsaved |= found.unsaved if found else {}
-        key = _model_key(model, experiment.data.classes, shape)
-        digests[key] = known[key] if key in known else _try_model(name, model, experiment, shape, found)
-        networks[name] = Network(name, model, digests[key], found.stored if found else None)
+        digests[key] = known[key] if _is_known(key, known) else _try_model(name, model, experiment, shape, found)
+        networks[name] = Network(name, model, digests[key], found.stored if found else None, code)
     if digests.keys() - known.keys():
         unsaved[f"{SEEN}/models.json"] = json.dumps({**known, **digests}).encode()
-    return networks, unsaved
+    return networks, unsaved | files.unsaved()
 
 
-def _model_key(config: ModelConfig, classes: int, shape: Sequence[int]) -> str:
-    """Identifies a model by its settings and by size and modification time of its weights."""
-    file = config.weights_file
-    return fingerprint_of([dataclasses.asdict(config), classes, list(shape), size_and_time(file) if file else None])
+def _is_known(key: str, known: Mapping[str, Any]) -> bool:
+    return key in known and isinstance(known[key], str | None)
+
+
+def _is_as_it_was(found: Registered, files: FileHashes) -> bool:
+    """Whether the copy of a registered model is what was downloaded: its version in the registry never changes."""
+    return files.of_stored(found.stored, found.unsaved.get(found.stored))[1]
+
+
+def _bytes_of(config: ModelConfig, found: Registered | None, files: FileHashes) -> str | None:
+    """The hash of the bytes of a model's weights; None where a library or a training supplies them."""
+    if found is not None:
+        return files.of_stored(found.stored, found.unsaved.get(found.stored))[0]
+    try:
+        return files.of_file(config.weights_file) if config.weights_file else None
+    except OSError as problem:
+        raise InputError(f"{config.weights_file}: cannot be read ({reason_of(problem)})") from problem
+
+
+def _model_key(config: ModelConfig, classes: int, shape: Sequence[int], code: Code | None, content: str | None) -> str:
+    """Identifies a model by its settings, its code, and the hash of the bytes of its weights, wherever they lie."""
+    settings = dataclasses.asdict(config) | ({"weights": None} if config.weights_file else {})
+    return fingerprint_of([settings, classes, list(shape), code, content])
 
 
 def _try_model(

@@ -57,8 +57,9 @@ class Making:
         return int(self.inputs["seed"]) if self.start else int(self.fingerprint[:8], 16)
 
 
-def training(name: str, model: ModelConfig, experiment: Experiment, images: Manifest) -> Making:
+def training(network: Network, experiment: Experiment, images: Manifest) -> Making:
     """The training of a model from random weights, on the train images of this manifest."""
+    name, model = network.name, network.config
     assert model.train is not None
     align = training_on_labels(model.train)
     inputs = _inputs(align, experiment, images) | {
@@ -66,6 +67,8 @@ def training(name: str, model: ModelConfig, experiment: Experiment, images: Mani
         "preprocessing": [model.mean, model.std, model.input_size],
         "independent": name,
     }
+    if network.code is not None:
+        inputs["code"] = dict(network.code)
     return Making(
         name=name, folder=f"trained/{name}", inputs=inputs, start=None, witnesses=(), align=align, model=model
     )

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.storage.differences import differences
 from pipelines.storage.store import Say, Store, fingerprint_of
 from pipelines.storage.versions import versions
 
@@ -81,8 +82,21 @@ class ChunkedTable:
         names = listing.get(self.folder, ())
         others = [name for name in names if _OWN_FILE.match(name) and not name.startswith(self.fingerprint)]
         if others:
+            why = self.why_others(store, others)
             stale = store.set_aside(self.folder, others)
-            say(f"{self.folder}: made with other settings or models; moved to {stale}")
+            say(f"{self.folder}: {why}; moved to {stale}")
+
+    def why_others(self, store: Store, names: Sequence[str]) -> str:
+        """Says why these files of the table's folder are not this table's, from what the first readable one records."""
+        for name in names:
+            if name.endswith(".parquet"):
+                try:
+                    differ = differences(_recorded(store, f"{self.folder}/{name}", "inputs"), self.inputs)
+                except (OSError, ValueError, pa.ArrowException):
+                    continue
+                if differ:
+                    return f"made with other settings or models ({differ})"
+        return "made with other settings or models"
 
     def delete_leftovers(self, store: Store, listing: Listing) -> None:
         """Deletes chunk files whose rows are already in the finished table.
@@ -171,8 +185,21 @@ class ChunkedTable:
         return {key: json.dumps(value, sort_keys=True) for key, value in content.items()}
 
     def about(self, store: Store) -> dict[str, Any]:
-        """Returns what the finished file records about itself: `fingerprint`, `rows` of each chunk, and `inputs`."""
+        """Returns what the finished file records about itself: `fingerprint`, `rows` of each chunk, and `inputs`.
+
+        Beside that, under `groups`, the rows of each chunk that it really has. Raises OSError, ValueError or
+        ArrowException where it is damaged.
+        """
         with store.open_input(self.finished_file) as source:
-            metadata = pq.ParquetFile(source).schema_arrow.metadata or {}
-        table, inputs = (json.loads(metadata.get(f"witness.{key}".encode(), b"{}")) for key in ("table", "inputs"))
-        return {**table, "inputs": inputs}
+            found = pq.ParquetFile(source).metadata
+            groups = [found.row_group(number).num_rows for number in range(found.num_row_groups)]
+        table = _recorded(store, self.finished_file, "table")
+        return {**table, "inputs": _recorded(store, self.finished_file, "inputs"), "groups": groups}
+
+
+def _recorded(store: Store, path: str, key: str) -> dict[str, Any]:
+    """What a file of a table records about itself under this key; {} for what is no record of ours."""
+    with store.open_input(path) as source:
+        metadata = pq.ParquetFile(source).schema_arrow.metadata or {}
+    content = json.loads(metadata.get(f"witness.{key}".encode(), b"{}"))
+    return content if isinstance(content, dict) else {}

@@ -34,6 +34,8 @@ _IN_MEMORY = 32 * 2**20
 # The end of the name under which a file is written, before it is renamed. Users' names may end in `.part` too.
 _UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.part$")
 
+_PIECE = 8 * 2**20
+
 Say = Callable[[str], None]
 """A function that shows the user one line of text."""
 
@@ -135,6 +137,14 @@ class Store:
                 raise
             # If the file is deleted between two requests, S3 reports an internal failure.
             raise FileNotFoundError(relative) from problem
+
+    def sha256(self, relative: str) -> str:
+        """The SHA-256 of a file's bytes, in hexadecimal, read piece by piece. Raises OSError as `open_input` does."""
+        digest = hashlib.sha256()
+        with self.open_input(relative) as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+        return digest.hexdigest()
 
     def read_json(self, relative: str) -> dict[str, Any] | None:
         """Returns the object in a JSON file, or None if the file is missing or damaged.

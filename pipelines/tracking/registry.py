@@ -49,17 +49,20 @@ class Registered:
             raise InputError(f"{self.uri}: its weights cannot be read as safetensors ({problem}){kept}") from problem
 
 
-def registered(config: ModelConfig, experiment: Experiment, store: Store, folder: str) -> Registered:
+def registered(
+    config: ModelConfig, experiment: Experiment, store: Store, folder: str, anew: bool = False
+) -> Registered:
     """Finds the registered model that `config` names, in `folder` of the store or else in MLflow's registry.
 
-    A version in the registry never changes, so one that is in the store is not looked up again. Writes nothing. Raises
-    InputError if the model cannot be fetched, or was not registered by Witness.
+    A version in the registry never changes, so one that is in the store is not looked up again, unless `anew` is set
+    because the copy in the store is damaged. Writes nothing. Raises InputError if the model cannot be fetched, or was
+    not registered by Witness.
     """
     uri = str(config.mlflow)
     _, name, version = uri.split("/")
     own_folder = f"{folder}/registered-{fingerprint_of([uri, without_credentials(tracking_uri(experiment))])}"
     weights_file, card_file = (f"{own_folder}/{file}" for file in REGISTERED)
-    if store.exists(weights_file) and store.exists(card_file):
+    if not anew and store.exists(weights_file) and store.exists(card_file):
         try:
             found = config_of_card(config, store.read(card_file), uri, weights_file)
             return Registered(uri, found, store, weights_file, {})

@@ -23,7 +23,8 @@ from pipelines.run.status import Entry, Status, watch
 STARTER = {"--train", "--test", "--kind", "--classes", "--image-size", "--source", "--witness", "--target", "--name"}
 COMMON = {"--set", "--address", "--output", "--quiet", "--json", "--help"}
 COMMANDS: dict[str, set[str]] = {
-    "demo": set(), "run": set(), "align": set(), "craft": set(), "evaluate": {"--clean"}, "report": {"--log"},
+    "demo": set(), "run": {"--rehash"}, "align": {"--rehash"}, "craft": {"--rehash"},
+    "evaluate": {"--rehash", "--clean"}, "report": {"--rehash", "--log"},
     "tune": {"--space", "--samples", "--searcher", "--scheduler", "--concurrent", "--max-clean-drop", "--attack"},
     "plan": set(), "status": {"--watch", "--cells"}, "verify": {"--sample", "--seed"}, "schedule": {"--once", "--list"},
     "ui": {"--port"}, "init": STARTER, "list": {"--json"},
@@ -265,17 +266,21 @@ class TestExitCodes:
     """0 and 2: above, and in test_bad_input."""
 
     def test_1_where_something_is_missing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["report", str(hand_made(tmp_path).file)]) == 1
-        assert "`witness align` has to come first: these are missing: aligned" in capsys.readouterr().err
+        experiment = hand_made(tmp_path)
+        for stage, first in (("report", "align"), ("craft", "align")):
+            assert main([stage, str(experiment.file)]) == 1
+            assert f"`witness {first}` has to come first: these are missing: aligned" in capsys.readouterr().err
+            assert not experiment.output.exists()  # it can do nothing, so it writes nothing
 
     def test_1_while_another_run_is_at_work(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         experiment = hand_made(tmp_path)
-        with experiment.blueprint().store.locked():
+        with experiment.finish().store.locked():
             assert main(["report", str(experiment.file)]) == 1
         assert f"another run is at work here (process {os.getpid()} on " in capsys.readouterr().err
 
     def test_1_where_the_disk_fails(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         experiment = hand_made(tmp_path)
+        experiment.finish()
         (experiment.output / "by-hand" / "experiment.yaml").mkdir(parents=True)
         assert main(["report", str(experiment.file)]) == 1
         assert "experiment.yaml" in (said := capsys.readouterr().err) and "What was finished is kept" in said

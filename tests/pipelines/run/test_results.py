@@ -102,7 +102,7 @@ def test_damage_is_said_with_the_way_to_mend_it(finished: Finished, tmp_path: Pa
     with pytest.raises(RunFailed, match=r"adversarial/aligned/pgd is damaged .* delete this folder"):
         results.adversarial_images("aligned", "pgd")
     (folder / "report/transfer.csv").unlink()
-    with pytest.raises(RunFailed, match=r"report cannot be read .* `witness report` makes it again"):
+    with pytest.raises(RunFailed, match=r"report cannot be used .* `witness report` makes it again"):
         load_results(finished.file, output=tmp_path)
 
 

@@ -1,0 +1,34 @@
+"""experiment.yaml in the output folder: every setting as it took effect and, as comments, hashes and versions."""
+
+from typing import Any
+
+import yaml
+
+from pipelines.experiment.written import as_yaml
+from pipelines.stages.blueprint import Blueprint
+from pipelines.storage.versions import versions
+
+FOUND = "\n# What was found, and what found it:\n"
+"""The line between the settings and what was found."""
+
+
+def write_resolved(blueprint: Blueprint) -> None:
+    """Writes the file, unless it is there already and says the same."""
+    found = {**resolved_hashes(blueprint), "versions": versions()}
+    comments = "".join(f"# {line}\n" for line in yaml.safe_dump(found, sort_keys=False).splitlines())
+    text = f"{resolved_settings(blueprint)}{FOUND}{comments}".encode()
+    if not blueprint.store.exists("experiment.yaml") or blueprint.store.read("experiment.yaml") != text:
+        blueprint.store.write("experiment.yaml", text)
+
+
+def resolved_settings(blueprint: Blueprint) -> str:
+    """The settings, as YAML that `witness run` accepts."""
+    return as_yaml(blueprint.experiment)
+
+
+def resolved_hashes(blueprint: Blueprint) -> dict[str, Any]:
+    """The hash of every network's weights and of every image set."""
+    return {
+        "weights": {name: network.digest for name, network in blueprint.networks.items()},
+        "images": {role: manifest.digest for role, manifest in blueprint.inspected.manifests.items()},
+    }

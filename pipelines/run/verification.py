@@ -1,0 +1,39 @@
+"""What `witness verify` found, and what it took for granted."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Verification:
+    """The result of a check.
+
+    Attributes:
+        findings: what was found wrong, a sentence each that begins with the folder, network or image set.
+        checked: how many images, networks, tables, rows, repeated predictions and files of the report were checked.
+        trusted: what was not checked, in words.
+    """
+
+    findings: list[str] = field(default_factory=list)
+    checked: Counter[str] = field(default_factory=Counter)
+    trusted: list[str] = field(default_factory=list)
+
+    def report(self, finding: str) -> None:
+        """Adds a finding."""
+        self.findings.append(finding)
+
+    def lines(self) -> list[str]:
+        """The lines that `witness verify` prints."""
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in self.checked.items())
+        problems = len(self.findings)
+        total = f"{problems} problem{'s' if problems > 1 else ''} found" if problems else "no problem found"
+        return [
+            *(f"problem: {finding}" for finding in self.findings),
+            *(f"trusted without a check: {what}" for what in self.trusted),
+            f"checked: {counts}; {total}",
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `witness verify --json` prints."""
+        return {"findings": self.findings, "checked": dict(self.checked), "trusted": self.trusted}

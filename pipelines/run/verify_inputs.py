@@ -1,0 +1,127 @@
+"""The checks of what results were made from: image sets, the weights of networks, and the cards of those made here."""
+
+from collections.abc import Callable
+from typing import Any
+
+from safetensors.torch import load as load_safetensors
+
+from align_core.errors import InputError, reason_of
+from align_core.images.manifest import inspect_images
+from align_core.model_config import model_config_from
+from align_core.published import as_built
+from align_core.weights import hash_weights
+from pipelines.compute.loading import LoadedNetworks
+from pipelines.progress import Progress
+from pipelines.run.verification import Verification
+from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.makings import Making
+from pipelines.storage.differences import differences
+from pipelines.storage.store import fingerprint_of
+
+
+def other_networks(blueprint: Blueprint) -> list[str]:
+    """A finding for each network that is there, but is not that of the present settings, files and code."""
+    store, listing, findings = blueprint.store, blueprint.store.listing(), []
+    for making in (*blueprint.trainings(), *blueprint.alignments()):
+        if not blueprint.is_made(making.name) and listing.get(making.folder):
+            card = store.read_json(f"{making.folder}/card.json")
+            if card is None:
+                findings.append(f"{making.folder}/card.json: missing or damaged")
+            else:
+                differ = differences(card.get("inputs"), making.inputs) or "its card was edited"
+                findings.append(f"{making.folder}: not what the settings, files and code here would make ({differ})")
+    return findings
+
+
+def other_tables(blueprint: Blueprint) -> list[str]:
+    """A finding for each reason for which tables are there, but are not those of the present networks and settings."""
+    store, listing, folders = blueprint.store, blueprint.store.listing(), dict[str, list[str]]()
+    clean = [own.table for own in blueprint.clean().values()]
+    for table in (*clean, *blueprint.all_adversarial().values(), *(cell.table for cell in blueprint.cells())):
+        others = [name for name in listing.get(table.folder, ()) if not name.startswith(table.fingerprint)]
+        if others and not table.is_finished(listing):
+            folders.setdefault(table.why_others(store, others), []).append(table.folder)
+    return [
+        f"{found[0]}{f' and {len(found) - 1} more tables' if found[1:] else ''}: {why}"
+        for why, found in folders.items()
+    ]
+
+
+def check_image_sets(blueprint: Blueprint, found: Verification, progress: Progress) -> None:
+    """Decodes every image set anew and compares its hash with that of the manifest in the store."""
+    data = blueprint.experiment.data
+    for role, config in blueprint.experiment.image_sets().items():
+        known = blueprint.inspected.manifests[role]
+        with progress.stage(f"check data.{role}", len(known), "images") as bar:
+            advance: Callable[[int], None] = bar.set
+            try:
+                now = inspect_images(config, data.fit, advance)
+            except (InputError, OSError) as problem:
+                found.report(f"data.{role}: cannot be read ({reason_of(problem)})")
+                continue
+        found.checked["images"] += len(now)
+        if now.digest != known.digest:
+            found.report(f"data.{role}: the images are not those that the results were made from")
+        elif role == "train" and now.originals != known.originals and _trains_on_originals(blueprint):
+            found.report("data.train: the files show the same after the crop, but are not those that were cropped")
+
+
+def _trains_on_originals(blueprint: Blueprint) -> bool:
+    makings = [*blueprint.trainings(), *blueprint.alignments()]
+    return any(making.align.augment.needs_originals for making in makings)
+
+
+def check_networks(blueprint: Blueprint, networks: LoadedNetworks, found: Verification) -> set[str]:
+    """Hashes every network's weights, and checks the cards of those made here; returns those that cannot be loaded."""
+    unreadable = set()
+    for name, network in blueprint.networks.items():
+        if network.digest is None:  # a network that this experiment does not need, and never made
+            continue
+        found.checked["networks"] += 1
+        try:
+            if network.stored:
+                digest = hash_weights(load_safetensors(blueprint.store.read(network.stored)))
+            else:
+                digest = hash_weights(networks.network(name).net.state_dict())
+        except Exception as problem:  # of the user's code, and a damaged file can raise almost any
+            found.report(f"{name}: its weights cannot be read ({reason_of(problem)})")
+            unreadable.add(name)
+            continue
+        if digest != network.digest:
+            found.report(f"{name}: its weights are not those that the results were made with")
+    for making in (*blueprint.trainings(), *blueprint.alignments()):
+        if blueprint.is_made(making.name):
+            _check_card(blueprint, making, found)
+    return unreadable
+
+
+def _check_card(blueprint: Blueprint, making: Making, found: Verification) -> None:
+    """The card says what others will take the network for, so it has to be true."""
+    card = blueprint.store.read_json(f"{making.folder}/card.json") or {}
+    path = f"{making.folder}/card.json"
+    try:
+        is_inputs = fingerprint_of(card.get("inputs")) == making.fingerprint
+        described = _appearance(model_config_from(card["model"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        found.report(f"{path}: not a card that Witness wrote ({reason_of(problem)})")
+        return
+    if not is_inputs:
+        found.report(f"{path}: the inputs that it records are not those that its fingerprint stands for")
+    built = as_built(making.model, blueprint.experiment.data.classes, blueprint.inspected.shape[0])
+    # Cards of older versions of Witness hold the settings as they were written.
+    if card.get("name") != making.name or described not in (_appearance(built), _appearance(making.model)):
+        found.report(f"{path}: describes another network than the one that was made here")
+    curves = card.get("curves")
+    if curves is not None and curves != _hash(blueprint, f"{making.folder}/curves.csv"):
+        found.report(f"{making.folder}/curves.csv: not the curve that the card was written with")
+
+
+def _appearance(config: Any) -> list[Any]:
+    return [config.architecture, config.mean, config.std, config.input_size]
+
+
+def _hash(blueprint: Blueprint, path: str) -> str | None:
+    try:
+        return blueprint.store.sha256(path)
+    except OSError:
+        return None

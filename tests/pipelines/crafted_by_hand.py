@@ -1,0 +1,95 @@
+"""A finished experiment whose results are real, made in this process: crafted, evaluated and reported without Ray."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from hand_made import CURVE, HandMade, hand_made
+
+from align_core.attacks import craft, distances
+from align_core.weights import to_bytes
+from pipelines.compute.images import adversarial_images
+from pipelines.compute.loading import LoadedNetworks
+from pipelines.report.page import make_report
+from pipelines.run.resolved import write_resolved
+from pipelines.stages.align import commit
+from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.payload import network_loader, test_images
+from pipelines.storage.chunked_table import ChunkedTable
+
+
+def crafted(folder: Path, **changes: Any) -> HandMade:
+    """Writes the experiment of `hand_made`, with three images per chunk, and all of its results."""
+    experiment = hand_made(folder, **{"compute": {"chunk": 3}, **changes})
+    finish(experiment.blueprint())
+    return experiment
+
+
+def finish(blueprint: Blueprint) -> None:
+    """Makes every network (a copy of its source, a little changed), table and report that is missing."""
+    networks = LoadedNetworks(network_loader(blueprint), "cpu")
+    for making in blueprint.alignments():
+        if not blueprint.is_made(making.name):
+            source = networks.network(str(making.start)).net.state_dict()
+            state = {name: value * 1.25 for name, value in source.items()}
+            commit(blueprint.store, making, to_bytes(state), CURVE, seconds=1.0)
+    blueprint.refresh()
+    blueprint.inspected.save(blueprint.store)
+    write_resolved(blueprint)
+    networks = LoadedNetworks(network_loader(blueprint), "cpu")
+    for (name, attack), table in blueprint.all_adversarial().items():
+        surrogate = networks.mean_of(blueprint.by_name[name].members)
+        for chunk in _missing(blueprint, table):
+            table.write_chunk(blueprint.store, chunk, _crafted(blueprint, surrogate, attack, chunk))
+        table.finish(blueprint.store, blueprint.rows)
+    for members, table in blueprint.clean().values():
+        _evaluate(blueprint, networks.mean_of(members), None, table, "")
+    for cell in blueprint.cells():
+        images = blueprint.adversarial(blueprint.by_name[cell.surrogate], cell.attack)
+        _evaluate(blueprint, networks.mean_of(cell.predictions.members), images, cell.table, "adversarial_")
+    make_report(blueprint)
+
+
+def _missing(blueprint: Blueprint, table: ChunkedTable) -> range:
+    return range(0 if table.is_finished(blueprint.store.listing()) else len(blueprint.rows))
+
+
+def _crafted(blueprint: Blueprint, surrogate: torch.nn.Module, attack: str, chunk: int) -> pa.Table:
+    images, experiment = test_images(blueprint), blueprint.experiment
+    clean, labels = torch.from_numpy(np.array(images.read(chunk))), torch.tensor(images.labels_of(chunk))
+    settings = experiment.attacks[attack]
+    adversarial = craft(surrogate, clean, labels, images.ids_of(chunk), settings, experiment.seed)
+    linf, l2 = distances(adversarial, clean)
+    return pa.table(
+        {
+            "image_id": images.ids_of(chunk),
+            "label": labels.numpy(),
+            "image": pa.FixedShapeTensorArray.from_numpy_ndarray(adversarial.numpy()),
+            "linf": linf.numpy(),
+            "l2": l2.numpy(),
+        }
+    )
+
+
+def _evaluate(
+    blueprint: Blueprint, network: torch.nn.Module, shown: ChunkedTable | None, table: ChunkedTable, prefix: str
+) -> None:
+    images = test_images(blueprint)
+    for chunk in _missing(blueprint, table):
+        rows = blueprint.rows[chunk]
+        pixels = (
+            images.read(chunk) if shown is None else adversarial_images(shown.read_chunk(blueprint.store, chunk, rows))
+        )
+        labels = torch.tensor(images.labels_of(chunk))
+        with torch.no_grad():
+            logits = network(torch.from_numpy(np.array(pixels)).float() / 255)
+        columns = {
+            "image_id": images.ids_of(chunk),
+            "label": labels.numpy(),
+            f"{prefix}prediction": logits.argmax(dim=1).numpy(),
+            f"{prefix}confidence": logits.softmax(dim=1).gather(1, labels[:, None])[:, 0].numpy(),
+        }
+        table.write_chunk(blueprint.store, chunk, pa.table(columns))
+    table.finish(blueprint.store, blueprint.rows)

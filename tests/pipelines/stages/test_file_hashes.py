@@ -1,0 +1,192 @@
+"""Weights are hashed by whoever computes with them, and trusted by size and time by whoever only looks."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hand_made import CLASSES, hand_made
+from safetensors.torch import load_file, save_file
+
+from align_core.errors import InputError
+from pipelines.run.request import Request, open_blueprint
+from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.file_hashes import FileHashes
+from pipelines.storage.store import Store
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def rewritten_unseen(file: Path, content: bytes) -> None:
+    """Changes a file whose size and modification time stay the same."""
+    before = file.stat()
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def negative(file: Path) -> bytes:
+    from safetensors.torch import save
+
+    return save({name: -value for name, value in load_file(file).items()})
+
+
+def opened(file: Path, **options: bool) -> Blueprint:
+    blueprint = open_blueprint(Request(file, quiet=True), **options)
+    blueprint.inspected.save(blueprint.store)
+    return blueprint
+
+
+def test_weights_that_changed_unseen_are_found_by_a_run_and_not_by_status(tmp_path: Path) -> None:
+    experiment = hand_made(tmp_path)
+    before = opened(experiment.file).networks["near"].digest
+    rewritten_unseen(tmp_path / "near.safetensors", negative(tmp_path / "near.safetensors"))
+    assert opened(experiment.file).networks["near"].digest == before  # as `witness status` and `plan`
+    now = opened(experiment.file, to_write=True).networks["near"].digest  # as `witness run`
+    assert now != before
+    assert opened(experiment.file).networks["near"].digest == now  # known from then on
+    rewritten_unseen(tmp_path / "near.safetensors", negative(tmp_path / "near.safetensors"))
+    assert opened(experiment.file, trusting=False).networks["near"].digest == before  # as `witness verify`
+
+
+def test_weights_that_are_damaged_unseen_are_refused_by_a_run(tmp_path: Path) -> None:
+    experiment = hand_made(tmp_path)
+    opened(experiment.file)
+    file = tmp_path / "near.safetensors"
+    rewritten_unseen(file, b"\0" * file.stat().st_size)
+    with pytest.raises(InputError, match=r"models\.near: .*near\.safetensors: cannot be read as weights"):
+        opened(experiment.file, to_write=True)
+
+
+def test_a_model_is_not_tried_again_where_only_the_time_or_the_path_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = hand_made(tmp_path)
+    digests = {name: network.digest for name, network in opened(experiment.file).networks.items()}
+    os.utime(tmp_path / "near.safetensors", (1, 1))
+    (tmp_path / "other.safetensors").rename(tmp_path / "moved.safetensors")
+    models = experiment.content()["models"]
+    models["other"]["weights"] = "moved.safetensors"
+    experiment.write(models=models)
+    monkeypatch.setattr("pipelines.stages.inspect_models._try_model", None)
+    assert {name: network.digest for name, network in opened(experiment.file).networks.items()} == digests
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"X": 5}', b'{"X": [1]}', b'{"X": ["a", "b", "c"]}'])
+def test_a_damaged_record_is_made_anew(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(b"abc")
+    store = Store(str(tmp_path), "x")
+    store.write(".seen/files.json", content.replace(b"X", str(file).encode()))
+    hashes = FileHashes(store, trusting=True)
+    assert hashes.of_file(file) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert json.loads(hashes.unsaved()[".seen/files.json"])[str(file)][2].startswith("ba7816bf")
+    assert hashes.of_file(tmp_path / "gone") is None
+
+
+def test_a_damaged_network_of_ours_is_missing_to_a_run_and_there_to_status(tmp_path: Path) -> None:
+    experiment = hand_made(tmp_path)
+    blueprint = experiment.finish()
+    file = Path(blueprint.store.path("models/aligned/model.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    rewritten_unseen(file, bytes(content))
+    assert opened(experiment.file).is_made("aligned")
+    found = opened(experiment.file, to_write=True)
+    assert found.missing("align") == ["aligned"] and found.damaged == {"aligned"}
+    file.unlink()
+    assert opened(experiment.file, to_write=True).missing("align") == ["aligned"]
+
+
+def test_a_card_without_the_hash_of_its_file_is_believed(tmp_path: Path) -> None:
+    """Cards of earlier versions have none."""
+    experiment = hand_made(tmp_path)
+    blueprint = experiment.finish()
+    card = blueprint.store.read_json("models/aligned/card.json") or {}
+    del card["file"]
+    blueprint.store.write_json("models/aligned/card.json", card)
+    assert not opened(experiment.file, to_write=True).missing("align")
+
+
+def test_images_that_changed_unseen_are_found_with_rehash_alone(tmp_path: Path) -> None:
+    import numpy as np
+
+    experiment = hand_made(tmp_path)
+    before = opened(experiment.file).inspected.manifests["test"].digest
+    file = tmp_path / "images.npz"
+    content = dict(np.load(file))
+    content["images"][5] ^= 1
+    other = tmp_path / "other.npz"
+    np.savez(other, **content)
+    rewritten_unseen(file, other.read_bytes())
+    assert opened(experiment.file, to_write=True).inspected.manifests["test"].digest == before
+    request = Request(experiment.file, quiet=True, rehash=True)
+    assert open_blueprint(request, to_write=True).inspected.manifests["test"].digest != before
+
+
+class TestFactories:
+    NET = "from torch import nn\nimport {name}_layers\n\ndef linear(width):\n    return {name}_layers.net(width)\n"
+    LAYERS = (
+        "from torch import nn\n\ndef net(width):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), "
+        f"nn.Linear(width, {CLASSES}))\n"
+    )
+
+    def made(self, folder: Path, name: str) -> Path:
+        """The experiment whose source alone comes from a factory of two modules."""
+        (folder / f"{name}.py").write_text(self.NET.format(name=name))
+        (folder / f"{name}_layers.py").write_text(self.LAYERS)
+        experiment = hand_made(folder)
+        models = experiment.content()["models"]
+        models["near"]["factory"] = f"{name}:linear"
+        experiment.write(models=models)
+        return experiment.file
+
+    def prints(self, blueprint: Blueprint) -> dict[str, str]:
+        tables = {table.folder: table.fingerprint for table in blueprint.all_adversarial().values()}
+        tables |= {own.table.folder: own.table.fingerprint for own in blueprint.clean().values()}
+        makings = {making.folder: making.fingerprint for making in blueprint.alignments()}
+        return tables | makings
+
+    def test_code_changes_what_depends_on_it_and_a_comment_nothing(self, tmp_path: Path) -> None:
+        file = self.made(tmp_path, "nets_of_a_user")
+        before = self.prints(opened(file))
+        layers = tmp_path / "nets_of_a_user_layers.py"
+        layers.write_text(f"# A comment.\n{self.LAYERS}")
+        assert self.prints(opened(file)) == before
+        layers.write_text(self.LAYERS.replace("nn.Linear(64, width)", "nn.Linear(64, width), nn.ReLU()"))
+        changed = {folder for folder, own in self.prints(opened(file)).items() if own != before[folder]}
+        crafted = {folder for folder in before if folder.startswith("adversarial/") and "witness" not in folder}
+        assert changed == {"models/aligned", "clean/near", "clean/aligned"} | crafted
+
+    def test_a_run_refuses_code_that_this_process_imported_before_it_changed(self, tmp_path: Path) -> None:
+        file = self.made(tmp_path, "nets_of_a_notebook")
+        opened(file, to_write=True)
+        layers = tmp_path / "nets_of_a_notebook_layers.py"
+        layers.write_text(self.LAYERS + "x = 1\n")
+        opened(file)
+        with pytest.raises(
+            InputError, match=r"models\.near: .*the code of .* has changed since .* start a new process"
+        ):
+            opened(file, to_write=True)
+        layers.write_text(self.LAYERS)
+        opened(file, to_write=True)
+
+    def test_an_aligned_model_has_the_code_of_its_factory_as_it_is_here(self, tmp_path: Path) -> None:
+        file = self.made(tmp_path, "nets_of_a_card")
+        folder = tmp_path / "earlier"
+        folder.mkdir()
+        card = {"model": {"factory": "nets_of_a_card:linear", "args": {"width": 7}, "weights": "gone"}}
+        (folder / "card.json").write_text(json.dumps(card))
+        torch.manual_seed(7)
+        net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 7), torch.nn.Linear(7, CLASSES))
+        save_file(net.state_dict(), folder / "model.safetensors")
+        request = Request(file, ["models.seer={aligned: earlier}"], quiet=True)
+        before = open_blueprint(request).networks["seer"]
+        assert list(before.code or {}) == ["nets_of_a_card", "nets_of_a_card_layers"]
+        (tmp_path / "nets_of_a_card.py").write_text(self.NET.format(name="nets_of_a_card") + "x = 1\n")
+        assert open_blueprint(request).networks["seer"].identity != before.identity
