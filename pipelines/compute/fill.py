@@ -3,29 +3,59 @@
 Only missing chunks are asked for. Where the work breaks off it begins again with the rest, a bounded number of times.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from align_core.errors import reason_of
 from pipelines.compute.ray_data import PipelineBroke
 from pipelines.failure import RunFailed
-from pipelines.storage.chunked_table import ChunkedTable
+from pipelines.storage.chunked_table import Listing
 from pipelines.storage.store import Say, Store
 
-Missing = Mapping[str, frozenset[int]]
-"""Folder of a table -> numbers of the chunks that it lacks."""
-Work = Callable[[Missing, float], Iterator[tuple[str, int]]]
-"""Makes missing chunks, each within this many seconds, and yields the folder and the number of each that it made."""
+
+class Fillable(Protocol):
+    """What is filled chunk by chunk: a `ChunkedTable`, or the tables of a `JointTable`, which are made together."""
+
+    @property
+    def folder(self) -> str:
+        """Tells it from others, also in messages."""
+
+    def is_finished(self, listing: Listing) -> bool:
+        """Tells whether everything is in finished files."""
+
+    def set_aside_others(self, store: Store, listing: Listing, say: Say) -> None:
+        """Moves what other settings made to `.stale/`, and says so."""
+
+    def delete_leftovers(self, store: Store, listing: Listing) -> None:
+        """Deletes chunks that are already in finished files."""
+
+    def failures(self, store: Store, listing: Listing) -> list[str]:
+        """Returns what failed in the last attempt, with the reasons."""
+
+    def forget_failure(self, store: Store, listing: Listing) -> None:
+        """Deletes the reasons, before another attempt."""
+
+    def missing(self, store: Store, listing: Listing, chunks: int) -> Collection[int]:
+        """Returns the numbers of the chunks, of this many, that are not there."""
+
+    def finish(self, store: Store, rows: Sequence[int]) -> list[int]:
+        """Joins what is there; returns the chunks that are damaged or missing, whose files it has deleted."""
+
+
+Missing = Mapping[str, Collection[int]]
+"""Folder of what is filled -> the chunks that it lacks, as its `missing` returns them."""
+Work = Callable[[Missing, float], Iterator[tuple[str, int, int]]]
+"""Makes missing chunks, each within this many seconds. It yields the folder and the number of each, and of how many
+tables it is a chunk. One that failed for some of these tables, or for all, is yielded if others can be joined without.
+"""
 
 _FRUITLESS = 3  # attempts in a row that make nothing, before the run gives up
 _JOINED_AT_ONCE = 2
 _RETRIES = 3
 
 
-def fill(
-    store: Store, tables: Sequence[ChunkedTable], rows: Sequence[int], say: Say, work: Work, patience: float
-) -> int:
-    """Brings every table to its finished file; returns how many chunks were made.
+def fill(store: Store, tables: Sequence[Fillable], rows: Sequence[int], say: Say, work: Work, patience: float) -> int:
+    """Brings every table to its finished file; returns how many chunks of tables were made.
 
     Args:
         tables: those that must be finished in the end. Files that other settings made are moved to `.stale`.
@@ -49,9 +79,9 @@ def fill(
         filling = Filling(store, unfinished, rows, listing)
         before = made
         try:
-            for folder, chunk in work(filling.missing, patience * 2**fruitless) if filling.missing else ():
+            for folder, chunk, count in work(filling.missing, patience * 2**fruitless) if filling.missing else ():
                 filling.take(folder, chunk)
-                made += 1
+                made += count
         except PipelineBroke as problem:
             why = str(problem)
             say(f"the work broke off ({why}); it begins again with what is missing")
@@ -64,8 +94,8 @@ def fill(
     return made
 
 
-def _check_failures(store: Store, tables: Sequence[ChunkedTable], listing: Mapping[str, Sequence[str]]) -> None:
-    reasons = [f"{table.folder}: {reason}" for table in tables if (reason := table.failure(store, listing))]
+def _check_failures(store: Store, tables: Sequence[Fillable], listing: Listing) -> None:
+    reasons = [line for table in tables for line in table.failures(store, listing)]
     if reasons:
         said = "\n  ".join(reasons[:10])
         raise RunFailed(
@@ -80,7 +110,7 @@ class Joiner:
     the chunks meanwhile.
     """
 
-    def join(self, table: ChunkedTable, store: Store, rows: Sequence[int]) -> list[int]:
+    def join(self, table: Fillable, store: Store, rows: Sequence[int]) -> list[int]:
         """Joins the chunks of a table; returns the chunks that are damaged, and then joins nothing."""
         return table.finish(store, rows)
 
@@ -95,9 +125,9 @@ class Filling:
     def __init__(
         self,
         store: Store,
-        unfinished: Sequence[ChunkedTable],
+        unfinished: Sequence[Fillable],
         rows: Sequence[int],
-        listing: Mapping[str, Sequence[str]],
+        listing: Listing,
     ) -> None:
         import ray
 
@@ -110,23 +140,20 @@ class Filling:
         self._running: dict[Any, str] = {}
         self._waiting: list[str] = []
         self._damaged: dict[str, list[int]] = {}
-        everything = frozenset(range(len(rows)))  # shared by all tables, because there may be millions of chunks
         missing = {}
         for table in unfinished:
-            if table.has_failed(listing):
-                store.delete(table.failed_file())
-            done = table.done_chunks(listing)
-            missing[table.folder] = everything - done if done else everything
+            table.forget_failure(store, listing)
+            missing[table.folder] = table.missing(store, listing, len(rows))
         self.missing: Missing = {folder: chunks for folder, chunks in missing.items() if chunks}
         self._made: dict[str, set[int]] = {}
         for folder in missing.keys() - self.missing.keys():
             self._add(folder)
 
     def take(self, folder: str, chunk: int) -> None:
-        """Counts a chunk that was made. One that is reported twice, after a worker was lost, counts once."""
+        """Counts a chunk as done. One that is reported twice, after a worker was lost, counts once."""
         made = self._made.setdefault(folder, set())
         made.add(chunk)
-        if made == self.missing[folder]:
+        if len(made) == len(self.missing[folder]):
             self._made[folder] = set()  # frees memory: there may be thousands of tables
             self._add(folder)
 

@@ -17,6 +17,7 @@ from pipelines.progress import Progress
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
+from pipelines.stages.evaluations import Evaluation
 from pipelines.stages.inspect_published import other_crops_said
 
 
@@ -92,12 +93,11 @@ def _there(blueprint: Blueprint) -> dict[str, Predictions]:
 
 
 def _predict(blueprint: Blueprint, predictions: Sequence[Predictions], progress: Progress) -> None:
-    from pipelines.stages.evaluate import WantedPredictions, evaluate_all  # imports torch
+    from pipelines.stages.evaluate import evaluate_all  # imports torch
 
     compute = blueprint.experiment.compute
-    turns = range(0, len(predictions), compute.networks)
-    wanted = [WantedPredictions(None, predictions[first : first + compute.networks]) for first in turns]
-    evaluate_all(blueprint, worker_of(compute, "evaluate"), progress, wanted)
+    clean = Evaluation(None, predictions, compute.networks)
+    evaluate_all(blueprint, worker_of(compute, "evaluate"), progress, [clean])
 
 
 def _accuracy(blueprint: Blueprint, name: str, own: Predictions) -> CleanAccuracy:

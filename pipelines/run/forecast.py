@@ -60,6 +60,8 @@ class Forecast:
         tables: number of tables that a finished experiment has, each in one file.
         most_bytes: upper bound of their size; images are counted uncompressed.
         other_crops: the networks whose published crop differs from that of the experiment's images.
+        chunk_files: upper bound of the files that hold single chunks while tables are being filled: one for the images
+            of a surrogate and attack, and one for all that networks predict on some images in a turn.
     """
 
     missing_networks: list[str]
@@ -70,6 +72,7 @@ class Forecast:
     tables: int
     most_bytes: int
     other_crops: list[OtherCrop]
+    chunk_files: int
 
     def seconds(self, stage: str) -> float | None:
         """How long the rest of a stage takes all its workers; None if a rate that it needs has not been measured."""
@@ -89,7 +92,7 @@ class Forecast:
             self._total("craft", "images"),
             self._total("evaluate", "predictions"),
             f"files     {self.files:,} now ({_size(self.bytes)}); {self.tables:,} tables of at most "
-            f"{_size(self.most_bytes)} when finished, and one more file per chunk while a table is being filled",
+            f"{_size(self.most_bytes)} when finished, and up to {self.chunk_files:,} more of single chunks until then",
             *(part.line() for part in self.parts if part.done < part.chunks),
             *other_crops_said(self.other_crops),
         ]
@@ -139,6 +142,7 @@ def forecast_of(blueprint: Blueprint) -> Forecast:
         tables=len(outcomes) + predicted,
         most_bytes=sum(blueprint.rows) * bytes_per_image,
         other_crops=blueprint.inspected.other_crops,
+        chunk_files=len(blueprint.rows) * (len(outcomes) + sum(len(one.turns) for one in blueprint.evaluations)),
     )
 
 
@@ -147,7 +151,7 @@ class _Estimator:
 
     def __init__(self, blueprint: Blueprint) -> None:
         self._blueprint = blueprint
-        self._listing, self._speeds = blueprint.store.listing(), Speeds(blueprint)
+        self._done, self._speeds = blueprint.done_chunks(blueprint.store.listing()), Speeds(blueprint)
         self._images = len(blueprint.inspected.manifests["test"])
 
     def crafting(self, surrogate: str, attack: str, images: ChunkedTable) -> Part:
@@ -170,17 +174,13 @@ class _Estimator:
         return self._part("evaluate", name, [own.table for own in predictions], units, seconds)
 
     def _part(self, stage: str, name: str, tables: Sequence[ChunkedTable], units: int, seconds: float | None) -> Part:
-        each, listing = len(self._blueprint.rows), self._listing
-        done = [each if table.is_finished(listing) else len(table.done_chunks(listing)) for table in tables]
-        return Part(stage, name, len(tables), each * len(tables), sum(done), units, seconds)
+        done = sum(len(self._done[table.folder]) for table in tables)
+        return Part(stage, name, len(tables), len(self._blueprint.rows) * len(tables), done, units, seconds)
 
     def _missing(self, table: ChunkedTable) -> int:
         """Number of rows that a table lacks."""
-        if table.is_finished(self._listing):
-            return 0
-        rows = self._blueprint.rows
-        done = table.done_chunks(self._listing)
-        return self._images - sum(rows[chunk] for chunk in done if chunk < len(rows))
+        rows, done = self._blueprint.rows, self._done[table.folder]
+        return 0 if len(done) == len(rows) else self._images - sum(rows[chunk] for chunk in done)
 
 
 def _time(seconds: float) -> str:

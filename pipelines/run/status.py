@@ -140,10 +140,11 @@ def _status(blueprint: Blueprint) -> Status:
 
 def _entries(blueprint: Blueprint, tables: Sequence[ChunkedTable]) -> Iterator[Entry]:
     listing, chunks = blueprint.store.listing(), len(blueprint.chunks)
+    there = blueprint.done_chunks(listing)
     for table in tables:
         if table.is_finished(listing):
             yield Entry(table.folder, "done", chunks, chunks)
             continue
-        done = len(table.done_chunks(listing))
+        done = len(there[table.folder])
         state: State = "partial" if done else "missing"
         yield Entry(table.folder, "failed" if table.failure(blueprint.store, listing) else state, done, chunks)

@@ -6,6 +6,7 @@ and outcomes (`evaluate`). Each writes to the store and returns how much it made
 
 * `inspect`: looks at every image set (`inspect_images`) and model (`inspect_models`, `inspect_published`) once.
 * `blueprint`: the whole experiment; `makings` and `cells` say what determines a network and a table, with `revisions`.
+* `evaluations`: which predictions are made together, and kept in one file per chunk until their tables are finished.
 * `payload`: what workers are sent.
 * `align`, `craft`, `evaluate`: the stages themselves; `speeds` records how fast they went, for `witness plan`.
 """

@@ -4,7 +4,7 @@ From this and one listing of the store it follows what is there, what is missing
 torch or Ray, so `witness status` and `witness plan` answer at once.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -15,9 +15,10 @@ from pipelines.experiment.config import Experiment
 from pipelines.experiment.surrogates import Surrogate, surrogates_of
 from pipelines.failure import RunFailed
 from pipelines.stages.cells import SELF, Cell, Predictions, TablesOverImages
+from pipelines.stages.evaluations import Evaluation
 from pipelines.stages.inspect import Inspected
 from pipelines.stages.makings import Making, alignment, training
-from pipelines.storage.chunked_table import ChunkedTable
+from pipelines.storage.chunked_table import ChunkedTable, Listing
 from pipelines.storage.store import Store
 
 STAGES = ("align", "craft", "evaluate", "report")
@@ -57,7 +58,8 @@ class Blueprint:
             digest = str(card["weights"]) if fits else None
             stored, start = f"{making.folder}/model.safetensors", self.networks[making.start or making.name]
             self.networks[making.name] = replace(start, name=making.name, digest=digest, stored=stored)
-        for found in ("_clean", "_adversarial", "_cells"):  # there may be thousands of tables, each with a fingerprint
+        # There may be thousands of tables, each with a fingerprint.
+        for found in ("_clean", "_adversarial", "_cells", "evaluations"):
             self.__dict__.pop(found, None)
 
     def hash_weights(self) -> None:
@@ -178,6 +180,23 @@ class Blueprint:
             found.setdefault((cell.surrogate, cell.attack), []).append(cell.predictions)
         return found
 
+    @cached_property
+    def evaluations(self) -> list[Evaluation]:
+        """What is predicted on which images: first on the clean ones, then for each surrogate and attack."""
+        most, adversarial = self.experiment.compute.networks, self.all_adversarial()
+        found = [Evaluation(None, list(self.clean().values()), most)]
+        return found + [Evaluation(adversarial[pair], own, most) for pair, own in self.outcomes().items()]
+
+    def done_chunks(self, listing: Listing) -> dict[str, Collection[int]]:
+        """By the folder of every table, the numbers of the chunks that are there: all of them once it is finished."""
+        adversarial = list(self.all_adversarial().values())
+        found: dict[str, Collection[int]] = {table.folder: table.done_chunks(listing) for table in adversarial}
+        tables = adversarial
+        for one in self.evaluations:
+            found |= one.joint.done_chunks(self.store, listing)
+            tables = tables + one.joint.tables
+        return found | {table.folder: range(len(self.rows)) for table in tables if table.is_finished(listing)}
+
     @property
     def _tables(self) -> TablesOverImages:
         compute = self.experiment.compute
@@ -197,11 +216,11 @@ class Blueprint:
         if stage == "align" or networks:
             return networks
         listing = self.store.listing()
-        if stage == "craft":
-            tables = list(self.all_adversarial().values())
-        else:
+        tables, left = list(self.all_adversarial().values()), []
+        if stage != "craft":
             tables = [cell.table for cell in self.cells()] + [own.table for own in self.clean().values()]
-        return [table.folder for table in tables if not table.is_finished(listing) or table.done_chunks(listing)]
+            left = [one.joint.folder for one in self.evaluations if one.joint.leftovers(self.store, listing)]
+        return [table.folder for table in tables if not table.is_finished(listing) or table.done_chunks(listing)] + left
 
     def check_finished(self, stages: Sequence[str] = STAGES[:3]) -> None:
         """Raises RunFailed, naming what is missing, unless these stages are finished."""

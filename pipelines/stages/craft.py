@@ -79,7 +79,7 @@ def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
     tables = {f"{surrogate}/{attack}": table for (surrogate, attack), table in blueprint.all_adversarial().items()}
     speeds = Speeds(blueprint)
 
-    def work(missing: Missing, patience: float) -> Iterator[tuple[str, int]]:
+    def work(missing: Missing, patience: float) -> Iterator[tuple[str, int, int]]:
         job = CraftJob(
             store=blueprint.store,
             loader=network_loader(blueprint),
@@ -106,7 +106,7 @@ def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
                 if done["made"]:
                     gradients = done["images"] * experiment.attacks[attack].gradients
                     speeds.note("gradient", job.surrogates[surrogate], worker.device, gradients, done["seconds"])
-                    yield tables[f"{surrogate}/{attack}"].folder, done["chunk"]
+                    yield tables[f"{surrogate}/{attack}"].folder, done["chunk"], 1
 
     made = fill(blueprint.store, list(tables.values()), rows, progress.say, work, experiment.compute.patience)
     speeds.save()

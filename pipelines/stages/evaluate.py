@@ -1,13 +1,14 @@
 """Evaluation: clean images x models -> predictions; adversarial images x targets -> outcomes.
 
-Each chunk of images is read once and shown to every model whose prediction on it is missing.
+Each chunk of images is read once in every turn of networks, and shown to those whose prediction on it is missing. What
+they predict is one file, which `pipelines.storage.joint_table` splits once all chunks are there.
 """
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import NotRequired, TypedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NotRequired, TypedDict, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,24 +23,10 @@ from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.ray_data import run_pipeline
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.cells import Predictions
+from pipelines.stages.evaluations import UNDER_WAY, Evaluation, Turn, in_turns
 from pipelines.stages.payload import network_loader, test_images
 from pipelines.stages.speeds import Speeds
-from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.store import Store
-
-
-@dataclass(frozen=True)
-class WantedPredictions:
-    """One set of images, and every prediction that is wanted on it.
-
-    Attributes:
-        images: the table of adversarial images; None for the clean ones.
-        predictions: who predicts, and the table of the predictions.
-    """
-
-    images: ChunkedTable | None
-    predictions: Sequence[Predictions]
 
 
 @dataclass(frozen=True)
@@ -48,8 +35,7 @@ class EvaluateJob:
 
     Args:
         store, loader, images: where results go, how networks are loaded, and the test images.
-        wanted: what is predicted on which images.
-        missing: folder of a table -> numbers of the chunks that it lacks.
+        turns: what is predicted on which images.
         device, threads: of each worker.
         most_networks: how many networks a worker holds at once.
         patience: seconds after which a worker that is at one chunk counts as stuck.
@@ -58,8 +44,7 @@ class EvaluateJob:
     store: Store
     loader: NetworkLoader
     images: TestImages
-    wanted: Sequence[WantedPredictions]
-    missing: Missing
+    turns: Sequence[Turn]
     device: str
     threads: int
     most_networks: int
@@ -67,10 +52,12 @@ class EvaluateJob:
 
 
 class EvaluateItem(TypedDict):
-    """One chunk of the images of `wanted[number]`; `images`: uint8 [B, C, H, W], once they are read."""
+    """One chunk of the images of `turns[number]`; `lacking` is a JSON list of the positions, among the predictions, of
+    those that are missing on it; `images`: uint8 [B, C, H, W], once they are read."""
 
     number: int
     chunk: int
+    lacking: str
     images: NotRequired[Pixels]
 
 
@@ -83,68 +70,57 @@ class EvaluatedChunk(TypedDict):
 
 
 def evaluate_all(
-    blueprint: Blueprint, worker: Worker, progress: Progress, only: Sequence[WantedPredictions] | None = None
+    blueprint: Blueprint, worker: Worker, progress: Progress, only: Sequence[Evaluation] | None = None
 ) -> int:
-    """Evaluates what is missing, of everything or `only` of this; returns the number of chunks. Raises RunFailed."""
-    compute, rows, speeds = blueprint.experiment.compute, blueprint.rows, Speeds(blueprint)
-    wanted = wanted_predictions(blueprint) if only is None else only
+    """Evaluates what is missing, of everything or `only` of this.
 
-    def work(missing: Missing, patience: float) -> Iterator[tuple[str, int]]:
+    Returns the number of chunks, each counted for every network that predicts on it.
+
+    Raises RunFailed.
+    """
+    compute, rows, speeds = blueprint.experiment.compute, blueprint.rows, Speeds(blueprint)
+    turns = in_turns(blueprint.evaluations if only is None else only)
+
+    def work(missing: Missing, patience: float) -> Iterator[tuple[str, int, int]]:
         job = EvaluateJob(
             store=blueprint.store,
             loader=network_loader(blueprint),
             images=test_images(blueprint),
-            wanted=wanted,
-            missing=missing,
+            turns=turns,
             device=worker.device,
             threads=worker.threads,
             most_networks=compute.networks,
             patience=patience,
         )
+        lacking = cast("Mapping[str, Mapping[int, tuple[int, ...]]]", missing)  # as `JointTable.missing` returns them
         items = [
-            EvaluateItem(number=number, chunk=chunk)
-            for number, one in enumerate(wanted)
-            for chunk in sorted(frozenset().union(*(missing.get(own.table.folder, ()) for own in one.predictions)))
+            EvaluateItem(number=number, chunk=chunk, lacking=json.dumps(positions))
+            for number, turn in enumerate(turns)
+            for chunk, positions in lacking.get(turn.joint.folder, {}).items()
         ]
-        total = sum(rows[chunk] for chunks in missing.values() for chunk in chunks)
+        total = sum(rows[chunk] * len(own) for chunks in lacking.values() for chunk, own in chunks.items())
         workers = workers_that_fit(worker)
         with progress.stage("evaluate", total, "predictions") as bar:
             for done in run_pipeline(items, _read, job, Evaluator, worker, workers):
-                chunk = done["chunk"]
-                for position, seconds in json.loads(done["made"]):
-                    members, table = wanted[done["number"]].predictions[position]
+                turn, chunk, made = turns[done["number"]], done["chunk"], json.loads(done["made"])
+                for position, seconds in made:
                     bar.advance(rows[chunk])
+                    members = turn.predictions[position].members
                     speeds.note("prediction", members, worker.device, rows[chunk], seconds)
-                    yield table.folder, chunk
+                yield turn.joint.folder, chunk, len(made)
 
-    tables = [own.table for one in wanted for own in one.predictions]
+    tables = [turn.joint for turn in turns]
     made = fill(blueprint.store, tables, rows, progress.say, work, compute.patience)
+    if only is None:
+        blueprint.store.delete_folder(UNDER_WAY)  # empty folders, as everything is finished
     speeds.save()
     return made
-
-
-def wanted_predictions(blueprint: Blueprint) -> list[WantedPredictions]:
-    """Every prediction of the experiment, by the images that it is made on.
-
-    Where more networks predict on some images than a worker holds, they take turns: each turn goes over all the images.
-    """
-    most = blueprint.experiment.compute.networks
-    whole = [WantedPredictions(None, list(blueprint.clean().values()))]
-    adversarial = blueprint.all_adversarial()
-    whole += [WantedPredictions(adversarial[pair], own) for pair, own in blueprint.outcomes().items()]
-    turns = -(-max(len(one.predictions) for one in whole) // most)
-    found = [
-        replace(one, predictions=one.predictions[turn * most : (turn + 1) * most])
-        for turn in range(turns)
-        for one in whole
-    ]
-    return [one for one in found if one.predictions]
 
 
 def _read(job: EvaluateJob, item: EvaluateItem) -> EvaluateItem:
     """Adds the chunk's images, clean or adversarial. Raises ValueError if they are damaged or not the
     expected ones."""
-    chunk, images = item["chunk"], job.wanted[item["number"]].images
+    chunk, images = item["chunk"], job.turns[item["number"]].images
     if images is None:
         return {**item, "images": job.images.read(chunk)}
     ids = job.images.ids_of(chunk)
@@ -167,25 +143,29 @@ class Evaluator:
         self.job, self.networks = job, LoadedNetworks(job.loader, job.device, job.most_networks)
 
     def __call__(self, item: EvaluateItem) -> EvaluatedChunk:
-        """Makes every missing prediction on one chunk, and commits each by itself."""
-        job, chunk, made = self.job, item["chunk"], []
-        wanted = job.wanted[item["number"]]
-        prefix = "" if wanted.images is None else "adversarial_"
+        """Makes every missing prediction on one chunk, and commits those that succeeded, in one file.
+
+        What fails is recorded beside its own table; the run goes on with the others.
+        """
+        job, chunk, turn = self.job, item["chunk"], self.job.turns[item["number"]]
         images_BCHW = torch.from_numpy(np.array(item["images"])).to(job.device).to(torch.float32) / 255
         labels_B = torch.tensor(job.images.labels_of(chunk), device=job.device)
-        for position, (members, table) in enumerate(wanted.predictions):
-            if chunk not in job.missing.get(table.folder, ()):
-                continue
+        prefix = "" if turn.images is None else "adversarial_"
+        found: dict[int, pa.Table] = {}
+        made = []
+        for position in json.loads(item["lacking"]):
+            members, table = turn.predictions[position]
             try:
                 network = self.networks.mean_of(members)
                 start = time.monotonic()  # a network is loaded once, so loading is no part of the speed
                 with torch.no_grad():
                     logits_BK = network(images_BCHW)
-                rows = _predictions(logits_BK, labels_B, job.images.ids_of(chunk), prefix)
-                table.write_chunk(job.store, chunk, rows)
+                found[position] = _predictions(logits_BK, labels_B, job.images.ids_of(chunk), prefix)
                 made.append((position, time.monotonic() - start))
             except RuntimeError as problem:
                 table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}")
+        if found:
+            turn.joint.write_chunk(job.store, chunk, found)
         return EvaluatedChunk(number=item["number"], chunk=chunk, made=json.dumps(made))
 
 

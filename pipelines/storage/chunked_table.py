@@ -6,7 +6,8 @@ is never taken for this one. In the finished file each chunk is a row group, so 
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -107,6 +108,20 @@ class ChunkedTable:
             for chunk in self.done_chunks(listing):
                 store.delete(self.chunk_file(chunk))
 
+    def failures(self, store: Store, listing: Listing) -> list[str]:
+        """Returns the folder with the reason for which the last attempt failed; empty if none has."""
+        reason = self.failure(store, listing)
+        return [] if reason is None else [f"{self.folder}: {reason}"]
+
+    def forget_failure(self, store: Store, listing: Listing) -> None:
+        """Deletes the reason for which the last attempt failed, before another attempt."""
+        if self.has_failed(listing):
+            store.delete(self.failed_file())
+
+    def missing(self, store: Store, listing: Listing, chunks: int) -> Collection[int]:
+        """Returns the numbers of the chunks, of this many, that have no file."""
+        return frozenset(range(chunks)) - self.done_chunks(listing)
+
     def write_chunk(self, store: Store, chunk: int, table: pa.Table) -> None:
         """Writes one chunk to a file of its own, atomically."""
         with store.writing(self.chunk_file(chunk)) as stream:
@@ -162,13 +177,28 @@ class ChunkedTable:
         return []
 
     def _join(self, store: Store, rows: Sequence[int]) -> None:
-        with store.writing(self.finished_file) as stream:
-            first = self.read_chunk(store, 0, rows[0])
-            schema = first.schema.with_metadata(self._metadata({"rows": list(rows)}))
-            with pq.ParquetWriter(stream, schema, compression="zstd", write_page_checksum=True) as writer:
-                for chunk, size in enumerate(rows):
-                    table = self.read_chunk(store, chunk, size) if chunk else first
-                    writer.write_table(table.replace_schema_metadata(schema.metadata))
+        first = self.read_chunk(store, 0, rows[0])
+        with self.writing(store, first.schema, rows) as write:
+            for chunk, size in enumerate(rows):
+                write(self.read_chunk(store, chunk, size) if chunk else first)
+
+    @contextmanager
+    def writing(self, store: Store, schema: pa.Schema, rows: Sequence[int]) -> Iterator[Callable[[pa.Table], None]]:
+        """Gives a function that takes chunk after chunk; the finished file appears when the block ends.
+
+        Args:
+            schema: the columns, with any metadata. rows: the number of rows of every chunk.
+        """
+        labelled = schema.with_metadata(self._metadata({"rows": list(rows)}))
+
+        def write(table: pa.Table) -> None:
+            writer.write_table(table.replace_schema_metadata(labelled.metadata))
+
+        with (
+            store.writing(self.finished_file) as stream,
+            pq.ParquetWriter(stream, labelled, compression="zstd", write_page_checksum=True) as writer,
+        ):
+            yield write
 
     def _is_sound(self, store: Store, chunk: int, rows: int) -> bool:
         """Reads the whole chunk: a truncated file has no footer, and a damaged page has another checksum."""

@@ -13,7 +13,8 @@ Where to begin:
   trials count as the same.
 * `space.py`: the keys of a space file, and how settings are laid over an experiment.
 * `search.py`: how the next settings are drawn.
-* `ray_tune.py`: how Ray Tune is started and resumed, and how it stops trials early.
+* `ray_tune.py`: how Ray Tune is started and resumed, and how it stops trials early. `watch.py`: what is shown and
+  logged meanwhile.
 * `trial.py`: one trial, in a worker. `validation.py`: what is measured in it. `record.py`: what is stored of it.
 * `choice.py`: the table of trials, and which of them is chosen. `figure.py`: sweep.png. `to_mlflow.py`: MLflow's part.
 

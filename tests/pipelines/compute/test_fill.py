@@ -31,7 +31,7 @@ class Work:
         self.asked: list[dict[str, set[int]]] = []
         self.patience: list[float] = []
 
-    def __call__(self, missing: Missing, patience: float) -> Iterator[tuple[str, int]]:
+    def __call__(self, missing: Missing, patience: float) -> Iterator[tuple[str, int, int]]:
         self.asked.append({folder: set(chunks) for folder, chunks in missing.items()})
         self.patience.append(patience)
         left = self.breaks_after.pop(0) if self.breaks_after else 1_000
@@ -41,7 +41,7 @@ class Work:
                     raise PipelineBroke("a node was lost")
                 left -= 1
                 self.make(table, chunk)
-                yield table.folder, chunk
+                yield table.folder, chunk, 1
 
     def make(self, table: ChunkedTable, chunk: int) -> None:
         table.write_chunk(self.store, chunk, pa.table({"image_id": [f"{chunk}/{row}" for row in range(ROWS[chunk])]}))
@@ -102,7 +102,7 @@ def test_a_chunk_that_is_reported_twice_counts_once(store: Store) -> None:
     """Ray repeats the work of a lost process, which must not make an incomplete table count as complete."""
 
     class Repeating(Work):
-        def __call__(self, missing: Missing, patience: float) -> Iterator[tuple[str, int]]:
+        def __call__(self, missing: Missing, patience: float) -> Iterator[tuple[str, int, int]]:
             for made in super().__call__(missing, patience):
                 yield from [made, made]
 
@@ -133,8 +133,8 @@ def test_a_table_that_failed_is_named_and_the_others_are_complete(store: Store) 
                 store.delete(table.chunk_file(chunk))
                 table.write_failure(store, chunk, "chunk 2: no gradient")
 
-        def __call__(self, missing: Missing, patience: float) -> Iterator[tuple[str, int]]:
-            return (made for made in super().__call__(missing, patience) if made != (TABLES[0].folder, 2))
+        def __call__(self, missing: Missing, patience: float) -> Iterator[tuple[str, int, int]]:
+            return (made for made in super().__call__(missing, patience) if made != (TABLES[0].folder, 2, 1))
 
     with pytest.raises(RunFailed, match=r"1 tables failed; .*\n  clean/a: chunk 2: no gradient"):
         filled(store, Failing(store))

@@ -10,6 +10,8 @@ from hand_made import IMAGES, HandMade, hand_made
 from pipelines.cli import main
 from pipelines.run.forecast import Forecast, forecast_of, make_forecast
 from pipelines.run.request import Request
+from pipelines.run.status import status_of
+from pipelines.stages.evaluations import in_turns
 from pipelines.stages.speeds import Speeds
 
 SURROGATES, ATTACKS, TARGETS, CHUNKS = 3, 2, 3, 3  # source, aligned, witness; pgd, mi; twin, cousin, stranger
@@ -63,6 +65,40 @@ def test_a_table_that_is_partly_filled_counts_chunk_by_chunk(experiment: HandMad
     blueprint.store.delete(table.finished_file)
     (part,) = (part for part in forecast_of(blueprint).parts if part.name == "witness mi" and part.stage == "craft")
     assert (part.done, part.chunks, part.units) == (2, 3, IMAGES // CHUNKS)
+
+
+def test_predictions_that_are_made_together_count_for_each_of_their_tables(experiment: HandMade) -> None:
+    """Of the second image set, a file of one chunk holds two of three targets; nothing else of it is there."""
+    blueprint = experiment.finish()
+    one = blueprint.evaluations[1]
+    assert one.images is not None and one.images.folder == "adversarial/source/pgd"
+    (turn,) = one.turns
+    rows = {
+        position: own.table.read_chunk(blueprint.store, 1, IMAGES // CHUNKS)
+        for position, own in enumerate(one.predictions)
+        if own.table.folder.endswith(("twin", "cousin"))
+    }
+    for own in one.predictions:
+        blueprint.store.delete(own.table.finished_file)
+    turn.joint.write_chunk(blueprint.store, 1, rows)
+    assert len(blueprint.missing("evaluate")) == TARGETS + 1
+    (part,) = (part for part in forecast_of(blueprint).parts if part.name == "source pgd" and part.stage == "evaluate")
+    each = IMAGES // CHUNKS
+    assert (part.done, part.chunks, part.units) == (2, CHUNKS * (TARGETS + 1), (CHUNKS * (TARGETS + 1) - 2) * each)
+    found = {entry.folder: entry for entry in status_of(Request(experiment.file)).entries}
+    told = [(found[own.table.folder].state, found[own.table.folder].done) for own in one.predictions]
+    assert told == [("missing", 0), ("partial", 1), ("partial", 1), ("missing", 0)]  # @self, twin, cousin, stranger
+
+
+@pytest.mark.parametrize(("networks", "turns"), [(16, 1), (3, 2), (1, 4)])
+def test_a_file_is_written_for_each_chunk_and_turn_of_networks(experiment: HandMade, networks: int, turns: int) -> None:
+    experiment.write(compute={"chunk": IMAGES // CHUNKS, "workers": 2, "networks": networks})
+    blueprint = experiment.blueprint()
+    pairs, clean = SURROGATES * ATTACKS, -(-CLEAN // networks)
+    assert forecast_of(blueprint).chunk_files == CHUNKS * (pairs + pairs * turns + clean)
+    order = [(turn.images is not None, turn.joint.group) for turn in in_turns(blueprint.evaluations)]
+    assert [group for _, group in order] == sorted(group for _, group in order)
+    assert len(order) == pairs * turns + clean
 
 
 def test_the_time_is_rate_times_gradients_over_workers(experiment: HandMade) -> None:

@@ -89,13 +89,13 @@ class TestRun:
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
-        "sign", [".train/*/checkpoint_*/curve.json", "adversarial/*/*/*-chunk-*", "outcomes/*/*/*/*"]
+        "sign", [".train/*/checkpoint_*/curve.json", "adversarial/*/*/*-chunk-*", ".evaluate/adversarial/*/*/*"]
     )
     def test_a_run_resumes_after_the_store_could_not_be_reached(
         self, finished: Finished, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: str
     ) -> None:
         prefix = f"{tmp_path.name}/{NAME}"
-        absent = ["outcomes", "report"] + ([] if sign.startswith("outcomes") else ["adversarial", "models"])
+        absent = ["outcomes", "report"] + ([] if sign.startswith(".evaluate") else ["adversarial", "models"])
         _, folder = finished.copied(tmp_path, *absent)
         put(s3, folder, prefix)
         gate = Gate(s3.port)

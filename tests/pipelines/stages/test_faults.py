@@ -63,7 +63,12 @@ def begin(finished: Finished, output: Path, machines: Machines) -> subprocess.Po
 
 def stage_of(folder: Path) -> str:
     """The stage that a run has reached, judged by the files in its folder."""
-    for stage, pattern in (("report", "report/*"), ("evaluate", "clean/*"), ("craft", "adversarial/*")):
+    for stage, pattern in (
+        ("report", "report/*"),
+        ("evaluate", ".evaluate/*"),
+        ("evaluate", "clean/*"),
+        ("craft", "adversarial/*"),
+    ):
         if any(folder.glob(pattern)):
             return stage
     return "align"
@@ -77,7 +82,7 @@ def strike(fault: str, driver: subprocess.Popen[bytes], machines: Machines, rng:
     return kill(fault, driver, rng)
 
 
-SIGNS = {"align": "*/.train/*", "craft": "*/adversarial/*", "evaluate": "*/clean/*"}
+SIGNS = {"align": "*/.train/*", "craft": "*/adversarial/*", "evaluate": "*/.evaluate/*"}
 """The files that show that a stage has begun."""
 STRUCK: Counter[tuple[str, str]] = Counter()
 
@@ -109,7 +114,7 @@ def test_the_same_end_after_a_fault(finished: Finished, machines: Machines, tmp_
 def test_verify_finds_no_problem_after_a_fault(finished: Finished, machines: Machines, tmp_path: Path) -> None:
     machines.fill()
     driver = begin(finished, tmp_path, machines)
-    while not list(tmp_path.glob("*/outcomes/*/*/*/*-chunk-*")):
+    while not list(tmp_path.glob("*/.evaluate/adversarial/*/*/*-chunk-*")):
         time.sleep(0.05)
         assert driver.poll() is None
     driver.kill()

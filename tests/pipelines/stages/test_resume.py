@@ -1,5 +1,6 @@
 """An interrupted run resumes: it ends with the same weights and tables, and makes nothing twice."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from digits_experiment import Finished, assert_same_tables, leave_under_way
 
@@ -102,6 +104,21 @@ def interrupted(finished: Finished) -> Iterator[Callable[..., None]]:
         process.kill()
 
 
+def chunks_there(folder: Path) -> set[tuple[str, int]]:
+    """The folders of tables and the numbers of their chunks that are there, in whatever files they are."""
+    found = set()
+    for file in folder.rglob("*.parquet"):
+        table, (_, marker, chunk) = str(file.parent.relative_to(folder)), file.stem.partition("-chunk-")
+        if table.startswith(".evaluate"):
+            held = json.loads(pq.read_schema(file).metadata[b"witness.tables"])
+            found |= {(own, int(chunk)) for own in held}
+        elif marker:
+            found.add((table, int(chunk)))
+        elif not table.startswith("."):
+            found |= {(table, group) for group in range(pq.ParquetFile(file).num_row_groups)}
+    return found
+
+
 class TestRun:
     def assert_same_end(self, finished: Finished, folder: Path) -> None:
         for table in ("transfer", "surrogates", "contrasts"):
@@ -126,12 +143,13 @@ class TestRun:
         absent: tuple[str, ...],
     ) -> None:
         request, folder = finished.copied(tmp_path, *absent)
-        pattern = "adversarial/*/*/*-chunk-*.parquet" if stage == "craft" else "outcomes/*/*/*/*-chunk-*.parquet"
+        pattern = "adversarial/*/*/*-chunk-*.parquet" if stage == "craft" else ".evaluate/*/*/*/*-chunk-*.parquet"
         interrupted(folder, pattern, 3)
-        there = {file: file.stat().st_ino for file in folder.rglob("*-chunk-*.parquet")}
+        there = [own for own in chunks_there(folder) if own[0].startswith("adversarial") == (stage == "craft")]
         assert not list(folder.glob("report/*"))
         result = run(request)
         assert result.made[stage] == finished.result.made[stage] - len(there) > 0
+        assert not list(folder.rglob("*-chunk-*"))
         self.assert_same_end(finished, folder)
 
     @pytest.mark.slow
@@ -145,6 +163,17 @@ class TestRun:
         # The weights are the same, so that what was crafted on them and evaluated is still valid.
         assert result.made == {"align": 1, "craft": 0, "evaluate": 0, "report": 0}
         self.assert_same_end(finished, folder)
+
+    def test_predictions_that_an_earlier_version_left_one_by_one_are_kept_and_joined(
+        self, finished: Finished, tmp_path: Path
+    ) -> None:
+        """Until they were made together, each chunk of each table was a file in the table's own folder."""
+        request, folder = finished.copied(tmp_path)
+        for target in ("@self", "cnn_c", "mlp"):
+            leave_under_way(folder / "outcomes/aligned/pgd" / target, [0, 2] if target == "mlp" else [1])
+        assert run(request).made == {"align": 0, "craft": 0, "evaluate": 5, "report": 0}
+        self.assert_same_end(finished, folder)
+        assert not list(folder.rglob("*-chunk-*")) and not (folder / ".evaluate").exists()
 
     def test_chunk_files_that_were_left_beside_a_finished_table_are_deleted(
         self, finished: Finished, tmp_path: Path
