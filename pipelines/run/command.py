@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import yaml
@@ -16,6 +17,7 @@ from pipelines.report.page import Report, make_report
 from pipelines.report.to_mlflow import log_report
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import STAGES, Blueprint
+from pipelines.stages.resizing import resizings
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.versions import versions
 from pipelines.tracking.runs import tracking_uri
@@ -62,20 +64,23 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
     work = [stage for stage in stages if stage != "report"]
     with ExitStack() as stack:
         wait = workers = None
+        say_at_once = partial(progress.say, at_once=True)
         if work and _must_train(experiment):  # so Ray will be needed: it starts while models are inspected
-            wait = stack.enter_context(connecting(request.address, experiment))
+            wait = stack.enter_context(connecting(request.address, experiment, say_at_once))
         blueprint = open_blueprint(request, progress, to_write=True, experiment=experiment)
         store = blueprint.store
         result = RunResult(store.location, without_credentials(tracking_uri(experiment)), spent=progress.spent)
         if any(blueprint.missing(stage) for stage in work):
             # Whatever the cluster cannot do is found before anything is written.
-            wait = wait or stack.enter_context(connecting(request.address, experiment))
+            wait = wait or stack.enter_context(connecting(request.address, experiment, say_at_once))
             wait()
             workers = _workers(blueprint, work)
         stack.enter_context(store.locked())
         if workers is not None:
             stack.enter_context(progress.logged(store))
         blueprint.refresh()
+        for line in resizings(blueprint) if workers is not None else ():
+            progress.say(line)
         blueprint.inspected.save(store)
         _write_resolved(blueprint)
         for role, manifest in blueprint.inspected.manifests.items():

@@ -45,19 +45,14 @@ class Blueprint:
         """Looks in the store for networks that were made here and are what the settings ask for."""
         for surrogate in self.surrogates:  # also those whose source has still to be trained
             if surrogate.align is not None:
-                stored = f"models/{surrogate.name}/model.safetensors"
-                unmade = Network(surrogate.name, self.networks[surrogate.source].config, None, stored)
-                self.networks.setdefault(surrogate.name, unmade)
+                config, stored = self.networks[surrogate.source].config, f"models/{surrogate.name}/model.safetensors"
+                self.networks[surrogate.name] = Network(surrogate.name, config, None, stored)
         for making in chain(self.trainings(), self.alignments()):  # lazily, as alignments start from trained models
             card = self.store.read_json(f"{making.folder}/card.json") or {}
             fits = card.get("fingerprint") == making.fingerprint and "weights" in card
             digest = str(card["weights"]) if fits else None
             stored = f"{making.folder}/model.safetensors"
             self.networks[making.name] = Network(making.name, making.model, digest, stored)
-        for surrogate in self.surrogates:  # what starts from a model that has still to be trained has no making yet
-            if surrogate.align is not None and surrogate.name not in self.networks:
-                config, stored = self.networks[surrogate.source].config, f"models/{surrogate.name}/model.safetensors"
-                self.networks[surrogate.name] = Network(surrogate.name, config, None, stored)
 
     @cached_property
     def by_name(self) -> dict[str, Surrogate]:

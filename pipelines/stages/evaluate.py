@@ -106,12 +106,12 @@ def evaluate_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> in
         ]
         total = sum(rows[chunk] for chunks in missing.values() for chunk in chunks)
         workers = workers_that_fit(worker)
-        with progress.stage("evaluate", total, "predictions") as bar:
+        with progress.stage("evaluate", total, "predictions", workers) as bar:
             for done in run_pipeline(items, _read, job, Evaluator, worker, workers):
-                chunk = done["chunk"]
-                for position, seconds in json.loads(done["made"]):
+                chunk, made = done["chunk"], json.loads(done["made"])
+                bar.advance(rows[chunk] * len(made))
+                for position, seconds in made:
                     members, table = wanted[done["number"]].predictions[position]
-                    bar.advance(rows[chunk])
                     speeds.note("prediction", members, worker.device, rows[chunk], seconds)
                     yield table.folder, chunk
 

@@ -5,6 +5,7 @@ when its upload ends. Files that depend on settings carry a fingerprint of these
 listing of the folder tells what is finished, missing or stale.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -30,6 +31,9 @@ from pipelines.storage.object_store import check_answers, move, open_store, uplo
 
 # Bytes of a file for an object store that are kept in memory until the upload. Larger files wait on the local disk.
 _IN_MEMORY = 32 * 2**20
+_TRIED = 2**16  # bytes that are written to see whether there is room
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the errors of a disk that is full, or on which the user may not have more."""
 
 Say = Callable[[str], None]
 """A function that shows the user one line of text."""
@@ -202,18 +206,33 @@ class Store:
         if not self.is_local:
             check_answers(self.filesystem, self.path("").rstrip("/"), self.output)
             return
-        nearest = Path(self.path(""))
-        while not nearest.exists():
-            nearest = nearest.parent
-        if not nearest.is_dir():
-            raise InputError(f"output: {nearest} is a file; name a folder that can be written")
+        nearest = self.check_folder()
         try:
-            with tempfile.TemporaryFile(dir=nearest):
-                pass
+            with tempfile.TemporaryFile(dir=nearest) as file:
+                file.write(bytes(_TRIED))
+                file.flush()
         except OSError as problem:
             raise InputError(
-                f"output: {nearest} cannot be written ({problem.strerror}); name another folder with --output"
+                f"output: {nearest} cannot be written ({problem.strerror}); "
+                f"{'free some space there, or ' if problem.errno in FULL else ''}name another folder with --output"
             ) from problem
+
+    def check_folder(self) -> Path:
+        """The nearest folder that exists, for an output on a disk: its own, or one above it.
+
+        Raises InputError where there is a file in place of it, or where it cannot be read.
+        """
+        nearest = Path(self.path(""))
+        try:
+            while not _is_there(nearest):
+                nearest = nearest.parent
+            with os.scandir(nearest) as entries:
+                next(entries, None)
+        except NotADirectoryError as problem:
+            raise InputError(f"output: {nearest} is a file; name a folder that can be written") from problem
+        except OSError as problem:
+            raise InputError(f"output: {nearest} cannot be read ({problem.strerror}); name another folder") from problem
+        return nearest
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -234,6 +253,15 @@ class Store:
             for unfinished in Path(self.path("")).rglob("*.part"):  # left by a run that was killed while writing
                 unfinished.unlink(missing_ok=True)
             yield
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is anything at the path. Raises OSError where that cannot be told, or the name is not possible."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _take_lock(file: IO[str], location: str) -> None:
