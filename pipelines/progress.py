@@ -135,9 +135,11 @@ class Progress:
             if isinstance(problem, Exception):
                 self._lines += traceback.format_exception(problem)
             self._append(f"ended with {type(problem).__name__}: {problem}".rstrip(": "))
+            is_written = False
             with suppress(OSError):  # the user has to hear what ended the block, of which a full disk may be the reason
                 self._write_log()
-            if not isinstance(problem, Exception) or isinstance(problem, _EXPLAINED):
+                is_written = True
+            if not isinstance(problem, Exception) or isinstance(problem, _EXPLAINED) or not is_written:
                 raise
             raise RunFailed(
                 f"{type(problem).__name__}: {reason_of(problem)}. This is a fault of Witness or of a library; its "

@@ -33,7 +33,10 @@ def exit_code_of(command: Callable[[argparse.Namespace], int], options: argparse
             how = "stopped by SIGTERM" if is_terminated() else "stopped"
             return _say(f"{how}{f'. {RESUMES}' if works else ''}", 143 if is_terminated() else 130)
         except Exception as problem:
-            return _say(f"{type(problem).__name__}: {problem}. This is a fault of Witness; {_report(problem)}", 1)
+            return _say(
+                f"{type(problem).__name__}: {problem}. This is a fault of Witness or of a library; {_report(problem)}",
+                1,
+            )
 
 
 def _say(message: str, code: int) -> int:

@@ -60,16 +60,16 @@ def connecting(address: str | None, experiment: Experiment, say: Say) -> Iterato
 
     Yields a function that waits until Ray can be used. It raises InputError where the cluster cannot be reached.
     """
-    with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(1))
+    with ThreadPoolExecutor(1) as pool:
         connection = pool.submit(_connect, address, experiment)
-
-        def wait() -> None:
-            connection.result()
-            stack.enter_context(watching_head(say))
-
         try:
-            yield wait
+            with ExitStack() as watched:
+
+                def wait() -> None:
+                    connection.result()
+                    watched.enter_context(watching_head(say))
+
+                yield wait
         finally:
             if connection.exception() is None and connection.result():
                 import ray
@@ -108,21 +108,23 @@ def _connect(address: str | None, experiment: Experiment) -> bool:
     try:
         with sigterm_handler_kept(), _without_chatter():
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (OSError, ValueError, RuntimeError) as problem:
-        reason = hide_credentials(reason_of(problem), address)
+    except Exception as problem:  # Ray raises some as plain Exception
+        reason = hide_credentials(reason_of(problem), address).rstrip(".")
         if address == "local":
-            raise InputError(f"no Ray cluster could be started here: {reason}. {_mend_of(reason)}") from problem
+            raise InputError(f"no Ray cluster could be started here: {reason}. {_mend_of(problem)}") from problem
         raise InputError(f"no Ray cluster could be reached at {_shown(address)}: {reason}") from problem
     return True
 
 
-def _mend_of(reason: str) -> str:
-    """What helps where Ray's own folder, in which its processes meet, cannot be used."""
+def _mend_of(problem: Exception) -> str:
+    """What helps where a local cluster cannot be started: its processes meet in a folder of Ray's."""
     folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
-    if "AF_UNIX" in reason:
+    if "AF_UNIX" in str(problem):
         return f"Its sockets lie below {folder}, which is too long a path for them; set {name} to a short one, as /tmp"
-    return f"Its files lie below {folder}, which must be a folder that can be written; {name} names another"
+    if isinstance(problem, OSError):
+        return f"Its files lie below {folder}, which must be a folder that can be written; {name} names another"
+    return f"Ray's own logs are in {folder}/ray/session_latest/logs"
 
 
 def _shown(address: str) -> str:
