@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from align_core.errors import InputError, reason_of
 from pipelines.failure import ONCE_MENDED, Busy, RunFailed
+from pipelines.storage.credentials import hide_users
 from pipelines.storage.store import Store
 
 _EVERY = 10.0  # seconds between two plain lines of a stage, and between two writes of the log file
@@ -133,8 +134,8 @@ class Progress:
             yield
         except BaseException as problem:
             if isinstance(problem, Exception):
-                self._lines += traceback.format_exception(problem)
-            self._append(f"ended with {type(problem).__name__}: {problem}".rstrip(": "))
+                self._lines += map(hide_users, traceback.format_exception(problem))
+            self._append(hide_users(f"ended with {type(problem).__name__}: {problem}".rstrip(": ")))
             is_written = False
             with suppress(OSError):  # the user has to hear what ended the block, of which a full disk may be the reason
                 self._write_log()
@@ -142,7 +143,7 @@ class Progress:
             if not isinstance(problem, Exception) or isinstance(problem, _EXPLAINED) or not is_written:
                 raise
             raise RunFailed(
-                f"{type(problem).__name__}: {reason_of(problem)}. This is a fault of Witness or of a library; its "
+                f"{type(problem).__name__}: {hide_users(reason_of(problem))}. This is a fault of Witness or of a library; its "
                 f"traceback is in {store.location}/{self._log}. {ONCE_MENDED}"
             ) from problem
         else:

@@ -46,8 +46,10 @@ def _say(message: str, code: int) -> int:
 
 def _report(problem: Exception) -> str:
     """Writes the traceback of a fault that no log of a run holds to a file, and says where it is."""
+    from pipelines.storage.credentials import hide_users
+
     with tempfile.NamedTemporaryFile("w", prefix="witness-", suffix=".log", delete=False, encoding="utf-8") as file:
-        file.writelines(traceback.format_exception(problem))
+        file.writelines(map(hide_users, traceback.format_exception(problem)))
     return f"its traceback is in {file.name}"
 
 

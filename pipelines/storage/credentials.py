@@ -34,6 +34,11 @@ def hide_credentials(text: str, uri: str) -> str:
     return text
 
 
+def hide_users(text: str) -> str:
+    """Returns a text, such as a traceback, with `***` in place of user and password of every URI in it."""
+    return re.sub(r"(?<=://)[^\s/'\"]+@", "***@", text)
+
+
 def _secrets(uri: str) -> set[str]:
     """The parts of a URI that may be secret, as they are written and as they are meant."""
     rest = uri.partition("://")[2] or uri
