@@ -142,9 +142,9 @@ class Progress:
                 is_written = True
             if not isinstance(problem, Exception) or isinstance(problem, _EXPLAINED) or not is_written:
                 raise
+            what = f"{type(problem).__name__}: {hide_users(reason_of(problem))}"
             raise RunFailed(
-                f"{type(problem).__name__}: {hide_users(reason_of(problem))}. This is a fault of Witness or of a library; "
-                f"its traceback is in {store.location}/{self._log}. {ONCE_MENDED}"
+                f"{what}. This is a fault of Witness or of a library; its traceback is in {store.location}/{self._log}. {ONCE_MENDED}"
             ) from problem
         else:
             self.say(self.summary())
