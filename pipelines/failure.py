@@ -1,4 +1,13 @@
-"""Exceptions that end a command with exit code 1. Wrong input is `align_core.errors.InputError`, and exit code 2."""
+"""Exceptions that end a command with exit code 1, and what its message may promise.
+
+Wrong input is `align_core.errors.InputError`, and exit code 2.
+"""
+
+RESUMES = "What was finished is kept; the same command resumes"
+"""How a message goes on after an interruption, which is over."""
+
+ONCE_MENDED = "What was finished is kept; once the cause is mended, the same command resumes"
+"""How a message goes on after a failure that would come again."""
 
 
 class RunFailed(RuntimeError):

@@ -6,14 +6,19 @@ of it is also written to a log file in the experiment's folder.
 
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from align_core.errors import InputError, reason_of
+from pipelines.failure import ONCE_MENDED, Busy, RunFailed
+from pipelines.storage.credentials import hide_users
 from pipelines.storage.store import Store
 
 _EVERY = 10.0  # seconds between two plain lines of a stage, and between two writes of the log file
+_EXPLAINED = (InputError, RunFailed, Busy, OSError)  # their messages say what is wrong
 
 
 @dataclass(frozen=True)
@@ -22,25 +27,32 @@ class Spent:
 
     Attributes:
         label: its name. done: how many units it did, each a `unit`. seconds: how long it took.
+        rate: units per second without the time in which workers were starting; None if that cannot be told.
     """
 
     label: str
     done: int
     unit: str
     seconds: float
+    rate: float | None = None
 
     def __str__(self) -> str:
-        rate = f", {self.done / self.seconds:,.1f}/s" if self.done and self.seconds else ""
+        rate = "" if self.rate is None else f", {self.rate:,.1f}/s"
         return f"{self.label} {self.seconds:.1f} s ({self.done:,} {self.unit}{rate})"
 
 
 class Bar:
-    """A stage of work that is under way. Its caller reports how many units are done with `advance` or `set`."""
+    """A stage of work that is under way. Its caller reports how many units are done with `advance` or `set`.
 
-    def __init__(self, progress: "Progress", label: str, total: int | None, unit: str) -> None:
+    Where workers have to start first, the rate counts from the moment at which the first units are done. Until each
+    worker has had time for more, it is not told.
+    """
+
+    def __init__(self, progress: "Progress", label: str, total: int | None, unit: str, workers: int = 0) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.done, self.note = 0, ""
-        self._progress, self._start, self._last_line = progress, time.monotonic(), time.monotonic()
+        self._progress, self._workers, self._last_line = progress, workers, time.monotonic()
+        self._began, self._done_before, self._reports = time.monotonic(), 0, 0
 
     def advance(self, count: int, note: str = "") -> None:
         """Reports that `count` more units are done; `note` is shown at the end of the line from now on."""
@@ -48,6 +60,9 @@ class Bar:
 
     def set(self, done: int, note: str = "") -> None:
         """Reports that `done` units are done in total; `note` is shown at the end of the line from now on."""
+        if self._workers and self.done == 0 < done:
+            self._began, self._done_before, self._reports = time.monotonic(), done, 0
+        self._reports += done > self.done
         self.done, self.note = done, note or self.note
         if not self._progress.is_live and time.monotonic() - self._last_line >= _EVERY:
             self._last_line = time.monotonic()
@@ -55,15 +70,22 @@ class Bar:
 
     def line(self) -> str:
         """Returns the line that is shown: units done and in total, their rate, and the time that remains."""
-        seconds = max(time.monotonic() - self._start, 1e-9)
-        rate = self.done / seconds
         of = f" of {self.total:,}" if self.total is not None else ""
-        left = ""
-        if self.total is not None and rate > 0 and self.done < self.total:
-            left = f", {(self.total - self.done) / rate:.0f} s left"
-        return (
-            f"{self.label}: {self.done:,}{of} {self.unit}, {rate:,.1f}/s{left}{'  ' + self.note if self.note else ''}"
-        )
+        parts = [f"{self.label}: {self.done:,}{of} {self.unit}"]
+        rate = self.rate()
+        if self._workers and not self.done:
+            parts.append(f"starting {self._workers} worker{'s' * (self._workers > 1)}")
+        elif rate is not None:
+            parts.append(f"{rate:,.1f}/s")
+            if self.total is not None and self.done < self.total:
+                parts.append(f"{(self.total - self.done) / rate:.0f} s left")
+        return ", ".join(parts) + (f"  {self.note}" if self.note else "")
+
+    def rate(self) -> float | None:
+        """Units per second since workers have started; None while that cannot be told."""
+        seconds, done = time.monotonic() - self._began, self.done - self._done_before
+        # The first report of all workers comes at nearly the same time, and would give far too high a rate.
+        return done / seconds if done and seconds and self._reports > self._workers else None
 
 
 class Progress:
@@ -85,15 +107,15 @@ class Progress:
         self._store: Store | None = None
         self._logged, self._log = 0.0, ""
 
-    def say(self, line: str) -> None:
-        """Prints one line for the user, and adds it to the log."""
+    def say(self, line: str, at_once: bool = False) -> None:
+        """Prints one line for the user, and adds it to the log: `at_once` where the process may end soon."""
         print(f"witness: {line}", file=sys.stderr, flush=True)
-        self.note(line)
+        self.note(line, at_once)
 
-    def note(self, line: str) -> None:
+    def note(self, line: str, at_once: bool = False) -> None:
         """Adds one line to the log without printing it. Lines are kept until `logged` gives the log a file."""
         self._append(line)
-        if self._store is not None and time.monotonic() - self._logged >= _EVERY:
+        if self._store is not None and (at_once or time.monotonic() - self._logged >= _EVERY):
             self._write_log()
 
     def _append(self, line: str) -> None:
@@ -104,16 +126,27 @@ class Progress:
         """Writes the log to `logs/TIME.log` in the store while the block runs.
 
         The file contains the lines from before the block too, and ends with the time of every stage, or with the
-        exception that ended the block.
+        exception that ended the block and its traceback. Where that is a fault of the code, RunFailed is raised in its
+        place, and says where the traceback is.
         """
         self._store, self._log = store, f"logs/{datetime.now(UTC):%Y-%m-%dT%H%M%S}Z.log"
         try:
             yield
         except BaseException as problem:
-            self._append(f"ended with {type(problem).__name__}: {problem}")
+            if isinstance(problem, Exception):
+                self._lines += map(hide_users, traceback.format_exception(problem))
+            self._append(hide_users(f"ended with {type(problem).__name__}: {problem}".rstrip(": ")))
+            is_written = False
             with suppress(OSError):  # the user has to hear what ended the block, of which a full disk may be the reason
                 self._write_log()
-            raise
+                is_written = True
+            if not isinstance(problem, Exception) or isinstance(problem, _EXPLAINED) or not is_written:
+                raise
+            what = f"{type(problem).__name__}: {hide_users(reason_of(problem))}"
+            raise RunFailed(
+                f"{what}. This is a fault of Witness or of a library; its traceback is in "
+                f"{store.location}/{self._log}. {ONCE_MENDED}"
+            ) from problem
         else:
             self.say(self.summary())
             self._write_log()
@@ -130,22 +163,23 @@ class Progress:
         return f"{time.monotonic() - self._start:.1f} s in all: {'; '.join(map(str, self.spent))}"
 
     @contextmanager
-    def stage(self, label: str, total: int | None, unit: str) -> Iterator[Bar]:
+    def stage(self, label: str, total: int | None, unit: str, workers: int = 0) -> Iterator[Bar]:
         """Shows a stage of work while the block runs, and says how long it took at the end.
 
         Args:
             label: the name of the stage.
             total: the number of units; None if it is unknown.
             unit: what the units are, in the plural.
+            workers: how many processes have to start before the first unit is done; 0 if none has to.
         """
-        bar = Bar(self, label, total, unit)
+        bar = Bar(self, label, total, unit, workers)
         start = time.monotonic()
         if self.is_live:
             with _live(bar):
                 yield bar
         else:
             yield bar
-        self.spent.append(Spent(label, bar.done, unit, time.monotonic() - start))
+        self.spent.append(Spent(label, bar.done, unit, time.monotonic() - start, bar.rate()))
         self.say(f"{label}: {bar.done:,} {unit} in {self.spent[-1].seconds:.1f} s")
 
 

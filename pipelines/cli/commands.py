@@ -103,9 +103,10 @@ def status_command(options: argparse.Namespace) -> int:
 def _watch(options: argparse.Namespace) -> int:
     from pipelines.run.status import watch
 
-    first, printed = None, ""
+    first, has_begun, printed = None, False, ""
     for status in watch(_request(options)):
-        first = first or status
+        if first is None or not has_begun:  # the rate counts from the first progress, after workers have started
+            has_begun, first = first is not None and status.done > first.done, status
         line = json.dumps(status.as_json()) if options.json else status.since(first)
         if status.sums() != printed:
             printed = status.sums()
@@ -159,6 +160,11 @@ def schedule_command(options: argparse.Namespace) -> int:
 def ui_command(options: argparse.Namespace) -> int:
     """Serves MLflow's page on the experiment's tracking store, until it is interrupted."""
     from pipelines.report.to_mlflow import serve_page
+    from pipelines.storage.store import Store
     from pipelines.tracking.runs import tracking_uri
 
-    return serve_page(tracking_uri(_request(options).experiment()), options.port)
+    experiment = _request(options).experiment()
+    store = Store(experiment.output, experiment.name)
+    if store.is_local:
+        store.check_folder()
+    return serve_page(tracking_uri(experiment), options.port)

@@ -6,16 +6,19 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
 from align_core.cpus import usable_cpus
-from align_core.errors import InputError
-from pipelines.compute.ray_internals import startable_nodes
+from align_core.errors import InputError, reason_of
+from pipelines.compute.head import watching_head
+from pipelines.compute.ray_internals import sigterm_handler_kept, startable_nodes
 from pipelines.environment import set_defaults, unset
 from pipelines.experiment.config import ComputeConfig, Experiment, StageConfig
 from pipelines.experiment.factories import modules_to_ship
+from pipelines.storage.credentials import hide_credentials, without_credentials
+from pipelines.storage.store import Say
 
 
 @dataclass(frozen=True)
@@ -49,23 +52,25 @@ class Worker:
 
 
 @contextmanager
-def connecting(address: str | None, experiment: Experiment) -> Iterator[Callable[[], None]]:
+def connecting(address: str | None, experiment: Experiment, say: Say) -> Iterator[Callable[[], None]]:
     """Connects to Ray in the background for the duration of the block; starting a local cluster takes about 5 s.
 
     It connects to the cluster at `address` or $RAY_ADDRESS, otherwise to a local one that is started and stopped here.
     A process that is already connected uses that connection, and keeps it afterwards. The modules of the experiment's
-    factories are sent to the workers.
+    factories are sent to the workers. `say` is told where the cluster is lost.
 
     Yields a function that waits until Ray can be used. It raises InputError where the cluster cannot be reached.
     """
     with ThreadPoolExecutor(1) as pool:
         connection = pool.submit(_connect, address, experiment)
-
-        def wait() -> None:
-            connection.result()
-
         try:
-            yield wait
+            with ExitStack() as watched:
+
+                def wait() -> None:
+                    connection.result()
+                    watched.enter_context(watching_head(say))
+
+                yield wait
         finally:
             if connection.exception() is None and connection.result():
                 import ray
@@ -74,9 +79,9 @@ def connecting(address: str | None, experiment: Experiment) -> Iterator[Callable
 
 
 @contextmanager
-def connected(address: str | None, experiment: Experiment) -> Iterator[None]:
+def connected(address: str | None, experiment: Experiment, say: Say) -> Iterator[None]:
     """As `connecting`, and inside the block Ray can be used. Raises InputError where the cluster cannot be reached."""
-    with connecting(address, experiment) as wait:
+    with connecting(address, experiment, say) as wait:
         wait()
         yield
 
@@ -99,14 +104,35 @@ def _connect(address: str | None, experiment: Experiment) -> bool:
         options |= {"num_cpus": usable_cpus() + 1, "include_dashboard": False}
     else:
         environment["env_vars"] = unset("workers")
-    if ":" in address and "://" not in address:
+    if ":" in address and address.partition("://")[0] in (address, "ray"):
         _check_answers(address)
     try:
-        with _without_chatter():
+        with sigterm_handler_kept(), _without_chatter():
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, ValueError, RuntimeError) as problem:
-        raise InputError(f"no Ray cluster could be reached at {address}: {problem}") from problem
+    except Exception as problem:  # Ray raises some as plain Exception
+        reason = hide_credentials(reason_of(problem), address).rstrip(".")
+        if address == "local":
+            raise InputError(f"no Ray cluster could be started here: {reason}. {_mend_of(problem)}") from problem
+        raise InputError(f"no Ray cluster could be reached at {_shown(address)}: {reason}") from problem
     return True
+
+
+def _mend_of(problem: Exception) -> str:
+    """What helps where a local cluster cannot be started: its processes meet in a folder of Ray's."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
+    if "AF_UNIX" in str(problem):
+        return f"Its sockets lie below {folder}, which is too long a path for them; set {name} to a short one, as /tmp"
+    if isinstance(problem, OSError):
+        return f"Its files lie below {folder}, which must be a folder that can be written; {name} names another"
+    return f"Ray's own logs are in {folder}/ray/session_latest/logs"
+
+
+def _shown(address: str) -> str:
+    """An address without credentials, which may be in it with or without a scheme."""
+    return without_credentials(address if "://" in address else f"ray://{address}").removeprefix(
+        "" if "://" in address else "ray://"
+    )
 
 
 @contextmanager
@@ -140,11 +166,12 @@ def _is_the_real(stream: IO[str]) -> bool:
 
 def _check_answers(address: str) -> None:
     """Raises InputError unless something listens at the address: Ray would wait for minutes, then end the process."""
-    host, _, port = address.rpartition(":")
+    host, _, port = address.removeprefix("ray://").rpartition("@")[2].partition("?")[0].rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError, OverflowError) as problem:
-        raise InputError(f"no Ray cluster could be reached at {address}: {problem}") from problem
+        reason = hide_credentials(str(problem), address)
+        raise InputError(f"no Ray cluster could be reached at {_shown(address)}: {reason}") from problem
 
 
 def worker_of(compute: ComputeConfig, stage: str = "align") -> Worker:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from align_core.errors import reason_of
 from pipelines.compute.ray_data import PipelineBroke
-from pipelines.failure import RunFailed
+from pipelines.failure import ONCE_MENDED, RunFailed
 from pipelines.storage.chunked_table import Listing
 from pipelines.storage.store import Say, Store
 
@@ -74,7 +74,7 @@ def fill(store: Store, tables: Sequence[Fillable], rows: Sequence[int], say: Say
         if fruitless == _FRUITLESS:
             raise RunFailed(
                 f"{_FRUITLESS} attempts in a row finished nothing more ({why}). Where a chunk takes long, raise "
-                "compute.patience. Finished chunks are kept; the same command resumes from there"
+                f"compute.patience. {ONCE_MENDED}"
             )
         filling = Filling(store, unfinished, rows, listing)
         before = made
@@ -99,7 +99,8 @@ def _check_failures(store: Store, tables: Sequence[Fillable], listing: Listing) 
     if reasons:
         said = "\n  ".join(reasons[:10])
         raise RunFailed(
-            f"{len(reasons)} tables failed; all others are kept, and the same command tries again:\n  {said}"
+            f"{len(reasons)} tables failed; all others are kept, and the same command makes these once the causes are "
+            f"mended:\n  {said}"
         )
 
 
@@ -187,7 +188,4 @@ def _result(joined: Any, folder: str) -> list[int]:
     try:
         return list(ray.get(joined))
     except ray.exceptions.RayError as problem:
-        raise RunFailed(
-            f"the chunks of {folder} could not be joined: {reason_of(problem)}. They are kept; the same command "
-            "resumes from there"
-        ) from problem
+        raise RunFailed(f"the chunks of {folder} could not be joined: {reason_of(problem)}. {ONCE_MENDED}") from problem

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar, cast
 from align_core.errors import reason_of
 from pipelines.compute.cluster import Worker
 from pipelines.compute.images import TestImages
-from pipelines.failure import RunFailed
+from pipelines.failure import ONCE_MENDED, RunFailed
 from pipelines.storage.store import Store
 
 _MOST_BLOCKS = 2_000
@@ -118,8 +118,7 @@ def run_pipeline(
         if _is_transient(problem):
             raise PipelineBroke(reason_of(problem)) from problem
         raise RunFailed(
-            f"the work on the chunks broke off: {reason_of(problem)}. "
-            "Finished chunks are kept; the same command resumes from there"
+            f"the work on the chunks broke off: {reason_of(problem).rstrip('.')}. {ONCE_MENDED}"
         ) from problem
 
 
@@ -155,7 +154,7 @@ def _work_in_this_process(item: dict[str, Any], work: Any, decode: Any, job: lis
 def _prepare_ray_data(timeout: float) -> None:
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # Witness shows its own progress
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # Witness shows its own progress and its own errors
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

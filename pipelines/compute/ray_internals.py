@@ -1,5 +1,27 @@
 """What Witness takes from Ray that has no public name. A test names the Ray version that it was last checked with."""
 
+import ctypes
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def sigterm_handler_kept() -> Iterator[None]:
+    """Keeps this process's handler of SIGTERM over the block, in which Ray's core installs one of its own.
+
+    Ray's prints a stack of C++ and ends the process at once, so that no `finally` is run. Python's `signal.signal` can
+    only be called in the main thread, and Ray is started in another: hence CPython's own functions below it.
+    """
+    get, install = ctypes.pythonapi.PyOS_getsig, ctypes.pythonapi.PyOS_setsig
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.c_int]
+    install.restype, install.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_void_p]
+    handler = get(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        install(signal.SIGTERM, handler)
+
 
 def startable_nodes() -> list[dict[str, float]]:
     """The resources of every node that the cluster's autoscaler may start, one entry per node; empty without one.

@@ -6,6 +6,7 @@ It predicts with what is there, and trains nothing. The tables are the ones that
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def evaluate_clean(request: Request) -> CleanResult:
         listing = store.listing()
         is_work = any(not own.table.is_finished(listing) for own in there.values())
         if is_work:
-            stack.enter_context(connecting(request.address, experiment))()
+            stack.enter_context(connecting(request.address, experiment, partial(progress.say, at_once=True)))()
         stack.enter_context(store.locked())
         blueprint.inspected.save(store)
         for line in other_crops_said(blueprint.inspected.other_crops):

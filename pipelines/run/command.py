@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from pipelines.compute.cluster import Worker, connecting, worker_of
@@ -15,6 +16,7 @@ from pipelines.run.request import Request, open_blueprint
 from pipelines.run.resolved import write_resolved
 from pipelines.stages.blueprint import STAGES, Blueprint
 from pipelines.stages.inspect_published import other_crops_said
+from pipelines.stages.resizing import resizings
 from pipelines.storage.credentials import without_credentials
 from pipelines.tracking.runs import tracking_uri
 
@@ -60,21 +62,24 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
     work = [stage for stage in stages if stage != "report"]
     with ExitStack() as stack:
         wait = workers = None
+        say_at_once = partial(progress.say, at_once=True)
         if "align" in work and _must_train(experiment):  # so Ray will be needed: it starts while models are inspected
-            wait = stack.enter_context(connecting(request.address, experiment))
+            wait = stack.enter_context(connecting(request.address, experiment, say_at_once))
         blueprint = open_blueprint(request, progress, to_write=True, experiment=experiment)
         blueprint.check_finished(STAGES[: STAGES.index(stages[0])])  # before anything is written
         store = blueprint.store
         result = RunResult(store.location, without_credentials(tracking_uri(experiment)), spent=progress.spent)
         if any(blueprint.missing(stage) for stage in work):
             # Whatever the cluster cannot do is found before anything is written.
-            wait = wait or stack.enter_context(connecting(request.address, experiment))
+            wait = wait or stack.enter_context(connecting(request.address, experiment, say_at_once))
             wait()
             workers = _workers(blueprint, work)
         stack.enter_context(store.locked())
         if workers is not None:
             stack.enter_context(progress.logged(store))
         blueprint.refresh()
+        for line in resizings(blueprint) if workers is not None else ():
+            progress.say(line)
         blueprint.inspected.save(store)
         write_resolved(blueprint)
         for role, manifest in blueprint.inspected.manifests.items():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from align_core.align_config import training_on_labels
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
@@ -48,11 +49,33 @@ class Part:
 
 
 @dataclass(frozen=True)
+class FineTune:
+    """A network that has to be trained or aligned.
+
+    Attributes:
+        stage: `train` or `align`.
+        name: of the model or surrogate.
+        steps: number of updates.
+        seconds: how long they take its workers; None if the rate has not been measured.
+    """
+
+    stage: str
+    name: str
+    steps: int
+    seconds: float | None
+
+    def line(self) -> str:
+        """The line that `witness plan` prints."""
+        time = "time unknown" if self.seconds is None else f"about {_time(self.seconds)}"
+        return f"  {self.stage:8} {self.name}: {self.steps:,} steps; {time}"
+
+
+@dataclass(frozen=True)
 class Forecast:
     """What a run of a whole experiment would do.
 
     Attributes:
-        missing_networks: names of the networks that have to be trained or aligned first.
+        networks: the networks that have to be trained or aligned first.
         parts: the work of crafting and evaluation, part by part.
         workers: number of workers of each stage.
         files: number of files that the experiment has now.
@@ -64,7 +87,7 @@ class Forecast:
             of a surrogate and attack, and one for all that networks predict on some images in a turn.
     """
 
-    missing_networks: list[str]
+    networks: list[FineTune]
     parts: list[Part]
     workers: dict[str, int]
     files: int
@@ -74,9 +97,21 @@ class Forecast:
     other_crops: list[OtherCrop]
     chunk_files: int
 
+    @property
+    def missing_networks(self) -> list[str]:
+        """The names of `networks`."""
+        return [network.name for network in self.networks]
+
     def seconds(self, stage: str) -> float | None:
-        """How long the rest of a stage takes all its workers; None if a rate that it needs has not been measured."""
+        """How long the rest of a stage takes all its workers; None if a rate that it needs has not been measured.
+
+        For `align`, how long all trainings and alignments take one after another: how many of them fit side by side is
+        only known on the cluster.
+        """
         total = 0.0
+        if stage == "align":
+            times = [network.seconds for network in self.networks]
+            return None if None in times else sum(filter(None, times))
         for part in self.parts:
             if part.stage == stage and part.units:
                 if part.seconds is None:
@@ -86,16 +121,25 @@ class Forecast:
 
     def lines(self) -> list[str]:
         """The lines that `witness plan` prints: totals, then every part that is not finished."""
-        networks = ", ".join(self.missing_networks)
         return [
-            f"align     {f'networks to make first: {networks}' if networks else 'every network is made'}",
+            self._total_of_networks(),
             self._total("craft", "images"),
             self._total("evaluate", "predictions"),
             f"files     {self.files:,} now ({_size(self.bytes)}); {self.tables:,} tables of at most "
             f"{_size(self.most_bytes)} when finished, and up to {self.chunk_files:,} more of single chunks until then",
+            *(network.line() for network in self.networks),
             *(part.line() for part in self.parts if part.done < part.chunks),
             *other_crops_said(self.other_crops),
         ]
+
+    def _total_of_networks(self) -> str:
+        if not self.networks:
+            return "align     every network is made"
+        seconds, steps = self.seconds("align"), sum(network.steps for network in self.networks)
+        time = "time unknown until a run has measured the rates"
+        if seconds is not None:
+            time = f"about {_time(seconds)} one after another, less where there is room for several"
+        return f"align     networks to make first: {', '.join(self.missing_networks)}; {steps:,} steps, {time}"
 
     def _total(self, stage: str, unit: str) -> str:
         parts = [part for part in self.parts if part.stage == stage]
@@ -112,7 +156,8 @@ class Forecast:
 
     def as_json(self) -> dict[str, Any]:
         """The object that `witness plan --json` prints."""
-        return {**asdict(self), "seconds": {stage: self.seconds(stage) for stage in self.workers}}
+        seconds = {stage: self.seconds(stage) for stage in ("align", *self.workers)}
+        return {**asdict(self), "missing_networks": self.missing_networks, "seconds": seconds}
 
 
 def make_forecast(request: Request) -> Forecast:
@@ -134,7 +179,7 @@ def forecast_of(blueprint: Blueprint) -> Forecast:
     predicted = len(clean) + sum(map(len, outcomes.values()))
     bytes_per_image = len(outcomes) * channels * height * width + predicted * _BYTES_OF_A_PREDICTION
     return Forecast(
-        missing_networks=blueprint.missing("align"),
+        networks=[estimator.fine_tune(name) for name in blueprint.missing("align")],
         parts=parts,
         workers={stage: getattr(compute, stage).workers or compute.workers for stage in ("craft", "evaluate")},
         files=files,
@@ -153,6 +198,20 @@ class _Estimator:
         self._blueprint = blueprint
         self._done, self._speeds = blueprint.done_chunks(blueprint.store.listing()), Speeds(blueprint)
         self._images = len(blueprint.inspected.manifests["test"])
+
+    def fine_tune(self, name: str) -> FineTune:
+        """The training of a model, or the alignment of a surrogate, whether or not its source is there."""
+        blueprint, images = self._blueprint, len(self._blueprint.inspected.manifests["train"])
+        if name in blueprint.by_name:
+            surrogate = blueprint.by_name[name]
+            stage, align, members = "align", surrogate.align, (surrogate.source, *surrogate.witnesses)
+        else:
+            train = blueprint.experiment.models[name].train
+            stage, align, members = "train", None if train is None else training_on_labels(train), (name,)
+        assert align is not None, f"{name} is not made here"
+        steps, rate = align.steps(images), self._speeds.seconds("training", members)
+        seconds = None if rate is None else rate * steps * min(align.batch_size, images) / align.workers
+        return FineTune(stage, name, steps, seconds)
 
     def crafting(self, surrogate: str, attack: str, images: ChunkedTable) -> Part:
         """The crafting of one table of adversarial images."""

@@ -11,6 +11,7 @@ from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.inspect import inspect_inputs
 from pipelines.storage.store import Store
+from pipelines.tracking.checks import check_tracking
 from pipelines.tracking.runs import tracking_uri
 
 
@@ -65,9 +66,12 @@ def open_blueprint(
     experiment = experiment or request.experiment()
     store = Store(experiment.output, experiment.name)
     try:
-        tracking_uri(experiment)
         if to_write:
             store.check_writable()
+            check_tracking(experiment)
+        elif store.is_local:
+            store.check_folder()
+        tracking_uri(experiment)
         inspected = inspect_inputs(
             experiment,
             store,
@@ -78,7 +82,7 @@ def open_blueprint(
         for name, network in inspected.networks.items() if to_write else ():
             if network.code is not None:
                 check_not_outdated(f"models.{name}", str(network.config.factory), network.code)
-    except InputError as problem:
+    except (InputError, OSError) as problem:
         if isinstance(request.source, Experiment):
             raise
         raise InputError(f"{request.source}: {problem}") from problem

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from align_core.errors import reason_of
 from pipelines.schedule.job_client import connect
-from pipelines.storage.credentials import without_credentials
+from pipelines.storage.credentials import hide_credentials, without_credentials
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -139,4 +139,4 @@ class JobServer:
 
     def _unreachable(self, reason: str) -> Unreachable:
         address = without_credentials(self._address)
-        return Unreachable(f"no job server could be reached at {address}: {reason.replace(self._address, address)}")
+        return Unreachable(f"no job server could be reached at {address}: {hide_credentials(reason, self._address)}")

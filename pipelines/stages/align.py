@@ -9,7 +9,8 @@ from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from itertools import chain
+from itertools import chain, pairwise
+from statistics import median
 
 from safetensors.torch import load as load_safetensors
 
@@ -21,11 +22,12 @@ from pipelines.compute.checkpoint import Curve
 from pipelines.compute.cluster import Worker, room_for
 from pipelines.compute.fine_tune import FineTune
 from pipelines.compute.ray_train import RUNS, delete_run, fine_tune
-from pipelines.failure import RunFailed
+from pipelines.failure import ONCE_MENDED, RunFailed
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.makings import Making
 from pipelines.stages.payload import fine_tune_of
+from pipelines.stages.speeds import Speeds
 from pipelines.storage.csv_table import to_csv
 from pipelines.storage.differences import differences
 from pipelines.storage.store import Store
@@ -72,9 +74,10 @@ def _make_all(blueprint: Blueprint, names: Sequence[str], worker: Worker, progre
     waiting, slots = list(names), max(1, room_for(worker, spare_cpus=1))  # a local cluster declares one CPU to spare
     running: dict[Future[tuple[bytes, Curve]], _UnderWay] = {}
     pool = ThreadPoolExecutor(len(names))
-    steps_done = 0
+    steps_done, speeds = 0, Speeds(blueprint)
     try:
-        with progress.stage(_label(blueprint, names), _steps(blueprint, names), "steps") as bar:
+        at_once = min(slots, len(names))
+        with progress.stage(_label(blueprint, names), _steps(blueprint, names), "steps", at_once) as bar:
             while waiting or running:
                 for making in _ready(blueprint, waiting):
                     taken = sum(one.making.align.workers for one in running.values())
@@ -82,6 +85,7 @@ def _make_all(blueprint: Blueprint, names: Sequence[str], worker: Worker, progre
                         break
                     _set_aside_stale(blueprint.store, making, progress)
                     job = fine_tune_of(blueprint, making, worker)
+                    blueprint.store.delete(str(job.progress_file))  # an earlier run's would hide that workers start
                     future = pool.submit(fine_tune, job, making.run_name, worker)
                     running[future] = _UnderWay(making, job, time.time())
                     waiting.remove(making.name)
@@ -89,12 +93,14 @@ def _make_all(blueprint: Blueprint, names: Sequence[str], worker: Worker, progre
                 for future in done:
                     finished = running.pop(future)
                     _say_notes(blueprint.store, finished.job, progress)
-                    _commit_result(blueprint, future, finished)
+                    curve = _commit_result(blueprint, future, finished)
+                    _note_speed(speeds, finished, curve, worker)
                     steps_done += finished.making.align.steps(len(finished.job.image_ids))
                 bar.set(steps_done + _steps_under_way(blueprint.store, running.values()))
     finally:
         # After a failure or Ctrl-C the others are not waited for: they end with the connection to the cluster.
         pool.shutdown(wait=False, cancel_futures=True)
+    speeds.save()
     return len(names)
 
 
@@ -139,21 +145,28 @@ def _set_aside_stale(store: Store, making: Making, progress: Progress) -> None:
         progress.say(f"{making.folder}: {why}; moved to {folder}")
 
 
-def _commit_result(blueprint: Blueprint, future: Future[tuple[bytes, Curve]], finished: _UnderWay) -> None:
+def _commit_result(blueprint: Blueprint, future: Future[tuple[bytes, Curve]], finished: _UnderWay) -> Curve:
     making = finished.making
     try:
         weights, curve = future.result()
     except Exception as problem:  # of the user's code, of torch, or of Ray
         what = "alignment" if making.start else "training"
-        raise RunFailed(
-            f"the {what} of {making.name} failed: {reason_of(problem)}. What was finished before is kept; the same "
-            "command resumes from there"
-        ) from problem
+        raise RunFailed(f"the {what} of {making.name} failed: {reason_of(problem)}. {ONCE_MENDED}") from problem
     channels = blueprint.inspected.shape[0]
     commit(blueprint.store, making, weights, curve, time.time() - finished.began, channels)
     delete_run(blueprint.store, making.run_name)
     blueprint.damaged.discard(making.name)
     blueprint.refresh()
+    return curve
+
+
+def _note_speed(speeds: Speeds, finished: _UnderWay, curve: Curve, worker: Worker) -> None:
+    """Notes how long a step took for each image: the median, for a fine-tune that was interrupted has a long one."""
+    making, times = finished.making, [row["timestamp"] for row in curve]
+    if len(times) > 1:
+        seconds = median(later - earlier for earlier, later in pairwise(times)) * making.align.workers
+        batch = min(making.align.batch_size, len(finished.job.image_ids))
+        speeds.note("training", (making.start or making.name, *making.witnesses), worker.device, batch, seconds)
 
 
 def commit(store: Store, making: Making, weights: bytes, curve: Curve, seconds: float, channels: int) -> None:

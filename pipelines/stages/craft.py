@@ -99,7 +99,7 @@ def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
             for chunk in sorted(missing.get(tables[f"{surrogate.name}/{attack}"].folder, ()))
         ]
         workers = workers_that_fit(worker)
-        with progress.stage("craft", sum(rows[item["chunk"]] for item in items), "images") as bar:
+        with progress.stage("craft", sum(rows[item["chunk"]] for item in items), "images", workers) as bar:
             for done in run_pipeline(items, _decode, job, Crafter, worker, workers):
                 surrogate, attack = done["surrogate"], done["attack"]
                 bar.advance(done["images"], f"{surrogate} {attack}")

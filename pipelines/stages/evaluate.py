@@ -100,11 +100,11 @@ def evaluate_all(
         ]
         total = sum(rows[chunk] * len(own) for chunks in lacking.values() for chunk, own in chunks.items())
         workers = workers_that_fit(worker)
-        with progress.stage("evaluate", total, "predictions") as bar:
+        with progress.stage("evaluate", total, "predictions", workers) as bar:
             for done in run_pipeline(items, _read, job, Evaluator, worker, workers):
                 turn, chunk, made = turns[done["number"]], done["chunk"], json.loads(done["made"])
+                bar.advance(rows[chunk] * len(made))
                 for position, seconds in made:
-                    bar.advance(rows[chunk])
                     members = turn.predictions[position].members
                     speeds.note("prediction", members, worker.device, rows[chunk], seconds)
                 yield turn.joint.folder, chunk, len(made)

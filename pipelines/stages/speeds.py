@@ -12,11 +12,11 @@ from pipelines.storage.store import fingerprint_of
 
 _FILE = f"{SEEN}/rates.json"
 _SAVED_EVERY = 60.0  # seconds, for a long run may be killed
-Kind = Literal["gradient", "prediction"]
+Kind = Literal["gradient", "prediction", "training"]
 
 
 class Speeds:
-    """Seconds of one worker per image and gradient, or per image and prediction, by architecture and hardware.
+    """Seconds of one worker per image and gradient, prediction or training step, by architectures and hardware.
 
     The latest measurement counts.
     """
@@ -29,7 +29,10 @@ class Speeds:
         self._saved = time.monotonic()
 
     def note(self, kind: Kind, members: Sequence[str], device: str, count: float, seconds: float) -> None:
-        """Records that `count` gradients or predictions by the mean of `members` took this many seconds."""
+        """Records that `count` gradients or predictions by the mean of `members` took this many seconds.
+
+        For training, `members` are the network that is trained and its witnesses, and `count` is a number of images.
+        """
         spent = self._spent[self._key(kind, members, device)]
         spent[0] += count
         spent[1] += seconds
@@ -37,7 +40,7 @@ class Speeds:
             self.save()
 
     def seconds(self, kind: Kind, members: Sequence[str]) -> float | None:
-        """Seconds of one gradient or prediction for one image, on a GPU where that was measured, else on a CPU.
+        """Seconds of one gradient, prediction or step for one image, on a GPU where that was measured, else on a CPU.
 
         None where it was never measured.
         """

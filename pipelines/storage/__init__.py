@@ -10,7 +10,7 @@ Where to begin:
 * `joint_table.py`: `JointTable`, several tables over the same rows that are made together, in one file per chunk.
 * `csv_table.py`: `to_csv` and `from_csv`, for the tables that people read.
 * `object_store.py` and `lease.py`: what differs in an object store (opening, uploads, moves; a lease for a lock).
-* `credentials.py`: `without_credentials`, which makes a URI fit to be shown or stored.
+* `credentials.py`: `without_credentials` makes a URI fit to be shown or stored, `hide_credentials` a text about it.
 * `versions.py`: the versions of the software that made a result.
 
 >>> store = Store("/data/runs", "my-resnets")           # or Store("s3://bucket/runs", "my-resnets")
@@ -25,6 +25,7 @@ from pipelines.exports import lazy_exports
 
 if TYPE_CHECKING:
     from pipelines.storage.chunked_table import ChunkedTable as ChunkedTable
+    from pipelines.storage.credentials import hide_credentials as hide_credentials
     from pipelines.storage.credentials import without_credentials as without_credentials
     from pipelines.storage.csv_table import from_csv as from_csv
     from pipelines.storage.csv_table import to_csv as to_csv
@@ -35,7 +36,10 @@ __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "chunked_table": ("ChunkedTable",),
-        "credentials": ("without_credentials",),
+        "credentials": (
+            "hide_credentials",
+            "without_credentials",
+        ),
         "csv_table": (
             "from_csv",
             "to_csv",

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from align_core.errors import InputError
-from pipelines.storage.credentials import without_credentials
+from pipelines.storage.credentials import hide_credentials, without_credentials
 
 _PIECE = 8 * 2**20  # bytes of an upload that are held in memory; S3 takes as many in a single request
 _LARGEST_COPY = 5 * 2**30  # bytes that S3 copies in one request
@@ -50,7 +50,7 @@ def open_store(uri: str) -> tuple[fs.FileSystem, str]:
             )
     except (pa.ArrowException, OSError, ValueError) as problem:
         safe = without_credentials(uri)
-        reason = str(problem).replace(uri, safe)
+        reason = hide_credentials(str(problem), uri)
         # Without `from problem`: its message may quote the URI with the credentials.
         raise InputError(f"output: {safe}: {reason}") from None
     return filesystem, folder

@@ -5,6 +5,7 @@ when its upload ends. Files that depend on settings carry a fingerprint of these
 listing of the folder tells what is finished, missing or stale.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -35,6 +36,9 @@ _IN_MEMORY = 32 * 2**20
 _UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.part$")
 
 _PIECE = 8 * 2**20
+_TRIED = 2**16  # bytes that are written to see whether there is room
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the errors of a disk that is full, or on which the user may not have more."""
 
 Say = Callable[[str], None]
 """A function that shows the user one line of text."""
@@ -221,18 +225,33 @@ class Store:
         if not self.is_local:
             check_answers(self.filesystem, self.path("").rstrip("/"), self.output)
             return
-        nearest = Path(self.path(""))
-        while not nearest.exists():
-            nearest = nearest.parent
-        if not nearest.is_dir():
-            raise InputError(f"output: {nearest} is a file; name a folder that can be written")
+        nearest = self.check_folder()
         try:
-            with tempfile.TemporaryFile(dir=nearest):
-                pass
+            with tempfile.TemporaryFile(dir=nearest) as file:
+                file.write(bytes(_TRIED))
+                file.flush()
         except OSError as problem:
             raise InputError(
-                f"output: {nearest} cannot be written ({problem.strerror}); name another folder with --output"
+                f"output: {nearest} cannot be written ({problem.strerror}); "
+                f"{'free some space there, or ' if problem.errno in FULL else ''}name another folder with --output"
             ) from problem
+
+    def check_folder(self) -> Path:
+        """The nearest folder that exists, for an output on a disk: its own, or one above it.
+
+        Raises InputError where there is a file in place of it, or where it cannot be read.
+        """
+        nearest = Path(self.path(""))
+        try:
+            while not _is_there(nearest):
+                nearest = nearest.parent
+            with os.scandir(nearest) as entries:
+                next(entries, None)
+        except NotADirectoryError as problem:
+            raise InputError(f"output: {nearest} is a file; name a folder that can be written") from problem
+        except OSError as problem:
+            raise InputError(f"output: {nearest} cannot be read ({problem.strerror}); name another folder") from problem
+        return nearest
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -254,6 +273,15 @@ class Store:
                 if _UNFINISHED.search(left.name) and left.is_file():
                     left.unlink(missing_ok=True)
             yield
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is anything at the path. Raises OSError where that cannot be told, or the name is not possible."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _take_lock(file: IO[str], location: str) -> None:

@@ -5,6 +5,7 @@ the test images.
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from pipelines.compute.cluster import Worker, connected, worker_of
@@ -106,7 +107,8 @@ def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
     progress, blueprint, store = Progress(request.quiet), study.blueprint, study.blueprint.store
     is_over = study.is_over()
     if not is_over:
-        stack.enter_context(connected(request.address, blueprint.experiment))
+        say_at_once = partial(progress.say, at_once=True)
+        stack.enter_context(connected(request.address, blueprint.experiment, say_at_once))
         worker = worker_of(blueprint.experiment.compute)
         concurrent = study.concurrent(worker)
     with store.locked():

@@ -11,7 +11,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from align_core.errors import reason_of
 from pipelines.environment import set_defaults
-from pipelines.failure import RunFailed
+from pipelines.failure import ONCE_MENDED, RunFailed
 from pipelines.storage.store import Store, fingerprint_of
 from pipelines.sweep.search import DistinctSearch
 from pipelines.sweep.space import Settings
@@ -53,9 +53,7 @@ def run_tune(
         results = future.result()
         watch()
     except Exception as problem:
-        raise RunFailed(
-            f"the sweep was interrupted: {problem}. Trials that have ended are kept; the same command resumes it"
-        ) from problem
+        raise RunFailed(f"the sweep was interrupted: {problem}. {ONCE_MENDED}") from problem
     return [(result.config["settings"], "" if result.error is None else reason_of(result.error)) for result in results]
 
 

@@ -7,6 +7,7 @@ curves and files. What flows out is the state of an MLflow store, and aligned mo
 Where to begin:
 * `runs.py`: `tracking_uri` says where MLflow is. `log_to_mlflow` gives its caller a `Runs`, through which everything is
   logged, and turns failures into warnings. `Runs` finds a run again by its fingerprint, so nothing is logged twice.
+* `checks.py`: `check_tracking` tells before any work what can never be logged.
 * `registry.py`: `registered` fetches a model `models:/NAME/VERSION` that another experiment aligned.
 
 How long a server that is down delays a run (timeouts and retries) stands in `pipelines.environment`.
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from pipelines.exports import lazy_exports
 
 if TYPE_CHECKING:
+    from pipelines.tracking.checks import check_tracking as check_tracking
     from pipelines.tracking.registry import Registered as Registered
     from pipelines.tracking.registry import registered as registered
     from pipelines.tracking.runs import Runs as Runs
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
+        "checks": ("check_tracking",),
         "registry": (
             "Registered",
             "registered",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from align_core.errors import InputError, reason_of
 from pipelines.environment import set_defaults
 from pipelines.experiment.config import Experiment
-from pipelines.storage.credentials import without_credentials
+from pipelines.storage.credentials import hide_credentials, without_credentials
 from pipelines.storage.store import Say
 from pipelines.storage.versions import versions
 
@@ -42,7 +42,7 @@ def tracking_uri(experiment: Experiment) -> str:
     return f"sqlite:///{experiment.output}/mlflow.db"
 
 
-def _client(uri: str) -> "MlflowClient":
+def client_of(uri: str) -> "MlflowClient":
     """Returns MLflow's client. The only place that imports it: the variables must be set before the first import."""
     set_defaults("mlflow")
     from mlflow import MlflowClient
@@ -61,7 +61,7 @@ def registered_files(experiment: Experiment, name: str, version: str, wanted: Se
     try:
         if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
             raise FileNotFoundError("there is no such database")
-        client = _client(uri)
+        client = client_of(uri)
         found = client.get_model_version(name, version)
         artifacts = str(found.source).partition(f"runs:/{found.run_id}/")[2]
         with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +69,7 @@ def registered_files(experiment: Experiment, name: str, version: str, wanted: Se
             return {file: (downloaded / file).read_bytes() for file in wanted}
     except Exception as problem:  # MLflow, its server and its database raise exceptions of many kinds
         safe = without_credentials(uri)
-        reason = reason_of(problem).replace(uri, safe)
+        reason = hide_credentials(reason_of(problem), uri)
         raise InputError(
             f"version {version} of the model {name} cannot be fetched from MLflow at {safe} ({reason})"
         ) from problem
@@ -89,11 +89,14 @@ def log_to_mlflow(experiment: Experiment, say: Say, resend: str, write: Callable
     uri = tracking_uri(experiment)
     try:
         _create_database(uri)
-        write(Runs(_client(uri), experiment))
+        write(Runs(client_of(uri), experiment))
     except Exception as problem:  # MLflow, its server and its database raise exceptions of many kinds
         safe = without_credentials(uri)
-        reason = reason_of(problem).replace(uri, safe)
-        say(f"warning: logging to MLflow at {safe} failed ({reason}). The results are kept; {resend}")
+        reason = hide_credentials(reason_of(problem), uri)
+        say(
+            f"warning: logging to MLflow at {safe} failed ({reason}). The results are kept; once this is mended, "
+            f"{resend}"
+        )
         return False
     return True
 
@@ -109,7 +112,7 @@ def _create_database(uri: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        _client(f"sqlite:///{unfinished}").search_experiments()
+        client_of(f"sqlite:///{unfinished}").search_experiments()
         try:
             os.link(unfinished, path)  # unlike a rename, this does not replace a database that another run created
         except FileExistsError:

@@ -82,7 +82,7 @@ def seconds_of(file: Path, *overrides: str) -> float:
     """Seconds that crafting and evaluation take, without the start of the cluster and without the alignment."""
     request = Request(file, overrides, quiet=True)
     experiment = request.experiment()
-    with connected(None, experiment):
+    with connected(None, experiment, print):
         run(request, ["align"])
         blueprint = open_blueprint(request)
         workers = {stage: worker_of(experiment.compute, stage) for stage in ("craft", "evaluate")}

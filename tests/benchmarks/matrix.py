@@ -133,7 +133,7 @@ def _driven(folder: Path) -> str:
     request = Request(file, quiet=True)
     blueprint, worker = open_blueprint(request), Worker("cpu", 1, 1, 0, {}, 2)
     seconds = []
-    with connected(None, request.experiment()):
+    with connected(None, request.experiment(), print):
         for count in (500, 500, 4_500):  # the first run warms up
             items = [{"viewing": 0, "chunk": number} for number in range(count)]
             job = _Job(blueprint)

@@ -30,7 +30,7 @@ def measure() -> Iterator[str]:
         tried = {"why": "-", "low": 1, "high": 64, "grid": [4.0 + number for number in range(_TRIALS)]}
         (folder / "space.yaml").write_text(yaml.safe_dump({"why": "-", "keys": {"align.temperature": tried}}))
         options = Options(str(folder / "space.yaml"), searcher="grid", concurrent=1, max_clean_drop=100)
-        with connected(None, Request(file, quiet=True).experiment()):
+        with connected(None, Request(file, quiet=True).experiment(), print):
             start = time.time()
             result = search_settings(Request(file, quiet=True), options)
             seconds = time.time() - start

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from digits_experiment import Finished
 
+from pipelines.failure import RunFailed
 from pipelines.progress import Progress
 from pipelines.run.command import run
 from pipelines.storage.store import Store
@@ -35,7 +36,85 @@ def test_the_log_contains_the_lines_before_and_inside_the_block(store: Store, tm
 def test_the_log_contains_the_exception_that_ended_the_block(store: Store, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), Progress(quiet=True).logged(store):
         raise KeyboardInterrupt
-    assert "ended with KeyboardInterrupt" in log_in(tmp_path / "tiny")
+    log = log_in(tmp_path / "tiny")
+    assert log.endswith("ended with KeyboardInterrupt\n") and "Traceback" not in log
+
+
+def test_a_line_can_be_in_the_file_at_once(store: Store, tmp_path: Path) -> None:
+    """What is said when the process may be ended by others must not wait for the next line."""
+    progress = Progress(quiet=True)
+    with progress.logged(store):
+        progress.say("first")
+        progress.say("second")
+        assert "second" not in log_in(tmp_path / "tiny")
+        progress.say("third", at_once=True)
+        assert log_in(tmp_path / "tiny").endswith("second\n" + log_in(tmp_path / "tiny").splitlines()[-1] + "\n")
+
+
+def test_a_fault_leaves_its_traceback_in_the_log_and_one_message(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed) as failed, Progress(quiet=True).logged(store):
+        {}["aligned"]
+    log = log_in(tmp_path / "tiny")
+    assert "Traceback (most recent call last)" in log and '{}["aligned"]' in log
+    assert log.endswith("ended with KeyError: 'aligned'\n")
+    (file,) = (tmp_path / "tiny/logs").iterdir()
+    start = f"KeyError: 'aligned'. This is a fault of Witness or of a library; its traceback is in {file}. "
+    assert str(failed.value).startswith(start)
+    assert "\n" not in str(failed.value)
+
+
+def test_what_explains_itself_stays_as_it_is_and_the_log_has_its_cause(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match=r"^the alignment failed$"), Progress(quiet=True).logged(store):
+        raise RunFailed("the alignment failed") from ZeroDivisionError("with s3://me:hush@bucket")
+    assert "ZeroDivisionError: with s3://***@bucket" in log_in(tmp_path / "tiny")
+
+
+class Clock:
+    """A clock that stands still unless a test moves it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("pipelines.progress.time.monotonic", lambda: self.now)
+
+
+class TestRemainingTime:
+    def test_it_leaves_the_start_of_workers_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two workers start for 60 s, then each makes a chunk of 10 images every 2 s."""
+        clock, progress = Clock(monkeypatch), Progress(quiet=True)
+        with progress.stage("craft", 100, "images", workers=2) as bar:
+            assert bar.line() == "craft: 0 of 100 images, starting 2 workers"
+            clock.now += 60
+            assert bar.line() == "craft: 0 of 100 images, starting 2 workers"
+            bar.advance(10)
+            clock.now += 0.1
+            bar.advance(10, "source pgd")  # of the other worker, which would make it 100 images a second
+            assert bar.line() == "craft: 20 of 100 images  source pgd"
+            clock.now += 1.9
+            bar.advance(10)
+            assert bar.line() == "craft: 30 of 100 images, 10.0/s, 7 s left  source pgd"
+            clock.now += 0.1
+            bar.advance(70)
+        (spent,) = progress.spent
+        assert str(spent) == "craft 62.1 s (100 images, 42.9/s)"  # 90 images in 2.1 s
+
+    def test_one_worker(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = Clock(monkeypatch)
+        with Progress(quiet=True).stage("craft", 30, "images", workers=1) as bar:
+            assert bar.line().endswith("starting 1 worker")
+            clock.now += 60
+            bar.set(10)
+            assert bar.line() == "craft: 10 of 30 images"
+            clock.now += 2
+            bar.set(20)
+            assert bar.line() == "craft: 20 of 30 images, 5.0/s, 2 s left"
+
+    def test_work_without_workers_counts_from_its_beginning(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = Clock(monkeypatch)
+        with Progress(quiet=True).stage("inspect", 30, "images") as bar:
+            assert bar.line() == "inspect: 0 of 30 images"
+            clock.now += 2
+            bar.set(10)
+            assert bar.line() == "inspect: 10 of 30 images, 5.0/s, 4 s left"
 
 
 def test_a_log_that_cannot_be_written_hides_no_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,6 +255,21 @@ class TestStatus:
         (said,) = capsys.readouterr().out.splitlines()
         assert json.loads(said) == last.as_json()
 
+    def test_watched_its_rate_counts_from_the_first_progress(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Workers start for a minute; then one chunk a second is made."""
+        looks = [(0, 0), (60, 0), (61, 2), (63, 4), (71, 12)]
+        found = (Status([Entry("clean/a", "partial", done, 20)], at) for at, done in looks)
+        monkeypatch.setattr("pipelines.run.status.watch", lambda _: found)
+        assert main(["status", str(hand_made(tmp_path).file), "--watch"]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "1 partial; 0 of 20 chunks",
+            "1 partial; 2 of 20 chunks",
+            "1 partial; 4 of 20 chunks; 1.0/s, 16 s left",
+            "1 partial; 12 of 20 chunks; 1.0/s, 8 s left",
+        ]
+
     def test_its_rate_and_what_remains(self) -> None:
         entries = [[Entry("a", "partial", done, 10)] for done in (2, 6)]
         first, later = (Status(entry, at) for entry, at in zip(entries, (100.0, 102.0), strict=True))

@@ -26,7 +26,7 @@ def faults():
     thread.join()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-with connected(sys.argv[2] or None, Request(Path(sys.argv[1])).experiment()):
+with connected(sys.argv[2] or None, Request(Path(sys.argv[1])).experiment(), print):
     print(ray.get(faults.remote()))
 """
 ONCE = 40_000_000 // 4096

@@ -81,5 +81,7 @@ def test_on_cpus_the_next_stage_finds_the_processes_of_this_one(ray_cluster: Non
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_an_error_of_the_work_itself_is_not_tried_again(ray_cluster: None, tmp_path: Path, device: str) -> None:
     job = job_on(device, tmp_path)
-    with pytest.raises(RunFailed, match=r"the work on the chunks broke off: .*resumes from there"):
+    with pytest.raises(
+        RunFailed, match=r"the work on the chunks broke off: .*once the cause is mended, the same command resumes"
+    ):
         list(run(job, [{"chunk": ITEMS + 5}]))

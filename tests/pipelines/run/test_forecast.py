@@ -117,6 +117,36 @@ def test_the_time_is_rate_times_gradients_over_workers(experiment: HandMade) -> 
     assert found.seconds("evaluate") == pytest.approx(predictions * 0.1 / 2)
 
 
+def test_trainings_and_alignments_are_counted_and_timed_before_their_source_is_there(
+    experiment: HandMade, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The source is trained here, so that nothing is there yet that the aligned surrogate could start from."""
+    models = experiment.content()["models"]
+    trained = {key: value for key, value in models["near"].items() if key != "weights"}
+    trained |= {"train": {"epochs": 3, "batch_size": 2}}
+    experiment.write(models=models | {"near": trained}, align={"epochs": 5, "batch_size": 64})
+    found = make_forecast(Request(experiment.file, quiet=True))
+    told = [(network.stage, network.name, network.steps, network.seconds) for network in found.networks]
+    # Four training images are two batches of 2, and one batch of 64.
+    assert told == [("align", "aligned", 5, None), ("train", "near", 6, None)]
+    assert found.seconds("align") is None
+    assert main(["plan", str(experiment.file)]) == 0
+    assert "aligned, near; 11 steps, time unknown until a run has measured the rates" in capsys.readouterr().out
+    speeds = Speeds(experiment.blueprint())
+    speeds.note("training", ("near",), "cpu", count=10, seconds=5)  # half a second for an image
+    speeds.save()
+    assert make_forecast(Request(experiment.file, quiet=True)).seconds("align") is None
+    speeds.note("training", ("near", "seer"), "cpu", count=10, seconds=20)
+    speeds.save()
+    found = make_forecast(Request(experiment.file, quiet=True))
+    assert [network.seconds for network in found.networks] == pytest.approx([5 * 4 * 2, 6 * 2 * 0.5])
+    assert found.seconds("align") == found.as_json()["seconds"]["align"] == pytest.approx(46)
+    assert main(["plan", str(experiment.file)]) == 0
+    lines = capsys.readouterr().out
+    assert "11 steps, about 46 s one after another, less where there is room for several" in lines
+    assert "  align    aligned: 5 steps; about 40 s" in lines
+
+
 def test_a_run_measures_the_rates_and_the_command_prints_times(
     finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,9 +154,16 @@ def test_a_run_measures_the_rates_and_the_command_prints_times(
     assert main(["plan", str(finished.file), "--output", str(tmp_path), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["seconds"]["craft"] > 0
+    assert printed["seconds"]["align"] == 0 and printed["missing_networks"] == []
     assert printed["seconds"]["evaluate"] > 0
     assert printed["files"] == sum(file.is_file() for file in folder.rglob("*"))
     assert main(["plan", str(finished.file), "--output", str(tmp_path)]) == 0
     lines = capsys.readouterr().out
     assert "craft     48 of 54 chunks of 18 tables finished; 120 images to make, about" in lines
     assert "source pgd: 0 of 3 chunks finished" in lines
+    assert main(["plan", str(finished.file), "--output", str(tmp_path), "--json", "--set", "seed=1"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert {network["name"]: network["stage"] for network in printed["networks"]} == {
+        "mlp": "train", "aligned": "align", "label_only": "align", "warm": "align", "other": "align",
+    }  # fmt: skip
+    assert all(0 < network["seconds"] < 60 for network in printed["networks"])

@@ -24,7 +24,7 @@ class TestFailure:
         printed = capsys.readouterr().err
         assert "witness: the alignment of aligned failed" in printed
         assert "lower align.optimizer.lr" in printed
-        assert "kept; the same command resumes" in printed
+        assert "kept; once the cause is mended, the same command resumes" in printed
         assert not (folder / "models/aligned").exists() or not list((folder / "models/aligned").iterdir())
         assert {path for path in changed(folder, before) if path[0] != "."} <= {"models/aligned", "experiment.yaml"}
 

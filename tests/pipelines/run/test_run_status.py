@@ -6,9 +6,15 @@ from pathlib import Path
 import pytest
 from digits_experiment import Finished, leave_under_way
 from digits_folder import ATTACKS, MEMBERS, TARGETS, changed, state, states
+from hand_made import CURVE, hand_made
 
+from align_core.models import build
+from align_core.weights import to_bytes
 from pipelines import recipes
 from pipelines.cli import main
+from pipelines.run.request import Request
+from pipelines.run.status import watch
+from pipelines.stages.align import commit
 
 DEMO = Path(recipes.__file__).parent / "demo.yaml"
 
@@ -58,6 +64,26 @@ def test_an_experiment_whose_source_has_still_to_be_trained(
         assert {entry["state"] for entry in found["entries"]} == {"missing"}
         assert "outcomes/aligned/pgd/vit" in {entry["folder"] for entry in found["entries"]}
     assert not list(tmp_path.iterdir())
+
+
+def test_an_experiment_whose_source_has_still_to_be_trained_is_watched(tmp_path: Path) -> None:
+    """Each look takes up what was made since the last: first the source, then what is aligned from it."""
+    experiment = hand_made(tmp_path)
+    models = experiment.content()["models"]
+    trained = {key: value for key, value in models["near"].items() if key != "weights"} | {"train": {}}
+    experiment.write(models=models | {"near": trained})
+    looks = watch(Request(experiment.file, quiet=True), every=0.0)
+    assert {entry.state for entry in next(looks).entries} == {"missing"}
+    blueprint = experiment.blueprint()
+    for makings, name in ((blueprint.trainings, "trained/near"), (blueprint.alignments, "models/aligned")):
+        (making,) = makings()
+        network = build(making.model, 3, 1).net.state_dict()
+        commit(blueprint.store, making, to_bytes(network), CURVE, seconds=1.0)
+        blueprint.refresh()
+        assert {entry.folder: entry.state for entry in next(looks).entries}[name] == "done"
+    blueprint.store.delete("trained/near/card.json")
+    states = {entry.folder: entry.state for entry in next(looks).entries}
+    assert states["trained/near"] == states["models/aligned"] == "missing"  # the source would be another one
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b"nonsense", b'{"fingerprint": "x"}'])

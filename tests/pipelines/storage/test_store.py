@@ -148,6 +148,24 @@ class TestWritable:
         with pytest.raises(InputError, match=r"output: .*/out is a file"):
             disk.check_writable()
 
+    @pytest.mark.parametrize("name", ["tiny", "x" * 300])
+    def test_whether_it_is_a_folder_is_told_without_writing(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "tiny").write_text("")
+        message = f"output: {tmp_path}/tiny is a file" if name == "tiny" else "File name too long"
+        with pytest.raises(InputError, match=message):
+            Store(str(tmp_path), name).check_folder()
+
+    def test_a_link_that_leads_nowhere(self, tmp_path: Path) -> None:
+        (tmp_path / "out").symlink_to(tmp_path / "gone")
+        with pytest.raises(InputError, match=r"output: .*/out cannot be read"):
+            Store(str(tmp_path / "out"), "tiny").check_writable()
+
+    def test_a_full_disk(self, disk: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        full = open("/dev/full", "wb")  # noqa: SIM115
+        monkeypatch.setattr("pipelines.storage.store.tempfile.TemporaryFile", lambda dir: full)
+        with pytest.raises(InputError, match=r"cannot be written \(No space left .*\); free some space there, or name"):
+            disk.check_writable()
+
     def test_a_folder_that_the_system_does_not_let_us_write(self) -> None:
         with pytest.raises(InputError, match=r"output: /proc cannot be written .*name another folder with --output"):
             Store("/proc/out", "tiny").check_writable()

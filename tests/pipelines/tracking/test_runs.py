@@ -72,5 +72,5 @@ def test_a_failure_is_a_warning_without_credentials(experiment_file: Path) -> No
     assert not log_to_mlflow(load_experiment(file), messages.append, "send them later", lambda runs: None)
     (line,) = messages
     assert line.startswith("warning: logging to MLflow at http://***@127.0.0.1:1/")
-    assert line.endswith("). The results are kept; send them later")
+    assert line.endswith("). The results are kept; once this is mended, send them later")
     assert "secret" not in line

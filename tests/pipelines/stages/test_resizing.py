@@ -1,0 +1,34 @@
+"""A run says which of its models resize the images of the experiment."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hand_made import hand_made
+
+from align_core import input_size
+from pipelines.run.request import Request, open_blueprint
+from pipelines.stages import resizing
+from pipelines.stages.resizing import resizings
+
+
+def test_models_of_the_run_that_resize_are_named_once_and_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    experiment = hand_made(tmp_path)
+    models = experiment.content()["models"]
+    large = {"timm": "test_vit", "args": {"in_chans": 1, "num_classes": 3}, "train": {}}
+    models |= {"large": large, "unused": large, "near": models["near"] | {"input_size": 8}}
+    experiment.write(models=models, targets=["twin", "large"])
+    said = ["8 px images are resized to 160 for large"]
+    blueprint = open_blueprint(Request(experiment.file, quiet=True))
+    assert resizings(blueprint) == said
+    blueprint.inspected.save(blueprint.store)
+
+    def ask_again(_: object) -> None:
+        raise AssertionError("its size is known")
+
+    monkeypatch.setattr(resizing, "input_size_of", ask_again)
+    assert resizings(open_blueprint(Request(experiment.file, quiet=True))) == said
+    assert input_size.input_size_of is not ask_again
