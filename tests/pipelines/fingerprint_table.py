@@ -134,7 +134,7 @@ def changed_by(row: str, blueprint_with: Callable[[str], Blueprint]) -> dict[str
     """Column -> whether "all" or "some" of what both sides have there has another fingerprint. Others are left out."""
     base, change = ROWS[row]
     one, other = (
-        _fingerprints(blueprint_with(";".join(filter(None, settings)))) for settings in ([base], [base, change])
+        fingerprints(blueprint_with(";".join(filter(None, settings)))) for settings in ([base], [base, change])
     )
     found = {}
     for column in COLUMNS:
@@ -145,7 +145,7 @@ def changed_by(row: str, blueprint_with: Callable[[str], Blueprint]) -> dict[str
     return found
 
 
-def _fingerprints(blueprint: Blueprint) -> dict[str, dict[str, str]]:
+def fingerprints(blueprint: Blueprint) -> dict[str, dict[str, str]]:
     """Column -> name of a result -> its fingerprint, as if every network had been made."""
     trained, aligned = {}, {}
     for making in chain(blueprint.trainings(), blueprint.alignments()):  # lazily: alignments start from trained models

@@ -304,9 +304,8 @@ CASES = [
         bad(f"{key} {value}", f"{key}: must be a finite number of at most 3e38", {key: value})
         for key, value in [
             ("align.optimizer.lr", INF), ("align.clip_grad_norm", INF), ("align.weight", NAN),
-            ("align.temperature", 1e200),
-            ("attacks.mi.momentum", NAN), ("attacks.mi.neighbourhood", INF), ("variants.v.align.temperature", INF),
-            ("compute.patience", INF), ("compute.resources.a", NAN),
+            ("align.temperature", 1e200), ("attacks.mi.momentum", NAN), ("attacks.mi.neighbourhood", INF),
+            ("variants.v.align.temperature", INF), ("compute.patience", INF), ("compute.resources.a", NAN),
         ]
     ),
     bad("eps nan", "'nan/255' is not a pixel fraction", {"attacks.mi.eps": "nan/255"}),
