@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from pipelines.schedule.changes import Changes, RateRow
+from pipelines.storage.sealed import read_sealed, write_sealed
 from pipelines.storage.store import Store
 
 Status = Literal["waiting", "missed", "running", "succeeded", "failed", "stopped"]
@@ -86,8 +87,8 @@ class History:
     def runs(self, entry: str) -> Iterator[Run]:
         """The runs of an entry, the latest first.
 
-        An unreadable file is skipped, as if the minute had never been run. That is safe, because a job that was
-        submitted for that minute is found again on the cluster under its id.
+        A file that is damaged, or that was edited, is skipped, as if the minute had never been run. That is safe,
+        because a job that was submitted for that minute is found again on the cluster under its id.
         """
         for minute in self._minutes(entry):
             run = self._read(entry, minute)
@@ -105,7 +106,7 @@ class History:
 
     def save(self, run: Run) -> None:
         """Writes a run, replacing what was stored for its minute. Raises OSError."""
-        self._store.write_json(self._path(run.entry, run.minute), asdict(run))
+        write_sealed(self._store, self._path(run.entry, run.minute), asdict(run))
 
     def delete_old(self, run: Run) -> None:
         """Deletes all but the latest runs of the entry of `run`.
@@ -122,7 +123,7 @@ class History:
         return sorted((name.removesuffix(".json") for name in names if _MINUTE_FILE.fullmatch(name)), reverse=True)
 
     def _read(self, entry: str, minute: str) -> Run | None:
-        content = self._store.read_json(self._path(entry, minute))
+        content = read_sealed(self._store, self._path(entry, minute))
         if content is None:
             return None
         try:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypedDict, get_origin, get_type_hints
 
 from pipelines.experiment.config import Experiment
+from pipelines.storage.sealed import read_sealed, write_sealed
 from pipelines.storage.store import Store, fingerprint_of
 from pipelines.sweep.space import Settings, settled
 
@@ -83,8 +84,8 @@ def record_path(sweep_folder: str, fingerprint: str) -> str:
 
 
 def read_record(store: Store, path: str) -> Record | None:
-    """Reads a trial's record. None where there is no file, or one that is damaged: the trial then runs again."""
-    content = store.read_json(path)
+    """Reads a trial's record. None where there is no file, or a damaged or edited one: the trial then runs again."""
+    content = read_sealed(store, path)
     if content is None:
         return None
     content["measurements"] = content.pop(_MEASUREMENTS_KEY, None)
@@ -110,7 +111,7 @@ def write_record(store: Store, path: str, record: Record) -> None:
     """Stores a record as JSON in place of an earlier one."""
     content = asdict(record)
     content[_MEASUREMENTS_KEY] = content.pop("measurements")
-    store.write_json(path, content)
+    write_sealed(store, path, content)
 
 
 class RecordReader:

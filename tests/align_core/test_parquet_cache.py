@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from align_core.data import ImageSet, ImageSetConfig, open_image_set
 from PIL import Image
 
-from align_core.data import ImageSet, ImageSetConfig, open_image_set
 from align_core.errors import InputError
 
 GROUP = 4  # images in a row group, 50 kB in all

@@ -92,6 +92,33 @@ def test_a_damaged_checkpoint_costs_time_alone(job: FineTune, file: str, damage)
     assert [row["step"] for row in curve] == list(range(STEPS))
 
 
+def flipped(content: bytes, share: float) -> bytes:
+    damaged = bytearray(content)
+    damaged[int(len(content) * share)] ^= 1
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("state.safetensors", lambda content: flipped(content, 0.9)),
+        ("state.safetensors", lambda content: flipped(content, 0.99)),
+        ("curve.json", lambda content: content.replace(b'"lr": 0.05', b'"lr": 0.06')),
+    ],
+)
+def test_a_flipped_bit_in_a_checkpoint_is_noticed_and_said(job: FineTune, file: str, change) -> None:
+    weights, curve = fine_tune_alone(job, "cpu", CHECKPOINTS)
+    store, path = job.loader.store, f"{CHECKPOINTS}/{file}"
+    before = store.read(path)
+    store.write(path, change(before))
+    assert store.read(path) != before
+    again, figures = fine_tune_alone(job, "cpu", CHECKPOINTS)
+    assert again == weights and figures[-1]["loss"] == curve[-1]["loss"] and figures[0]["lr"] == curve[0]["lr"]
+    assert (store.read_json(str(job.progress_file)) or {})["said"] == [
+        "aligned: its checkpoint is not what was written: its checksum differs; it starts again from the first step"
+    ]
+
+
 def test_checkpoints_lie_where_the_settings_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     job = job_in(tmp_path, checkpoint_steps=1)

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hand_made import HandMade, hand_made
 from PIL import Image
 
+from pipelines import RunFailed, load_results
 from pipelines.cli import main
 from pipelines.report.figures import gain_figure, transfer_heatmap
 from pipelines.report.page import NOTES, Report, html_page, make_report, read_report, verdicts
@@ -122,6 +124,48 @@ def test_a_file_that_was_removed_is_made_again(experiment, blueprint, name):
     (experiment.report / name).unlink()
     _, made = make_report(experiment.blueprint())
     assert made
+    assert contents(experiment.report) == before
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "report.json"])
+def test_a_file_that_was_edited_is_made_again_and_that_is_said(experiment, blueprint, name):
+    make_report(blueprint)
+    before = contents(experiment.report)
+    file = experiment.report / name
+    file.write_bytes(file.read_bytes().replace(b"a", b"b", 1))
+    said = []
+    report, made = make_report(experiment.blueprint(), said.append)
+    assert made
+    assert said == [f"report: {name} is not as written; it is made again"]
+    assert contents(experiment.report) == before
+    assert read_report(blueprint.store) == report
+
+
+def test_edited_rates_are_never_read_or_logged(experiment, blueprint, capsys):
+    make_report(blueprint)
+    file = experiment.report / "transfer.csv"
+    true = file.read_text()
+    header, *rows = true.splitlines()
+    rate = header.split(",").index("rate")
+    edited = [",".join([*row.split(",")[:rate], "99.0", *row.split(",")[rate + 1 :]]) for row in rows]
+    file.write_text("\n".join([header, *edited]) + "\n")
+    with pytest.raises(ValueError, match=r"transfer\.csv: edited, damaged or missing since the report was made"):
+        read_report(blueprint.store)
+    with pytest.raises(RunFailed, match=r"transfer\.csv: edited.*`witness report` makes it again"):
+        load_results(experiment.file)
+    assert main(["report", str(experiment.file), "--log", "--json"]) == 0
+    said = capsys.readouterr()
+    assert "report: transfer.csv is not as written; it is made again" in said.err
+    assert json.loads(said.out)["means"][0]["rate"] != 99.0
+    assert file.read_text() == true
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"fingerprint": 5}', b'{"files": [1]}', b"\xff"])
+def test_a_damaged_report_json_is_made_anew(experiment, blueprint, content):
+    make_report(blueprint)
+    before = contents(experiment.report)
+    (experiment.report / "report.json").write_bytes(content)
+    assert make_report(experiment.blueprint())[1]
     assert contents(experiment.report) == before
 
 

@@ -47,7 +47,17 @@ STORED = {
 def test_a_record_is_stored_under_the_keys_that_earlier_versions_wrote(tmp_path):
     store = Store(str(tmp_path / "runs"), "digits")
     write_record(store, "record.json", trial(5.0, seconds=2.5))
-    assert store.read_json("record.json") == STORED
+    stored = store.read_json("record.json")
+    assert len(stored.pop("sha256")) == 64
+    assert stored == STORED
+
+
+def test_a_record_whose_figures_were_edited_is_no_record(tmp_path):
+    store = Store(str(tmp_path / "runs"), "digits")
+    write_record(store, "record.json", trial(5.0))
+    store.write("record.json", store.read("record.json").replace(b'"gain": 5.0', b'"gain": 99.0'))
+    assert b"99.0" in store.read("record.json")
+    assert read_record(store, "record.json") is None
 
 
 @pytest.mark.parametrize("key", STORED)
