@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from align_core.data import ImageSet, ImageSetConfig, open_image_set
 from PIL import Image
 
 from align_core.errors import InputError
+from align_core.images import ImageSet, ImageSetConfig, open_image_set
 
 GROUP = 4  # images in a row group, 50 kB in all
 
