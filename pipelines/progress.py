@@ -144,8 +144,8 @@ class Progress:
                 raise
             what = f"{type(problem).__name__}: {hide_users(reason_of(problem))}"
             raise RunFailed(
-                f"{what}. This is a fault of Witness or of a library; its traceback is in {store.location}/{self._log}. "
-                f"{ONCE_MENDED}"
+                f"{what}. This is a fault of Witness or of a library; its traceback is in "
+                f"{store.location}/{self._log}. {ONCE_MENDED}"
             ) from problem
         else:
             self.say(self.summary())

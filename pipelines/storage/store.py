@@ -32,8 +32,7 @@ from pipelines.storage.object_store import check_answers, move, open_store, uplo
 # Bytes of a file for an object store that are kept in memory until the upload. Larger files wait on the local disk.
 _IN_MEMORY = 32 * 2**20
 _TRIED = 2**16  # bytes that are written to see whether there is room
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Numbers of the errors of a disk that is full, or on which the user may not have more."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # there is no room, or no more for this user
 
 Say = Callable[[str], None]
 """A function that shows the user one line of text."""
@@ -214,7 +213,7 @@ class Store:
         except OSError as problem:
             raise InputError(
                 f"output: {nearest} cannot be written ({problem.strerror}); "
-                f"{'free some space there, or ' if problem.errno in FULL else ''}name another folder with --output"
+                f"{'free some space there, or ' if problem.errno in _FULL else ''}name another folder with --output"
             ) from problem
 
     def check_folder(self) -> Path:
