@@ -37,8 +37,7 @@ _UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.part$")
 
 _PIECE = 8 * 2**20
 _TRIED = 2**16  # bytes that are written to see whether there is room
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Numbers of the errors of a disk that is full, or on which the user may not have more."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # there is no room, or no more for this user
 
 Say = Callable[[str], None]
 """A function that shows the user one line of text."""
@@ -233,7 +232,7 @@ class Store:
         except OSError as problem:
             raise InputError(
                 f"output: {nearest} cannot be written ({problem.strerror}); "
-                f"{'free some space there, or ' if problem.errno in FULL else ''}name another folder with --output"
+                f"{'free some space there, or ' if problem.errno in _FULL else ''}name another folder with --output"
             ) from problem
 
     def check_folder(self) -> Path:

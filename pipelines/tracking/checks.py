@@ -3,6 +3,7 @@
 A server that is down is no reason not to start: results are files first, and are logged later.
 """
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -32,7 +33,8 @@ def check_tracking(experiment: Experiment) -> None:
         else:
             _check_server(uri, experiment.name)
     except InputError as problem:
-        raise InputError(f"tracking: {without_credentials(uri)}: {problem}") from problem
+        key = "tracking" if experiment.tracking or "MLFLOW_TRACKING_URI" not in os.environ else "$MLFLOW_TRACKING_URI"
+        raise InputError(f"{key}: {without_credentials(uri)}: {problem}") from problem
 
 
 def _check_file(uri: str, name: str) -> None:

@@ -65,6 +65,14 @@ def test_a_driver_that_is_missing(
     assert "install the package" in said and "hush" not in said
 
 
+def test_an_address_of_the_environment_is_named_as_such(
+    experiment: HandMade, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mysql+pymysql://me:hush-hush@host/a")
+    assert main(["run", str(experiment.file)]) == 2
+    assert "$MLFLOW_TRACKING_URI: mysql+pymysql://***@host/a: the database's driver" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("tracking", "message"), [("foo://x", "unsupported URI"), ("/tmp/mlruns", "maintenance mode")])
 def test_an_address_that_mlflow_does_not_know(
     experiment: HandMade, capsys: pytest.CaptureFixture[str], tracking: str, message: str
