@@ -44,6 +44,7 @@ class Blueprint:
 
     def refresh(self) -> None:
         """Looks in the store for networks that were made here and are what the settings ask for."""
+        before = dict(self.networks)
         for surrogate in self.surrogates:  # also those whose source has still to be trained
             if surrogate.align is not None:
                 stored = f"models/{surrogate.name}/model.safetensors"
@@ -59,13 +60,9 @@ class Blueprint:
             if surrogate.align is not None and surrogate.name not in self.networks:
                 config, stored = self.networks[surrogate.source].config, f"models/{surrogate.name}/model.safetensors"
                 self.networks[surrogate.name] = Network(surrogate.name, config, None, stored)
-        for found in (
-            "_clean",
-            "_adversarial",
-            "_cells",
-            "evaluations",
-        ):  # there may be thousands of tables, each with a fingerprint
-            self.__dict__.pop(found, None)
+        if self.networks != before:  # otherwise the tables stay, of which there may be thousands
+            for found in ("_clean", "_adversarial", "_cells", "evaluations"):
+                self.__dict__.pop(found, None)
 
     @cached_property
     def by_name(self) -> dict[str, Surrogate]:
