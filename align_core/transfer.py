@@ -8,6 +8,7 @@ that surrogates differ in nothing but their perturbations and can be compared im
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -153,10 +154,17 @@ def mcnemar(only_first: int, only_second: int) -> float:
         raise ValueError(f"{only_first} and {only_second} are no numbers of pairs")
     if n == 0:
         return 1.0
-    log_choose = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(k + 1)]
-    largest = max(log_choose)
-    tail = math.exp(largest - n * math.log(2)) * sum(math.exp(term - largest) for term in log_choose)
+    log_factorial = _log_factorials(1 << n.bit_length())
+    log_choose = log_factorial[n] - log_factorial[: k + 1] - log_factorial[n - k : n + 1][::-1]
+    largest = float(log_choose.max())
+    tail = math.exp(largest - n * math.log(2)) * float(np.exp(log_choose - largest).sum())
     return min(1.0, 2 * tail)
+
+
+@lru_cache
+def _log_factorials(most: int) -> npt.NDArray[np.float64]:
+    """The logarithms of 0! to `most`!. A report has thousands of p-values, and needs the same ones for each."""
+    return np.array([math.lgamma(number + 1) for number in range(most + 1)])
 
 
 def resampled_counts(n: int, seed: int, resamples: int = RESAMPLES, block: int = 500) -> Iterator[Counts]:

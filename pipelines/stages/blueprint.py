@@ -46,6 +46,7 @@ class Blueprint:
 
     def refresh(self) -> None:
         """Looks in the store for networks that were made here and are what the settings ask for."""
+        before = dict(self.networks)
         for surrogate in self.surrogates:  # also those whose source has still to be trained
             if surrogate.align is not None:
                 stored = f"models/{surrogate.name}/model.safetensors"
@@ -58,9 +59,9 @@ class Blueprint:
             digest = str(card["weights"]) if fits else None
             stored, start = f"{making.folder}/model.safetensors", self.networks[making.start or making.name]
             self.networks[making.name] = replace(start, name=making.name, digest=digest, stored=stored)
-        # There may be thousands of tables, each with a fingerprint.
-        for found in ("_clean", "_adversarial", "_cells", "evaluations"):
-            self.__dict__.pop(found, None)
+        if self.networks != before:  # otherwise the tables stay, of which there may be thousands
+            for found in ("_clean", "_adversarial", "_cells", "evaluations"):
+                self.__dict__.pop(found, None)
 
     def hash_weights(self) -> None:
         """Hashes the weights of every network that was made here; one that is not as its card says is missing."""

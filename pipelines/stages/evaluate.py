@@ -162,7 +162,7 @@ class Evaluator:
                     logits_BK = network(images_BCHW)
                 found[position] = _predictions(logits_BK, labels_B, job.images.ids_of(chunk), prefix)
                 made.append((position, time.monotonic() - start))
-            except RuntimeError as problem:
+            except (FloatingPointError, RuntimeError) as problem:
                 table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}")
         if found:
             turn.joint.write_chunk(job.store, chunk, found)

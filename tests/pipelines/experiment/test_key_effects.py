@@ -16,7 +16,7 @@ from align_core.weights import hash_weights, read_weights
 from pipelines.compute.cluster import worker_of, workers_that_fit
 from pipelines.report.tables import target_relation
 from pipelines.stages.blueprint import Blueprint, Making
-from pipelines.stages.evaluate import wanted_predictions
+from pipelines.stages.evaluations import in_turns
 from pipelines.stages.payload import network_loader, test_images
 from pipelines.tracking.runs import tracking_uri
 
@@ -132,7 +132,7 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ),
     ("compute.precision=bf16", lambda b: network_loader(b).precision, "bf16"),
     ("compute.chunk=3", lambda b: b.rows, [3, 3, 2]),
-    ("compute.networks=1", lambda b: {len(one.predictions) for one in wanted_predictions(b)}, {1}),
+    ("compute.networks=1", lambda b: {len(one.predictions) for one in in_turns(b.evaluations)}, {1}),
     ("compute.patience=7", lambda b: b.experiment.compute.patience, 7),
 ]  # fmt: skip
 

@@ -12,11 +12,14 @@ def test_tables_are_made_once_and_follow_the_networks(tmp_path: Path) -> None:
     assert blueprint.cell("aligned", "pgd", "twin").table is before
     assert blueprint.chunks is blueprint.chunks and blueprint.rows is blueprint.rows
     assert blueprint.all_adversarial() is blueprint.all_adversarial() and blueprint.clean() is blueprint.clean()
+    blueprint.refresh()
+    assert blueprint.cell("aligned", "pgd", "twin").table is before
     experiment.finish()
     assert blueprint.cell("aligned", "pgd", "twin").table.fingerprint == before.fingerprint
     blueprint.refresh()
     after = blueprint.cell("aligned", "pgd", "twin").table
     assert after.fingerprint != before.fingerprint and after.is_finished(blueprint.store.listing())
+    assert blueprint.missing("evaluate") == []
 
 
 def test_a_cell_is_found_by_its_names(tmp_path: Path) -> None:

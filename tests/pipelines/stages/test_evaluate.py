@@ -77,19 +77,26 @@ def test_what_all_networks_predict_on_a_chunk_is_one_file_and_becomes_their_tabl
 
 
 class Broken(nn.Module):
+    def __init__(self, problem: type[Exception]) -> None:
+        super().__init__()
+        self.problem = problem
+
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        raise RuntimeError("this network is broken")
+        raise self.problem("this network is broken")
 
 
 @pytest.mark.parametrize("is_alone", [False, True])
-def test_a_network_that_fails_loses_only_its_own_prediction(experiment: HandMade, is_alone: bool) -> None:
+@pytest.mark.parametrize("problem", [RuntimeError, FloatingPointError])
+def test_a_network_that_fails_loses_only_its_own_prediction(
+    experiment: HandMade, problem: type[Exception], is_alone: bool
+) -> None:
     blueprint = experiment.blueprint()
     turn = clean_turn(blueprint)
     (at,) = (number for number, own in enumerate(turn.predictions) if own.members == ("twin",))
     others = [] if is_alone else [number for number in range(len(turn.predictions)) if number != at]
     evaluator = evaluator_of(blueprint, turn)
     healthy = evaluator.networks.mean_of
-    evaluator.networks.mean_of = lambda names: Broken() if names == ("twin",) else healthy(names)  # type: ignore[method-assign]
+    evaluator.networks.mean_of = lambda names: Broken(problem) if names == ("twin",) else healthy(names)  # type: ignore[method-assign]
     assert evaluate(evaluator, 1, tuple(sorted([*others, at]))) == others
     listing = blueprint.store.listing()
     assert turn.joint.failures(blueprint.store, listing) == ["clean/twin: chunk 1: this network is broken"]
