@@ -8,8 +8,10 @@ import pytest
 from hand_made import hand_made
 
 from align_core.alignment import NonFiniteLoss
+from pipelines.compute.checkpoint import DamagedCheckpoint, read_checkpoint
 from pipelines.compute.cluster import Worker
 from pipelines.compute.fine_tune import FineTune, fine_tune_alone
+from pipelines.compute.ray_train import fine_tune
 from pipelines.stages.payload import fine_tune_of
 from pipelines.storage.store import Store
 
@@ -135,3 +137,24 @@ def test_a_loss_that_is_not_finite_ends_it(tmp_path: Path, monkeypatch: pytest.M
     job = job_in(tmp_path, optimizer={"lr": 1e30})
     with pytest.raises(NonFiniteLoss, match=r"lower align.optimizer.lr"):
         fine_tune_alone(job, "cpu", CHECKPOINTS)
+
+
+def test_two_workers_fall_back_to_an_earlier_checkpoint_and_say_so(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    job = job_in(tmp_path, workers=2, batch_size=4, checkpoint_steps=1)
+    weights, curve = fine_tune(job, "aligned-x", WORKER)
+    folder = Path(job.loader.store.path(".train/aligned-x"))
+    earlier, latest = sorted(folder.glob("checkpoint_*"))
+    state = latest / "state.safetensors"
+    state.write_bytes(flipped(state.read_bytes(), 0.9))
+    with pytest.raises(DamagedCheckpoint):
+        read_checkpoint(latest)
+    again, figures = fine_tune(job, "aligned-x", WORKER)
+    assert again == weights
+    taken_before = len(read_checkpoint(earlier)[1]) if earlier.exists() else len(curve) - 1
+    assert figures[:taken_before] == curve[:taken_before]  # with their timestamps: these steps were not taken again
+    assert (job.loader.store.read_json(str(job.progress_file)) or {})["said"] == [
+        "aligned: a checkpoint is not what was written: its checksum differs; it resumes from an earlier step"
+    ]

@@ -73,6 +73,19 @@ class TestRunAgain:
             )
         assert (next((folder / ".stale").glob("*/models/aligned")) / "card.json").read_bytes() == old_card
 
+    def test_a_damaged_network_is_made_again_with_the_same_weights(
+        self, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        request, folder = finished.copied(tmp_path)
+        file = folder / "models/aligned/model.safetensors"
+        content = bytearray(file.read_bytes())
+        content[-10] ^= 1
+        file.write_bytes(content)
+        assert run(request, ("align",)).made == {"align": 1}
+        assert file.read_bytes() == (finished.folder / "models/aligned/model.safetensors").read_bytes()
+        assert re.search(r"models/aligned: its files are damaged; moved to \.stale/", capsys.readouterr().err)
+        assert run(request).made == {"report": 0}
+
 
 class TestStages:
     def test_run_one_by_one_they_make_the_same_tables(self, finished: Finished, tmp_path: Path) -> None:
