@@ -111,6 +111,8 @@ def _parameters(blueprint: Blueprint, surrogate: Surrogate) -> dict[str, Any]:
         "witnesses": ", ".join(surrogate.witnesses),
         "seed": experiment.seed,
         "data.image_size": experiment.data.image_size,
+        "data.resize": experiment.data.fit.short_side,
+        "data.interpolation": experiment.data.interpolation,
     }
     if surrogate.align is not None:
         parameters |= _dotted("align", surrogate.align.deciding)

@@ -113,6 +113,7 @@ def test_settings_are_parameters_under_their_dotted_keys(experiment):
     aligned, source = (logged.named(name).data.params for name in ("aligned", "source"))
     expected = {
         "surrogate": "aligned", "source": "near", "witnesses": "seer", "seed": "7", "data.image_size": "8",
+        "data.resize": "8", "data.interpolation": "bicubic",
         "align.temperature": "16.0", "align.optimizer.lr": "0.25", "align.loss": "kl",
         "attacks.pgd.steps": "4", "attacks.mi.momentum": "1.0",
     }  # fmt: skip

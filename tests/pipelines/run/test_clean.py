@@ -54,7 +54,7 @@ def test_nothing_is_trained_and_what_is_there_is_measured(
         low, high = proportion_confint(right, 60, method="wilson")
         shown = (row["n"], row["accuracy"], row["low"], row["high"])
         assert shown == (60, *(pytest.approx(100 * share) for share in (right / 60, low, high)))
-    assert {path.name for path in folder.iterdir() if path.name[0] != "."} == {"clean", "logs"}
+    assert {path.name for path in folder.iterdir() if path.name[0] != "."} == {"clean"}
     assert {path.name for path in (folder / "clean").iterdir()} == rows.keys()
 
 
