@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from align_core.errors import InputError
+from pipelines.experiment.checks import checked
 from pipelines.experiment.config import Experiment, load_experiment
 from pipelines.experiment.factories import check_not_outdated, look_in
 from pipelines.progress import Progress
@@ -40,7 +41,7 @@ class Request:
         if isinstance(self.source, Experiment):
             if self.overrides or self.output is not None:
                 raise InputError("overrides and output apply to an experiment file; change the Experiment itself")
-            experiment = self.source
+            experiment = checked(self.source)
         else:
             experiment = load_experiment(self.source, self.overrides, self.output)
         look_in(str(experiment.factories))

@@ -125,8 +125,13 @@ def load_schedule(
         config = ScheduleConfig.model_validate(content)
     except ValidationError as problem:
         raise InputError(f"{path}: " + explained(problem, ScheduleConfig)) from problem
+    first = {name.lower(): name for name in reversed(config.entries)}
     entries = []
     for name, entry in config.entries.items():
+        if first[name.lower()] != name:
+            raise InputError(
+                f"{path}: entries.{name}: differs from {first[name.lower()]} in capitals alone; rename one"
+            )
         try:
             entries.append(_entry(path.absolute().parent, config, name, output, address or entry.address))
         except InputError as problem:

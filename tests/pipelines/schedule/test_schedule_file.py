@@ -132,6 +132,11 @@ TWO = ONE | {"experiment": "experiments/two.yaml"}
         ({"all": {"cron": "0 3 * * *"}}, {}, "entries.all.experiment: this key is required"),
         ({"all": ONE | {"retry": 1}}, {}, "entries.all.retry: unknown key; did you mean 'retries'?"),
         ({"all": ONE | {"retries": -1}}, {}, "entries.all.retries: "),
+        ({"all": ONE | {"retries": True}}, {}, "entries.all.retries: must be a whole number, not true"),
+        ({"all": ONE | {"retries": float("inf")}}, {}, "entries.all.retries: must be a whole number, not the number"),
+        ({"all": ONE | {"overrides": ["seed=1", "seed=2"]}}, {}, "--set seed: is given twice"),
+        ({"all": ONE, "ALL": TWO}, {}, "entries.all: differs from ALL in capitals alone; rename one"),
+        ({7: ONE}, {}, "the key 7 is read as a number; put it in quotes"),
         ({"../all": ONE}, {}, "'../all' is no name"),
         ({}, {}, "entries: "),
         ({"all": ONE}, {"name": None}, "name: "),
@@ -161,7 +166,7 @@ def test_bad_input(
     for how in ([], ["--once"]):
         assert main(["schedule", str(file), *how]) == 2
         err = capsys.readouterr().err
-        assert err.startswith(f"witness: {file}: ")
+        assert err.startswith(f"witness: {file}")
         assert message in err
         assert SECRET not in err
     assert sorted(folder.rglob("*")) == before
