@@ -7,6 +7,7 @@ and outcomes (`evaluate`). Each writes to the store and returns how much it made
 * `inspect`: looks at every image set and model once.
 * `blueprint`: the whole experiment; `makings` and `cells` say what determines a network and a table, with `revisions`.
 * `payload`: what workers are sent.
+* `resizing`: which models resize the images, said at the beginning of a run.
 * `align`, `craft`, `evaluate`: the stages themselves; `speeds` records how fast they went, for `witness plan`.
 """
 
