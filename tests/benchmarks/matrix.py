@@ -23,6 +23,7 @@ from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.inspect import Inspected
 from pipelines.stages.payload import test_images
 from pipelines.storage.chunked_table import ChunkedTable
+from pipelines.storage.joint_table import JointFolder, JointTable
 from pipelines.storage.store import Store
 from tests.benchmarks.experiment import data_folder, write_experiment
 
@@ -35,6 +36,7 @@ def measure() -> Iterator[str]:
         folder = Path(scratch)
         yield _planned(folder)
         yield _joined(folder)
+        yield _split(folder)
         yield _driven(folder)
         yield _reported(folder)
 
@@ -99,16 +101,36 @@ def _joined(folder: Path) -> str:
     store, rows = Store(str(folder), "joined"), [100] * 500
     table = ChunkedTable("outcomes/a/b/c", {})
     for chunk, count in enumerate(rows):
-        ids = [f"{chunk * count + row:05d}" for row in range(count)]
-        numbers = np.arange(count)
-        content = {"image_id": ids, "label": numbers, "prediction": numbers, "confidence": numbers.astype(np.float32)}
-        table.write_chunk(store, chunk, pa.table(content))
+        table.write_chunk(store, chunk, _predicted(chunk, count))
     start = time.perf_counter()
     assert table.finish(store, rows) == []
     seconds = time.perf_counter() - start
     return (
         f"matrix: a table's {len(rows)} chunks are joined in {seconds:.1f} s, {1000 * seconds / len(rows):.1f} ms each"
     )
+
+
+def _split(folder: Path) -> str:
+    """The same for predictions of 16 networks, which share a file per chunk."""
+    store, rows, networks = Store(str(folder), "split"), [100] * 500, 16
+    tables = tuple(ChunkedTable(f"outcomes/a/b/{number}", {"number": number}) for number in range(networks))
+    joint = JointTable(JointFolder(".evaluate/a/b", (tables,), "outcomes/a/b"), 0, ("image_id", "label"))
+    for chunk, count in enumerate(rows):
+        joint.write_chunk(store, chunk, dict.fromkeys(range(networks), _predicted(chunk, count)))
+    files, start = store.usage()[0], time.perf_counter()
+    assert joint.finish(store, rows) == []
+    seconds = time.perf_counter() - start
+    each = 1000 * seconds / len(rows) / networks
+    return (
+        f"matrix: {files} files of {networks} networks' predictions become tables in {seconds:.1f} s, "
+        f"{each:.1f} ms for each chunk of a table"
+    )
+
+
+def _predicted(chunk: int, count: int) -> pa.Table:
+    ids, numbers = [f"{chunk * count + row:05d}" for row in range(count)], np.arange(count)
+    columns = {"image_id": ids, "label": numbers, "prediction": numbers, "confidence": numbers.astype(np.float32)}
+    return pa.table(columns)
 
 
 def _nothing(job: Any, item: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +144,7 @@ class _Idle:
         pass
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        return {"viewing": item["viewing"], "chunk": item["chunk"], "made": "[[0, 0.1]]"}
+        return {"number": item["number"], "chunk": item["chunk"], "made": "[[0, 0.1]]"}
 
 
 def _driven(folder: Path) -> str:
@@ -135,7 +157,7 @@ def _driven(folder: Path) -> str:
     seconds = []
     with connected(None, request.experiment(), print):
         for count in (500, 500, 4_500):  # the first run warms up
-            items = [{"viewing": 0, "chunk": number} for number in range(count)]
+            items = [{"number": 0, "chunk": number} for number in range(count)]
             job = _Job(blueprint)
             start = time.perf_counter()
             assert sum(1 for _ in run_pipeline(items, _nothing, job, _Idle, worker, 2)) == count
