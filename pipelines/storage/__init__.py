@@ -7,6 +7,8 @@ Where to begin:
 * `store.py`: `Store` writes files atomically, lists them, and holds the lock that keeps two runs apart.
   `fingerprint_of` is the hash that ties a file to the settings that made it.
 * `chunked_table.py`: `ChunkedTable`, a table that workers fill chunk by chunk. Crafting and evaluation resume by it.
+* `differences.py`: what differs between the inputs of two results, in words.
+* `sealed.py`: JSON files with a checksum, for figures that nothing else could confirm.
 * `csv_table.py`: `to_csv` and `from_csv`, for the tables that people read.
 * `object_store.py` and `lease.py`: what differs in an object store (opening, uploads, moves; a lease for a lock).
 * `credentials.py`: `without_credentials`, which makes a URI fit to be shown or stored.
