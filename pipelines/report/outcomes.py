@@ -56,12 +56,15 @@ def read_outcomes(blueprint: Blueprint) -> Outcomes:
     def column(table: ChunkedTable, name: str) -> npt.NDArray[Any]:
         try:
             rows = table.read(blueprint.store, ["image_id", name])
-        except pa.ArrowException as problem:
+            values = np.asarray(rows[name].to_numpy())
+        except (OSError, KeyError, pa.ArrowException) as problem:
+            if isinstance(problem, OSError) and problem.errno is not None:
+                raise  # the disk or the store failed, not the file
             message = f"{table.folder} is damaged ({reason_of(problem)}); delete this folder and run again"
             raise RunFailed(message) from problem
         if not rows["image_id"].equals(ids):
             raise RunFailed(f"{table.folder} does not hold the test images; delete this folder and run again")
-        return np.asarray(rows[name].to_numpy())
+        return values
 
     prediction = {name: column(own.table, "prediction") for name, own in blueprint.clean().items()}
     wrong = {

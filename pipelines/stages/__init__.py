@@ -4,7 +4,8 @@ An experiment and its inputs become a `Blueprint`, which says for every network 
 whether it is there. The stages then make what is missing: networks (`align`), adversarial images (`craft`), predictions
 and outcomes (`evaluate`). Each writes to the store and returns how much it made. Where to begin:
 
-* `inspect`: looks at every image set (`inspect_images`) and model (`inspect_models`, `inspect_published`) once.
+* `inspect`: looks at every image set (`inspect_images`) and model (`inspect_models`, `inspect_published`) once;
+  `file_hashes` tells which weights files have changed.
 * `blueprint`: the whole experiment; `makings` and `cells` say what determines a network and a table, with `revisions`.
 * `evaluations`: which predictions are made together, and kept in one file per chunk until their tables are finished.
 * `payload`: what workers are sent.

@@ -8,6 +8,8 @@ Where to begin:
   `fingerprint_of` is the hash that ties a file to the settings that made it.
 * `chunked_table.py`: `ChunkedTable`, a table that workers fill chunk by chunk. Crafting and evaluation resume by it.
 * `joint_table.py`: `JointTable`, several tables over the same rows that are made together, in one file per chunk.
+* `differences.py`: what differs between the inputs of two results, in words.
+* `sealed.py`: JSON files with a checksum, for figures that nothing else could confirm.
 * `csv_table.py`: `to_csv` and `from_csv`, for the tables that people read.
 * `object_store.py` and `lease.py`: what differs in an object store (opening, uploads, moves; a lease for a lock).
 * `credentials.py`: `without_credentials` makes a URI fit to be shown or stored, `hide_credentials` a text about it.

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hand_made import IMAGES, HandMade, hand_made
 from scipy.stats import binomtest
@@ -159,6 +160,20 @@ def test_a_table_that_does_not_hold_the_test_images_in_order_is_refused(experime
 def test_a_damaged_table_is_named(experiment):
     blueprint = experiment.finish()
     blueprint.store.write(blueprint.clean()["twin"][1].finished_file, b"PAR1 cut off")
+    with pytest.raises(RunFailed, match="clean/twin is damaged"):
+        read_outcomes(blueprint)
+
+
+def test_a_flipped_bit_and_a_missing_column_are_named(experiment):
+    blueprint = experiment.finish()
+    path = blueprint.clean()["twin"][1].finished_file
+    whole = blueprint.store.read(path)
+    damaged = bytearray(whole)
+    damaged[70] ^= 1
+    blueprint.store.write(path, bytes(damaged))
+    with pytest.raises(RunFailed, match="clean/twin is damaged"):
+        read_outcomes(blueprint)
+    pq.write_table(pa.table({"image_id": ["a"]}), blueprint.store.path(path))
     with pytest.raises(RunFailed, match="clean/twin is damaged"):
         read_outcomes(blueprint)
 

@@ -5,12 +5,14 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hand_made import CLASSES, hand_made
 from safetensors.torch import load_file, save_file
 
 from align_core.errors import InputError
+from pipelines.cli import main
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.file_hashes import FileHashes
@@ -113,20 +115,31 @@ def test_a_card_without_the_hash_of_its_file_is_believed(tmp_path: Path) -> None
     assert not opened(experiment.file, to_write=True).missing("align")
 
 
-def test_images_that_changed_unseen_are_found_with_rehash_alone(tmp_path: Path) -> None:
-    import numpy as np
-
-    experiment = hand_made(tmp_path)
-    before = opened(experiment.file).inspected.manifests["test"].digest
-    file = tmp_path / "images.npz"
+def change_an_image_unseen(folder: Path) -> None:
+    file, other = folder / "images.npz", folder / "other.npz"
     content = dict(np.load(file))
     content["images"][5] ^= 1
-    other = tmp_path / "other.npz"
     np.savez(other, **content)
     rewritten_unseen(file, other.read_bytes())
+
+
+def test_images_that_changed_unseen_are_found_with_rehash_alone(tmp_path: Path) -> None:
+    experiment = hand_made(tmp_path)
+    before = opened(experiment.file).inspected.manifests["test"].digest
+    change_an_image_unseen(tmp_path)
     assert opened(experiment.file, to_write=True).inspected.manifests["test"].digest == before
     request = Request(experiment.file, quiet=True, rehash=True)
     assert open_blueprint(request, to_write=True).inspected.manifests["test"].digest != before
+
+
+def test_the_flag_rehash_reaches_the_inspection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = hand_made(tmp_path)
+    blueprint = experiment.finish()
+    blueprint.inspected.save(blueprint.store)
+    change_an_image_unseen(tmp_path)
+    assert main(["report", str(experiment.file)]) == 0
+    assert main(["report", str(experiment.file), "--rehash"]) == 1
+    assert "`witness craft` has to come first" in capsys.readouterr().err
 
 
 class TestFactories:
