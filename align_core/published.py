@@ -57,7 +57,7 @@ def described(size: int, resize: int, interpolation: str) -> str:
 def crops(config: ModelConfig, classes: int) -> list[Crop]:
     """The published crop of a network, or those of several weights where a file does not say which of them it holds.
 
-    None where the network has no published weights: it is a factory's, it is trained here, or it has other classes.
+    Empty where the network has no published weights: it is a factory's, it is trained here, or it has other classes.
     Raises InputError for a name that the library does not know.
     """
     config = resolve_aligned(config)
@@ -218,7 +218,8 @@ def torchvision_arguments(config: ModelConfig, classes: int) -> dict[str, Any]:
         raise InputError(
             f"torchvision: {name}: the constructor's argument transform_input decides its predictions, and a file of "
             "weights does not hold it. Write args: {transform_input: true} for weights that torchvision published, or "
-            "that come from them, and args: {transform_input: false} for weights trained without it"
+            "that come from them, and args: {transform_input: false} for weights trained without it (for a model that "
+            "an earlier version aligned: in its card.json, under model)"
         )
     saves_time = {"init_weights": False} if set_with_weights else {}
     return {"num_classes": classes, **saves_time, **config.args}
