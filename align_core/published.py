@@ -66,9 +66,9 @@ def crops(config: ModelConfig, classes: int) -> list[Crop]:
         is_own = config.weights == "pretrained" or published.get("num_classes") == classes
         return [_timm_crop(config.timm, published)] if published and is_own else []
     if config.torchvision is not None and config.train is None:
-        members = _members(config.torchvision)
-        named = [weights for weights in members if weights.name == config.weights]
-        return [_torchvision_crop(weights) for weights in named or members if _classes_of(weights) == classes]
+        named = torchvision_weights(config)
+        members = _members(config.torchvision) if named is None else [named]
+        return [_torchvision_crop(weights) for weights in members if _classes_of(weights) == classes]
     return []
 
 
@@ -154,13 +154,17 @@ def _timm_crop(name: str, published: Mapping[str, Any]) -> Crop:
 
 def _members(name: str) -> list[Any]:
     """All published weights of a network of torchvision, the default ones first."""
+    members = _enumeration(name)
+    return sorted(members, key=lambda weights: weights is not members.DEFAULT)
+
+
+def _enumeration(name: str) -> Any:
     import torchvision
 
     try:
-        members = torchvision.models.get_model_weights(name)
+        return torchvision.models.get_model_weights(name)
     except ValueError as problem:
         raise InputError(f"torchvision: there is no image classifier {name!r}") from problem
-    return sorted(members, key=lambda weights: weights is not members.DEFAULT)
 
 
 def _torchvision_crop(weights: Any) -> Crop:
@@ -179,9 +183,9 @@ def torchvision_weights(config: ModelConfig) -> Any | None:
     """
     if config.weights is None or config.weights_file is not None:
         return None
-    members = {weights.name: weights for weights in _members(str(config.torchvision))}
+    members = _enumeration(str(config.torchvision)).__members__  # DEFAULT too
     if config.weights not in members:
-        known = ", ".join(sorted(members))
+        known = ", ".join(members)
         raise InputError(f"torchvision: {config.torchvision} has no weights {config.weights!r}; it has {known}")
     return members[config.weights]
 
