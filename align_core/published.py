@@ -57,7 +57,7 @@ def described(size: int, resize: int, interpolation: str) -> str:
 def crops(config: ModelConfig, classes: int) -> list[Crop]:
     """The published crop of a network, or those of several weights where a file does not say which of them it holds.
 
-    None where the network has no published weights: it is a factory's, it is trained here, or it has other classes.
+    Empty where the network has no published weights: it is a factory's, it is trained here, or it has other classes.
     Raises InputError for a name that the library does not know.
     """
     config = resolve_aligned(config)
@@ -66,9 +66,9 @@ def crops(config: ModelConfig, classes: int) -> list[Crop]:
         is_own = config.weights == "pretrained" or published.get("num_classes") == classes
         return [_timm_crop(config.timm, published)] if published and is_own else []
     if config.torchvision is not None and config.train is None:
-        members = _members(config.torchvision)
-        named = [weights for weights in members if weights.name == config.weights]
-        return [_torchvision_crop(weights) for weights in named or members if _classes_of(weights) == classes]
+        named = torchvision_weights(config)
+        members = _members(config.torchvision) if named is None else [named]
+        return [_torchvision_crop(weights) for weights in members if _classes_of(weights) == classes]
     return []
 
 
@@ -154,13 +154,17 @@ def _timm_crop(name: str, published: Mapping[str, Any]) -> Crop:
 
 def _members(name: str) -> list[Any]:
     """All published weights of a network of torchvision, the default ones first."""
+    members = _enumeration(name)
+    return sorted(members, key=lambda weights: weights is not members.DEFAULT)
+
+
+def _enumeration(name: str) -> Any:
     import torchvision
 
     try:
-        members = torchvision.models.get_model_weights(name)
+        return torchvision.models.get_model_weights(name)
     except ValueError as problem:
         raise InputError(f"torchvision: there is no image classifier {name!r}") from problem
-    return sorted(members, key=lambda weights: weights is not members.DEFAULT)
 
 
 def _torchvision_crop(weights: Any) -> Crop:
@@ -179,9 +183,9 @@ def torchvision_weights(config: ModelConfig) -> Any | None:
     """
     if config.weights is None or config.weights_file is not None:
         return None
-    members = {weights.name: weights for weights in _members(str(config.torchvision))}
+    members = _enumeration(str(config.torchvision)).__members__  # DEFAULT too
     if config.weights not in members:
-        known = ", ".join(sorted(members))
+        known = ", ".join(members)
         raise InputError(f"torchvision: {config.torchvision} has no weights {config.weights!r}; it has {known}")
     return members[config.weights]
 
@@ -218,7 +222,8 @@ def torchvision_arguments(config: ModelConfig, classes: int) -> dict[str, Any]:
         raise InputError(
             f"torchvision: {name}: the constructor's argument transform_input decides its predictions, and a file of "
             "weights does not hold it. Write args: {transform_input: true} for weights that torchvision published, or "
-            "that come from them, and args: {transform_input: false} for weights trained without it"
+            "that come from them, and args: {transform_input: false} for weights trained without it (for a model that "
+            "an earlier version aligned: in its card.json, under model)"
         )
     saves_time = {"init_weights": False} if set_with_weights else {}
     return {"num_classes": classes, **saves_time, **config.args}

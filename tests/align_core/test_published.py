@@ -187,8 +187,9 @@ class TestCrops:
         config = ModelConfig(timm="resnet50.tv_in1k", weights="pretrained")
         assert crops(config, 1000) == [Crop("resnet50.tv_in1k", 224, 256, "bilinear")]
 
-    def test_of_weights_of_torchvision(self) -> None:
-        config = ModelConfig(torchvision="resnet50", weights="IMAGENET1K_V2")
+    @pytest.mark.parametrize("name", ["IMAGENET1K_V2", "DEFAULT"])
+    def test_of_weights_of_torchvision(self, name: str) -> None:
+        config = ModelConfig(torchvision="resnet50", weights=name)
         assert crops(config, 1000) == [Crop("ResNet50_Weights.IMAGENET1K_V2", 224, 232, "bilinear")]
 
     def test_a_file_may_hold_any_of_the_published_weights(self) -> None:

@@ -122,7 +122,11 @@ def test_every_kind_of_image_set_is_resized_in_the_same_way(tmp_path: Path, kind
     fit = Fit(8, 11, "bilinear")
     images = open_image_set(config, fit)
     expected = np.stack([fit.apply(Image.fromarray(picture)) for picture in pictures])
-    assert np.array_equal(read_images(images, images.listing()[0]), expected)
+    ids = images.listing()[0]
+    assert np.array_equal(read_images(images, ids), expected)
+    assert np.array_equal(np.stack([np.asarray(images.picture(image_id)) for image_id in ids]), pictures)
+    assert images.encoded(ids[0]) != images.encoded(ids[1])
+    assert pictures[0].tobytes() in images.encoded(ids[0]) or images.encoded(ids[0]) == png(pictures[0])
 
 
 def test_an_array_of_the_crops_size_is_resized_all_the_same() -> None:
