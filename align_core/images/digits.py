@@ -6,16 +6,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from align_core.images.decoding import Pixels, from_array
-from align_core.images.image_set import CACHED_BYTES, row_ids
+from align_core.images.decoding import Picture, Pixels, from_array
+from align_core.images.fit import Fit
+from align_core.images.image_set import CACHED_BYTES, ImageSet, row_ids
 
 
-class Digits:
-    """scikit-learn's 1,797 handwritten digits, grey, 8 x 8 pixels, enlarged to `size`. An id is the zero-padded row."""
+class Digits(ImageSet):
+    """scikit-learn's 1,797 handwritten digits, grey, 8 x 8 pixels, enlarged to size. An id is the zero-padded row."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, fit: Fit, channels: int | None) -> None:
+        super().__init__(fit, channels)
         # Training reads the same digits again in every epoch.
-        self._enlarged = lru_cache(CACHED_BYTES // size**2)(lambda row: from_array(self.arrays[0][row], size))
+        self._enlarged = lru_cache(CACHED_BYTES // (fit.size**2 * (channels or 1)))(super().read)
 
     @cached_property
     def arrays(self) -> tuple[Pixels, npt.NDArray[np.int64]]:
@@ -34,6 +36,10 @@ class Digits:
         """None: the digits come with scikit-learn."""
         return []
 
+    def decoded(self, image_id: str) -> Picture:
+        """One digit, 8 x 8 pixels."""
+        return from_array(self.arrays[0][int(image_id)])
+
     def read(self, image_id: str) -> Pixels:
-        """One digit as uint8 [1, size, size]."""
-        return self._enlarged(int(image_id))
+        """One digit as uint8 [C, H, W] at the set's size."""
+        return self._enlarged(image_id)

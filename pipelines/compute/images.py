@@ -11,9 +11,9 @@ from align_core.images.decoding import Pixels
 
 
 @lru_cache(maxsize=4)
-def opened(config: ImageSetConfig, image_size: int) -> ImageSet:
+def opened(config: ImageSetConfig, image_size: int, channels: int) -> ImageSet:
     """The image set, open; it stays open for further work in this process."""
-    return open_image_set(config, image_size)
+    return open_image_set(config, image_size, channels)
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,14 @@ class TestImages:
     """The test images, cut into chunks: what crafting and evaluation work on.
 
     Args:
-        config, image_size: where the clean images are, and their side in pixels.
+        config, image_size, channels: where the clean images are, their side in pixels, and how many channels they get.
         image_ids, labels: of all of them, in order.
         chunks: positions of the images of each chunk.
     """
 
     config: ImageSetConfig
     image_size: int
+    channels: int
     image_ids: list[str]
     labels: list[int]
     chunks: list[range]
@@ -42,7 +43,7 @@ class TestImages:
 
     def read(self, chunk: int) -> Pixels:
         """The clean images of a chunk, uint8 [B, C, H, W]. Raises InputError for an unreadable image."""
-        return read_images(opened(self.config, self.image_size), self.ids_of(chunk))
+        return read_images(opened(self.config, self.image_size, self.channels), self.ids_of(chunk))
 
 
 def adversarial_images(table: pa.Table) -> Pixels:

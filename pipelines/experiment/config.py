@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -13,6 +14,7 @@ from align_core.align_config import AlignConfig
 from align_core.attacks import AttackConfig, pixel_fraction
 from align_core.errors import InputError
 from align_core.images import ImageSetConfig
+from align_core.images.classes import read_classes
 from align_core.model_config import ModelConfig, Precision
 from pipelines.experiment.checks import checked
 from pipelines.experiment.explain import explained
@@ -36,6 +38,17 @@ def _with_fractions(attack: Any) -> Any:
 Attack = Annotated[AttackConfig, BeforeValidator(_with_fractions)]
 
 
+def _number_or_path(classes: Any) -> Any:
+    """Checks `data.classes`: a number of classes, or the path of a file with their names."""
+    if isinstance(classes, str) and not classes.strip().isdecimal():
+        return classes
+    if isinstance(classes, bool) or not isinstance(classes, int | str | float) or int(classes) != float(classes):
+        raise ValueError("Input should be a number of classes, or the path of a file with one class name per line")
+    if int(classes) < 2:
+        raise ValueError(f"Input should be greater than or equal to 2, not {int(classes)}")
+    return int(classes)
+
+
 class Section(BaseModel):
     """Base of every mapping in a file that users write. Unknown keys and infinite numbers are refused."""
 
@@ -46,20 +59,36 @@ class DataConfig(Section):
     """The image sets. No image may be in two of them.
 
     Attributes:
-        classes: the number of classes, the same for all sets and models.
+        classes: the number of classes, the same for all sets and models; or a file with one class name per line, in the
+            order of the models' outputs. `classes_count` is their number in either case.
         image_size: side in pixels to which every image is resized and cropped.
+        channels: of every image: 1 (grey) or 3 (RGB); by default 3 where any image of any set is coloured, else 1.
         on_bad_image: whether an unreadable image stops the run, or is skipped and counted.
+        on_duplicate: whether an image that is in two sets, or in one with two labels, stops the run, or is skipped and
+            counted.
         train: images for alignments and for models that are trained here.
         validation: images on which a sweep chooses its settings; without them there can be no sweep.
         test: images on which everything is measured.
     """
 
-    classes: int = Field(ge=2)
+    classes: Annotated[int | str, BeforeValidator(_number_or_path)]
     image_size: int = Field(ge=1, le=4096)
+    channels: Literal[1, 3] | None = None
     on_bad_image: Literal["stop", "skip"] = "stop"
+    on_duplicate: Literal["stop", "skip"] = "stop"
     train: ImageSetConfig
     validation: ImageSetConfig | None = None
     test: ImageSetConfig
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names in the file that `classes` names; None where it is a number. Raises InputError."""
+        return read_classes(Path(self.classes)) if isinstance(self.classes, str) else None
+
+    @property
+    def classes_count(self) -> int:
+        """The number of classes. Raises InputError where the file that names them is unreadable."""
+        return self.classes if isinstance(self.classes, int) else len(self.class_names or ())
 
 
 class VariantConfig(Section):
@@ -195,9 +224,14 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), output: str | Non
     except ValidationError as problem:
         raise InputError(f"{path}: " + explained(problem, Experiment)) from problem
     try:
-        return _with_absolute_paths(checked(experiment), path.absolute().parent)
+        experiment = _with_absolute_paths(checked(experiment), path.absolute().parent)
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from problem
+    try:
+        assert experiment.data.classes_count > 1
+    except InputError as problem:
+        raise InputError(f"{path}: data.classes: {problem}") from problem
+    return experiment
 
 
 def _expanded(path: str) -> Path:
@@ -225,7 +259,9 @@ def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
         return dataclasses.replace(config, weights=weights, aligned=absolute(config.aligned))
 
     data = experiment.data
-    sets = {"train": image_set(data.train), "validation": image_set(data.validation), "test": image_set(data.test)}
+    sets: dict[str, Any] = {role: image_set(getattr(data, role)) for role in ("train", "validation", "test")}
+    if isinstance(data.classes, str):
+        sets["classes"] = absolute(data.classes)
     models = {name: model(config) for name, config in experiment.models.items()}
     output = experiment.output if "://" in experiment.output else str(_expanded(experiment.output).absolute())
     own = {"data": data.model_copy(update=sets), "models": models, "output": output}

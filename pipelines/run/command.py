@@ -79,8 +79,8 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
         blueprint.inspected.save(store)
         _write_resolved(blueprint)
         for role, manifest in blueprint.inspected.manifests.items():
-            if manifest.unreadable:
-                progress.say(f"data.{role}: {len(manifest.unreadable)} unreadable images are left out")
+            for note in manifest.notes:
+                progress.say(f"data.{role}: {note}")
         if workers is not None:
             result.made = _make(blueprint, workers, progress)
             _write_resolved(blueprint)

@@ -18,7 +18,8 @@ from safetensors.torch import load as load_safetensors
 
 from align_core.attacks import distances
 from align_core.errors import InputError, reason_of
-from align_core.images.manifest import inspect_images
+from align_core.images import ImageSetConfig
+from align_core.images.inspection import Inspection, inspect_images
 from align_core.weights import hash_weights
 from pipelines.compute.images import adversarial_images
 from pipelines.compute.loading import LoadedNetworks, use_threads
@@ -26,6 +27,7 @@ from pipelines.progress import Bar, Progress
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
+from pipelines.stages.inspect_images import look_at_all
 from pipelines.stages.payload import network_loader, test_images
 from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.store import fingerprint_of
@@ -118,14 +120,17 @@ class Verifier:
 
     def _check_image_sets(self, progress: Progress) -> None:
         """Decodes every image set anew and compares its hash with that of the manifest in the store."""
-        data = self.blueprint.experiment.data
-        for role, config in self.blueprint.experiment.image_sets().items():
-            known = self.blueprint.inspected.manifests[role]
-            with progress.stage(f"check data.{role}", len(known), "images") as bar:
+        experiment, known = self.blueprint.experiment, self.blueprint.inspected.manifests
+        data = experiment.data
+
+        def look(role: str, config: ImageSetConfig) -> Inspection:
+            with progress.stage(f"check data.{role}", len(known[role]), "images") as bar:
                 advance: Callable[[int], None] = bar.set
-                now = inspect_images(config, data.image_size, advance)
+                return inspect_images(config, data.image_size, data.channels, advance)
+
+        for role, now in look_at_all(experiment, look).items():
             self.found.checked["images"] += len(now)
-            if now.digest != known.digest:
+            if now.digest != known[role].digest:
                 self._report(f"data.{role}: the images are not those that the results were made from")
 
     def _check_weights(self) -> None:
@@ -180,7 +185,7 @@ class Verifier:
 
     def _check_ranges(self, table: ChunkedTable, prefix: str, bar: Bar) -> None:
         """Checks that predictions are classes and confidences are shares."""
-        classes = self.blueprint.experiment.data.classes
+        classes = self.blueprint.experiment.data.classes_count
         for chunk, content in self._readable_chunks(table):
             prediction_B = content[f"{prefix}prediction"].to_numpy()
             confidence_B = content[f"{prefix}confidence"].to_numpy()

@@ -10,8 +10,8 @@ from align_core.images.manifest import Manifest
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.progress import Progress
-from pipelines.stages.input_checks import check_disjoint, check_images, check_weights_differ
-from pipelines.stages.inspect_images import manifest_of
+from pipelines.stages.input_checks import check_weights_differ
+from pipelines.stages.inspect_images import manifests
 from pipelines.stages.inspect_models import inspect_models
 from pipelines.storage.store import Store
 
@@ -47,13 +47,8 @@ def inspect_inputs(experiment: Experiment, store: Store, progress: Progress) -> 
 
     Writes nothing. Raises InputError, naming the setting, for the first input that cannot be used.
     """
-    inspected = Inspected({}, {})
-    for role, config in experiment.image_sets().items():
-        manifest, new = manifest_of(experiment, role, config, store, progress)
-        inspected.unsaved |= new
-        check_images(experiment, role, manifest)
-        inspected.manifests[role] = manifest
-    check_disjoint(inspected.manifests)
+    found, unsaved = manifests(experiment, store, progress)
+    inspected = Inspected(found, {}, unsaved)
     networks, new = inspect_models(experiment, store, inspected.shape)
     inspected.networks |= networks
     inspected.unsaved |= new

@@ -32,7 +32,7 @@ def inspect_models(
         except InputError as problem:
             raise InputError(f"models.{name}: {problem}") from problem
         unsaved |= found.unsaved if found else {}
-        key = _model_key(model, experiment.data.classes, shape)
+        key = _model_key(model, experiment.data.classes_count, shape)
         digests[key] = known[key] if key in known else _try_model(name, model, experiment, shape, found)
         networks[name] = Network(name, model, digests[key], found.stored if found else None)
     if digests.keys() - known.keys():
@@ -57,7 +57,7 @@ def _try_model(
     from align_core.models import build, check_output, load
     from align_core.weights import hash_weights
 
-    classes = experiment.data.classes
+    classes = experiment.data.classes_count
     try:
         weights = found.weights() if found else None
         classifier = build(config, classes, shape[0]) if config.train else load(config, classes, shape[0], weights)

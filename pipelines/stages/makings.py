@@ -96,7 +96,7 @@ def _inputs(align: AlignConfig, experiment: Experiment, images: str) -> dict[str
         "revision": REVISIONS["align"],
         "settings": align.deciding,
         "images": images,
-        "classes": experiment.data.classes,
+        "classes": experiment.data.classes_count,
         "seed": experiment.seed,
         "precision": experiment.compute.precision,
     }

@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 
 from align_core.errors import InputError
 from align_core.images import ImageSetConfig, chunked, open_image_set, read_images, selected
+from align_core.images.image_set import row_ids
 
 
 class TestDigits:
@@ -50,13 +51,13 @@ def test_read_images_keeps_the_order_that_is_asked_for(tmp_path: Path) -> None:
     ],
 )
 def test_take_and_limit(settings: dict[str, Any], positions: range) -> None:
-    assert selected(ImageSetConfig(kind="digits", **settings), 10) == positions
+    assert selected(ImageSetConfig(kind="digits", **settings), row_ids(10), np.zeros(10)) == list(positions)
 
 
 @pytest.mark.parametrize(("take", "count"), [((4, 11), 10), (None, 0)])
 def test_selecting_what_is_not_there(take: tuple[int, int] | None, count: int) -> None:
     with pytest.raises(InputError):
-        selected(ImageSetConfig(kind="digits", take=take), count)
+        selected(ImageSetConfig(kind="digits", take=take), row_ids(count), np.zeros(count))
 
 
 @pytest.mark.parametrize(
@@ -81,10 +82,13 @@ def test_chunks_of_unsorted_ids_would_depend_on_the_order() -> None:
         {"kind": "digits", "take": (5, 5)},
         {"kind": "digits", "take": (-1, 5)},
         {"kind": "digits", "limit": 0},
+        {"kind": "digits", "sample": 0},
+        {"kind": "digits", "sample": 5, "limit": 5},
+        {"kind": "digits", "sample_seed": 1},
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"path|labels|take|limit"):
+    with pytest.raises(ValueError, match=r"path|labels|take|limit|sample"):
         ImageSetConfig(**settings)
 
 
