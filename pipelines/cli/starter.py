@@ -266,7 +266,7 @@ def _other_images(test: Images, train: Images) -> Images:
             f"other {min(alone)}. A class needs the same name in both"
         )
     for one_path, other_path, names in ((test.path, train.path, alone), (train.path, test.path, others)):
-        if names:
+        if names and train.labels.names and test.labels.names:
             print(f"note: {one_path} has no {', '.join(sorted(names)[:5])}, unlike {other_path}", file=sys.stderr)
     return test
 
