@@ -59,7 +59,7 @@ class Folder(ImageSet):
                 if not is_utf8(relative):
                     refused[printable(relative)] = "its name is not UTF-8; rename it"
         at_top = [Path(entry.name).suffix.lower() for entry in _entries(self.root) if not entry.is_dir()]
-        return labelled, LeftOut(suffixes, sum(suffix in IMAGE_SUFFIXES for suffix in at_top), refused)
+        return labelled, LeftOut(dict(suffixes), sum(suffix in IMAGE_SUFFIXES for suffix in at_top), refused)
 
     def _from_csv(self) -> Labelled:
         assert self.csv is not None

@@ -102,8 +102,8 @@ def inspect_images(
         lost=np.setdiff1d(listed, labels),
         listed=len(listed),
         available=len(all_ids) if config.take is None else config.take[1] - config.take[0],
-        facts=Counter(fact for look in seen for fact in look.facts),
-        suffixes=dict(left_out.suffixes),
+        facts=dict(Counter(fact for look in seen for fact in look.facts)),
+        suffixes=left_out.suffixes,
         outside=left_out.outside,
     )
 
