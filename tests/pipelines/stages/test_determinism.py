@@ -63,7 +63,7 @@ class TestBadImages:
         digits = open_image_set(ImageSetConfig(kind="digits"), 8)
         ids, labels = digits.listing()
         for image_id, label in list(zip(ids, labels, strict=True))[1300:1330]:
-            file = tmp_path / "pictures" / f"class-{label}" / f"{image_id}.png"
+            file = tmp_path / "pictures" / str(label) / f"{image_id}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(digits.read(image_id)[0]).save(file)
         bad = sorted((tmp_path / "pictures").rglob("*.png"))[7]
