@@ -1,6 +1,7 @@
 """Decoding: from an encoded picture, or a stored array, to a picture of 8-bit pixels at its own size."""
 
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -108,9 +109,12 @@ def _facts(picture: Image.Image) -> frozenset[Fact]:
     facts: set[Fact] = set()
     if picture.mode in _ALPHA_MODES or "transparency" in picture.info:
         facts.add("alpha")
-    # A photo of several frames (MPO) holds one picture and its previews.
-    if getattr(picture, "is_animated", False) and picture.format != "MPO":
-        facts.add("frames")
-    if "exif" in picture.info and picture.getexif().get(_ORIENTATION, 1) != 1:
-        facts.add("orientation")
+    # A picture whose further frames or EXIF data are damaged is as good as one that has none: neither is used.
+    with suppress(Exception):
+        # A photo of several frames (MPO) holds one picture and its previews.
+        if getattr(picture, "is_animated", False) and picture.format != "MPO":
+            facts.add("frames")
+    with suppress(Exception):
+        if "exif" in picture.info and picture.getexif().get(_ORIENTATION, 1) != 1:
+            facts.add("orientation")
     return frozenset(facts)

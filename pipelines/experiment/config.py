@@ -42,11 +42,16 @@ def _number_or_path(classes: Any) -> Any:
     """Checks `data.classes`: a number of classes, or the path of a file with their names."""
     if isinstance(classes, str) and not classes.strip().isdecimal():
         return classes
-    if isinstance(classes, bool) or not isinstance(classes, int | str | float) or int(classes) != float(classes):
+    try:
+        count = int(classes)
+        is_number = not isinstance(classes, bool) and (isinstance(classes, str) or count == classes)
+    except (TypeError, ValueError, OverflowError):
+        is_number = False
+    if not is_number:
         raise ValueError("Input should be a number of classes, or the path of a file with one class name per line")
-    if int(classes) < 2:
-        raise ValueError(f"Input should be greater than or equal to 2, not {int(classes)}")
-    return int(classes)
+    if count < 2:
+        raise ValueError(f"Input should be greater than or equal to 2, not {count}")
+    return count
 
 
 class Section(BaseModel):

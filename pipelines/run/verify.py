@@ -128,7 +128,12 @@ class Verifier:
                 advance: Callable[[int], None] = bar.set
                 return inspect_images(config, data.image_size, data.channels, advance)
 
-        for role, now in look_at_all(experiment, look).items():
+        try:
+            found = look_at_all(experiment, look)
+        except InputError as problem:
+            self._report(f"the image sets cannot be used any more: {problem}")
+            return
+        for role, now in found.items():
             self.found.checked["images"] += len(now)
             if now.digest != known[role].digest:
                 self._report(f"data.{role}: the images are not those that the results were made from")
