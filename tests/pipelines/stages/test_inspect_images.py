@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -282,6 +284,14 @@ class TestStored:
     @pytest.mark.parametrize("content", [b"", b"PAR1", b"{}"])
     def test_a_damaged_file_is_none(self, content: bytes) -> None:
         assert inspection_from_bytes(content, ImageSetConfig(kind="digits")) is None
+
+    @pytest.mark.parametrize("about", [None, "{}", "[]", "no JSON", '{"are_names": true, "names": 1}'])
+    def test_a_file_of_another_version_is_none(self, about: str | None) -> None:
+        config = ImageSetConfig(kind="digits", limit=3)
+        table = pq.read_table(pa.BufferReader(inspection_to_bytes(inspect_images(config, 8))))
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.replace_schema_metadata({} if about is None else {"about": about}), sink)
+        assert inspection_from_bytes(bytes(sink.getvalue()), config) is None
 
     def test_it_is_said_again_and_a_new_file_is_noticed(self, sets: Path) -> None:
         (sets / "test" / "cat" / "a.txt").touch()
