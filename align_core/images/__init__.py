@@ -3,15 +3,18 @@
 An image set lists the ids and labels of its images without decoding them, and reads any image by its id. Nothing here
 imports torch, so that processes which only decode images start fast. Where to begin:
 
-* `config`: `ImageSetConfig`, the settings, and which images they select.
+* `config`: `ImageSetConfig`, the settings; `selection`: which images they select.
 * `image_set`: what every kind can do; `kinds` opens a set. `npz`, `folder`, `parquet`, `digits`: the kinds.
-* `decoding`: from an encoded picture to 8-bit pixels; `fit`: from a picture of any size to the square that is attacked.
-* `manifest`: reads every image of a set once and records what is found.
+* `decoding`: from an encoded picture to 8-bit pixels; `fit`: to the square that is attacked and evaluated.
+* `labels`: class names or indices, as a set lists them; `classes`: one list of classes for all sets of an experiment.
+* `inspection`: reads every image of a set once; `manifest`: makes of it, and of the other sets', what is used.
+* `duplicates`: images that occur twice; `notes`: what is said about a set on every run.
 """
 
-from align_core.images.config import ImageSetConfig, selected
+from align_core.images.config import ImageSetConfig
 from align_core.images.fit import Fit
 from align_core.images.image_set import ImageSet, chunked, read_images
 from align_core.images.kinds import open_image_set
+from align_core.images.selection import selected
 
 __all__ = ["Fit", "ImageSet", "ImageSetConfig", "chunked", "open_image_set", "read_images", "selected"]

@@ -1,9 +1,8 @@
-"""The settings of an image set, and which of its images they select."""
+"""The settings of an image set."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from align_core.errors import InputError
 from align_core.settings import Settings
 
 
@@ -18,10 +17,15 @@ class ImageSetConfig(Settings):
             listed in the CSV file `labels`), `parquet` (columns `image` and `label`, in one file or a folder of files)
             or `digits` (the handwritten digits of scikit-learn).
         path: the file or folder; not given for `digits`.
-        labels: for `folder`, a CSV file with the columns `path` (relative to the folder) and `label`.
+        labels: for `folder`, a CSV file with the columns `path` (relative to the folder) and `label` (a class index or
+            a class name).
         take: half-open range of positions, with the images in the order of their ids. The ids of a folder begin with
             the name of the class, so that a range of a folder covers one class after another, not a sample of all.
         limit: number of images to use at most, from the start of the range.
+        sample: number of images to draw from the range, of each class in proportion to its images; it takes the place
+            of `limit`. A larger sample holds the images of a smaller one, as far as the classes' shares allow.
+        sample_seed: of that draw. The seed of the experiment does not change it: repetitions under other seeds are to
+            be measured on the same images.
     """
 
     kind: Literal["npz", "folder", "parquet", "digits"]
@@ -29,6 +33,8 @@ class ImageSetConfig(Settings):
     labels: str | None = None
     take: tuple[int, int] | None = None
     limit: int | None = None
+    sample: int | None = None
+    sample_seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,18 +48,9 @@ class ImageSetConfig(Settings):
             raise ValueError(f"`take` is a half-open range [first, end] with 0 <= first < end, not {list(self.take)}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"`limit` must be at least 1, not {self.limit}")
-
-
-def selected(config: ImageSetConfig, count: int) -> range:
-    """The positions of the images that `take` and `limit` select out of `count`.
-
-    Raises InputError where `take` exceeds the set, or no image is selected.
-    """
-    first, end = config.take or (0, count)
-    if config.take is not None and end > count:
-        raise InputError(f"{config.path or config.kind}: `take` goes to {end}, but there are {count} images")
-    positions = range(first, end)
-    positions = positions[: config.limit] if config.limit is not None else positions
-    if not positions:
-        raise InputError(f"{config.path or config.kind}: the image set is empty")
-    return positions
+        if self.sample is not None and self.sample < 1:
+            raise ValueError(f"`sample` must be at least 1, not {self.sample}")
+        if self.sample is not None and self.limit is not None:
+            raise ValueError("`sample` draws images from all classes, `limit` takes the first ones: give one of them")
+        if self.sample is None and self.sample_seed != 0:
+            raise ValueError("`sample_seed` applies to `sample` only, which is not given")

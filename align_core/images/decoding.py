@@ -1,45 +1,89 @@
 """Decoding: from an encoded picture, or a stored array, to a picture of 8-bit pixels at its own size."""
 
 import io
-from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from align_core.errors import reason_of
+from align_core.images.files import check_regular
+
 Pixels = npt.NDArray[np.uint8]
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff"}
-_GREY_MODES = ("1", "L")
-_UNDECODABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+IMAGE_SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+}
+Fact = Literal["alpha", "frames", "orientation", "enlarged", "reduced"]
+"""What is done to a picture that its pixels do not show; it is counted, and said on every run."""
+
+MOST_ELONGATED = 100
+"""The most times that one side of a picture may be as long as the other: the short side is what is resized."""
+MOST_PIXELS = 2 * 89_478_485
+"""The most pixels of a picture, as stored or resized; PIL refuses more when it decodes a file."""
+_GREY_MODES = ("1", "L", "LA", "La")
+_ALPHA_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
+_ORIENTATION = 0x0112  # the tag of EXIF
 
 
 class BadImage(Exception):
     """One image is unusable. The message says why; the caller adds the image's id."""
 
 
-def decode(source: Path | io.BytesIO, *, grey: bool) -> Image.Image:
-    """Decodes one picture at its own size.
+@dataclass(frozen=True)
+class Picture:
+    """One picture of 8-bit pixels at its own size.
 
-    Args:
-        source: the file, or its content.
-        grey: whether the image set is grey. A grey set yields one channel and refuses coloured pictures; in any other
-            set, grey pictures become three equal channels.
+    Attributes:
+        image: of PIL's mode L where the picture is grey, or else RGB.
+        facts: what was done to it.
+    """
 
-    Raises BadImage for pictures that cannot be decoded, or are not 8-bit.
+    image: Image.Image
+    facts: frozenset[Fact] = frozenset()
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether it has one channel."""
+        return self.image.mode == "L"
+
+    def in_channels(self, channels: int | None) -> Image.Image:
+        """The picture with one channel (grey), with three, or with those that it has."""
+        return self.image if channels is None else self.image.convert("L" if channels == 1 else "RGB")
+
+
+def decode(source: Path | io.BytesIO) -> Picture:
+    """Decodes one picture: a file, or its content.
+
+    A channel for transparency is dropped, of several frames the first is used, and an orientation in EXIF is ignored,
+    as torchvision does. Raises BadImage for what is no regular file, cannot be decoded, is not 8-bit, or is too large.
     """
     try:
+        if isinstance(source, Path):
+            check_regular(source)
         with Image.open(source) as picture:
+            check_size(*picture.size)
             if picture.mode.startswith(("I", "F")):
                 raise BadImage(f"its pixels are not 8-bit but {picture.mode}; convert it first")
-            if grey and picture.mode not in _GREY_MODES:
-                raise BadImage("it is coloured, but the first image of the set is grey; put them into separate sets")
+            facts, mode = _facts(picture), "L" if picture.mode in _GREY_MODES else "RGB"
             if picture.mode == "P" and "transparency" in picture.info:
                 # Through RGBA, because PIL warns when such a palette is converted to RGB directly.
-                return picture.convert("RGBA").convert("RGB")
-            return picture.convert("L" if grey else "RGB")
-    except _UNDECODABLE as problem:
-        raise BadImage(f"cannot be decoded ({problem})") from problem
+                return Picture(picture.convert("RGBA").convert("RGB"), facts)
+            return Picture(picture.convert(mode), facts)
+    except (BadImage, MemoryError):
+        raise
+    except Exception as problem:  # a damaged picture can make PIL raise almost any exception
+        raise BadImage(f"cannot be decoded ({reason_of(problem)})") from problem
+
+
+def from_array(pixels_HWC: Pixels) -> Picture:
+    """An array, as `picture_of` takes it, as a picture. Raises BadImage for one of no, or of too many, pixels."""
+    check_size(pixels_HWC.shape[1], pixels_HWC.shape[0])
+    return Picture(picture_of(pixels_HWC))
 
 
 def picture_of(pixels_HWC: Pixels) -> Image.Image:
@@ -48,15 +92,29 @@ def picture_of(pixels_HWC: Pixels) -> Image.Image:
     return Image.fromarray(pixels_HWC[:, :, 0] if is_grey else pixels_HWC)
 
 
-def starts_grey(sources: Iterable[Path | io.BytesIO]) -> bool:
-    """Whether the first picture that can be opened is grey, which makes its whole set grey.
+def check_size(width: int, height: int) -> None:
+    """Raises BadImage for a picture of no pixels, of too many, or too elongated for its short side to be resized."""
+    short, long = sorted((width, height))
+    if short < 1:
+        raise BadImage(f"it has no pixels ({width} x {height})")
+    if long > MOST_ELONGATED * short:
+        raise BadImage(
+            f"it is {width} x {height} pixels; one side may be at most {MOST_ELONGATED} times as long as the other"
+        )
+    if width * height > MOST_PIXELS:
+        raise BadImage(f"it is {width} x {height} pixels, and may have at most {MOST_PIXELS:,}")
 
-    Pictures that cannot be opened are passed over here; `decode` reports them.
-    """
-    for source in sources:
-        try:
-            with Image.open(source) as picture:
-                return picture.mode in _GREY_MODES
-        except _UNDECODABLE:
-            continue
-    return False
+
+def _facts(picture: Image.Image) -> frozenset[Fact]:
+    facts: set[Fact] = set()
+    if picture.mode in _ALPHA_MODES or "transparency" in picture.info:
+        facts.add("alpha")
+    # A picture whose further frames or EXIF data are damaged is as good as one that has none: neither is used.
+    with suppress(Exception):
+        # A photo of several frames (MPO) holds one picture and its previews.
+        if getattr(picture, "is_animated", False) and picture.format != "MPO":
+            facts.add("frames")
+    with suppress(Exception):
+        if "exif" in picture.info and picture.getexif().get(_ORIENTATION, 1) != 1:
+            facts.add("orientation")
+    return frozenset(facts)

@@ -5,20 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from align_core.images.decoding import Pixels, picture_of
+from align_core.images.decoding import Picture, Pixels, from_array
 from align_core.images.fit import Fit
-from align_core.images.image_set import CACHED_BYTES, encoded_array, row_ids
+from align_core.images.image_set import CACHED_BYTES, ImageSet, encoded_array, row_ids
 
 
-class Digits:
-    """scikit-learn's 1,797 handwritten digits, grey, 8 x 8 pixels, enlarged by `fit`. An id is the zero-padded row."""
+class Digits(ImageSet):
+    """scikit-learn's 1,797 handwritten digits, grey, 8 x 8 pixels, enlarged to size. An id is the zero-padded row."""
 
-    def __init__(self, fit: Fit) -> None:
-        self.fit = fit
+    def __init__(self, fit: Fit, channels: int | None) -> None:
+        super().__init__(fit, channels)
         # Training reads the same digits again in every epoch.
-        self._enlarged = lru_cache(CACHED_BYTES // fit.size**2)(lambda row: fit.apply_to_array(self.arrays[0][row]))
+        self._enlarged = lru_cache(CACHED_BYTES // (fit.size**2 * (channels or 1)))(super().read)
 
     @cached_property
     def arrays(self) -> tuple[Pixels, npt.NDArray[np.int64]]:
@@ -37,14 +36,14 @@ class Digits:
         """None: the digits come with scikit-learn."""
         return []
 
-    def read(self, image_id: str) -> Pixels:
-        """One digit as uint8 [1, size, size]."""
-        return self._enlarged(int(image_id))
-
-    def picture(self, image_id: str) -> Image.Image:
-        """One digit of 8 x 8 pixels."""
-        return picture_of(self.arrays[0][int(image_id)])
+    def decoded(self, image_id: str) -> Picture:
+        """One digit, 8 x 8 pixels."""
+        return from_array(self.arrays[0][int(image_id)])
 
     def encoded(self, image_id: str) -> bytes:
         """Shape and pixels of one digit."""
         return encoded_array(self.arrays[0][int(image_id)])
+
+    def read(self, image_id: str) -> Pixels:
+        """One digit as uint8 [C, H, W] at the set's size."""
+        return self._enlarged(image_id)

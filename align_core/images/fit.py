@@ -49,6 +49,8 @@ class Fit:
     def apply(self, picture: Image.Image) -> Pixels:
         """The square out of a picture of one or three 8-bit channels: uint8 [C, size, size]."""
         width, height = picture.size
+        if width == height == self.size == self.short_side:
+            return as_pixels(picture)
         short = min(width, height)
         if short != self.short_side:
             resized = (int(self.short_side * width / short), int(self.short_side * height / short))

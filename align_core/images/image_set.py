@@ -1,55 +1,79 @@
 """What every kind of image set can do, and what is done with images of any kind."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from align_core.errors import InputError
-from align_core.images.decoding import BadImage, Pixels
+from align_core.images.decoding import MOST_PIXELS, BadImage, Picture, Pixels
 from align_core.images.fit import Fit
+from align_core.images.labels import Labels, LeftOut, RawLabels
 
 CACHED_BYTES = 512 * 2**20
 """The most memory that one open image set takes for images that it keeps."""
 
 
-class ImageSet(Protocol):
+class ImageSet(ABC):
     """What every kind of image set can do: list its images, and read one by its id.
 
-    Attributes:
-        fit: how pictures become pixels.
+    Args:
+        fit: how a picture becomes a square of pixels.
+        channels: of every image that is read: 1, 3, or None for those that it has itself.
     """
 
-    fit: Fit
+    def __init__(self, fit: Fit, channels: int | None) -> None:
+        self.fit, self.channels = fit, channels
 
-    def listing(self) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """The ids in sorted order, and the label of each, int64 [N]. No image is decoded.
+    @abstractmethod
+    def listing(self) -> tuple[list[str], Labels]:
+        """The ids in sorted order, and the label of each: int64 [N], or class names. No image is decoded.
 
         Raises InputError where the set is unreadable.
         """
-        ...
 
+    @abstractmethod
     def files(self) -> list[Path]:
         """The files of the set. Size and modification time of each tell whether the set has changed."""
-        ...
 
-    def read(self, image_id: str) -> Pixels:
-        """Decodes one image and fits it: uint8 [C, size, size]. Raises BadImage where that is impossible."""
-        ...
+    @abstractmethod
+    def decoded(self, image_id: str) -> Picture:
+        """Decodes one image at its own size and in its own channels. Raises BadImage where that is impossible."""
 
-    def picture(self, image_id: str) -> Image.Image:
-        """Decodes one image at its own size. Raises BadImage where that is impossible."""
-        ...
-
+    @abstractmethod
     def encoded(self, image_id: str) -> bytes:
         """What is stored of one image: the bytes of a picture, or an array's shape and pixels.
 
         Its hash changes with anything that any crop of the image may show. Raises BadImage where there is nothing.
         """
-        ...
+
+    def labels(self) -> RawLabels:
+        """The labels of the listing, with what the set says about its classes."""
+        return RawLabels(self.listing()[1])
+
+    def left_out(self) -> LeftOut:
+        """What the listing leaves out."""
+        return LeftOut()
+
+    def picture(self, image_id: str) -> Image.Image:
+        """Decodes one image at its own size, with the channels of the set. Raises BadImage where that is impossible."""
+        return self.decoded(image_id).in_channels(self.channels)
+
+    def read(self, image_id: str) -> Pixels:
+        """Decodes one image and fits it: uint8 [C, size, size]. Raises BadImage where that is impossible."""
+        return self.fitted(self.picture(image_id))
+
+    def fitted(self, picture: Image.Image) -> Pixels:
+        """A picture as uint8 [C, size, size]. Raises BadImage where that takes too much memory."""
+        width, height = picture.size
+        if self.fit.short_side**2 * max(width, height) > MOST_PIXELS * min(width, height):
+            raise BadImage(
+                f"it is {width} x {height} pixels, and would have more than {MOST_PIXELS:,} after its short side is "
+                f"resized to {self.fit.short_side}"
+            )
+        return self.fit.apply(picture)
 
 
 def read_images(image_set: ImageSet, image_ids: Iterable[str]) -> Pixels:

@@ -1,20 +1,20 @@
-"""The manifest of an image set: ids, labels, content hashes and unreadable images, found by reading every image once.
+"""The manifests of an experiment's image sets: ids, class indices, content hashes, and what was left out or changed.
 
 Later steps consult the manifest instead of the images, and the image set's hash in it goes into fingerprints.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from align_core.cpus import usable_cpus
-from align_core.images import Fit, ImageSet, ImageSetConfig, open_image_set, selected
-from align_core.images.decoding import BadImage
+from align_core.errors import InputError
+from align_core.images.classes import class_list
+from align_core.images.inspection import Inspection
+from align_core.images.notes import notes_of, notes_on_classes
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,12 @@ class Manifest:
 
     Attributes:
         ids: sorted image ids.
-        labels: int64 [N].
+        labels: class indices, int64 [N].
         contents: a hash of each image's decoded pixels.
         originals: a hash of what is stored of each image, before any crop.
         unreadable: id and reason of each image that is left out.
         shape: channels, height and width, the same for every image.
+        notes: what was left out, converted or resized, a sentence each; they are said on every run.
     """
 
     ids: list[str]
@@ -36,6 +37,7 @@ class Manifest:
     originals: list[str]
     unreadable: list[tuple[str, str]]
     shape: tuple[int, int, int]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -56,51 +58,64 @@ class Manifest:
             digest.update(f"{image_id}\0{label}\0{content}\n".encode())
         return digest.hexdigest()
 
+    def without(self, positions: Sequence[int], *notes: str) -> "Manifest":
+        """The manifest without the images at these positions, and with further notes."""
+        kept = np.setdiff1d(np.arange(len(self)), np.asarray(positions, dtype=np.int64))
+        return replace(
+            self,
+            ids=[self.ids[p] for p in kept],
+            labels=self.labels[kept],
+            contents=[self.contents[p] for p in kept],
+            originals=[self.originals[p] for p in kept],
+            notes=(*self.notes, *notes),
+        )
 
-def inspect_images(
-    config: ImageSetConfig, image_size: int | Fit, progress: Callable[[int], None] = lambda count: None
-) -> Manifest:
-    """Reads every selected image once and records what is found.
 
-    Unreadable images are recorded rather than raised, since it is the caller who decides whether they stop the run.
+def manifests_of(
+    inspections: Mapping[str, Inspection],
+    image_size: int,
+    classes: int,
+    names: tuple[str, ...] | None = None,
+    channels: int | None = None,
+) -> dict[str, Manifest]:
+    """The manifests of image sets that belong together, by their keys below `data`.
 
     Args:
-        config: the image set.
-        image_size: side in pixels at which images are read; a `Fit` also says how they are resized and cropped.
-        progress: called after each image with the number of images read so far.
+        inspections: what was found in each set.
+        image_size: side in pixels at which the images were read.
+        classes: the number of classes.
+        names: their names in order, where they are given.
+        channels: of every image; by default three where any image of any set is coloured, else one.
 
-    Raises InputError where the set cannot be listed or selects no image.
+    Raises InputError where the sets do not agree on the classes, or a label is no class.
     """
-    image_set = open_image_set(config, image_size)
-    all_ids, all_labels = image_set.listing()
-    positions = selected(config, len(all_ids))
-    ids, labels = [all_ids[p] for p in positions], all_labels[positions.start : positions.stop]
-    threads = usable_cpus() if config.kind in ("folder", "parquet") else 1  # the other kinds need no decoding
-    with ThreadPoolExecutor(threads) as pool:
-        looks = []
-        for count, look in enumerate(pool.map(lambda image_id: _look(image_set, image_id), ids), start=1):
-            looks.append(look)
-            progress(count)
-    readable = [p for p, look in enumerate(looks) if isinstance(look, tuple)]
-    contents, originals, shapes = zip(*(looks[p] for p in readable), strict=True) if readable else ((), (), ())
-    return Manifest(
-        ids=[ids[p] for p in readable],
-        labels=labels[readable],
-        contents=list(contents),
-        originals=list(originals),
-        unreadable=[(image_id, look) for image_id, look in zip(ids, looks, strict=True) if isinstance(look, str)],
-        shape=shapes[0] if shapes else (0, image_set.fit.size, image_set.fit.size),
-    )
+    if channels is None:
+        channels = 1 if all(all(found.is_grey) for found in inspections.values()) else 3
+    known = class_list({role: found.labels for role, found in inspections.items()}, classes, names)
+    labels = {role: known.indices(role, found.labels) for role, found in inspections.items()}
+    for role, found in inspections.items():
+        _check_range(role, found.ids, labels[role], known.count)
+    return {
+        role: Manifest(
+            ids=found.ids,
+            labels=labels[role],
+            contents=found.in_grey if channels == 1 else found.in_colour,
+            originals=found.originals,
+            unreadable=found.unreadable,
+            shape=(channels, image_size, image_size),
+            notes=(*notes_of(found, image_size, channels), *notes_on_classes(role, found, labels, known)),
+        )
+        for role, found in inspections.items()
+    }
 
 
-def _look(image_set: ImageSet, image_id: str) -> tuple[str, str, tuple[int, ...]] | str:
-    """Hashes of the image's pixels and of what is stored of it, and its shape; or the reason why it is unreadable."""
-    try:
-        pixels, original = image_set.read(image_id), image_set.encoded(image_id)
-    except BadImage as problem:
-        return str(problem)
-    return _hash(pixels.tobytes()), _hash(original), pixels.shape
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+def _check_range(role: str, ids: Sequence[str], labels: npt.NDArray[np.int64], classes: int) -> None:
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(outside):
+        first = int(outside[0])
+        is_from_1 = (labels[outside] == classes).all() and 0 not in labels
+        mend = f"{'classes are numbered from 0; ' if is_from_1 else ''}is data.classes right?"
+        raise InputError(
+            f"data.{role}: {len(outside)} labels lie outside 0 to {classes - 1}: image {ids[first]} has label "
+            f"{int(labels[first])}; {mend}"
+        )

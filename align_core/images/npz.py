@@ -8,19 +8,23 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from align_core.errors import InputError
-from align_core.images.decoding import Pixels, picture_of
+from align_core.images.decoding import Picture, from_array
 from align_core.images.fit import Fit
-from align_core.images.image_set import encoded_array, row_ids
+from align_core.images.image_set import ImageSet, encoded_array, row_ids
+from align_core.images.labels import Labels, RawLabels, as_indices
 
 
-class Npz:
-    """An npz file with `images`, uint8 [N, H, W, C] or [N, H, W], and `labels` [N]. An id is the zero-padded row."""
+class Npz(ImageSet):
+    """An npz file with `images`, uint8 [N, H, W, C] or [N, H, W], and `labels` [N], class indices or class names.
 
-    def __init__(self, path: Path, fit: Fit) -> None:
-        self.path, self.fit = path, fit
+    An id is the zero-padded row.
+    """
+
+    def __init__(self, path: Path, fit: Fit, channels: int | None) -> None:
+        super().__init__(fit, channels)
+        self.path = path
 
     @cached_property
     def arrays(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -39,25 +43,33 @@ class Npz:
             or (images.ndim == 4 and images.shape[3] not in (1, 3))
         ):
             raise InputError(f"{self.path}: `images` must be uint8 NHWC (C 1 or 3), not {images.dtype} {images.shape}")
-        if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-            raise InputError(f"{self.path}: `labels` must be {len(images)} integers, not {labels.dtype} {labels.shape}")
+        if labels.shape != (len(images),) or labels.dtype.kind not in "iuU":
+            raise InputError(
+                f"{self.path}: `labels` must be {len(images)} integers or names, not {labels.dtype} {labels.shape}"
+            )
         return images, labels
 
-    def listing(self) -> tuple[list[str], npt.NDArray[np.int64]]:
+    def listing(self) -> tuple[list[str], Labels]:
         """Row numbers, and the array `labels`. Raises InputError where the file is unreadable."""
-        return row_ids(len(self.arrays[0])), self.arrays[1].astype(np.int64)
+        (images, labels), ids = self.arrays, row_ids(len(self.arrays[0]))
+        if 0 in images.shape[1:]:
+            raise InputError(f"{self.path}: its images have no pixels; `images` is of shape {images.shape}")
+        if labels.dtype.kind == "U" and "" in labels:
+            raise InputError(f"{self.path}: image {ids[int(np.flatnonzero(labels == '')[0])]} has no label")
+        return ids, labels if labels.dtype.kind == "U" else as_indices(labels, ids, self.path)
+
+    def labels(self) -> RawLabels:
+        """The labels, and the classes that they name."""
+        raw = super().labels()
+        return RawLabels(raw.values, tuple(np.unique(raw.values).tolist())) if raw.are_names else raw
 
     def files(self) -> list[Path]:
         """The .npz file."""
         return [self.path]
 
-    def read(self, image_id: str) -> Pixels:
-        """One row of the array `images`, as uint8 [C, size, size]."""
-        return self.fit.apply_to_array(self.arrays[0][int(image_id)])
-
-    def picture(self, image_id: str) -> Image.Image:
-        """One row of the array `images` at its own size."""
-        return picture_of(self.arrays[0][int(image_id)])
+    def decoded(self, image_id: str) -> Picture:
+        """One row of the array `images`."""
+        return from_array(self.arrays[0][int(image_id)])
 
     def encoded(self, image_id: str) -> bytes:
         """Shape and pixels of one row of the array `images`."""

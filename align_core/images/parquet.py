@@ -1,6 +1,7 @@
 """Image sets in Parquet files."""
 
 import io
+import json
 from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
@@ -11,34 +12,45 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
-from align_core.errors import InputError
-from align_core.images.decoding import BadImage, Pixels, decode, picture_of, starts_grey
+from align_core.errors import InputError, reason_of
+from align_core.images.decoding import BadImage, Picture, Pixels, decode, from_array
+from align_core.images.files import check_regular
 from align_core.images.fit import Fit
-from align_core.images.image_set import CACHED_BYTES, encoded_array, row_ids
+from align_core.images.image_set import CACHED_BYTES, ImageSet, encoded_array, row_ids
+from align_core.images.labels import Labels, LeftOut, RawLabels, as_indices
 
 
-class Parquet:
+class Parquet(ImageSet):
     """One Parquet file, or a folder of them, with the columns `image` and `label`, and perhaps `image_id`.
 
     An image is encoded bytes, a struct with the field `bytes` (as Hugging Face's datasets write it), or a fixed-shape
-    uint8 tensor [C, H, W]. Without the column `image_id`, an id is the zero-padded row, counted over the sorted files.
+    uint8 tensor [C, H, W]. A label is a class name or a class index, which Hugging Face's ClassLabel gives a name.
+    Without the column `image_id`, an id is the zero-padded row, counted over the sorted files.
     """
 
-    def __init__(self, path: Path, fit: Fit) -> None:
-        self.path, self.fit = path, fit
+    def __init__(self, path: Path, fit: Fit, channels: int | None) -> None:
+        super().__init__(fit, channels)
+        self.path = path
         self._lock = Lock()  # threads decode at once, but share the row groups that are kept in memory
         self._read: OrderedDict[int, pa.Array] = OrderedDict()
 
     def files(self) -> list[Path]:
-        """The file, or all Parquet files of the folder in sorted order."""
-        return sorted(self.path.rglob("*.parquet")) if self.path.is_dir() else [self.path]
+        """The file, or all Parquet files of the folder in sorted order.
+
+        What begins with a dot or an underscore, and `__MACOSX`, is skipped: other programs leave it there.
+        """
+        if not self.path.is_dir():
+            return [self.path]
+        found = sorted(file for file in self.path.rglob("*.parquet") if not file.is_dir())
+        return [file for file in found if not any(part[0] in "._" for part in file.relative_to(self.path).parts)]
 
     @cached_property
     def _table(self) -> pa.Table:
         """The labels, and the ids where there are any, of all files: everything but the images."""
         try:
+            for file in self.files():
+                check_regular(file)
             tables = [pq.ParquetFile(file) for file in self.files()]
             if not tables:
                 raise InputError(f"{self.path}: this folder contains no Parquet file")
@@ -48,19 +60,49 @@ class Parquet:
                     f"{self.path}: a Parquet image set needs the columns `image` and `label` in every file, "
                     "and `image_id` either in every file or in none"
                 )
+            for file, table in zip(self.files(), tables, strict=True):
+                _check_columns(file, table.schema_arrow)
             return pa.concat_tables([table.read(columns=sorted(names[0] - {"image"})) for table in tables])
         except (OSError, pa.ArrowException) as problem:
-            raise InputError(f"{self.path}: cannot be read as Parquet ({problem})") from problem
+            raise InputError(f"{self.path}: cannot be read as Parquet ({reason_of(problem)})") from problem
 
     @cached_property
     def _rows(self) -> dict[str, int]:
-        """The row of each image id, counted over all files."""
-        table = self._table
-        ids = table["image_id"].to_pylist() if "image_id" in table.column_names else row_ids(table.num_rows)
-        rows = {str(image_id): row for row, image_id in enumerate(ids)}
-        if len(rows) < table.num_rows:
-            raise InputError(f"{self.path}: an `image_id` occurs twice")
-        return rows
+        """The row of each image id, counted over all files, in the order of the ids."""
+        rows: dict[str, int] = {}
+        for row, image_id in enumerate(self._ids):
+            if (other := rows.setdefault(image_id, row)) != row:
+                raise InputError(f"{self.path}: the `image_id` {image_id!r} occurs twice, in rows {other} and {row}")
+        return dict(sorted(rows.items()))
+
+    @cached_property
+    def _ids(self) -> list[str]:
+        """The id of each row; a row without one is named by its number."""
+        table, numbers = self._table, row_ids(self._table.num_rows)
+        if "image_id" not in table.column_names:
+            return numbers
+        try:
+            given = table["image_id"].to_pylist()
+        except ValueError as problem:
+            raise InputError(f"{self.path}: an `image_id` is no text of UTF-8 ({reason_of(problem)})") from problem
+        return [f"row {n}" if own is None else str(own) for own, n in zip(given, numbers, strict=True)]
+
+    @cached_property
+    def _refused(self) -> dict[str, str]:
+        """Why rows without an id or a label cannot be used, by image id."""
+        refused: dict[str, str] = {}
+        for column in set(self._table.column_names) & {"image_id", "label"}:
+            missing = np.flatnonzero(self._table[column].is_null().to_numpy())
+            refused |= {self._ids[row]: f"its `{column}` is null" for row in missing}
+        return refused
+
+    @cached_property
+    def _class_names(self) -> tuple[str, ...]:
+        """The names that Hugging Face's ClassLabel gives to the indices; none where the files hold none."""
+        found = {file: _class_label(pq.ParquetFile(file).schema_arrow) for file in self.files()}
+        if len(set(found.values())) > 1:
+            raise InputError(f"{self.path}: its files name different classes in their schemas")
+        return next(iter(found.values()))
 
     @cached_property
     def _groups(self) -> list[tuple[Path, int, int]]:
@@ -99,55 +141,94 @@ class Parquet:
             self._read.popitem(last=False)
         return self._read[position]
 
-    @cached_property
-    def _grey(self) -> bool:
-        images = (self._encoded(self._image(row)) for row in range(self._table.num_rows))
-        return starts_grey(io.BytesIO(encoded) for encoded in images if isinstance(encoded, bytes))
+    def listing(self) -> tuple[list[str], Labels]:
+        """Sorted ids, and the column `label`. Raises InputError where it holds neither integers nor text."""
+        column, ids, order = self._table["label"], list(self._rows), list(self._rows.values())
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_integer(column.type):
+            indices: Labels = column.fill_null(0).to_numpy()[order]
+            return ids, as_indices(indices, ids, self.path)
+        try:
+            texts = column.to_pylist()
+        except ValueError as problem:
+            raise InputError(f"{self.path}: a `label` is no text of UTF-8 ({reason_of(problem)})") from problem
+        names = np.array([text or "" for text in texts], dtype=np.str_)[order]
+        empty = [image_id for image_id, name in zip(ids, names, strict=True) if not name]
+        if set(empty) - self._refused.keys():
+            raise InputError(f"{self.path}: image {empty[0]} has no label")
+        return ids, names
 
-    @staticmethod
-    def _encoded(value: Any) -> bytes | None:
-        """The encoded picture of a cell; None where the cell is a tensor or empty."""
-        plain = value.as_py() if not isinstance(value, pa.ExtensionScalar) else None
-        return plain["bytes"] if isinstance(plain, dict) else plain
+    def labels(self) -> RawLabels:
+        """The labels, and the names that their ClassLabel gives them, if any."""
+        values = self.listing()[1]
+        if values.dtype.kind == "U":
+            return RawLabels(values, tuple(name for name in np.unique(values).tolist() if name))
+        return RawLabels(values, self._class_names, bool(self._class_names))
 
-    def listing(self) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """Sorted ids, and the column `label`. Raises InputError where it does not hold integers."""
-        labels = self._table["label"].to_numpy()
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise InputError(f"{self.path}: the column `label` must hold integers, not {labels.dtype}")
-        ordered = sorted(self._rows.items())
-        return [image_id for image_id, _ in ordered], labels[[row for _, row in ordered]].astype(np.int64)
+    def left_out(self) -> LeftOut:
+        """Rows without an id or a label."""
+        return LeftOut(refused=self._refused)
 
-    def read(self, image_id: str) -> Pixels:
-        """Decodes the image of one row and fits it. Raises BadImage where that is impossible."""
+    def decoded(self, image_id: str) -> Picture:
+        """Decodes the image of one row. Raises BadImage where that is impossible."""
         stored = self._stored(image_id)
-        return self.fit.apply(self._decoded(stored)) if isinstance(stored, bytes) else self.fit.apply_to_array(stored)
-
-    def picture(self, image_id: str) -> Image.Image:
-        """Decodes the image of one row at its own size. Raises BadImage where that is impossible."""
-        stored = self._stored(image_id)
-        return self._decoded(stored) if isinstance(stored, bytes) else picture_of(stored)
+        return decode(io.BytesIO(stored)) if isinstance(stored, bytes) else from_array(stored)
 
     def encoded(self, image_id: str) -> bytes:
         """The encoded picture of one row, or shape and pixels of its tensor. Raises BadImage where there is neither."""
         stored = self._stored(image_id)
         return stored if isinstance(stored, bytes) else encoded_array(stored)
 
-    def _decoded(self, encoded: bytes) -> Image.Image:
-        return decode(io.BytesIO(encoded), grey=self._grey)
-
     def _stored(self, image_id: str) -> bytes | Pixels:
         """The image of one row: an encoded picture, or an array uint8 [H, W, C]."""
         with self._lock:
-            value, _ = self._image(self._rows[image_id]), self._grey  # found once, before threads decode
+            value = self._image(self._rows[image_id])
+        if not value.is_valid:
+            raise BadImage("it is null")
         if isinstance(value, pa.ExtensionScalar):
             pixels_CHW: npt.NDArray[Any] = value.to_numpy()
             if pixels_CHW.dtype != np.uint8 or pixels_CHW.ndim != 3 or pixels_CHW.shape[0] not in (1, 3):
                 raise BadImage(
                     f"a tensor image must be uint8 CHW (C 1 or 3), not {pixels_CHW.dtype} {pixels_CHW.shape}"
                 )
-            return pixels_CHW.transpose(1, 2, 0)
-        encoded = self._encoded(value)
+            return np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0))
+        plain = value.as_py()
+        encoded = plain["bytes"] if isinstance(plain, dict) else plain
+        if encoded is None:
+            raise BadImage("its `bytes` are null")
         if not isinstance(encoded, bytes):
             raise BadImage("the column `image` must hold encoded bytes, a struct with `bytes`, or uint8 CHW tensors")
         return encoded
+
+
+def _check_columns(file: Path, schema: pa.Schema) -> None:
+    """Raises InputError for columns of types that no image set has."""
+    image, label = schema.field("image").type, _plain_type(schema.field("label").type)
+    if pa.types.is_struct(image) and image.get_field_index("bytes") < 0:
+        fields = ", ".join(f"`{image.field(i).name}`" for i in range(image.num_fields))
+        raise InputError(f"{file}: the column `image` holds structs of {fields}, without the `bytes` of the images")
+    if not (pa.types.is_integer(label) or _is_text(label)):
+        raise InputError(f"{file}: the column `label` must hold integers or class names, not {label}")
+    if "image_id" in schema.names:
+        own = _plain_type(schema.field("image_id").type)
+        if not (pa.types.is_integer(own) or _is_text(own)):
+            raise InputError(f"{file}: the column `image_id` must hold text or integers, not {own}")
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _class_label(schema: pa.Schema) -> tuple[str, ...]:
+    """The names of a ClassLabel in the column `label`, from the metadata that Hugging Face's datasets write."""
+    try:
+        about = json.loads((schema.metadata or {})[b"huggingface"])
+        names = about["info"]["features"]["label"]["names"]
+    except (KeyError, TypeError, ValueError):
+        return ()
+    return tuple(map(str, names)) if isinstance(names, list) else ()

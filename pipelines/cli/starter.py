@@ -15,15 +15,19 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from align_core.errors import InputError
+
+if TYPE_CHECKING:
+    from align_core.images.labels import RawLabels
 
 Kind = Literal["folder", "npz"]
 Parsed = TypeVar("Parsed")
 
 SMALL_SIDE = 64
 """Images of up to this many pixels are used at 32, the size of CIFAR-10; larger ones at 224, that of ImageNet."""
+_LARGEST_LABEL = 10**6
 
 QUESTIONS = {
     "train": "Training images (a folder with a sub-folder per class, or an .npz file)",
@@ -43,16 +47,14 @@ class Images:
         path: the folder or file.
         kind: of the image set.
         count: number of images.
-        names: class names; None for npz, whose labels are numbers.
-        classes: number of classes, counted from the sub-folders or as the largest label plus one.
+        labels: class names or indices.
         side: short side of the first image, in pixels.
     """
 
     path: Path
     kind: Kind
     count: int
-    names: list[str] | None
-    classes: int
+    labels: "RawLabels"
     side: int
 
 
@@ -193,25 +195,20 @@ def _look_at(given: str, kind: Kind | None) -> Images:
             f"{path}: is neither a folder nor an .npz file; give one, and change `data` in the file by hand"
         )
     kind = kind or ("npz" if path.suffix == ".npz" and not path.is_dir() else "folder")
-    ids, labels = open_image_set(ImageSetConfig(kind=kind, path=str(path)), SMALL_SIDE).listing()
-    names = _class_names(path) if kind == "folder" else None
-    closed = [name for name in names or () if not os.access(path / name, os.R_OK | os.X_OK)]
-    if closed:
-        raise InputError(
-            f"{path / closed[0]}: this class's folder cannot be read; allow it, or its images would be missing"
-        )
-    if names == []:
+    image_set = open_image_set(ImageSetConfig(kind=kind, path=str(path)), SMALL_SIDE)
+    (ids, values), labels = image_set.listing(), image_set.labels()
+    if kind == "folder" and not labels.names:
         raise InputError(f"{path}: has no sub-folders; each class needs one, with its images in it")
     if not ids:
         raise InputError(f"{path}: there is no image in it")
-    if int(labels.min()) < 0:
-        raise InputError(f"{path}: has the label {int(labels.min())}; labels are numbered from 0")
-    classes = int(labels.max()) + 1 if names is None else len(names)
-    if classes < 2:
-        only = f", {names[0]}" if names else ""
+    if not labels.are_names and not 0 <= values.min() <= values.max() <= _LARGEST_LABEL:
+        odd = int(values.min()) if values.min() < 0 else int(values.max())
+        raise InputError(f"{path}: has the label {odd}; labels are numbered from 0")
+    if _count([labels]) < 2:
+        only = f", {labels.names[0]}" if labels.names else ""
         raise InputError(f"{path}: has one class alone{only}; a classifier needs at least two")
-    side = _side_in_npz(path) if names is None else _side_of_first(path, ids)
-    return Images(path, kind, len(ids), names, classes, side)
+    side = _side_in_npz(path) if kind == "npz" else _side_of_first(path, ids)
+    return Images(path, kind, len(ids), labels, side)
 
 
 def _given_path(given: str) -> Path:
@@ -225,17 +222,15 @@ def _given_path(given: str) -> Path:
     return Path(os.path.expanduser(given))  # not Path's, for which ./~name is ~name
 
 
-def _class_names(folder: Path) -> list[str]:
-    """Sub-folders by sorted name: the position of each is its class's number, as in `align_core.images`."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
-
-
 def _side_of_first(folder: Path, ids: Sequence[str]) -> int:
     """Short side of the first image that can be opened. Raises InputError where none can."""
     from PIL import Image
 
+    from align_core.images.files import check_regular
+
     for image_id in ids:
         try:
+            check_regular(folder / image_id)
             with Image.open(folder / image_id) as picture:
                 return min(picture.size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
@@ -264,31 +259,42 @@ def _other_images(test: Images, train: Images) -> Images:
             f"{test.path}: shares images with the training images in {train.path}; training and test images must be "
             "disjoint, so give two folders or files"
         )
-    if train.names is not None and test.names is not None and train.names != test.names:
-        differing = sorted(set(train.names) ^ set(test.names))
+    alone, others = (set(a.labels.names) - set(b.labels.names) for a, b in ((train, test), (test, train)))
+    if alone and others:
         raise InputError(
-            f"{test.path}: its sub-folders are not those of {train.path}: only one of them has {differing[0]}. A "
-            "class's number is the position of its sub-folder, so both need the same ones (a sub-folder may be empty)"
+            f"{test.path}: its classes are not those of {train.path}: only one of them has {min(others)}, and only the "
+            f"other {min(alone)}. A class needs the same name in both"
         )
+    for one_path, other_path, names in ((test.path, train.path, alone), (train.path, test.path, others)):
+        if names and train.labels.names and test.labels.names:
+            print(f"note: {one_path} has no {', '.join(sorted(names)[:5])}, unlike {other_path}", file=sys.stderr)
     return test
+
+
+def _count(sets: "Sequence[RawLabels]") -> int:
+    """The number of classes that image sets have: of names, or the largest index plus one."""
+    from align_core.images.classes import are_integers
+
+    if all(labels.are_names and not are_integers(labels.names) for labels in sets):
+        return len({name for labels in sets for name in labels.names})
+    return 1 + max(int(value) for labels in sets if are_integers(labels.names) for value in labels.values)
 
 
 def _classes(given: int | None, train: Images, test: Images) -> int:
     """The number of classes: as given, else as counted. Raises InputError where the images do not agree with it."""
-    folders = [images.classes for images in (train, test) if images.names is not None]
-    counted = folders[0] if folders else max(train.classes, test.classes)
-    classes = counted if given is None else given
+    from align_core.images.classes import class_list
+
+    sets = {"train": train.labels, "test": test.labels}
+    classes = _count(list(sets.values())) if given is None else given
     start = "" if given is None else f"--classes {given}: "
-    for images in (train, test):
-        if images.names is not None and images.classes != classes:
-            raise InputError(
-                f"{start}{images.path} has {images.classes} sub-folders, not {classes}. The position of a sub-folder "
-                "is the number of its class, so each class needs one (it may be empty)"
-            )
-        if images.classes > classes:
-            raise InputError(
-                f"{start}{images.path} has labels up to {images.classes - 1}, too many for {classes} classes"
-            )
+    try:
+        known = class_list(sets, classes)
+        indices = {role: known.indices(role, labels) for role, labels in sets.items()}
+    except InputError as problem:
+        raise InputError(f"{start}{problem}") from problem
+    for images, values in zip((train, test), indices.values(), strict=True):
+        if int(values.max()) >= classes:
+            raise InputError(f"{start}{images.path} has labels up to {values.max()}, too many for {classes} classes")
     return classes
 
 

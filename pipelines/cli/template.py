@@ -71,7 +71,10 @@ compute:
 """
 
 _KINDS = {
-    "folder": "A folder has a sub-folder per class.",
+    "folder": (
+        "A folder has a sub-folder per class.\n  # `sample: 500` in the braces draws so many images, of every class in "
+        "proportion;\n  # `limit: 500` takes the first ones, which are those of the first classes."
+    ),
     "npz": "An npz file has the arrays `images` (uint8, NHWC) and `labels`.",
 }
 

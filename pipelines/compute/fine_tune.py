@@ -55,7 +55,7 @@ class FineTune:
 
     def batches(self, rank: int = 0, world: int = 1) -> Batches:
         """The batches of worker number `rank` of `world` data-parallel workers."""
-        image_set = opened(self.images, self.fit)
+        image_set = opened(self.images, self.fit, self.loader.channels)
         return Batches(image_set, self.image_ids, self.labels, self.align, self.seed, rank, world)
 
     def starting_network(self, networks: LoadedNetworks, device: str) -> Classifier:

@@ -11,9 +11,9 @@ from align_core.images.decoding import Pixels
 
 
 @lru_cache(maxsize=4)
-def opened(config: ImageSetConfig, fit: Fit) -> ImageSet:
+def opened(config: ImageSetConfig, fit: Fit, channels: int) -> ImageSet:
     """The image set, open; it stays open for further work in this process."""
-    return open_image_set(config, fit)
+    return open_image_set(config, fit, channels)
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,15 @@ class TestImages:
     """The test images, cut into chunks: what crafting and evaluation work on.
 
     Args:
-        config, fit: where the clean images are, and how they are resized and cropped.
+        config, fit, channels: where the clean images are, how they are resized and cropped, and the channels that they
+            get.
         image_ids, labels: of all of them, in order.
         chunks: positions of the images of each chunk.
     """
 
     config: ImageSetConfig
     fit: Fit
+    channels: int
     image_ids: list[str]
     labels: list[int]
     chunks: list[range]
@@ -42,7 +44,7 @@ class TestImages:
 
     def read(self, chunk: int) -> Pixels:
         """The clean images of a chunk, uint8 [B, C, H, W]. Raises InputError for an unreadable image."""
-        return read_images(opened(self.config, self.fit), self.ids_of(chunk))
+        return read_images(opened(self.config, self.fit, self.channels), self.ids_of(chunk))
 
 
 def adversarial_images(table: pa.Table) -> Pixels:

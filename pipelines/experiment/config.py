@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -23,9 +24,10 @@ from align_core.align_config import AlignConfig
 from align_core.attacks import AttackConfig, pixel_fraction
 from align_core.errors import InputError
 from align_core.images import Fit, ImageSetConfig
+from align_core.images.classes import read_classes
 from align_core.images.fit import Interpolation
 from align_core.model_config import ModelConfig, Precision
-from align_core.settings import strict
+from align_core.settings import described, strict
 from pipelines.experiment.checks import checked
 from pipelines.experiment.explain import explained
 from pipelines.experiment.names import Control, Name
@@ -34,6 +36,7 @@ from pipelines.experiment.yaml_file import merged, read_yaml
 _RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
 _SMALLEST_SHARE = 0.0001
 _LARGEST_AMOUNT = 1_000_000
+_MOST_CLASSES = 1_000_000
 _MOST_WORKERS = 10_000
 _LONGEST_PATIENCE_S = 30 * 24 * 3600
 
@@ -68,6 +71,19 @@ Attack = Annotated[AttackConfig, BeforeValidator(_with_fractions)]
 Resources = Annotated[dict[str, float], AfterValidator(_check_resources)]
 
 
+def _number_or_path(classes: Any) -> Any:
+    """Checks `data.classes`: a number of classes, or the path of a file with their names."""
+    if isinstance(classes, str) and not classes.strip().isdecimal():
+        return classes
+    if not isinstance(classes, int) or isinstance(classes, bool):
+        raise ValueError(
+            f"must be a number of classes, or the path of a file with one class name per line, not {described(classes)}"
+        )
+    if not 2 <= classes <= _MOST_CLASSES:
+        raise ValueError(f"must be at least 2 and at most {_MOST_CLASSES:,}, not {classes}")
+    return classes
+
+
 class Section(BaseModel):
     """Base of every mapping in a file that users write. Unknown keys, infinite numbers and other types are refused."""
 
@@ -82,21 +98,27 @@ class DataConfig(Section):
     """The image sets. No image may be in two of them.
 
     Attributes:
-        classes: the number of classes, the same for all sets and models.
+        classes: the number of classes, the same for all sets and models; or a file with one class name per line, in the
+            order of the models' outputs. `classes_count` is their number in either case.
         image_size: side in pixels of the centre crop out of every resized image.
         resize: length in pixels to which the short side is resized before; by default `image_size`.
         interpolation: with which images are resized.
+        channels: of every image: 1 (grey) or 3 (RGB); by default 3 where any image of any set is coloured, else 1.
         on_bad_image: whether an unreadable image stops the run, or is skipped and counted.
+        on_duplicate: whether an image that is in two sets, or in one with two labels, stops the run, or is skipped and
+            counted.
         train: images for alignments and for models that are trained here.
         validation: images on which a sweep chooses its settings; without them there can be no sweep.
         test: images on which everything is measured.
     """
 
-    classes: int = Field(ge=2, le=1_000_000)
+    classes: Annotated[int | str, BeforeValidator(_number_or_path)]
     image_size: int = Field(ge=1, le=4096)
     resize: int | None = Field(default=None, ge=1, le=8192)
     interpolation: Interpolation = "bicubic"
+    channels: Literal[1, 3] | None = None
     on_bad_image: Literal["stop", "skip"] = "stop"
+    on_duplicate: Literal["stop", "skip"] = "stop"
     train: ImageSetConfig
     validation: ImageSetConfig | None = None
     test: ImageSetConfig
@@ -113,6 +135,16 @@ class DataConfig(Section):
     def fit(self) -> Fit:
         """How pictures become the pixels that are attacked."""
         return Fit(self.image_size, self.resize, self.interpolation)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names in the file that `classes` names; None where it is a number. Raises InputError."""
+        return read_classes(Path(self.classes)) if isinstance(self.classes, str) else None
+
+    @property
+    def classes_count(self) -> int:
+        """The number of classes. Raises InputError where the file that names them is unreadable."""
+        return self.classes if isinstance(self.classes, int) else len(self.class_names or ())
 
 
 class VariantConfig(Section):
@@ -248,9 +280,14 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), output: str | Non
     except ValidationError as problem:
         raise InputError(f"{path}: " + explained(problem, Experiment)) from problem
     try:
-        return _with_absolute_paths(checked(experiment), path.absolute().parent)
+        experiment = _with_absolute_paths(checked(experiment), path.absolute().parent)
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from problem
+    try:
+        assert experiment.data.classes_count > 1
+    except InputError as problem:
+        raise InputError(f"{path}: data.classes: {problem}") from problem
+    return experiment
 
 
 def _expanded(path: str) -> Path:
@@ -278,7 +315,9 @@ def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
         return dataclasses.replace(config, weights=weights, aligned=absolute(config.aligned))
 
     data = experiment.data
-    sets = {"train": image_set(data.train), "validation": image_set(data.validation), "test": image_set(data.test)}
+    sets: dict[str, Any] = {role: image_set(getattr(data, role)) for role in ("train", "validation", "test")}
+    if isinstance(data.classes, str):
+        sets["classes"] = absolute(data.classes)
     models = {name: model(config) for name, config in experiment.models.items()}
     output = experiment.output if "://" in experiment.output else str(_expanded(experiment.output).absolute())
     own = {"data": data.model_copy(update=sets), "models": models, "output": output}

@@ -77,7 +77,7 @@ def evaluate_clean(request: Request) -> CleanResult:
             _predict(blueprint, list(there.values()), progress)
     rows = [_accuracy(blueprint, name, own) for name, own in there.items()]
     missing = [name for name in _all(blueprint) if name not in there]
-    return CleanResult(store.location, experiment.data.classes, rows, missing)
+    return CleanResult(store.location, experiment.data.classes_count, rows, missing)
 
 
 def _all(blueprint: Blueprint) -> dict[str, Predictions]:

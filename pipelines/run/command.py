@@ -83,8 +83,8 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
         blueprint.inspected.save(store)
         write_resolved(blueprint)
         for role, manifest in blueprint.inspected.manifests.items():
-            if manifest.unreadable:
-                progress.say(f"data.{role}: {len(manifest.unreadable)} unreadable images are left out")
+            for note in manifest.notes:
+                progress.say(f"data.{role}: {note}")
         for line in other_crops_said(blueprint.inspected.other_crops):
             progress.say(line)
         if workers is not None:

@@ -6,7 +6,8 @@ from typing import Any
 from safetensors.torch import load as load_safetensors
 
 from align_core.errors import InputError, reason_of
-from align_core.images.manifest import inspect_images
+from align_core.images import ImageSetConfig
+from align_core.images.inspection import Inspection, inspect_images
 from align_core.model_config import model_config_from
 from align_core.published import as_built
 from align_core.weights import hash_weights
@@ -14,6 +15,7 @@ from pipelines.compute.loading import LoadedNetworks
 from pipelines.progress import Progress
 from pipelines.run.verification import Verification
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.inspect_images import look_at_all
 from pipelines.stages.makings import Making
 from pipelines.storage.differences import differences
 from pipelines.storage.store import fingerprint_of
@@ -49,20 +51,24 @@ def other_tables(blueprint: Blueprint) -> list[str]:
 
 def check_image_sets(blueprint: Blueprint, found: Verification, progress: Progress) -> None:
     """Decodes every image set anew and compares its hash with that of the manifest in the store."""
-    data = blueprint.experiment.data
-    for role, config in blueprint.experiment.image_sets().items():
-        known = blueprint.inspected.manifests[role]
-        with progress.stage(f"check data.{role}", len(known), "images") as bar:
+    experiment, known = blueprint.experiment, blueprint.inspected.manifests
+    data = experiment.data
+
+    def look(role: str, config: ImageSetConfig) -> Inspection:
+        with progress.stage(f"check data.{role}", len(known[role]), "images") as bar:
             advance: Callable[[int], None] = bar.set
-            try:
-                now = inspect_images(config, data.fit, advance)
-            except (InputError, OSError) as problem:
-                found.report(f"data.{role}: cannot be read ({reason_of(problem)})")
-                continue
-        found.checked["images"] += len(now)
-        if now.digest != known.digest:
+            return inspect_images(config, data.fit, data.channels, advance)
+
+    try:
+        now = look_at_all(experiment, look)
+    except (InputError, OSError) as problem:
+        found.report(f"the image sets cannot be used any more: {reason_of(problem)}")
+        return
+    for role, manifest in now.items():
+        found.checked["images"] += len(manifest)
+        if manifest.digest != known[role].digest:
             found.report(f"data.{role}: the images are not those that the results were made from")
-        elif role == "train" and now.originals != known.originals and _trains_on_originals(blueprint):
+        elif role == "train" and manifest.originals != known[role].originals and _trains_on_originals(blueprint):
             found.report("data.train: the files show the same after the crop, but are not those that were cropped")
 
 
@@ -107,7 +113,7 @@ def _check_card(blueprint: Blueprint, making: Making, found: Verification) -> No
         return
     if not is_inputs:
         found.report(f"{path}: the inputs that it records are not those that its fingerprint stands for")
-    built = as_built(making.model, blueprint.experiment.data.classes, blueprint.inspected.shape[0])
+    built = as_built(making.model, blueprint.experiment.data.classes_count, blueprint.inspected.shape[0])
     # Cards of older versions of Witness hold the settings as they were written.
     if card.get("name") != making.name or described not in (_appearance(built), _appearance(making.model)):
         found.report(f"{path}: describes another network than the one that was made here")

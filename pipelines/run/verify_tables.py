@@ -144,7 +144,7 @@ class TableVerifier:
         self, table: ChunkedTable, prefix: str, positions: Sequence[int], bar: Bar
     ) -> dict[int, tuple[int, float]]:
         """Checks that predictions are classes and confidences are shares; returns both of the drawn images."""
-        classes = self.blueprint.experiment.data.classes
+        classes = self.blueprint.experiment.data.classes_count
         columns = {f"{prefix}prediction": pa.int64(), f"{prefix}confidence": pa.float32()}
         was = {}
         for chunk, content in self._readable_chunks(table, columns):

@@ -1,57 +1,30 @@
-"""Checks that need the content of image sets and weights: readable images, labels, disjoint sets, distinct networks.
+"""Checks that need the content of image sets and weights: readable images, distinct networks.
 
 Each raises InputError with a message that names the setting and says what to change.
 """
 
 from collections.abc import Mapping
-from itertools import combinations
-
-import numpy as np
 
 from align_core.errors import InputError
-from align_core.images.manifest import Manifest
+from align_core.images.inspection import Inspection
+from align_core.images.notes import are, listed
 from pipelines.compute.networks import Network
-from pipelines.experiment.config import Experiment
+from pipelines.experiment.config import DataConfig, Experiment
 
 
-def check_images(experiment: Experiment, role: str, manifest: Manifest) -> None:
-    """Checks one image set: unreadable images are allowed only where the experiment skips them; labels fit its classes.
+def check_readable(data: DataConfig, role: str, found: Inspection) -> None:
+    """Checks that the images of a set can be read; unreadable ones are allowed only where the experiment skips them.
 
     `role` is its key below `data`: train, validation or test.
     """
-    data = experiment.data
-    if manifest.unreadable and data.on_bad_image == "stop":
-        named = "; ".join(f"{image_id}: {reason}" for image_id, reason in manifest.unreadable[:5])
+    if found.unreadable and data.on_bad_image == "stop":
+        named = listed([f"{image_id}: {reason}" for image_id, reason in found.unreadable])
         raise InputError(
-            f"data.{role}: {len(manifest.unreadable)} images are unreadable ({named}). "
+            f"data.{role}: {are(len(found.unreadable))} unreadable ({named}). "
             "Repair them, or leave them out with data.on_bad_image: skip"
         )
-    if not len(manifest):
+    if not len(found):
         raise InputError(f"data.{role}: no image of this set can be read")
-    outside = np.flatnonzero((manifest.labels < 0) | (manifest.labels >= data.classes))
-    if len(outside):
-        first = int(outside[0])
-        raise InputError(
-            f"data.{role}: {len(outside)} labels lie outside 0 to {data.classes - 1}: image {manifest.ids[first]} has "
-            f"label {int(manifest.labels[first])}; is data.classes right?"
-        )
-
-
-def check_disjoint(manifests: Mapping[str, Manifest]) -> None:
-    """Checks that no two image sets contain the same image, compared by its pixels, and that their channels agree.
-
-    Otherwise a surrogate would be aligned, or settings chosen, on images that the results are reported on.
-    """
-    for (one, a), (other, b) in combinations(manifests.items(), 2):
-        if a.shape[0] != b.shape[0]:
-            raise InputError(f"data.{one} has {a.shape[0]} channels, data.{other} {b.shape[0]}")
-        ids = dict(zip(a.contents, a.ids, strict=True))
-        shared = [(ids[c], i) for c, i in zip(b.contents, b.ids, strict=True) if c in ids]
-        if shared:
-            raise InputError(
-                f"data.{one} and data.{other} overlap: {len(shared)} images are in both, pixel for pixel "
-                f"({shared[0][0]} is {shared[0][1]}); alignment, validation and test images must be disjoint"
-            )
 
 
 def check_weights_differ(experiment: Experiment, networks: Mapping[str, Network]) -> None:

@@ -10,8 +10,8 @@ from align_core.images.manifest import Manifest
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.progress import Progress
-from pipelines.stages.input_checks import check_disjoint, check_images, check_weights_differ
-from pipelines.stages.inspect_images import manifest_of
+from pipelines.stages.input_checks import check_weights_differ
+from pipelines.stages.inspect_images import manifests
 from pipelines.stages.inspect_models import inspect_models
 from pipelines.stages.inspect_published import OtherCrop, inspect_published
 from pipelines.storage.store import Store
@@ -53,13 +53,8 @@ def inspect_inputs(
     Files of weights, or of images, that are trusted are not read again where their path, size and modification time are
     unchanged. Writes nothing. Raises InputError, naming the setting, for the first input that cannot be used.
     """
-    inspected = Inspected({}, {})
-    for role, config in experiment.image_sets().items():
-        manifest, new = manifest_of(experiment, role, config, store, progress, trust_images)
-        inspected.unsaved |= new
-        check_images(experiment, role, manifest)
-        inspected.manifests[role] = manifest
-    check_disjoint(inspected.manifests)
+    found, unsaved = manifests(experiment, store, progress, trust_images)
+    inspected = Inspected(found, {}, unsaved=unsaved)
     networks, new = inspect_models(experiment, store, inspected.shape, trust_weights)
     inspected.networks |= networks
     inspected.unsaved |= new

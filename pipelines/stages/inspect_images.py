@@ -1,31 +1,58 @@
-"""Inspects one image set, or reads from the store what is known of it."""
+"""Inspects the image sets of an experiment, or reads from the store what is known of them."""
+
+from collections.abc import Callable, Mapping
 
 from align_core.errors import InputError
 from align_core.images import ImageSetConfig
-from align_core.images.manifest import Manifest, inspect_images
-from pipelines.experiment.config import Experiment
+from align_core.images.duplicates import without_duplicates
+from align_core.images.inspection import Inspection, inspect_images
+from align_core.images.manifest import Manifest, manifests_of
+from pipelines.experiment.config import DataConfig, Experiment
 from pipelines.progress import Progress
-from pipelines.stages.manifest_file import manifest_file, manifest_from_bytes, manifest_to_bytes
+from pipelines.stages.input_checks import check_readable
+from pipelines.stages.manifest_file import inspection_from_bytes, inspection_to_bytes, manifest_file
 from pipelines.stages.seen import SEEN
 from pipelines.storage.store import Store
 
 
-def manifest_of(
-    experiment: Experiment, role: str, config: ImageSetConfig, store: Store, progress: Progress, trusting: bool = True
-) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest of one image set, and files by path in the store that were found and have still to be written.
+def manifests(
+    experiment: Experiment, store: Store, progress: Progress, trusting: bool
+) -> tuple[dict[str, Manifest], dict[str, bytes]]:
+    """The manifests of all image sets by role, and files by path in the store that have still to be written.
 
-    `role` is its key below `data`: train, validation or test. With `trusting`, a set is not read again whose files have
-    the path, size and modification time that they had when it was inspected. Raises InputError where the set cannot be
-    listed.
+    With `trusting`, a set is not read again whose files have the path, size and modification time that they had when it
+    was inspected. Raises InputError, naming the set, where one cannot be used, or they do not fit each other.
     """
-    fit = experiment.data.fit
+    unsaved: dict[str, bytes] = {}
+
+    def look(role: str, config: ImageSetConfig) -> Inspection:
+        found, new = _inspection_of(experiment.data, role, config, store, progress, trusting)
+        unsaved.update(new)
+        return found
+
+    return look_at_all(experiment, look), unsaved
+
+
+def look_at_all(experiment: Experiment, look: Callable[[str, ImageSetConfig], Inspection]) -> dict[str, Manifest]:
+    """The manifests of all image sets by role, from what `look(role, config)` finds in each. Raises InputError."""
+    data = experiment.data
+    found: Mapping[str, Inspection] = {role: look(role, config) for role, config in experiment.image_sets().items()}
+    for role, inspection in found.items():
+        check_readable(data, role, inspection)
+    together = manifests_of(found, data.image_size, data.classes_count, data.class_names, data.channels)
+    return without_duplicates(together, data.on_duplicate)
+
+
+def _inspection_of(
+    data: DataConfig, role: str, config: ImageSetConfig, store: Store, progress: Progress, trusting: bool
+) -> tuple[Inspection, dict[str, bytes]]:
+    """What is found in one image set, and what of it has still to be written to the store."""
     try:
-        path = f"{SEEN}/{manifest_file(config, fit)}"
-        if trusting and store.exists(path) and (manifest := manifest_from_bytes(store.read(path))) is not None:
-            return manifest, {}
+        path = f"{SEEN}/{manifest_file(config, data.fit, data.channels)}"
+        if trusting and store.exists(path) and (known := inspection_from_bytes(store.read(path), config)) is not None:
+            return known, {}
         with progress.stage(f"inspect data.{role}", None, "images") as bar:
-            manifest = inspect_images(config, fit, lambda _: bar.advance(1))
+            found = inspect_images(config, data.fit, data.channels, lambda _: bar.advance(1))
     except (InputError, OSError) as problem:
         raise InputError(f"data.{role}: {problem}") from problem
-    return manifest, {path: manifest_to_bytes(manifest)}
+    return found, {path: inspection_to_bytes(found)}

@@ -43,7 +43,7 @@ def inspect_models(
             code = factory_code(model.factory, experiment.factories) if model.factory else None
             if code is not None:
                 note_code(str(model.factory), code)
-            key = _model_key(model, experiment.data.classes, shape, code, _bytes_of(model, found, files))
+            key = _model_key(model, experiment.data.classes_count, shape, code, _bytes_of(model, found, files))
         except InputError as problem:
             raise InputError(f"models.{name}: {problem}") from problem
         unsaved |= found.unsaved if found else {}
@@ -90,7 +90,7 @@ def _try_model(
     from align_core.models import build, check_output, load
     from align_core.weights import hash_weights
 
-    classes = experiment.data.classes
+    classes = experiment.data.classes_count
     try:
         weights = found.weights() if found else None
         classifier = build(config, classes, shape[0]) if config.train else load(config, classes, shape[0], weights)

@@ -36,11 +36,11 @@ def inspect_published(
     found: dict[str, list[dict[str, object]]] = {}
     fit, others = experiment.data.fit, []
     for name in _in_roles(experiment):
-        key = _key(models[name], experiment.data.classes)
+        key = _key(models[name], experiment.data.classes_count)
         try:
             published = [Crop(**crop) for crop in known[key]]
         except (KeyError, TypeError):  # not there, or damaged
-            published = _published(name, models[name], experiment.data.classes)
+            published = _published(name, models[name], experiment.data.classes_count)
             found[key] = [dataclasses.asdict(crop) for crop in published]
         if published and not any(crop.is_used(fit) for crop in published):
             used = described(fit.size, fit.short_side, fit.interpolation)

@@ -107,7 +107,7 @@ def _inputs(align: AlignConfig, experiment: Experiment, images: Manifest) -> dic
         "revision": REVISIONS["align"],
         "settings": align.deciding,
         "images": images_seen(align.augment, experiment, images),
-        "classes": experiment.data.classes,
+        "classes": experiment.data.classes_count,
         "seed": experiment.seed,
         "precision": experiment.compute.precision,
     }

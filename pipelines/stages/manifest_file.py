@@ -1,4 +1,4 @@
-"""The manifest of an image set as a file, under a name that changes with the settings and the files of the set."""
+"""What was found in an image set as a file, under a name that changes with the settings and the files of the set."""
 
 import dataclasses
 import json
@@ -10,19 +10,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from align_core.images import Fit, ImageSetConfig, open_image_set
-from align_core.images.manifest import Manifest
+from align_core.images.inspection import Inspection
+from align_core.images.labels import RawLabels
 from pipelines.storage.store import fingerprint_of
 
+_COLUMNS = ("image_id", "label", "in_grey", "in_colour", "original", "is_grey")
+_FORMAT = 2
+"""Raised by hand where the files change, so that older ones are made anew."""
 
-def manifest_file(config: ImageSetConfig, fit: Fit) -> str:
-    """The name under which the manifest of an image set is stored.
+
+def manifest_file(config: ImageSetConfig, fit: Fit, channels: int | None) -> str:
+    """The name under which what was found in an image set is stored.
 
     It is a hash of the settings and of path, size and modification time of every file of the set, so that a changed
     set is not mistaken for the one that was inspected. Raises InputError or OSError if the set cannot be opened.
     """
-    files = open_image_set(config, fit).files()
-    state = [[str(file), *size_and_time(file)] for file in files]
-    return f"images-{fingerprint_of([dataclasses.asdict(config), dataclasses.asdict(fit), state])}.parquet"
+    image_set = open_image_set(config, fit, channels)
+    state = [[str(file), *size_and_time(file)] for file in image_set.files()]
+    listing = [dataclasses.asdict(image_set.left_out()), image_set.labels().names]
+    settings = [_FORMAT, dataclasses.asdict(config), dataclasses.asdict(fit), channels]
+    return f"images-{fingerprint_of([*settings, state, *listing])}.parquet"
 
 
 def size_and_time(file: Path) -> tuple[int, int]:
@@ -31,29 +38,53 @@ def size_and_time(file: Path) -> tuple[int, int]:
     return (state.st_size, state.st_mtime_ns) if state else (-1, -1)
 
 
-def manifest_to_bytes(manifest: Manifest) -> bytes:
-    """Writes a manifest as a Parquet file: a row per image; its shape and the unreadable images in the metadata."""
-    columns = {"image_id": manifest.ids, "label": manifest.labels, "content": manifest.contents}
-    table = pa.table({**columns, "original": manifest.originals})
-    about = {"unreadable": json.dumps(manifest.unreadable), "shape": json.dumps(manifest.shape)}
+def inspection_to_bytes(found: Inspection) -> bytes:
+    """Writes what was found as a Parquet file: a row per image, and everything else in the metadata."""
+    columns = {
+        "image_id": found.ids,
+        "label": found.labels.values.tolist(),
+        "in_grey": found.in_grey,
+        "in_colour": found.in_colour,
+        "original": found.originals,
+        "is_grey": found.is_grey,
+    }
+    about = {
+        "unreadable": found.unreadable,
+        "are_names": found.labels.are_names,
+        "names": found.labels.names,
+        "is_ordered": found.labels.is_ordered,
+        "lost": found.lost.tolist(),
+        "listed": found.listed,
+        "available": found.available,
+        "facts": dict(found.facts),
+        "suffixes": dict(found.suffixes),
+        "outside": found.outside,
+    }
+    table = pa.table(columns).replace_schema_metadata({"about": json.dumps(about)})
     sink = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata(about), sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd")
     return bytes(sink.getvalue())
 
 
-def manifest_from_bytes(content: bytes) -> Manifest | None:
-    """Reads what `manifest_to_bytes` wrote; None where it is damaged, so that the images are inspected again."""
+def inspection_from_bytes(content: bytes, config: ImageSetConfig) -> Inspection | None:
+    """Reads what `inspection_to_bytes` wrote; None where it is damaged, so that the images are inspected again."""
     try:
         table = pq.read_table(pa.BufferReader(content))
-        metadata = table.schema.metadata or {}
-        unreadable, shape = (json.loads(metadata[key]) for key in (b"unreadable", b"shape"))
-        return Manifest(
-            ids=table["image_id"].to_pylist(),
-            labels=table["label"].to_numpy().astype(np.int64),
-            contents=table["content"].to_pylist(),
-            originals=table["original"].to_pylist(),
-            unreadable=[(image_id, reason) for image_id, reason in unreadable],
-            shape=tuple(shape),
+        about = json.loads((table.schema.metadata or {})[b"about"])
+        columns = {name: table[name].to_pylist() for name in _COLUMNS}
+        kind = np.str_ if about.pop("are_names") else np.int64
+        labels = RawLabels(np.array(columns["label"], kind), tuple(about.pop("names")), about.pop("is_ordered"))
+        return Inspection(
+            config=config,
+            ids=columns["image_id"],
+            labels=labels,
+            in_grey=columns["in_grey"],
+            in_colour=columns["in_colour"],
+            originals=columns["original"],
+            is_grey=columns["is_grey"],
+            unreadable=[(image_id, reason) for image_id, reason in about.pop("unreadable")],
+            lost=np.array(about.pop("lost"), kind),
+            **about,
         )
-    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, RecursionError):
+    except (pa.ArrowException, OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError):
         return None

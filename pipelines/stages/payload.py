@@ -12,7 +12,8 @@ from pipelines.stages.makings import Making
 def test_images(blueprint: Blueprint) -> TestImages:
     """The test images in their chunks."""
     manifest, data = blueprint.inspected.manifests["test"], blueprint.experiment.data
-    return TestImages(data.test, data.fit, manifest.ids, manifest.labels.tolist(), blueprint.chunks)
+    channels, labels = blueprint.inspected.shape[0], manifest.labels.tolist()
+    return TestImages(data.test, data.fit, channels, manifest.ids, labels, blueprint.chunks)
 
 
 def network_loader(blueprint: Blueprint) -> NetworkLoader:
@@ -21,7 +22,7 @@ def network_loader(blueprint: Blueprint) -> NetworkLoader:
     return NetworkLoader(
         store=blueprint.store,
         networks=blueprint.networks,
-        classes=experiment.data.classes,
+        classes=experiment.data.classes_count,
         channels=blueprint.inspected.shape[0],
         precision=experiment.compute.precision,
     )

@@ -105,7 +105,7 @@ class Validator:
         use_threads(threads)
         self.setup, self.device = setup, device
         self.networks = LoadedNetworks(loader, device)
-        image_set = opened(setup.images, setup.fit)
+        image_set = opened(setup.images, setup.fit, loader.channels)
         self._pixels: Pixels = read_images(image_set, setup.image_ids)
         self._labels = np.asarray(setup.labels)
         self._resamples: dict[int, list[Counts]] = {}

@@ -12,6 +12,8 @@ from PIL import Image
 
 from align_core.images import Fit, ImageSetConfig, open_image_set
 from align_core.images.decoding import Pixels
+from align_core.images.inspection import inspect_images
+from align_core.images.manifest import Manifest, manifests_of
 
 
 class Pictures:
@@ -65,10 +67,17 @@ def parquet(path: Path, **columns: Any) -> ImageSetConfig:
     return ImageSetConfig(kind="parquet", path=str(path))
 
 
-def listed(config: ImageSetConfig, size: int = 8) -> tuple[list[str], list[int]]:
+def listed(config: ImageSetConfig, size: int = 8) -> tuple[list[str], list[Any]]:
+    """Ids and labels; these are integers, or class names."""
     ids, labels = open_image_set(config, size).listing()
-    assert labels.dtype == np.int64
+    assert labels.dtype == np.int64 or labels.dtype.kind == "U"
     return ids, labels.tolist()
+
+
+def manifest_of(config: ImageSetConfig, classes: int = 2, channels: int | None = None, size: int = 8) -> Manifest:
+    """The manifest of an image set that is alone in its experiment."""
+    found = inspect_images(config, size, channels)
+    return manifests_of({"test": found}, size, classes, channels=channels)["test"]
 
 
 def read_only_image(config: ImageSetConfig, size: int = 8) -> Pixels:

@@ -19,7 +19,7 @@ def write_images(folder: Path, classes: tuple[str, ...] = ("cat", "dog"), side: 
     for number, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for index in range(PER_CLASS):
-            pixels = rng.integers(0, 128, (side, side + 4, 3), dtype=np.uint8) + 127 * number
+            pixels = rng.integers(0, 128, (side, side + 4, 3), dtype=np.uint8) + min(127, 127 * number)
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{index}.png")
     return folder
 

@@ -51,6 +51,8 @@ def write_tiny_experiment(folder: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (26, 8, 8, 3), dtype=np.uint8)
     np.savez(folder / "images.npz", images=images[:16], labels=np.arange(16) % 3)
     np.savez(folder / "others.npz", images=images[16:19], labels=np.arange(3))
+    np.savez(folder / "greys.npz", images=images[:16, :, :, 0], labels=np.arange(16) % 3)
+    (folder / "classes.txt").write_text("dog\ncat\nbird\n")
     (folder / "photos" / "cat").mkdir(parents=True)
     for index in range(2):
         Image.fromarray(images[20 + index]).save(folder / "photos" / "cat" / f"{index}.png")

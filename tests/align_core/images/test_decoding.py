@@ -75,19 +75,23 @@ class TestDecoding:
         with pytest.raises(BadImage, match="8-bit"):
             read_only_image(self.one(tmp_path, png(np.full((8, 8), 1000, np.uint16))))
 
-    def test_the_first_readable_image_says_whether_a_set_is_grey(self, tmp_path: Path) -> None:
-        grey = noise(8, 8)
-        files = {"c/0.png": b"broken", "c/1.png": png(grey), "c/2.png": png(noise(8, 8, 3))}
-        image_set = open_image_set(ImageSetConfig(kind="folder", path=str(folder_of(tmp_path, files))), 8)
-        assert np.array_equal(image_set.read("c/1.png"), grey[None])
-        with pytest.raises(BadImage, match="it is coloured, but the first image of the set is grey"):
-            image_set.read("c/2.png")
+    def test_pictures_keep_their_own_channels_unless_a_number_is_asked_for(self, tmp_path: Path) -> None:
+        grey, coloured = noise(8, 8), noise(8, 8, 3)
+        config = parquet(tmp_path / "a.parquet", image=[png(coloured), png(grey)], label=[0, 0])
+        own, rgb, one = (open_image_set(config, 8, channels) for channels in (None, 3, 1))
+        assert [own.read(image_id).shape[0] for image_id in ("00000", "00001")] == [3, 1]
+        assert np.array_equal(rgb.read("00001"), np.stack([grey] * 3))
+        assert np.array_equal(rgb.read("00000"), coloured.transpose(2, 0, 1))
+        assert np.array_equal(one.read("00001"), grey[None])
+        assert np.array_equal(one.read("00000")[0], np.asarray(Image.fromarray(coloured).convert("L")))
 
-    def test_grey_images_in_a_set_of_colours_get_three_equal_channels(self, tmp_path: Path) -> None:
-        grey = noise(8, 8)
-        encoded = [png(noise(8, 8, 3)), png(grey)]
-        image_set = open_image_set(parquet(tmp_path / "a.parquet", image=encoded, label=[0, 0]), 8)
-        assert np.array_equal(image_set.read("00001"), np.stack([grey] * 3))
+    @pytest.mark.parametrize("shape", [(40, 31), (8, 8), (5, 9)])
+    def test_a_grey_image_as_rgb_is_the_same_before_and_after_resizing(
+        self, tmp_path: Path, shape: tuple[int, int]
+    ) -> None:
+        config = self.one(tmp_path, png(noise(*shape)))
+        once = open_image_set(config, 8).read("class/a.png")
+        assert np.array_equal(open_image_set(config, 8, 3).read("class/a.png"), np.repeat(once, 3, axis=0))
 
     def test_grey_parquet(self, tmp_path: Path) -> None:
         grey = noise(8, 8)

@@ -17,7 +17,7 @@ class TestFolder:
         root = folder_of(tmp_path, {name: png(pixels) for name, pixels in images.items()})
         folder_of(root, {"dog/notes.txt": b"no image", ".cache/x.png": b"", "readme.md": b""})
         config = ImageSetConfig(kind="folder", path=str(root))
-        assert listed(config) == (["cat/z.png", "dog/a/1.PNG", "dog/b.png"], [0, 1, 1])
+        assert listed(config) == (["cat/z.png", "dog/a/1.PNG", "dog/b.png"], ["cat", "dog", "dog"])
         for name, pixels in images.items():
             assert np.array_equal(open_image_set(config, 8).read(name), pixels.transpose(2, 0, 1))
 
@@ -50,7 +50,11 @@ class TestFolder:
             ("path,label\nx.png,1\n./x.png,2\n", "listed twice"),
             ("file,label\nx.png,1\n", "needs the columns `path` and `label`"),
             ("path,class\nx.png,1\n", "needs the columns `path` and `label`"),
-            ("path,label\nx.png,cat\n", "needs the columns `path` and `label`"),
+            ("path,label\nx.png,1.0\n", "line 2: the label '1.0' is neither a class index nor a class name"),
+            ("path,label\nx.png,1\ndeep/a.png,nan\n", "line 3: the label 'nan' is neither"),
+            ("path,label\nx.png,\n", "line 2: the label '' is neither"),
+            ("path,label\nx.png,1e400\n", "line 2: the label '1e400' is neither"),
+            ("path,label\nx.png,99999999999999999999\n", "image x.png has the label 99999999999999999999"),
             ("label,path\n1\n", "needs the columns `path` and `label`"),
             (b"path,label\n\xff.png,1\n", "needs the columns `path` and `label`"),
         ],

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_sets import manifest_of
 from PIL import Image
 
 from align_core.errors import InputError
 from align_core.images import ImageSetConfig
 from align_core.images.decoding import Pixels
-from align_core.images.manifest import Manifest, inspect_images
+from align_core.images.inspection import inspect_images
+from align_core.images.manifest import Manifest
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
 LABELS = np.array([0, 0, 1, 1])
@@ -18,7 +20,7 @@ NAMES = ["a/0.png", "a/1.png", "b/0.png", "b/1.png"]
 
 def manifest_of_npz(path: Path, images: Pixels = IMAGES, labels: np.ndarray = LABELS) -> Manifest:
     np.savez(path, images=images, labels=labels)
-    return inspect_images(ImageSetConfig(kind="npz", path=str(path)), 8)
+    return manifest_of(ImageSetConfig(kind="npz", path=str(path)))
 
 
 def save_folder(root: Path, names: list[str] = NAMES) -> ImageSetConfig:
@@ -29,7 +31,7 @@ def save_folder(root: Path, names: list[str] = NAMES) -> ImageSetConfig:
 
 
 def test_holds_ids_labels_and_shape_in_the_order_of_the_ids(tmp_path: Path) -> None:
-    manifest = inspect_images(save_folder(tmp_path), 8)
+    manifest = manifest_of(save_folder(tmp_path))
     assert manifest.ids == NAMES
     assert manifest.labels.tolist() == [0, 0, 1, 1]
     assert manifest.shape == (3, 8, 8)
@@ -38,11 +40,11 @@ def test_holds_ids_labels_and_shape_in_the_order_of_the_ids(tmp_path: Path) -> N
 
 
 def test_equal_pictures_are_recognised_across_kinds(tmp_path: Path) -> None:
-    assert inspect_images(save_folder(tmp_path), 8).contents == manifest_of_npz(tmp_path / "a.npz").contents
+    assert manifest_of(save_folder(tmp_path)).contents == manifest_of_npz(tmp_path / "a.npz").contents
 
 
 def test_digest_is_the_same_wherever_the_set_lies(tmp_path: Path) -> None:
-    here, there = (inspect_images(save_folder(tmp_path / name), 8) for name in ("here", "there"))
+    here, there = (manifest_of(save_folder(tmp_path / name)) for name in ("here", "there"))
     assert here.digest == there.digest
 
 
@@ -56,9 +58,9 @@ def test_digest_tells_of_every_change(tmp_path: Path) -> None:
         manifest_of_npz(tmp_path / "a.npz", labels=relabelled).digest,
         manifest_of_npz(tmp_path / "a.npz", images=IMAGES[[1, 0, 2, 3]]).digest,
         manifest_of_npz(tmp_path / "a.npz", IMAGES[:3], LABELS[:3]).digest,
-        inspect_images(save_folder(tmp_path / "names"), 8).digest,
-        inspect_images(save_folder(tmp_path / "other", [*NAMES[:3], "b/2.png"]), 8).digest,
-        inspect_images(save_folder(tmp_path / "names"), 7).digest,
+        manifest_of(save_folder(tmp_path / "names")).digest,
+        manifest_of(save_folder(tmp_path / "other", [*NAMES[:3], "b/2.png"])).digest,
+        manifest_of(save_folder(tmp_path / "names"), size=7).digest,
     ]
     assert len(set(digests)) == len(digests)
 
@@ -67,7 +69,7 @@ def test_digest_tells_of_every_change(tmp_path: Path) -> None:
 def test_unreadable_images_are_listed_and_left_out(tmp_path: Path, broken: str) -> None:
     config = save_folder(tmp_path)
     (tmp_path / broken).write_bytes(b"not an image")
-    manifest = inspect_images(config, 8)
+    manifest = manifest_of(config)
     assert manifest.ids == [name for name in NAMES if name != broken]
     assert manifest.labels.tolist() == [label for name, label in zip(NAMES, LABELS, strict=True) if name != broken]
     assert len(manifest.contents) == 3
@@ -92,7 +94,7 @@ def test_only_the_selected_images_are_looked_at(tmp_path: Path) -> None:
     counts: list[int] = []
     manifest = inspect_images(config, 8, progress=counts.append)
     assert manifest.ids == NAMES[1:3]
-    assert manifest.labels.tolist() == [0, 1]
+    assert manifest.labels.values.tolist() == ["a", "b"]
     assert manifest.unreadable == []
     assert counts == [1, 2]
 

@@ -82,8 +82,13 @@ class TestParquet:
         [
             ({"image": [b""], "class": [0]}, "needs the columns `image` and `label`"),
             ({"picture": [b""], "label": [0]}, "needs the columns `image` and `label`"),
-            ({"image": [b""], "label": ["cat"]}, "must hold integers"),
-            ({"image": [b"", b""], "label": [0, None]}, "must hold integers"),
+            ({"image": [b""], "label": [0.5]}, "must hold integers or class names, not double"),
+            ({"image": [b""], "label": [None]}, "must hold integers or class names, not null"),
+            ({"image": [b""], "label": [""]}, "image 00000 has no label"),
+            ({"image": [b""], "label": pa.array([2**64 - 1], pa.uint64())}, f"00000 has the label {2**64 - 1}"),
+            ({"image": [{"path": "x.png"}], "label": [0]}, "structs of `path`, without the `bytes` of the images"),
+            ({"image": [b""], "label": [0], "image_id": [0.5]}, "`image_id` must hold text or integers, not double"),
+            ({"image": [b""], "label": [0], "image_id": [b"a"]}, "`image_id` must hold text or integers, not binary"),
             ({"image": [b"", b""], "label": [0, 1], "image_id": ["a", "a"]}, "occurs twice"),
         ],
     )

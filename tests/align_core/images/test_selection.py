@@ -1,5 +1,7 @@
 """Image sets of every kind: their settings, the selection of images, and chunks. Also the digits of scikit-learn."""
 
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from sklearn.datasets import load_digits
 
 from align_core.errors import InputError
 from align_core.images import ImageSetConfig, chunked, open_image_set, read_images, selected
+from align_core.images.image_set import row_ids
+from align_core.images.selection import apportioned
 
 
 class TestDigits:
@@ -50,13 +54,13 @@ def test_read_images_keeps_the_order_that_is_asked_for(tmp_path: Path) -> None:
     ],
 )
 def test_take_and_limit(settings: dict[str, Any], positions: range) -> None:
-    assert selected(ImageSetConfig(kind="digits", **settings), 10) == positions
+    assert selected(ImageSetConfig(kind="digits", **settings), row_ids(10), np.zeros(10)) == list(positions)
 
 
 @pytest.mark.parametrize(("take", "count"), [((4, 11), 10), (None, 0)])
 def test_selecting_what_is_not_there(take: tuple[int, int] | None, count: int) -> None:
     with pytest.raises(InputError):
-        selected(ImageSetConfig(kind="digits", take=take), count)
+        selected(ImageSetConfig(kind="digits", take=take), row_ids(count), np.zeros(count))
 
 
 @pytest.mark.parametrize(
@@ -81,10 +85,13 @@ def test_chunks_of_unsorted_ids_would_depend_on_the_order() -> None:
         {"kind": "digits", "take": (5, 5)},
         {"kind": "digits", "take": (-1, 5)},
         {"kind": "digits", "limit": 0},
+        {"kind": "digits", "sample": 0},
+        {"kind": "digits", "sample": 5, "limit": 5},
+        {"kind": "digits", "sample_seed": 1},
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"path|labels|take|limit"):
+    with pytest.raises(ValueError, match=r"path|labels|take|limit|sample"):
         ImageSetConfig(**settings)
 
 
@@ -92,3 +99,72 @@ def test_settings_that_make_no_sense(settings: dict[str, Any]) -> None:
 def test_a_path_that_does_not_exist(tmp_path: Path, kind: Any) -> None:
     with pytest.raises(InputError, match="nowhere"):
         open_image_set(ImageSetConfig(kind=kind, path=str(tmp_path / "nowhere")), 8)
+
+
+def drawn(sizes: dict[str, int], size: int, seed: int = 0, **settings: Any) -> list[str]:
+    """The ids of a sample of images called `<class>/<number>`, with so many images in each class."""
+    ids = sorted(f"{name}/{number:03d}" for name, count in sizes.items() for number in range(count))
+    labels = np.array([image_id.partition("/")[0] for image_id in ids])
+    config = ImageSetConfig(kind="digits", sample=size, sample_seed=seed, **settings)
+    return [ids[position] for position in selected(config, ids, labels)]
+
+
+class TestSample:
+    def test_classes_keep_their_shares(self) -> None:
+        counts = Counter(image_id[0] for image_id in drawn({"a": 60, "b": 30, "c": 10}, 20))
+        assert counts == {"a": 12, "b": 6, "c": 2}
+
+    def test_it_is_a_matter_of_seed_and_ids_alone(self) -> None:
+        first = drawn({"a": 60, "b": 30}, 20)
+        assert first == drawn({"a": 60, "b": 30}, 20) == sorted(first)
+        assert first != drawn({"a": 60, "b": 30}, 20, seed=1)
+
+    def test_a_larger_sample_holds_a_smaller_one(self) -> None:
+        sizes = {"a": 40, "b": 40, "c": 40}
+        samples = [set(drawn(sizes, size)) for size in range(1, 121)]
+        assert all(smaller < larger for smaller, larger in pairwise(samples))
+
+    def test_images_that_are_added_displace_few(self) -> None:
+        kept = set(drawn({"a": 100}, 50)) & set(drawn({"a": 110}, 50))
+        assert len(kept) > 40
+
+    def test_it_is_drawn_from_what_take_leaves(self) -> None:
+        sample = drawn({"a": 10, "b": 10}, 4, take=(5, 15))
+        assert {image_id[0] for image_id in sample} == {"a", "b"}
+        assert all("a/005" <= image_id <= "b/004" for image_id in sample)
+
+    def test_more_than_there_are_is_all(self) -> None:
+        assert len(drawn({"a": 3, "b": 2}, 9)) == 5
+
+    @pytest.mark.parametrize("size", range(1, 40))
+    def test_the_size_is_exact_and_no_class_is_left_out(self, size: int) -> None:
+        sizes = {"a": 30, "b": 5, "c": 3, "d": 1, "e": 1}
+        sample = drawn(sizes, size)
+        assert len(sample) == len(set(sample)) == size
+        assert len({image_id[0] for image_id in sample}) == min(size, 5) or size < 5
+
+
+class TestApportioned:
+    @pytest.mark.parametrize(
+        ("sizes", "seats", "expected"),
+        [
+            # By hand: shares 5.4, 3.3, 1.3 of ten seats; the tenth goes to the largest remainder.
+            ([54, 33, 13], 10, [6, 3, 1]),
+            ([1, 1, 98], 10, [1, 1, 8]),
+            ([10, 10, 10], 4, [2, 1, 1]),
+            ([5, 3], 8, [5, 3]),
+            ([5, 3], 80, [5, 3]),
+            ([2, 2, 2, 2], 1, [1, 0, 0, 0]),
+            ([1, 1, 1, 1], 4, [1, 1, 1, 1]),
+        ],
+    )
+    def test_by_hand(self, sizes: list[int], seats: int, expected: list[int]) -> None:
+        assert apportioned(sizes, seats) == expected
+
+    def test_no_share_is_off_by_a_whole_seat_where_all_have_one(self) -> None:
+        rng = np.random.default_rng(0)
+        for _ in range(200):
+            sizes = rng.integers(50, 500, rng.integers(1, 20)).tolist()
+            seats = int(rng.integers(20 * len(sizes), sum(sizes) + 1)) if 20 * len(sizes) < sum(sizes) else sum(sizes)
+            exact = np.array(sizes) * seats / sum(sizes)
+            assert np.all(np.abs(np.array(apportioned(sizes, seats)) - exact) < 1)

@@ -101,6 +101,20 @@ class TestFlags:
         assert found == "--classes 4: test.npz has labels up to 4, too many for 4 classes"
         assert made(*images, "--classes", "9", images=False).data.classes == 9
 
+    def test_a_class_without_test_images_is_one_of_the_classes(
+        self, place: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        write_images(place / "three", ("bird", "cat", "dog"), seed=1)
+        experiment = made("--train", "three", "--test", "photos/test", images=False)
+        assert experiment.data.classes == 3
+        assert "note: photos/test has no bird, unlike three" in capsys.readouterr().err
+
+    def test_sub_folders_that_are_numbers_are_indices(self, place: Path) -> None:
+        names = tuple(str(number) for number in range(12))
+        write_images(place / "numbers", names, seed=1)
+        write_images(place / "others", names[:10], seed=2)
+        assert made("--train", "numbers", "--test", "others", images=False).data.classes == 12
+
     def test_weights_from_timm_and_from_files(self, place: Path) -> None:
         (place / "w").mkdir()
         (place / "w" / "net.safetensors").write_bytes(b"")

@@ -39,8 +39,13 @@ class TestRefusals:
             ("photos/train/cat", "photos/test", "photos/train/cat: has no sub-folders; each class needs one"),
             ("one", "photos/test", "--train: one: has one class alone, cat; a classifier needs at least two"),
             ("one.npz", "photos/test", "--train: one.npz: has one class alone; a classifier needs at least two"),
-            ("three", "photos/test", "its sub-folders are not those of three: only one of them has bird"),
-            ("three.npz", "photos/test", "three.npz has labels up to 2, too many for 2 classes"),
+            (
+                "other",
+                "photos/test",
+                "its classes are not those of other: only one of them has cat, and only the other cats",
+            ),
+            ("three.npz", "photos/test", "data.test has class names (cat, dog), and data.train has class indices"),
+            ("huge.npz", "photos/test", "huge.npz: has the label 1000000000000; labels are numbered from 0"),
             ("minus.npz", "photos/test", "minus.npz: has the label -1; labels are numbered from 0"),
             ("empty", "photos/test", "empty: there is no image in it"),
             ("broken", "photos/test", "broken: none of its 2 images can be opened"),
@@ -49,10 +54,11 @@ class TestRefusals:
     )
     def test_images(self, place: Path, train: str, test: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
         write_images(place / "one", ("cat",))
-        write_images(place / "three", ("bird", "cat", "dog"))
+        write_images(place / "other", ("cats", "dog"))
         write_npz(place / "one.npz", [0, 0])
         write_npz(place / "three.npz", [0, 1, 2])
         write_npz(place / "minus.npz", [-1, 1])
+        write_npz(place / "huge.npz", [10**12, 1])
         (place / "text.npz").write_text("no archive")
         for name, file in (("empty", "notes.txt"), ("broken", "0.png")):
             for label in ("cat", "dog"):
@@ -65,7 +71,9 @@ class TestRefusals:
         self, count: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         found = refused(capsys, "--classes", count)
-        assert found.startswith(f"--classes {count}: photos/train has 2 sub-folders, not {count}.")
+        assert found.startswith(
+            f"--classes {count}: data.classes is {count}, but the image sets name 2 classes (cat, dog)"
+        )
 
     @pytest.mark.parametrize(
         ("models", "message"),
@@ -154,7 +162,7 @@ class TestPaths:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
 def test_a_class_whose_folder_cannot_be_read_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "photos" / "train" / "cat").chmod(0)
-    assert "this class's folder cannot be read" in refused(capsys)
+    assert "this folder cannot be listed" in refused(capsys)
 
 
 def test_images_without_pixels_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

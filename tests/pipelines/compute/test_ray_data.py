@@ -50,7 +50,7 @@ def decode(job: Job, item: dict[str, Any]) -> dict[str, Any]:
 def job_on(device: str, folder: Path) -> Job:
     ids = [f"{row:05d}" for row in range(5 * ITEMS)]
     chunks = [range(start, start + 5) for start in range(0, len(ids), 5)]
-    images = Images(ImageSetConfig(kind="digits"), 16, ids, [0] * len(ids), chunks)
+    images = Images(ImageSetConfig(kind="digits"), 16, 1, ids, [0] * len(ids), chunks)
     return Job(Store(str(folder), "test"), images, device)
 
 

@@ -43,7 +43,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with np.load(folder / "images.npz") as stored:
         images, labels = stored["images"], stored["labels"]
     np.savez(folder / "again.npz", images=images[7:9], labels=labels[7:9])
-    np.savez(folder / "coloured.npz", images=np.zeros((4, 8, 8, 3), np.uint8), labels=labels[:4])
+    np.savez(folder / "coloured.npz", images=np.repeat(255 - images[:4], 3, axis=3), labels=labels[:4])
     np.savez(folder / "labelled_from_1.npz", images=255 - images[:4], labels=labels[:4] + 1)
     np.savez(folder / "empty.npz", images=images[:0], labels=labels[:0])
     for name in ("cat/0.png", "dog/1.png"):
@@ -112,7 +112,7 @@ CASES = [
     bad("two at once", ("zzz: unknown key", "seed: must be a whole"), {"zzz": 1, "seed": "x"}),
     bad("a list for a mapping", "models: must hold keys and values", {"models": ["near"]}),
     bad("a word for a list", "targets: must be a list, in square brackets, not the text 'twin'", {"targets": "twin"}),
-    bad("no number", "data.classes: must be a whole number, not the text 'ten'", {"data.classes": "ten"}),
+    bad("no number", ("experiment.yaml: data.classes: ", "ten: cannot be read"), {"data.classes": "ten"}),
     bad("not finite", "align.temperature: must be a finite number of", {"align.temperature": float("nan")}),
     bad("negative seed", "seed: Input should be greater than or equal to 0", {"seed": -1}),
     bad("no workers", "compute.workers: Input should be greater than or equal to 1", {"compute.workers": 0}),
@@ -199,11 +199,11 @@ CASES = [
         {"data.train": {"kind": "npz", "path": "labelled_from_1.npz"}},
     ),
     bad(
-        "grey and colour", "data.train has 3 channels, data.test 1",
+        "grey and colour", "models.near: cannot take images of (3, 8, 8)",
         {"data.train": {"kind": "npz", "path": "coloured.npz"}},
     ),
     bad(
-        "unreadable image", ("data.validation: 1 images are unreadable (dog/broken.png: ", "data.on_bad_image: skip"),
+        "unreadable image", ("data.validation: 1 image is unreadable (dog/broken.png: ", "data.on_bad_image: skip"),
         {"data.validation": PHOTOS},
     ),
     bad("no readable image", "data.validation: no image of this set can be read", {

@@ -25,9 +25,11 @@ data:
   image_size: 32
   resize: 36
   interpolation: bilinear
+  channels: 3
   on_bad_image: skip
+  on_duplicate: skip
   train:      {kind: npz, path: data/train.npz, take: [0, 3000]}
-  validation: {kind: folder, path: data/photos, labels: data/photos.csv}
+  validation: {kind: folder, path: data/photos, labels: data/photos.csv, sample: 100, sample_seed: 1}
   test:       {kind: npz, path: /data/test.npz, limit: 500}
 models:
   resnet20: {factory: "cifar_models:resnet", args: {depth: 20}, weights: w/resnet20.th, mean: [0.4, 0.5, 0.6],

@@ -63,20 +63,35 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("tracking=http://host:1", lambda b: tracking_uri(b.experiment), "http://host:1"),
     ("factories=code;models.new.factory=net_of_the_code:flat;models.new.train={}", lambda b: len(net(b)), 2),
     ("data.classes=3", lambda b: network_loader(b).classes, 3),
+    (
+        "data.classes=classes.txt;data.test={kind: folder, path: photos, limit: 2}",
+        lambda b: (network_loader(b).classes, b.inspected.manifests["test"].labels.tolist()), (3, [1, 1]),
+    ),
+    (
+        "data.channels=3;data.train={kind: npz, path: greys.npz, limit: 8};"
+        "data.test={kind: npz, path: greys.npz, take: [8, 16]}",
+        lambda b: b.inspected.shape, (3, 8, 8),
+    ),
+    ("data.on_duplicate=skip;data.train.take=[0, 9]", lambda b: ids(b, "train"), [f"0000{row}" for row in range(8)]),
     ("data.image_size=6", lambda b: b.inspected.shape, (3, 6, 6)),
     ("data.resize=9", lambda b: (test_images(b).fit, b.inspected.shape), (Fit(8, 9), (3, 8, 8))),
     ("data.interpolation=bilinear", lambda b: test_images(b).fit, Fit(8, None, "bilinear")),
     (
-        "data.on_bad_image=skip;data.validation={kind: folder, path: photos}",
+        "data.on_bad_image=skip;data.classes=classes.txt;data.validation={kind: folder, path: photos}",
         lambda b: ids(b, "validation"), ["cat/0.png", "cat/1.png"],
     ),
-    ("data.test.kind=folder;data.test.path=photos;data.test.take=[1, 2]", lambda b: ids(b, "test"), ["cat/1.png"]),
+    (
+        "data.test.kind=folder;data.test.path=photos;data.test.take=[1, 2];data.classes=classes.txt",
+        lambda b: ids(b, "test"), ["cat/1.png"],
+    ),
     ("data.test.path=others.npz;data.test.take=null", lambda b: ids(b, "test"), ["00000", "00001", "00002"]),
     (
         "data.test.labels=photos.csv;data.test.kind=folder;data.test.path=photos;data.test.take=null",
         lambda b: b.inspected.manifests["test"].labels.tolist(), [2],
     ),
     ("data.train.take=[2, 4]", lambda b: ids(b, "train"), ["00002", "00003"]),
+    ("data.train.sample=3", lambda b: [int(row) % 3 for row in ids(b, "train")], [0, 1, 2]),
+    ("data.train.sample_seed=1;data.train.sample=3", lambda b: ids(b, "train"), ["00002", "00003", "00007"]),
     ("data.train.limit=1", lambda b: ids(b, "train"), ["00000"]),
     ("models.new.timm=test_vit;models.new.train={}", lambda b: type(net(b)).__name__, "VisionTransformer"),
     ("models.new.torchvision=squeezenet1_1;models.new.train={}", lambda b: type(net(b)).__name__, "SqueezeNet"),

@@ -63,7 +63,7 @@ class TestBadImages:
         digits = open_image_set(ImageSetConfig(kind="digits"), 8)
         ids, labels = digits.listing()
         for image_id, label in list(zip(ids, labels, strict=True))[1300:1330]:
-            file = tmp_path / "pictures" / f"class-{label}" / f"{image_id}.png"
+            file = tmp_path / "pictures" / str(label) / f"{image_id}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(digits.read(image_id)[0]).save(file)
         bad = sorted((tmp_path / "pictures").rglob("*.png"))[7]
@@ -78,7 +78,7 @@ class TestBadImages:
         request, folder = finished.copied(tmp_path / "runs", *RESULTS, overrides=settings)
         result = run(request, ("craft",))
         names = sorted(file.relative_to(pictures).as_posix() for file in pictures.rglob("*.png"))
-        assert "witness: data.test: 1 unreadable images are left out" in capsys.readouterr().err
+        assert "witness: data.test: 1 unreadable image is left out" in capsys.readouterr().err
         assert result.made["craft"] == 2 * 2 * 3  # surrogates, attacks, chunks
         for table in ("adversarial/source/pgd", "adversarial/aligned/fgsm"):
             assert read_table(folder / table)["image_id"].tolist() == names[:7] + names[8:]
@@ -90,5 +90,5 @@ class TestBadImages:
         assert main(["run", str(finished.file), "--output", str(tmp_path / "runs"), "--set", change]) == 2
         printed = capsys.readouterr().err
         bad = sorted(file.relative_to(pictures).as_posix() for file in pictures.rglob("*.png"))[7]
-        assert f"data.test: 1 images are unreadable ({bad}: cannot be decoded" in printed
+        assert f"data.test: 1 image is unreadable ({bad}: cannot be decoded" in printed
         assert not (tmp_path / "runs").exists()
