@@ -75,6 +75,7 @@ def _number_or_path(classes: Any) -> Any:
     """Checks `data.classes`: a number of classes, or the path of a file with their names."""
     if isinstance(classes, str) and not classes.strip().isdecimal():
         return classes
+    classes = int(classes) if isinstance(classes, float) and classes.is_integer() else classes
     if not isinstance(classes, int) or isinstance(classes, bool):
         raise ValueError(
             f"must be a number of classes, or the path of a file with one class name per line, not {described(classes)}"

@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 def image_set(file: Path, monkeypatch: pytest.MonkeyPatch) -> ImageSet:
     """The set, with room for two of its four row groups."""
     image_set = open_image_set(ImageSetConfig(kind="parquet", path=str(file)), 8)
-    monkeypatch.setattr(sys.modules[type(image_set).__module__], "_CACHED_BYTES", 120_000)
+    monkeypatch.setattr(sys.modules[type(image_set).__module__], "CACHED_BYTES", 120_000)
     image_set.listing()
     return image_set
 
@@ -62,5 +62,5 @@ def test_the_groups_read_last_are_read_without_the_file(
 def test_a_group_larger_than_the_limit_is_read_all_the_same(
     image_set: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[type(image_set).__module__], "_CACHED_BYTES", 1)
+    monkeypatch.setattr(sys.modules[type(image_set).__module__], "CACHED_BYTES", 1)
     read(image_set, 0, 1, 1, 0)
