@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import lru_cache, partial
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 _LARGEST = {"int": 2**63 - 1, "float": 3e38}
@@ -76,6 +77,8 @@ def _mend(kind: str, value: Any) -> str:
     """The end of a message that a value is of the wrong type, where the mend is known."""
     if kind == "str" and isinstance(value, bool):
         return "; put the word in quotes"
+    if kind == "str" and isinstance(value, PathLike):
+        return "; write str(path)"
     if kind == "str" and isinstance(value, Real):
         return f"; put it in quotes: '{str(value)[:60]}'"
     if kind in ("int", "float") and isinstance(value, str):

@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,11 @@ def test_a_setting_of_the_wrong_type_or_size_is_refused(kind: type, settings: di
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
+        (
+            ImageSetConfig,
+            {"kind": "npz", "path": Path("x")},
+            "path must be text, not a value of type PosixPath; write str",
+        ),
         (OptimizerConfig, {"name": "adam"}, "name must be one of sgd, adamw, not the text 'adam'"),
         (AlignConfig, {"optimizer": {"lr": 1.0}}, "optimizer must be of type OptimizerConfig, not keys and values"),
         (AlignConfig, {"epochs": 1.0}, "epochs must be a whole number, not the number 1.0"),
