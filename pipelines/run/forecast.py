@@ -127,10 +127,15 @@ class Forecast:
             self._total("evaluate", "predictions"),
             f"files     {self.files:,} now ({_size(self.bytes)}); {self.tables:,} tables of at most "
             f"{_size(self.most_bytes)} when finished, and up to {self.chunk_files:,} more of single chunks until then",
+            *(["times     leave out the start of processes, some 10 s for each stage"] if self._has_work else []),
             *(network.line() for network in self.networks),
             *(part.line() for part in self.parts if part.done < part.chunks),
             *other_crops_said(self.other_crops),
         ]
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self.networks) or any(part.units for part in self.parts)
 
     def _total_of_networks(self) -> str:
         if not self.networks:

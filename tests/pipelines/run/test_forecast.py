@@ -145,6 +145,10 @@ def test_trainings_and_alignments_are_counted_and_timed_before_their_source_is_t
     lines = capsys.readouterr().out
     assert "11 steps, about 46 s one after another, less where there is room for several" in lines
     assert "  align    aligned: 5 steps; about 40 s" in lines
+    assert "times     leave out the start of processes" in lines
+    experiment.write()
+    experiment.finish()
+    assert "times" not in "".join(forecast_of(experiment.blueprint()).lines())
 
 
 def test_a_run_measures_the_rates_and_the_command_prints_times(
