@@ -30,9 +30,13 @@ class Npz(ImageSet):
     def arrays(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """The images and their labels. Compressed images are all in memory, others stay on the disk until read."""
         try:
-            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                mapped = _mapped(self.path, "images.npy")
-                images, labels = archive["images"] if mapped is None else mapped, archive["labels"]
+            with open(self.path, "rb") as file:
+                if not zipfile.is_zipfile(file):  # numpy would advise to unpickle it
+                    raise ValueError("it is no zip archive")
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as archive:
+                    mapped = _mapped(self.path, "images.npy")
+                    images, labels = archive["images"] if mapped is None else mapped, archive["labels"]
         except KeyError as problem:
             raise InputError(f"{self.path}: an npz image set needs the arrays `images` and `labels`") from problem
         except Exception as problem:  # a damaged file can raise almost any exception

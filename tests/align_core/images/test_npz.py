@@ -45,6 +45,27 @@ class TestNpz:
             listed(npz(tmp_path / "bad.npz", images, labels))
         assert "bad.npz" in str(refusal.value)
 
+    def test_labels_may_be_names(self, tmp_path: Path) -> None:
+        config = npz(tmp_path / "a.npz", noise(3, 8, 8), np.array(["dog", "cat", "dog"]))
+        assert listed(config)[1] == ["dog", "cat", "dog"]
+        assert open_image_set(config, 8).labels().names == ("cat", "dog")
+
+    @pytest.mark.parametrize(
+        ("images", "labels", "complaint"),
+        [
+            (noise(2, 8, 8), np.array([1, 2**64 - 1], np.uint64), f"image 00001 has the label {2**64 - 1};"),
+            (noise(2, 8, 8), np.array(["cat", ""]), "image 00001 has no label"),
+            (noise(2, 8, 8), np.array([b"cat", b"dog"]), "2 integers or names"),
+            (noise(2, 8, 8), np.array([True, False]), "2 integers or names"),
+            (np.zeros((2, 0, 8, 3), np.uint8), [0, 1], "its images have no pixels"),
+        ],
+        ids=["beyond int64", "no name", "bytes", "booleans", "no pixels"],
+    )
+    def test_labels_and_images_that_are_refused(self, tmp_path: Path, images: Any, labels: Any, complaint: str) -> None:
+        with pytest.raises(InputError, match=complaint) as refusal:
+            listed(npz(tmp_path / "bad.npz", images, labels))
+        assert "bad.npz" in str(refusal.value)
+
     @pytest.mark.parametrize("kept", [0, 10, 300, -10])
     def test_truncated(self, tmp_path: Path, kept: int) -> None:
         config = npz(tmp_path / "cut.npz", noise(2, 8, 8, 3), [0, 1])
@@ -54,7 +75,7 @@ class TestNpz:
 
     def test_a_single_array_is_no_npz(self, tmp_path: Path) -> None:
         np.save(tmp_path / "a.npy", noise(2, 8, 8))
-        with pytest.raises(InputError, match=r"a\.npy: cannot be read as npz"):
+        with pytest.raises(InputError, match=r"a\.npy: cannot be read as npz \(it is no zip archive\)"):
             listed(ImageSetConfig(kind="npz", path=str(tmp_path / "a.npy")))
 
     def test_damaged_compression(self, tmp_path: Path) -> None:
