@@ -17,7 +17,6 @@ from pipelines.progress import Progress
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
-from pipelines.stages.inspect_published import other_crops_said
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def evaluate_clean(request: Request) -> CleanResult:
             stack.enter_context(connecting(request.address, experiment))()
         stack.enter_context(store.locked())
         blueprint.inspected.save(store)
-        for line in other_crops_said(blueprint.inspected.other_crops):
+        for line in blueprint.inspected.published.lines():
             progress.say(line)
         if is_work:
             _predict(blueprint, list(there.values()), progress)

@@ -16,7 +16,6 @@ from pipelines.report.page import Report, make_report
 from pipelines.report.to_mlflow import log_report
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import STAGES, Blueprint
-from pipelines.stages.inspect_published import other_crops_said
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.versions import versions
 from pipelines.tracking.runs import tracking_uri
@@ -82,7 +81,7 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
         for role, manifest in blueprint.inspected.manifests.items():
             if manifest.unreadable:
                 progress.say(f"data.{role}: {len(manifest.unreadable)} unreadable images are left out")
-        for line in other_crops_said(blueprint.inspected.other_crops):
+        for line in blueprint.inspected.published.lines():
             progress.say(line)
         if workers is not None:
             result.made = _make(blueprint, workers, progress)

@@ -11,7 +11,7 @@ from typing import Any
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
-from pipelines.stages.inspect_published import OtherCrop, other_crops_said
+from pipelines.stages.inspect_published import Published
 from pipelines.stages.speeds import Speeds
 from pipelines.storage.chunked_table import ChunkedTable
 
@@ -59,7 +59,7 @@ class Forecast:
         bytes: their size.
         tables: number of tables that a finished experiment has, each in one file.
         most_bytes: upper bound of their size; images are counted uncompressed.
-        other_crops: the networks whose published crop differs from that of the experiment's images.
+        published: where networks are used otherwise than they are published.
     """
 
     missing_networks: list[str]
@@ -69,7 +69,7 @@ class Forecast:
     bytes: int
     tables: int
     most_bytes: int
-    other_crops: list[OtherCrop]
+    published: Published
 
     def seconds(self, stage: str) -> float | None:
         """How long the rest of a stage takes all its workers; None if a rate that it needs has not been measured."""
@@ -91,7 +91,7 @@ class Forecast:
             f"files     {self.files:,} now ({_size(self.bytes)}); {self.tables:,} tables of at most "
             f"{_size(self.most_bytes)} when finished, and one more file per chunk while a table is being filled",
             *(part.line() for part in self.parts if part.done < part.chunks),
-            *other_crops_said(self.other_crops),
+            *self.published.lines(),
         ]
 
     def _total(self, stage: str, unit: str) -> str:
@@ -138,7 +138,7 @@ def forecast_of(blueprint: Blueprint) -> Forecast:
         bytes=size,
         tables=len(outcomes) + predicted,
         most_bytes=sum(blueprint.rows) * bytes_per_image,
-        other_crops=blueprint.inspected.other_crops,
+        published=blueprint.inspected.published,
     )
 
 
