@@ -72,6 +72,22 @@ def crops(config: ModelConfig, classes: int) -> list[Crop]:
     return []
 
 
+def other_normalisations(config: ModelConfig) -> list[str]:
+    """timm's tags of an architecture whose mean or std are not those that a file of weights gets.
+
+    They are those of timm's default tag where the configuration names none. Empty where it names a tag, or gives mean
+    and std itself.
+    """
+    config = resolve_aligned(config)
+    if config.timm is None or config.weights_file is None or config.mean or "." in config.timm:
+        return []
+    import timm
+
+    used = _timm_published(config)
+    found = {name: timm.get_pretrained_cfg(name) for name in timm.list_pretrained(f"{config.timm}.*")}
+    return [name for name, other in found.items() if (other.mean, other.std) != (used.get("mean"), used.get("std"))]
+
+
 def as_built(config: ModelConfig, classes: int, channels: int) -> ModelConfig:
     """The configuration with everything that decides predictions written out, as the libraries set it now.
 

@@ -19,7 +19,6 @@ from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
 from pipelines.stages.evaluations import Evaluation
-from pipelines.stages.inspect_published import other_crops_said
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def evaluate_clean(request: Request) -> CleanResult:
             stack.enter_context(connecting(request.address, experiment, partial(progress.say, at_once=True)))()
         stack.enter_context(store.locked())
         blueprint.inspected.save(store)
-        for line in other_crops_said(blueprint.inspected.other_crops):
+        for line in blueprint.inspected.published.lines():
             progress.say(line)
         if is_work:
             _predict(blueprint, list(there.values()), progress)

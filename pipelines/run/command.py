@@ -15,7 +15,6 @@ from pipelines.report.to_mlflow import log_report
 from pipelines.run.request import Request, open_blueprint
 from pipelines.run.resolved import write_resolved
 from pipelines.stages.blueprint import STAGES, Blueprint
-from pipelines.stages.inspect_published import other_crops_said
 from pipelines.stages.resizing import resizings
 from pipelines.storage.credentials import without_credentials
 from pipelines.tracking.runs import tracking_uri
@@ -85,7 +84,7 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
         for role, manifest in blueprint.inspected.manifests.items():
             for note in manifest.notes:
                 progress.say(f"data.{role}: {note}")
-        for line in other_crops_said(blueprint.inspected.other_crops):
+        for line in blueprint.inspected.published.lines():
             progress.say(line)
         if workers is not None:
             result.made = _make(blueprint, workers, progress)

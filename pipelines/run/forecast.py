@@ -12,7 +12,7 @@ from align_core.align_config import training_on_labels
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
-from pipelines.stages.inspect_published import OtherCrop, other_crops_said
+from pipelines.stages.inspect_published import Published
 from pipelines.stages.speeds import Speeds
 from pipelines.storage.chunked_table import ChunkedTable
 
@@ -82,7 +82,7 @@ class Forecast:
         bytes: their size.
         tables: number of tables that a finished experiment has, each in one file.
         most_bytes: upper bound of their size; images are counted uncompressed.
-        other_crops: the networks whose published crop differs from that of the experiment's images.
+        published: where networks are used otherwise than they are published.
         chunk_files: upper bound of the files that hold single chunks while tables are being filled: one for the images
             of a surrogate and attack, and one for all that networks predict on some images in a turn.
     """
@@ -94,7 +94,7 @@ class Forecast:
     bytes: int
     tables: int
     most_bytes: int
-    other_crops: list[OtherCrop]
+    published: Published
     chunk_files: int
 
     @property
@@ -130,7 +130,7 @@ class Forecast:
             *(["times     leave out the start of processes, some 10 s for each stage"] if self._has_work else []),
             *(network.line() for network in self.networks),
             *(part.line() for part in self.parts if part.done < part.chunks),
-            *other_crops_said(self.other_crops),
+            *self.published.lines(),
         ]
 
     @property
@@ -191,7 +191,7 @@ def forecast_of(blueprint: Blueprint) -> Forecast:
         bytes=size,
         tables=len(outcomes) + predicted,
         most_bytes=sum(blueprint.rows) * bytes_per_image,
-        other_crops=blueprint.inspected.other_crops,
+        published=blueprint.inspected.published,
         chunk_files=len(blueprint.rows) * (len(outcomes) + sum(len(one.turns) for one in blueprint.evaluations)),
     )
 

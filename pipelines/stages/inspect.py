@@ -13,7 +13,7 @@ from pipelines.progress import Progress
 from pipelines.stages.input_checks import check_weights_differ
 from pipelines.stages.inspect_images import manifests
 from pipelines.stages.inspect_models import inspect_models
-from pipelines.stages.inspect_published import OtherCrop, inspect_published
+from pipelines.stages.inspect_published import Published, inspect_published
 from pipelines.storage.store import Store
 
 
@@ -24,13 +24,13 @@ class Inspected:
     Attributes:
         manifests: ids, labels and content hashes of each image set, by role (train, validation, test).
         networks: the models of the experiment, by name. One that is trained here has no digest yet.
-        other_crops: the networks whose published crop differs from that of the images.
+        published: where networks are used otherwise than they are published.
         unsaved: files, by path in the store, that this inspection found and that `save` will write.
     """
 
     manifests: dict[str, Manifest]
     networks: dict[str, Network]
-    other_crops: list[OtherCrop] = field(default_factory=list)
+    published: Published = field(default_factory=Published)
     unsaved: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -59,7 +59,7 @@ def inspect_inputs(
     inspected.networks |= networks
     inspected.unsaved |= new
     models = {name: network.config for name, network in networks.items()}
-    inspected.other_crops, new = inspect_published(experiment, models, store)
+    inspected.published, new = inspect_published(experiment, models, store)
     inspected.unsaved |= new
     check_weights_differ(experiment, inspected.networks)
     return inspected

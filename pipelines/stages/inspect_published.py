@@ -1,18 +1,19 @@
-"""How the networks' pictures are published, and where the images that an experiment fixes differ from that."""
+"""What libraries publish of an experiment's networks, and where the experiment differs from that."""
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
+from typing import Any
 
 from align_core.errors import InputError
 from align_core.model_config import ModelConfig
-from align_core.published import Crop, crops, described
+from align_core.published import Crop, crops, described, other_normalisations
 from pipelines.experiment.config import Experiment
 from pipelines.stages.seen import SEEN
 from pipelines.storage.store import Store, fingerprint_of
 
-_FILE = f"{SEEN}/crops.json"
+_FILE = f"{SEEN}/published.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,39 +25,58 @@ class OtherCrop:
     used: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """What differs between the networks as they are published and as they are used here.
+
+    Attributes:
+        other_crops: the networks that see other pictures than those they were published with.
+        normalisations: by network, timm's tags with another normalisation than a file of weights gets.
+    """
+
+    other_crops: list[OtherCrop] = dataclasses.field(default_factory=list)
+    normalisations: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """What a run and a plan say of it."""
+        said = [
+            f"models.{network}: this file of weights gets mean and std of timm's default tag; if its weights come from "
+            f"{' or '.join(tags[:4])}{' ...' if len(tags) > 4 else ''}, write that as `timm`, or give mean and std"
+            for network, tags in self.normalisations.items()
+        ]
+        if self.other_crops:
+            said += [
+                f"images are {self.other_crops[0].used}; published accuracies of these networks refer to others "
+                "(data.resize and data.interpolation change it, `witness evaluate --clean` shows what it costs):",
+                *(f"  {other.network}: {other.published}" for other in self.other_crops),
+            ]
+        return said
+
+
 def inspect_published(
     experiment: Experiment, models: Mapping[str, ModelConfig], store: Store
-) -> tuple[list[OtherCrop], dict[str, bytes]]:
-    """The networks that see other pictures than those they were published with, and files that are still to be written.
+) -> tuple[Published, dict[str, bytes]]:
+    """What is published of the models that have a role, and files by path in the store that are still to be written.
 
-    Only models that have a role are looked at. What libraries publish is kept in the store, so that the next command
-    need not import them. Raises InputError, naming the model.
+    What libraries publish is kept in the store, so that the next command need not import them. Raises InputError,
+    naming the model.
     """
     known = store.read_json(_FILE) or {}
-    found: dict[str, list[dict[str, object]]] = {}
-    fit, others = experiment.data.fit, []
+    new: dict[str, Any] = {}
+    fit, found = experiment.data.fit, Published()
     for name in _in_roles(experiment):
         key = _key(models[name], experiment.data.classes_count)
         try:
-            published = [Crop(**crop) for crop in known[key]]
+            published, tags = [Crop(**crop) for crop in known[key]["crops"]], list(known[key]["normalisations"])
         except (KeyError, TypeError):  # not there, or damaged
-            published = _published(name, models[name], experiment.data.classes_count)
-            found[key] = [dataclasses.asdict(crop) for crop in published]
+            published, tags = _published(name, models[name], experiment.data.classes_count)
+            new[key] = {"crops": [dataclasses.asdict(crop) for crop in published], "normalisations": tags}
+        if tags:
+            found.normalisations[name] = tags
         if published and not any(crop.is_used(fit) for crop in published):
             used = described(fit.size, fit.short_side, fit.interpolation)
-            others.append(OtherCrop(name, " or ".join(map(str, published)), used))
-    return others, {_FILE: json.dumps({**known, **found}).encode()} if found else {}
-
-
-def other_crops_said(others: Sequence[OtherCrop]) -> list[str]:
-    """The lines that say it: one for all, then one per network."""
-    if not others:
-        return []
-    return [
-        f"images are {others[0].used}; published accuracies of these networks refer to others (data.resize and "
-        "data.interpolation change it, `witness evaluate --clean` shows what it costs):",
-        *(f"  {other.network}: {other.published}" for other in others),
-    ]
+            found.other_crops.append(OtherCrop(name, " or ".join(map(str, published)), used))
+    return found, {_FILE: json.dumps({**known, **new}).encode()} if new else {}
 
 
 def _in_roles(experiment: Experiment) -> list[str]:
@@ -66,9 +86,9 @@ def _in_roles(experiment: Experiment) -> list[str]:
     return [name for name in experiment.models if name in named]
 
 
-def _published(name: str, config: ModelConfig, classes: int) -> list[Crop]:
+def _published(name: str, config: ModelConfig, classes: int) -> tuple[list[Crop], list[str]]:
     try:
-        return crops(config, classes)
+        return crops(config, classes), other_normalisations(config)
     except InputError as problem:
         raise InputError(f"models.{name}: {problem}") from problem
 

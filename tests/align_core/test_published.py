@@ -17,7 +17,7 @@ from align_core.errors import InputError
 from align_core.images import Fit
 from align_core.model_config import ModelConfig, TrainConfig, model_config_as_dict
 from align_core.models import Classifier, build, load
-from align_core.published import Crop, as_built, crops, torchvision_arguments
+from align_core.published import Crop, as_built, crops, other_normalisations, torchvision_arguments
 from align_core.weights import to_bytes
 
 pytestmark = pytest.mark.filterwarnings("ignore:auxiliary heads in the pretrained googlenet:UserWarning")
@@ -180,6 +180,26 @@ def test_every_argument_that_torchvision_sets_with_weights_is_known() -> None:
         weights = torchvision.models.get_model_weights(name).DEFAULT
         known = torchvision_arguments(ModelConfig(torchvision=name, weights=weights.name), classes=7)
         assert known.keys() == brought, name
+
+
+class TestOtherNormalisations:
+    def test_of_a_file_without_a_tag(self) -> None:
+        found = other_normalisations(ModelConfig(timm="vit_base_patch16_224", weights="w.pt"))
+        assert "vit_base_patch16_224.mae" in found and "vit_base_patch16_224.augreg_in21k" not in found
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"timm": "vit_base_patch16_224.mae", "weights": "w.pt"},
+            {"timm": "vit_base_patch16_224", "weights": "pretrained"},
+            {"timm": "vit_base_patch16_224", "weights": "w.pt", "mean": (0, 0, 0), "std": (1, 1, 1)},
+            {"timm": "test_vit", "weights": "w.pt"},
+            {"torchvision": "resnet18", "weights": "w.pt"},
+            {"timm": "vit_base_patch16_224", "train": TrainConfig()},
+        ],
+    )
+    def test_none_where_nothing_is_in_doubt(self, settings: dict[str, Any]) -> None:
+        assert other_normalisations(ModelConfig(**settings)) == []
 
 
 class TestCrops:

@@ -12,7 +12,9 @@ def manifest(contents: str, labels: str = "", start: str = "") -> Manifest:
     """A set with an image per letter; equal letters are equal images. Images are numbered after `start`."""
     ids = [f"{start}{number}" for number in range(len(contents))]
     given = np.array([int(label) for label in labels or "0" * len(contents)])
-    return Manifest(ids=ids, labels=given, contents=list(contents), originals=list(contents), unreadable=[], shape=(3, 8, 8))
+    return Manifest(
+        ids=ids, labels=given, contents=list(contents), originals=list(contents), unreadable=[], shape=(3, 8, 8)
+    )
 
 
 class TestStop:

@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import save_file
 
 from pipelines.cli import main
+from pipelines.stages.inspect_published import Published
 
 MODELS = {"near": "test_resnet", "seer": "test_vit", "far": "test_efficientnet"}  # 160 of 168 px; the first bilinear
 
@@ -41,7 +42,7 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any
 def planned(experiment: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, str]]:
     Path("e.yaml").write_text(yaml.safe_dump(experiment))
     assert main(["plan", "e.yaml", "--json"]) == 0
-    return {other["network"]: other for other in json.loads(capsys.readouterr().out)["other_crops"]}
+    return {other["network"]: other for other in json.loads(capsys.readouterr().out)["published"]["other_crops"]}
 
 
 def test_a_plan_names_published_and_used_crop_of_each_network(
@@ -71,7 +72,7 @@ def test_a_run_says_it_first_and_what_was_found_is_kept(
     experiment: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     planned(experiment, capsys)
-    kept = Path("runs/published/.seen/crops.json")
+    kept = Path("runs/published/.seen/published.json")
     assert not kept.exists()  # a plan writes nothing
     for damage in ("", "{", "[]", '{"x": [{"y": 1}]}'):
         assert main(["report", "e.yaml"]) == 1  # there is nothing to report yet
@@ -80,3 +81,8 @@ def test_a_run_says_it_first_and_what_was_found_is_kept(
         assert said.index("  far: 160 of 168 px (share 0.952), bicubic") < said.index("has to come first")
         assert len(json.loads(kept.read_text())) >= 3
         kept.write_text(damage)
+
+
+def test_a_file_that_may_come_from_tags_of_another_normalisation_is_named() -> None:
+    said = Published(normalisations={"near": ["vit.a", "vit.b"]}).lines()
+    assert len(said) == 1 and said[0].startswith("models.near: ") and "vit.a or vit.b, write that as `timm`" in said[0]
