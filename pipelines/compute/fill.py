@@ -33,14 +33,16 @@ def fill(
         work: makes the chunks that are missing.
         patience: seconds that a worker gives one chunk; doubled after every attempt that made nothing.
 
-    Chunks that turn out to be damaged are made again. Raises RunFailed where a table failed or cannot be finished.
+    Chunks that turn out to be damaged are made again. A table with a failure that would come again is left unfinished,
+    which is said. Raises RunFailed where a table failed otherwise or cannot be finished.
     """
     listing = store.listing()
     for table in tables:
         table.set_aside_others(store, listing, say)
         table.delete_leftovers(store, listing)
     made, fruitless, why = 0, 0, "chunks were damaged or missing again and again: is the disk full or failing?"
-    while unfinished := [table for table in tables if not table.is_finished(listing)]:
+    given_up: set[str] = set()
+    while unfinished := [own for own in tables if own.folder not in given_up and not own.is_finished(listing)]:
         if fruitless == _FRUITLESS:
             raise RunFailed(
                 f"{_FRUITLESS} attempts in a row finished nothing more ({why}). Where a chunk takes long, raise "
@@ -59,18 +61,27 @@ def fill(
         for folder, chunks in damaged.items():
             say(f"{folder}: {len(chunks)} chunks are damaged or missing and are made again")
         listing = store.listing()
-        _check_failures(store, unfinished, listing)
+        given_up |= _failures(store, unfinished, listing, say)
         fruitless = 0 if made > before and not damaged else fruitless + 1
     return made
 
 
-def _check_failures(store: Store, tables: Sequence[ChunkedTable], listing: Mapping[str, Sequence[str]]) -> None:
-    reasons = [f"{table.folder}: {reason}" for table in tables if (reason := table.failure(store, listing))]
+def _failures(store: Store, tables: Sequence[ChunkedTable], listing: Mapping[str, Sequence[str]], say: Say) -> set[str]:
+    """Folders of the tables with a failure that would come again. Raises RunFailed where there is any other failure."""
+    final = {own.folder: reason for own in tables if (reason := own.final_failure(store, listing))}
+    for folder, reason in final.items():
+        say(f"{folder}: {reason}; all other tables are made")
+    reasons = [
+        f"{table.folder}: {reason}"
+        for table in tables
+        if table.folder not in final and (reason := table.failure(store, listing))
+    ]
     if reasons:
         said = "\n  ".join(reasons[:10])
         raise RunFailed(
             f"{len(reasons)} tables failed; all others are kept, and the same command tries again:\n  {said}"
         )
+    return set(final)
 
 
 class Joiner:

@@ -58,7 +58,10 @@ class TableMaker:
         for surrogate in self.blueprint.surrogates:
             relations = {t: target_relation(self.blueprint, surrogate.source, t) for t in self.targets}
             for attack in self.attacks:
-                rows += [self._target_row(surrogate, attack, t, relations[t]) for t in self.targets]
+                there = [t for t in self.targets if self._is_there(surrogate.name, attack, t)]
+                if not there:
+                    continue
+                rows += [self._target_row(surrogate, attack, t, relations[t]) for t in there]
                 groups = {"": self.targets}
                 groups |= {kind: [t for t in self.targets if relations[t] == kind] for kind in RELATIONS}
                 rows += [self._mean_row(surrogate, attack, kind, group) for kind, group in groups.items() if group]
@@ -69,14 +72,17 @@ class TableMaker:
         plain one. Which pairs there are is decided by `contrasts_of`.
         """
         rows = []
-        for name, baseline in contrasts_of(self.blueprint.surrogates):
+        for name, baseline in contrasts_of(self.blueprint.planned):
             surrogate = self.blueprint.by_name[name]
             for attack in self.attacks:
-                for target in self.targets:
+                there = [t for t in self.targets if all(self._is_there(s, attack, t) for s in (name, baseline))]
+                for target in there:
                     counted = self._counted(surrogate, target)
                     wrong, baseline_wrong = (self.outcomes.wrong[s, attack, target][counted] for s in (name, baseline))
                     gain = paired_gain(wrong, baseline_wrong)
                     rows.append(_contrast_row(name, baseline, attack, target, int(counted.sum()), gain))
+                if len(there) < len(self.targets):  # a mean over other targets could not be compared with any other
+                    continue
                 cells = self._mean_cells(surrogate, baseline, attack, self.targets)
                 _, gain = mean_over_targets(cells, self.counts)
                 rows.append(_contrast_row(name, baseline, attack, "(mean)", _images_in_any(cells), gain))
@@ -84,7 +90,16 @@ class TableMaker:
 
     def surrogates(self) -> list[SurrogateRow]:
         """The rows of surrogates.csv: a row per attack and one over all attacks, for each surrogate."""
-        return [row for surrogate in self.blueprint.surrogates for row in self._surrogate_rows(surrogate)]
+        measured = [
+            own for own in self.blueprint.surrogates if self.blueprint.clean_name(own) in self.outcomes.prediction
+        ]
+        return [row for surrogate in measured for row in self._surrogate_rows(surrogate)]
+
+    def _is_there(self, surrogate: str, attack: str, target: str) -> bool:
+        """Whether a cell was finished, and the clean predictions that say which of its images count."""
+        source = self.blueprint.by_name[surrogate].source
+        is_evaluated = (surrogate, attack, target) in self.outcomes.wrong
+        return is_evaluated and {source, target} <= self.outcomes.prediction.keys()
 
     def _counted(self, surrogate: Surrogate, target: str) -> Flags:
         """The test images that the surrogate's original source and the target both classify correctly when clean."""
@@ -93,19 +108,28 @@ class TableMaker:
     def _target_row(self, surrogate: Surrogate, attack: str, target: str, kind: str) -> TransferRow:
         counted = self._counted(surrogate, target)
         wrong = self.outcomes.wrong[surrogate.name, attack, target]
-        baseline = self.outcomes.wrong[surrogate.baseline, attack, target]
+        baseline = self.outcomes.wrong.get((surrogate.baseline, attack, target))
         n = int(counted.sum())
         rate = wilson(int(wrong[counted].sum()), n)
-        gain = NO_GAIN if surrogate.name == surrogate.baseline else paired_gain(wrong[counted], baseline[counted])
+        gain = NO_GAIN
+        if surrogate.name != surrogate.baseline and baseline is not None:
+            gain = paired_gain(wrong[counted], baseline[counted])
         return _transfer_row(surrogate.name, attack, target, kind, n, rate, 100 * float(wrong.mean()), gain)
 
     def _mean_row(self, surrogate: Surrogate, attack: str, kind: str, group: Sequence[str]) -> TransferRow:
-        """The mean over a group of targets, which are all of one relation `kind`, or all targets where that is ""."""
+        """The mean over a group of targets, which are all of one relation `kind`, or all targets where that is "".
+
+        It is blank unless all of them are there, for the surrogate and for its baseline: means over other targets could
+        not be compared.
+        """
+        name = f"(mean {kind})" if kind else "(mean)"
+        if not all(self._is_there(own, attack, t) for own in (surrogate.name, surrogate.baseline) for t in group):
+            blank = Interval(None, None, None)
+            return _transfer_row(surrogate.name, attack, name, kind, 0, blank, None, NO_GAIN)
         baseline = None if surrogate.name == surrogate.baseline else surrogate.baseline
         cells = self._mean_cells(surrogate, baseline, attack, group)
         rate, gain = mean_over_targets(cells, self.counts)
         rate_all = 100 * float(np.mean([cell.wrong.mean() for cell in cells]))
-        name = f"(mean {kind})" if kind else "(mean)"
         return _transfer_row(surrogate.name, attack, name, kind, _images_in_any(cells), rate, rate_all, gain)
 
     def _mean_cells(
@@ -127,6 +151,8 @@ class TableMaker:
         over_all = self._over_all_attacks(surrogate, clean_name, right)
         rows: list[SurrogateRow] = []
         for attack in self.attacks:
+            if (surrogate.name, attack, SELF) not in outcomes.wrong:
+                continue
             wrong = outcomes.wrong[surrogate.name, attack, SELF]
             row: SurrogateRow = {
                 **over_all,
@@ -143,11 +169,15 @@ class TableMaker:
         """The row with the attack `(all)`; `right` says which clean images the surrogate classifies correctly."""
         outcomes = self.outcomes
         clean = wilson(int(right.sum()), len(outcomes.labels))
-        is_source = surrogate.name == surrogate.baseline
-        change = NO_GAIN if is_source else paired_gain(right, outcomes.right(surrogate.source))
+        has_no_change = surrogate.name == surrogate.baseline or surrogate.source not in outcomes.prediction
+        change = NO_GAIN if has_no_change else paired_gain(right, outcomes.right(surrogate.source))
         witnesses = surrogate.witnesses or tuple(self.blueprint.experiment.witnesses)
-        agreement = np.mean([(outcomes.prediction[clean_name] == outcomes.prediction[w]).mean() for w in witnesses])
-        robust = outcomes.robust(surrogate.name, clean_name, self.attacks)
+        agreement, robust = None, None
+        if outcomes.prediction.keys() >= set(witnesses):
+            own = outcomes.prediction[clean_name]
+            agreement = 100 * float(np.mean([(own == outcomes.prediction[w]).mean() for w in witnesses]))
+        if all((surrogate.name, attack, SELF) in outcomes.wrong for attack in self.attacks):
+            robust = 100 * float(outcomes.robust(surrogate.name, clean_name, self.attacks).mean())
         return {
             "surrogate": surrogate.name,
             "attack": "(all)",
@@ -157,11 +187,11 @@ class TableMaker:
             "clean_change": _figure(change.value),
             "clean_change_low": _figure(change.low),
             "clean_change_high": _figure(change.high),
-            "witness_agreement": _figure(100 * float(agreement)),
+            "witness_agreement": _figure(agreement),
             "attacked_accuracy": None,
             "whitebox_rate": None,
             "mean_l2": None,
-            "robust_accuracy": _figure(100 * float(robust.mean())),
+            "robust_accuracy": _figure(robust),
         }
 
 
@@ -171,7 +201,7 @@ def _images_in_any(cells: Sequence[MeanCell]) -> int:
 
 
 def _transfer_row(
-    surrogate: str, attack: str, target: str, kind: str, n: int, rate: Interval, rate_all: float, gain: Gain
+    surrogate: str, attack: str, target: str, kind: str, n: int, rate: Interval, rate_all: float | None, gain: Gain
 ) -> TransferRow:
     return {
         "surrogate": surrogate,

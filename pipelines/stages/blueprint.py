@@ -15,7 +15,7 @@ from pipelines.experiment.surrogates import Surrogate, surrogates_of
 from pipelines.failure import RunFailed
 from pipelines.stages.cells import SELF, Cell, Predictions, TablesOverImages
 from pipelines.stages.inspect import Inspected
-from pipelines.stages.makings import Making, alignment, training
+from pipelines.stages.makings import Making, alignment, read_failure, training
 from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.store import Store
 
@@ -33,17 +33,28 @@ class Blueprint:
 
     `networks` holds every model of the experiment and every surrogate that is made here; one that has still to be made
     has no digest. `refresh` takes up networks that were made since.
+
+    Attributes:
+        planned: every surrogate that the experiment asks for.
+        lost: networks that cannot be made, and why: their training diverged, or that of one that they start from.
+        broken: tables that cannot be finished, by folder, and why. `check_finished` finds them.
+
+    `surrogates`, `targets` and all tables leave out what is lost or broken: the rest is made, and `holes` says what is
+    not there.
     """
 
     def __init__(self, experiment: Experiment, inspected: Inspected, store: Store) -> None:
         self.experiment, self.inspected, self.store = experiment, inspected, store
-        self.surrogates = surrogates_of(experiment)
+        self.planned = surrogates_of(experiment)
+        self.lost: dict[str, str] = {}
+        self.broken: dict[str, str] = {}
         self.networks: dict[str, Network] = dict(inspected.networks)
         self.refresh()
 
     def refresh(self) -> None:
         """Looks in the store for networks that were made here and are what the settings ask for."""
-        for surrogate in self.surrogates:  # also those whose source has still to be trained
+        self.lost = {}
+        for surrogate in self.planned:  # also those whose source has still to be trained
             if surrogate.align is not None:
                 stored = f"models/{surrogate.name}/model.safetensors"
                 unmade = Network(surrogate.name, self.networks[surrogate.source].config, None, stored)
@@ -54,15 +65,37 @@ class Blueprint:
             digest = str(card["weights"]) if fits else None
             stored = f"{making.folder}/model.safetensors"
             self.networks[making.name] = Network(making.name, making.model, digest, stored)
-        for surrogate in self.surrogates:  # what starts from a model that has still to be trained has no making yet
+            if digest is None and (reason := read_failure(self.store, making)):
+                self.lost[making.name] = reason
+        for surrogate in self.planned:
+            gone = [name for name in (surrogate.source, *surrogate.witnesses) if name in self.lost]
+            if surrogate.align is not None and gone:
+                self.lost.setdefault(surrogate.name, f"it needs {gone[0]}, which could not be made")
+        for surrogate in self.planned:  # what starts from a model that has still to be trained has no making yet
             if surrogate.align is not None and surrogate.name not in self.networks:
                 config, stored = self.networks[surrogate.source].config, f"models/{surrogate.name}/model.safetensors"
                 self.networks[surrogate.name] = Network(surrogate.name, config, None, stored)
 
+    @property
+    def surrogates(self) -> list[Surrogate]:
+        """The surrogates that are there or can be made."""
+        return [own for own in self.planned if not self.lost.keys() & {own.source, *own.members}]
+
+    @property
+    def targets(self) -> list[str]:
+        """The targets that are there or can be made."""
+        return [target for target in self.experiment.targets if target not in self.lost]
+
     @cached_property
     def by_name(self) -> dict[str, Surrogate]:
-        """The surrogates of the experiment, by name."""
-        return {surrogate.name: surrogate for surrogate in self.surrogates}
+        """The surrogates that the experiment asks for, by name."""
+        return {surrogate.name: surrogate for surrogate in self.planned}
+
+    def holes(self) -> list[str]:
+        """What of the experiment is not there and will not be, a line each with the reason."""
+        networks = {f"{'trained' if name in self.experiment.models else 'models'}/{name}": why
+                    for name, why in self.lost.items()}  # fmt: skip
+        return [f"{folder}: {why}" for folder, why in {**networks, **self.broken}.items()]
 
     @cached_property
     def chunks(self) -> list[range]:
@@ -78,7 +111,7 @@ class Blueprint:
     def trained_for_run(self) -> list[str]:
         """The models that are trained here and that a run needs. Validation targets are trained for sweeps only."""
         needed = {*self.experiment.targets}
-        for surrogate in self.surrogates:
+        for surrogate in self.planned:
             needed |= {surrogate.source, *surrogate.members, *surrogate.witnesses}
         return [name for name, config in self.experiment.models.items() if config.train and name in needed]
 
@@ -96,7 +129,7 @@ class Blueprint:
     def alignments(self) -> Iterator[Making]:
         """The surrogates that are aligned here and whose source and witnesses are there."""
         images = self.inspected.manifests["train"].digest
-        for surrogate in self.surrogates:
+        for surrogate in self.planned:
             if surrogate.align is not None and all(map(self.is_made, (surrogate.source, *surrogate.witnesses))):
                 witnesses = [self.networks[name] for name in surrogate.witnesses]
                 source = self.networks[surrogate.source]
@@ -108,13 +141,16 @@ class Blueprint:
 
     def clean(self) -> dict[str, Predictions]:
         """The predictions on clean test images, by the name of the model or surrogate that makes them."""
-        members: dict[str, tuple[str, ...]] = {
-            name: (name,) for name in (*self.experiment.targets, *self.experiment.witnesses)
-        }
+        members: dict[str, tuple[str, ...]] = {name: (name,) for name in (*self.targets, *self.experiment.witnesses)}
         for surrogate in self.surrogates:
             members[self.clean_name(surrogate)] = surrogate.members
             members |= {name: (name,) for name in surrogate.witnesses}
-        return {name: Predictions(own, self._tables.clean(name, self._networks(own))) for name, own in members.items()}
+        found = {
+            name: Predictions(own, self._tables.clean(name, self._networks(own)))
+            for name, own in members.items()
+            if not self.lost.keys() & set(own)
+        }
+        return {name: own for name, own in found.items() if own.table.folder not in self.broken}
 
     def adversarial(self, surrogate: Surrogate, attack: str) -> ChunkedTable:
         """The adversarial images of one surrogate and attack."""
@@ -124,15 +160,17 @@ class Blueprint:
     def all_adversarial(self) -> dict[tuple[str, str], ChunkedTable]:
         """(surrogate, attack) -> the adversarial images."""
         pairs = [(surrogate, attack) for surrogate in self.surrogates for attack in self.experiment.attacks]
-        return {(surrogate.name, attack): self.adversarial(surrogate, attack) for surrogate, attack in pairs}
+        tables = {(surrogate.name, attack): self.adversarial(surrogate, attack) for surrogate, attack in pairs}
+        return {pair: table for pair, table in tables.items() if table.folder not in self.broken}
 
     def cells(self) -> Iterator[Cell]:
         """Every cell: surrogate by surrogate, attack by attack, first the surrogate itself and then the targets."""
         for (name, attack), adversarial in self.all_adversarial().items():
-            for target in (SELF, *self.experiment.targets):
+            for target in (SELF, *self.targets):
                 members = self.by_name[name].members if target == SELF else (target,)
                 table = self._tables.outcomes(f"{name}/{attack}/{target}", self._networks(members), adversarial)
-                yield Cell(name, attack, target, Predictions(members, table))
+                if table.folder not in self.broken:
+                    yield Cell(name, attack, target, Predictions(members, table))
 
     def outcomes(self) -> dict[tuple[str, str], list[Predictions]]:
         """(surrogate, attack) -> the predictions that are wanted on its adversarial images."""
@@ -153,22 +191,33 @@ class Blueprint:
     def missing(self, stage: str) -> list[str]:
         """What a stage has still to make: networks by name, tables by folder.
 
-        If networks are missing, only these are returned, because later tables depend on them.
+        If networks are missing, only these are returned, because later tables depend on them. What cannot be made is
+        left out.
         """
-        wanted = [surrogate.name for surrogate in self.surrogates if surrogate.align is not None]
-        networks = [name for name in wanted + self.trained_for_run if not self.is_made(name)]
+        wanted = [surrogate.name for surrogate in self.planned if surrogate.align is not None]
+        networks = [name for name in wanted + self.trained_for_run if not self.is_made(name) and name not in self.lost]
         if stage == "align" or networks:
             return networks
-        listing = self.store.listing()
-        if stage == "craft":
-            tables = list(self.all_adversarial().values())
-        else:
-            tables = [cell.table for cell in self.cells()] + [own.table for own in self.clean().values()]
+        listing, tables = self.store.listing(), self._tables_of(stage)
         return [table.folder for table in tables if not table.is_finished(listing) or table.done_chunks(listing)]
 
+    def _tables_of(self, stage: str) -> list[ChunkedTable]:
+        """The tables that a stage fills: `craft`, or else `evaluate`."""
+        if stage == "craft":
+            return list(self.all_adversarial().values())
+        return [cell.table for cell in self.cells()] + [own.table for own in self.clean().values()]
+
+    def _take_note_of_broken_tables(self, stage: str) -> None:
+        listing = self.store.listing()
+        for table in self._tables_of(stage):
+            if not table.is_finished(listing) and (reason := table.final_failure(self.store, listing)):
+                self.broken[table.folder] = reason
+
     def check_finished(self, stages: Sequence[str] = STAGES[:3]) -> None:
-        """Raises RunFailed, naming what is missing, unless these stages are finished."""
+        """Raises RunFailed, naming what is missing, unless these stages are finished but for what cannot be made."""
         for stage in stages:
+            if stage != "align" and not self.missing("align"):
+                self._take_note_of_broken_tables(stage)
             if missing := self.missing(stage):
                 more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
                 raise RunFailed(

@@ -23,11 +23,15 @@ class Inspected:
     Attributes:
         manifests: ids, labels and content hashes of each image set, by role (train, validation, test).
         networks: the models of the experiment, by name. One that is trained here has no digest yet.
+        unused_parameters: models that leave parameters without a gradient when they are trained.
+        notes: what a user should know of the models before hours are spent, a sentence each.
         unsaved: files, by path in the store, that this inspection found and that `save` will write.
     """
 
     manifests: dict[str, Manifest]
     networks: dict[str, Network]
+    unused_parameters: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
     unsaved: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -54,8 +58,9 @@ def inspect_inputs(experiment: Experiment, store: Store, progress: Progress) -> 
         check_images(experiment, role, manifest)
         inspected.manifests[role] = manifest
     check_disjoint(inspected.manifests)
-    networks, new = inspect_models(experiment, store, inspected.shape)
-    inspected.networks |= networks
-    inspected.unsaved |= new
+    models = inspect_models(experiment, store, inspected.manifests)
+    inspected.networks |= models.networks
+    inspected.unused_parameters, inspected.notes = models.unused_parameters, models.notes
+    inspected.unsaved |= models.unsaved
     check_weights_differ(experiment, inspected.networks)
     return inspected

@@ -71,6 +71,11 @@ class ChunkedTable:
             return None
         return (store.read_json(self.failed_file()) or {}).get("reason")
 
+    def final_failure(self, store: Store, listing: Listing) -> str | None:
+        """Returns the reason of a failure that would come again, or None: then another attempt may succeed."""
+        noted = store.read_json(self.failed_file()) if self.has_failed(listing) else None
+        return str(noted.get("reason")) if noted and noted.get("final") else None
+
     def set_aside_others(self, store: Store, listing: Listing, say: Say) -> None:
         """Moves files with another fingerprint from the table's folder to `.stale/`, and says so."""
         others = [name for name in listing.get(self.folder, ()) if not name.startswith(self.fingerprint)]
@@ -93,9 +98,9 @@ class ChunkedTable:
             labelled = table.replace_schema_metadata(self._metadata({"chunk": chunk, "rows": [table.num_rows]}))
             pq.write_table(labelled, stream, compression="zstd", write_page_checksum=True)
 
-    def write_failure(self, store: Store, chunk: int, reason: str) -> None:
-        """Records that a chunk could not be made, and why."""
-        store.write_json(self.failed_file(), {"chunk": chunk, "reason": reason})
+    def write_failure(self, store: Store, chunk: int, reason: str, final: bool = False) -> None:
+        """Records that a chunk could not be made, and why; `final` where another attempt would fail alike."""
+        store.write_json(self.failed_file(), {"chunk": chunk, "reason": reason, "final": final})
 
     def read_chunk(self, store: Store, chunk: int, rows: int) -> pa.Table:
         """Reads one chunk, from its own file or from the finished table.
