@@ -15,10 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from align_core.downloads import check_torch_can_load, hub_offline_unless_reachable
 from align_core.errors import InputError, named, reason_of
 from align_core.model_config import ModelConfig, Precision, resolve_aligned
 from align_core.own_code import own_code
 from align_core.weights import State, load_into, read_weights
+
+_NETWORK = ("httpx", "huggingface_hub", "requests", "urllib3")  # modules whose exceptions mean that a download failed
 
 
 class Classifier(nn.Module):
@@ -159,14 +162,15 @@ def _from_timm(config: ModelConfig, classes: int, channels: int) -> Classifier:
     pretrained = config.weights == "pretrained"
     arguments = {"in_chans": channels, **({} if pretrained else {"num_classes": classes}), **config.args}
     try:
-        net = timm.create_model(str(config.timm), pretrained=pretrained, **arguments)
+        with hub_offline_unless_reachable() if pretrained else nullcontext():
+            net = timm.create_model(str(config.timm), pretrained=pretrained, **arguments)
         data = resolve_data_config({"img_size": config.args.get("img_size")}, model=net)
-    except OSError as problem:
-        raise InputError(
-            f"timm: {config.timm}: the pretrained weights cannot be loaded here ({problem}). Check the network, or "
-            "give a local file as `weights`"
-        ) from problem
     except Exception as problem:  # a wrong argument can break a constructor anywhere
+        if pretrained and (isinstance(problem, OSError) or type(problem).__module__.startswith(_NETWORK)):
+            raise InputError(
+                f"timm: {config.timm}: the pretrained weights cannot be loaded here ({reason_of(problem)}). Check the "
+                "network, or give a local file as `weights`"
+            ) from problem
         raise InputError(f"timm: {config.timm}: {named(problem)}") from problem
     mean, std = data["mean"], data["std"]
     if channels != len(mean):  # for grey images, the mean over the colours
@@ -190,6 +194,7 @@ def _from_torchvision(config: ModelConfig, classes: int, channels: int) -> Class
         try:
             # The constructor below unpickles the file in torch's cache without restrictions. This call checks first
             # that the file can be read with weights_only=True, and so contains tensors alone.
+            check_torch_can_load(weights.url)
             weights.get_state_dict(check_hash=True, weights_only=True)
         except Exception as problem:  # no network, another hash, or a damaged file
             raise InputError(

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 MOST_IMAGES = 64
 _BATCH = 32
-# Below this probability under pure chance, a count is no accident: once among a hundred models, or among a million.
-_ABOVE_CHANCE, _FAR_ABOVE_CHANCE = 0.01, 1e-6
+# Below this probability under pure chance, a count is no accident: once among a hundred models, or in 100,000.
+_ABOVE_CHANCE, _FAR_ABOVE_CHANCE = 0.01, 1e-5
 
 Labels = npt.NDArray[np.int64]
 
