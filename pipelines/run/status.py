@@ -131,11 +131,17 @@ def status_of(request: Request) -> Status:
 def _status(blueprint: Blueprint) -> Status:
     absent = blueprint.missing("align")
     folders = [f"trained/{name}" for name in blueprint.trained_for_run]
-    folders += [f"models/{surrogate.name}" for surrogate in blueprint.surrogates if surrogate.align]
-    networks = [Entry(folder, "missing" if folder.partition("/")[2] in absent else "done") for folder in folders]
+    folders += [f"models/{surrogate.name}" for surrogate in blueprint.planned if surrogate.align]
+    networks = [Entry(folder, _state_of(folder.partition("/")[2], blueprint, absent)) for folder in folders]
     clean = [own.table for own in blueprint.clean().values()]
     tables = [*clean, *blueprint.all_adversarial().values(), *(cell.table for cell in blueprint.cells())]
     return Status([*networks, *_entries(blueprint, tables)])
+
+
+def _state_of(network: str, blueprint: Blueprint, absent: Sequence[str]) -> State:
+    if network in blueprint.lost:
+        return "failed"
+    return "missing" if network in absent else "done"
 
 
 def _entries(blueprint: Blueprint, tables: Sequence[ChunkedTable]) -> Iterator[Entry]:
