@@ -174,9 +174,9 @@ class Blueprint:
 
     def outcomes(self) -> dict[tuple[str, str], list[Predictions]]:
         """(surrogate, attack) -> the predictions that are wanted on its adversarial images."""
-        found: dict[tuple[str, str], list[Predictions]] = {}
+        found: dict[tuple[str, str], list[Predictions]] = {pair: [] for pair in self.all_adversarial()}
         for cell in self.cells():
-            found.setdefault((cell.surrogate, cell.attack), []).append(cell.predictions)
+            found[cell.surrogate, cell.attack].append(cell.predictions)
         return found
 
     @property
