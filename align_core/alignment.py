@@ -190,9 +190,11 @@ class Alignment:
             if rows:
                 reason = f"a witness returned logits that are not finite at step {self.step_number}"
                 return NonFiniteLoss(reason, number, rows)
+        advice = "lower align.optimizer.lr, or set align.clip_grad_norm"
+        if not self.step_number:  # then no step has been taken yet, whatever its length
+            advice = "do the temperature, the weights of the losses and the pixels' mean and std make sense?"
         return NonFiniteLoss(
-            f"the loss is {loss:g} and its gradient is not finite at step {self.step_number}: "
-            "lower align.optimizer.lr, or set align.clip_grad_norm"
+            f"the loss is {loss:g} and its gradient is not finite at step {self.step_number}: {advice}"
         )
 
     def state(self) -> State:
