@@ -192,7 +192,7 @@ class Alignment:
                 return NonFiniteLoss(reason, number, rows)
         advice = "lower align.optimizer.lr, or set align.clip_grad_norm"
         if not self.step_number:  # then no step has been taken yet, whatever its length
-            advice = "do the temperature, the weights of the losses and the pixels' mean and std make sense?"
+            advice = "check the temperature, the weights of the losses, mean and std"
         return NonFiniteLoss(
             f"the loss is {loss:g} and its gradient is not finite at step {self.step_number}: {advice}"
         )
