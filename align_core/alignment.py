@@ -205,9 +205,11 @@ class Alignment:
             if rows:
                 reason = f"a witness returned logits that are not finite at step {self.step_number}"
                 return NonFiniteLoss(reason, number, rows)
+        advice = "lower align.optimizer.lr, or set align.clip_grad_norm"
+        if not self.step_number:  # then no step has been taken yet, whatever its length
+            advice = "check the temperature, the weights of the losses, mean and std"
         return NonFiniteLoss(
-            f"the loss is {loss:g} and its gradient is not finite at step {self.step_number}: "
-            "lower align.optimizer.lr, or set align.clip_grad_norm"
+            f"the loss is {loss:g} and its gradient is not finite at step {self.step_number}: {advice}"
         )
 
     def state(self) -> State:

@@ -89,8 +89,8 @@ def _check_weights(classifier: Classifier, name: str) -> None:
     if bad:
         more = f" and {len(bad) - 3} more tensors" if len(bad) > 3 else ""
         raise InputError(
-            f"models.{name}: its weights are not finite: {', '.join(bad[:3])}{more} hold NaN or infinity. Did its "
-            "training diverge?"
+            f"models.{name}: its weights are not finite: there is NaN or infinity in {', '.join(bad[:3])}{more}. Did "
+            "its training diverge?"
         )
 
 
@@ -157,7 +157,7 @@ def _try_input_gradient(classifier: Classifier, name: str, images_BCHW: Tensor) 
         raise InputError(
             f"{where}: the gradient of its logits with respect to the image is zero everywhere, on "
             f"{len(images_BCHW)} random images, so that an attack would change nothing. Does it round, threshold or "
-            "quantise its input, or detach it?"
+            "quantise its input, detach it, or return saturated probabilities instead of logits?"
         )
     if not gradient_BCHW.isfinite().all():
         raise InputError(f"{where}: the gradient of its logits with respect to the image is NaN or infinite")

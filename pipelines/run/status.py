@@ -71,6 +71,11 @@ class Status:
         return all(entry.state == "done" for entry in self.entries)
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to wait for: every network and table is finished or has failed."""
+        return all(entry.state in ("done", "failed") for entry in self.entries)
+
+    @property
     def done(self) -> int:
         """Number of chunks that are finished, over all tables."""
         return sum(entry.done for entry in self.entries)
@@ -114,9 +119,12 @@ class Status:
 
 
 def watch(request: Request, every: float = 2.0) -> Iterator[Status]:
-    """Yields the status every `every` seconds while another process works, until all is done. Raises InputError."""
+    """Yields the status every `every` seconds while another process works, until all is done or failed.
+
+    Raises InputError.
+    """
     blueprint = open_blueprint(request)
-    while not (status := _status(blueprint)).is_done:
+    while not (status := _status(blueprint)).is_over:
         yield status
         time.sleep(every)
         blueprint.refresh()

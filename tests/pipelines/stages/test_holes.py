@@ -21,7 +21,7 @@ from pipelines.report.page import make_report
 from pipelines.run.command import run
 from pipelines.run.request import Request
 from pipelines.run.results import load_results
-from pipelines.run.status import status_of
+from pipelines.run.status import status_of, watch
 from pipelines.stages.align import _commit_result, _UnderWay
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.makings import Making, write_failure
@@ -99,6 +99,7 @@ class TestNetworks:
         assert states.pop("models/hot") == "failed"
         assert set(states.values()) == {"done"}
         assert not any("hot" in folder for folder in states)
+        assert len(list(watch(Request(experiment.file)))) == 1  # it waits for nothing
 
     def test_other_settings_or_a_deleted_note_try_again(self, experiment: HandMade) -> None:
         blueprint = lose(experiment, "hot")
