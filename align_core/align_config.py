@@ -132,6 +132,26 @@ class AlignConfig(Settings):
         return {name: value for name, value in asdict(self).items() if name not in without}
 
 
+@dataclass(frozen=True)
+class Training:
+    """What of an alignment decides whether a network can be trained so: a trial needs no more.
+
+    Attributes:
+        optimizer, batchnorm: as in AlignConfig.
+        rows: images that one worker takes at a step.
+    """
+
+    optimizer: Literal["sgd", "adamw"]
+    batchnorm: Literal["update", "frozen"]
+    rows: int
+
+
+def training_of(align: AlignConfig, images: int) -> Training:
+    """What a trial needs to know of an alignment on a training set of `images` images."""
+    rows = min(align.batch_size, images) // align.workers
+    return Training(align.optimizer.name, align.batchnorm, max(1, rows))
+
+
 def training_on_labels(train: TrainConfig) -> AlignConfig:
     """The settings that train a model from random weights, with cross-entropy on the labels and no witness.
 

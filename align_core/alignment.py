@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,7 +27,20 @@ from align_core.weights import State
 
 
 class NonFiniteLoss(FloatingPointError):
-    """The loss or its gradient is infinite or NaN: the training has diverged, and its weights must not be used."""
+    """The loss or its gradient is infinite or NaN: the training has diverged, and its weights must not be used.
+
+    Attributes:
+        reason: what happened, as a sentence without names.
+        witness: number of the witness whose logits were not finite, if that was the cause; None otherwise.
+        rows: positions in the batch of the images on which they were not.
+    """
+
+    def __init__(self, reason: str, witness: int | None = None, rows: Sequence[int] = ()) -> None:
+        super().__init__(reason)
+        self.reason, self.witness, self.rows = reason, witness, tuple(rows)
+
+    def __reduce__(self) -> tuple[type["NonFiniteLoss"], tuple[str, int | None, tuple[int, ...]]]:
+        return type(self), (self.reason, self.witness, self.rows)  # an exception is otherwise rebuilt from its message
 
 
 class Batches:
@@ -76,12 +90,19 @@ class Batches:
         """The batch of one step: augmented float pixels [B, C, H, W] in [0, 1], and int64 labels [B]."""
         if not 0 <= step < len(self):
             raise IndexError(step)
-        epoch, number = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.image_ids))
-        chosen = order[number * self.batch_size : (number + 1) * self.batch_size][self.rank :: self.world]
+        epoch, chosen = step // self.steps_per_epoch, self._positions(step)
         ids = [self.image_ids[position] for position in chosen]
         images_BCHW = augmented(self.images, ids, self.align.augment, self.seed, epoch)
         return images_BCHW, self.labels[torch.from_numpy(chosen)]
+
+    def ids_of(self, step: int) -> list[str]:
+        """The ids of the images in the batch of one step, in order."""
+        return [self.image_ids[position] for position in self._positions(step)]
+
+    def _positions(self, step: int) -> npt.NDArray[np.int64]:
+        epoch, number = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.image_ids))
+        return order[number * self.batch_size : (number + 1) * self.batch_size][self.rank :: self.world]
 
 
 class Alignment:
@@ -167,14 +188,29 @@ class Alignment:
         # The gradient, unlike the loss, is the same on every data-parallel worker. Testing it makes all of them stop at
         # the same step, so that none waits for another.
         if not torch.isfinite(grad_norm):
-            raise NonFiniteLoss(
-                f"the loss is {loss.item():g} and its gradient is not finite at step {self.step_number}: "
-                "lower align.optimizer.lr, or set align.clip_grad_norm"
-            )
+            raise self._diverged(loss.item(), witness_logits)
         self.optimizer.step()
         self.step_number += 1
         values = torch.stack([loss.detach(), alignment_loss.detach(), label_loss.detach(), grad_norm]).tolist()
         return {"lr": lr, **dict(zip(("loss", "alignment_loss", "label_loss", "grad_norm"), values, strict=True))}
+
+    @property
+    def leaves_parameters_unused(self) -> bool:
+        """Whether the last step left parameters without a gradient, as heads do that the forward pass never uses."""
+        return any(parameter.grad is None for parameter in self._parameters)
+
+    def _diverged(self, loss: float, witness_logits: Sequence[Tensor]) -> NonFiniteLoss:
+        for number, logits_BK in enumerate(witness_logits):
+            rows = (~logits_BK.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
+            if rows:
+                reason = f"a witness returned logits that are not finite at step {self.step_number}"
+                return NonFiniteLoss(reason, number, rows)
+        advice = "lower align.optimizer.lr, or set align.clip_grad_norm"
+        if not self.step_number:  # then no step has been taken yet, whatever its length
+            advice = "check the temperature, the weights of the losses, mean and std"
+        return NonFiniteLoss(
+            f"the loss is {loss:g} and its gradient is not finite at step {self.step_number}: {advice}"
+        )
 
     def state(self) -> State:
         """Everything on which the next step depends, as tensors by name: weights, optimiser state and step number.

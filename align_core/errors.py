@@ -1,4 +1,4 @@
-"""The exception for bad input, and the one line of any exception that says what happened.
+"""The exception for bad input, and what to say of any other exception.
 
 A message of `InputError` is complete: it says what is wrong, where (a file, a setting, an image) and how to mend it.
 """
@@ -30,3 +30,14 @@ def reason_of(problem: BaseException | str) -> str:
     if lines:
         return lines[0]
     return "" if isinstance(problem, str) else type(problem).__name__
+
+
+def named(problem: BaseException) -> str:
+    """The type of an exception and what it says, for code that is not ours: a bare message, such as the key of a
+    KeyError, says little without the type.
+    """
+    kind, said = type(problem).__name__, str(problem).strip()
+    if not said:
+        return f"{kind}, without a message"
+    reason = reason_of(problem)
+    return reason if reason.startswith(kind) else f"{kind}: {reason}"

@@ -4,8 +4,9 @@ Resizing and normalisation happen inside the classifier. Attacks and perturbatio
 models, and are stated in pixels, whatever mean and standard deviation a model was trained with.
 """
 
+import copy
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from align_core.errors import InputError, reason_of
+from align_core.downloads import check_torch_can_load, hub_offline_unless_reachable
+from align_core.errors import InputError, named, reason_of
 from align_core.model_config import ModelConfig, Precision, resolve_aligned
+from align_core.own_code import own_code
 from align_core.published import (
     grey_normalisation,
     torchvision_arguments,
@@ -25,11 +28,14 @@ from align_core.published import (
 )
 from align_core.weights import State, load_into, read_weights
 
+_NETWORK = ("httpx", "huggingface_hub", "requests", "urllib3")  # modules whose exceptions mean that a download failed
+
 
 class Classifier(nn.Module):
     """A network with its preprocessing: it maps float pixels [B, C, H, W] in [0, 1] to logits [B, K].
 
     Where the attribute `precision` is set to `bf16`, the network runs under autocast. Logits are float32 in any case.
+    The attribute `changes` says what had to be changed about the network when it was built, a clause each.
 
     Args:
         net: takes normalised images of side `input_size`.
@@ -48,19 +54,56 @@ class Classifier(nn.Module):
         self.net = net
         self.input_size = input_size
         self.precision: Precision = "fp32"
+        self.changes: tuple[str, ...] = ()
         self.register_buffer("mean_C11", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std_C11", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Returns float32 logits [B, K] for pixels [B, C, H, W] in [0, 1]."""
+        return logits_of(self.output(images_BCHW)).float()
+
+    def output(self, images_BCHW: Tensor) -> Any:
+        """Returns whatever the network returns for pixels [B, C, H, W] in [0, 1]."""
         size = self.input_size
         if size is not None and images_BCHW.shape[-2:] != (size, size):
             images_BCHW = F.interpolate(images_BCHW, (size, size), mode="bicubic", antialias=True, align_corners=False)
         normalised_BCHW = (images_BCHW - self.mean_C11) / self.std_C11
         bf16 = torch.autocast(images_BCHW.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
         with bf16:
-            logits_BK: Tensor = self.net(normalised_BCHW)
-        return logits_BK.float()
+            return self.net(normalised_BCHW)
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits [B, K] in what a network returns: a tensor, or the attribute or key `logits`, or the first of several.
+
+    Networks with auxiliary heads return several tensors in train mode, and those of some libraries an object. Raises
+    TypeError where there are no logits.
+    """
+    if isinstance(output, Mapping):
+        found = output.get("logits", next(iter(output.values())) if len(output) == 1 else None)
+    else:
+        found = getattr(output, "logits", None)
+        if found is None and isinstance(output, tuple | list) and output:
+            found = output[0]
+    found = output if isinstance(output, Tensor) else found
+    if not isinstance(found, Tensor):
+        raise TypeError(f"the network returns a {type(output).__name__} without logits, not a tensor")
+    return found
+
+
+def copy_of(classifier: Classifier) -> Classifier:
+    """A copy that shares nothing with the original.
+
+    The older `weight_norm` keeps a tensor that was computed from its parameters, which deepcopy refuses; it computes
+    that tensor again at every forward pass.
+    """
+    computed = {
+        id(value): value.detach().clone()
+        for part in classifier.modules()
+        for value in vars(part).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(classifier, computed)
 
 
 class Ensemble(nn.Module):
@@ -119,36 +162,6 @@ def load(config: ModelConfig, classes: int, channels: int, weights: Path | State
     return classifier.eval().requires_grad_(False)
 
 
-def check_output(classifier: Classifier, name: str, shape: tuple[int, int, int], classes: int) -> None:
-    """Runs one black image through the model to see whether it fits the data.
-
-    Args:
-        classifier: the model; its train or eval mode is restored afterwards.
-        name: the model's name, for the error message.
-        shape: channels, height and width of the image.
-        classes: number of logits that the model must return.
-
-    Raises InputError where the model fails on such an image, or returns logits of another shape.
-    """
-    channels = classifier.mean_C11.shape[0]
-    if channels != shape[0]:
-        raise InputError(f"models.{name}: mean and std are for {channels} channels, the images have {shape[0]}")
-    was_training = classifier.training
-    classifier.eval()
-    try:
-        with torch.no_grad():
-            logits = classifier(torch.zeros(1, *shape))
-    except Exception as problem:
-        raise InputError(f"models.{name}: cannot take images of {shape} (C, H, W): {problem}") from problem
-    finally:
-        classifier.train(was_training)
-    if logits.shape != (1, classes):
-        raise InputError(
-            f"models.{name}: returns {tuple(logits.shape)} for one image, not (1, {classes}): does data.classes "
-            f"({classes}) fit this model?"
-        )
-
-
 def _from_timm(config: ModelConfig, classes: int, channels: int) -> Classifier:
     import timm
     from timm.data import resolve_data_config
@@ -156,15 +169,16 @@ def _from_timm(config: ModelConfig, classes: int, channels: int) -> Classifier:
     pretrained = config.weights == "pretrained"
     arguments = {"in_chans": channels, **({} if pretrained else {"num_classes": classes}), **config.args}
     try:
-        net = timm.create_model(str(config.timm), pretrained=pretrained, **arguments)
+        with hub_offline_unless_reachable() if pretrained else nullcontext():
+            net = timm.create_model(str(config.timm), pretrained=pretrained, **arguments)
         data = resolve_data_config({"img_size": config.args.get("img_size")}, model=net)
-    except (RuntimeError, TypeError, ValueError, AssertionError) as problem:
-        raise InputError(f"timm: {config.timm}: {problem}") from problem
-    except OSError as problem:
-        raise InputError(
-            f"timm: {config.timm}: the pretrained weights cannot be loaded here ({problem}). Check the network, or "
-            "give a local file as `weights`"
-        ) from problem
+    except Exception as problem:  # a wrong argument can break a constructor anywhere
+        if pretrained and (isinstance(problem, OSError) or type(problem).__module__.startswith(_NETWORK)):
+            raise InputError(
+                f"timm: {config.timm}: the pretrained weights cannot be loaded here ({reason_of(problem)}). Check the "
+                "network, or give a local file as `weights`"
+            ) from problem
+        raise InputError(f"timm: {config.timm}: {named(problem)}") from problem
     mean, std = grey_normalisation(data["mean"], data["std"], channels)
     return _classifier(net, config, mean, std, data["input_size"][-1])
 
@@ -180,6 +194,7 @@ def _from_torchvision(config: ModelConfig, classes: int, channels: int) -> Class
         try:
             # The constructor below unpickles the file in torch's cache without restrictions. This call checks first
             # that the file can be read with weights_only=True, and so contains tensors alone.
+            check_torch_can_load(weights.url)
             weights.get_state_dict(check_hash=True, weights_only=True)
         except Exception as problem:  # no network, another hash, or a damaged file
             raise InputError(
@@ -189,8 +204,8 @@ def _from_torchvision(config: ModelConfig, classes: int, channels: int) -> Class
     try:
         # With weights, torchvision sets by itself what they bring along, and refuses some of it as an argument.
         net = torchvision.models.get_model(name, weights=weights, **(config.args if weights else arguments))
-    except (TypeError, ValueError, RuntimeError) as problem:
-        raise InputError(f"torchvision: {name}: {problem}") from problem
+    except Exception as problem:  # a wrong argument can break a constructor anywhere
+        raise InputError(f"torchvision: {name}: {named(problem)}") from problem
     transforms = torchvision_transforms(config)
     size = torchvision_input_size(arguments, transforms)
     return _classifier(net, config, tuple(transforms.mean), tuple(transforms.std), size)
@@ -198,25 +213,41 @@ def _from_torchvision(config: ModelConfig, classes: int, channels: int) -> Class
 
 def _call_factory(path: str, arguments: dict[str, Any]) -> nn.Module:
     module_name, _, name = path.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as problem:
-        raise InputError(
-            f"factory {path}: {problem}. The module is looked for beside the experiment file, then on PYTHONPATH"
-        ) from problem
-    except Exception as problem:  # a user's own code, here and below, can raise any exception
-        raise InputError(f"factory {path}: importing it raises {problem!r}") from problem
-    try:
+    with own_code(f"factory {path}: importing it"):
+        try:
+            factory = getattr(importlib.import_module(module_name), name)
+        except (ImportError, AttributeError) as problem:
+            raise InputError(
+                f"factory {path}: {problem}. The module is looked for beside the experiment file, then on PYTHONPATH"
+            ) from problem
+    with own_code(f"factory {path}: calling it"):
         net = factory(**arguments)
-    except Exception as problem:
-        raise InputError(f"factory {path}: calling it raises {problem!r}") from problem
-    if not isinstance(net, nn.Module):
-        raise InputError(f"factory {path}: returned a {type(net).__name__}, not a torch.nn.Module")
-    return net
+        if isinstance(net, type):
+            raise InputError(f"factory {path}: returned the class {net.__name__}, not a network made from it")
+        net = getattr(net, "_orig_mod", net)  # what torch.compile wraps; its weights have names of their own
+        if not isinstance(net, nn.Module):
+            raise InputError(f"factory {path}: returned a {type(net).__name__}, not a torch.nn.Module")
+        return net
 
 
 def _classifier(
     net: nn.Module, config: ModelConfig, mean: Sequence[float], std: Sequence[float], input_size: int | None
 ) -> Classifier:
-    """A Classifier with the given preprocessing, except for what the configuration gives itself."""
-    return Classifier(net, config.mean or mean, config.std or std, config.input_size or input_size)
+    """A Classifier with the given preprocessing, except for what the configuration gives itself.
+
+    The network is brought to the CPU and to single precision, in which everything here starts.
+    """
+    parameters = list(net.parameters())
+    if any(isinstance(own, nn.parameter.UninitializedParameter) for own in parameters):
+        raise InputError("the network has layers without a size (nn.Lazy...), which it must be given before")
+    types = {str(own.dtype).removeprefix("torch.") for own in parameters if own.is_floating_point()} - {"float32"}
+    devices = {own.device.type for own in (*parameters, *net.buffers())} - {"cpu"}
+    if "meta" in devices:
+        raise InputError("the network is on the meta device, where its weights have no values")
+    classifier = Classifier(
+        net.float() if types else net, config.mean or mean, config.std or std, config.input_size or input_size
+    )
+    changes = [f"its weights were {' and '.join(sorted(types))}, and are used as float32"] if types else []
+    changes += [f"it was on {' and '.join(sorted(devices))}, and starts on the CPU"] if devices else []
+    classifier.changes = tuple(changes)
+    return classifier.cpu() if devices else classifier

@@ -6,7 +6,7 @@ therefore loaded with `weights_only=True`, which rebuilds tensors and plain cont
 
 import hashlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import torch
@@ -68,6 +68,8 @@ def load_into(net: nn.Module, state: State, origin: str) -> None:
     Raises InputError that lists missing keys, unexpected keys and keys of another shape; `net` is then unchanged.
     """
     own = net.state_dict()
+    if own and all(name.startswith("module.") for name in own) and not own.keys() & state.keys():
+        state = {f"module.{name}": value for name, value in state.items()}  # `read_weights` took DataParallel's for it
     # Files written before PyTorch 0.4.1 lack BatchNorm's batch counters, which no prediction depends on.
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in own]
@@ -81,6 +83,26 @@ def load_into(net: nn.Module, state: State, origin: str) -> None:
     if said:
         raise InputError(f"{origin}: these weights do not fit the model; keys {'; '.join(said)}")
     net.load_state_dict(state, strict=False)
+
+
+def not_finite(state: Mapping[str, Tensor], parameters: Container[str] | None = None) -> list[str]:
+    """The names of the tensors that hold values which are not finite, and must.
+
+    These are parameters and the statistics of BatchNorm. In any other buffer NaN is an error, but infinity is not: a
+    mask of an attention layer may hold it.
+
+    Args:
+        state: tensors by name.
+        parameters: which of them are parameters; None for all.
+    """
+    found = []
+    for name, value in state.items():
+        if not (value.is_floating_point() or value.is_complex()):
+            continue
+        must = parameters is None or name in parameters or name.endswith(("running_mean", "running_var"))
+        if not (value.isfinite() if must else ~value.isnan()).all():
+            found.append(name)
+    return found
 
 
 def _more(names: list[str]) -> str:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from align_core.attacks.config import OBJECTIVES, PRESETS, AttackConfig, pixel_fraction
 
 if TYPE_CHECKING:
-    from align_core.attacks.loop import craft, distances
+    from align_core.attacks.loop import craft, crafted, distances
 
-__all__ = ["OBJECTIVES", "PRESETS", "AttackConfig", "craft", "distances", "pixel_fraction"]
+__all__ = ["OBJECTIVES", "PRESETS", "AttackConfig", "craft", "crafted", "distances", "pixel_fraction"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("craft", "distances"):
+    if name in ("craft", "crafted", "distances"):
         from align_core.attacks import loop
 
         return getattr(loop, name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,28 @@ def craft(
     InputError where the arguments do not fit each other or the surrogate, and FloatingPointError, naming the images,
     where the surrogate's gradient is not finite.
     """
+    return crafted(surrogate, images_BCHW, labels_B, image_ids, attack, seed).images_BCHW
+
+
+class Crafted(NamedTuple):
+    """Adversarial images, uint8 [B, C, H, W], and whether the gradient of each was zero at every step, bool [B]."""
+
+    images_BCHW: Tensor
+    without_gradient_B: Tensor
+
+
+def crafted(
+    surrogate: nn.Module,
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    image_ids: Sequence[str],
+    attack: AttackConfig,
+    seed: int,
+) -> Crafted:
+    """As `craft`, and says of which images the surrogate had no gradient: these the attack could not lead anywhere.
+
+    It happens where the surrogate's logits are saturated, or where it rounds or cuts off its input.
+    """
     check_batch(surrogate, images_BCHW, labels_B, image_ids, attack, seed)
     forward = _checked(surrogate, labels_B)
     centre_BCHW = images_BCHW.to(torch.float32) / 255
@@ -55,6 +78,7 @@ def craft(
     momentum_BCHW = torch.zeros_like(centre_BCHW)
     variance_BCHW = torch.zeros_like(centre_BCHW)
     finite_B = torch.ones_like(labels_B, dtype=torch.bool)
+    still_B = torch.ones_like(finite_B)
     with torch.enable_grad(), _frozen(surrogate):
         for step in range(attack.steps):
 
@@ -71,12 +95,13 @@ def craft(
             direction_BCHW = momentum_BCHW if attack.momentum else tuned_BCHW
             # sign() turns NaN into 0, so that a broken gradient would otherwise pass as an image without change.
             finite_B &= direction_BCHW.isfinite().flatten(1).all(dim=1)
+            still_B &= ~gradient_BCHW.flatten(1).any(dim=1)
             adversarial_BCHW = adversarial_BCHW + attack.step * direction_BCHW.sign()
             adversarial_BCHW = project(adversarial_BCHW, centre_BCHW, attack.eps)
     if not finite_B.all():
         names = [image_id for image_id, fine in zip(image_ids, finite_B.tolist(), strict=True) if not fine]
         raise FloatingPointError(f"the surrogate's gradient is not finite for {len(names)} images: {names[:5]}")
-    return round_inside(adversarial_BCHW, images_BCHW, attack.eps)
+    return Crafted(round_inside(adversarial_BCHW, images_BCHW, attack.eps), still_B)
 
 
 def distances(adversarial_BCHW: Tensor, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:

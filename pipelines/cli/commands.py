@@ -5,6 +5,8 @@ Each imports what it needs when it is called, because Ray, torch and MLflow take
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +49,16 @@ def run_command(options: argparse.Namespace) -> int:
         print(json.dumps(result.as_json()))
     elif result.report is not None:
         print_result(result, options)
-    return 0
+    return _said_with_holes(result.holes)
+
+
+def _said_with_holes(holes: Sequence[str]) -> int:
+    """The exit code of a run: 1, with a line that says what could not be made, where there is such."""
+    for hole in holes:
+        print(f"witness: {hole}", file=sys.stderr)
+    if holes:
+        print(f"witness: {len(holes)} of the networks and tables could not be made; all others are", file=sys.stderr)
+    return 1 if holes else 0
 
 
 def evaluate_command(options: argparse.Namespace) -> int:
@@ -75,7 +86,7 @@ def tune_command(options: argparse.Namespace) -> int:
         print(json.dumps(result.as_json()))
     else:
         print_sweep(result, options)
-    return 0
+    return _said_with_holes(result.test.holes if result.test else [])
 
 
 def plan_command(options: argparse.Namespace) -> int:

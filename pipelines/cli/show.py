@@ -77,7 +77,8 @@ def print_result(result: "RunResult", options: argparse.Namespace) -> None:
         table.add_column(column, justify="left" if column in ("surrogate", "attack") else "right")
     for row in result.report.means():
         rate = "" if row["rate"] is None else f"{row['rate']:.1f} ({row['rate_low']:.1f} to {row['rate_high']:.1f})"
-        table.add_row(row["surrogate"], row["attack"], rate, _gain(row), f"{row['clean_accuracy']:.1f}")
+        accuracy = "" if row["clean_accuracy"] is None else f"{row['clean_accuracy']:.1f}"
+        table.add_row(row["surrogate"], row["attack"], rate, _gain(row), accuracy)
     _console().print(table)
     for line in verdicts(result.report):
         if line.startswith("aligned under"):

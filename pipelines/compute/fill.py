@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from align_core.errors import reason_of
 from pipelines.compute.ray_data import PipelineBroke
 from pipelines.failure import ONCE_MENDED, RunFailed
-from pipelines.storage.chunked_table import Listing
+from pipelines.storage.chunked_table import Failure, Listing
 from pipelines.storage.store import Say, Store
 
 
@@ -20,8 +20,8 @@ class Fillable(Protocol):
     def folder(self) -> str:
         """Tells it from others, also in messages."""
 
-    def is_finished(self, listing: Listing) -> bool:
-        """Tells whether everything is in finished files."""
+    def unfinished(self, listing: Listing) -> list[str]:
+        """Returns the folders of the tables that are not in finished files."""
 
     def set_aside_others(self, store: Store, listing: Listing, say: Say) -> None:
         """Moves what other settings made to `.stale/`, and says so."""
@@ -29,8 +29,8 @@ class Fillable(Protocol):
     def delete_leftovers(self, store: Store, listing: Listing) -> None:
         """Deletes chunks that are already in finished files."""
 
-    def failures(self, store: Store, listing: Listing) -> list[str]:
-        """Returns what failed in the last attempt, with the reasons."""
+    def failures(self, store: Store, listing: Listing) -> Mapping[str, Failure]:
+        """Returns why tables failed in the last attempt, by their folders."""
 
     def forget_failure(self, store: Store, listing: Listing) -> None:
         """Deletes the reasons, before another attempt."""
@@ -63,14 +63,16 @@ def fill(store: Store, tables: Sequence[Fillable], rows: Sequence[int], say: Say
         work: makes the chunks that are missing.
         patience: seconds that a worker gives one chunk; doubled after every attempt that made nothing.
 
-    Chunks that turn out to be damaged are made again. Raises RunFailed where a table failed or cannot be finished.
+    Chunks that turn out to be damaged are made again. A table with a failure that would come again is left unfinished,
+    which is said. Raises RunFailed where a table failed otherwise or cannot be finished.
     """
     listing = store.listing()
     for table in tables:
         table.set_aside_others(store, listing, say)
         table.delete_leftovers(store, listing)
     made, fruitless, why = 0, 0, "chunks were damaged or missing again and again: is the disk full or failing?"
-    while unfinished := [table for table in tables if not table.is_finished(listing)]:
+    given_up: set[str] = set()
+    while unfinished := [own for own in tables if not given_up.issuperset(own.unfinished(listing))]:
         if fruitless == _FRUITLESS:
             raise RunFailed(
                 f"{_FRUITLESS} attempts in a row finished nothing more ({why}). Where a chunk takes long, raise "
@@ -89,19 +91,27 @@ def fill(store: Store, tables: Sequence[Fillable], rows: Sequence[int], say: Say
         for folder, chunks in damaged.items():
             say(f"{folder}: {len(chunks)} chunks are damaged or missing and are made again")
         listing = store.listing()
-        _check_failures(store, unfinished, listing)
+        given_up = (given_up - {folder for own in unfinished for folder in own.unfinished(listing)}) | _failures(
+            store, unfinished, listing, say
+        )
         fruitless = 0 if made > before and not damaged else fruitless + 1
     return made
 
 
-def _check_failures(store: Store, tables: Sequence[Fillable], listing: Listing) -> None:
-    reasons = [line for table in tables for line in table.failures(store, listing)]
+def _failures(store: Store, tables: Sequence[Fillable], listing: Listing, say: Say) -> set[str]:
+    """Folders of the tables with a failure that would come again. Raises RunFailed where there is any other failure."""
+    found = {folder: own for table in tables for folder, own in table.failures(store, listing).items()}
+    final = {folder for folder, failure in found.items() if failure.is_final}
+    for folder in sorted(final):
+        say(f"{folder}: {found[folder].reason}; all other tables are made")
+    reasons = [f"{folder}: {failure.reason}" for folder, failure in found.items() if not failure.is_final]
     if reasons:
         said = "\n  ".join(reasons[:10])
         raise RunFailed(
             f"{len(reasons)} tables failed; all others are kept, and the same command makes these once the causes are "
             f"mended:\n  {said}"
         )
+    return final
 
 
 class Joiner:

@@ -1,6 +1,5 @@
 """One fine-tune as a job that a worker can be sent: what is trained, on which images, and the loop around the step."""
 
-import copy
 import tempfile
 import time
 from collections.abc import Callable, Container, Iterable
@@ -13,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from align_core.align_config import AlignConfig
-from align_core.alignment import Alignment, Batches
+from align_core.alignment import Alignment, Batches, NonFiniteLoss
 from align_core.errors import reason_of
 from align_core.images import Fit, ImageSetConfig
-from align_core.models import Classifier, build
-from align_core.weights import to_bytes
+from align_core.models import Classifier, build, copy_of
+from align_core.weights import not_finite, to_bytes
 from pipelines.compute.checkpoint import CURVE, STATE, Curve, DamagedCheckpoint, read_checkpoint, write_checkpoint
 from pipelines.compute.images import opened
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, on_device, use_threads
@@ -38,6 +37,7 @@ class FineTune:
         seed: of sample order, augmentation, dropout and random weights.
         threads: CPU threads for torch.
         progress_file: a file in the store to which the first worker writes how far it is; None for no progress.
+        unused_parameters: whether a step leaves parameters without a gradient. Data-parallel workers must know.
     """
 
     name: str
@@ -52,6 +52,7 @@ class FineTune:
     seed: int
     threads: int
     progress_file: str | None
+    unused_parameters: bool = False
 
     def batches(self, rank: int = 0, world: int = 1) -> Batches:
         """The batches of worker number `rank` of `world` data-parallel workers."""
@@ -61,7 +62,7 @@ class FineTune:
     def starting_network(self, networks: LoadedNetworks, device: str) -> Classifier:
         """The network to be trained, on the device: a copy of `start`, or random weights."""
         if self.start is not None:
-            return copy.deepcopy(networks.network(self.start))
+            return copy_of(networks.network(self.start))
         torch.manual_seed(self.seed)
         classifier = build(self.loader.networks[self.name].config, self.loader.classes, self.loader.channels)
         classifier.precision = self.loader.precision
@@ -89,7 +90,7 @@ class Trainer:
         networks: LoadedNetworks | None = None,
     ) -> None:
         use_threads(job.threads)
-        self.job, self.device, self.rank = job, device, rank
+        self.job, self.device, self.rank, self.world = job, device, rank, world
         self.batches = job.batches(rank, world)
         networks = networks or LoadedNetworks(job.loader, device)
         witnesses = [networks.network(name) for name in job.witnesses]
@@ -111,12 +112,15 @@ class Trainer:
             checkpoint: called after the steps in `at`; None stands for the end of every epoch, and every
                 `align.checkpoint_steps` within one.
 
-        Raises NonFiniteLoss.
+        Raises NonFiniteLoss, also where the weights that the last step led to are not finite.
         """
         steps = range(self.alignment.step_number, len(self.batches))
         per_epoch, every = self.batches.steps_per_epoch, self.job.align.checkpoint_steps
         for step, (images_BCHW, labels_B) in zip(steps, self._loaded(steps), strict=True):
-            row = self.alignment.step(images_BCHW.to(self.device), labels_B.to(self.device))
+            try:
+                row = self.alignment.step(images_BCHW.to(self.device), labels_B.to(self.device))
+            except NonFiniteLoss as problem:
+                raise self._with_names(problem, step) from problem
             self.curve.append({"step": step, "epoch": step // per_epoch, "timestamp": time.time(), **row})
             self._write_progress(step + 1)
             in_epoch = step % per_epoch + 1
@@ -125,6 +129,20 @@ class Trainer:
                 checkpoint()
             if step + 1 < len(self.batches) and is_to_stop():
                 return
+        source = self.alignment.source
+        parameters = {name for name, _ in source.named_parameters(remove_duplicate=False)}
+        if bad := not_finite(source.state_dict(), parameters):
+            raise NonFiniteLoss(f"after the last step the weights are not finite ({bad[0]}): lower align.optimizer.lr")
+
+    def _with_names(self, problem: NonFiniteLoss, step: int) -> NonFiniteLoss:
+        """The same with the names of the witness and the images, where these were the cause."""
+        if problem.witness is None:
+            return problem
+        ids = self.batches.ids_of(step)
+        named = ", ".join(ids[row] for row in problem.rows[:5])
+        more = f" and {len(problem.rows) - 5} more" if len(problem.rows) > 5 else ""
+        reason = f"the logits of the witness {self.job.witnesses[problem.witness]} are not finite for {named}{more}"
+        return NonFiniteLoss(f"{reason} (step {step})", problem.witness, problem.rows)
 
     def _loaded(self, steps: range) -> Iterable[tuple[Tensor, Tensor]]:
         """The batches of these steps. Images that have to be decoded are decoded in processes beside the training."""

@@ -112,7 +112,9 @@ def worker_trainer(job: FineTune) -> Trainer:
 
     def wrap(module: nn.Module) -> nn.Module:
         ids = [device] if device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids) if world > 1 else module
+        if world == 1:
+            return module
+        return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=job.unused_parameters)
 
     trainer = Trainer(job, str(device), rank, world, wrap)
     latest = ray.train.get_checkpoint()

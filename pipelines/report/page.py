@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from pipelines.failure import RunFailed
+from pipelines.report.remarks import remarks_on
 from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SurrogateRow, TransferRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.csv_table import from_csv, to_csv
@@ -37,6 +39,7 @@ _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#1b1f24}"
     "h1{font-size:1.6rem}h2{font-size:1.1rem;margin-top:2.5rem}img{max-width:100%;display:block;margin:2rem auto}"
     "aside{border-left:3px solid #0072b2;padding:.1rem 1rem;background:#eef1f5;font-size:13px}aside p{margin:.5rem 0}"
+    ".remarks{border-color:#d55e00;background:#fdf1e8}"
     "div{overflow:auto;max-height:40rem}table{border-collapse:collapse;font-size:13px}"
     "td,th{padding:.2rem .7rem;border-bottom:1px solid #dde1e6;text-align:right;font-variant-numeric:tabular-nums}"
     "th{position:sticky;top:0;background:#fff}.text{text-align:left;white-space:nowrap}"
@@ -72,7 +75,7 @@ class Report:
         means: list[MeanRow] = []
         for row in self.transfer:
             if row["target"] == "(mean)":
-                means.append({**row, "clean_accuracy": accuracy[row["surrogate"]]})
+                means.append({**row, "clean_accuracy": accuracy.get(row["surrogate"])})
         return means
 
 
@@ -82,7 +85,9 @@ def report_fingerprint(blueprint: Blueprint) -> str:
     tables = [cell.table.fingerprint for cell in blueprint.cells()]
     tables += [own.table.fingerprint for own in blueprint.clean().values()]
     cells = [[cell.surrogate, cell.attack, cell.target] for cell in blueprint.cells()]
-    return fingerprint_of([_REVISION, blueprint.experiment.name, blueprint.experiment.seed, tables, cells, relations])
+    holes = [blueprint.holes()] if blueprint.holes() else []
+    named = [blueprint.experiment.name, blueprint.experiment.seed]
+    return fingerprint_of([_REVISION, *named, tables, cells, relations, *holes])
 
 
 def make_report(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Report, bool]:
@@ -98,18 +103,27 @@ def make_report(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Rep
         if not changed:
             return read_report(store), False
         say(f"report: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} not as written; it is made again")
-    report = computed_report(blueprint)
-    _write(store, blueprint.experiment.name, report)
+    report, remarks = _computed(blueprint)
+    _write(store, blueprint.experiment.name, report, remarks)
     return report, True
 
 
 def computed_report(blueprint: Blueprint) -> Report:
-    """The report, computed from the outcomes. Raises RunFailed if a table of outcomes is damaged."""
+    """The report, computed from the outcomes. Raises RunFailed if a table of outcomes is damaged, or there are none."""
+    return _computed(blueprint)[0]
+
+
+def _computed(blueprint: Blueprint) -> tuple[Report, list[str]]:
+    """The report, and what its page has to say before its tables."""
     from pipelines.report.outcomes import read_outcomes
     from pipelines.report.tables import TableMaker
 
-    maker = TableMaker(blueprint, read_outcomes(blueprint))
-    return Report(report_fingerprint(blueprint), maker.transfer(), maker.contrasts(), maker.surrogates())
+    outcomes = read_outcomes(blueprint)
+    maker = TableMaker(blueprint, outcomes)
+    report = Report(report_fingerprint(blueprint), maker.transfer(), maker.contrasts(), maker.surrogates())
+    if not report.transfer:
+        raise RunFailed("there is nothing to report: " + "; ".join(blueprint.holes()))
+    return report, remarks_on(blueprint, outcomes, report.transfer)
 
 
 def changed_files(store: Store, names: Sequence[str] = FILES) -> list[str]:
@@ -120,7 +134,7 @@ def changed_files(store: Store, names: Sequence[str] = FILES) -> list[str]:
     return [name for name in names if name not in there or store.sha256(f"report/{name}") != written.get(name)]
 
 
-def _write(store: Store, name: str, report: Report) -> None:
+def _write(store: Store, name: str, report: Report, remarks: Sequence[str]) -> None:
     from pipelines.report.figures import gain_figure, transfer_heatmap
 
     figures = {
@@ -131,7 +145,7 @@ def _write(store: Store, name: str, report: Report) -> None:
     store.delete(_KEPT)
     files = {f"{table}.csv": to_csv(rows, COLUMNS[table]) for table, rows in report.tables().items()}
     files |= {f"{figure}.png": content for figure, content in figures.items()}
-    files["report.html"] = html_page(name, report, figures).encode()
+    files["report.html"] = html_page(name, report, figures, remarks).encode()
     for file, content in files.items():
         store.write(f"report/{file}", content)
     hashes = {file: sha256(content).hexdigest() for file, content in files.items()}
@@ -187,12 +201,13 @@ def verdicts(report: Report) -> list[str]:
     return lines
 
 
-def html_page(name: str, report: Report, figures: dict[str, bytes]) -> str:
+def html_page(name: str, report: Report, figures: dict[str, bytes], remarks: Sequence[str] = ()) -> str:
     """The report as one HTML page with its figures embedded, so that the file can be mailed or archived by itself.
 
     Args:
         name: the experiment's name, the heading of the page.
         figures: PNG files by their name.
+        remarks: what has to be known of this experiment before its tables are read, a sentence each.
     """
     images = "".join(
         f'<img alt="{figure}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
@@ -200,12 +215,14 @@ def html_page(name: str, report: Report, figures: dict[str, bytes]) -> str:
     )
     sentences = "".join(f"<li>{html.escape(line)}</li>" for line in verdicts(report))
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in NOTES)
+    warned = "".join(f"<p>{html.escape(remark)}</p>" for remark in remarks)
+    warned = f'<aside class="remarks">{warned}</aside>' if warned else ""
     tables = "".join(f"<h2>{table}.csv</h2>{_html_table(rows)}" for table, rows in report.tables().items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         f"<title>{html.escape(name)}</title><style>{_STYLE}</style></head><body>"
-        f"<h1>{html.escape(name)}</h1><ul>{sentences}</ul><aside>{notes}</aside>{images}{tables}</body></html>\n"
+        f"<h1>{html.escape(name)}</h1>{warned}<ul>{sentences}</ul><aside>{notes}</aside>{images}{tables}</body></html>\n"
     )
 
 

@@ -54,19 +54,22 @@ class TableMaker:
     def __init__(self, blueprint: Blueprint, outcomes: Outcomes) -> None:
         self.blueprint, self.outcomes = blueprint, outcomes
         self.attacks, self.targets = list(blueprint.experiment.attacks), blueprint.experiment.targets
-        sources = {surrogate.source for surrogate in blueprint.surrogates}
+        known = outcomes.prediction.keys()
+        sources = {surrogate.source for surrogate in blueprint.planned}
         self._relations = {s: {t: target_relation(blueprint, s, t) for t in self.targets} for s in sources}
-        right = {name: outcomes.right(name) for name in {*sources, *self.targets}}
+        right = {name: outcomes.right(name) for name in {*sources, *self.targets} & known}
         # By source and target, the test images that both classify correctly when clean.
-        self._counted = {(s, t): right[s] & right[t] for s in sources for t in self.targets}
+        self._counted = {(s, t): right[s] & right[t] for s in sources for t in self.targets if {s, t} <= known}
 
     def transfer(self) -> list[TransferRow]:
         """The rows of transfer.csv: for each surrogate and attack the targets, then the means over groups of them."""
         rows = []
         for surrogate in self.blueprint.surrogates:
             for attack in self.attacks:
-                rows += [self._target_row(surrogate, attack, target) for target in self.targets]
-                rows += [self._mean_row(surrogate, attack, kind) for kind in self._groups(surrogate.source)]
+                there = [t for t in self.targets if self._is_there(surrogate.name, attack, t)]
+                rows += [self._target_row(surrogate, attack, target) for target in there]
+                if there:
+                    rows += [self._mean_row(surrogate, attack, kind) for kind in self._groups(surrogate.source)]
         return rows
 
     def contrasts(self) -> list[ContrastRow]:
@@ -74,22 +77,32 @@ class TableMaker:
         plain one. Which pairs there are is decided by `contrasts_of`.
         """
         rows = []
-        for name, baseline in contrasts_of(self.blueprint.surrogates):
+        for name, baseline in contrasts_of(self.blueprint.planned):
             surrogate = self.blueprint.by_name[name]
             for attack in self.attacks:
-                for target in self.targets:
+                there = [t for t in self.targets if all(self._is_there(s, attack, t) for s in (name, baseline))]
+                for target in there:
                     counted = self._counted[surrogate.source, target]
                     wrong, baseline_wrong = (self.outcomes.wrong[s, attack, target][counted] for s in (name, baseline))
                     gain = paired_gain(wrong, baseline_wrong)
                     rows.append(_contrast_row(name, baseline, attack, target, int(counted.sum()), gain))
-                gain = self._mean_gain(surrogate, baseline, attack, "")
-                n = self._images_in_any(surrogate.source, self.targets)
-                rows.append(_contrast_row(name, baseline, attack, "(mean)", n, gain))
+                if len(there) == len(self.targets):  # a mean over other targets could not be compared with any other
+                    gain = self._mean_gain(surrogate, baseline, attack, "")
+                    n = self._images_in_any(surrogate.source, self.targets)
+                    rows.append(_contrast_row(name, baseline, attack, "(mean)", n, gain))
         return rows
 
     def surrogates(self) -> list[SurrogateRow]:
         """The rows of surrogates.csv: a row per attack and one over all attacks, for each surrogate."""
-        return [row for surrogate in self.blueprint.surrogates for row in self._surrogate_rows(surrogate)]
+        measured = [
+            own for own in self.blueprint.surrogates if self.blueprint.clean_name(own) in self.outcomes.prediction
+        ]
+        return [row for surrogate in measured for row in self._surrogate_rows(surrogate)]
+
+    def _is_there(self, surrogate: str, attack: str, target: str) -> bool:
+        """Whether a cell was finished, and the clean predictions that say which of its images count."""
+        source = self.blueprint.by_name[surrogate].source
+        return (surrogate, attack, target) in self.outcomes.wrong and (source, target) in self._counted
 
     def _groups(self, source: str) -> dict[str, list[str]]:
         """The groups of targets that means are taken over, by their relation to the source; "" is that of them all."""
@@ -100,15 +113,21 @@ class TableMaker:
 
     @cached_property
     def _resampled(self) -> dict[tuple[str, str, str], npt.NDArray[np.float64]]:
-        """(surrogate, attack, group of targets) -> the mean rate in each resample. One pass over all of them."""
+        """(surrogate, attack, group of targets) -> the mean rate in each resample. One pass over all of them.
+
+        A group is left out where one of its cells is not there.
+        """
         keys, outcomes = [], []
         for surrogate in self.blueprint.surrogates:
             groups = self._groups(surrogate.source)
-            positions = [[self.targets.index(target) for target in group] for group in groups.values()]
-            eligible = [self._counted[surrogate.source, target] for target in self.targets]
             for attack in self.attacks:
-                keys.append([(surrogate.name, attack, kind) for kind in groups])
-                outcomes.append(OnTargets(eligible, self._wrong(surrogate.name, attack, self.targets), positions))
+                there = [t for t in self.targets if self._is_there(surrogate.name, attack, t)]
+                whole = {kind: [there.index(t) for t in own] for kind, own in groups.items() if set(own) <= set(there)}
+                if not whole:
+                    continue
+                eligible = [self._counted[surrogate.source, target] for target in there]
+                keys.append([(surrogate.name, attack, kind) for kind in whole])
+                outcomes.append(OnTargets(eligible, self._wrong(surrogate.name, attack, there), list(whole.values())))
         counts = resampled_counts(len(self.outcomes.labels), self.blueprint.experiment.seed)
         means = resampled_means(outcomes, counts)
         return {
@@ -125,21 +144,31 @@ class TableMaker:
     def _target_row(self, surrogate: Surrogate, attack: str, target: str) -> TransferRow:
         counted, kind = self._counted[surrogate.source, target], self._relations[surrogate.source][target]
         wrong = self.outcomes.wrong[surrogate.name, attack, target]
-        baseline = self.outcomes.wrong[surrogate.baseline, attack, target]
+        baseline = self.outcomes.wrong.get((surrogate.baseline, attack, target))
         n = int(counted.sum())
         rate = wilson(int(wrong[counted].sum()), n)
-        gain = NO_GAIN if surrogate.name == surrogate.baseline else paired_gain(wrong[counted], baseline[counted])
+        gain = NO_GAIN
+        if surrogate.name != surrogate.baseline and baseline is not None:
+            gain = paired_gain(wrong[counted], baseline[counted])
         return _transfer_row(surrogate.name, attack, target, kind, n, rate, 100 * float(wrong.mean()), gain)
 
     def _mean_row(self, surrogate: Surrogate, attack: str, kind: str) -> TransferRow:
-        """The mean over a group of targets, which are all of one relation `kind`, or all targets where that is ""."""
+        """The mean over a group of targets, which are all of one relation `kind`, or all targets where that is "".
+
+        It is blank unless all of them are there, for the surrogate and for its baseline: means over other targets could
+        not be compared.
+        """
         source, group = surrogate.source, self._groups(surrogate.source)[kind]
+        name = f"(mean {kind})" if kind else "(mean)"
+        if not all((own, attack, kind) in self._resampled for own in (surrogate.name, surrogate.baseline)):
+            blank = Interval(None, None, None)
+            return _transfer_row(surrogate.name, attack, name, kind, 0, blank, None, NO_GAIN)
         eligible, wrong = [self._counted[source, t] for t in group], self._wrong(surrogate.name, attack, group)
         rate = mean_interval(eligible, wrong, self._resampled[surrogate.name, attack, kind])
         is_source = surrogate.name == surrogate.baseline
         gain = NO_GAIN if is_source else self._mean_gain(surrogate, surrogate.baseline, attack, kind)
         rate_all = 100 * float(np.mean([wrong_N.mean() for wrong_N in wrong]))
-        name, n = f"(mean {kind})" if kind else "(mean)", self._images_in_any(source, group)
+        n = self._images_in_any(source, group)
         return _transfer_row(surrogate.name, attack, name, kind, n, rate, rate_all, gain)
 
     def _mean_gain(self, surrogate: Surrogate, baseline: str, attack: str, kind: str) -> Gain:
@@ -156,6 +185,8 @@ class TableMaker:
         over_all = self._over_all_attacks(surrogate, clean_name, right)
         rows: list[SurrogateRow] = []
         for attack in self.attacks:
+            if (surrogate.name, attack, SELF) not in outcomes.wrong:
+                continue
             wrong = outcomes.wrong[surrogate.name, attack, SELF]
             row: SurrogateRow = {
                 **over_all,
@@ -172,11 +203,15 @@ class TableMaker:
         """The row with the attack `(all)`; `right` says which clean images the surrogate classifies correctly."""
         outcomes = self.outcomes
         clean = wilson(int(right.sum()), len(outcomes.labels))
-        is_source = surrogate.name == surrogate.baseline
-        change = NO_GAIN if is_source else paired_gain(right, outcomes.right(surrogate.source))
+        has_no_change = surrogate.name == surrogate.baseline or surrogate.source not in outcomes.prediction
+        change = NO_GAIN if has_no_change else paired_gain(right, outcomes.right(surrogate.source))
         witnesses = surrogate.witnesses or tuple(self.blueprint.experiment.witnesses)
-        agreement = np.mean([(outcomes.prediction[clean_name] == outcomes.prediction[w]).mean() for w in witnesses])
-        robust = outcomes.robust(surrogate.name, clean_name, self.attacks)
+        agreement, robust = None, None
+        if outcomes.prediction.keys() >= set(witnesses):
+            own = outcomes.prediction[clean_name]
+            agreement = 100 * float(np.mean([(own == outcomes.prediction[w]).mean() for w in witnesses]))
+        if all((surrogate.name, attack, SELF) in outcomes.wrong for attack in self.attacks):
+            robust = 100 * float(outcomes.robust(surrogate.name, clean_name, self.attacks).mean())
         return {
             "surrogate": surrogate.name,
             "attack": "(all)",
@@ -186,16 +221,16 @@ class TableMaker:
             "clean_change": _figure(change.value),
             "clean_change_low": _figure(change.low),
             "clean_change_high": _figure(change.high),
-            "witness_agreement": _figure(100 * float(agreement)),
+            "witness_agreement": _figure(agreement),
             "attacked_accuracy": None,
             "whitebox_rate": None,
             "mean_l2": None,
-            "robust_accuracy": _figure(100 * float(robust.mean())),
+            "robust_accuracy": _figure(robust),
         }
 
 
 def _transfer_row(
-    surrogate: str, attack: str, target: str, kind: str, n: int, rate: Interval, rate_all: float, gain: Gain
+    surrogate: str, attack: str, target: str, kind: str, n: int, rate: Interval, rate_all: float | None, gain: Gain
 ) -> TransferRow:
     return {
         "surrogate": surrogate,

@@ -30,6 +30,7 @@ class RunResult:
         report: the tables; None where the run did not come to the report.
         logged: whether MLflow holds the report.
         spent: the time of every part.
+        holes: networks and tables that could not be made, each with the reason; the report is without them.
     """
 
     location: str
@@ -38,6 +39,7 @@ class RunResult:
     report: Report | None = None
     logged: bool = False
     spent: list[Spent] = field(default_factory=list)
+    holes: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
@@ -48,6 +50,7 @@ class RunResult:
             "made": self.made,
             "logged": self.logged,
             "spent": [asdict(spent) for spent in self.spent],
+            "holes": self.holes,
             **report,
         }
 
@@ -87,11 +90,17 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
         for line in blueprint.inspected.published.lines():
             progress.say(line)
         if workers is not None:
+            for note in blueprint.inspected.notes:
+                progress.say(note)
             result.made = _make(blueprint, workers, progress)
             write_resolved(blueprint)
         elif work:
             progress.say("everything is there already: nothing to compute")
+        blueprint.check_finished(work)
+        result.holes = blueprint.holes()
         if "report" in stages:
+            blueprint.check_finished()
+            result.holes = blueprint.holes()
             result.report, is_new = make_report(blueprint, progress.say)
             result.made["report"] = int(is_new)
             result.logged = log_report(blueprint, result.report, progress.say, again=log)

@@ -137,6 +137,11 @@ class Results:
         """The folder of the experiment."""
         return self._blueprint.store.location
 
+    @property
+    def holes(self) -> list[str]:
+        """What of the experiment could not be made, each with the reason; the tables are without it."""
+        return self._blueprint.holes()
+
     @cached_property
     def transfer(self) -> "pd.DataFrame":
         """transfer.csv: a row per surrogate, attack and target, and per group of targets."""

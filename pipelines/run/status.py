@@ -71,6 +71,11 @@ class Status:
         return all(entry.state == "done" for entry in self.entries)
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to wait for: every network and table is finished or has failed."""
+        return all(entry.state in ("done", "failed") for entry in self.entries)
+
+    @property
     def done(self) -> int:
         """Number of chunks that are finished, over all tables."""
         return sum(entry.done for entry in self.entries)
@@ -114,9 +119,12 @@ class Status:
 
 
 def watch(request: Request, every: float = 2.0) -> Iterator[Status]:
-    """Yields the status every `every` seconds while another process works, until all is done. Raises InputError."""
+    """Yields the status every `every` seconds while another process works, until all is done or failed.
+
+    Raises InputError.
+    """
     blueprint = open_blueprint(request)
-    while not (status := _status(blueprint)).is_done:
+    while not (status := _status(blueprint)).is_over:
         yield status
         time.sleep(every)
         blueprint.refresh()
@@ -131,11 +139,17 @@ def status_of(request: Request) -> Status:
 def _status(blueprint: Blueprint) -> Status:
     absent = blueprint.missing("align")
     folders = [f"trained/{name}" for name in blueprint.trained_for_run]
-    folders += [f"models/{surrogate.name}" for surrogate in blueprint.surrogates if surrogate.align]
-    networks = [Entry(folder, "missing" if folder.partition("/")[2] in absent else "done") for folder in folders]
+    folders += [f"models/{surrogate.name}" for surrogate in blueprint.planned if surrogate.align]
+    networks = [Entry(folder, _state_of(folder.partition("/")[2], blueprint, absent)) for folder in folders]
     clean = [own.table for own in blueprint.clean().values()]
     tables = [*clean, *blueprint.all_adversarial().values(), *(cell.table for cell in blueprint.cells())]
     return Status([*networks, *_entries(blueprint, tables)])
+
+
+def _state_of(network: str, blueprint: Blueprint, absent: Sequence[str]) -> State:
+    if network in blueprint.lost:
+        return "failed"
+    return "missing" if network in absent else "done"
 
 
 def _entries(blueprint: Blueprint, tables: Sequence[ChunkedTable]) -> Iterator[Entry]:

@@ -14,6 +14,7 @@ from statistics import median
 
 from safetensors.torch import load as load_safetensors
 
+from align_core.alignment import NonFiniteLoss
 from align_core.errors import InputError, reason_of
 from align_core.model_config import model_config_as_dict
 from align_core.published import as_built
@@ -25,7 +26,7 @@ from pipelines.compute.ray_train import RUNS, delete_run, fine_tune
 from pipelines.failure import ONCE_MENDED, RunFailed
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.makings import Making
+from pipelines.stages.makings import Making, write_failure
 from pipelines.stages.payload import fine_tune_of
 from pipelines.stages.speeds import Speeds
 from pipelines.storage.csv_table import to_csv
@@ -35,14 +36,22 @@ from pipelines.storage.versions import versions
 
 
 def make_networks(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
-    """Trains and aligns every network that a run needs and that is missing; returns how many. Raises RunFailed."""
+    """Trains and aligns every network that a run needs and that is missing; returns how many were made.
+
+    One that diverges is left out. Raises RunFailed for any other failure, after all others are made.
+    """
     return _make_all(blueprint, blueprint.missing("align"), worker, progress)
 
 
 def train_models(blueprint: Blueprint, names: Container[str], worker: Worker, progress: Progress) -> int:
     """Trains those of the named models that have no weights yet; returns how many. Raises RunFailed."""
-    missing = [making.name for making in blueprint.trainings() if making.name in names]
-    return _make_all(blueprint, [name for name in missing if not blueprint.is_made(name)], worker, progress)
+    wanted = [making.name for making in blueprint.trainings() if making.name in names]
+    missing = [name for name in wanted if not blueprint.is_made(name) and name not in blueprint.lost]
+    made = _make_all(blueprint, missing, worker, progress)
+    for name in wanted:
+        if name in blueprint.lost:
+            raise RunFailed(f"{name} cannot be trained: {blueprint.lost[name]}")
+    return made
 
 
 def check_room(blueprint: Blueprint, worker: Worker) -> None:
@@ -74,11 +83,12 @@ def _make_all(blueprint: Blueprint, names: Sequence[str], worker: Worker, progre
     waiting, slots = list(names), max(1, room_for(worker, spare_cpus=1))  # a local cluster declares one CPU to spare
     running: dict[Future[tuple[bytes, Curve]], _UnderWay] = {}
     pool = ThreadPoolExecutor(len(names))
-    steps_done, speeds = 0, Speeds(blueprint)
+    steps_done, made, speeds = 0, 0, Speeds(blueprint)
+    failures: list[str] = []
     try:
         at_once = min(slots, len(names))
         with progress.stage(_label(blueprint, names), _steps(blueprint, names), "steps", at_once) as bar:
-            while waiting or running:
+            while True:
                 for making in _ready(blueprint, waiting):
                     taken = sum(one.making.align.workers for one in running.values())
                     if running and taken + making.align.workers > slots:
@@ -89,19 +99,25 @@ def _make_all(blueprint: Blueprint, names: Sequence[str], worker: Worker, progre
                     future = pool.submit(fine_tune, job, making.run_name, worker)
                     running[future] = _UnderWay(making, job, time.time())
                     waiting.remove(making.name)
+                if not running:
+                    break  # what still waits needs a network that could not be made
                 done, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
                 for future in done:
                     finished = running.pop(future)
                     _say_notes(blueprint.store, finished.job, progress)
-                    curve = _commit_result(blueprint, future, finished)
-                    _note_speed(speeds, finished, curve, worker)
+                    curve = _commit_result(blueprint, future, finished, progress, failures)
+                    if curve is not None:
+                        _note_speed(speeds, finished, curve, worker)
+                        made += 1
                     steps_done += finished.making.align.steps(len(finished.job.image_ids))
                 bar.set(steps_done + _steps_under_way(blueprint.store, running.values()))
     finally:
-        # After a failure or Ctrl-C the others are not waited for: they end with the connection to the cluster.
+        # After Ctrl-C the others are not waited for: they end with the connection to the cluster.
         pool.shutdown(wait=False, cancel_futures=True)
     speeds.save()
-    return len(names)
+    if failures:
+        raise RunFailed(f"{'; '.join(failures)}. {ONCE_MENDED}")
+    return made
 
 
 def _ready(blueprint: Blueprint, waiting: Sequence[str]) -> list[Making]:
@@ -145,13 +161,29 @@ def _set_aside_stale(store: Store, making: Making, progress: Progress) -> None:
         progress.say(f"{making.folder}: {why}; moved to {folder}")
 
 
-def _commit_result(blueprint: Blueprint, future: Future[tuple[bytes, Curve]], finished: _UnderWay) -> Curve:
+def _commit_result(
+    blueprint: Blueprint,
+    future: Future[tuple[bytes, Curve]],
+    finished: _UnderWay,
+    progress: Progress,
+    failures: list[str],
+) -> Curve | None:
+    """Takes up a fine-tune that has ended; returns its curve, or None where it made no network.
+
+    One that diverged is noted in the store, since it would diverge again. Any other failure is added to `failures`.
+    """
     making = finished.making
+    what = "alignment" if making.start else "training"
     try:
         weights, curve = future.result()
+    except NonFiniteLoss as problem:
+        write_failure(blueprint.store, making, f"its {what} failed: {reason_of(problem)}")
+        progress.say(f"the {what} of {making.name} failed: {reason_of(problem)}; all others go on")
+        blueprint.refresh()
+        return None
     except Exception as problem:  # of the user's code, of torch, or of Ray
-        what = "alignment" if making.start else "training"
-        raise RunFailed(f"the {what} of {making.name} failed: {reason_of(problem)}. {ONCE_MENDED}") from problem
+        failures.append(f"the {what} of {making.name} failed: {reason_of(problem)}")
+        return None
     channels = blueprint.inspected.shape[0]
     commit(blueprint.store, making, weights, curve, time.time() - finished.began, channels)
     delete_run(blueprint.store, making.run_name)
@@ -198,6 +230,7 @@ def commit(store: Store, making: Making, weights: bytes, curve: Curve, seconds: 
         "seconds": round(seconds, 1),
     }
     store.write_json(f"{making.folder}/card.json", card)
+    store.delete(making.failed_file)
     store.delete(f"{RUNS}/{making.run_name}-progress.json")
 
 

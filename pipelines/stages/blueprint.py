@@ -17,7 +17,7 @@ from pipelines.failure import RunFailed
 from pipelines.stages.cells import SELF, Cell, Predictions, TablesOverImages
 from pipelines.stages.evaluations import Evaluation
 from pipelines.stages.inspect import Inspected
-from pipelines.stages.makings import Making, alignment, training
+from pipelines.stages.makings import Making, alignment, read_failure, training
 from pipelines.storage.chunked_table import ChunkedTable, Listing
 from pipelines.storage.store import Store
 
@@ -34,20 +34,31 @@ class Blueprint:
         store: its folder.
 
     `networks` holds every model of the experiment and every surrogate that is made here; one that has still to be made
-    has no digest. `refresh` takes up networks that were made since. Those in `damaged` count as missing.
+    has no digest. `refresh` takes up networks that were made since.
+
+    Attributes:
+        planned: every surrogate that the experiment asks for.
+        damaged: networks that were made here and are not what their cards say: they count as missing.
+        lost: networks that cannot be made, and why: their training diverged, or that of one that they start from.
+        broken: tables that cannot be finished, by folder, and why. `check_finished` finds them.
+
+    `surrogates`, `targets` and all tables leave out what is lost or broken: the rest is made, and `holes` says what is
+    not there. Only `evaluations` keeps broken predictions, because what there is of them waits for the next run.
     """
 
     def __init__(self, experiment: Experiment, inspected: Inspected, store: Store) -> None:
         self.experiment, self.inspected, self.store = experiment, inspected, store
-        self.surrogates = surrogates_of(experiment)
+        self.planned = surrogates_of(experiment)
+        self.lost: dict[str, str] = {}
+        self.broken: dict[str, str] = {}
         self.networks: dict[str, Network] = dict(inspected.networks)
         self.damaged: set[str] = set()
         self.refresh()
 
     def refresh(self) -> None:
         """Looks in the store for networks that were made here and are what the settings ask for."""
-        before = dict(self.networks)
-        for surrogate in self.surrogates:  # also those whose source has still to be trained
+        before, self.lost = (dict(self.networks), self.lost), {}
+        for surrogate in self.planned:  # also those whose source has still to be trained
             if surrogate.align is not None:
                 stored = f"models/{surrogate.name}/model.safetensors"
                 unmade = replace(self.networks[surrogate.source], name=surrogate.name, digest=None, stored=stored)
@@ -59,9 +70,18 @@ class Blueprint:
             digest = str(card["weights"]) if fits else None
             stored, start = f"{making.folder}/model.safetensors", self.networks[making.start or making.name]
             self.networks[making.name] = replace(start, name=making.name, digest=digest, stored=stored)
-        if self.networks != before:  # otherwise the tables stay, of which there may be thousands
-            for found in ("_clean", "_adversarial", "_cells", "evaluations"):
-                self.__dict__.pop(found, None)
+            if digest is None and (reason := read_failure(self.store, making)):
+                self.lost[making.name] = reason
+        for surrogate in self.planned:
+            gone = [name for name in (surrogate.source, *surrogate.witnesses) if name in self.lost]
+            if surrogate.align is not None and gone:
+                self.lost.setdefault(surrogate.name, f"it needs {gone[0]}, which could not be made")
+        if (self.networks, self.lost) != before:  # otherwise the tables stay, of which there may be thousands
+            self._forget_tables()
+
+    def _forget_tables(self) -> None:
+        for found in ("_clean", "_adversarial", "_cells", "evaluations"):
+            self.__dict__.pop(found, None)
 
     def hash_weights(self) -> None:
         """Hashes the weights of every network that was made here; one that is not as its card says is missing."""
@@ -77,10 +97,26 @@ class Blueprint:
         if self.damaged:
             self.refresh()
 
+    @property
+    def surrogates(self) -> list[Surrogate]:
+        """The surrogates that are there or can be made."""
+        return [own for own in self.planned if not self.lost.keys() & {own.source, *own.members}]
+
+    @property
+    def targets(self) -> list[str]:
+        """The targets that are there or can be made."""
+        return [target for target in self.experiment.targets if target not in self.lost]
+
     @cached_property
     def by_name(self) -> dict[str, Surrogate]:
-        """The surrogates of the experiment, by name."""
-        return {surrogate.name: surrogate for surrogate in self.surrogates}
+        """The surrogates that the experiment asks for, by name."""
+        return {surrogate.name: surrogate for surrogate in self.planned}
+
+    def holes(self) -> list[str]:
+        """What of the experiment is not there and will not be, a line each with the reason."""
+        folders = {name: "trained" if name in self.experiment.models else "models" for name in self.lost}
+        networks = {f"{folders[name]}/{name}": why for name, why in self.lost.items()}
+        return [f"{folder}: {why}" for folder, why in {**networks, **self.broken}.items()]
 
     @cached_property
     def chunks(self) -> list[range]:
@@ -96,7 +132,7 @@ class Blueprint:
     def trained_for_run(self) -> list[str]:
         """The models that are trained here and that a run needs. Validation targets are trained for sweeps only."""
         needed = {*self.experiment.targets}
-        for surrogate in self.surrogates:
+        for surrogate in self.planned:
             needed |= {surrogate.source, *surrogate.members, *surrogate.witnesses}
         return [name for name, config in self.experiment.models.items() if config.train and name in needed]
 
@@ -114,7 +150,7 @@ class Blueprint:
     def alignments(self) -> Iterator[Making]:
         """The surrogates that are aligned here and whose source and witnesses are there."""
         images = self.inspected.manifests["train"]
-        for surrogate in self.surrogates:
+        for surrogate in self.planned:
             if surrogate.align is not None and all(map(self.is_made, (surrogate.source, *surrogate.witnesses))):
                 witnesses = [self.networks[name] for name in surrogate.witnesses]
                 source = self.networks[surrogate.source]
@@ -126,17 +162,16 @@ class Blueprint:
 
     def clean(self) -> dict[str, Predictions]:
         """The predictions on clean test images, by the name of the model or surrogate that makes them."""
-        return self._clean
+        return {name: own for name, own in self._clean.items() if own.table.folder not in self.broken}
 
     @cached_property
     def _clean(self) -> dict[str, Predictions]:
-        members: dict[str, tuple[str, ...]] = {
-            name: (name,) for name in (*self.experiment.targets, *self.experiment.witnesses)
-        }
+        members: dict[str, tuple[str, ...]] = {name: (name,) for name in (*self.targets, *self.experiment.witnesses)}
         for surrogate in self.surrogates:
             members[self.clean_name(surrogate)] = surrogate.members
             members |= {name: (name,) for name in surrogate.witnesses}
-        return {name: self.clean_predictions(name, own) for name, own in members.items()}
+        makeable = {name: own for name, own in members.items() if not self.lost.keys() & set(own)}
+        return {name: self.clean_predictions(name, own) for name, own in makeable.items()}
 
     def clean_predictions(self, name: str, members: tuple[str, ...]) -> Predictions:
         """The predictions of the mean of some networks' logits on clean test images, stored under a name."""
@@ -154,11 +189,12 @@ class Blueprint:
     @cached_property
     def _adversarial(self) -> dict[tuple[str, str], ChunkedTable]:
         pairs = [(surrogate, attack) for surrogate in self.surrogates for attack in self.experiment.attacks]
-        return {(surrogate.name, attack): self.adversarial(surrogate, attack) for surrogate, attack in pairs}
+        tables = {(surrogate.name, attack): self.adversarial(surrogate, attack) for surrogate, attack in pairs}
+        return {pair: table for pair, table in tables.items() if table.folder not in self.broken}
 
-    def cells(self) -> Iterable[Cell]:
+    def cells(self) -> list[Cell]:
         """Every cell: surrogate by surrogate, attack by attack, first the surrogate itself and then the targets."""
-        return self._cells.values()
+        return [cell for cell in self._cells.values() if cell.table.folder not in self.broken]
 
     def cell(self, surrogate: str, attack: str, target: str) -> Cell:
         """One cell, by its names; the target may be `@self`."""
@@ -168,7 +204,7 @@ class Blueprint:
     def _cells(self) -> dict[tuple[str, str, str], Cell]:
         found = {}
         for (name, attack), adversarial in self.all_adversarial().items():
-            for target in (SELF, *self.experiment.targets):
+            for target in (SELF, *self.targets):
                 members = self.by_name[name].members if target == SELF else (target,)
                 table = self._tables.outcomes(f"{name}/{attack}/{target}", self._networks(members), adversarial)
                 found[name, attack, target] = Cell(name, attack, target, Predictions(members, table))
@@ -176,17 +212,21 @@ class Blueprint:
 
     def outcomes(self) -> dict[tuple[str, str], list[Predictions]]:
         """(surrogate, attack) -> the predictions that are wanted on its adversarial images."""
-        found: dict[tuple[str, str], list[Predictions]] = {}
-        for cell in self.cells():
-            found.setdefault((cell.surrogate, cell.attack), []).append(cell.predictions)
+        return self._by_images(self.cells())
+
+    def _by_images(self, cells: Iterable[Cell]) -> dict[tuple[str, str], list[Predictions]]:
+        found: dict[tuple[str, str], list[Predictions]] = {pair: [] for pair in self.all_adversarial()}
+        for cell in cells:
+            found[cell.surrogate, cell.attack].append(cell.predictions)
         return found
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:
         """What is predicted on which images: first on the clean ones, then for each surrogate and attack."""
         most, adversarial = self.experiment.compute.networks, self.all_adversarial()
-        found = [Evaluation(None, list(self.clean().values()), most)]
-        return found + [Evaluation(adversarial[pair], own, most) for pair, own in self.outcomes().items()]
+        found = [Evaluation(None, list(self._clean.values()), most)] if self._clean else []
+        wanted = self._by_images(self._cells.values())
+        return found + [Evaluation(adversarial[pair], own, most) for pair, own in wanted.items()]
 
     def done_chunks(self, listing: Listing) -> dict[str, Collection[int]]:
         """By the folder of every table, the numbers of the chunks that are there: all of them once it is finished."""
@@ -210,22 +250,39 @@ class Blueprint:
     def missing(self, stage: str) -> list[str]:
         """What a stage has still to make: networks by name, tables by folder.
 
-        If networks are missing, only these are returned, because later tables depend on them.
+        If networks are missing, only these are returned, because later tables depend on them. What cannot be made is
+        left out.
         """
-        wanted = [surrogate.name for surrogate in self.surrogates if surrogate.align is not None]
-        networks = [name for name in wanted + self.trained_for_run if not self.is_made(name)]
+        wanted = [surrogate.name for surrogate in self.planned if surrogate.align is not None]
+        networks = [name for name in wanted + self.trained_for_run if not self.is_made(name) and name not in self.lost]
         if stage == "align" or networks:
             return networks
-        listing = self.store.listing()
-        tables, left = list(self.all_adversarial().values()), []
+        listing, left = self.store.listing(), []
         if stage != "craft":
-            tables = [cell.table for cell in self.cells()] + [own.table for own in self.clean().values()]
             left = [one.joint.folder for one in self.evaluations if one.joint.leftovers(self.store, listing)]
+        tables = self._tables_of(stage)
         return [table.folder for table in tables if not table.is_finished(listing) or table.done_chunks(listing)] + left
 
+    def _tables_of(self, stage: str) -> list[ChunkedTable]:
+        """The tables that a stage fills: `craft`, or else `evaluate`."""
+        if stage == "craft":
+            return list(self.all_adversarial().values())
+        return [cell.table for cell in self.cells()] + [own.table for own in self.clean().values()]
+
+    def _take_note_of_broken_tables(self, stage: str) -> None:
+        listing, found = self.store.listing(), {}
+        for table in self._tables_of(stage):
+            if not table.is_finished(listing) and (reason := table.final_failure(self.store, listing)):
+                found[table.folder] = reason
+        if found:
+            self.broken |= found
+            self._forget_tables()
+
     def check_finished(self, stages: Sequence[str] = STAGES[:3]) -> None:
-        """Raises RunFailed, naming what is missing, unless these stages are finished."""
+        """Raises RunFailed, naming what is missing, unless these stages are finished but for what cannot be made."""
         for stage in stages:
+            if stage != "align" and not self.missing("align"):
+                self._take_note_of_broken_tables(stage)
             if missing := self.missing(stage):
                 missing = [f"{name} (its weights are damaged)" if name in self.damaged else name for name in missing]
                 more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""

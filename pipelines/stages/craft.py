@@ -1,6 +1,7 @@
 """Crafting: surrogate x attack -> adversarial images, each crafted once for all targets."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict
@@ -10,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from align_core.attacks import AttackConfig, craft, distances
+from align_core.attacks import AttackConfig, crafted, distances
 from align_core.images.decoding import Pixels
 from pipelines.compute.cluster import Worker, workers_that_fit
 from pipelines.compute.fill import Missing, fill
@@ -63,12 +64,14 @@ class CraftItem(TypedDict):
 
 
 class CraftedChunk(TypedDict):
-    """What was done: the number of images, whether they were made, and the seconds it took without loading."""
+    """What was done: the number of images, of those without a gradient at any step, whether they were made, and the
+    seconds it took without loading."""
 
     surrogate: str
     attack: str
     chunk: int
     images: int
+    without_gradient: int
     made: bool
     seconds: float
 
@@ -78,6 +81,7 @@ def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
     experiment, rows = blueprint.experiment, blueprint.rows
     tables = {f"{surrogate}/{attack}": table for (surrogate, attack), table in blueprint.all_adversarial().items()}
     speeds = Speeds(blueprint)
+    without_gradient: Counter[str] = Counter()
 
     def work(missing: Missing, patience: float) -> Iterator[tuple[str, int, int]]:
         job = CraftJob(
@@ -104,12 +108,18 @@ def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
                 surrogate, attack = done["surrogate"], done["attack"]
                 bar.advance(done["images"], f"{surrogate} {attack}")
                 if done["made"]:
+                    without_gradient[f"{surrogate} under {attack}"] += done["without_gradient"]
                     gradients = done["images"] * experiment.attacks[attack].gradients
                     speeds.note("gradient", job.surrogates[surrogate], worker.device, gradients, done["seconds"])
                     yield tables[f"{surrogate}/{attack}"].folder, done["chunk"], 1
 
     made = fill(blueprint.store, list(tables.values()), rows, progress.say, work, experiment.compute.patience)
     speeds.save()
+    for what, count in without_gradient.items():
+        if count:
+            progress.say(
+                f"{what}: the gradient of {count} images was zero at every step, so that they stay as they are"
+            )
     return made
 
 
@@ -128,28 +138,31 @@ class Crafter:
         """Crafts one chunk and commits it. A failure is recorded beside the table, and the run goes on."""
         job, surrogate, attack, chunk = self.job, item["surrogate"], item["attack"], item["chunk"]
         table = job.tables[f"{surrogate}/{attack}"]
-        start, made = time.monotonic(), True
+        start, made, without_gradient = time.monotonic(), True, 0
         try:
             network = self.networks.mean_of(job.surrogates[surrogate])
             start = time.monotonic()  # a network is loaded once, so loading is no part of the speed
-            table.write_chunk(job.store, chunk, self._craft(network, attack, chunk, item["clean"]))
+            rows, without_gradient = self._craft(network, attack, chunk, item["clean"])
+            table.write_chunk(job.store, chunk, rows)
         except (FloatingPointError, RuntimeError) as problem:
-            table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}")
+            is_final = isinstance(problem, FloatingPointError)
+            table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}", is_final)
             made = False
         return CraftedChunk(
-            surrogate=surrogate, attack=attack, chunk=chunk, images=len(item["clean"]), made=made,
-            seconds=time.monotonic() - start,
+            surrogate=surrogate, attack=attack, chunk=chunk, images=len(item["clean"]),
+            without_gradient=without_gradient, made=made, seconds=time.monotonic() - start,
         )  # fmt: skip
 
-    def _craft(self, network: nn.Module, attack: str, chunk: int, clean: Pixels) -> pa.Table:
+    def _craft(self, network: nn.Module, attack: str, chunk: int, clean: Pixels) -> tuple[pa.Table, int]:
+        """The rows of a chunk, and the number of images without a gradient at any step."""
         job = self.job
         ids, labels = job.images.ids_of(chunk), job.images.labels_of(chunk)
         images_BCHW = torch.from_numpy(np.array(clean)).to(job.device)
         labels_B = torch.tensor(labels, device=job.device)
-        adversarial_BCHW = craft(network, images_BCHW, labels_B, ids, job.attacks[attack], job.seed)
+        adversarial_BCHW, still_B = crafted(network, images_BCHW, labels_B, ids, job.attacks[attack], job.seed)
         linf_B, l2_B = distances(adversarial_BCHW, images_BCHW)
         pixels = np.ascontiguousarray(adversarial_BCHW.cpu().numpy())
-        return pa.table(
+        rows = pa.table(
             {
                 "image_id": ids,
                 "label": pa.array(labels, pa.int64()),
@@ -158,3 +171,4 @@ class Crafter:
                 "l2": l2_B.cpu().numpy(),
             }
         )
+        return rows, int(still_B.sum())

@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 
 from align_core.errors import reason_of
+from align_core.finite import check_finite
 from align_core.images.decoding import Pixels
 from pipelines.compute.cluster import Worker, workers_that_fit
 from pipelines.compute.fill import Missing, fill
@@ -111,8 +112,9 @@ def evaluate_all(
 
     tables = [turn.joint for turn in turns]
     made = fill(blueprint.store, tables, rows, progress.say, work, compute.patience)
-    if only is None:
-        blueprint.store.delete_folder(UNDER_WAY)  # empty folders, as everything is finished
+    listing = blueprint.store.listing()
+    if only is None and not any(table.unfinished(listing) for table in tables):
+        blueprint.store.delete_folder(UNDER_WAY)  # its folders are empty
     speeds.save()
     return made
 
@@ -160,13 +162,24 @@ class Evaluator:
                 start = time.monotonic()  # a network is loaded once, so loading is no part of the speed
                 with torch.no_grad():
                     logits_BK = network(images_BCHW)
+                self._check(logits_BK, images_BCHW, members, chunk)
                 found[position] = _predictions(logits_BK, labels_B, job.images.ids_of(chunk), prefix)
                 made.append((position, time.monotonic() - start))
             except (FloatingPointError, RuntimeError) as problem:
-                table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}")
+                is_final = isinstance(problem, FloatingPointError)
+                table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}", is_final)
         if found:
             turn.joint.write_chunk(job.store, chunk, found)
         return EvaluatedChunk(number=item["number"], chunk=chunk, made=json.dumps(made))
+
+    def _check(self, logits_BK: torch.Tensor, images_BCHW: torch.Tensor, members: Sequence[str], chunk: int) -> None:
+        """Raises FloatingPointError where logits are not finite, naming the images and the member of an ensemble."""
+        ids = self.job.images.ids_of(chunk)
+        if len(members) > 1 and not logits_BK.isfinite().all():
+            for name in members:
+                with torch.no_grad():
+                    check_finite(self.networks.network(name)(images_BCHW), ids, name)
+        check_finite(logits_BK, ids, " and ".join(members))
 
 
 def _predictions(logits_BK: torch.Tensor, labels_B: torch.Tensor, ids: list[str], prefix: str) -> pa.Table:

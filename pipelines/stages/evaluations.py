@@ -67,4 +67,4 @@ class Evaluation:
 def in_turns(evaluations: Iterable[Evaluation]) -> list[Turn]:
     """All turns, in the order in which they are made: each goes over all images, so networks are loaded once."""
     turns = [one.turns for one in evaluations]
-    return [own[turn] for turn in range(max(map(len, turns))) for own in turns if turn < len(own)]
+    return [own[turn] for turn in range(max(map(len, turns), default=0)) for own in turns if turn < len(own)]

@@ -25,12 +25,16 @@ class Inspected:
         manifests: ids, labels and content hashes of each image set, by role (train, validation, test).
         networks: the models of the experiment, by name. One that is trained here has no digest yet.
         published: where networks are used otherwise than they are published.
+        unused_parameters: models that leave parameters without a gradient when they are trained.
+        notes: what a user should know of the models before hours are spent, a sentence each.
         unsaved: files, by path in the store, that this inspection found and that `save` will write.
     """
 
     manifests: dict[str, Manifest]
     networks: dict[str, Network]
     published: Published = field(default_factory=Published)
+    unused_parameters: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
     unsaved: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -55,11 +59,11 @@ def inspect_inputs(
     """
     found, unsaved = manifests(experiment, store, progress, trust_images)
     inspected = Inspected(found, {}, unsaved=unsaved)
-    networks, new = inspect_models(experiment, store, inspected.shape, trust_weights)
-    inspected.networks |= networks
-    inspected.unsaved |= new
-    models = {name: network.config for name, network in networks.items()}
-    inspected.published, new = inspect_published(experiment, models, store)
-    inspected.unsaved |= new
+    models = inspect_models(experiment, store, inspected.manifests, trust_weights)
+    inspected.networks |= models.networks
+    inspected.unused_parameters, inspected.notes = models.unused_parameters, models.notes
+    configs = {name: network.config for name, network in models.networks.items()}
+    inspected.published, new = inspect_published(experiment, configs, store)
+    inspected.unsaved |= models.unsaved | new
     check_weights_differ(experiment, inspected.networks)
     return inspected

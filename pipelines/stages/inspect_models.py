@@ -1,61 +1,110 @@
-"""Tries every model once, or reads from the store the hash of weights that were seen before."""
+"""Tries every model once as it will be used, or reads from the store what was found out when it was tried before."""
 
-import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from align_core.errors import InputError, reason_of
+from align_core.images import read_images
+from align_core.images.manifest import Manifest
 from align_core.model_config import ModelConfig, resolve_aligned
+from pipelines.compute.images import opened
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.factories import note_code
 from pipelines.experiment.factory_code import Code, factory_code
 from pipelines.stages.file_hashes import FileHashes
+from pipelines.stages.first_look import FirstLook, first_look, sample_of
+from pipelines.stages.model_uses import ModelUse, uses_of
 from pipelines.stages.seen import SEEN
 from pipelines.storage.store import Store, fingerprint_of
 from pipelines.tracking.registry import Registered, registered
 
+if TYPE_CHECKING:
+    from align_core.models import Classifier
+
+
+@dataclass
+class InspectedModels:
+    """What was found out about the models of an experiment.
+
+    Attributes:
+        networks: by name.
+        unused_parameters: names of those that leave parameters without a gradient when they are trained.
+        notes: what a user should know before hours are spent, a sentence each.
+        unsaved: files by path in the store that have still to be written.
+    """
+
+    networks: dict[str, Network] = field(default_factory=dict)
+    unused_parameters: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+    unsaved: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """What a trial that passed found out; the digest is None for a model that is trained here."""
+
+    digest: str | None
+    notes: list[str]
+    unused_parameters: bool
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.digest, str | None) or not isinstance(self.notes, list):
+            raise TypeError("not what a trial found out")
+
+
+_Found = TypeVar("_Found", _Tried, FirstLook)
+
 
 def inspect_models(
-    experiment: Experiment, store: Store, shape: tuple[int, int, int], trusting: bool
-) -> tuple[dict[str, Network], dict[str, bytes]]:
-    """Every model of the experiment by name, and files by path in the store that have still to be written.
+    experiment: Experiment, store: Store, manifests: Mapping[str, Manifest], trusting: bool
+) -> InspectedModels:
+    """Every model of the experiment.
 
     Args:
-        shape: (C, H, W) of every image.
+        manifests: those of the image sets, by role.
         trusting: whether weights of unchanged path, size and modification time count as unchanged.
 
-    Raises InputError, naming the model, for one that cannot be used.
+    Raises InputError, naming the model, for one that cannot do what it is used for.
     """
-    networks: dict[str, Network] = {}
-    unsaved: dict[str, bytes] = {}
-    stored = store.read_json(f"{SEEN}/models.json") or {}
-    known = {key: digest for key, digest in stored.items() if digest is None or isinstance(digest, str)}
-    files = FileHashes(store, trusting)
-    digests: dict[str, str | None] = {}
-    for name, written in experiment.models.items():
+    found, test, files = InspectedModels(), manifests["test"], FileHashes(store, trusting)
+    tried, looks = _Known(store, f"{SEEN}/models.json"), _Known(store, f"{SEEN}/first_looks.json")
+    uses = uses_of(experiment, len(manifests["train"]))
+    for name in experiment.models:
         try:
-            found = registered(written, experiment, store, SEEN) if written.mlflow else None
-            if found and not _is_as_it_was(found, files):
-                found = registered(written, experiment, store, SEEN, anew=True)
-            model = found.config if found else resolve_aligned(written)
-            code = factory_code(model.factory, experiment.factories) if model.factory else None
-            if code is not None:
-                note_code(str(model.factory), code)
-            key = _model_key(model, experiment.data.classes_count, shape, code, _bytes_of(model, found, files))
+            model = _model(name, uses[name], experiment, test, store, files)
         except InputError as problem:
             raise InputError(f"models.{name}: {problem}") from problem
-        unsaved |= found.unsaved if found else {}
-        digests[key] = known[key] if _is_known(key, known) else _try_model(name, model, experiment, shape, found)
-        networks[name] = Network(name, model, digests[key], found.stored if found else None, code)
-    if digests.keys() - known.keys():
-        unsaved[f"{SEEN}/models.json"] = json.dumps({**known, **digests}).encode()
-    return networks, unsaved | files.unsaved()
+        one = tried.get(model.trial_key, _Tried, model.try_it)
+        network = Network(name, model.config, one.digest, model.origin.stored if model.origin else None, model.code)
+        found.networks[name] = network
+        found.notes += [f"models.{name}: {note}" for note in one.notes]
+        found.unused_parameters |= {name} if one.unused_parameters else set()
+        if network.digest is not None and uses[name].has_role:
+            look = looks.get(fingerprint_of([network.identity, test.digest]), FirstLook, model.look)
+            warning = look.warning(name)
+            found.notes += [warning] if warning else []
+        found.unsaved |= model.origin.unsaved if model.origin else {}
+    found.unsaved |= {**tried.unsaved(), **looks.unsaved(), **files.unsaved()}
+    return found
 
 
-def _is_known(key: str, known: Mapping[str, Any]) -> bool:
-    return key in known and isinstance(known[key], str | None)
+def _model(
+    name: str, use: ModelUse, experiment: Experiment, test: Manifest, store: Store, files: FileHashes
+) -> "_Model":
+    """A model of the experiment with the hashes of what it comes from. Raises InputError."""
+    written = experiment.models[name]
+    origin = registered(written, experiment, store, SEEN) if written.mlflow else None
+    if origin and not _is_as_it_was(origin, files):
+        origin = registered(written, experiment, store, SEEN, anew=True)
+    config = origin.config if origin else resolve_aligned(written)
+    code = factory_code(config.factory, experiment.factories) if config.factory else None
+    if code is not None:
+        note_code(str(config.factory), code)
+    return _Model(name, config, origin, code, _bytes_of(config, origin, files), use, experiment, test)
 
 
 def _is_as_it_was(found: Registered, files: FileHashes) -> bool:
@@ -73,28 +122,88 @@ def _bytes_of(config: ModelConfig, found: Registered | None, files: FileHashes) 
         raise InputError(f"{config.weights_file}: cannot be read ({reason_of(problem)})") from problem
 
 
-def _model_key(config: ModelConfig, classes: int, shape: Sequence[int], code: Code | None, content: str | None) -> str:
-    """Identifies a model by its settings, its code, and the hash of the bytes of its weights, wherever they lie."""
-    settings = dataclasses.asdict(config) | ({"weights": None} if config.weights_file else {})
-    return fingerprint_of([settings, classes, list(shape), code, content])
+class _Known:
+    """A JSON file in the store, which keeps by key what was found out before. A damaged entry is found out anew."""
+
+    def __init__(self, store: Store, path: str) -> None:
+        self._path = path
+        known = store.read_json(path)
+        self._known: dict[str, Any] = known if isinstance(known, dict) else {}
+        self._has_changed = False
+
+    def get(self, key: str, kind: type[_Found], find_out: Callable[[], _Found]) -> _Found:
+        """What is known under the key, or else what `find_out` returns, a dataclass, which is then kept."""
+        try:
+            return kind(**self._known[key])
+        except (KeyError, TypeError, ValueError):
+            found = find_out()
+            self._known[key] = asdict(found)
+            self._has_changed = True
+            return found
+
+    def unsaved(self) -> dict[str, bytes]:
+        """The file by its path, if anything was added to it."""
+        return {self._path: json.dumps(self._known).encode()} if self._has_changed else {}
 
 
-def _try_model(
-    name: str, config: ModelConfig, experiment: Experiment, shape: tuple[int, int, int], found: Registered | None
-) -> str | None:
-    """Builds a model, checks that it returns logits for an image, and returns the hash of its weights.
+@dataclass(frozen=True)
+class _Model:
+    """One model, which is loaded when something about it is not known yet."""
 
-    The hash is None for a model that is trained here, as its weights do not exist yet.
-    """
-    # Imported here because an input that is known already needs no torch, and `witness status` must answer at once.
-    from align_core.models import build, check_output, load
-    from align_core.weights import hash_weights
+    name: str
+    config: ModelConfig
+    origin: Registered | None
+    code: Code | None
+    content: str | None
+    use: ModelUse
+    experiment: Experiment
+    test: Manifest
 
-    classes = experiment.data.classes_count
-    try:
-        weights = found.weights() if found else None
-        classifier = build(config, classes, shape[0]) if config.train else load(config, classes, shape[0], weights)
-    except InputError as problem:
-        raise InputError(f"models.{name}: {problem}") from problem
-    check_output(classifier, name, shape, classes)
-    return None if config.train else hash_weights(classifier.net.state_dict())
+    @property
+    def trial_key(self) -> str:
+        """Identifies a trial: by settings, code, the bytes of the weights, and what the model is used for."""
+        settings = asdict(self.config) | ({"weights": None} if self.config.weights_file else {})
+        images = [self.experiment.data.classes_count, list(self.test.shape)]
+        used = [self.use.crafted_on, [asdict(training) for training in self.use.trainings]]
+        return fingerprint_of([settings, *images, self.code, self.content, used])
+
+    @cached_property
+    def _classifier(self) -> "Classifier":
+        # Imported here because an input that is known needs no torch, and `witness status` must answer at once.
+        from align_core.models import build, load
+
+        classes, channels = self.experiment.data.classes_count, self.test.shape[0]
+        try:
+            if self.config.train:
+                return build(self.config, classes, channels)
+            return load(self.config, classes, channels, self.origin.weights() if self.origin else None)
+        except InputError as problem:
+            raise InputError(f"models.{self.name}: {problem}") from problem
+
+    def try_it(self) -> _Tried:
+        """Tries the model as it will be used. Raises InputError."""
+        from align_core.trial import try_model
+        from align_core.weights import hash_weights
+
+        trial = try_model(
+            self._classifier,
+            self.name,
+            self.test.shape,
+            self.experiment.data.classes_count,
+            crafted_on=self.use.crafted_on,
+            trainings=self.use.trainings,
+        )
+        digest = None if self.config.train else hash_weights(self._classifier.net.state_dict())
+        return _Tried(digest, trial.notes, trial.unused_parameters)
+
+    def look(self) -> FirstLook:
+        """Shows the model a few test images. Raises InputError where its logits on them are not finite."""
+        data = self.experiment.data
+        chosen = sample_of(self.test.labels)
+        images = read_images(
+            opened(data.test, data.fit, self.test.shape[0]), [self.test.ids[position] for position in chosen]
+        )
+        try:
+            return first_look(self._classifier, images, self.test.labels[chosen], data.classes_count)
+        except InputError as problem:
+            raise InputError(f"models.{self.name}: {problem}") from problem

@@ -12,7 +12,7 @@ from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.surrogates import Surrogate
 from pipelines.stages.revisions import REVISIONS
-from pipelines.storage.store import fingerprint_of
+from pipelines.storage.store import Store, fingerprint_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,11 @@ class Making:
     def fingerprint(self) -> str:
         """The hash of `inputs`: it differs where another network would come out."""
         return fingerprint_of(self.inputs)
+
+    @property
+    def failed_file(self) -> str:
+        """Path in the store of the note that says that it cannot be made with these settings, and why."""
+        return f"{self.folder}/failed.json"
 
     @property
     def run_name(self) -> str:
@@ -111,3 +116,19 @@ def _inputs(align: AlignConfig, experiment: Experiment, images: Manifest) -> dic
         "seed": experiment.seed,
         "precision": experiment.compute.precision,
     }
+
+
+def write_failure(store: Store, making: Making, reason: str) -> None:
+    """Notes in the store that a network cannot be made: the same settings would diverge again, at the same step."""
+    store.write_json(making.failed_file, {"fingerprint": making.fingerprint, "reason": reason})
+
+
+def read_failure(store: Store, making: Making) -> str | None:
+    """Why a network cannot be made with these settings, and how to try again; None where nothing is known of it."""
+    noted = store.read_json(making.failed_file)
+    if not isinstance(noted, dict) or noted.get("fingerprint") != making.fingerprint:
+        return None
+    return (
+        f"{noted.get('reason')}. The same settings would diverge again; change them, or delete "
+        f"{making.failed_file} to try once more"
+    )

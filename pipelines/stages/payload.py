@@ -45,4 +45,5 @@ def fine_tune_of(blueprint: Blueprint, making: Making, worker: Worker) -> FineTu
         seed=making.seed,
         threads=worker.threads,
         progress_file=f"{RUNS}/{making.run_name}-progress.json",
+        unused_parameters=(making.start or making.name) in blueprint.inspected.unused_parameters,
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +25,13 @@ Listing = Mapping[str, Sequence[str]]
 # Other programs leave files in a table's folder, such as `.DS_Store`, and people do; those are no part of the table.
 _CHUNK_FILE = re.compile(r"[0-9a-f]{16}-chunk-(\d{6,18})\.parquet")
 _OWN_FILE = re.compile(r"[0-9a-f]{16}(\.parquet|-chunk-|-failed\.json)")
+
+
+class Failure(NamedTuple):
+    """Why an attempt to make a table failed, and whether any other would fail alike."""
+
+    reason: str
+    is_final: bool
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,11 @@ class ChunkedTable:
             return None
         return str((store.read_json(self.failed_file()) or {}).get("reason", "the reason was not kept"))
 
+    def final_failure(self, store: Store, listing: Listing) -> str | None:
+        """Returns the reason of a failure that would come again, or None: then another attempt may succeed."""
+        noted = store.read_json(self.failed_file()) if self.has_failed(listing) else None
+        return str(noted.get("reason")) if noted and noted.get("final") is True else None
+
     def set_aside_others(self, store: Store, listing: Listing, say: Say) -> None:
         """Moves files with another fingerprint from the table's folder to `.stale/`, and says so."""
         names = listing.get(self.folder, ())
@@ -108,10 +120,16 @@ class ChunkedTable:
             for chunk in self.done_chunks(listing):
                 store.delete(self.chunk_file(chunk))
 
-    def failures(self, store: Store, listing: Listing) -> list[str]:
-        """Returns the folder with the reason for which the last attempt failed; empty if none has."""
+    def unfinished(self, listing: Listing) -> list[str]:
+        """Returns the folder, unless the finished table is in the listing."""
+        return [] if self.is_finished(listing) else [self.folder]
+
+    def failures(self, store: Store, listing: Listing) -> dict[str, Failure]:
+        """Returns, by the folder, why the last attempt failed; empty if none has."""
         reason = self.failure(store, listing)
-        return [] if reason is None else [f"{self.folder}: {reason}"]
+        if reason is None:
+            return {}
+        return {self.folder: Failure(reason, self.final_failure(store, listing) is not None)}
 
     def forget_failure(self, store: Store, listing: Listing) -> None:
         """Deletes the reason for which the last attempt failed, before another attempt."""
@@ -128,9 +146,9 @@ class ChunkedTable:
             labelled = table.replace_schema_metadata(self._metadata({"chunk": chunk, "rows": [table.num_rows]}))
             pq.write_table(labelled, stream, compression="zstd", write_page_checksum=True)
 
-    def write_failure(self, store: Store, chunk: int, reason: str) -> None:
-        """Records that a chunk could not be made, and why."""
-        store.write_json(self.failed_file(), {"chunk": chunk, "reason": reason})
+    def write_failure(self, store: Store, chunk: int, reason: str, final: bool = False) -> None:
+        """Records that a chunk could not be made, and why; `final` where another attempt would fail alike."""
+        store.write_json(self.failed_file(), {"chunk": chunk, "reason": reason, "final": final})
 
     def read_chunk(self, store: Store, chunk: int, rows: int) -> pa.Table:
         """Reads one chunk, from its own file or from the finished table.

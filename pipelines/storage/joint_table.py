@@ -19,11 +19,12 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.storage.chunked_table import ChunkedTable, Listing
+from pipelines.storage.chunked_table import ChunkedTable, Failure, Listing
 from pipelines.storage.store import Say, Store, fingerprint_of
 
 Held = Mapping[str, str]
@@ -156,9 +157,13 @@ class JointTable:
         """Deletes chunks whose rows are already in finished tables."""
         self._clean(store, listing)
 
-    def failures(self, store: Store, listing: Listing) -> list[str]:
-        """Returns the folder of each table that failed, with the reason."""
-        return [line for table in self.tables for line in table.failures(store, listing)]
+    def unfinished(self, listing: Listing) -> list[str]:
+        """Returns the folders of the tables that are not finished."""
+        return [table.folder for table in self.tables if not table.is_finished(listing)]
+
+    def failures(self, store: Store, listing: Listing) -> dict[str, Failure]:
+        """Returns why tables failed in the last attempt, by their folders."""
+        return dict(chain.from_iterable(table.failures(store, listing).items() for table in self.tables))
 
     def forget_failure(self, store: Store, listing: Listing) -> None:
         """Deletes the reasons for which tables failed, before another attempt."""

@@ -4,7 +4,6 @@ A trial with one worker aligns in its own process, which Ray Tune reuses for the
 are loaded once. A trial with several workers goes through Ray Train.
 """
 
-import copy
 import dataclasses
 import tempfile
 import time
@@ -17,6 +16,7 @@ import torch
 import torch.distributed
 
 from align_core.alignment import NonFiniteLoss
+from align_core.models import Classifier, copy_of
 from pipelines.compute.cluster import Worker
 from pipelines.compute.fine_tune import FineTune, Trainer
 from pipelines.compute.ray_train import RUNS, delete_run, trainer_arguments, worker_trainer
@@ -141,7 +141,7 @@ def _align_and_measure(
     """Aligns from the trainer's current step to the end, or until `is_to_stop` says so.
 
     Every measurement is written to the record and then given to `report`, with a checkpoint of the training. Returns
-    the record of a trial whose loss was not finite, which the caller has to report; None otherwise.
+    the record of a trial whose loss or logits were not finite, which the caller has to report; None otherwise.
     """
     validator, path = _validator_of(sweep), record_path(sweep.folder, sweep.fingerprint(settings))
     total, resumed = len(trainer.batches), trainer.alignment.step_number
@@ -150,11 +150,13 @@ def _align_and_measure(
     spent = earlier[-1]["seconds"] if earlier else 0.0
     record, start = Record(settings, "running", earlier, trainer.curve), time.monotonic()
     # A copy is measured, in eval mode, so that measuring does not change the model that is being trained.
-    twin = copy.deepcopy(trainer.alignment.source)
+    source = trainer.alignment.source
+    assert isinstance(source, Classifier)
+    twin = copy_of(source)
 
     def measure() -> None:
         step = trainer.alignment.step_number
-        twin.load_state_dict(trainer.alignment.source.state_dict())
+        twin.load_state_dict(source.state_dict())
         twin.eval().requires_grad_(False)
         everything = range(len(sweep.validation.image_ids))
         positions = everything if step == total else sweep.validation.interim_positions
@@ -169,9 +171,11 @@ def _align_and_measure(
             trainer.save(Path(folder))
             report(_metrics(sweep, record, record.last), Path(folder))
 
+    # Of several workers, only the first measures: where it alone stopped, the others would wait for it for ever.
+    failures = FloatingPointError if trainer.world == 1 else NonFiniteLoss
     try:
         trainer.run(measure, _measured_steps(total), is_to_stop)
-    except NonFiniteLoss as problem:
+    except failures as problem:
         record.status, record.reason = "failed", str(problem)
     if record.status == "done":
         return None

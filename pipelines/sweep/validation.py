@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from align_core.attacks import AttackConfig, craft
+from align_core.finite import check_finite
 from align_core.images import Fit, ImageSetConfig, read_images
 from align_core.images.decoding import Pixels
 from align_core.transfer import Counts, Flags, MeanCell, mean_over_targets, resampled_counts
@@ -114,13 +115,13 @@ class Validator:
         """Measures the unaligned source, and the targets on the clean images.
 
         Raises ValueError where no image is classified correctly by both the source and a target, so that no gain could
-        be measured.
+        be measured, and FloatingPointError where logits or gradients are not finite.
         """
         everything = range(len(self._labels))
         source = self._outcomes(self.networks.network(self.setup.source), everything)
         chunks = list(self._chunks(everything))
         target_right = {
-            target: np.concatenate([self._right(self.networks.network(target), chunk) for chunk in chunks])
+            target: np.concatenate([self._right(self.networks.network(target), chunk, target) for chunk in chunks])
             for target in self.setup.targets
         }
         if not any((source.right & right).any() for right in target_right.values()):
@@ -130,7 +131,8 @@ class Validator:
     def measure(self, surrogate: nn.Module, baseline: Baseline, positions: range) -> Measurement:
         """Measures a surrogate, which must be in eval mode, on the images at `positions`.
 
-        Raises ValueError where none of these images counts for any target.
+        Raises ValueError where none of these images counts for any target, and FloatingPointError where logits or
+        gradients are not finite.
         """
         outcomes, chosen = self._outcomes(surrogate, positions), np.asarray(positions)
         source_right = baseline.source.right[chosen]
@@ -165,27 +167,31 @@ class Validator:
         right: list[Flags] = []
         wrong: dict[str, list[Flags]] = {target: [] for target in self.setup.targets}
         for chunk in self._chunks(positions):
-            right.append(self._right(surrogate, chunk))
+            right.append(self._right(surrogate, chunk, "the surrogate"))
             ids = [self.setup.image_ids[position] for position in chunk]
             images_BCHW, labels_B = self._images(chunk), torch.from_numpy(self._labels[np.asarray(chunk)])
             crafted_BCHW = craft(
                 surrogate, images_BCHW, labels_B.to(self.device), ids, self.setup.attack, self.setup.seed
             )
             for target, found in wrong.items():
-                predicted_B = self._predict(self.networks.network(target), crafted_BCHW)
+                predicted_B = self._predict(self.networks.network(target), crafted_BCHW, ids, target)
                 found.append((predicted_B.cpu() != labels_B).numpy())
         return SurrogateOutcomes(
             np.concatenate(right), {target: np.concatenate(found) for target, found in wrong.items()}
         )
 
-    def _right(self, model: nn.Module, chunk: range) -> Flags:
-        return np.asarray(self._predict(model, self._images(chunk)).cpu().numpy() == self._labels[np.asarray(chunk)])
+    def _right(self, model: nn.Module, chunk: range, whose: str) -> Flags:
+        ids = [self.setup.image_ids[position] for position in chunk]
+        predicted_B = self._predict(model, self._images(chunk), ids, whose).cpu().numpy()
+        return np.asarray(predicted_B == self._labels[np.asarray(chunk)])
 
     def _images(self, chunk: range) -> torch.Tensor:
         return torch.from_numpy(self._pixels[np.asarray(chunk)]).to(self.device)
 
     @staticmethod
-    def _predict(model: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
+    def _predict(model: nn.Module, images_BCHW: torch.Tensor, ids: Sequence[str], whose: str) -> torch.Tensor:
+        """The classes predicted. Raises FloatingPointError where the logits are not finite."""
         with torch.no_grad():
             logits_BK: torch.Tensor = model(images_BCHW.to(torch.float32) / 255)
+        check_finite(logits_BK, ids, whose)
         return logits_BK.argmax(dim=1)

@@ -7,7 +7,7 @@ import torch
 from attack_setting import EPS, linear, quick, random_images
 from torch import Tensor, nn
 
-from align_core.attacks import PRESETS, AttackConfig, craft, distances
+from align_core.attacks import PRESETS, AttackConfig, craft, crafted, distances
 
 # The gradient away from class 0 is row 1 minus row 0: down, up, zero and up for the four pixels.
 TWO_CLASSES = linear([[1.0, -2.0, 0.0, 3.0], [-1.0, 0.0, 0.0, 5.0]])
@@ -104,3 +104,26 @@ def test_weights_that_are_not_numbers_are_an_error(method):
     attack = AttackConfig(method=method, eps=EPS, **quick(method))
     with pytest.raises(FloatingPointError, match=r"for 7 images: \['0', '1', '2', '3', '4'\]"):
         craft(net, images, torch.zeros(7, dtype=torch.int64), list("0123456"), attack, seed=0)
+
+
+class TestImagesWithoutAGradient:
+    """Where a surrogate's gradient is zero, an attack changes nothing; that is counted and not hidden."""
+
+    class Saturated(nn.Module):
+        """Ignores images whose first pixel is above one half."""
+
+        def forward(self, images_BCHW: Tensor) -> Tensor:
+            flat = images_BCHW.flatten(1)
+            return torch.where(flat[:, :1] > 0.5, flat[:, :2].detach(), flat[:, :2])
+
+    @pytest.mark.parametrize("method", ["fgsm", "pgd", "mi", "vmi"])
+    def test_they_are_counted(self, method: str) -> None:
+        images_BCHW = torch.full((3, 1, 2, 2), 100, dtype=torch.uint8)
+        images_BCHW[1] = 200
+        labels_B = torch.zeros(3, dtype=torch.int64)
+        attack = AttackConfig(method=method, eps=8 / 255, random_start=False)
+        setting = (self.Saturated(), images_BCHW, labels_B, ["a", "b", "c"], attack, 0)
+        images, without_gradient_B = crafted(*setting)
+        assert without_gradient_B.tolist() == [False, True, False]
+        assert torch.equal(images[1], images_BCHW[1])
+        assert torch.equal(images, craft(*setting))

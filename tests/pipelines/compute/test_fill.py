@@ -1,7 +1,8 @@
 """`fill` completes its tables whatever happens to the work: it requests only missing chunks, and repeats on failure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 import pytest
@@ -10,6 +11,7 @@ from pipelines.compute.fill import Missing, fill
 from pipelines.compute.ray_data import PipelineBroke
 from pipelines.failure import RunFailed
 from pipelines.storage.chunked_table import ChunkedTable
+from pipelines.storage.joint_table import JointFolder, JointTable
 from pipelines.storage.store import Store
 
 ROWS = [2, 2, 1]
@@ -141,3 +143,57 @@ def test_a_table_that_failed_is_named_and_the_others_are_complete(store: Store) 
     assert TABLES[1].is_finished(store.listing())
     assert filled(store, Work(store)) == 1
     assert_complete(store)
+
+
+BROKEN = "chunk 1: the logits of b are not finite for 1/0"
+
+
+class JointWork:
+    """Makes the chunks of a group of tables, of which `b` fails for good on chunk 1; records what was requested."""
+
+    def __init__(self, store: Store, tables: JointTable) -> None:
+        self.store, self.tables = store, tables
+        self.asked: list[dict[int, tuple[int, ...]]] = []
+
+    def __call__(self, missing: Missing, patience: float) -> Iterator[tuple[str, int, int]]:
+        lacking = cast("Mapping[str, Mapping[int, tuple[int, ...]]]", missing)[self.tables.folder]
+        self.asked.append(dict(lacking))
+        for chunk, positions in lacking.items():
+            rows = pa.table({"image_id": [f"{chunk}/{row}" for row in range(ROWS[chunk])], "label": [0] * ROWS[chunk]})
+            made = {position: rows for position in positions if (position, chunk) != (1, 1)}
+            if len(made) < len(positions):
+                TABLES[1].write_failure(self.store, chunk, BROKEN, final=True)
+            if made:
+                self.tables.write_chunk(self.store, chunk, made)
+            yield self.tables.folder, chunk, len(made)
+
+
+def test_what_would_fail_again_is_left_and_the_other_tables_of_its_group_are_finished(store: Store) -> None:
+    tables = JointTable(JointFolder(".evaluate/clean", (tuple(TABLES),), parent="clean"), 0, ("image_id",))
+    work, messages = JointWork(store, tables), list[str]()
+    assert fill(store, [tables], ROWS, messages.append, work, patience=5) == 5
+    assert work.asked == [{0: (0, 1), 1: (0, 1), 2: (0, 1)}]
+    assert messages == [f"clean/b: {BROKEN}; all other tables are made"]
+    assert tables.unfinished(store.listing()) == ["clean/b"]
+    assert TABLES[1].final_failure(store, store.listing()) == BROKEN
+    # Another run tries it once more, that chunk alone; whatever of the table is there is kept for it.
+    assert fill(store, [tables], ROWS, messages.append, work, patience=5) == 0
+    assert work.asked[1:] == [{1: (1,)}]
+
+
+def test_a_single_table_that_would_fail_again_is_left(store: Store) -> None:
+    class Failing(Work):
+        def __call__(self, missing: Missing, patience: float) -> Iterator[tuple[str, int, int]]:
+            for folder, chunk, count in super().__call__(missing, patience):
+                if (folder, chunk) == (TABLES[1].folder, 1):
+                    self.store.delete(TABLES[1].chunk_file(chunk))
+                    TABLES[1].write_failure(self.store, chunk, BROKEN, final=True)
+                else:
+                    yield folder, chunk, count
+
+    work, messages = Failing(store), list[str]()
+    assert filled(store, work, messages) == 5
+    assert len(work.asked) == 1
+    assert messages == [f"clean/b: {BROKEN}; all other tables are made"]
+    assert TABLES[0].is_finished(store.listing())
+    assert TABLES[1].unfinished(store.listing()) == ["clean/b"]

@@ -1,16 +1,25 @@
 """A fine-tune by one worker resumes from its checkpoint, bit for bit, wherever it was broken off."""
 
+import copy
+import importlib
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hand_made import hand_made
+from safetensors.torch import load as load_bytes
 
-from align_core.alignment import NonFiniteLoss
+from align_core.alignment import Alignment, NonFiniteLoss
+from align_core.models import load
+from align_core.weights import to_bytes
 from pipelines.compute.checkpoint import DamagedCheckpoint, read_checkpoint
 from pipelines.compute.cluster import Worker
 from pipelines.compute.fine_tune import FineTune, fine_tune_alone
+from pipelines.compute.images import opened
 from pipelines.compute.ray_train import fine_tune
 from pipelines.stages.payload import fine_tune_of
 from pipelines.storage.store import Store
@@ -158,3 +167,121 @@ def test_two_workers_fall_back_to_an_earlier_checkpoint_and_say_so(
     assert (job.loader.store.read_json(str(job.progress_file)) or {})["said"] == [
         "aligned: a checkpoint is not what was written: its checksum differs; it resumes from an earlier step"
     ]
+
+
+NETWORKS = """
+import warnings
+import torch
+from torch import nn
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Linear(64, 4), nn.Linear(4, 3)
+        self.second, self.same_head = nn.Linear(4, 4), self.head
+        self.second.weight = nn.Parameter(torch.eye(4))
+        self.third = nn.Linear(4, 4)
+        self.third.weight = self.second.weight
+
+    def forward(self, images):
+        features = self.third(torch.relu(self.second(self.first(images.flatten(1)))))
+        logits = self.same_head(torch.relu(features))
+        return (logits, -logits) if self.training else logits
+
+def tied():
+    return Tied()
+
+def normed():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.Sequential(nn.Flatten(), nn.utils.weight_norm(nn.Linear(64, 3)))
+
+def normed_anew():
+    return nn.Sequential(nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(64, 3)))
+
+class Blind(nn.Module):
+    def __init__(self, width=0):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+    def forward(self, images):
+        return torch.where(images[:, :, 0, 0] > 0.9, torch.nan, self.net(images))
+"""
+
+
+def job_from(folder: Path, factory: str, witness: str | None = None) -> FineTune:
+    """The alignment of a source from this factory of `NETWORKS`, or to a witness from it."""
+    sys.modules.pop("networks_of_all_kinds", None)
+    experiment = hand_made(folder)
+    (folder / "networks_of_all_kinds.py").write_text(NETWORKS)
+    sys.path.insert(0, str(folder))
+    module = importlib.import_module("networks_of_all_kinds")
+    models = experiment.content()["models"]
+    name = "near" if witness is None else "seer"
+    torch.manual_seed(0)
+    (folder / "odd.safetensors").write_bytes(to_bytes(getattr(module, witness or factory)().state_dict()))
+    models[name] = {"factory": f"networks_of_all_kinds:{witness or factory}", "weights": "odd.safetensors"}
+    experiment.write(models=models, align=ALIGN)
+    with np.load(folder / "images.npz") as stored:
+        np.savez(folder / "images.npz", images=stored["images"] // 2, labels=stored["labels"])
+    blueprint = experiment.blueprint()
+    (making,) = (making for making in blueprint.alignments() if making.name == "aligned")
+    return fine_tune_of(blueprint, making, WORKER)
+
+
+@pytest.mark.parametrize("factory", ["tied", "normed", "normed_anew"])
+def test_shared_and_computed_weights_are_saved_resumed_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    job = job_from(tmp_path, factory)
+    weights, _ = fine_tune_alone(job, "cpu", "elsewhere")
+    with monkeypatch.context() as patch:
+        break_off(patch, "state.safetensors", 4)
+        with pytest.raises(Broken):
+            fine_tune_alone(job, "cpu", CHECKPOINTS)
+    resumed, curve = fine_tune_alone(job, "cpu", CHECKPOINTS)
+    assert resumed == weights
+    assert len(curve) == STEPS
+    (tmp_path / "made.safetensors").write_bytes(weights)
+    config = replace(job.loader.networks["near"].config, weights=str(tmp_path / "made.safetensors"))
+    loaded, trained = load(config, 3, 1), load_bytes(weights)
+    assert {name: value.tolist() for name, value in loaded.net.state_dict().items()} == {
+        name: value.tolist() for name, value in trained.items()
+    }
+    assert (tmp_path / "odd.safetensors").read_bytes() != weights
+
+
+def test_a_witness_without_finite_logits_is_named_with_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    job = job_from(tmp_path, "Blind", witness="Blind")
+    with np.load(tmp_path / "images.npz") as stored:  # the model was inspected on dark images
+        images, labels = stored["images"], stored["labels"]
+    images[2, 0, 0] = 255
+    np.savez(tmp_path / "images.npz", images=images, labels=labels)
+    opened.cache_clear()
+    with pytest.raises(NonFiniteLoss, match=r"the logits of the witness seer are not finite for 00002 \(step"):
+        fine_tune_alone(job, "cpu", CHECKPOINTS)
+
+
+def test_weights_that_are_not_finite_after_the_last_step_are_refused(
+    job: FineTune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Alignment.step
+
+    def breaking(alignment: Alignment, *batch: torch.Tensor) -> dict[str, float]:
+        row = step(alignment, *batch)
+        if alignment.step_number == STEPS:
+            next(alignment.source.parameters()).data.fill_(torch.inf)
+        return row
+
+    monkeypatch.setattr(Alignment, "step", breaking)
+    with pytest.raises(NonFiniteLoss, match=r"after the last step the weights are not finite \(net.1.weight\)"):
+        fine_tune_alone(job, "cpu", CHECKPOINTS)
+
+
+def test_a_failure_survives_the_way_between_processes() -> None:
+    problem = copy.deepcopy(NonFiniteLoss("why", 1, [2, 3]))  # rebuilt in the way of pickle
+    assert (str(problem), problem.reason, problem.witness, problem.rows) == ("why", "why", 1, (2, 3))

@@ -228,12 +228,12 @@ CASES = [
     bad("module that fails", "'a_module_that_nobody_has'", {"models.near.factory": "unimportable:net"}),
     bad("no factory", "a factory must be written as module:callable, not 'linear'", {"models.near.factory": "linear"}),
     bad("arguments", "unexpected keyword argument 'depth'", {"models.near.args": {"depth": 3}}),
-    bad("factory that fails", "linear: calling it raises RuntimeError('Trying to create", {
+    bad("factory that fails", "linear: calling it raises RuntimeError: Trying to create", {
         "models.near.args": {"width": -1},
     }),
     bad("module of no Python", "not_python.py, line 1: not valid Python (", {"models.near.factory": "not_python:net"}),
     bad("input size", "models.near: input_size must be at least 1, not 0", {"models.near.input_size": 0}),
-    bad("unknown timm name", "models.near: timm: resnet51: Unknown model", {
+    bad("unknown timm name", "models.near: timm: resnet51: RuntimeError: Unknown model", {
         "models.near": {"timm": "resnet51", "weights": "near.safetensors"},
     }),
     bad("unknown torchvision name", "models.near: torchvision: there is no image classifier 'resnet51'", {

@@ -11,7 +11,8 @@ def test_tables_are_made_once_and_follow_the_networks(tmp_path: Path) -> None:
     before = blueprint.cell("aligned", "pgd", "twin").table
     assert blueprint.cell("aligned", "pgd", "twin").table is before
     assert blueprint.chunks is blueprint.chunks and blueprint.rows is blueprint.rows
-    assert blueprint.all_adversarial() is blueprint.all_adversarial() and blueprint.clean() is blueprint.clean()
+    assert blueprint.all_adversarial() is blueprint.all_adversarial()
+    assert blueprint.clean()["twin"] is blueprint.clean()["twin"]
     blueprint.refresh()
     assert blueprint.cell("aligned", "pgd", "twin").table is before
     experiment.finish()

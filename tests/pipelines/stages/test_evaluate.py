@@ -15,6 +15,7 @@ from pipelines.stages.evaluate import EvaluateJob, Evaluator
 from pipelines.stages.evaluations import Turn, in_turns
 from pipelines.stages.payload import network_loader
 from pipelines.stages.payload import test_images as images_of
+from pipelines.storage.chunked_table import Failure
 
 
 @pytest.fixture
@@ -99,7 +100,8 @@ def test_a_network_that_fails_loses_only_its_own_prediction(
     evaluator.networks.mean_of = lambda names: Broken(problem) if names == ("twin",) else healthy(names)  # type: ignore[method-assign]
     assert evaluate(evaluator, 1, tuple(sorted([*others, at]))) == others
     listing = blueprint.store.listing()
-    assert turn.joint.failures(blueprint.store, listing) == ["clean/twin: chunk 1: this network is broken"]
+    failed = Failure("chunk 1: this network is broken", is_final=problem is FloatingPointError)
+    assert turn.joint.failures(blueprint.store, listing) == {"clean/twin": failed}
     lacking = missing(blueprint, turn)[1]
     assert at in lacking and not set(lacking) & set(others)
     turn.joint.forget_failure(blueprint.store, listing)

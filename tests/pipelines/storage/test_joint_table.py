@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.storage.chunked_table import ChunkedTable
+from pipelines.storage.chunked_table import ChunkedTable, Failure
 from pipelines.storage.joint_table import JointFolder, JointTable
 from pipelines.storage.store import Store
 
@@ -173,7 +173,8 @@ def test_a_table_that_fails_does_not_lose_the_others(store: Store) -> None:
     make(store, tables, [0])
     make(store, tables, [1], fails="B")
     make(store, tables, [2])
-    assert tables.failures(store, store.listing()) == [f"{B.folder}: chunk 1: no logits"]
+    assert tables.failures(store, store.listing()) == {B.folder: Failure("chunk 1: no logits", is_final=False)}
+    assert tables.unfinished(store.listing()) == [A.folder, B.folder, C.folder]
     assert tables.finish(store, ROWS) == []
     assert_finished(store, A, C)
     assert not tables.is_finished(store.listing())

@@ -1,0 +1,230 @@
+"""Tries a model as it will be used, in seconds and before any work: predictions, an input gradient, a training step.
+
+Whatever would break later, perhaps after hours, breaks here, with a message that says what is wrong with the model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from safetensors.torch import load as load_safetensors
+from torch import Tensor, nn
+
+from align_core.align_config import AlignConfig, OptimizerConfig, Training
+from align_core.alignment import Alignment, NonFiniteLoss
+from align_core.errors import InputError
+from align_core.models import Classifier, copy_of
+from align_core.own_code import own_code
+from align_core.weights import not_finite, to_bytes
+
+# Two sums of the same numbers in another order differ by far less than this share of the largest logit.
+_TOLERANCE = 1e-3
+_SEED = 20_240_924
+
+
+@dataclass
+class Trial:
+    """What a trial that passed has found out.
+
+    Attributes:
+        notes: what a user should know of the model, a sentence each, to follow its name.
+        unused_parameters: whether a training step leaves some parameters without a gradient.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    unused_parameters: bool = False
+
+
+def try_model(
+    classifier: Classifier,
+    name: str,
+    shape: tuple[int, int, int],
+    classes: int,
+    *,
+    crafted_on: bool = False,
+    trainings: Sequence[Training] = (),
+) -> Trial:
+    """Tries a model on random images; it is left as it was.
+
+    Args:
+        classifier: the model.
+        name: its name, for messages.
+        shape: channels, height and width of the images.
+        classes: number of logits K that it must return.
+        crafted_on: whether adversarial images are crafted on it.
+        trainings: the ways in which it is trained.
+
+    Raises InputError where the model cannot do what it is to be used for.
+    """
+    trial = Trial(list(classifier.changes))
+    _check_weights(classifier, name)
+    was_training = classifier.training
+    generator = torch.Generator().manual_seed(_SEED)
+    noise_BCHW = torch.rand((2, *shape), generator=generator)
+    try:
+        classifier.eval()
+        _try_predictions(classifier, name, noise_BCHW, classes, trial)
+        if crafted_on:
+            faint_1CHW = 0.5 + 0.1 * (torch.rand((1, *shape), generator=generator) - 0.5)
+            _try_input_gradient(classifier, name, torch.cat([noise_BCHW[:1], faint_1CHW]))
+        for training in trainings:
+            _try_training(classifier, name, noise_BCHW, classes, training, trial)
+    finally:
+        classifier.train(was_training)
+    trial.notes = list(dict.fromkeys(trial.notes))
+    return trial
+
+
+def _check_weights(classifier: Classifier, name: str) -> None:
+    with own_code(f"models.{name}: reading its state_dict()"):
+        state = dict(classifier.net.state_dict())
+        parameters = {own for own, _ in classifier.net.named_parameters(remove_duplicate=False)}
+    others = [own for own, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        raise InputError(
+            f"models.{name}: its state_dict() holds {others[0]}, which is not a tensor and has no place in a weights "
+            "file; register it as a buffer"
+        )
+    bad = not_finite(state, parameters)
+    if bad:
+        more = f" and {len(bad) - 3} more tensors" if len(bad) > 3 else ""
+        raise InputError(
+            f"models.{name}: its weights are not finite: there is NaN or infinity in {', '.join(bad[:3])}{more}. Did "
+            "its training diverge?"
+        )
+
+
+def _try_predictions(classifier: Classifier, name: str, images_BCHW: Tensor, classes: int, trial: Trial) -> None:
+    """Logits of the right shape, finite, the same when asked again, and independent of the other images."""
+    shape = tuple(images_BCHW.shape[1:])
+    channels = classifier.mean_C11.shape[0]
+    if channels != shape[0]:
+        raise InputError(f"models.{name}: mean and std are for {channels} channels, the images have {shape[0]}")
+
+    with own_code(f"models.{name}: cannot take images of {shape} (C, H, W): predicting"), torch.no_grad():
+        one_1K = classifier(images_BCHW[:1])
+        again_1K = classifier(images_BCHW[:1])
+        if one_1K.shape != (1, classes):
+            raise InputError(
+                f"models.{name}: returns {tuple(one_1K.shape)} for one image, not (1, {classes}): does data.classes "
+                f"({classes}) fit this model?"
+            )
+        both_2K = classifier(images_BCHW)
+    if both_2K.shape != (2, classes):
+        raise InputError(f"models.{name}: returns {tuple(both_2K.shape)} for two images, not (2, {classes})")
+    if not both_2K.isfinite().all() or not one_1K.isfinite().all():
+        raise InputError(
+            f"models.{name}: its logits are NaN or infinite on an image of random pixels. Are its weights those of "
+            "this network, and mean and std as it wants them?"
+        )
+    if not _are_close(one_1K, again_1K):
+        trial.notes.append(
+            "its logits differ when it is asked twice, in eval mode: is dropout or another random part "
+            "left on? Its figures cannot be repeated"
+        )
+    elif not _are_close(both_2K[:1], one_1K):
+        trial.notes.append(
+            "its logits for an image depend on the other images of the batch, in eval mode: its "
+            "figures depend on compute.chunk"
+        )
+
+
+def _are_close(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).abs().max() <= _TOLERANCE * (1 + one.abs().max()))
+
+
+def _try_input_gradient(classifier: Classifier, name: str, images_BCHW: Tensor) -> None:
+    """A gradient of a random mixture of the logits with respect to the pixels, finite and not zero everywhere."""
+    where = f"models.{name}: adversarial images cannot be crafted on it"
+    wanted = [(own, own.requires_grad) for own in classifier.parameters()]
+    images_BCHW = images_BCHW.clone().requires_grad_()
+    try:
+        for own, _ in wanted:
+            own.requires_grad_(False)
+        with own_code(f"{where}: computing the gradient of its logits"), torch.enable_grad():
+            logits_BK = classifier(images_BCHW)
+            if not logits_BK.requires_grad:
+                raise InputError(
+                    f"{where}: its logits have no gradient with respect to the image. Does its forward use "
+                    "torch.no_grad, inference_mode, detach or numpy?"
+                )
+            mixture_BK = torch.linspace(-1, 1, logits_BK.numel()).view_as(logits_BK)
+            (gradient_BCHW,) = torch.autograd.grad((logits_BK * mixture_BK).sum(), images_BCHW, allow_unused=True)
+    finally:
+        for own, flag in wanted:
+            own.requires_grad_(flag)
+    if gradient_BCHW is None or not gradient_BCHW.any():
+        raise InputError(
+            f"{where}: the gradient of its logits with respect to the image is zero everywhere, on "
+            f"{len(images_BCHW)} random images, so that an attack would change nothing. Does it round, threshold or "
+            "quantise its input, detach it, or return saturated probabilities instead of logits?"
+        )
+    if not gradient_BCHW.isfinite().all():
+        raise InputError(f"{where}: the gradient of its logits with respect to the image is NaN or infinite")
+
+
+def _try_training(
+    classifier: Classifier, name: str, images_BCHW: Tensor, classes: int, training: Training, trial: Trial
+) -> None:
+    """Two steps on a copy, and the second once more from the state saved in between."""
+    rows = min(len(images_BCHW), training.rows)
+    images_BCHW, labels_B = images_BCHW[:rows], torch.arange(rows) % classes
+    cannot = f"models.{name}: it cannot be trained: "
+    shown = f"{rows} image{'s' * (rows > 1)}{', all that one worker takes at a step,' if rows < 2 else ''}"
+
+    def begun() -> Alignment:
+        align = AlignConfig(
+            temperature=1.0,
+            label_weight=1.0,
+            optimizer=OptimizerConfig(name=training.optimizer, lr=1e-4),
+            batchnorm=training.batchnorm,
+        )
+        with own_code(f"{cannot}copying it"):
+            source = copy_of(classifier)
+            if next(source.parameters(), None) is None:
+                raise InputError(f"{cannot}it has no parameters")
+            return Alignment(source, [_Witness(rows, classes)], align, total_steps=2, seed=0)
+
+    def step(alignment: Alignment) -> bool:
+        """Whether the step was taken: not where the loss on these random images is not finite, which says little."""
+        with own_code(f"{cannot}a step on {shown}"):
+            try:
+                alignment.step(images_BCHW, labels_B)
+            except NonFiniteLoss:
+                return False
+        return True
+
+    first, second = begun(), begun()
+    outputs: list[object] = []
+    hook = first.source.net.register_forward_hook(lambda _net, _input, output: outputs.append(output))  # type: ignore
+    is_taken = step(first)
+    hook.remove()
+    if not isinstance(outputs[0], Tensor):
+        trial.notes.append(
+            f"in train mode it returns a {type(outputs[0]).__name__}: the alignment uses the logits in "
+            "it, and leaves auxiliary outputs out of the loss"
+        )
+    if not is_taken:
+        return
+    trial.unused_parameters |= first.leaves_parameters_unused
+    with own_code(f"{cannot}saving its state and restoring it"):
+        second.restore(load_safetensors(to_bytes(first.state())))
+    if not (step(first) and step(second)):
+        return
+    unbroken, resumed = first.source.state_dict(), second.source.state_dict()
+    if any(not torch.equal(value, resumed[own]) for own, value in unbroken.items()):
+        trial.notes.append(
+            "training that is resumed comes to other weights than unbroken training: the model keeps "
+            "something that training changes outside its state_dict()"
+        )
+
+
+class _Witness(nn.Module):
+    """Stands for a witness: the same random logits for any images."""
+
+    def __init__(self, rows: int, classes: int) -> None:
+        super().__init__()
+        self.logits_BK = torch.randn(rows, classes, generator=torch.Generator().manual_seed(_SEED))
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        return self.logits_BK

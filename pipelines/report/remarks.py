@@ -1,0 +1,36 @@
+"""What has to be known of an experiment before its tables are read: what is not there, and what is suspicious."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pipelines.report.rows import TransferRow
+from pipelines.stages.blueprint import Blueprint
+
+if TYPE_CHECKING:
+    from pipelines.report.outcomes import Outcomes
+
+
+def remarks_on(blueprint: Blueprint, outcomes: "Outcomes", transfer: Sequence[TransferRow]) -> list[str]:
+    """Every remark, a sentence each."""
+    missing = [f"Not there: {hole}" for hole in blueprint.holes()]
+    return [*missing, *_blank_means(transfer), *blueprint.inspected.notes, *_unperturbed(outcomes)]
+
+
+def _blank_means(transfer: Sequence[TransferRow]) -> list[str]:
+    blank = [row for row in transfer if row["target"].startswith("(mean") and row["rate_all"] is None]
+    return [
+        f"The {row['target']} of {row['surrogate']} under {row['attack']} is blank, because not all of its targets are "
+        "there for this surrogate and its source: a mean over other targets could not be compared."
+        for row in blank
+    ]
+
+
+def _unperturbed(outcomes: "Outcomes") -> list[str]:
+    """Images that came out of an attack as they went in, as happens where a surrogate has no gradient."""
+    found = {pair: int((l2 == 0).sum()) for pair, l2 in outcomes.l2.items()}
+    return [
+        f"{count} of {len(outcomes.labels)} images crafted on {surrogate} under {attack} are unperturbed: the "
+        "surrogate's gradient was zero there, or led out of the pixel range."
+        for (surrogate, attack), count in found.items()
+        if count
+    ]

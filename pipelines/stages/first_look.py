@@ -1,0 +1,133 @@
+"""A first look at every model: how many of a few test images it classifies correctly, before hours are spent on it.
+
+A network that does no better than chance is often one whose labels are in another order, or which got pixels that it
+does not expect. All tables would then be wrong, and none would look so.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from align_core.images.decoding import Pixels
+
+if TYPE_CHECKING:
+    from align_core.models import Classifier
+
+MOST_IMAGES = 64
+_BATCH = 32
+# Below this probability under pure chance, a count is no accident: once among a hundred models, or in 100,000.
+_ABOVE_CHANCE, _FAR_ABOVE_CHANCE = 0.01, 1e-5
+
+Labels = npt.NDArray[np.int64]
+
+_ORDERS = {
+    "one higher": "if every label were one higher",
+    "one lower": "if every label were one lower",
+    "as text": "if the classes were numbered in the order of numbers written as text (0, 1, 10, 11, ...)",
+    "from text": "if the classes were numbered as numbers, and not in the order of text (0, 1, 10, 11, ...)",
+    "another": "if the classes were in another order",
+}
+
+
+@dataclass(frozen=True)
+class FirstLook:
+    """How a model fared on n images.
+
+    Attributes:
+        images: n. classes: number of classes.
+        correct: how many it classifies correctly.
+        otherwise: how many it would, if the labels were in another order, by a key of `_ORDERS`.
+    """
+
+    images: int
+    classes: int
+    correct: int
+    otherwise: dict[str, int]
+
+    def __post_init__(self) -> None:
+        if not self.otherwise.keys() <= _ORDERS.keys() or min(self.images, self.classes) < 1:
+            raise ValueError("not what a first look found")
+
+    def warning(self, name: str) -> str | None:
+        """What has to be said of the model `name`, or None where it does better than chance in this order alone."""
+        order, most = max(self.otherwise.items(), key=lambda item: item[1], default=("", 0))
+        is_better = most > 2 * self.correct and _by_chance(most, self.images, self.classes) < _FAR_ABOVE_CHANCE
+        if not is_better and _by_chance(self.correct, self.images, self.classes) <= _ABOVE_CHANCE:
+            return None
+        found = f"data.test: {name} classifies {self.correct} of {self.images} images correctly"
+        if is_better:
+            found += f", and would classify {most} correctly {_ORDERS[order]}"
+        else:
+            found += f", no better than chance (1 in {self.classes})"
+        return (
+            f"{found}: are the labels one off, or is this another label set? `witness evaluate --clean` shows the "
+            "accuracy of every model"
+        )
+
+
+def sample_of(labels_N: Labels) -> Labels:
+    """Positions of at most `MOST_IMAGES` images, as many of each class as there are, drawn with a fixed seed."""
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(labels_N))
+    rank = np.empty(len(labels_N), dtype=np.int64)  # how many images of the same class come before, in that order
+    seen: dict[int, int] = {}
+    for position in order:
+        label = int(labels_N[position])
+        rank[position] = seen[label] = seen.get(label, -1) + 1
+    chosen = order[np.argsort(rank[order], kind="stable")][:MOST_IMAGES]
+    return np.sort(chosen)
+
+
+def first_look(classifier: "Classifier", images_BCHW: Pixels, labels_B: Labels, classes: int) -> FirstLook:
+    """Shows a model uint8 images; it is in eval mode. Raises InputError where it fails or its logits are not finite."""
+    import torch
+
+    from align_core.errors import InputError
+    from align_core.own_code import own_code
+
+    predicted = []
+    for start in range(0, len(images_BCHW), _BATCH):
+        batch_BCHW = torch.from_numpy(np.array(images_BCHW[start : start + _BATCH])).to(torch.float32) / 255
+        with own_code("predicting test images"), torch.no_grad():
+            logits_BK = classifier(batch_BCHW)
+        if not logits_BK.isfinite().all():
+            raise InputError("its logits are NaN or infinite on images of data.test")
+        predicted.append(logits_BK.argmax(dim=1).numpy())
+    return compared(np.concatenate(predicted), labels_B, classes)
+
+
+def compared(predicted_B: Labels, labels_B: Labels, classes: int) -> FirstLook:
+    """Counts predictions that are right, and those that would be if the labels were in another order."""
+    as_text = np.array(sorted(range(classes), key=str))  # position in the order of text -> number
+    from_text = np.argsort(as_text)
+    others = {"one higher": (labels_B + 1) % classes, "one lower": (labels_B - 1) % classes}
+    if classes > 10:
+        others |= {"as text": from_text[labels_B], "from text": as_text[labels_B]}
+    otherwise = {order: int((predicted_B == other).sum()) for order, other in others.items()}
+    if len(labels_B) >= 4 * classes and (best := _best_order(predicted_B, labels_B, classes)) >= 0.6 * len(labels_B):
+        otherwise["another"] = best
+    return FirstLook(len(labels_B), classes, int((predicted_B == labels_B).sum()), otherwise)
+
+
+def _best_order(predicted_B: Labels, labels_B: Labels, classes: int) -> int:
+    """How many predictions are right if each class is renamed to one that no other has, chosen greedily."""
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(counts, (labels_B, predicted_B), 1)
+    total = 0
+    for _ in range(classes):
+        row, column = np.unravel_index(counts.argmax(), counts.shape)
+        total += max(0, int(counts[row, column]))
+        counts[row, :] = counts[:, column] = -1
+    return total
+
+
+def _by_chance(correct: int, images: int, classes: int) -> float:
+    """Probability that guessing among the classes is right at least so often."""
+    share = 1 / classes
+    return sum(
+        math.comb(images, count) * share**count * (1 - share) ** (images - count)
+        for count in range(correct, images + 1)
+    )

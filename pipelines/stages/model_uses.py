@@ -1,0 +1,42 @@
+"""What an experiment does with each of its models: the trial at inspection does the same, on two images."""
+
+from dataclasses import dataclass, field
+
+from align_core.align_config import Training, training_of, training_on_labels
+from pipelines.experiment.config import Experiment
+from pipelines.experiment.surrogates import surrogates_of
+
+
+@dataclass
+class ModelUse:
+    """What is done with one model, beyond predictions.
+
+    Attributes:
+        has_role: whether the experiment uses it at all.
+        crafted_on: whether adversarial images are crafted on it, by itself, in an ensemble, or after its alignment.
+        trainings: the ways in which it is trained or aligned.
+    """
+
+    has_role: bool = False
+    crafted_on: bool = False
+    trainings: list[Training] = field(default_factory=list)
+
+
+def uses_of(experiment: Experiment, train_images: int) -> dict[str, ModelUse]:
+    """What is done with each model, by its name; `train_images` is the number of training images."""
+    uses = {name: ModelUse() for name in experiment.models}
+    surrogates = surrogates_of(experiment)
+    for surrogate in surrogates:
+        for name in {surrogate.source, *surrogate.members} & uses.keys():
+            uses[name].crafted_on = True
+        if surrogate.align is not None:
+            uses[surrogate.source].trainings.append(training_of(surrogate.align, train_images))
+    for name, config in experiment.models.items():
+        if config.train is not None:
+            uses[name].trainings.append(training_of(training_on_labels(config.train), train_images))
+    witnesses = {name for surrogate in surrogates for name in surrogate.witnesses}
+    others = {*witnesses, *experiment.witnesses, *experiment.targets, *experiment.validation_targets}
+    for name, use in uses.items():
+        use.has_role = use.crafted_on or name in others
+        use.trainings = list(dict.fromkeys(use.trainings))
+    return uses

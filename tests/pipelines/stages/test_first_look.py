@@ -1,0 +1,151 @@
+"""A model that does no better than chance, or far better with its labels in another order, is warned of at once."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hand_made import CLASSES, HandMade, hand_made
+from safetensors.torch import load_file, save_file
+from scipy.stats import binom
+from torch import nn
+
+from align_core.errors import InputError
+from align_core.models import Classifier
+from pipelines.stages.first_look import FirstLook, _by_chance, compared, first_look, sample_of
+
+LABELS = np.arange(64) % 10
+
+
+def warning(predicted: object, classes: int = 10, labels: object = LABELS) -> str | None:
+    return compared(np.asarray(predicted), np.asarray(labels), classes).warning("net")
+
+
+@pytest.mark.parametrize(("images", "classes"), [(64, 10), (64, 1000), (7, 2), (12, 3)])
+def test_the_probability_under_chance_is_the_binomials(images: int, classes: int) -> None:
+    for correct in range(images + 1):
+        assert _by_chance(correct, images, classes) == pytest.approx(binom.sf(correct - 1, images, 1 / classes))
+
+
+def test_a_good_model_is_not_warned_of() -> None:
+    assert warning(LABELS) is None
+    assert warning(np.where(np.arange(64) < 32, LABELS, 0)) is None  # 35 of 64
+
+
+def test_no_better_than_chance() -> None:
+    found = warning(np.zeros(64, dtype=int))
+    assert found == (
+        "data.test: net classifies 7 of 64 images correctly, no better than chance (1 in 10): are the labels one off, "
+        "or is this another label set? `witness evaluate --clean` shows the accuracy of every model"
+    )
+
+
+@pytest.mark.parametrize(
+    ("predicted", "order"),
+    [
+        ((LABELS + 1) % 10, "would classify 64 correctly if every label were one higher"),
+        ((LABELS - 1) % 10, "would classify 64 correctly if every label were one lower"),
+        (np.roll(np.arange(10), 3)[LABELS], "would classify 64 correctly if the classes were in another order"),
+    ],
+)
+def test_labels_in_another_order(predicted: object, order: str) -> None:
+    found = warning(predicted)
+    assert found is not None
+    assert f"classifies 0 of 64 images correctly, and {order}" in found
+
+
+def test_numbers_in_the_order_of_text() -> None:
+    """Folders 0 to 999, sorted as text, are numbered 0, 1, 10, 100, 101, ... in a set whose model counts in numbers."""
+    in_text = sorted(range(1000), key=str)
+    positions = np.arange(64) * 15 + 2
+    for labels, predicted, order in (
+        (positions, np.array(in_text)[positions], "as numbers, and not in the order of text"),
+        (np.array(in_text)[positions], positions, "in the order of numbers written as text"),
+    ):
+        found = warning(predicted, 1000, labels)
+        assert found is not None
+        assert order in found
+
+
+def test_the_sample_has_as_many_of_each_class_as_there_are() -> None:
+    labels = np.repeat(np.arange(10), [100, 100, 100, 100, 100, 100, 100, 100, 2, 1])
+    chosen = sample_of(labels)
+    assert np.bincount(labels[chosen]).tolist() == pytest.approx([7.6] * 8 + [2, 1], abs=1)
+    assert len(set(chosen)) == 64
+    assert chosen.tolist() == sample_of(labels).tolist() == sorted(chosen)
+    assert sample_of(np.zeros(5, dtype=int)).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    class Dark(nn.Module):
+        """Divides by the brightness, as normalisation per image does."""
+
+        def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+            return images_BCHW.flatten(1) / images_BCHW.flatten(1).sum(1, keepdim=True)
+
+    images = np.full((40, 1, 1, 2), 100, np.uint8)
+    classifier = Classifier(Dark(), (0.0,), (1.0,))
+    assert first_look(classifier, images, np.zeros(40, dtype=np.int64), 2).images == 40
+    images[35] = 0
+    with pytest.raises(InputError, match=r"NaN or infinite on images of data\.test"):
+        first_look(classifier, images, np.zeros(40, dtype=np.int64), 2)
+
+
+class TestInAnExperiment:
+    @pytest.fixture
+    def experiment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HandMade:
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        return hand_made(tmp_path)
+
+    def test_it_is_kept_by_weights_and_images(self, experiment: HandMade, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = experiment.blueprint()
+        assert {path.partition("/")[2] for path in first.inspected.unsaved} >= {"models.json", "first_looks.json"}
+        first.inspected.save(first.store)
+        monkeypatch.setattr("align_core.models.load", None)  # nothing may be loaded again
+        again = experiment.blueprint()
+        assert again.inspected.notes == first.inspected.notes
+        assert again.inspected.unsaved == {}
+
+    def test_a_model_with_shifted_labels_is_named(self, experiment: HandMade) -> None:
+        """The network finds the label in the first pixel, and counts from one."""
+        with np.load(experiment.folder / "images.npz") as stored:
+            images, labels = stored["images"], stored["labels"]
+        images[:, 0, 0, 0] = 100 * labels
+        np.savez(experiment.folder / "images.npz", images=images, labels=labels)
+        state = load_file(experiment.folder / "twin.safetensors")
+        read_pixel = torch.zeros_like(state["1.weight"])
+        read_pixel[0, 0] = 255 / 100
+        # Logit k is highest where the label is k - 1: 2 k x - k^2, for the pixel's label x + 1, modulo the classes.
+        head = torch.tensor([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]])
+        state |= {"1.weight": read_pixel, "1.bias": torch.zeros(2), "2.weight": head}
+        state["2.bias"] = torch.tensor([0.0, -1.0, -4.0])
+        save_file(state, experiment.folder / "twin.safetensors")
+        save_file(
+            {**state, "2.weight": head.roll(1, 0), "2.bias": state["2.bias"].roll(1)},
+            experiment.folder / "near.safetensors",
+        )
+        notes = experiment.blueprint().inspected.notes
+        assert not any("twin" in note for note in notes)
+        assert any("near classifies 0 of 12" in note and "one higher" in note for note in notes), notes
+
+    @pytest.mark.parametrize("damage", ["{", "[]", '{"x": {}}', "null"])
+    @pytest.mark.parametrize("file", ["models.json", "first_looks.json"])
+    def test_a_damaged_file_is_made_anew(self, experiment: HandMade, file: str, damage: str) -> None:
+        first = experiment.blueprint()
+        first.inspected.save(first.store)
+        path = experiment.output / "by-hand" / ".seen" / file
+        entries = json.loads(path.read_text())
+        path.write_text(damage if damage != '{"x": {}}' else json.dumps({key: {"odd": 1} for key in entries}))
+        again = experiment.blueprint()
+        assert again.inspected.notes == first.inspected.notes
+        assert {name: own.digest for name, own in again.networks.items()} == {
+            name: own.digest for name, own in first.networks.items()
+        }
+
+
+def test_a_look_is_of_its_own_kind() -> None:
+    for wrong in ({"images": 0}, {"classes": 0}, {"otherwise": {"sideways": 1}}):
+        with pytest.raises(ValueError, match="not what"):
+            FirstLook(**{"images": 1, "classes": CLASSES, "correct": 0, "otherwise": {}} | wrong)
