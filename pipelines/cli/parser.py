@@ -101,6 +101,22 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
+class _EachKeyOnce(argparse.Action):
+    """Keeps every `--set KEY=VALUE`, and refuses a key that is given twice."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        key, before = str(values).partition("=")[0], getattr(namespace, self.dest)
+        if any(other.partition("=")[0] == key for other in before):
+            parser.error(f"--set {key}: is given twice; give it once")
+        setattr(namespace, self.dest, [*before, values])
+
+
 class _Version(argparse.Action):
     """Prints the version. The package's metadata is only read when it is asked for."""
 
@@ -124,7 +140,7 @@ def _sentence(help_text: str) -> str:
 def _common_flags() -> _Parser:
     common = _Parser(add_help=False)
     common.add_argument(
-        "--set", metavar="KEY.PATH=VALUE", action="append", default=[], dest="overrides",
+        "--set", metavar="KEY.PATH=VALUE", action=_EachKeyOnce, default=[], dest="overrides",
         help="use this value instead of the experiment file's (repeatable)",
     )  # fmt: skip
     common.add_argument("--address", help="a Ray cluster; by default $RAY_ADDRESS, else a local one for this run")

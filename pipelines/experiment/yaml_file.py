@@ -173,12 +173,7 @@ def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     content = parse_yaml(_text_of(path), str(path))
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold keys and values, and holds {type(content).__name__}")
-    set_before: set[str] = set()
     for override in overrides:
-        key = override.partition("=")[0]
-        if key in set_before:
-            raise InputError(f"--set {key}: is given twice; give it once")
-        set_before.add(key)
         _override(content, override)
     return content
 

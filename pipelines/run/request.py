@@ -67,12 +67,12 @@ def open_blueprint(
     experiment = experiment or request.experiment()
     store = Store(experiment.output, experiment.name)
     try:
+        tracking_uri(experiment)
         if to_write:
             store.check_writable()
             check_tracking(experiment)
         elif store.is_local:
             store.check_folder()
-        tracking_uri(experiment)
         inspected = inspect_inputs(
             experiment,
             store,

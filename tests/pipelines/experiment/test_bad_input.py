@@ -325,7 +325,7 @@ CASES = [
     bad("huge align.workers", "align: workers must be at most 10,000", {"align.workers": 10**8}),
     bad("huge image", "data.image_size: Input should be less than or equal to 4096", {"data.image_size": 10**9}),
     bad("huge input", "models.near: input_size must be at most 4096 pixels", {"models.near.input_size": 10**9}),
-    bad("huge number of classes", "data.classes: Input should be less than or equal", {"data.classes": 10**12}),
+    bad("huge number of classes", "data.classes: must be at least 2 and at most 1,000,000", {"data.classes": 10**12}),
     bad("huge chunk", "compute.chunk: Input should be less than or equal to 100000", {"compute.chunk": 10**12}),
     bad("huge number of workers", "compute.workers: Input should be less than", {"compute.workers": 10**12}),
     bad("huge number of threads", "compute.threads: Input should be less than", {"compute.threads": 10**6}),

@@ -29,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "more" / name).mkdir(parents=True)
         for index in range(2):
             Image.fromarray(images[4 - 2 * label + index]).save(folder / "more" / name / f"{index}.png")
+    (folder / "names.txt").write_text("ape\nbee\ncow\n")
     (folder / "more.csv").write_text("path,label\nape/0.png,0\nbee/1.png,1\n")
     (folder / "more_again.csv").write_text("path,label\nape/0.png,0\nbee/1.png,2\n")
     shutil.copytree(folder / "aligned", folder / "aligned_again")

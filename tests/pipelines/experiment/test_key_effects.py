@@ -17,7 +17,8 @@ from pipelines.compute.cluster import worker_of, workers_that_fit
 from pipelines.report.tables import target_relation
 from pipelines.stages.blueprint import Blueprint, Making
 from pipelines.stages.evaluations import in_turns
-from pipelines.stages.payload import network_loader, test_images
+from pipelines.stages.payload import network_loader
+from pipelines.stages.payload import test_images as images_of
 from pipelines.tracking.runs import tracking_uri
 
 
@@ -74,8 +75,8 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ),
     ("data.on_duplicate=skip;data.train.take=[0, 9]", lambda b: ids(b, "train"), [f"0000{row}" for row in range(8)]),
     ("data.image_size=6", lambda b: b.inspected.shape, (3, 6, 6)),
-    ("data.resize=9", lambda b: (test_images(b).fit, b.inspected.shape), (Fit(8, 9), (3, 8, 8))),
-    ("data.interpolation=bilinear", lambda b: test_images(b).fit, Fit(8, None, "bilinear")),
+    ("data.resize=9", lambda b: (images_of(b).fit, b.inspected.shape), (Fit(8, 9), (3, 8, 8))),
+    ("data.interpolation=bilinear", lambda b: images_of(b).fit, Fit(8, None, "bilinear")),
     (
         "data.on_bad_image=skip;data.classes=classes.txt;data.validation={kind: folder, path: photos}",
         lambda b: ids(b, "validation"), ["cat/0.png", "cat/1.png"],
