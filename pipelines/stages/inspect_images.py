@@ -16,7 +16,7 @@ from pipelines.storage.store import Store
 
 
 def manifests(
-    experiment: Experiment, store: Store, progress: Progress, trusting: bool
+    experiment: Experiment, store: Store, progress: Progress, trusting: bool = True
 ) -> tuple[dict[str, Manifest], dict[str, bytes]]:
     """The manifests of all image sets by role, and files by path in the store that have still to be written.
 
