@@ -69,6 +69,8 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
         if "align" in work and _must_train(experiment):  # so Ray will be needed: it starts while models are inspected
             wait = stack.enter_context(connecting(request.address, experiment, say_at_once))
         blueprint = open_blueprint(request, progress, to_write=True, experiment=experiment)
+        for line in other_crops_said(blueprint.inspected.other_crops):
+            progress.say(line)
         blueprint.check_finished(STAGES[: STAGES.index(stages[0])])  # before anything is written
         store = blueprint.store
         result = RunResult(store.location, without_credentials(tracking_uri(experiment)), spent=progress.spent)
@@ -88,8 +90,6 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
         for role, manifest in blueprint.inspected.manifests.items():
             if manifest.unreadable:
                 progress.say(f"data.{role}: {len(manifest.unreadable)} unreadable images are left out")
-        for line in other_crops_said(blueprint.inspected.other_crops):
-            progress.say(line)
         if workers is not None:
             for note in blueprint.inspected.notes:
                 progress.say(note)
