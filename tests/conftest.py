@@ -29,10 +29,13 @@ def ray_cluster() -> Iterator[None]:
     import ray
 
     set_defaults("ray")
-    ray.init(
-        "local", num_cpus=3, resources={"mock_gpu": 1}, include_dashboard=False, log_to_driver=False,
-        logging_level=logging.ERROR,
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        # A cluster that exists gets no modules from an experiment, so its workers find those of the tests here.
+        patch.setenv("PYTHONPATH", f"{REPOSITORY / 'tests/pipelines'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        ray.init(
+            "local", num_cpus=3, resources={"mock_gpu": 1}, include_dashboard=False, log_to_driver=False,
+            logging_level=logging.ERROR,
+        )  # fmt: skip
     yield
     ray.shutdown()
 

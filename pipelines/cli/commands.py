@@ -72,7 +72,7 @@ def evaluate_command(options: argparse.Namespace) -> int:
         print(json.dumps(result.as_json()))
     else:
         print_clean(result)
-    return 0
+    return _said_with_holes(result.holes)
 
 
 def tune_command(options: argparse.Namespace) -> int:

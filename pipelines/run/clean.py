@@ -42,12 +42,14 @@ class CleanResult:
         classes: their number; a model that guesses is right in 100 / classes percent.
         rows: models first, in the order of the experiment file, then surrogates.
         missing: models and surrogates that have still to be made.
+        holes: what cannot be made or measured, each with the reason.
     """
 
     location: str
     classes: int
     rows: list[CleanAccuracy]
     missing: list[str]
+    holes: list[str]
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
@@ -70,13 +72,16 @@ def evaluate_clean(request: Request) -> CleanResult:
             stack.enter_context(connecting(request.address, experiment, partial(progress.say, at_once=True)))()
         stack.enter_context(store.locked())
         blueprint.inspected.save(store)
-        for line in blueprint.inspected.published.lines():
+        for line in (*blueprint.inspected.published.lines(), *blueprint.inspected.notes):
             progress.say(line)
         if is_work:
             _predict(blueprint, list(there.values()), progress)
-    rows = [_accuracy(blueprint, name, own) for name, own in there.items()]
+    listing = store.listing()
+    failed = {own.table.folder: reason for own in there.values() if (reason := own.table.failure(store, listing))}
+    rows = [_accuracy(blueprint, name, own) for name, own in there.items() if own.table.folder not in failed]
     missing = [name for name in _all(blueprint) if name not in there]
-    return CleanResult(store.location, experiment.data.classes_count, rows, missing)
+    holes = [*blueprint.holes(), *(f"{folder}: {reason}" for folder, reason in failed.items())]
+    return CleanResult(store.location, experiment.data.classes_count, rows, missing, holes)
 
 
 def _all(blueprint: Blueprint) -> dict[str, Predictions]:

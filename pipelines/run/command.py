@@ -68,6 +68,8 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
         if "align" in work and _must_train(experiment):  # so Ray will be needed: it starts while models are inspected
             wait = stack.enter_context(connecting(request.address, experiment, say_at_once))
         blueprint = open_blueprint(request, progress, to_write=True, experiment=experiment)
+        for line in blueprint.inspected.published.lines():
+            progress.say(line)
         blueprint.check_finished(STAGES[: STAGES.index(stages[0])])  # before anything is written
         store = blueprint.store
         result = RunResult(store.location, without_credentials(tracking_uri(experiment)), spent=progress.spent)
@@ -87,8 +89,6 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
         for role, manifest in blueprint.inspected.manifests.items():
             for note in manifest.notes:
                 progress.say(f"data.{role}: {note}")
-        for line in blueprint.inspected.published.lines():
-            progress.say(line)
         if workers is not None:
             for note in blueprint.inspected.notes:
                 progress.say(note)

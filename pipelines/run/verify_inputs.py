@@ -25,7 +25,8 @@ def other_networks(blueprint: Blueprint) -> list[str]:
     """A finding for each network that is there, but is not that of the present settings, files and code."""
     store, listing, findings = blueprint.store, blueprint.store.listing(), []
     for making in (*blueprint.trainings(), *blueprint.alignments()):
-        if not blueprint.is_made(making.name) and listing.get(making.folder):
+        is_wanted = not blueprint.is_made(making.name) and making.name not in blueprint.lost
+        if is_wanted and listing.get(making.folder):
             card = store.read_json(f"{making.folder}/card.json")
             if card is None:
                 findings.append(f"{making.folder}/card.json: missing or damaged")

@@ -2,7 +2,7 @@
 
 import json
 
-from align_core.input_size import input_size_of
+from align_core.published import as_built
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.seen import SEEN
 from pipelines.storage.store import fingerprint_of
@@ -15,13 +15,13 @@ def resizings(blueprint: Blueprint) -> list[str]:
 
     What was found out about models is added to `blueprint.inspected.unsaved`: asking timm takes seconds.
     """
-    side = blueprint.experiment.data.image_size
+    side, classes = blueprint.experiment.data.image_size, blueprint.experiment.data.classes
     known, lines, new = blueprint.store.read_json(_FILE) or {}, [], {}
     for name in _models_of_run(blueprint):
         config = blueprint.networks[name].config
         key = fingerprint_of([config.architecture, config.weights if config.torchvision else None, config.input_size])
         if key not in known:
-            known[key] = new[key] = input_size_of(config)
+            known[key] = new[key] = as_built(config, classes, blueprint.inspected.shape[0]).input_size
         if known[key] not in (None, side):
             lines.append(f"{side} px images are resized to {known[key]} for {name}")
     if new:

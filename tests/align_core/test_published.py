@@ -241,3 +241,29 @@ class TestCrops:
     def test_is_used(self, fit: Fit, is_used: bool) -> None:
         assert Crop("w", 224, 256, "bilinear").is_used(fit) is is_used
         assert not Crop("w", 224, 256, "bilinear", "squash").is_used(fit)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"timm": "test_vit"},
+        {"timm": "test_vit", "args": {"img_size": 64}},
+        {"timm": "test_resnet"},
+        {"timm": "test_resnet", "input_size": 40},
+        {"torchvision": "squeezenet1_1"},
+        {"torchvision": "squeezenet1_1", "input_size": 40},
+        {"factory": "pipelines.recipes.digit_models:mlp", "args": {"width": 4}},
+        {"factory": "pipelines.recipes.digit_models:mlp", "args": {"width": 4}, "input_size": 16},
+    ],
+    ids=str,
+)
+def test_the_size_is_that_of_the_built_model(settings: dict[str, Any]) -> None:
+    config = ModelConfig(train=TrainConfig(), **settings)
+    channels = 1 if config.factory else 3
+    assert as_built(config, 10, channels).input_size == build(config, 10, channels).input_size
+
+
+def test_weights_of_torchvision_have_sizes_of_their_own() -> None:
+    efficientnets = [ModelConfig(torchvision="efficientnet_b1", weights=f"IMAGENET1K_V{number}") for number in (1, 2)]
+    assert [as_built(config, 1000, 3).input_size for config in efficientnets] == [240, 240]
+    assert as_built(ModelConfig(torchvision="inception_v3", weights="IMAGENET1K_V1"), 1000, 3).input_size == 299

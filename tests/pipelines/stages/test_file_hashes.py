@@ -75,7 +75,8 @@ def test_a_model_is_not_tried_again_where_only_the_time_or_the_path_changed(
     models = experiment.content()["models"]
     models["other"]["weights"] = "moved.safetensors"
     experiment.write(models=models)
-    monkeypatch.setattr("pipelines.stages.inspect_models._try_model", None)
+    for step in ("try_it", "look"):
+        monkeypatch.setattr(f"pipelines.stages.inspect_models._Model.{step}", None)
     assert {name: network.digest for name, network in opened(experiment.file).networks.items()} == digests
 
 

@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import save_file
 
 from pipelines.cli import main
+from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.inspect_published import Published
 
 MODELS = {"near": "test_resnet", "seer": "test_vit", "far": "test_efficientnet"}  # 160 of 168 px; the first bilinear
@@ -73,12 +74,15 @@ def test_a_run_says_it_first_and_what_was_found_is_kept(
 ) -> None:
     planned(experiment, capsys)
     kept = Path("runs/published/.seen/published.json")
-    assert not kept.exists()  # a plan writes nothing
+    assert main(["report", "e.yaml"]) == 1  # there is nothing to report yet
+    said = capsys.readouterr().err
+    assert "images are 16 of 16 px (share 1.000), bicubic; published accuracies" in said
+    assert said.index("  far: 160 of 168 px (share 0.952), bicubic") < said.index("has to come first")
+    assert not kept.exists()  # neither a plan nor what is refused writes anything
     for damage in ("", "{", "[]", '{"x": [{"y": 1}]}'):
-        assert main(["report", "e.yaml"]) == 1  # there is nothing to report yet
-        said = capsys.readouterr().err
-        assert "images are 16 of 16 px (share 1.000), bicubic; published accuracies" in said
-        assert said.index("  far: 160 of 168 px (share 0.952), bicubic") < said.index("has to come first")
+        blueprint = open_blueprint(Request(Path("e.yaml"), quiet=True))
+        assert [other.network for other in blueprint.inspected.published.other_crops] == sorted(MODELS)
+        blueprint.inspected.save(blueprint.store)
         assert len(json.loads(kept.read_text())) >= 3
         kept.write_text(damage)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from hand_made import hand_made
 
-from align_core import input_size
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages import resizing
 from pipelines.stages.resizing import resizings
@@ -26,9 +25,8 @@ def test_models_of_the_run_that_resize_are_named_once_and_remembered(
     assert resizings(blueprint) == said
     blueprint.inspected.save(blueprint.store)
 
-    def ask_again(_: object) -> None:
+    def ask_again(*_: object) -> None:
         raise AssertionError("its size is known")
 
-    monkeypatch.setattr(resizing, "input_size_of", ask_again)
+    monkeypatch.setattr(resizing, "as_built", ask_again)
     assert resizings(open_blueprint(Request(experiment.file, quiet=True))) == said
-    assert input_size.input_size_of is not ask_again
