@@ -15,7 +15,7 @@ def resizings(blueprint: Blueprint) -> list[str]:
 
     What was found out about models is added to `blueprint.inspected.unsaved`: asking timm takes seconds.
     """
-    side, classes = blueprint.experiment.data.image_size, blueprint.experiment.data.classes
+    side, classes = blueprint.experiment.data.image_size, blueprint.experiment.data.classes_count
     known, lines, new = blueprint.store.read_json(_FILE) or {}, [], {}
     for name in _models_of_run(blueprint):
         config = blueprint.networks[name].config
