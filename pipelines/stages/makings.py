@@ -57,9 +57,12 @@ class Making:
         """The seed of sample order, augmentation and random weights.
 
         The random weights of a model that is trained here depend on its name too, so that two models of one
-        architecture are independent.
+        architecture are independent. The code of its factory does not change them: what a change of the code does is
+        seen under the same random numbers.
         """
-        return int(self.inputs["seed"]) if self.start else int(self.fingerprint[:8], 16)
+        if self.start:
+            return int(self.inputs["seed"])
+        return int(fingerprint_of({key: value for key, value in self.inputs.items() if key != "code"})[:8], 16)
 
 
 def training(network: Network, experiment: Experiment, images: Manifest) -> Making:

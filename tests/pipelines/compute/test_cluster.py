@@ -51,7 +51,7 @@ class TestWorkers:
             ("compute.resources={unheard_of: 1}", "unheard_of: 1 wanted, 0 there"),
             ("compute.threads=64", "CPU: 64 wanted, 3 there"),
             ("compute.accelerator=cuda", "GPU: 1 wanted, 0 there"),
-            ("compute.evaluate.resources={mock_gpu: 1.5}", "mock_gpu: 1.5 wanted, 1 there"),
+            ("compute.evaluate.resources={mock_gpu: 2}", "mock_gpu: 2 wanted, 1 there"),
             ("align.workers=64", "align.workers: aligned wants 64 at once, and this cluster has room for"),
         ],
     )
