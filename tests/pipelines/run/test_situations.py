@@ -140,7 +140,7 @@ class TestRun:
         for name in ("000.png", "001.png"):
             shutil.copy(hidden.parent / name, hidden)
         assert run(file, capsys)[0] == 0
-        clean = pd.read_parquet(tmp_path / "out/coloured/clean/source")
+        clean = pd.read_parquet(tmp_path / "out/coloured/clean/net_a")
         assert len(clean) == 40
 
     def test_grey_picture_sorted_first(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +150,7 @@ class TestRun:
         code, said = run(file, capsys)
         assert code == 0, said
         assert "1 grey" in said
-        assert len(pd.read_parquet(tmp_path / "out/coloured/clean/source")) == 40
+        assert len(pd.read_parquet(tmp_path / "out/coloured/clean/net_a")) == 40
 
     @pytest.mark.parametrize("kind", ["Aux", "Tied"])
     def test_source_with_a_habit(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
