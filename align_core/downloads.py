@@ -22,7 +22,9 @@ def is_reachable(url: str, seconds: float = ANSWERS_WITHIN_S) -> bool:
 
     def ask() -> None:
         try:
-            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
+            request = urllib.request.Request(url, method="HEAD")
+            # `urlopen` would keep the proxies of its first call for the whole process.
+            urllib.request.build_opener().open(request, timeout=seconds).close()
         except urllib.error.HTTPError:
             pass  # an answer, if not a welcome one
         except (OSError, ValueError):
