@@ -29,6 +29,13 @@ def test_a_flag_that_is_given_twice(arguments: list[str], flag: str, capsys: pyt
     assert "is given twice; give it once" in said and f"error: {flag[:5]}" in said
 
 
+def test_a_key_that_is_set_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "e.yaml", "--set", "seed=1", "--set", "name=x", "--set", "seed=2"])
+    assert ended.value.code == 2
+    assert "--set seed: is given twice; give it once" in capsys.readouterr().err
+
+
 def test_flags_that_may_be_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "nowhere.yaml", "--set", "seed=1", "--set", "name=x", "--quiet", "--quiet"]) == 2
     assert "nowhere.yaml: cannot be read" in capsys.readouterr().err

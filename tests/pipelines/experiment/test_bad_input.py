@@ -280,7 +280,6 @@ CASES = [
     bad("--set of an alias bomb", "what this anchor names contains itself", None, "--set", "models=&a [*a]"),
     bad("--set of 3,000 levels", "more than 50 levels", None, "--set", "models=" + "[" * 3000),
     bad("--set of 5,000 digits", "is too large a number", None, "--set", "seed=" + "9" * 5000),
-    bad("--set twice", "--set seed: is given twice", None, "--set", "seed=1", "--set", "seed=2"),
     bad("number as an attack", "the key 1000.0 is read as a number; put it in", "attacks:\n  1000.0: {}\n"),
     bad("number as a model", "the key 50 is read as a number; put it in quotes: '50'", "models: {50: {timm: a}}\n"),
     bad("a name that is no", "the key no is read as yes or no; put it in quotes: 'no'", "models: {no: {timm: a}}\n"),
