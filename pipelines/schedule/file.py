@@ -146,6 +146,10 @@ def load_schedule(
 def _entry(folder: Path, schedule: ScheduleConfig, name: str, output: str | None, address: str | None) -> Entry:
     config = schedule.entries[name]
     path = Path(os.path.expanduser(config.experiment))
+    keys = [override.partition("=")[0] for override in config.overrides]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        raise InputError(f"--set {twice}: is given twice; give it once")
     experiment = load_experiment(folder / path, config.overrides, output)
     tracking_uri(experiment)  # raises where it is required and missing
     working_dir, path_in_job = _working_dir(folder, path, config.working_dir)
