@@ -148,6 +148,7 @@ def test_a_loss_that_is_not_finite_ends_it(tmp_path: Path, monkeypatch: pytest.M
         fine_tune_alone(job, "cpu", CHECKPOINTS)
 
 
+@pytest.mark.slow
 def test_two_workers_fall_back_to_an_earlier_checkpoint_and_say_so(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

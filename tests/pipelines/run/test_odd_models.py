@@ -64,6 +64,7 @@ def write_experiment(folder: Path, monkeypatch: pytest.MonkeyPatch, **others: An
     return file
 
 
+@pytest.mark.slow
 def test_everything_but_the_diverging_variant(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

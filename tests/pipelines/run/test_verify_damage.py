@@ -205,7 +205,7 @@ def test_no_flipped_bit_ends_the_check_or_changes_a_row_unseen(made: HandMade) -
     file, rng = table(made, OUTCOME), np.random.default_rng(0)
     content, rows = file.read_bytes(), pq.read_table(file)
     found = 0
-    for position in map(int, rng.integers(0, len(content), 60)):
+    for position in map(int, rng.integers(0, len(content), 24)):
         damaged = bytearray(content)
         damaged[position] ^= 1 << int(rng.integers(8))
         file.write_bytes(bytes(damaged))

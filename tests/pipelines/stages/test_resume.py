@@ -35,6 +35,7 @@ class TestAlignment:
     def test_a_worker_that_dies_changes_no_weight(self, finished: Finished, tmp_path: Path) -> None:
         self.assert_same_with_a_death(finished, tmp_path, finished.folder)
 
+    @pytest.mark.slow
     def test_a_death_of_one_of_two_workers_changes_no_weight(self, finished: Finished, tmp_path: Path) -> None:
         settings = [*self.ALIGNED_ALONE, "align.workers=2"]
         request, unbroken = finished.copied(tmp_path / "unbroken", "models/aligned", overrides=settings)
