@@ -68,7 +68,7 @@ class Npz(ImageSet):
         return RawLabels(raw.values, tuple(np.unique(raw.values).tolist())) if raw.are_names else raw
 
     def files(self) -> list[Path]:
-        """The .npz file."""
+        """The one file of the set, which holds both images and labels."""
         return [self.path]
 
     def decoded(self, image_id: str) -> Picture:

@@ -99,7 +99,7 @@ class Forecast:
 
     @property
     def missing_networks(self) -> list[str]:
-        """The names of `networks`."""
+        """The networks that have to be trained or aligned before anything can be crafted, in that order."""
         return [network.name for network in self.networks]
 
     def seconds(self, stage: str) -> float | None:

@@ -20,7 +20,7 @@ class Verification:
     trusted: list[str] = field(default_factory=list)
 
     def report(self, finding: str) -> None:
-        """Adds a finding."""
+        """Adds what was found wrong, a sentence that begins with the folder, network or image set."""
         self.findings.append(finding)
 
     def lines(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Two networks for tests of attacks: a random one, and a published one where its files are available."""
+"""Networks for tests of attacks, a random one and a published one, and a folder for weights that torch caches."""
 
 from pathlib import Path
 
@@ -52,3 +52,12 @@ def resnet20(cifar10: Path) -> Setting:
         confidence = net(images / 255).softmax(dim=1).gather(1, labels[:, None])[:, 0]
     chosen = ((confidence > 0.5) & (confidence < 0.9999)).nonzero()[:8, 0]
     return Setting(net, images[chosen], labels[chosen])
+
+
+@pytest.fixture
+def torch_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which torch looks for the published weights before it downloads them."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    folder = tmp_path / "torch/hub/checkpoints"
+    folder.mkdir(parents=True)
+    return folder

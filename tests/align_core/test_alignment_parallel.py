@@ -39,7 +39,7 @@ def _work(rank: int, folder: str) -> None:
 
 def test_parameters_that_no_step_uses(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(_work, (str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for kind, state in first.items():
         for name, value in state.items():
             if "running" not in name:  # BatchNorm's statistics are each worker's own

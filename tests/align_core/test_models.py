@@ -39,15 +39,6 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelConfig:
     return ModelConfig(factory="users_own_models:linear", weights=str(tmp_path / "own.safetensors"))
 
 
-@pytest.fixture
-def torch_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which torch caches the weights that it has downloaded."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    folder = tmp_path / "torch/hub/checkpoints"
-    folder.mkdir(parents=True)
-    return folder
-
-
 def pixels(*shape: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 

@@ -23,15 +23,6 @@ from align_core.weights import to_bytes
 pytestmark = pytest.mark.filterwarnings("ignore:auxiliary heads in the pretrained googlenet:UserWarning")
 
 
-@pytest.fixture
-def torch_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which torch looks for the published weights before it downloads them."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    folder = tmp_path / "torch/hub/checkpoints"
-    folder.mkdir(parents=True)
-    return folder
-
-
 def logits(classifier: Classifier, size: int) -> torch.Tensor:
     pixels = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

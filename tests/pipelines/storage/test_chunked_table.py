@@ -1,8 +1,6 @@
 """A chunked table is complete when it is finished, knows which chunks are missing, and mixes no two settings."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,16 +13,6 @@ from pipelines.storage.store import Store
 ROWS = [3, 3, 2]
 TABLE = ChunkedTable("adversarial/source/pgd", {"seed": 0, "attack": {"eps": 0.1}})
 OTHER = ChunkedTable("adversarial/source/pgd", {"seed": 1, "attack": {"eps": 0.1}})
-
-
-@pytest.fixture(params=["disk", "object store"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    if request.param == "disk":
-        yield Store(str(tmp_path), "tiny")
-        return
-    memory = Store(f"fsspec+memory://{tmp_path.name}", "tiny")
-    yield memory
-    memory.delete_folder("")
 
 
 def chunk(number: int, rows: int | None = None) -> pa.Table:

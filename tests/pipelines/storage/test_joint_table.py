@@ -30,16 +30,6 @@ def joint(*groups: Sequence[ChunkedTable], group: int = 0) -> JointTable:
     return JointTable(JointFolder(FOLDER, tuple(map(tuple, groups)), "outcomes/s/pgd"), group, SHARED)
 
 
-@pytest.fixture(params=["disk", "object store"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    if request.param == "disk":
-        yield Store(str(tmp_path), "tiny")
-        return
-    memory = Store(f"fsspec+memory://{tmp_path.name}", "tiny")
-    yield memory
-    memory.delete_folder("")
-
-
 def rows_of(table: ChunkedTable, chunk: int) -> pa.Table:
     """What a network predicts on one chunk; it differs from table to table."""
     ids = np.arange(ROWS[chunk]) + sum(ROWS[:chunk])

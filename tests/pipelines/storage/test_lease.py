@@ -162,4 +162,6 @@ class TestLease:
 def test_what_is_no_lease_holds_nothing(memory: Store, content: bytes) -> None:
     memory.write(".lease/.DS_Store", content)
     with memory.locked():
-        pass
+        with pytest.raises(Busy), memory.locked():
+            pytest.fail("two runs hold the lease")
+        assert memory.read(".lease/.DS_Store") == content  # a file of another program is left alone
