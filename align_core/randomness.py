@@ -9,6 +9,7 @@ and CPU and GPU agree bit for bit, which torch's own generators do not.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
@@ -72,3 +73,15 @@ def uniform(keys_B: Tensor, shape: Sequence[int]) -> Tensor:
     They are multiples of 2^-24, made of the upper 24 bits: that is as many as a float32 holds without rounding.
     """
     return _shift_right(random_bits(keys_B, shape), 40).to(torch.float32) * 2.0**-24
+
+
+def numbered_keys(keys_N: Tensor, numbers_N: Tensor) -> Tensor:
+    """A key for each key and number, such as the number of a copy: int64 [N], or what the two shapes broadcast to."""
+    return _mix(keys_N ^ ((numbers_N + 1) * _signed(_GAMMA)))
+
+
+def normal(keys_B: Tensor, shape: Sequence[int]) -> Tensor:
+    """Numbers of the standard normal distribution for each key, float32 [B, *shape] (Box and Muller 1958)."""
+    draws_B2S = uniform(keys_B, (2, *shape))
+    radius_BS = torch.sqrt(-2 * torch.log(1 - draws_B2S[:, 0]))  # 1 - u lies in (0, 1]
+    return radius_BS * torch.cos(2 * math.pi * draws_B2S[:, 1])

@@ -1,20 +1,27 @@
-"""Attacks: one iterative loop made of four kinds of parts. The published methods are presets of it.
+"""Attacks: one iterative loop made of parts. The published methods are presets of it.
 
-`transforms` change the image before its gradient is computed, `gradients` smooth the gradient, `updates` turn it into a
-step, keep the image in the eps-ball and round it to 8 bits there, and `objectives` are the functions that the attack
-maximises. `loop.craft` puts them together. `config` holds the settings and the presets, and does not import torch; nor
-does this module until `craft` or `distances` is asked for. A new preset is a line in `config.PRESETS` and one in
-`config.DESCRIPTIONS`.
+`views` change the image before its gradient is taken, `samples` combine the gradients at several points, `objectives`
+are what the attack maximises, `gradients` smooth, `updates` turn a gradient into a step, keep the image in the ball and
+round it to 8 bits there. `loop.craft` puts them together. `parts` names them with their settings, `presets` has the
+published methods, `config` the settings of an attack; none of these imports torch, nor does this module until `craft` or
+`distances` is asked for. A new view, rule or objective is a file of its name and a line in `parts`; a new method is an
+entry in `presets`.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from align_core.attacks.config import OBJECTIVES, PRESETS, AttackConfig, pixel_fraction
+from align_core.attacks.config import NORMS, TOWARDS, AttackConfig, kernel_for, pixel_fraction
+from align_core.attacks.parts import OBJECTIVES, RULES, VIEWS
+from align_core.attacks.presets import PRESETS
 
 if TYPE_CHECKING:
     from align_core.attacks.loop import craft, crafted, distances
+    from align_core.attacks.others import Others
 
-__all__ = ["OBJECTIVES", "PRESETS", "AttackConfig", "craft", "crafted", "distances", "pixel_fraction"]
+__all__ = [
+    "NORMS", "OBJECTIVES", "PRESETS", "RULES", "TOWARDS", "VIEWS", "AttackConfig", "Others", "craft", "crafted",
+    "distances", "kernel_for", "pixel_fraction",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -22,4 +29,8 @@ def __getattr__(name: str) -> Any:
         from align_core.attacks import loop
 
         return getattr(loop, name)
+    if name == "Others":
+        from align_core.attacks.others import Others
+
+        return Others
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

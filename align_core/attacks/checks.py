@@ -12,7 +12,14 @@ from align_core.errors import InputError
 
 
 def check_batch(
-    surrogate: nn.Module, images_BCHW: Any, labels_B: Any, image_ids: Sequence[str], attack: Any, seed: Any
+    surrogate: nn.Module,
+    images_BCHW: Any,
+    labels_B: Any,
+    image_ids: Sequence[str],
+    attack: Any,
+    seed: Any,
+    wanted_B: Any = None,
+    others: Any = None,
 ) -> None:
     """Raises InputError, which says what to change, unless these are arguments of `craft` that fit each other."""
     check_images("images", images_BCHW)
@@ -20,10 +27,11 @@ def check_batch(
         raise InputError(f"attack must be an AttackConfig, not {_kind(attack)}")
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"seed must be a whole number, not {seed!r}")
-    count, side = len(images_BCHW), max(images_BCHW.shape[2:])
-    _check_labels(labels_B, count, images_BCHW.device)
+    count = len(images_BCHW)
+    _check_labels("labels", labels_B, count, images_BCHW.device)
     _check_ids(image_ids, count)
-    attack.check_kernel(side)
+    _check_wanted(attack, labels_B, wanted_B)
+    _check_others(attack, others, images_BCHW)
     devices = {str(parameter.device) for parameter in surrogate.parameters()}
     if len(devices) == 1 and devices != {str(images_BCHW.device)}:
         raise InputError(f"the images are on {images_BCHW.device} and the surrogate on {devices.pop()}; move one")
@@ -57,16 +65,41 @@ def check_logits(logits: Any, count: int, largest_label: int) -> None:
         )
 
 
-def _check_labels(labels_B: Any, count: int, device: torch.device) -> None:
+def _check_labels(name: str, labels_B: Any, count: int, device: torch.device) -> None:
     if not isinstance(labels_B, Tensor) or labels_B.dtype != torch.int64:
         found = _dtype(labels_B) if isinstance(labels_B, Tensor) else _kind(labels_B)
-        raise InputError(f"labels must be a tensor of int64, the numbers of classes, not {found}")
+        raise InputError(f"{name} must be a tensor of int64, the numbers of classes, not {found}")
     if tuple(labels_B.shape) != (count,):
-        raise InputError(f"there are {count} images, and labels of shape {tuple(labels_B.shape)}; give each a label")
+        raise InputError(f"there are {count} images, and {name} of shape {tuple(labels_B.shape)}; give each a label")
     if labels_B.device != device:
-        raise InputError(f"the images are on {device} and the labels on {labels_B.device}; move one")
+        raise InputError(f"the images are on {device} and the {name} on {labels_B.device}; move one")
     if int(labels_B.min()) < 0:
-        raise InputError(f"labels are numbers of classes, from 0, and one is {int(labels_B.min())}")
+        raise InputError(f"{name} are numbers of classes, from 0, and one is {int(labels_B.min())}")
+
+
+def _check_wanted(attack: AttackConfig, labels_B: Tensor, wanted_B: Any) -> None:
+    """A targeted attack is told the class to lead each image to, which is not its label; another is told none."""
+    if not attack.is_targeted:
+        if wanted_B is not None:
+            raise InputError("the attack leads away from the labels, and is given classes to lead to; set towards")
+        return
+    if wanted_B is None:
+        raise InputError(f"the attack leads towards a class (towards: {attack.towards}); give wanted_B")
+    _check_labels("classes to lead to", wanted_B, len(labels_B), labels_B.device)
+    if (same := int((wanted_B == labels_B).sum())):
+        raise InputError(f"{same} images would be led to their own label; give each another class")
+
+
+def _check_others(attack: AttackConfig, others: Any, images_BCHW: Tensor) -> None:
+    if not attack.needs_others:
+        return
+    if others is None:
+        raise InputError(f"{attack.method} mixes in other images of the image set; give others=Others(images, labels)")
+    check_images("the images to mix in", others.images_PCHW)
+    if others.images_PCHW.shape[1:] != images_BCHW.shape[1:]:
+        shapes = tuple(others.images_PCHW.shape[1:]), tuple(images_BCHW.shape[1:])
+        raise InputError(f"the images to mix in are of shape {shapes[0]}, and the images of {shapes[1]}")
+    _check_labels("labels of the images to mix in", others.labels_P, len(others.images_PCHW), images_BCHW.device)
 
 
 def _check_ids(image_ids: Any, count: int) -> None:

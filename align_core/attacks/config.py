@@ -1,51 +1,47 @@
-"""The settings of an attack, and the published methods as presets of them.
-
-Nothing here imports torch, so that commands which only read settings start fast.
-"""
+"""The settings of an attack. Nothing here imports torch, so that commands which only read settings start fast."""
 
 import math
+from copy import copy
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self
 
+from align_core.attacks.budget import fitted
+from align_core.attacks.cost import gradients_of
+from align_core.attacks.parts import OBJECTIVES, VIEWS, read_objective, read_rule, read_view
+from align_core.attacks.presets import PRESETS
 from align_core.errors import InputError
 from align_core.settings import Settings, described
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "fgsm": {"steps": 1},  # Goodfellow, Shlens and Szegedy 2015
-    "pgd": {"random_start": True},  # Madry et al. 2018
-    "mi": {"momentum": 1.0},  # Dong et al. 2018
-    "ni": {"momentum": 1.0, "nesterov": True},  # Lin et al. 2020
-    "di": {"momentum": 1.0, "diversity": 0.5},  # Xie et al. 2019, on MI
-    "ti": {"momentum": 1.0, "kernel": 5},  # Dong et al. 2019, on MI
-    "sini": {"momentum": 1.0, "nesterov": True, "copies": 5},  # Lin et al. 2020
-    "vmi": {"momentum": 1.0, "neighbours": 20},  # Wang and He 2021
-    "vni": {"momentum": 1.0, "nesterov": True, "neighbours": 20},  # Wang and He 2021
-}
-"""The settings in which each method differs from plain iterated gradient signs; `_preset` below has the others.
+NORMS = ("linf", "l2")
+"""The norms in which the ball may be measured."""
 
-A new method is a line here and one in `DESCRIPTIONS`.
-"""
-
-DESCRIPTIONS: dict[str, str] = {
-    "fgsm": "one step of size eps along the sign of the gradient (Goodfellow, Shlens and Szegedy 2015)",
-    "pgd": "iterated gradient signs from a random start in the eps-ball (Madry et al. 2018)",
-    "mi": "MI-FGSM: iterated gradient signs with momentum (Dong et al. 2018)",
-    "ni": "NI-FGSM: MI with the gradient taken where the momentum leads, Nesterov's look-ahead (Lin et al. 2020)",
-    "di": "DI-FGSM: MI on images that are randomly shrunk and padded (Xie et al. 2019)",
-    "ti": "TI-FGSM: MI with the gradient smoothed by a Gaussian kernel (Dong et al. 2019)",
-    "sini": "SI-NI-FGSM: NI with the gradient averaged over copies scaled by 1, 1/2, 1/4 ... (Lin et al. 2020)",
-    "vmi": "VMI-FGSM: MI with the gradient tuned by those of random neighbours (Wang and He 2021)",
-    "vni": "VNI-FGSM: NI with the gradient tuned by those of random neighbours (Wang and He 2021)",
-}
-"""What each preset does, in one line, and the paper that introduced it. `witness list attacks` prints it."""
-
-OBJECTIVES = ("cross_entropy", "margin")
-"""What an attack can maximise: names of functions in `objectives`."""
+TOWARDS = ("column", "next", "random", "least_likely")
+"""How a targeted attack finds the class that it leads an image to."""
 
 _MOST_GRADIENTS = 10_000_000
+_SMALLEST_EPS = 1 / 255 - 1e-9
 
 # The default of settings that the method's preset decides. It is replaced when the attack is made.
 _OF_METHOD: Any = None
+
+_PLAIN: dict[str, Any] = {
+    "norm": "linf",
+    "objective": "cross_entropy",
+    "towards": "away",
+    "random_start": False,
+    "momentum": 0.0,
+    "normalized": True,
+    "nesterov": False,
+    "warm_start": 0,
+    "warm_stride": 1.0,
+    "step_decay": 1.0,
+    "step_decay_by": "momentum",
+    "kernel": 0,
+    "views": [],
+    "combine": "gradients",
+    "samples": "none",
+}
+"""Plain iterated gradient signs: what a preset does not say."""
 
 
 def pixel_fraction(written: str | float) -> float:
@@ -68,123 +64,205 @@ def pixel_fraction(written: str | float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class AttackConfig(Settings):
-    """A fully specified, untargeted attack within an l-infinity ball.
+    """A fully specified attack within a ball around the image.
 
     A setting that is not given, or is None, takes the value of the method's preset, so that every setting has a value
-    once the attack is made. Raises ValueError for values out of range.
+    once the attack is made. Parts (views, samples, objective) are written as names, or as keys and values with a name;
+    see `align_core.attacks.parts`. Raises ValueError for values out of range, and for parts that contradict each other.
 
     Args:
         method: a name in `PRESETS`.
-        eps: radius of the ball, as a fraction of the pixel range: 4/255, for example. Text such as "4/255" is turned
-            into a number here, as in `step`.
-        step: length of a step, as a fraction of the pixel range. By default eps for `fgsm`, and eps / 4 for the others.
+        eps: radius of the ball. As a fraction of the pixel range: 4/255, for example; in the l2 ball the Euclidean
+            length over all pixels in [0, 1]. Text such as "4/255" is turned into a number here, as in `step`.
+        step: length of a step, in the units of eps. By default the preset's reach times eps / steps.
         steps: number of steps.
-        objective: what the attack maximises: `cross_entropy`, or `margin` (largest other logit minus the label's).
-        random_start: whether the attack starts at a uniformly random point of the ball instead of the image.
+        budget: most gradients per image. It decides `steps`, and where five steps do not fit, it lowers the number of
+            copies and points; see `align_core.attacks.budget`.
+        norm: of the ball: `linf` or `l2`.
+        objective: what the attack maximises: a name in `OBJECTIVES`.
+        towards: `away` from the label; or, for a targeted attack, how the class to lead to is found: `column` of the
+            image set, the `next` class, a `random` other class, or the `least_likely` for the source.
+        random_start: whether the attack starts at a random point of the ball instead of the image.
         momentum: decay of the accumulated gradient; 0 turns the momentum off.
+        normalized: whether a gradient is divided by its mean absolute value before it is accumulated.
         nesterov: whether the gradient is taken at the point to which the momentum leads (NI).
-        diversity: probability that an image is resized and padded before a gradient (DI); 0 turns this off.
-        diversity_size: smallest side of the resized image, as a share of the image's side.
-        kernel: side in pixels of the Gaussian that smooths the gradient (TI), odd; 0 turns this off.
-        copies: number of copies, scaled by 1, 1/2, 1/4 ..., whose gradients are averaged (SI).
-        neighbours: number of random neighbours for variance tuning (VMI, VNI); 0 turns this off.
-        neighbourhood: half the side of the cube from which the neighbours are drawn, in units of eps.
+        warm_start: number of steps that gather momentum first, after which the image is put back (GI).
+        warm_stride: length of those steps, in units of `step`.
+        step_decay: factor by which a pixel's step shrinks whenever its sign turns (GRA); 1 turns this off.
+        step_decay_by: whether the sign of the momentum is compared with the last `momentum` (GRA) or with the
+            `gradient` (FGSRA).
+        kernel: side in pixels of the Gaussian that smooths the gradient (TI), odd; 0 turns this off; `auto` is the odd
+            number nearest to 15 for 224 pixels, in proportion, but at least 5 (3 below 24 pixels).
+        views: transformations of the image, one after the other; each makes `copies` copies, and their numbers multiply.
+        combine: what is averaged over the copies: their `gradients`, or their `logits` (DEM).
+        samples: the rule that combines the gradients at several points; `none` takes one gradient.
     """
 
     method: str
     eps: float
     step: float = _OF_METHOD
     steps: int = _OF_METHOD
-    objective: str = "cross_entropy"
+    budget: int | None = None
+    norm: str = _OF_METHOD
+    objective: str | dict[str, Any] = _OF_METHOD
+    towards: str = _OF_METHOD
     random_start: bool = _OF_METHOD
     momentum: float = _OF_METHOD
+    normalized: bool = _OF_METHOD
     nesterov: bool = _OF_METHOD
-    diversity: float = _OF_METHOD
-    diversity_size: float = 0.9
-    kernel: int = _OF_METHOD
-    copies: int = _OF_METHOD
-    neighbours: int = _OF_METHOD
-    neighbourhood: float = 1.5
+    warm_start: int = _OF_METHOD
+    warm_stride: float = _OF_METHOD
+    step_decay: float = _OF_METHOD
+    step_decay_by: str = _OF_METHOD
+    kernel: int | str = _OF_METHOD
+    views: list[Any] = _OF_METHOD
+    combine: str = _OF_METHOD
+    samples: str | dict[str, Any] = _OF_METHOD
 
     def __post_init__(self) -> None:
         for name in ("eps", "step"):
             if isinstance(getattr(self, name), str):
-                object.__setattr__(self, name, pixel_fraction(getattr(self, name)))
+                self._set(name, pixel_fraction(getattr(self, name)))
         super().__post_init__()
-        self._check_written()
-        for name, value in self._preset().items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)  # a frozen dataclass permits no plain assignment, even here
-        self._check_complete()
-
-    def _check_written(self) -> None:
-        """Checks the settings on which the preset depends, or which have no preset."""
         if self.method not in PRESETS:
             raise ValueError(f"there is no method {self.method!r}; choose from {', '.join(PRESETS)}")
-        if self.objective not in OBJECTIVES:
-            raise ValueError(f"there is no objective {self.objective!r}; choose from {', '.join(OBJECTIVES)}")
-        if not 1 / 255 - 1e-9 <= self.eps <= 1:
-            mend = f": did you mean {self.eps:g}/255?" if self.eps > 1 else ""
-            raise ValueError(f"eps must lie between 1/255 and 1, in pixel fractions, and is {self.eps:g}{mend}")
+        given = self.steps
+        preset = PRESETS[self.method]
+        for name, value in {"steps": preset.steps, **_PLAIN, **preset.settings}.items():
+            if getattr(self, name) is None:
+                self._set(name, value)
+        self._read_parts()
+        self._check()
+        if self.budget is not None:
+            self._fit_budget(self.budget, given)
+        if self.step is None:
+            self._set("step", self.eps * min(preset.reach / self.steps, 1.0))
+        self._check_lengths()
 
-    def _check_complete(self) -> None:
-        """Checks the settings after the preset has filled in those that were not given."""
-        bounds = [
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # a frozen dataclass permits no plain assignment, even here
+
+    def _read_parts(self) -> None:
+        self._set("objective", read_objective(self.objective))
+        self._set("views", [read_view(view) for view in self.views])
+        self._set("samples", "none" if self.samples in ("none", {"name": "none"}) else read_rule(self.samples))
+
+    def _fit_budget(self, budget: int, given: int | None) -> None:
+        """Chooses steps, and where need be fewer copies and points, so that the attack keeps to the budget."""
+        chosen = fitted(self.views, self.rule, self.warm_start, budget)
+        self._set("views", chosen.views)
+        self._set("samples", chosen.rule or "none")
+        self._set("steps", 1 if PRESETS[self.method].steps == 1 else chosen.steps)
+        if given not in (None, self.steps):
+            raise ValueError(f"a budget of {budget} makes {self.steps} steps, and steps is {given}; leave one of them out")
+
+    def _check(self) -> None:
+        """Checks the settings that stand by themselves, and those that contradict each other."""
+        objective = OBJECTIVES[self.objective_name]
+        wholes = [
             ("steps", 1 <= self.steps <= 100_000, "from 1 to 100,000"),
-            ("steps", self.method != "fgsm" or self.steps == 1, "1 for fgsm (pgd is its iterated form)"),
+            ("steps", PRESETS[self.method].steps > 1 or self.steps == 1, f"1 for {self.method}, which takes one step"),
+            ("budget", self.budget is None or self.budget >= 1, "at least 1"),
+            ("norm", self.norm in NORMS, f"one of {', '.join(NORMS)}"),
+            ("towards", self.towards in ("away", *TOWARDS), f"one of away, {', '.join(TOWARDS)}"),
             ("momentum", 0 <= self.momentum <= 10, "from 0 to 10"),
             ("nesterov", not self.nesterov or self.momentum > 0, "false where there is no momentum"),
-            ("diversity", 0 <= self.diversity <= 1, "a probability"),
-            ("diversity_size", 0 < self.diversity_size <= 1, "above 0 and not above 1"),
-            ("kernel", self.kernel == 0 or (self.kernel > 0 and self.kernel % 2), "odd, or 0"),
-            ("copies", 1 <= self.copies <= 100, "from 1 to 100: each is half as bright as the one before"),
-            ("neighbours", 0 <= self.neighbours <= 10_000, "from 0 to 10,000"),
-            ("neighbourhood", 0 <= self.neighbourhood <= 255, "from 0 to 255, in units of eps"),
+            ("warm_start", 0 <= self.warm_start <= 1000, "from 0 to 1,000"),
+            ("warm_start", not self.warm_start or self.momentum > 0, "0 where there is no momentum to gather"),
+            ("warm_stride", 0 < self.warm_stride <= 1000, "above 0 and not above 1,000"),
+            ("step_decay", 0 < self.step_decay <= 1, "above 0 and not above 1"),
+            ("step_decay", self.step_decay == 1 or self.norm == "linf", "1 in the l2 ball, where a step has no signs"),
+            ("step_decay", self.step_decay == 1 or self.momentum > 0, "1 where there is no momentum"),
+            ("step_decay_by", self.step_decay_by in ("momentum", "gradient"), "momentum or gradient"),
+            ("kernel", _is_kernel(self.kernel), "odd, 0, or auto"),
+            ("combine", self.combine in ("gradients", "logits"), "gradients or logits"),
+            ("combine", self.combine == "gradients" or bool(self.views), "gradients where there are no views"),
         ]
-        if not 0 < self.step <= 1:
-            raise ValueError(f"step must lie above 0 and not above 1, in pixel fractions, and is {self.step:g}")
-        for name, holds, wanted in bounds:
+        for name, holds, wanted in wholes:
             if not holds:
                 raise ValueError(f"{name} must be {wanted}, not {getattr(self, name)}")
+        if self.is_targeted and not objective.targeted:
+            raise ValueError(f"objective {self.objective_name} cannot lead towards a class; set towards: away")
+        if not self.is_targeted and not objective.untargeted:
+            raise ValueError(f"objective {self.objective_name} needs a class to lead to; set towards")
+        if len(self.views) > 8:
+            raise ValueError(f"there may be at most 8 views, one after the other, not {len(self.views)}")
+
+    def _check_lengths(self) -> None:
+        if self.norm == "linf" and not _SMALLEST_EPS <= self.eps <= 1:
+            mend = f": did you mean {self.eps:g}/255?" if self.eps > 1 else ""
+            raise ValueError(f"eps must lie between 1/255 and 1, in pixel fractions, and is {self.eps:g}{mend}")
+        if self.norm == "l2" and not _SMALLEST_EPS <= self.eps <= 100_000:
+            raise ValueError(f"eps must be at least 1/255, as a Euclidean length, and is {self.eps:g}")
+        longest = 1.0 if self.norm == "linf" else 2 * self.eps
+        if not 0 < self.step <= max(longest, 2 * self.eps):
+            raise ValueError(f"step must lie above 0 and not above {longest:g}, in the units of eps, and is {self.step:g}")
         if self.gradients > _MOST_GRADIENTS:
             raise ValueError(
-                f"steps, copies and neighbours make {self.gradients:,} gradients per image, more than "
+                f"steps, copies and points make {self.gradients:,} gradients per image, more than "
                 f"{_MOST_GRADIENTS:,}: no attack would end"
             )
 
-    def _preset(self) -> dict[str, Any]:
-        """The method's value of every setting that may be left out: the general default, or its entry in PRESETS."""
-        return {
-            "step": self.eps if self.method == "fgsm" else self.eps / 4,
-            "steps": 10,
-            "random_start": False,
-            "momentum": 0.0,
-            "nesterov": False,
-            "diversity": 0.0,
-            "kernel": 0,
-            "copies": 1,
-            "neighbours": 0,
-            **PRESETS[self.method],
-        }
+    @property
+    def objective_name(self) -> str:
+        """The name of the objective."""
+        return str(self.objective["name"]) if isinstance(self.objective, dict) else self.objective
 
-    def check_kernel(self, side: int) -> None:
-        """Raises InputError for a kernel that is more than twice as wide as images of `side` pixels."""
-        if self.kernel > 2 * side + 1:
-            raise InputError(f"kernel must be at most {2 * side + 1} for images of {side} pixels, not {self.kernel}")
+    @property
+    def rule(self) -> dict[str, Any] | None:
+        """The rule that combines the gradients at several points, or None where there is one point."""
+        return self.samples if isinstance(self.samples, dict) else None
+
+    @property
+    def is_targeted(self) -> bool:
+        """Whether the attack leads towards a class, rather than away from the label."""
+        return self.towards != "away"
+
+    @property
+    def needs_others(self) -> bool:
+        """Whether a view mixes in other images of the image set."""
+        return any(VIEWS[view["name"]].needs_others for view in self.views)
 
     @property
     def gradients(self) -> int:
-        """Number of forward and backward passes through the surrogate that one image costs.
-
-        No neighbours are evaluated at the last step, since only the next step would use their gradients.
-        """
-        return self.copies * (self.steps + self.neighbours * (self.steps - 1))
+        """Number of forward and backward passes through the surrogate that one image costs."""
+        return gradients_of(self.views, self.rule, self.warm_start + self.steps)
 
     @property
     def deciding(self) -> dict[str, Any]:
         """The settings that decide the adversarial images; fingerprints are computed from them.
 
-        The method's name is left out, because the settings of its preset are in their places: the same attack written
-        in two ways has one fingerprint.
+        The names of the method and of the budget are left out, because what they stand for is in its place: the same
+        attack written in two ways has one fingerprint.
         """
-        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "method"}
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in ("method", "budget")}
+
+    def for_images(self, channels: int, side: int) -> Self:
+        """The attack on square images of this size: `kernel: auto` becomes a number.
+
+        Raises InputError for a kernel or a radius that does not suit the images.
+        """
+        kernel = kernel_for(side) if self.kernel == "auto" else int(self.kernel)
+        if kernel > 2 * side + 1:
+            raise InputError(f"kernel must be at most {2 * side + 1} for images of {side} pixels, not {kernel}")
+        largest = math.sqrt(channels * side * side)
+        if self.norm == "l2" and self.eps > largest:
+            raise InputError(
+                f"eps must be at most {largest:.4g} in the l2 ball for images of {channels} x {side} x {side} values, "
+                f"which reaches every image, and is {self.eps:g}"
+            )
+        resolved = copy(self)
+        resolved._set("kernel", kernel)
+        return resolved
+
+
+def kernel_for(side: int) -> int:
+    """The side of TI's kernel for images of `side` pixels: 15 for 224, in proportion, odd, at least 5 (3 below 24)."""
+    nearest = 2 * math.floor(15 * side / 224 / 2) + 1
+    return max(3 if side < 24 else 5, nearest)
+
+
+def _is_kernel(kernel: int | str) -> bool:
+    if isinstance(kernel, str):
+        return kernel == "auto"
+    return kernel == 0 or (kernel > 0 and kernel % 2 == 1)

@@ -1,5 +1,6 @@
 """The iterative attack: it takes images and a surrogate, and returns 8-bit adversarial images."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -7,19 +8,34 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from align_core.attacks import objectives
 from align_core.attacks.checks import check_batch, check_images, check_logits
 from align_core.attacks.config import AttackConfig
+from align_core.attacks.cost import copies_of, points_of
 from align_core.attacks.gradients import gaussian_kernel, smooth
-from align_core.attacks.transforms import resize_and_pad
-from align_core.attacks.updates import accumulate, project, round_inside
+from align_core.attacks.objectives import objective_function
+from align_core.attacks.others import Others
+from align_core.attacks.samples import At, rule_function
+from align_core.attacks.surrogate import Forward, Gradients
+from align_core.attacks.updates import accumulate, direction, project, random_point, round_inside
 from align_core.errors import InputError
-from align_core.randomness import image_keys, part_keys, uniform
+from align_core.randomness import image_keys, part_keys
 
-Draw = Callable[[str], Tensor]
-"""Given the name of a random part of the current step, returns a key per image, int64 [B]."""
-Forward = Callable[[Tensor], Tensor]
-"""Pixels [B, C, H, W] to logits [B, K]."""
+PASS_ROWS = {"cpu": 100, "cuda": 1000}
+"""Rows of one pass through the surrogate, unless asked for otherwise, by the kind of device."""
+
+
+class Crafted(NamedTuple):
+    """What an attack made.
+
+    Args:
+        images_BCHW: adversarial images, uint8.
+        without_gradient_B: whether the gradient of each was zero at every step, bool.
+        pass_rows: rows of one pass: as asked for, or fewer, where memory did not hold them.
+    """
+
+    images_BCHW: Tensor
+    without_gradient_B: Tensor
+    pass_rows: int
 
 
 def craft(
@@ -29,6 +45,10 @@ def craft(
     image_ids: Sequence[str],
     attack: AttackConfig,
     seed: int,
+    *,
+    wanted_B: Tensor | None = None,
+    others: Others | None = None,
+    pass_rows: int | None = None,
 ) -> Tensor:
     """Crafts an adversarial image for each image on one surrogate.
 
@@ -36,23 +56,21 @@ def craft(
         surrogate: maps float pixels in [0, 1] to logits [B, K]. It is run in eval mode without parameter gradients, and
             is left in the modes in which it was found.
         images_BCHW: uint8 images, the centres of the balls.
-        labels_B: int64 labels, which the attack leads away from.
+        labels_B: int64 labels, which an untargeted attack leads away from.
         image_ids: an id per image. Together with `seed` they decide the attack's random numbers.
         attack: the method and its settings.
         seed: seed of all random numbers.
+        wanted_B: int64 classes that a targeted attack leads to.
+        others: images of the image set that the attack may mix in; needed where `attack.needs_others`.
+        pass_rows: how many rows one pass through the surrogate takes; by default that of `PASS_ROWS`. Sums over passes
+            are rounded differently, so that the number changes single pixels.
 
-    Returns uint8 [B, C, H, W], whose l-infinity distance from the images is at most `attack.eps`. Raises
-    InputError where the arguments do not fit each other or the surrogate, and FloatingPointError, naming the images,
-    where the surrogate's gradient is not finite.
+    Returns uint8 [B, C, H, W] within the ball of `attack.eps`. Raises InputError where the arguments do not fit each
+    other or the surrogate, and FloatingPointError, naming the images, where the surrogate's gradient is not finite.
     """
-    return crafted(surrogate, images_BCHW, labels_B, image_ids, attack, seed).images_BCHW
-
-
-class Crafted(NamedTuple):
-    """Adversarial images, uint8 [B, C, H, W], and whether the gradient of each was zero at every step, bool [B]."""
-
-    images_BCHW: Tensor
-    without_gradient_B: Tensor
+    return crafted(
+        surrogate, images_BCHW, labels_B, image_ids, attack, seed, wanted_B=wanted_B, others=others, pass_rows=pass_rows
+    ).images_BCHW
 
 
 def crafted(
@@ -62,46 +80,99 @@ def crafted(
     image_ids: Sequence[str],
     attack: AttackConfig,
     seed: int,
+    *,
+    wanted_B: Tensor | None = None,
+    others: Others | None = None,
+    pass_rows: int | None = None,
 ) -> Crafted:
     """As `craft`, and says of which images the surrogate had no gradient: these the attack could not lead anywhere.
 
     It happens where the surrogate's logits are saturated, or where it rounds or cuts off its input.
     """
-    check_batch(surrogate, images_BCHW, labels_B, image_ids, attack, seed)
-    forward = _checked(surrogate, labels_B)
-    centre_BCHW = images_BCHW.to(torch.float32) / 255
+    check_batch(surrogate, images_BCHW, labels_B, image_ids, attack, seed, wanted_B, others)
+    attack = attack.for_images(images_BCHW.shape[1], max(images_BCHW.shape[2:]))
+    forward = _checked(surrogate, labels_B if wanted_B is None else torch.maximum(labels_B, wanted_B))
     keys_B = image_keys(seed, image_ids).to(images_BCHW.device)
-    adversarial_BCHW = centre_BCHW
+    rows = pass_rows or PASS_ROWS.get(images_BCHW.device.type, PASS_ROWS["cuda"])
+    made: list[_Batch] = []
+    with torch.enable_grad(), _frozen(surrogate):
+        for part in _batches(len(images_BCHW), _images_per_pass(attack, rows)):
+            wanted = None if wanted_B is None else wanted_B[part]
+            batch, rows = _within_memory(
+                lambda most: _attacked(forward, images_BCHW[part], labels_B[part], wanted, keys_B[part], attack, others, most),  # noqa: B023
+                rows,
+            )
+            made.append(batch)
+    images, still, finite = (torch.cat(parts) for parts in zip(*made, strict=True))
+    if not finite.all():
+        names = [image_id for image_id, fine in zip(image_ids, finite.tolist(), strict=True) if not fine]
+        raise FloatingPointError(f"the surrogate's gradient is not finite for {len(names)} images: {names[:5]}")
+    return Crafted(images, still, rows)
+
+
+class _Batch(NamedTuple):
+    """Adversarial images, uint8, whether each never had a gradient, and whether its gradients were finite."""
+
+    images_BCHW: Tensor
+    still_B: Tensor
+    finite_B: Tensor
+
+
+def _attacked(
+    forward: Forward,
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    wanted_B: Tensor | None,
+    keys_B: Tensor,
+    attack: AttackConfig,
+    others: Others | None,
+    most: int,
+) -> _Batch:
+    """Attacks the images of one batch, step by step."""
+    centre_BCHW = images_BCHW.to(torch.float32) / 255
+    share = 1.0 if attack.norm == "linf" else 1 / math.sqrt(centre_BCHW[0].numel())
+    unit = attack.eps * share
+    objective = objective_function(dict(attack.objective))  # type: ignore[arg-type]
+    gradients = Gradients(forward, objective, attack.views, attack.combine, labels_B, wanted_B, unit, others, most)
+    combined = rule_function(attack.rule)
+    kernel_SS = gaussian_kernel(int(attack.kernel)) if attack.kernel else None
+    start_BCHW = centre_BCHW
     if attack.random_start:
-        noise_BCHW = 2 * uniform(part_keys(keys_B, 0, "start"), centre_BCHW.shape[1:]) - 1
-        adversarial_BCHW = project(centre_BCHW + attack.eps * noise_BCHW, centre_BCHW, attack.eps)
+        start_BCHW = random_point(centre_BCHW, part_keys(keys_B, 0, "start"), attack.eps, attack.norm)
+    adversarial_BCHW, memory = start_BCHW, None
     momentum_BCHW = torch.zeros_like(centre_BCHW)
-    variance_BCHW = torch.zeros_like(centre_BCHW)
+    pace_BCHW = torch.full_like(centre_BCHW, 1 / attack.step_decay)
     finite_B = torch.ones_like(labels_B, dtype=torch.bool)
     still_B = torch.ones_like(finite_B)
-    with torch.enable_grad(), _frozen(surrogate):
-        for step in range(attack.steps):
-
-            def draw(part: str, step: int = step) -> Tensor:
-                return part_keys(keys_B, step, part)
-
-            lookahead = attack.step * attack.momentum * momentum_BCHW if attack.nesterov else 0.0
-            gradient_BCHW = _gradient(forward, adversarial_BCHW + lookahead, labels_B, attack, draw)
-            tuned_BCHW = gradient_BCHW + variance_BCHW
-            if attack.neighbours and step + 1 < attack.steps:  # only the next step would use this variance
-                variance_BCHW = _variance(forward, adversarial_BCHW, gradient_BCHW, labels_B, attack, draw)
-            if attack.momentum:
-                momentum_BCHW = accumulate(momentum_BCHW, tuned_BCHW, attack.momentum)
-            direction_BCHW = momentum_BCHW if attack.momentum else tuned_BCHW
-            # sign() turns NaN into 0, so that a broken gradient would otherwise pass as an image without change.
-            finite_B &= direction_BCHW.isfinite().flatten(1).all(dim=1)
-            still_B &= ~gradient_BCHW.flatten(1).any(dim=1)
-            adversarial_BCHW = adversarial_BCHW + attack.step * direction_BCHW.sign()
-            adversarial_BCHW = project(adversarial_BCHW, centre_BCHW, attack.eps)
-    if not finite_B.all():
-        names = [image_id for image_id, fine in zip(image_ids, finite_B.tolist(), strict=True) if not fine]
-        raise FloatingPointError(f"the surrogate's gradient is not finite for {len(names)} images: {names[:5]}")
-    return Crafted(round_inside(adversarial_BCHW, images_BCHW, attack.eps), still_B)
+    for step in range(attack.warm_start + attack.steps):
+        if step == attack.warm_start:
+            adversarial_BCHW = start_BCHW
+        length = attack.step * (attack.warm_stride if step < attack.warm_start else 1.0)
+        ahead_BCHW = adversarial_BCHW
+        if attack.nesterov:
+            ahead_BCHW = ahead_BCHW + length * share * attack.momentum * momentum_BCHW
+        at = At(
+            adversarial_BCHW, ahead_BCHW, part_keys(keys_B, step, "step"), keys_B, unit, length * share,
+            copies_of(attack.views), step + 1 == attack.warm_start + attack.steps, gradients,
+        )  # fmt: skip
+        gradient_BCHW, memory = combined(at, memory)
+        if kernel_SS is not None:
+            gradient_BCHW = smooth(gradient_BCHW, kernel_SS)
+        last_BCHW = momentum_BCHW
+        if attack.momentum:
+            momentum_BCHW = accumulate(momentum_BCHW, gradient_BCHW, attack.momentum, attack.normalized)
+        climb_BCHW = momentum_BCHW if attack.momentum else gradient_BCHW
+        # sign() turns NaN into 0, so that a broken gradient would otherwise pass as an image without change.
+        finite_B &= climb_BCHW.isfinite().flatten(1).all(dim=1)
+        still_B &= ~gradient_BCHW.flatten(1).any(dim=1)
+        stride_BCHW = length * direction(climb_BCHW, attack.norm)
+        if attack.step_decay < 1:
+            compared_BCHW = last_BCHW if attack.step_decay_by == "momentum" else gradient_BCHW
+            turns_BCHW = compared_BCHW.sign() != momentum_BCHW.sign()
+            pace_BCHW = pace_BCHW * torch.where(turns_BCHW, attack.step_decay, 1.0)
+            stride_BCHW = stride_BCHW * pace_BCHW
+        adversarial_BCHW = project(adversarial_BCHW + stride_BCHW, centre_BCHW, attack.eps, attack.norm)
+    return _Batch(round_inside(adversarial_BCHW, images_BCHW, attack.eps, attack.norm), still_B, finite_B)
 
 
 def distances(adversarial_BCHW: Tensor, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,9 +189,32 @@ def distances(adversarial_BCHW: Tensor, images_BCHW: Tensor) -> tuple[Tensor, Te
     return difference_BN.abs().amax(dim=1), difference_BN.norm(dim=1)
 
 
-def _checked(surrogate: nn.Module, labels_B: Tensor) -> Forward:
-    """The surrogate's forward pass, whose logits are checked against the labels."""
-    largest = int(labels_B.max())
+def _images_per_pass(attack: AttackConfig, rows: int) -> int:
+    """How many images are attacked at once: as many as fill a pass with all their points and copies."""
+    return max(1, rows // (points_of(attack.rule) * copies_of(attack.views)))
+
+
+def _batches(count: int, size: int) -> list[slice]:
+    """Slices of at most `size`, and of nearly equal length: a small last one would be slow."""
+    number = math.ceil(count / size)
+    ends = [count * part // number for part in range(number + 1)]
+    return [slice(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+
+
+def _within_memory(made: Callable[[int], _Batch], rows: int) -> tuple[_Batch, int]:
+    """Calls `made` with the rows of a pass, halved until memory holds them. Raises torch.OutOfMemoryError at one row."""
+    while True:
+        try:
+            return made(rows), rows
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise
+        rows = rows // 2
+
+
+def _checked(surrogate: nn.Module, classes_B: Tensor) -> Forward:
+    """The surrogate's forward pass, whose logits are checked against the classes."""
+    largest = int(classes_B.max())
 
     def forward(images_BCHW: Tensor) -> Tensor:
         logits_BK: Tensor = surrogate(images_BCHW)
@@ -128,46 +222,6 @@ def _checked(surrogate: nn.Module, labels_B: Tensor) -> Forward:
         return logits_BK
 
     return forward
-
-
-def _gradient(forward: Forward, images_BCHW: Tensor, labels_B: Tensor, attack: AttackConfig, draw: Draw) -> Tensor:
-    """The gradient of the objective with respect to the images [B, C, H, W].
-
-    It is averaged over scaled copies (SI), taken through the random resizing (DI) and smoothed (TI), as `attack` says.
-    """
-    climbed: objectives.Objective = getattr(objectives, attack.objective)
-    images_BCHW = images_BCHW.detach().requires_grad_()
-    total_BCHW = torch.zeros_like(images_BCHW)
-    for copy in range(attack.copies):
-        seen_BCHW = images_BCHW / 2**copy if copy else images_BCHW
-        if attack.diversity:
-            seen_BCHW = resize_and_pad(seen_BCHW, draw(f"di/{copy}"), attack.diversity, attack.diversity_size)
-        # The sum, because with the mean an image's gradient would depend on the size of its batch.
-        objective = climbed(forward(seen_BCHW), labels_B).sum()
-        total_BCHW = total_BCHW + torch.autograd.grad(objective, images_BCHW)[0]
-    gradient_BCHW = total_BCHW / attack.copies if attack.copies > 1 else total_BCHW
-    return smooth(gradient_BCHW, gaussian_kernel(attack.kernel)) if attack.kernel else gradient_BCHW
-
-
-def _variance(
-    forward: Forward,
-    adversarial_BCHW: Tensor,
-    gradient_BCHW: Tensor,
-    labels_B: Tensor,
-    attack: AttackConfig,
-    draw: Draw,
-) -> Tensor:
-    """Variance tuning (Wang and He 2021, equation 7): the mean gradient at random neighbours minus the gradient."""
-    total_BCHW = torch.zeros_like(gradient_BCHW)
-    for neighbour in range(attack.neighbours):
-
-        def draw_for(part: str, neighbour: int = neighbour) -> Tensor:
-            return draw(f"{part}/neighbour {neighbour}")
-
-        noise_BCHW = 2 * uniform(draw_for("variance"), adversarial_BCHW.shape[1:]) - 1
-        near_BCHW = adversarial_BCHW + attack.neighbourhood * attack.eps * noise_BCHW
-        total_BCHW += _gradient(forward, near_BCHW, labels_B, attack, draw_for)
-    return total_BCHW / attack.neighbours - gradient_BCHW
 
 
 @contextmanager
