@@ -3,9 +3,9 @@
 `views` change the image before its gradient is taken, `samples` combine the gradients at several points, `objectives`
 are what the attack maximises, `gradients` smooth, `updates` turn a gradient into a step, keep the image in the ball and
 round it to 8 bits there. `loop.craft` puts them together. `parts` names them with their settings, `presets` has the
-published methods, `config` the settings of an attack; none of these imports torch, nor does this module until `craft` or
-`distances` is asked for. A new view, rule or objective is a file of its name and a line in `parts`; a new method is an
-entry in `presets`.
+published methods, `config` the settings of an attack. None of these imports torch, nor does this module until `craft`
+or `distances` is asked for. A new view, rule or objective is a file of its name and a line in `parts`; a new method is
+an entry in `presets`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -86,7 +86,7 @@ def _check_wanted(attack: AttackConfig, labels_B: Tensor, wanted_B: Any) -> None
     if wanted_B is None:
         raise InputError(f"the attack leads towards a class (towards: {attack.towards}); give wanted_B")
     _check_labels("classes to lead to", wanted_B, len(labels_B), labels_B.device)
-    if (same := int((wanted_B == labels_B).sum())):
+    if same := int((wanted_B == labels_B).sum()):
         raise InputError(f"{same} images would be led to their own label; give each another class")
 
 

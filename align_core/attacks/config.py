@@ -93,7 +93,7 @@ class AttackConfig(Settings):
             `gradient` (FGSRA).
         kernel: side in pixels of the Gaussian that smooths the gradient (TI), odd; 0 turns this off; `auto` is the odd
             number nearest to 15 for 224 pixels, in proportion, but at least 5 (3 below 24 pixels).
-        views: transformations of the image, one after the other; each makes `copies` copies, and their numbers multiply.
+        views: transformations of the image, one after the other; each makes `copies`, and their numbers multiply.
         combine: what is averaged over the copies: their `gradients`, or their `logits` (DEM).
         samples: the rule that combines the gradients at several points; `none` takes one gradient.
     """
@@ -154,7 +154,9 @@ class AttackConfig(Settings):
         self._set("samples", chosen.rule or "none")
         self._set("steps", 1 if PRESETS[self.method].steps == 1 else chosen.steps)
         if given not in (None, self.steps):
-            raise ValueError(f"a budget of {budget} makes {self.steps} steps, and steps is {given}; leave one of them out")
+            raise ValueError(
+                f"a budget of {budget} makes {self.steps} steps, and steps is {given}; leave one of them out"
+            )
 
     def _check(self) -> None:
         """Checks the settings that stand by themselves, and those that contradict each other."""
@@ -196,7 +198,9 @@ class AttackConfig(Settings):
             raise ValueError(f"eps must be at least 1/255, as a Euclidean length, and is {self.eps:g}")
         longest = 1.0 if self.norm == "linf" else 2 * self.eps
         if not 0 < self.step <= max(longest, 2 * self.eps):
-            raise ValueError(f"step must lie above 0 and not above {longest:g}, in the units of eps, and is {self.step:g}")
+            raise ValueError(
+                f"step must lie above 0 and not above {longest:g}, in the units of eps, and is {self.step:g}"
+            )
         if self.gradients > _MOST_GRADIENTS:
             raise ValueError(
                 f"steps, copies and points make {self.gradients:,} gradients per image, more than "
@@ -235,7 +239,9 @@ class AttackConfig(Settings):
         The names of the method and of the budget are left out, because what they stand for is in its place: the same
         attack written in two ways has one fingerprint.
         """
-        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in ("method", "budget")}
+        return {
+            entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in ("method", "budget")
+        }
 
     def for_images(self, channels: int, side: int) -> Self:
         """The attack on square images of this size: `kernel: auto` becomes a number.

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -97,11 +98,17 @@ def crafted(
     made: list[_Batch] = []
     with torch.enable_grad(), _frozen(surrogate):
         for part in _batches(len(images_BCHW), _images_per_pass(attack, rows)):
-            wanted = None if wanted_B is None else wanted_B[part]
-            batch, rows = _within_memory(
-                lambda most: _attacked(forward, images_BCHW[part], labels_B[part], wanted, keys_B[part], attack, others, most),  # noqa: B023
-                rows,
+            made_of = partial(
+                _attacked,
+                forward,
+                images_BCHW[part],
+                labels_B[part],
+                None if wanted_B is None else wanted_B[part],
+                keys_B[part],
+                attack,
+                others,
             )
+            batch, rows = _within_memory(made_of, rows)
             made.append(batch)
     images, still, finite = (torch.cat(parts) for parts in zip(*made, strict=True))
     if not finite.all():
@@ -197,12 +204,11 @@ def _images_per_pass(attack: AttackConfig, rows: int) -> int:
 def _batches(count: int, size: int) -> list[slice]:
     """Slices of at most `size`, and of nearly equal length: a small last one would be slow."""
     number = math.ceil(count / size)
-    ends = [count * part // number for part in range(number + 1)]
-    return [slice(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+    return [slice(count * part // number, count * (part + 1) // number) for part in range(number)]
 
 
 def _within_memory(made: Callable[[int], _Batch], rows: int) -> tuple[_Batch, int]:
-    """Calls `made` with the rows of a pass, halved until memory holds them. Raises torch.OutOfMemoryError at one row."""
+    """Calls `made` with the rows of a pass, halved until memory holds them, and returns both."""
     while True:
         try:
             return made(rows), rows

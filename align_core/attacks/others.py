@@ -1,4 +1,4 @@
-"""Images of the image set that views mix in. They are drawn by key, never from the batch that an image happens to be in."""
+"""Images of the image set that views mix in, drawn by key, never from the batch that an image happens to be in."""
 
 from typing import NamedTuple
 

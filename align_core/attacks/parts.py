@@ -1,7 +1,7 @@
 """The parts of which attacks are composed: their names, their settings, and what they cost. Nothing here imports torch.
 
-A part is written as its name alone, or with settings: `{name: admix, copies: 3, share: 0.2}`. Each has an entry here and
-a file of its name that holds one function: a view in `views`, a rule over samples in `samples`, an objective in
+A part is written as its name alone, or with settings: `{name: admix, copies: 3, share: 0.2}`. Each has an entry here,
+and a file of its name that holds one function: a view in `views`, a rule over samples in `samples`, an objective in
 `objectives`. Settings that are left out take the defaults of the entry.
 """
 
@@ -184,8 +184,7 @@ RULES: dict[str, Rule] = {
         settings={"deviation": Bound(1.0, 0, 255)},
     ),
     "pool": Rule(
-        "the mean over the image and noisy ones of several radii, which alone are seen through the views (OPS; Guo et al. "
-        "2025)",
+        "the mean over the image and noisy ones, which alone are seen through the views (OPS; Guo et al. 2025)",
         count=30,
         gradients=lambda count, each, steps: steps * (1 + count * each),
         settings={"radius": _RADIUS},
@@ -197,7 +196,7 @@ OBJECTIVES: dict[str, Objective] = {
     "cross_entropy": Objective("cross-entropy of the label, or minus that of the class led to"),
     "margin": Objective("the largest other logit minus the label's (Carlini and Wagner 2017)"),
     "logit": Objective("minus the label's logit, or the logit of the class led to (Zhao, Liu and Larson 2021)"),
-    "probability": Objective("minus the label's probability, or the probability of the class led to (MIG; Ma et al. 2023)"),
+    "probability": Objective("minus the label's probability, or that of the class led to (MIG; Ma et al. 2023)"),
     "logit_margin": Objective(
         "cross-entropy at a temperature, which keeps its gradient from vanishing (Weng et al. 2023)",
         settings={"temperature": Bound(5.0, 0.01, 1000)},

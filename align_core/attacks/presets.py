@@ -42,89 +42,179 @@ _TARGETED: dict[str, Any] = {
 _DI = {"name": "resize_pad"}
 
 PRESETS: dict[str, Preset] = {
-    "fgsm": Preset("one step of size eps along the sign of the gradient", "Goodfellow et al., 1412.6572", 2015, steps=1),
+    "fgsm": Preset(
+        "one step of size eps along the sign of the gradient", "Goodfellow et al., 1412.6572", 2015, steps=1
+    ),
     "ifgsm": Preset("iterated gradient signs", "Kurakin et al., 1607.02533", 2017),
     "pgd": Preset(
         "iterated gradient signs from a random start in the ball",
-        "Madry et al., 1706.06083", 2018, {"random_start": True}, reach=2.5,
+        "Madry et al., 1706.06083",
+        2018,
+        {"random_start": True},
+        reach=2.5,
     ),
     "cw": Preset(
         "PGD on the margin of the logits",
-        "Carlini and Wagner, 1608.04644, as in Madry et al.", 2017, {"random_start": True, "objective": "margin"}, reach=2.5,
+        "Carlini and Wagner, 1608.04644, as in Madry et al.",
+        2017,
+        {"random_start": True, "objective": "margin"},
+        reach=2.5,
     ),
-    "fgm_l2": Preset("one step of length eps along the gradient, in the l2 ball", "Miyato et al., 1605.07725", 2017, {"norm": "l2"}, steps=1),
-    "pgd_l2": Preset("PGD in the l2 ball", "Madry et al., 1706.06083", 2018, {"random_start": True, "norm": "l2"}, reach=2.5),
+    "fgm_l2": Preset(
+        "one step of length eps along the gradient, in the l2 ball",
+        "Miyato et al., 1605.07725",
+        2017,
+        {"norm": "l2"},
+        steps=1,
+    ),
+    "pgd_l2": Preset(
+        "PGD in the l2 ball", "Madry et al., 1706.06083", 2018, {"random_start": True, "norm": "l2"}, reach=2.5
+    ),
     "mi_l2": Preset("MI in the l2 ball", "Dong et al., 1710.06081", 2018, {**_MI, "norm": "l2"}),
     "mi": Preset("iterated gradient signs with momentum", "Dong et al., 1710.06081", 2018, _MI),
     "ni": Preset("MI with the gradient taken where the momentum leads", "Lin et al., 1908.06281", 2020, _NI),
     "gi": Preset(
         "MI whose momentum is gathered by five long steps first",
-        "Wang et al., 2211.11236", 2022, {**_MI, "warm_start": 5, "warm_stride": 10.0},
+        "Wang et al., 2211.11236",
+        2022,
+        {**_MI, "warm_start": 5, "warm_stride": 10.0},
     ),
-    "di": Preset("MI on images that are randomly shrunk and padded", "Xie et al., 1803.06978", 2019, {**_MI, "views": [_DI]}),
+    "di": Preset(
+        "MI on images that are randomly shrunk and padded", "Xie et al., 1803.06978", 2019, {**_MI, "views": [_DI]}
+    ),
     "ti": Preset("MI with the gradient smoothed", "Dong et al., 1904.02884", 2019, {**_MI, "kernel": "auto"}),
-    "diti": Preset("MI, DI and TI together", "Dong et al., 1904.02884", 2019, {**_MI, "views": [_DI], "kernel": "auto"}),
-    "si": Preset("MI with the gradient averaged over copies of other brightness", "Lin et al., 1908.06281", 2020, {**_MI, "views": ["scale"]}),
-    "sini": Preset("NI with the gradient averaged over copies of other brightness", "Lin et al., 1908.06281", 2020, {**_NI, "views": ["scale"]}),
+    "diti": Preset(
+        "MI, DI and TI together", "Dong et al., 1904.02884", 2019, {**_MI, "views": [_DI], "kernel": "auto"}
+    ),
+    "si": Preset(
+        "MI with the gradient averaged over copies of other brightness",
+        "Lin et al., 1908.06281",
+        2020,
+        {**_MI, "views": ["scale"]},
+    ),
+    "sini": Preset(
+        "NI with the gradient averaged over copies of other brightness",
+        "Lin et al., 1908.06281",
+        2020,
+        {**_NI, "views": ["scale"]},
+    ),
     "siniditi": Preset(
         "SI-NI, DI and TI together", "Lin et al., 1908.06281", 2020, {**_NI, "views": ["scale", _DI], "kernel": "auto"}
     ),
-    "vr": Preset("the gradient averaged over Gaussian noise", "Wu et al., 1802.09707", 2018, {**_MI, "samples": "noise"}),
-    "vmi": Preset("MI with the gradient tuned by its variance among neighbours", "Wang and He, 2103.15571", 2021, {**_MI, "samples": "variance"}),
-    "vni": Preset("NI with the gradient tuned by its variance among neighbours", "Wang and He, 2103.15571", 2021, {**_NI, "samples": "variance"}),
+    "vr": Preset(
+        "the gradient averaged over Gaussian noise", "Wu et al., 1802.09707", 2018, {**_MI, "samples": "noise"}
+    ),
+    "vmi": Preset(
+        "MI with the gradient tuned by its variance among neighbours",
+        "Wang and He, 2103.15571",
+        2021,
+        {**_MI, "samples": "variance"},
+    ),
+    "vni": Preset(
+        "NI with the gradient tuned by its variance among neighbours",
+        "Wang and He, 2103.15571",
+        2021,
+        {**_NI, "samples": "variance"},
+    ),
     "vmisiditi": Preset(
         "VMI with SI, DI and TI (VMI-CT)",
-        "Wang and He, 2103.15571", 2021, {**_MI, "samples": "variance", "views": ["scale", _DI], "kernel": "auto"},
+        "Wang and He, 2103.15571",
+        2021,
+        {**_MI, "samples": "variance", "views": ["scale", _DI], "kernel": "auto"},
     ),
-    "emi": Preset("MI with the gradient averaged along the last one", "Wang et al., 2103.10609", 2021, {**_MI, "samples": "line"}),
+    "emi": Preset(
+        "MI with the gradient averaged along the last one", "Wang et al., 2103.10609", 2021, {**_MI, "samples": "line"}
+    ),
     "gra": Preset(
         "neighbours weighted by relevance; steps shrink where the sign turns",
-        "Zhu et al., ICCV", 2023, {**_MI, "samples": "relevance", "step_decay": 0.94},
+        "Zhu et al., ICCV",
+        2023,
+        {**_MI, "samples": "relevance", "step_decay": 0.94},
     ),
-    "pgn": Preset("leads to flat maxima by penalising the gradient norm", "Ge et al., 2306.05225", 2023, {**_MI, "samples": "penalty"}),
+    "pgn": Preset(
+        "leads to flat maxima by penalising the gradient norm",
+        "Ge et al., 2306.05225",
+        2023,
+        {**_MI, "samples": "penalty"},
+    ),
     "mef": Preset(
         "leads to flat maxima: the worst neighbours' mean gradient",
-        "Qiu et al., 2405.16181", 2024, {"momentum": 0.5, "samples": "flatness"}, steps=20, reach=2.0,
+        "Qiu et al., 2405.16181",
+        2024,
+        {"momentum": 0.5, "samples": "flatness"},
+        steps=20,
+        reach=2.0,
     ),
     "fgsra": Preset(
         "neighbours of other frequencies weighted by relevance",
-        "Wang and Wang, CIKM", 2024, {**_MI, "samples": "frequency", "step_decay": 0.94, "step_decay_by": "gradient"},
+        "Wang and Wang, CIKM",
+        2024,
+        {**_MI, "samples": "frequency", "step_decay": 0.94, "step_decay_by": "gradient"},
     ),
     "mig": Preset(
         "momentum on integrated gradients",
-        "Ma et al., ICCV", 2023, {**_MI, "samples": "integrated", "objective": "probability"}, steps=25,
+        "Ma et al., ICCV",
+        2023,
+        {**_MI, "samples": "integrated", "objective": "probability"},
+        steps=25,
     ),
     "dem": Preset(
         "the mean logits over five ranges of sizes, TI, and steps of size eps",
-        "Zou et al., 2112.06011", 2020, {**_MI, "views": ["sizes"], "combine": "logits", "kernel": "auto"}, reach=10.0,
+        "Zou et al., 2112.06011",
+        2020,
+        {**_MI, "views": ["sizes"], "combine": "logits", "kernel": "auto"},
+        reach=10.0,
     ),
     "admix": Preset(
         "a little of other classes' images is mixed in, at five brightnesses",
-        "Wang et al., 2102.00436", 2021, {**_MI, "views": ["admix", "scale"]},
+        "Wang et al., 2102.00436",
+        2021,
+        {**_MI, "views": ["admix", "scale"]},
     ),
     "usmm": Preset(
         "masks made of other images, at five brightnesses",
-        "Wang et al., 2311.12051", 2023, {**_MI, "views": ["uniform_scale", "mix_mask"]},
+        "Wang et al., 2311.12051",
+        2023,
+        {**_MI, "views": ["uniform_scale", "mix_mask"]},
     ),
     "ssa": Preset("frequencies scaled at random", "Long et al., 2207.05382", 2022, {**_MI, "views": ["spectrum"]}),
-    "sia": Preset("each block under an operator of its own", "Wang et al., 2309.14700", 2023, {**_MI, "views": ["block_operators"]}),
+    "sia": Preset(
+        "each block under an operator of its own",
+        "Wang et al., 2309.14700",
+        2023,
+        {**_MI, "views": ["block_operators"]},
+    ),
     "bsr": Preset("blocks shuffled and rotated", "Wang et al., 2308.10299", 2024, {**_MI, "views": ["block_shuffle"]}),
     "decowa": Preset("warps that first weaken the attack", "Lin et al., 2402.03951", 2024, {**_MI, "views": ["warp"]}),
     "ops": Preset(
         "random operators on noisy images of several radii",
-        "Guo et al., CVPR", 2025, {**_MI, "samples": "pool", "views": ["operators"]},
+        "Guo et al., CVPR",
+        2025,
+        {**_MI, "samples": "pool", "views": ["operators"]},
     ),
     "logit": Preset(
         "targeted: the logit of a class, with DI and TI",
-        "Zhao et al., 2012.11207", 2021, {**_TARGETED, "objective": "logit"}, steps=300, reach=37.5,
+        "Zhao et al., 2012.11207",
+        2021,
+        {**_TARGETED, "objective": "logit"},
+        steps=300,
+        reach=37.5,
     ),
     "logit_margin": Preset(
         "targeted: cross-entropy at temperature 5, with DI and TI",
-        "Weng et al., 2303.03680", 2023, {**_TARGETED, "objective": "logit_margin"}, steps=300, reach=37.5,
+        "Weng et al., 2303.03680",
+        2023,
+        {**_TARGETED, "objective": "logit_margin"},
+        steps=300,
+        reach=37.5,
     ),
     "potrip": Preset(
         "targeted: Poincaré distance and a triplet loss, with DI and TI",
-        "Li et al., CVPR", 2020, {**_TARGETED, "objective": "po_trip"}, steps=300, reach=37.5,
+        "Li et al., CVPR",
+        2020,
+        {**_TARGETED, "objective": "po_trip"},
+        steps=300,
+        reach=37.5,
     ),
-}  # fmt: skip
+}
 """Name of a method -> the published attack. `witness list attacks` prints them."""

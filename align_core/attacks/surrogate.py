@@ -1,6 +1,6 @@
 """Gradients of the objective on a surrogate, averaged over views, in passes of a bounded size."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from align_core.attacks.views import Rows, seen_through
 
 Forward = Callable[[Tensor], Tensor]
 """Pixels [N, C, H, W] to logits [N, K]."""
+Views = Sequence[dict[str, Any]]
+"""Views with their settings, as `parts.read_view` returns them."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Gradients:
 
     forward: Forward
     objective: Objective
-    views: Sequence[Mapping[str, Any]]
+    views: Views
     combine: str
     labels_B: Tensor
     wanted_B: Tensor | None
@@ -50,9 +52,11 @@ class Gradients:
         keys_P = torch.zeros(len(points_PCHW), dtype=torch.int64, device=points_PCHW.device)
         keys_P = keys_P if keys_SB is None else keys_SB.flatten()
         of_batch_P = torch.arange(len(self.labels_B), device=points_PCHW.device).repeat(len(points_SBCHW))
-        size = max(1, self.most // max(1, copies_of(list(views))))
+        size = max(1, self.most // copies_of(views))
         parts = [
-            self._of_points(points_PCHW[at : at + size], keys_P[at : at + size], of_batch_P[at : at + size], views, through)
+            self._of_points(
+                points_PCHW[at : at + size], keys_P[at : at + size], of_batch_P[at : at + size], views, through
+            )
             for at in range(0, len(points_PCHW), size)
         ]
         return torch.cat(parts).view(points_SBCHW.shape)
@@ -62,12 +66,12 @@ class Gradients:
         points_PCHW: Tensor,
         keys_P: Tensor,
         of_batch_P: Tensor,
-        views: Sequence[Mapping[str, Any]],
+        views: Views,
         through: Callable[[Tensor, Tensor], Tensor] | None,
     ) -> Tensor:
         """The gradients at some points. Their copies are a pass; where one point has too many, they are several."""
         first = views[0]["copies"] if views else 1
-        inner = max(1, copies_of(list(views)) // first)
+        inner = max(1, copies_of(views) // first)
         size = first if self.combine == "logits" else min(first, max(1, self.most // (inner * len(points_PCHW))))
         total_PCHW = torch.zeros_like(points_PCHW)
         for start in range(0, first, size):
@@ -80,7 +84,12 @@ class Gradients:
         return total_PCHW / count if count > 1 else total_PCHW
 
     def _seen(
-        self, images_PCHW: Tensor, keys_P: Tensor, of_batch_P: Tensor, views: Sequence[Mapping[str, Any]], numbers: range
+        self,
+        images_PCHW: Tensor,
+        keys_P: Tensor,
+        of_batch_P: Tensor,
+        views: Views,
+        numbers: range,
     ) -> Tensor:
         """The sum of the objective over all copies: with the mean a gradient would depend on the size of its batch."""
         labels_P = self.labels_B[of_batch_P]

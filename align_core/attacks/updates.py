@@ -21,11 +21,12 @@ def accumulate(momentum_BCHW: Tensor, gradient_BCHW: Tensor, decay: float, norma
 
 
 def direction(gradient_BCHW: Tensor, norm: str) -> Tensor:
-    """The step of length 1 along which the objective grows most: the gradient's signs, or the gradient by its length."""
+    """The step of length 1 along which the objective grows most: the gradient's signs, or it divided by its length."""
     if norm == "linf":
         return gradient_BCHW.sign()
     length_B111 = gradient_BCHW.flatten(1).norm(dim=1)[:, None, None, None]
-    return gradient_BCHW / length_B111.clamp_min(torch.finfo(length_B111.dtype).tiny)
+    unit_BCHW: Tensor = gradient_BCHW / length_B111.clamp_min(torch.finfo(length_B111.dtype).tiny)
+    return unit_BCHW
 
 
 def random_point(centre_BCHW: Tensor, keys_B: Tensor, eps: float, norm: str) -> Tensor:
@@ -48,7 +49,8 @@ def project(images_BCHW: Tensor, centre_BCHW: Tensor, eps: float, norm: str) -> 
     difference_BCHW = images_BCHW - centre_BCHW
     length_B111 = difference_BCHW.flatten(1).norm(dim=1)[:, None, None, None]
     shorter_B111 = (eps / length_B111.clamp_min(torch.finfo(length_B111.dtype).tiny)).clamp_max(1)
-    return (centre_BCHW + shorter_B111 * difference_BCHW).clamp_(0, 1)
+    near_BCHW: Tensor = centre_BCHW + shorter_B111 * difference_BCHW
+    return near_BCHW.clamp_(0, 1)
 
 
 def levels_of(eps: float) -> int:
@@ -69,7 +71,7 @@ def round_inside(images_BCHW: Tensor, centre_8bit_BCHW: Tensor, eps: float, norm
 
     Rounding to the nearest level alone may leave the ball. The stored 8-bit image is the one that is evaluated, so it
     is this one that must keep to `eps`. In the cube, pixels are cut off at the whole levels that lie inside. In the
-    round ball, the pixels that were rounded furthest outwards go one level towards the clean pixel, until it holds them.
+    round ball, the pixels that were rounded furthest outwards go one level towards the clean pixel until all is inside.
     """
     rounded_BCHW = (images_BCHW * 255).round().clamp(0, 255)
     if norm == "linf":

@@ -6,5 +6,5 @@ from align_core.attacks.objectives.cross_entropy import cross_entropy
 
 
 def logit_margin(logits_NK: Tensor, labels_N: Tensor, wanted_N: Tensor | None, temperature: float) -> Tensor:
-    """Cross-entropy of the logits divided by the temperature: with the label, or minus that with the wanted class, [N]."""
+    """Cross-entropy, at the temperature, with the label; or minus that with the wanted class, [N]."""
     return cross_entropy(logits_NK / temperature, labels_N, wanted_N)

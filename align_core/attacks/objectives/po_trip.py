@@ -25,4 +25,5 @@ def po_trip(logits_NK: Tensor, labels_N: Tensor, wanted_N: Tensor | None, weight
     distance_N = torch.acosh(1 + 2 * (point_NK - goal_NK).square().sum(dim=1) / outside_N)
     cosine_NK = logits_NK.abs() / logits_NK.norm(dim=1, keepdim=True)
     label_N, goal_N = (cosine_NK.gather(1, classes_N[:, None])[:, 0] for classes_N in (labels_N, wanted_N))
-    return -distance_N - weight * (label_N - goal_N + margin).clamp_min(0)
+    value_N: Tensor = -distance_N - weight * (label_N - goal_N + margin).clamp_min(0)
+    return value_N

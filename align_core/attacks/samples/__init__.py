@@ -1,4 +1,4 @@
-"""Samples: rules that make one gradient of those at several points. A file holds one rule, the function of its own name.
+"""Samples: rules that make one gradient of those at several points. A file holds one, the function of its own name.
 
 A rule takes `At`, where the attack stands, and what it remembered from the step before (None at the first), and returns
 the gradient [B, C, H, W] and what to remember.
@@ -80,4 +80,5 @@ def cosine(one: Tensor, other: Tensor) -> Tensor:
     """The cosine between gradients [..., C, H, W], as [..., 1, 1, 1]; 0 where one of them is zero."""
     inner = (one * other).sum(dim=(-3, -2, -1), keepdim=True)
     lengths = one.flatten(-3).norm(dim=-1) * other.flatten(-3).norm(dim=-1)
-    return inner / lengths.clamp_min(torch.finfo(lengths.dtype).tiny)[..., None, None, None]
+    ratio: Tensor = inner / lengths.clamp_min(torch.finfo(lengths.dtype).tiny)[..., None, None, None]
+    return ratio

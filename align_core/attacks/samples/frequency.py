@@ -27,5 +27,3 @@ def frequency(at: At, memory: None, count: int, radius: float, rho: float) -> tu
 
 def _scaled(images_NCHW: Tensor, keys_N: Tensor, rho: float) -> Tensor:
     return frequencies_scaled(images_NCHW, part_keys(keys_N, 0, "frequencies"), rho)
-
-

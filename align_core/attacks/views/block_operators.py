@@ -37,7 +37,9 @@ def block_operators(rows: Rows, blocks: int, noise: float) -> Tensor:
     shifted_x_NHW = (x_NHW - (move_NHW * columns_NHW).long()) % columns_NHW
     flips_y_NHW, flips_x_NHW = (operator_NHW == 2) | (operator_NHW == 4), (operator_NHW == 3) | (operator_NHW == 4)
     source_y_NHW = torch.where(operator_NHW == 0, shifted_y_NHW, torch.where(flips_y_NHW, rows_NHW - 1 - y_NHW, y_NHW))
-    source_x_NHW = torch.where(operator_NHW == 1, shifted_x_NHW, torch.where(flips_x_NHW, columns_NHW - 1 - x_NHW, x_NHW))
+    source_x_NHW = torch.where(
+        operator_NHW == 1, shifted_x_NHW, torch.where(flips_x_NHW, columns_NHW - 1 - x_NHW, x_NHW)
+    )
     moved_NCHW = pick(rows.images_NCHW, top_NHW + source_y_NHW, left_NHW + source_x_NHW)
     dimmed_NCHW = moved_NCHW * torch.where(operator_NHW == 5, move_NHW, 1.0)[:, None]
     noise_NCHW = (2 * uniform(part_keys(rows.keys_N, 0, "noise"), rows.images_NCHW.shape[1:]) - 1) * noise

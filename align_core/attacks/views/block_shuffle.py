@@ -23,10 +23,11 @@ def block_shuffle(rows: Rows, blocks: int, degrees: float) -> Tensor:
     upright, lying = _places(rows.keys_N, height, width, blocks), _places(rows.keys_N, width, height, blocks).swapped()
     place = _Places(*(torch.where(by_rows_N11, one, other) for one, other in zip(upright, lying, strict=True)))
     angle_NHW = (2 * place.turn_NHW - 1) * (degrees * torch.pi / 180)
-    y_NHW, x_NHW = place.row_NHW.float() - place.middle_y_NHW, place.column_NHW.float() - place.middle_x_NHW
+    middle_y_NHW, middle_x_NHW = (place.top_NHW + place.bottom_NHW) / 2, (place.left_NHW + place.right_NHW) / 2
+    y_NHW, x_NHW = place.row_NHW - middle_y_NHW, place.column_NHW - middle_x_NHW
     cos_NHW, sin_NHW = angle_NHW.cos(), angle_NHW.sin()
-    turned_y_NHW = place.middle_y_NHW + cos_NHW * y_NHW + sin_NHW * x_NHW
-    turned_x_NHW = place.middle_x_NHW - sin_NHW * y_NHW + cos_NHW * x_NHW
+    turned_y_NHW = middle_y_NHW + cos_NHW * y_NHW + sin_NHW * x_NHW
+    turned_x_NHW = middle_x_NHW - sin_NHW * y_NHW + cos_NHW * x_NHW
     return sample(rows.images_NCHW, turned_y_NHW, turned_x_NHW, place.bounds)
 
 
@@ -40,14 +41,6 @@ class _Places(NamedTuple):
     left_NHW: Tensor
     right_NHW: Tensor
     turn_NHW: Tensor
-
-    @property
-    def middle_y_NHW(self) -> Tensor:
-        return (self.top_NHW + self.bottom_NHW) / 2
-
-    @property
-    def middle_x_NHW(self) -> Tensor:
-        return (self.left_NHW + self.right_NHW) / 2
 
     @property
     def bounds(self) -> Bounds:
@@ -83,9 +76,13 @@ def _places(keys_N: Tensor, first: int, second: int, blocks: int) -> _Places:
 def _shuffled(keys_N: Tensor, many: tuple[int, ...], blocks: int, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Cuts an axis at random and shuffles the pieces; `many` such axes for each key.
 
-    Returns, for each output pixel, int64 [N, *many, length]: the piece it shows, the pixel, the first and last of the piece.
+    Returns for each output pixel, int64 [N, *many, length]: its piece, the pixel that it shows, and the first and last
+    of the piece.
     """
-    shares, order = uniform(keys_N, (*many, blocks)), uniform(part_keys(keys_N, 0, "order"), (*many, blocks)).argsort(dim=-1)
+    shares, order = (
+        uniform(keys_N, (*many, blocks)),
+        uniform(part_keys(keys_N, 0, "order"), (*many, blocks)).argsort(dim=-1),
+    )
     lengths = (shares / shares.sum(dim=-1, keepdim=True).clamp_min(1e-9) * length).round().long()
     missing = length - lengths.sum(dim=-1, keepdim=True)
     longest = lengths.argmax(dim=-1, keepdim=True)

@@ -16,7 +16,9 @@ def resize_pad(rows: Rows, probability: float, smallest: float) -> Tensor:
         probability: chance of each image to be transformed.
         smallest: smallest side after shrinking, as a share of the side, rounded down to whole pixels.
     """
-    shrunk_NCHW, chance_N = shrunk(rows.images_NCHW, rows.keys_N, torch.full_like(rows.keys_N, smallest, dtype=torch.float64))
+    shrunk_NCHW, chance_N = shrunk(
+        rows.images_NCHW, rows.keys_N, torch.full_like(rows.keys_N, smallest, dtype=torch.float64)
+    )
     applies_N = chance_N < probability
     return torch.where(applies_N[:, None, None, None], shrunk_NCHW, rows.images_NCHW)
 

@@ -30,10 +30,13 @@ def warp(rows: Rows, mesh: int, noise: float, rho: float) -> Tensor:
 
 
 def _warped(images_NCHW: Tensor, basis_PM: Tensor, moves_NM2: Tensor) -> Tensor:
-    """The images where a spline puts their pixels, x before y in `moves`; places are those of the paper's code: -1 is the
-    centre of the first pixel for the spline, and its outer edge for the image."""
+    """The images where a spline puts their pixels, x before y in `moves`.
+
+    Places are those of the paper's code: -1 is the centre of the first pixel for the spline, and its outer edge for the
+    image.
+    """
     height, width = images_NCHW.shape[2:]
-    shift_N2HW = (basis_PM @ moves_NM2).transpose(1, 2).unflatten(2, (height, width))
+    shift_N2HW = (basis_PM @ moves_NM2).transpose(1, 2).reshape(-1, 2, height, width)
     x_W, y_H = (torch.linspace(-1, 1, side, device=images_NCHW.device) for side in (width, height))
     x_NHW, y_NHW = x_W[None, None, :] + shift_N2HW[:, 0], y_H[None, :, None] + shift_N2HW[:, 1]
     return sample(images_NCHW, ((y_NHW + 1) * height - 1) / 2, ((x_NHW + 1) * width - 1) / 2)
@@ -59,7 +62,8 @@ def _spline_basis(height: int, width: int, mesh: int) -> Tensor:
     weights = torch.linalg.solve(system, moves[:, inner_K.flatten()])
     pixels_P2 = _grid(height, width)
     ones_P1 = torch.ones(len(pixels_P2), 1, dtype=torch.float64)
-    return torch.cat([_kernel(pixels_P2, points_K2), ones_P1, pixels_P2], dim=1) @ weights
+    basis_PM: Tensor = torch.cat([_kernel(pixels_P2, points_K2), ones_P1, pixels_P2], dim=1) @ weights
+    return basis_PM
 
 
 def _grid(rows: int, columns: int) -> Tensor:
