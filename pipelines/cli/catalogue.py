@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+_ANY_EPS = 8 / 255  # a preset's parts and cost do not depend on it
+
 Entry = dict[str, Any]
 """What `--json` prints of one entry: `name`, `what`, and what a list adds (settings, keys, or a path)."""
 
@@ -25,10 +27,25 @@ CONTROLS: Mapping[str, str] = {
 
 
 def attacks() -> list[Entry]:
-    """The methods of `attacks`, with the settings in which each preset differs from plain iterated gradient signs."""
-    from align_core.attacks.config import DESCRIPTIONS, PRESETS
+    """The methods of `attacks`: paper, cost, and where each differs from plain iterated gradient signs."""
+    from align_core.attacks import PRESETS, AttackConfig
 
-    return [{"name": name, "what": DESCRIPTIONS[name], "settings": settings} for name, settings in PRESETS.items()]
+    found = []
+    for name, preset in PRESETS.items():
+        attack = AttackConfig(method=name, eps=_ANY_EPS)
+        found.append(
+            {
+                "name": name,
+                "what": preset.what,
+                "paper": preset.paper,
+                "year": preset.year,
+                "gradients": attack.gradients,
+                "steps": attack.steps,
+                "reach": preset.reach,
+                "settings": dict(preset.settings),
+            }
+        )
+    return found
 
 
 def losses() -> list[Entry]:
@@ -105,6 +122,10 @@ def _more(entry: Entry) -> str:
     """What an entry has besides its name and meaning, for its line."""
     if "keys" in entry:
         return f" [{', '.join(entry['keys'])}]"
+    if "gradients" in entry:
+        plural = "s" if entry["gradients"] > 1 else ""
+        about = f" ({entry['paper']}, {entry['year']}; {entry['gradients']:,} gradient{plural})"
+        return f"{about} [{_settings_text(entry['settings'])}]" if entry["settings"] else about
     if "settings" in entry and (settings := _settings_text(entry["settings"])) != entry["what"]:
         return f" [{settings}]"
     return f" [{entry['path']}]" if "path" in entry else ""

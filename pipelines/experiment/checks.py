@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from align_core.align_config import AlignConfig
-from align_core.attacks import AttackConfig
 from align_core.errors import InputError
 from pipelines.experiment.explain import explained, nearest
 from pipelines.experiment.names import MLFLOW_NAMES, RESERVED_ATTACKS, RESERVED_NAMES, RESERVED_STARTS, check_name
@@ -25,8 +24,8 @@ def checked(experiment: "Experiment") -> "Experiment":
         raise InputError(f"name: {problem}") from problem
     for name in experiment.variants:
         _check_alignment(experiment, name)
-    for name, attack in experiment.attacks.items():
-        _check_attack(name, attack, experiment.data.image_size)
+    for name in experiment.attacks:
+        _check_attack(name)
     roles = _roles(experiment)
     _check_variants(experiment)
     _check_models(experiment, roles)
@@ -42,13 +41,9 @@ def _check_alignment(experiment: "Experiment", variant: str) -> None:
         raise InputError(explained(problem, AlignConfig, within=f"variants.{variant}.align")) from problem
 
 
-def _check_attack(name: str, attack: AttackConfig, image_size: int) -> None:
+def _check_attack(name: str) -> None:
     if name.lower() in RESERVED_ATTACKS:
         raise InputError(f"attacks.{name}: this name is reserved for rows of the tables; choose another name")
-    try:
-        attack.check_kernel(image_size)
-    except InputError as problem:
-        raise InputError(f"attacks.{name}: {problem}") from problem
 
 
 def _roles(experiment: "Experiment") -> dict[str, list[str]]:

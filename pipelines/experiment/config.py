@@ -17,6 +17,8 @@ from pydantic import (
     GetCoreSchemaHandler,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -68,6 +70,7 @@ def _check_resources(resources: dict[str, float]) -> dict[str, float]:
 
 
 Attack = Annotated[AttackConfig, BeforeValidator(_with_fractions)]
+_MOST_CHANNELS = 3
 Resources = Annotated[dict[str, float], AfterValidator(_check_resources)]
 
 
@@ -178,7 +181,7 @@ class StageConfig(Section):
 
 
 class ComputeConfig(Section):
-    """How the work is spread. Of these settings only `precision` and `chunk` are part of fingerprints.
+    """How the work is spread. Of these settings only `precision`, `chunk` and `pass` are part of fingerprints.
 
     The number of threads and the kind of processor can change the rounding of floating-point sums, and nothing else.
 
@@ -187,7 +190,9 @@ class ComputeConfig(Section):
         threads: CPU threads of each worker.
         accelerator: `auto` gives each worker a GPU if the cluster has any.
         precision: of the models' passes, float32 or bfloat16.
-        chunk: images that are crafted as one batch; also the unit of retry and resume.
+        chunk: the group of images that is crafted, evaluated, retried and resumed as one.
+        pass_rows: the key `pass`: how many images, copies of them included, go through a surrogate at once while
+            attacks are crafted. By default 100 on CPUs and 1,000 on GPUs.
         resources: further Ray resources that each worker takes.
         networks: how many networks a worker of the stage evaluate holds at once.
         patience: seconds after which a worker that is still at one chunk counts as stuck and is replaced.
@@ -199,6 +204,7 @@ class ComputeConfig(Section):
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "fp32"
     chunk: int = Field(default=100, ge=1, le=100_000)
+    pass_rows: int | None = Field(default=None, ge=1, le=1_000_000, alias="pass")
     resources: Resources = Field(default_factory=dict)
     networks: int = Field(default=16, ge=1, le=100_000)
     patience: float = Field(default=300.0, gt=0, le=_LONGEST_PATIENCE_S)
@@ -242,6 +248,21 @@ class Experiment(Section):
     variants: dict[Name, VariantConfig] = Field(default_factory=dict)
     attacks: dict[Name, Attack] = Field(min_length=1)
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
+
+    @field_validator("attacks")
+    @classmethod
+    def _on_these_images(cls, attacks: dict[str, AttackConfig], info: ValidationInfo) -> dict[str, AttackConfig]:
+        """What depends on the size of the images, such as `kernel: auto`, becomes a number."""
+        data = info.data.get("data")  # not there if it is wrong itself, which is told instead
+        if data is None:
+            return attacks
+        resolved = {}
+        for name, attack in attacks.items():
+            try:
+                resolved[name] = attack.for_images(data.channels or _MOST_CHANNELS, data.image_size)
+            except InputError as problem:
+                raise ValueError(f"{name}: {problem}") from problem
+        return resolved
 
     def variant_align(self, name: str) -> AlignConfig:
         """Returns the alignment of a variant: its own settings over the experiment's. Raises ValidationError."""

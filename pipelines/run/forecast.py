@@ -83,6 +83,7 @@ class Forecast:
         tables: number of tables that a finished experiment has, each in one file.
         most_bytes: upper bound of their size; images are counted uncompressed.
         published: where networks are used otherwise than they are published.
+        gradients: of each attack, per image and surrogate.
         chunk_files: upper bound of the files that hold single chunks while tables are being filled: one for the images
             of a surrogate and attack, and one for all that networks predict on some images in a turn.
     """
@@ -95,6 +96,7 @@ class Forecast:
     tables: int
     most_bytes: int
     published: Published
+    gradients: dict[str, int]
     chunk_files: int
 
     @property
@@ -128,6 +130,8 @@ class Forecast:
             f"files     {self.files:,} now ({_size(self.bytes)}); {self.tables:,} tables of at most "
             f"{_size(self.most_bytes)} when finished, and up to {self.chunk_files:,} more of single chunks until then",
             *(["times     leave out the start of processes, some 10 s for each stage"] if self._has_work else []),
+            "attacks   gradients per image: "
+            + ", ".join(f"{name} {count:,}" for name, count in self.gradients.items()),
             *(network.line() for network in self.networks),
             *(part.line() for part in self.parts if part.done < part.chunks),
             *self.published.lines(),
@@ -192,6 +196,7 @@ def forecast_of(blueprint: Blueprint) -> Forecast:
         tables=len(outcomes) + predicted,
         most_bytes=sum(blueprint.rows) * bytes_per_image,
         published=blueprint.inspected.published,
+        gradients={name: attack.gradients for name, attack in blueprint.experiment.attacks.items()},
         chunk_files=len(blueprint.rows) * (len(outcomes) + sum(len(one.turns) for one in blueprint.evaluations)),
     )
 

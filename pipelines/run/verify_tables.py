@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from align_core.attacks import distances
-from align_core.attacks.updates import levels_of
+from align_core.attacks import AttackConfig, distances
+from align_core.attacks.updates import levels_of, square_levels_of
 from align_core.errors import InputError, reason_of
 from align_core.images.decoding import Pixels
 from align_core.model_config import Precision
@@ -67,7 +67,7 @@ class TableVerifier:
             self._check_predictions(shown, clean, "", bar)
             for (surrogate, attack), table in blueprint.all_adversarial().items():
                 drawn = self._draw()
-                shown = self._check_adversarial(table, blueprint.experiment.attacks[attack].eps, drawn, bar)
+                shown = self._check_adversarial(table, blueprint.experiment.attacks[attack], drawn, bar)
                 self._check_predictions(shown, outcomes[surrogate, attack], "adversarial_", bar)
 
     def _draw(self) -> list[int]:
@@ -103,14 +103,15 @@ class TableVerifier:
             ids = np.array(self.images.ids_of(chunk))[are_wrong_B]
             self.found.report(f"{table.folder}: {len(ids)} images of chunk {chunk} {what}: {', '.join(ids[:3])}")
 
-    def _check_adversarial(self, table: ChunkedTable, eps: float, drawn: Sequence[int], bar: Bar) -> dict[int, Pixels]:
-        """Checks that images are 8-bit, lie in the eps-ball around the clean ones, and at the distances recorded.
+    def _check_adversarial(
+        self, table: ChunkedTable, attack: AttackConfig, drawn: Sequence[int], bar: Bar
+    ) -> dict[int, Pixels]:
+        """Checks that images are 8-bit, lie in the attack's ball around the clean ones, and at the distances recorded.
 
-        `eps` is a fraction of the pixel range. Returns the images at the positions drawn, those that can be read.
+        Returns the images at the positions drawn, those that can be read.
         """
         image = pa.fixed_shape_tensor(pa.uint8(), self.blueprint.inspected.shape)
         columns = {"image": image, "linf": pa.float32(), "l2": pa.float32()}
-        most = levels_of(eps)
         shown: dict[int, Pixels] = {}
         for chunk, content in self._readable_chunks(table, columns):
             bar.advance(len(content))
@@ -118,8 +119,7 @@ class TableVerifier:
             if clean is None:
                 continue
             adversarial = np.array(adversarial_images(content))
-            linf_B = np.abs(adversarial.astype(np.int16) - clean).reshape(len(clean), -1).max(axis=1)
-            self._report_rows(table, chunk, linf_B > most, f"lie outside the ball of {most}/255")
+            self._report_rows(table, chunk, *_outside(attack, adversarial, np.asarray(clean)))
             recorded = (content[name].to_numpy() for name in ("linf", "l2"))
             measured = distances(torch.from_numpy(adversarial), torch.from_numpy(np.array(clean)))
             for name, was, now in zip(("linf", "l2"), recorded, measured, strict=True):
@@ -249,3 +249,13 @@ class TableVerifier:
         if not has_images or content["label"].to_pylist() != self.images.labels_of(chunk):
             return f"chunk {chunk} does not hold the images, or the labels, that it should"
         return None
+
+
+def _outside(attack: AttackConfig, adversarial: Pixels, clean: Pixels) -> tuple[npt.NDArray[np.bool_], str]:
+    """Which images lie outside of the attack's ball, in whole levels as they are crafted, and how a message says so."""
+    levels = np.abs(adversarial.astype(np.int64) - clean).reshape(len(clean), -1)
+    if attack.norm == "linf":
+        most = levels_of(attack.eps)
+        return levels.max(axis=1) > most, f"lie outside the ball of {most}/255"
+    outside_B = (levels**2).sum(axis=1) > square_levels_of(attack.eps)
+    return outside_B, f"lie outside the l2 ball of {attack.eps:g}"

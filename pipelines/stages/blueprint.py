@@ -242,7 +242,7 @@ class Blueprint:
     def _tables(self) -> TablesOverImages:
         compute = self.experiment.compute
         images = self.inspected.manifests["test"].digest
-        return TablesOverImages(images, self.experiment.seed, compute.chunk, compute.precision)
+        return TablesOverImages(images, self.experiment.seed, compute.chunk, compute.precision, compute.pass_rows)
 
     def _networks(self, members: Sequence[str]) -> list[Network]:
         return [self.networks[member] for member in members]

@@ -47,12 +47,14 @@ class TablesOverImages:
 
     Args:
         images: hash of the test images. seed: of the attacks. chunk: images per chunk. precision: of every prediction.
+        pass_rows: rows of a pass while crafting, or None for the device's own.
     """
 
     images: str
     seed: int
     chunk: int
     precision: Precision
+    pass_rows: int | None
 
     def clean(self, name: str, members: Sequence[Network]) -> ChunkedTable:
         """Predictions on the clean images."""
@@ -69,6 +71,7 @@ class TablesOverImages:
             "seed": self.seed,
             "chunk": self.chunk,
             "precision": self.precision,
+            "pass": self.pass_rows,
         }
         return ChunkedTable(f"adversarial/{surrogate}/{name}", inputs)
 

@@ -17,10 +17,11 @@ from pipelines.compute.cluster import Worker, workers_that_fit
 from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
+from pipelines.compute.others import Pool
 from pipelines.compute.ray_data import run_pipeline
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.payload import network_loader, test_images
+from pipelines.stages.payload import network_loader, others_pool, test_images
 from pipelines.stages.speeds import Speeds
 from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.store import Store
@@ -34,10 +35,12 @@ class CraftJob:
 
     Args:
         store, loader, images: where results go, how networks are loaded, and the test images.
+        pool: the images that attacks may mix in.
         surrogates: members of each surrogate, by name.
         attacks: by name.
         tables: the table of each "surrogate/attack".
         seed: of the attacks.
+        pass_rows: rows of one pass through a surrogate, or None for the device's own.
         device, threads: of each worker.
         patience: seconds after which a worker that is at one chunk counts as stuck.
     """
@@ -45,10 +48,12 @@ class CraftJob:
     store: Store
     loader: NetworkLoader
     images: TestImages
+    pool: Pool
     surrogates: Mapping[str, tuple[str, ...]]
     attacks: Mapping[str, AttackConfig]
     tables: Mapping[str, ChunkedTable]
     seed: int
+    pass_rows: int | None
     device: str
     threads: int
     patience: float
@@ -88,10 +93,12 @@ def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
             store=blueprint.store,
             loader=network_loader(blueprint),
             images=test_images(blueprint),
+            pool=others_pool(blueprint),
             surrogates={surrogate.name: surrogate.members for surrogate in blueprint.surrogates},
             attacks=experiment.attacks,
             tables=tables,
             seed=experiment.seed,
+            pass_rows=experiment.compute.pass_rows,
             device=worker.device,
             threads=worker.threads,
             patience=patience,
@@ -159,9 +166,11 @@ class Crafter:
         ids, labels = job.images.ids_of(chunk), job.images.labels_of(chunk)
         images_BCHW = torch.from_numpy(np.array(clean)).to(job.device)
         labels_B = torch.tensor(labels, device=job.device)
-        adversarial_BCHW, still_B = crafted(network, images_BCHW, labels_B, ids, job.attacks[attack], job.seed)
-        linf_B, l2_B = distances(adversarial_BCHW, images_BCHW)
-        pixels = np.ascontiguousarray(adversarial_BCHW.cpu().numpy())
+        config = job.attacks[attack]
+        others = job.pool.read(job.device) if config.needs_others else None
+        made = crafted(network, images_BCHW, labels_B, ids, config, job.seed, others=others, pass_rows=job.pass_rows)
+        linf_B, l2_B = distances(made.images_BCHW, images_BCHW)
+        pixels = np.ascontiguousarray(made.images_BCHW.cpu().numpy())
         rows = pa.table(
             {
                 "image_id": ids,
@@ -171,4 +180,4 @@ class Crafter:
                 "l2": l2_B.cpu().numpy(),
             }
         )
-        return rows, int(still_B.sum())
+        return rows, int(made.without_gradient_B.sum())

@@ -4,6 +4,7 @@ from pipelines.compute.cluster import Worker
 from pipelines.compute.fine_tune import FineTune
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import NetworkLoader
+from pipelines.compute.others import Pool, pool_of
 from pipelines.compute.ray_train import RUNS
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.makings import Making
@@ -14,6 +15,13 @@ def test_images(blueprint: Blueprint) -> TestImages:
     manifest, data = blueprint.inspected.manifests["test"], blueprint.experiment.data
     channels, labels = blueprint.inspected.shape[0], manifest.labels.tolist()
     return TestImages(data.test, data.fit, channels, manifest.ids, labels, blueprint.chunks)
+
+
+def others_pool(blueprint: Blueprint) -> Pool:
+    """The test images that attacks may mix in."""
+    images = test_images(blueprint)
+    seed = blueprint.experiment.seed
+    return pool_of(images.config, images.fit, images.channels, images.image_ids, images.labels, seed)
 
 
 def network_loader(blueprint: Blueprint) -> NetworkLoader:

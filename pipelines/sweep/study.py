@@ -78,6 +78,11 @@ class Study:
             raise InputError(
                 f"--attack: the experiment has no attack {self.attack!r}{nearest(self.attack, experiment.attacks)}"
             )
+        if experiment.attacks[self.attack].is_targeted:
+            raise InputError(
+                f"--attack: {self.attack} leads towards a class, and a sweep measures how often targets are led away "
+                "from the label; name an attack with towards: away"
+            )
         self.samples = _samples(options, self.space)
         best_experiment(experiment, self.space.name, {})  # raises now rather than after the last trial
         self.needed = {experiment.source, *experiment.witnesses, *experiment.validation_targets}
@@ -99,7 +104,8 @@ class Study:
             "revision": [REVISIONS["align"], REVISIONS["craft"], REVISIONS["evaluate"], REVISIONS["trial"]],
             "validation": blueprint.inspected.manifests["validation"].digest,
             "targets": {name: blueprint.networks[name].identity for name in experiment.validation_targets},
-            "attack": asdict(experiment.attacks[self.attack]),
+            "attack": experiment.attacks[self.attack].deciding,
+            "pass": experiment.compute.pass_rows,
             "chunk": experiment.compute.chunk,
         }
 
@@ -175,6 +181,7 @@ class Study:
             targets=tuple(experiment.validation_targets),
             attack=experiment.attacks[self.attack],
             seed=experiment.seed,
+            pass_rows=experiment.compute.pass_rows,
             chunk=experiment.compute.chunk,
         )
         (aligned,) = (making for making in blueprint.alignments() if making.name == "aligned")

@@ -16,6 +16,7 @@ from align_core.images.decoding import Pixels
 from align_core.transfer import Counts, Flags, MeanCell, mean_over_targets, resampled_counts
 from pipelines.compute.images import opened
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, use_threads
+from pipelines.compute.others import pool_of
 
 # An upper limit on the images that are measured before a trial's end: enough for the scheduler to tell bad trials from
 # good ones, at a fraction of the work.
@@ -30,7 +31,7 @@ class ValidationSetup:
     Args:
         images, fit, image_ids, labels: the validation images, how they are resized, N ids and N labels.
         source: the model that is aligned. targets: the validation targets.
-        attack, seed: how the images are crafted. chunk: the number of images in a batch.
+        attack, seed, pass_rows: how the images are crafted. chunk: the number of images in a batch.
     """
 
     images: ImageSetConfig
@@ -41,6 +42,7 @@ class ValidationSetup:
     targets: tuple[str, ...]
     attack: AttackConfig
     seed: int
+    pass_rows: int | None
     chunk: int
 
     @property
@@ -109,6 +111,8 @@ class Validator:
         image_set = opened(setup.images, setup.fit, loader.channels)
         self._pixels: Pixels = read_images(image_set, setup.image_ids)
         self._labels = np.asarray(setup.labels)
+        pool = pool_of(setup.images, setup.fit, loader.channels, setup.image_ids, setup.labels, setup.seed)
+        self._others = pool.read(device) if setup.attack.needs_others else None
         self._resamples: dict[int, list[Counts]] = {}
 
     def baseline(self) -> Baseline:
@@ -171,7 +175,14 @@ class Validator:
             ids = [self.setup.image_ids[position] for position in chunk]
             images_BCHW, labels_B = self._images(chunk), torch.from_numpy(self._labels[np.asarray(chunk)])
             crafted_BCHW = craft(
-                surrogate, images_BCHW, labels_B.to(self.device), ids, self.setup.attack, self.setup.seed
+                surrogate,
+                images_BCHW,
+                labels_B.to(self.device),
+                ids,
+                self.setup.attack,
+                self.setup.seed,
+                others=self._others,
+                pass_rows=self.setup.pass_rows,
             )
             for target, found in wrong.items():
                 predicted_B = self._predict(self.networks.network(target), crafted_BCHW, ids, target)

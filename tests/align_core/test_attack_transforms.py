@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import scipy.stats
 import torch
+from align_core.attacks.transforms import resize_and_pad
 from attack_setting import Recorder, Setting, random_images
 from torch import Tensor
 from torch.nn import functional as F
 
-from align_core.attacks.transforms import resize_and_pad
 from align_core.randomness import image_keys, part_keys
 
 

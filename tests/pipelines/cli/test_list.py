@@ -38,10 +38,13 @@ def test_every_entry_has_a_line_with_its_name_and_what_it_is(what: str, capsys: 
 
 def test_attacks_are_the_presets_with_their_settings(capsys: pytest.CaptureFixture[str]) -> None:
     entries = listed(capsys, "attacks")
-    assert {name: entry["settings"] for name, entry in entries.items()} == PRESETS
+    assert {name: entry["settings"] for name, entry in entries.items()} == {
+        name: preset.settings for name, preset in PRESETS.items()
+    }
+    assert {entry["gradients"] for entry in entries.values()} >= {1, 10, 190, 400, 9010}
     assert main(["list", "attacks"]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("sini"))
-    assert "momentum: 1.0, nesterov: true, copies: 5" in line
+    assert '2020; 50 gradients) [momentum: 1.0, nesterov: true, views: ["scale"]]' in line
 
 
 def test_losses(capsys: pytest.CaptureFixture[str]) -> None:

@@ -313,8 +313,8 @@ CASES = [
     bad("--set of nan", "align.temperature: must be a finite", None, "--set", "align.temperature=.nan"),
     bad("endless attack", "attacks.mi: steps must be from 1 to 100,000", {"attacks.mi.steps": 10**9}),
     bad("1e20 steps", "attacks.mi.steps: must be a whole number below 2^63", {"attacks.mi.steps": 1e20}),
-    bad("copies", "attacks.mi: copies must be from 1 to 100", {"attacks.mi.copies": 10**9}),
-    bad("neighbours", "attacks.mi: neighbours must be from 0 to 10,000", {"attacks.mi.neighbours": 10**9}),
+    bad("copies", "copies of view scale must be from 1 to 1000", {"attacks.mi.views": [{"name": "scale", "copies": 10**9}]}),
+    bad("points", "count of rule line must be from 1 to 10000", {"attacks.mi.samples": {"name": "line", "count": 10**9}}),
     bad("kernel", "attacks.mi: kernel must be at most 17 for images of 8 pixels", {"attacks.mi.kernel": 1001}),
     bad("endless alignment", "align: epochs must be at most 100,000", {"align.epochs": 10**12}),
     bad("endless training", "models.m.train: epochs must be at most 100,000", {

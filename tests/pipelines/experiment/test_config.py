@@ -65,9 +65,11 @@ variants:
 attacks:
   pgd: {method: pgd, eps: 2/255, step: 0.5/255, steps: 10}
   every: {method: vni, eps: 4/255, step: 1/255, steps: 5, objective: margin, random_start: true, momentum: 0.5,
-        nesterov: false, diversity: 0.7, diversity_size: 0.8, kernel: 3, copies: 2, neighbours: 4, neighbourhood: 2}
+        nesterov: false, kernel: 3, views: [resize_pad, {name: scale, copies: 2}], samples: {name: line, count: 4},
+        norm: linf, towards: away, normalized: false, warm_start: 2, warm_stride: 3, step_decay: 0.5,
+        step_decay_by: gradient, combine: logits, budget: null}
 compute:
-  {workers: 3, threads: 2, accelerator: cpu, precision: bf16, chunk: 50, resources: {special: 1}, networks: 3,
+  {workers: 3, threads: 2, accelerator: cpu, precision: bf16, chunk: 50, pass: 30, resources: {special: 1}, networks: 3,
    patience: 60.5, craft: {workers: 1, gpus: 1.0, resources: {a: 1}}, evaluate: {workers: 4, gpus: 0.25, resources: {}}}
 """
 

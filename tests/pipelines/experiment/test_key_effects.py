@@ -135,17 +135,24 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("variants.v.source=d", lambda b: [making(b, name).start for name in ALIGNED], ["a", "d"]),
     ("variants.v.witnesses=[d]", lambda b: [making(b, name).witnesses for name in ALIGNED], [("b",), ("d",)]),
     ("variants.v.align={weight: 7}", lambda b: [making(b, name).align.weight for name in ALIGNED], [1, 7]),
-    ("attacks.x.method=ni", lambda b: [attack(b)[key] for key in ("nesterov", "neighbours")], [True, 0]),
+    ("attacks.x.method=ni", lambda b: [attack(b)[key] for key in ("nesterov", "samples")], [True, "none"]),
     ("attacks.x.eps=7/255", lambda b: attack(b)["eps"], 7 / 255),
     ("attacks.x.step=7/255", lambda b: attack(b)["step"], 7 / 255),
     *(
         (f"attacks.x.{key}={value}", lambda b, key=key: attack(b)[key], value)
         for key, value in [
-            ("steps", 7), ("objective", "margin"), ("random_start", True), ("momentum", 7), ("nesterov", False),
-            ("diversity", 0.7), ("diversity_size", 0.7), ("kernel", 7), ("copies", 7), ("neighbours", 7),
-            ("neighbourhood", 7),
+            ("steps", 7), ("random_start", True), ("momentum", 7), ("nesterov", False), ("kernel", 7), ("norm", "l2"),
+            ("towards", "next"), ("normalized", False), ("warm_start", 7), ("warm_stride", 7), ("step_decay", 0.7),
+            ("step_decay_by", "gradient"), ("samples", "none"), ("views", []),
         ]
     ),
+    ("attacks.x.objective=margin", lambda b: attack(b)["objective"], {"name": "margin"}),
+    ("attacks.x.kernel=auto", lambda b: attack(b)["kernel"], 3),
+    ("attacks.x.budget=50", lambda b: b.experiment.attacks["x"].gradients <= 50, True),
+    ("attacks.x.views=[{name: scale, copies: 2}]", lambda b: attack(b)["views"], [{"name": "scale", "copies": 2}]),
+    ("attacks.x.samples=line", lambda b: attack(b)["samples"]["count"], 11),
+    ("attacks.x={method: si, eps: 8/255, combine: logits}", lambda b: attack(b)["combine"], "logits"),
+    ("compute.pass=7", lambda b: b.experiment.compute.pass_rows, 7),
     ("compute.precision=bf16", lambda b: network_loader(b).precision, "bf16"),
     ("compute.chunk=3", lambda b: b.rows, [3, 3, 2]),
     ("compute.networks=1", lambda b: {len(one.predictions) for one in in_turns(b.evaluations)}, {1}),

@@ -31,7 +31,9 @@ CHANGES = {
     },
     "attacks": {
         "attacks": {
-            "third": {"method": "vni", "eps": "1/3", "objective": "margin", "random_start": True, "diversity": 0.7},
+            "third": {"method": "vni", "eps": "1/3", "objective": "margin", "random_start": True, "views": ["sizes"]},
+            "equal": {"method": "bsr", "eps": "8/255", "budget": 50, "kernel": "auto"},
+            "round": {"method": "mi", "eps": 2.5, "norm": "l2"},
             "half-step": {"method": "pgd", "eps": 0.1, "step": "0.5/255", "steps": 7},
             "plain": {"method": "mi", "eps": "8/255", "momentum": 0},
             "far": {"method": "fgsm", "eps": 1},
