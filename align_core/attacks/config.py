@@ -143,7 +143,8 @@ class AttackConfig(Settings):
         object.__setattr__(self, name, value)  # a frozen dataclass permits no plain assignment, even here
 
     def _read_parts(self) -> None:
-        self._set("objective", read_objective(self.objective))
+        objective = read_objective(self.objective)
+        self._set("objective", objective if len(objective) > 1 else objective["name"])
         self._set("views", [read_view(view) for view in self.views])
         self._set("samples", "none" if self.samples in ("none", {"name": "none"}) else read_rule(self.samples))
 
@@ -236,12 +237,18 @@ class AttackConfig(Settings):
     def deciding(self) -> dict[str, Any]:
         """The settings that decide the adversarial images; fingerprints are computed from them.
 
-        The names of the method and of the budget are left out, because what they stand for is in its place: the same
-        attack written in two ways has one fingerprint.
+        The names of the method and of the budget are left out, because what they stand for is in its place, and so are
+        settings without effect: the same attack written in two ways has one fingerprint.
         """
-        return {
-            entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in ("method", "budget")
+        without_effect = {
+            "method": True,
+            "budget": True,
+            "normalized": not self.momentum,
+            "warm_stride": not self.warm_start,
+            "step_decay_by": self.step_decay == 1,
         }
+        names = [entry.name for entry in fields(self) if not without_effect.get(entry.name)]
+        return {name: getattr(self, name) for name in names}
 
     def for_images(self, channels: int, side: int) -> Self:
         """The attack on square images of this size: `kernel: auto` becomes a number.

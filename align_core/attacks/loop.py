@@ -139,7 +139,7 @@ def _attacked(
     centre_BCHW = images_BCHW.to(torch.float32) / 255
     share = 1.0 if attack.norm == "linf" else 1 / math.sqrt(centre_BCHW[0].numel())
     unit = attack.eps * share
-    objective = objective_function(dict(attack.objective))  # type: ignore[arg-type]
+    objective = objective_function(attack.objective)
     gradients = Gradients(forward, objective, attack.views, attack.combine, labels_B, wanted_B, unit, others, most)
     combined = rule_function(attack.rule)
     kernel_SS = gaussian_kernel(int(attack.kernel)) if attack.kernel else None

@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from align_core.align_config import AlignConfig
+from align_core.attacks import AttackConfig
 from align_core.errors import InputError
 from pipelines.experiment.explain import explained, nearest
 from pipelines.experiment.names import MLFLOW_NAMES, RESERVED_ATTACKS, RESERVED_NAMES, RESERVED_STARTS, check_name
 
 if TYPE_CHECKING:
-    from pipelines.experiment.config import Experiment
+    from pipelines.experiment.config import DataConfig, Experiment
+
+_MOST_CHANNELS = 3
 
 
 def checked(experiment: "Experiment") -> "Experiment":
@@ -24,14 +27,13 @@ def checked(experiment: "Experiment") -> "Experiment":
         raise InputError(f"name: {problem}") from problem
     for name in experiment.variants:
         _check_alignment(experiment, name)
-    for name in experiment.attacks:
-        _check_attack(name)
+    attacks = {name: _checked_attack(name, attack, experiment.data) for name, attack in experiment.attacks.items()}
     roles = _roles(experiment)
     _check_variants(experiment)
     _check_models(experiment, roles)
     _check_disjoint(experiment, roles)
     _check_names(experiment)
-    return experiment
+    return experiment.model_copy(update={"attacks": attacks})
 
 
 def _check_alignment(experiment: "Experiment", variant: str) -> None:
@@ -41,9 +43,14 @@ def _check_alignment(experiment: "Experiment", variant: str) -> None:
         raise InputError(explained(problem, AlignConfig, within=f"variants.{variant}.align")) from problem
 
 
-def _check_attack(name: str) -> None:
+def _checked_attack(name: str, attack: AttackConfig, data: "DataConfig") -> AttackConfig:
+    """The attack on the experiment's images: what depends on their size, such as `kernel: auto`, is a number then."""
     if name.lower() in RESERVED_ATTACKS:
         raise InputError(f"attacks.{name}: this name is reserved for rows of the tables; choose another name")
+    try:
+        return attack.for_images(data.channels or _MOST_CHANNELS, data.image_size)
+    except InputError as problem:
+        raise InputError(f"attacks.{name}: {problem}") from problem
 
 
 def _roles(experiment: "Experiment") -> dict[str, list[str]]:

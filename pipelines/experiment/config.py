@@ -17,8 +17,6 @@ from pydantic import (
     GetCoreSchemaHandler,
     TypeAdapter,
     ValidationError,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
 
@@ -70,7 +68,6 @@ def _check_resources(resources: dict[str, float]) -> dict[str, float]:
 
 
 Attack = Annotated[AttackConfig, BeforeValidator(_with_fractions)]
-_MOST_CHANNELS = 3
 Resources = Annotated[dict[str, float], AfterValidator(_check_resources)]
 
 
@@ -248,21 +245,6 @@ class Experiment(Section):
     variants: dict[Name, VariantConfig] = Field(default_factory=dict)
     attacks: dict[Name, Attack] = Field(min_length=1)
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
-
-    @field_validator("attacks")
-    @classmethod
-    def _on_these_images(cls, attacks: dict[str, AttackConfig], info: ValidationInfo) -> dict[str, AttackConfig]:
-        """What depends on the size of the images, such as `kernel: auto`, becomes a number."""
-        data = info.data.get("data")  # not there if it is wrong itself, which is told instead
-        if data is None:
-            return attacks
-        resolved = {}
-        for name, attack in attacks.items():
-            try:
-                resolved[name] = attack.for_images(data.channels or _MOST_CHANNELS, data.image_size)
-            except InputError as problem:
-                raise ValueError(f"{name}: {problem}") from problem
-        return resolved
 
     def variant_align(self, name: str) -> AlignConfig:
         """Returns the alignment of a variant: its own settings over the experiment's. Raises ValidationError."""

@@ -114,14 +114,16 @@ def _rows() -> Iterator[tuple[str, str, str]]:
     for key, value in (
         ("method", "fgsm"), ("eps", "7/255"), ("step", "7/255"), ("steps", 7), ("objective", "margin"),
         ("random_start", "true"), ("momentum", 7), ("nesterov", "false"), ("kernel", 7), ("norm", "l2"),
-        ("towards", "next"), ("normalized", "false"), ("warm_start", 7), ("warm_stride", 7), ("step_decay", 0.7),
-        ("step_decay_by", "gradient"), ("samples", "none"), ("views", "[scale]"), ("budget", 50),
+        ("towards", "next"), ("normalized", "false"), ("warm_start", 7), ("step_decay", 0.7),
+        ("samples", "none"), ("views", "[scale]"), ("budget", 50),
     ):  # fmt: skip
         yield f"attacks.*.{key}", "", f"attacks.x.{key}={value}"
+    yield "attacks.*.warm_stride", "attacks.x.warm_start=1", "attacks.x.warm_stride=7"
+    yield "attacks.*.step_decay_by", "attacks.x.step_decay=0.5", "attacks.x.step_decay_by=gradient"
     yield "attacks.*.combine", "attacks.x.views=[scale]", "attacks.x.combine=logits"
     for key, value in (
-        ("workers", 3), ("threads", 3), ("accelerator", "cpu"), ("precision", "bf16"), ("chunk", 3), ("pass", 3), ("networks", 3),
-        ("patience", 7), ("resources", "{a: 1}"), ("craft.workers", 3), ("craft.gpus", 0.5),
+        ("workers", 3), ("threads", 3), ("accelerator", "cpu"), ("precision", "bf16"), ("chunk", 3), ("pass", 3),
+        ("networks", 3),        ("patience", 7), ("resources", "{a: 1}"), ("craft.workers", 3), ("craft.gpus", 0.5),
         ("craft.resources", "{a: 1}"), ("evaluate.workers", 3), ("evaluate.gpus", 0.5),
         ("evaluate.resources", "{a: 1}"),
     ):  # fmt: skip

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 Objective = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
-def objective_function(objective: dict[str, Any]) -> Objective:
+def objective_function(objective: str | dict[str, Any]) -> Objective:
     """The function of an objective, from the file of its name, with its settings."""
+    objective = {"name": objective} if isinstance(objective, str) else objective
     name = objective["name"]
     function: Objective = getattr(import_module(f"{__name__}.{name}"), name)
     return partial(function, **{key: value for key, value in objective.items() if key != "name"})

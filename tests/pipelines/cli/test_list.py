@@ -43,7 +43,7 @@ def test_attacks_are_the_presets_with_their_settings(capsys: pytest.CaptureFixtu
     }
     assert {entry["gradients"] for entry in entries.values()} >= {1, 10, 190, 400, 9010}
     assert main(["list", "attacks"]) == 0
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("sini"))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("sini "))
     assert '2020; 50 gradients) [momentum: 1.0, nesterov: true, views: ["scale"]]' in line
 
 

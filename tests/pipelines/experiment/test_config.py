@@ -10,6 +10,7 @@ import yaml
 from experiment_keys import KEYS, pattern
 
 from align_core.attacks import pixel_fraction
+from align_core.attacks.parts import read_rule, read_view
 from pipelines.experiment.config import Experiment, load_experiment
 
 # The design's example, and the keys that are missing in it.
@@ -74,6 +75,11 @@ compute:
 """
 
 
+def with_defaults(kind: str, written: Any) -> Any:
+    """Parts of an attack as they are once the file is read."""
+    return [read_view(view) for view in written] if kind == "views" else read_rule(written)
+
+
 def leaves(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """(path, value) of every key that has no further keys of the experiment file below it."""
     if path and pattern(".".join(path)) in KEYS:
@@ -111,13 +117,15 @@ class TestFull:
         for path, written in leaves(yaml.safe_load(FULL)):
             value: Any = experiment
             for part in path:
-                name = "registered_as" if part == "register" else part
+                name = {"register": "registered_as", "pass": "pass_rows"}.get(part, part)
                 value = value[part] if isinstance(value, dict) else getattr(value, name)
             expected = moved.get(written, written) if isinstance(written, str) else written
             if path[0] == "attacks" and path[-1] in ("eps", "step"):
                 expected = pixel_fraction(written)
             elif isinstance(written, str) and isinstance(value, float):
                 expected = float(written)  # such as `1e-3`, which PyYAML itself reads as text
+            if path[-1] in ("views", "samples"):  # a part that is written as its name has all its settings
+                value, expected = with_defaults(path[-1], expected), value
             assert (list(value) if isinstance(value, tuple) else value) == expected, path
 
     def test_a_variant_keeps_what_it_does_not_change(self, tmp_path: Path) -> None:
@@ -160,7 +168,7 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path, monkeypatch: pytes
         },
         "variants": {},
         "compute": {
-            "workers": 2, "threads": 1, "accelerator": "auto", "precision": "fp32", "chunk": 100, "resources": {},
+            "workers": 2, "threads": 1, "accelerator": "auto", "precision": "fp32", "chunk": 100, "pass": None, "resources": {},
             "networks": 16, "patience": 300, "craft": {"workers": None, "gpus": None, "resources": None},
             "evaluate": {"workers": None, "gpus": None, "resources": None},
         },

@@ -42,9 +42,16 @@ def test_two_models_of_one_architecture_are_trained_independently(tiny_blueprint
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ({"method": "mi"}, {"method": "pgd", "random_start": False, "momentum": 1.0}),
+        ({"method": "mi"}, {"method": "pgd", "random_start": False, "momentum": 1.0, "step": 0.4 / 255}),
         ({"method": "fgsm"}, {"method": "pgd", "random_start": False, "steps": 1, "step": 4 / 255}),
-        ({"method": "ni"}, {"method": "mi", "nesterov": True, "step": 1 / 255, "steps": 10}),
+        ({"method": "ni"}, {"method": "mi", "nesterov": True, "step": 0.4 / 255, "steps": 10}),
+        ({"method": "bsr"}, {"method": "mi", "views": [{"name": "block_shuffle", "blocks": 3.0}]}),
+        (
+            {"method": "mi"},
+            {"method": "mi", "warm_stride": 3.0, "step_decay_by": "gradient", "objective": {"name": "cross_entropy"}},
+        ),
+        ({"method": "pgd"}, {"method": "pgd", "normalized": False}),
+        ({"method": "bsr", "budget": 100}, {"method": "bsr", "steps": 5}),
     ],
 )
 def test_an_attack_that_is_written_in_two_ways_is_the_same(one: dict[str, Any], other: dict[str, Any]) -> None:

@@ -142,16 +142,18 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
         (f"attacks.x.{key}={value}", lambda b, key=key: attack(b)[key], value)
         for key, value in [
             ("steps", 7), ("random_start", True), ("momentum", 7), ("nesterov", False), ("kernel", 7), ("norm", "l2"),
-            ("towards", "next"), ("normalized", False), ("warm_start", 7), ("warm_stride", 7), ("step_decay", 0.7),
-            ("step_decay_by", "gradient"), ("samples", "none"), ("views", []),
+            ("towards", "next"), ("normalized", False), ("warm_start", 7), ("step_decay", 0.7),
+            ("samples", "none"), ("views", []),
         ]
     ),
-    ("attacks.x.objective=margin", lambda b: attack(b)["objective"], {"name": "margin"}),
+    ("attacks.x.objective=margin", lambda b: attack(b)["objective"], "margin"),
+    ("attacks.x.warm_stride=7;attacks.x.warm_start=1", lambda b: attack(b)["warm_stride"], 7),
+    ("attacks.x.step_decay_by=gradient;attacks.x.step_decay=0.5", lambda b: attack(b)["step_decay_by"], "gradient"),
     ("attacks.x.kernel=auto", lambda b: attack(b)["kernel"], 3),
     ("attacks.x.budget=50", lambda b: b.experiment.attacks["x"].gradients <= 50, True),
     ("attacks.x.views=[{name: scale, copies: 2}]", lambda b: attack(b)["views"], [{"name": "scale", "copies": 2}]),
     ("attacks.x.samples=line", lambda b: attack(b)["samples"]["count"], 11),
-    ("attacks.x={method: si, eps: 8/255, combine: logits}", lambda b: attack(b)["combine"], "logits"),
+    ("attacks.x.combine=logits;attacks.x.views=[sizes]", lambda b: attack(b)["combine"], "logits"),
     ("compute.pass=7", lambda b: b.experiment.compute.pass_rows, 7),
     ("compute.precision=bf16", lambda b: network_loader(b).precision, "bf16"),
     ("compute.chunk=3", lambda b: b.rows, [3, 3, 2]),
