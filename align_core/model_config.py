@@ -12,7 +12,7 @@ from typing import Any, Literal
 from align_core.errors import InputError
 from align_core.settings import Settings
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
 _MOST_EPOCHS = 100_000
 _LARGEST_BATCH = 1_000_000
 _LARGEST_SIDE = 4096

@@ -16,10 +16,11 @@ from align_core.alignment import Alignment, Batches, NonFiniteLoss
 from align_core.errors import reason_of
 from align_core.images import Fit, ImageSetConfig
 from align_core.models import Classifier, build, copy_of
+from align_core.numerics import set_policy
 from align_core.weights import not_finite, to_bytes
 from pipelines.compute.checkpoint import CURVE, STATE, Curve, DamagedCheckpoint, read_checkpoint, write_checkpoint
 from pipelines.compute.images import opened
-from pipelines.compute.loading import LoadedNetworks, NetworkLoader, on_device, use_threads
+from pipelines.compute.loading import LoadedNetworks, NetworkLoader, on_device
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Trainer:
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
         networks: LoadedNetworks | None = None,
     ) -> None:
-        use_threads(job.threads)
+        set_policy(job.threads, job.loader.precision)
         self.job, self.device, self.rank, self.world = job, device, rank, world
         self.batches = job.batches(rank, world)
         networks = networks or LoadedNetworks(job.loader, device)

@@ -83,8 +83,3 @@ def on_device(classifier: Classifier, device: str) -> Classifier:
     """Moves the network to the device, its convolutions in channels-last layout, which is faster on CPU and GPU."""
     classifier.to(device)
     return classifier.to(memory_format=torch.channels_last)
-
-
-def use_threads(count: int) -> None:
-    """Lets torch use as many CPU threads as the worker was given: Ray sets it to one."""
-    torch.set_num_threads(count)

@@ -9,13 +9,16 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from align_core.errors import reason_of
 from pipelines.compute.cluster import Worker
 from pipelines.compute.images import TestImages
 from pipelines.failure import ONCE_MENDED, RunFailed
 from pipelines.storage.store import Store
+
+if TYPE_CHECKING:
+    from pipelines.compute.loading import NetworkLoader
 
 _MOST_BLOCKS = 2_000
 
@@ -26,6 +29,10 @@ class ChunkJob(Protocol):
     @property
     def store(self) -> Store:
         """The store to which workers commit their results."""
+
+    @property
+    def loader(self) -> "NetworkLoader":
+        """How the networks are loaded, and in which precision they compute."""
 
     @property
     def images(self) -> TestImages:
@@ -129,9 +136,9 @@ class _ChunkWorker:
         self._job, self._work, self._decode = job, work(job), decode
 
     def __call__(self, item: dict[str, Any]) -> Any:
-        from pipelines.compute.loading import use_threads  # imports torch, which a process that only joins must not
+        from align_core.numerics import set_policy  # imports torch, which a process that only joins must not
 
-        use_threads(self._job.threads)
+        set_policy(self._job.threads, self._job.loader.precision)
         with ends_if_stuck(self._job.patience):
             return self._work(self._decode(self._job, item) if self._decode else item)
 

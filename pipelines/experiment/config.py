@@ -186,7 +186,7 @@ class ComputeConfig(Section):
         workers: processes that hold models.
         threads: CPU threads of each worker.
         accelerator: `auto` gives each worker a GPU if the cluster has any.
-        precision: of the models' passes, float32 or bfloat16.
+        precision: of the models' passes: `fp32`; `tf32`, float32 whose products GPUs round; or `bf16`, bfloat16.
         chunk: the group of images that is crafted, evaluated, retried and resumed as one.
         pass_rows: the key `pass`: how many images, copies of them included, go through a surrogate at once while
             attacks are crafted. By default 100 on CPUs and 1,000 on GPUs.

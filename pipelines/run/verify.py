@@ -8,7 +8,8 @@ ends the check.
 import numpy as np
 
 from align_core.errors import InputError
-from pipelines.compute.loading import LoadedNetworks, use_threads
+from align_core.numerics import set_policy
+from pipelines.compute.loading import LoadedNetworks
 from pipelines.progress import Progress
 from pipelines.run.request import Request, open_blueprint
 from pipelines.run.verification import Verification
@@ -39,7 +40,7 @@ def verify_experiment(request: Request, sample: int = 20, seed: int = 0) -> Veri
     others = other_tables(blueprint) if not blueprint.missing("align") else []
     if not others:
         blueprint.check_finished()
-    use_threads(blueprint.experiment.compute.threads)
+    set_policy(blueprint.experiment.compute.threads, blueprint.experiment.compute.precision)
     networks = LoadedNetworks(network_loader(blueprint), "cpu", blueprint.experiment.compute.networks)
     check_image_sets(blueprint, found, progress)
     unreadable = check_networks(blueprint, networks, found)

@@ -87,7 +87,7 @@ def _deciding(settings: Any) -> Any:
         return settings
     kept = {key: _deciding(value) for key, value in settings.items() if key not in _NOT_DECIDING}
     if isinstance(compute := settings.get("compute"), dict):
-        kept["compute"] = [compute.get("precision"), compute.get("chunk")]
+        kept["compute"] = [compute.get("precision"), compute.get("chunk"), compute.get("pass")]
     return kept
 
 

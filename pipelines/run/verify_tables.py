@@ -23,8 +23,8 @@ from pipelines.stages.payload import test_images
 from pipelines.storage.chunked_table import ChunkedTable
 
 # A logit may be off by this share of the image's largest where it is computed on other hardware or in another batch.
-_TIE: Mapping[Precision, float] = {"fp32": 1e-4, "bf16": 0.03}
-_CONFIDENCE: Mapping[Precision, float] = {"fp32": 5e-3, "bf16": 0.15}
+_TIE: Mapping[Precision, float] = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 0.03}
+_CONFIDENCE: Mapping[Precision, float] = {"fp32": 5e-3, "tf32": 0.03, "bf16": 0.15}
 # Distances are stored in single precision.
 _ROUNDING = 1e-6
 # Whatever a file that was damaged, or that someone else wrote, can raise when it is read.

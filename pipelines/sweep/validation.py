@@ -13,9 +13,10 @@ from align_core.attacks import AttackConfig, craft
 from align_core.finite import check_finite
 from align_core.images import Fit, ImageSetConfig, read_images
 from align_core.images.decoding import Pixels
+from align_core.numerics import set_policy
 from align_core.transfer import Counts, Flags, MeanCell, mean_over_targets, resampled_counts
 from pipelines.compute.images import opened
-from pipelines.compute.loading import LoadedNetworks, NetworkLoader, use_threads
+from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.others import pool_of
 
 # An upper limit on the images that are measured before a trial's end: enough for the scheduler to tell bad trials from
@@ -105,7 +106,7 @@ class Validator:
     """
 
     def __init__(self, setup: ValidationSetup, loader: NetworkLoader, device: str, threads: int) -> None:
-        use_threads(threads)
+        set_policy(threads, loader.precision)
         self.setup, self.device = setup, device
         self.networks = LoadedNetworks(loader, device)
         image_set = opened(setup.images, setup.fit, loader.channels)

@@ -168,7 +168,8 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path, monkeypatch: pytes
         },
         "variants": {},
         "compute": {
-            "workers": 2, "threads": 1, "accelerator": "auto", "precision": "fp32", "chunk": 100, "pass": None, "resources": {},
+            "workers": 2, "threads": 1, "accelerator": "auto", "precision": "fp32", "chunk": 100, "pass": None,
+            "resources": {},
             "networks": 16, "patience": 300, "craft": {"workers": None, "gpus": None, "resources": None},
             "evaluate": {"workers": None, "gpus": None, "resources": None},
         },

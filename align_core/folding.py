@@ -1,0 +1,94 @@
+"""BatchNorm folded into the convolutions before it: the same function in fewer operations, for networks in eval mode.
+
+In eval mode a BatchNorm multiplies and shifts each channel by constants, which the convolution before it can do by
+itself. Which of them can be folded is seen in a symbolic trace of the network (torch.fx), and the modules are replaced
+in the network itself, so that whatever else it does is left as it is. The results differ in the last bits.
+"""
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from align_core.models import Classifier, copy_of
+
+
+class Pair(NamedTuple):
+    """A convolution and the BatchNorm that alone uses its output, by the names of the modules."""
+
+    convolution: str
+    batchnorm: str
+
+
+def foldable(net: nn.Module) -> list[Pair]:
+    """The pairs of a network that folding pays for; none where it has depthwise convolutions, or cannot be traced.
+
+    It depends on the modules alone, never on a timing. A network with depthwise convolutions gains nothing: they are
+    bound by memory, and lose a fast path of the library when they are given a bias.
+    """
+    if not any(isinstance(part, _BatchNorm) for part in net.modules()) or any(map(_is_depthwise, net.modules())):
+        return []
+    try:
+        graph = _Tracer().trace(net)
+    except Exception:
+        return []
+    modules = dict(net.named_modules())
+    called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
+    pairs = []
+    for node in graph.nodes:
+        if node.op != "call_module" or not isinstance(modules[str(node.target)], _BatchNorm):
+            continue
+        (source,) = node.all_input_nodes
+        if source.op != "call_module" or not isinstance(modules[str(source.target)], nn.Conv2d):
+            continue
+        pair = Pair(str(source.target), str(node.target))
+        if len(source.users) == 1 and all(called.count(name) == 1 for name in pair) and _fits(*map(modules.get, pair)):
+            pairs.append(pair)
+    return pairs
+
+
+def folded(classifier: Classifier) -> Classifier:
+    """A copy of a network in eval mode with every foldable BatchNorm folded; the network itself where there is none."""
+    pairs = foldable(classifier.net)
+    if not pairs:
+        return classifier
+    copied = copy_of(classifier)
+    modules = dict(copied.net.named_modules())
+    for pair in pairs:
+        convolution, batchnorm = modules[pair.convolution], modules[pair.batchnorm]
+        assert isinstance(convolution, nn.Conv2d) and isinstance(batchnorm, _BatchNorm)
+        copied.net.set_submodule(pair.convolution, fuse_conv_bn_eval(convolution, batchnorm))
+        copied.net.set_submodule(pair.batchnorm, _rest_of(batchnorm))
+    return copied.eval().requires_grad_(False)
+
+
+class _Tracer(torch.fx.Tracer):
+    """Traces through everything but convolutions and BatchNorm, those of other libraries as well."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, nn.Conv2d | _BatchNorm) or super().is_leaf_module(module, name)
+
+
+def _is_depthwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels
+
+
+def _fits(convolution: nn.Module | None, batchnorm: nn.Module | None) -> bool:
+    """Whether both are plain modules whose arithmetic is known, with statistics of their own."""
+    plain = type(convolution) is nn.Conv2d and getattr(batchnorm, "track_running_stats", False)
+    hooks = any(
+        getattr(part, kind) for part in (convolution, batchnorm) for kind in ("_forward_hooks", "_forward_pre_hooks")
+    )
+    return plain and not hooks and (type(batchnorm) is nn.BatchNorm2d or hasattr(batchnorm, "act"))
+
+
+def _rest_of(batchnorm: nn.Module) -> nn.Module:
+    """What is left of a BatchNorm once it is folded: nothing, or the activation that timm's has inside."""
+    if type(batchnorm) is nn.BatchNorm2d:
+        return nn.Identity()
+    drop, act = batchnorm.drop, batchnorm.act
+    assert isinstance(drop, nn.Module) and isinstance(act, nn.Module)
+    return nn.Sequential(copy.deepcopy(drop), copy.deepcopy(act))
