@@ -73,7 +73,8 @@ def test_the_controls_are_those_that_an_experiment_may_name(capsys: pytest.Captu
 def test_every_experiment_that_ships_can_be_loaded_from_its_path(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WITNESS_CIFAR10", "/somewhere")
+    for folder in ("CIFAR10", "IMAGENET", "NIPS17", "TABENCH"):
+        monkeypatch.setenv(f"WITNESS_{folder}", "/somewhere")
     entries = listed(capsys, "experiments")
     assert {"demo", "cifar10", "cifar10-sweep"} <= set(entries)
     assert "nightly" not in entries  # a schedule
