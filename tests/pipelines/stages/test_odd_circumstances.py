@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from digits_experiment import Finished
 from digits_folder import state
-from faulty_runs import PATIENCE, assert_whole, start
+from faulty_runs import PATIENCE, assert_whole, start, wait_for, workers
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,10 @@ FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 @pytest.mark.parametrize("number", range(RUNS))
 @pytest.mark.skipif(not os.path.exists(FAKETIME), reason="needs libfaketime (Debian: faketime)")
 def test_a_clock_that_jumps_changes_nothing(finished: Finished, tmp_path: Path, number: int) -> None:
-    """The clock of the run's processes alone jumps by hours, back and forth, every two seconds or so."""
+    """The clock of the run's processes alone jumps by hours, back and forth, every two seconds or so.
+
+    It does so once workers are there: where the clock is set back while Ray's own processes start, they fail to.
+    """
     rng = random.Random(number)
     clock = tmp_path / "clock"
     clock.write_text("+0")
@@ -35,6 +38,7 @@ def test_a_clock_that_jumps_changes_nothing(finished: Finished, tmp_path: Path, 
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     driver, jumps = start(finished, tmp_path, environment=faked), 0
+    wait_for(driver, lambda: bool(workers()), "the run ended before its clock jumped")
     end = time.monotonic() + PATIENCE
     while driver.poll() is None:
         assert time.monotonic() < end, (tmp_path / "log.txt").read_text(errors="replace")
