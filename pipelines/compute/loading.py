@@ -41,7 +41,7 @@ class NetworkLoader:
         weights = load_safetensors(self.store.read(network.stored)) if network.stored else None
         classifier = load(network.config, self.classes, self.channels, weights)
         classifier.precision = self.precision
-        return on_device(classifier, device)
+        return on_device(classifier, device, network.channels_last)
 
 
 class LoadedNetworks:
@@ -79,10 +79,13 @@ class LoadedNetworks:
         return [self._loaded[name] for name in names]
 
 
-def on_device(classifier: Classifier, device: str) -> Classifier:
-    """Moves the network to the device, its convolutions in channels-last layout, which is faster on CPU and GPU."""
+def on_device(classifier: Classifier, device: str, channels_last: bool = True) -> Classifier:
+    """Moves the network to the device, its convolutions in channels-last layout, which is faster on CPU and GPU.
+
+    Not every network can be used in this layout (`align_core.trial` finds out which).
+    """
     classifier.to(device)
-    return classifier.to(memory_format=torch.channels_last)
+    return classifier.to(memory_format=torch.channels_last) if channels_last else classifier
 
 
 def use_threads(count: int) -> None:

@@ -50,6 +50,7 @@ class _Tried:
     digest: str | None
     notes: list[str]
     unused_parameters: bool
+    channels_last: bool
 
     def __post_init__(self) -> None:
         if not isinstance(self.digest, str | None) or not isinstance(self.notes, list):
@@ -79,7 +80,8 @@ def inspect_models(
         except InputError as problem:
             raise InputError(f"models.{name}: {problem}") from problem
         one = tried.get(model.trial_key, _Tried, model.try_it)
-        network = Network(name, model.config, one.digest, model.origin.stored if model.origin else None, model.code)
+        stored = model.origin.stored if model.origin else None
+        network = Network(name, model.config, one.digest, stored, model.code, one.channels_last)
         found.networks[name] = network
         found.notes += [f"models.{name}: {note}" for note in one.notes]
         found.unused_parameters |= {name} if one.unused_parameters else set()
@@ -165,7 +167,8 @@ class _Model:
         settings = asdict(self.config) | ({"weights": None} if self.config.weights_file else {})
         images = [self.experiment.data.classes_count, list(self.test.shape)]
         used = [self.use.crafted_on, [asdict(training) for training in self.use.trainings]]
-        return fingerprint_of([settings, *images, self.code, self.content, used])
+        precision = [] if (own := self.experiment.compute.precision) == "fp32" else [own]
+        return fingerprint_of([settings, *images, self.code, self.content, used, *precision])
 
     @cached_property
     def _classifier(self) -> "Classifier":
@@ -175,8 +178,11 @@ class _Model:
         classes, channels = self.experiment.data.classes_count, self.test.shape[0]
         try:
             if self.config.train:
-                return build(self.config, classes, channels)
-            return load(self.config, classes, channels, self.origin.weights() if self.origin else None)
+                classifier = build(self.config, classes, channels)
+            else:
+                classifier = load(self.config, classes, channels, self.origin.weights() if self.origin else None)
+            classifier.precision = self.experiment.compute.precision
+            return classifier
         except InputError as problem:
             raise InputError(f"models.{self.name}: {problem}") from problem
 
@@ -194,7 +200,7 @@ class _Model:
             trainings=self.use.trainings,
         )
         digest = None if self.config.train else hash_weights(self._classifier.net.state_dict())
-        return _Tried(digest, trial.notes, trial.unused_parameters)
+        return _Tried(digest, trial.notes, trial.unused_parameters, trial.channels_last)
 
     def look(self) -> FirstLook:
         """Shows the model a few test images. Raises InputError where its logits on them are not finite."""
