@@ -15,6 +15,7 @@ from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.factories import note_code
 from pipelines.experiment.factory_code import Code, factory_code
+from pipelines.stages.ancestors import Ancestors, ancestors
 from pipelines.stages.file_hashes import FileHashes
 from pipelines.stages.first_look import FirstLook, first_look, sample_of
 from pipelines.stages.model_uses import ModelUse, uses_of
@@ -35,9 +36,11 @@ class InspectedModels:
         unused_parameters: names of those that leave parameters without a gradient when they are trained.
         notes: what a user should know before hours are spent, a sentence each.
         unsaved: files by path in the store that have still to be written.
+        ancestors: what each model was made from, as far as its card says.
     """
 
     networks: dict[str, Network] = field(default_factory=dict)
+    ancestors: dict[str, Ancestors] = field(default_factory=dict)
     unused_parameters: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     unsaved: dict[str, bytes] = field(default_factory=dict)
@@ -77,6 +80,7 @@ def inspect_models(
     for name in experiment.models:
         try:
             model = _model(name, uses[name], experiment, test, store, files)
+            found.ancestors[name] = ancestors(experiment.models[name], model.origin, model.content)
         except InputError as problem:
             raise InputError(f"models.{name}: {problem}") from problem
         one = tried.get(model.trial_key, _Tried, model.try_it)
