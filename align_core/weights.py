@@ -153,19 +153,22 @@ def _more(names: list[str]) -> str:
 
 
 def hash_weights(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the contents of all tensors, in hexadecimal.
+    """SHA-256 over the contents of all tensors, then a hyphen and a hash of which name has which tensor.
 
-    The tensors' names and order have no influence, so that the same weights are recognised under the names of another
-    library. BatchNorm's batch counters are left out, because they change no prediction.
+    The first part knows no names and no order, so that weights are recognised under the names of another library. The
+    second tells apart two files in which tensors of one shape have changed places. BatchNorm's batch counters are left
+    out, because they change no prediction.
     """
-    digests = []
+    digests = {}
     for name, value in state.items():
         if name.endswith("num_batches_tracked"):
             continue
         header = f"{value.dtype}{tuple(value.shape)}".encode()
         content = value.detach().cpu().flatten().view(torch.uint8).numpy()
-        digests.append(hashlib.sha256(header + hashlib.sha256(content.data).digest()).digest())
-    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+        digests[name] = hashlib.sha256(header + hashlib.sha256(content.data).digest()).digest()
+    places = "".join(f"{name}\0{digest.hex()}\n" for name, digest in sorted(digests.items()))
+    contents = hashlib.sha256(b"".join(sorted(digests.values()))).hexdigest()
+    return f"{contents}-{hashlib.sha256(places.encode()).hexdigest()[:16]}"
 
 
 def to_bytes(state: Mapping[str, Tensor]) -> bytes:

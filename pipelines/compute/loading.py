@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import nn
 
+from align_core.errors import InputError
 from align_core.model_config import Precision
 from align_core.models import Classifier, Ensemble, load
+from align_core.weights import hash_weights
 from pipelines.compute.networks import Network
 from pipelines.storage.store import Store
 
@@ -36,10 +38,18 @@ class NetworkLoader:
         return replace(self, networks={name: self.networks[name] for name in names})
 
     def load(self, name: str, device: str) -> Classifier:
-        """One network on the device, in eval mode, its parameters frozen."""
+        """One network on the device, in eval mode, its parameters frozen.
+
+        Raises InputError where its weights are not those that it had when the models were inspected.
+        """
         network = self.networks[name]
         weights = load_safetensors(self.store.read(network.stored)) if network.stored else None
         classifier = load(network.config, self.classes, self.channels, weights)
+        if network.digest is not None and hash_weights(classifier.net.state_dict()) != network.digest:
+            raise InputError(
+                f"models.{name}: its weights are not as they were when the models were inspected. Run again, and leave "
+                "images and weights as they are while a run is at work"
+            )
         classifier.precision = self.precision
         return on_device(classifier, device, network.channels_last)
 

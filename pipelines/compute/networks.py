@@ -42,3 +42,8 @@ class Network:
             "architecture": config.architecture,
             "preprocessing": [config.mean, config.std, config.input_size],
         }
+
+
+def same_tensors(one: str | None, other: str | None) -> bool:
+    """Whether two hashes of `align_core.weights.hash_weights` are of the same tensors, whatever their names are."""
+    return one is not None and other is not None and one.partition("-")[0] == other.partition("-")[0]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from align_core.errors import InputError
 from align_core.images.inspection import Inspection
 from align_core.images.notes import are, listed
-from pipelines.compute.networks import Network
+from pipelines.compute.networks import Network, same_tensors
 from pipelines.experiment.config import DataConfig, Experiment
 from pipelines.stages.ancestors import Ancestors
 
@@ -51,8 +51,9 @@ def check_ancestors(
     """Checks that no target is what a model of the attacker was aligned to, or from, in another experiment."""
     for role, name, other in _targets_and_attackers(experiment):
         own, digest = ancestors[other], networks[name].digest
-        if digest is not None and digest in (own.source, *own.witnesses):
-            how = "to" if digest in own.witnesses else "from"
+        to = any(same_tensors(digest, witness) for witness in own.witnesses)
+        if to or same_tensors(digest, own.source):
+            how = "to" if to else "from"
             raise InputError(
                 f"{role}: {other} was aligned {how} {name}, as its card says; a target is a model that the attacker "
                 "cannot see"
@@ -67,7 +68,8 @@ def notes_on_sources(
     for name, variant in experiment.variants.items():
         source = variant.source or experiment.source
         own = ancestors[variant.model].source if variant.model else None
-        if own is not None and networks[source].digest not in (own, None):
+        digest = networks[source].digest
+        if own is not None and digest is not None and not same_tensors(digest, own):
             notes.append(
                 f"variants.{name}: {variant.model} was not aligned from {source}, to which its gains refer, but from "
                 "other weights, as its card says; name its own source as `source`"
@@ -85,4 +87,4 @@ def _targets_and_attackers(experiment: Experiment) -> list[tuple[str, str, str]]
 
 
 def _are_the_same(one: Network, other: Network) -> bool:
-    return one.digest is not None and one.digest == other.digest
+    return one.digest is not None and same_tensors(one.digest, other.digest)

@@ -1,20 +1,21 @@
 """Models are inspected before any work, and loaded by workers as they were tried."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from coloured import weights_of, write_coloured
+from coloured import CLASSES, weights_of, write_coloured
 from torch import nn
 
 from align_core.errors import InputError
 from align_core.models import load
 from pipelines.compute.loading import LoadedNetworks
 from pipelines.run.request import Request, open_blueprint
+from pipelines.stages import payload
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.payload import network_loader
 
 NETS = """
 import functools
@@ -83,7 +84,7 @@ def test_workers_hold_a_network_in_the_layout_in_which_it_works(tmp_path: Path, 
     }  # fmt: skip
     images_BCHW = torch.rand(3, 3, 16, 16)
     plain = load(networks["net_a"].config, 10, 3)
-    held = network_loader(blueprint).load("net_a", "cpu")
+    held = payload.network_loader(blueprint).load("net_a", "cpu")
     assert torch.equal(held(images_BCHW), plain(images_BCHW))
 
 
@@ -97,7 +98,7 @@ def test_a_factory_that_returns_one_network_for_two_models(tmp_path: Path, opene
 
 def test_networks_that_share_a_parameter_while_a_worker_holds_both(tmp_path: Path, opened: Any) -> None:
     blueprint = opened(written(tmp_path, "nets_that_share", net_a="Sharing", net_c="Sharing"))
-    networks = LoadedNetworks(network_loader(blueprint), "cpu")
+    networks = LoadedNetworks(payload.network_loader(blueprint), "cpu")
     with pytest.raises(InputError, match=SHARED):
         networks.mean_of(["net_a", "net_c"])
 
@@ -107,3 +108,21 @@ def test_a_network_that_bfloat16_breaks(tmp_path: Path, opened: Any) -> None:
     opened(file)
     with pytest.raises(InputError, match=r"models\.net_c: .*BFloat16"):
         opened(file, "compute.precision=bf16")
+
+
+class TestChangedWhileARunIsAtWork:
+    """What workers read must be what was inspected: it would otherwise stand in tables under another fingerprint."""
+
+    def test_a_test_image(self, tmp_path: Path, opened: Any) -> None:
+        images = payload.test_images(opened(write_coloured(tmp_path)))
+        assert images.read(0).shape == (40, 3, 16, 16)
+        shutil.copy(tmp_path / "test" / CLASSES[1] / "000.png", tmp_path / "test" / CLASSES[4] / "002.png")
+        with pytest.raises(InputError, match=rf"data\.test: image {CLASSES[4]}/002\.png is not as it was .*--rehash"):
+            images.read(0)
+
+    def test_weights(self, tmp_path: Path, opened: Any) -> None:
+        loader = payload.network_loader(opened(write_coloured(tmp_path)))
+        loader.load("net_c", "cpu")
+        shutil.copy(tmp_path / "net_a.safetensors", tmp_path / "net_c.safetensors")
+        with pytest.raises(InputError, match=r"models\.net_c: its weights are not as they were"):
+            loader.load("net_c", "cpu")
