@@ -138,6 +138,9 @@ class Alignment:
             raise ValueError(f"total_steps must be at least 1, not {total_steps}")
         if not witnesses and not align.label_weight:
             raise ValueError("there is nothing to learn from: no witness, and label_weight is 0")
+        own = set(map(id, source.parameters()))
+        if any(id(parameter) in own for witness in witnesses for parameter in witness.parameters()):
+            raise ValueError("a witness shares parameters with the source, and would change with it: give it a copy")
         self.source, self.align, self.total_steps = source, align, total_steps
         self.seed, self.rank, self.step_number = seed, rank, 0
         self.witnesses = [witness.eval().requires_grad_(False) for witness in witnesses]
@@ -166,6 +169,10 @@ class Alignment:
                 f"a step takes float pixels [B, C, H, W] in [0, 1] and labels [B], not {images_BCHW.dtype} "
                 f"{tuple(images_BCHW.shape)} and labels {tuple(labels_B.shape)}"
             )
+        if self.step_number >= self.total_steps:
+            raise ValueError(f"all {self.total_steps} steps are taken: the learning rate would rise again")
+        if len(labels_B) and int(labels_B.min()) < 0:  # of which cross_entropy leaves out those of -100
+            raise ValueError(f"labels are numbers of classes, from 0, and one is {int(labels_B.min())}")
         # Resizing may leave the range a little; 8-bit or normalised images leave it far.
         if self.step_number == 0 and not -0.5 <= float(images_BCHW.min()) <= float(images_BCHW.max()) <= 1.5:
             raise ValueError("pixels must lie in [0, 1]: divide 8-bit images by 255")

@@ -40,7 +40,7 @@ def verify_experiment(request: Request, sample: int = 20, seed: int = 0) -> Veri
     if not others:
         blueprint.check_finished()
     use_threads(blueprint.experiment.compute.threads)
-    networks = LoadedNetworks(network_loader(blueprint), "cpu", blueprint.experiment.compute.networks)
+    networks = LoadedNetworks(network_loader(blueprint).of_any_weights(), "cpu", blueprint.experiment.compute.networks)
     check_image_sets(blueprint, found, progress)
     unreadable = check_networks(blueprint, networks, found)
     if others:

@@ -30,7 +30,8 @@ def tracking_uri(experiment: Experiment) -> str:
     """Returns the address of the MLflow store that the experiment is logged to.
 
     It is `tracking` of the experiment file, else $MLFLOW_TRACKING_URI, else the database `mlflow.db` in the output
-    folder. Raises InputError if neither is given and the output is an object store, which cannot hold a database.
+    folder. Raises InputError if neither is given and the output is an object store, which cannot hold a database, or a
+    path in which the URI of a database would end early.
     """
     uri = experiment.tracking or os.environ.get("MLFLOW_TRACKING_URI")
     if uri:
@@ -38,6 +39,11 @@ def tracking_uri(experiment: Experiment) -> str:
     if "://" in experiment.output:
         raise InputError(
             "tracking: must be given where `output` is an object store, which cannot hold MLflow's database"
+        )
+    if "?" in experiment.output:
+        raise InputError(
+            f"output: {experiment.output}: the path of MLflow's database in it would end at the `?`; choose a folder "
+            "without one, or give `tracking`"
         )
     return f"sqlite:///{experiment.output}/mlflow.db"
 
