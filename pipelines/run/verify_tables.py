@@ -151,7 +151,7 @@ class TableVerifier:
             prediction_B, confidence_B = (content[name].to_numpy() for name in columns)
             is_no_class_B = (prediction_B < 0) | (prediction_B >= classes)
             self._report_rows(table, chunk, is_no_class_B, f"have a prediction outside 0 to {classes - 1}")
-            is_no_share_B = ~((confidence_B >= 0) & (confidence_B <= 1 + _ROUNDING))  # true of NaN as well
+            is_no_share_B = (confidence_B < 0) | (confidence_B > 1 + _ROUNDING)
             self._report_rows(table, chunk, is_no_share_B, "have a confidence outside 0 to 1")
             rows = self.images.chunks[chunk]
             for position in positions:
