@@ -17,6 +17,7 @@ class Network:
         digest: hash of the weights; None while they have still to be made.
         stored: path of the weights in the store; None where the configuration names them.
         code: hashes of the modules of its factory, by name; None where it comes from a library.
+        frozen: names of the parameters that a training leaves as they are.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Network:
     digest: str | None
     stored: str | None = None
     code: Mapping[str, str] | None = None
+    frozen: tuple[str, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -50,9 +50,11 @@ class _Tried:
     digest: str | None
     notes: list[str]
     unused_parameters: bool
+    frozen: list[str]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.digest, str | None) or not isinstance(self.notes, list):
+        are_lists = isinstance(self.notes, list) and isinstance(self.frozen, list)
+        if not isinstance(self.digest, str | None) or not are_lists:
             raise TypeError("not what a trial found out")
 
 
@@ -79,7 +81,8 @@ def inspect_models(
         except InputError as problem:
             raise InputError(f"models.{name}: {problem}") from problem
         one = tried.get(model.trial_key, _Tried, model.try_it)
-        network = Network(name, model.config, one.digest, model.origin.stored if model.origin else None, model.code)
+        stored, frozen = model.origin.stored if model.origin else None, tuple(one.frozen)
+        network = Network(name, model.config, one.digest, stored, model.code, frozen)
         found.networks[name] = network
         found.notes += [f"models.{name}: {note}" for note in one.notes]
         found.unused_parameters |= {name} if one.unused_parameters else set()
@@ -194,7 +197,7 @@ class _Model:
             trainings=self.use.trainings,
         )
         digest = None if self.config.train else hash_weights(self._classifier.net.state_dict())
-        return _Tried(digest, trial.notes, trial.unused_parameters)
+        return _Tried(digest, trial.notes, trial.unused_parameters, trial.frozen)
 
     def look(self) -> FirstLook:
         """Shows the model a few test images. Raises InputError where its logits on them are not finite."""
