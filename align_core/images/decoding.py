@@ -18,6 +18,8 @@ IMAGE_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 }
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "PPM", "BMP", "DIB", "GIF", "JPEG2000")
+"""The formats, by PIL's names, that a file is decoded as, whatever its name. For some others PIL starts programs."""
 Fact = Literal["alpha", "frames", "orientation", "enlarged", "reduced"]
 """What is done to a picture that its pixels do not show; it is counted, and said on every run."""
 
@@ -65,7 +67,7 @@ def decode(source: Path | io.BytesIO) -> Picture:
     try:
         if isinstance(source, Path):
             check_regular(source)
-        with Image.open(source) as picture:
+        with Image.open(source, formats=FORMATS) as picture:
             check_size(*picture.size)
             if picture.mode.startswith(("I", "F")):
                 raise BadImage(f"its pixels are not 8-bit but {picture.mode}; convert it first")

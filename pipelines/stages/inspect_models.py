@@ -7,16 +7,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from align_core.errors import InputError, reason_of
-from align_core.images import read_images
 from align_core.images.manifest import Manifest
 from align_core.model_config import ModelConfig, resolve_aligned
-from pipelines.compute.images import opened
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.factories import note_code
 from pipelines.experiment.factory_code import Code, factory_code
 from pipelines.stages.file_hashes import FileHashes
-from pipelines.stages.first_look import FirstLook, first_look, sample_of
+from pipelines.stages.first_look import FirstLook, look_at
 from pipelines.stages.model_uses import ModelUse, uses_of
 from pipelines.stages.seen import SEEN
 from pipelines.storage.store import Store, fingerprint_of
@@ -201,12 +199,7 @@ class _Model:
 
     def look(self) -> FirstLook:
         """Shows the model a few test images. Raises InputError where its logits on them are not finite."""
-        data = self.experiment.data
-        chosen = sample_of(self.test.labels)
-        images = read_images(
-            opened(data.test, data.fit, self.test.shape[0]), [self.test.ids[position] for position in chosen]
-        )
         try:
-            return first_look(self._classifier, images, self.test.labels[chosen], data.classes_count)
+            return look_at(self._classifier, self.experiment.data, self.test)
         except InputError as problem:
             raise InputError(f"models.{self.name}: {problem}") from problem
