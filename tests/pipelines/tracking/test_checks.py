@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from empty_store import put_empty_store
 from hand_made import HandMade, hand_made
 from mlflow import MlflowClient
 
@@ -83,7 +84,7 @@ def test_an_address_that_mlflow_does_not_know(
 
 def test_an_experiment_that_was_deleted(experiment: HandMade, capsys: pytest.CaptureFixture[str]) -> None:
     """The command that the message names restores it, and then the report is logged."""
-    uri = f"sqlite:///{experiment.folder}/mlflow.db"
+    uri = f"sqlite:///{put_empty_store(experiment.folder)}"
     client = MlflowClient(tracking_uri=uri)
     number = client.create_experiment("by-hand", artifact_location=(experiment.folder / "artifacts").as_uri())
     client.delete_experiment(number)
@@ -98,8 +99,7 @@ def test_an_experiment_that_was_deleted(experiment: HandMade, capsys: pytest.Cap
 
 
 def test_a_database_that_another_process_is_writing_is_no_reason_to_refuse(experiment: HandMade) -> None:
-    database = experiment.folder / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{database}").search_experiments()
+    database = put_empty_store(experiment.folder)
     experiment.write(tracking=f"sqlite:///{database}")
     experiment.finish()
     writer = sqlite3.connect(database, isolation_level=None)
