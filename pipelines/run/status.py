@@ -66,8 +66,8 @@ class Status:
     """
 
     entries: list[Entry]
-    failures: dict[str, str] = field(default_factory=dict)
     at: float = field(default_factory=time.monotonic)
+    failures: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_done(self) -> bool:
@@ -167,7 +167,7 @@ def _status(blueprint: Blueprint) -> Status:
     failed = failures.keys() | waiting
     left = {own.folder: _left(own, len(there[own.folder]), chunks, failed) for own in unfinished}
     entries = [left.get(table.folder) or Entry(table.folder, "done", chunks, chunks) for table in tables]
-    return Status([*networks, *entries], failures)
+    return Status([*networks, *entries], failures=failures)
 
 
 def _state_of(network: str, blueprint: Blueprint, absent: Sequence[str]) -> State:
