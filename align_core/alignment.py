@@ -23,6 +23,7 @@ from align_core.errors import InputError
 from align_core.images import ImageSet
 from align_core.losses import load_loss
 from align_core.losses.over_witnesses import mean_over_witnesses
+from align_core.models import Classifier
 from align_core.weights import State
 
 
@@ -109,7 +110,8 @@ class Alignment:
     """Aligns a source to frozen witnesses. Each call of `step` is one update of the source's weights.
 
     Args:
-        source: maps pixels to logits. It is trained in place, in train mode.
+        source: maps pixels to logits. It is trained in place, in train mode: all of it, but for the parameters that a
+            Classifier names as `frozen`.
         witnesses: map pixels to logits. They are put into eval mode and frozen. Without any, the source is fine-tuned
             on labels alone.
         align: the settings. `weight` has no effect where there is no witness.
@@ -144,7 +146,10 @@ class Alignment:
         self.source, self.align, self.total_steps = source, align, total_steps
         self.seed, self.rank, self.step_number = seed, rank, 0
         self.witnesses = [witness.eval().requires_grad_(False) for witness in witnesses]
-        source.train().requires_grad_(True)
+        source.train()
+        frozen = source.frozen if isinstance(source, Classifier) else ()
+        for name, parameter in source.named_parameters():
+            parameter.requires_grad_(name not in frozen)
         if align.batchnorm == "frozen":
             _freeze_batchnorm(source)
         self._parameters = [parameter for parameter in source.parameters() if parameter.requires_grad]

@@ -38,6 +38,8 @@ class Classifier(nn.Module):
 
     Where the attribute `precision` is set to `bf16`, the network runs under autocast. Logits are float32 in any case.
     The attribute `changes` says what had to be changed about the network when it was built, a clause each.
+    `frozen` names the parameters that its constructor froze (`requires_grad` False): they stay as they are when it is
+    trained. It is empty where all are frozen, as of a network that was made ready to predict.
 
     Args:
         net: takes normalised images of side `input_size`.
@@ -57,6 +59,7 @@ class Classifier(nn.Module):
         self.input_size = input_size
         self.precision: Precision = "fp32"
         self.changes: tuple[str, ...] = ()
+        self.frozen: frozenset[str] = frozenset()
         self.register_buffer("mean_C11", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std_C11", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
@@ -271,5 +274,7 @@ def _classifier(
     )
     changes = [f"its weights were {' and '.join(sorted(types))}, and are used as float32"] if types else []
     changes += [f"it was on {' and '.join(sorted(devices))}, and starts on the CPU"] if devices else []
+    frozen = [own for own, parameter in classifier.named_parameters() if not parameter.requires_grad]
+    classifier.frozen = frozenset(frozen if len(frozen) < len(parameters) else ())
     classifier.changes = tuple(changes)
     return classifier.cpu() if devices else classifier

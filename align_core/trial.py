@@ -33,11 +33,13 @@ class Trial:
         unused_parameters: whether a training step leaves some parameters without a gradient.
         channels_last: whether the network can be used in this layout, which is faster: one that calls `view` on what a
             convolution returns, for example, cannot.
+        frozen: names of the parameters that stay as they are when it is trained, because its constructor froze them.
     """
 
     notes: list[str] = field(default_factory=list)
     unused_parameters: bool = False
     channels_last: bool = True
+    frozen: list[str] = field(default_factory=list)
 
 
 def try_model(
@@ -63,7 +65,9 @@ def try_model(
 
     Raises InputError where the model cannot do what it is to be used for.
     """
-    trial = Trial(list(classifier.changes))
+    trial = Trial(list(classifier.changes), frozen=sorted(classifier.frozen) if trainings else [])
+    if trial.frozen:
+        trial.notes.append(_said_of_frozen(trial.frozen, len(list(classifier.parameters()))))
     _check_weights(classifier, name)
     was_training = classifier.training
     generator = torch.Generator().manual_seed(_SEED)
@@ -83,6 +87,11 @@ def try_model(
         classifier.train(was_training).to(memory_format=torch.contiguous_format)
     trial.notes = list(dict.fromkeys(trial.notes))
     return trial
+
+
+def _said_of_frozen(frozen: Sequence[str], parameters: int) -> str:
+    shown = ", ".join(own.removeprefix("net.") for own in frozen[:3]) + (", ..." if len(frozen) > 3 else "")
+    return f"{len(frozen)} of its {parameters} parameters are frozen ({shown}), and stay as they are when it is trained"
 
 
 def _check_weights(classifier: Classifier, name: str) -> None:

@@ -19,6 +19,8 @@ IMAGE_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 }
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "PPM", "BMP", "DIB", "GIF", "JPEG2000")
+"""The formats, by PIL's names, that a file is decoded as, whatever its name. For some others PIL starts programs."""
 Fact = Literal["alpha", "frames", "orientation", "enlarged", "reduced"]
 """What is done to a picture that its pixels do not show; it is counted, and said on every run."""
 
@@ -66,7 +68,7 @@ def decode(source: Path | io.BytesIO) -> Picture:
     try:
         if isinstance(source, Path):
             check_regular(source)
-        with Image.open(source, formats=_formats()) as picture:
+        with Image.open(source, formats=FORMATS) as picture:
             check_size(*picture.size)
             if picture.mode.startswith(("I", "F")) or _is_deep(picture):
                 kind = picture.mode if picture.mode.startswith(("I", "F")) else f"{picture.mode} of 16 bits"
@@ -108,12 +110,6 @@ def check_size(width: int, height: int) -> None:
 
 
 @cache
-def _formats() -> list[str]:
-    """What PIL may take a file for, whatever its suffix: all but PostScript, for which it would run Ghostscript."""
-    Image.init()
-    return [name for name in Image.ID if name != "EPS"]
-
-
 def _is_deep(picture: Image.Image) -> bool:
     """Whether the file has more than 8 bits per channel, of which PIL keeps the upper ones without a word.
 

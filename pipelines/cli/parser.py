@@ -211,7 +211,9 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
 
 def _add_status(status: argparse.ArgumentParser) -> None:
     status.add_argument("--cells", action="store_true", help="list every network and table, with its state")
-    status.add_argument("--watch", action="store_true", help="repeat until all is done, while a run works elsewhere")
+    status.add_argument(
+        "--watch", action="store_true", help="repeat while a run works elsewhere, until nothing is left"
+    )
 
 
 def _port(text: str) -> int:

@@ -155,8 +155,7 @@ def _without_chatter() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(kept, 2)
         sys.stderr = original
-        os.close(kept)
-        os.close(nowhere)
+        os.close(nowhere)  # `kept` stays open: another thread may be about to write to the stream that used it
 
 
 def _is_the_real(stream: IO[str]) -> bool:

@@ -7,17 +7,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from align_core.errors import InputError, reason_of
-from align_core.images import read_images
 from align_core.images.manifest import Manifest
 from align_core.model_config import ModelConfig, resolve_aligned
-from pipelines.compute.images import opened
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.factories import note_code
 from pipelines.experiment.factory_code import Code, factory_code
 from pipelines.stages.ancestors import Ancestors, ancestors
 from pipelines.stages.file_hashes import FileHashes
-from pipelines.stages.first_look import FirstLook, first_look, sample_of
+from pipelines.stages.first_look import FirstLook, look_at
 from pipelines.stages.model_uses import ModelUse, uses_of
 from pipelines.stages.seen import SEEN
 from pipelines.storage.store import Store, fingerprint_of
@@ -54,9 +52,11 @@ class _Tried:
     notes: list[str]
     unused_parameters: bool
     channels_last: bool
+    frozen: list[str]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.digest, str | None) or not isinstance(self.notes, list):
+        are_lists = isinstance(self.notes, list) and isinstance(self.frozen, list)
+        if not isinstance(self.digest, str | None) or not are_lists:
             raise TypeError("not what a trial found out")
 
 
@@ -84,8 +84,8 @@ def inspect_models(
         except InputError as problem:
             raise InputError(f"models.{name}: {problem}") from problem
         one = tried.get(model.trial_key, _Tried, model.try_it)
-        stored = model.origin.stored if model.origin else None
-        network = Network(name, model.config, one.digest, stored, model.code, one.channels_last)
+        stored, frozen = model.origin.stored if model.origin else None, tuple(one.frozen)
+        network = Network(name, model.config, one.digest, stored, model.code, one.channels_last, frozen)
         found.networks[name] = network
         found.notes += [f"models.{name}: {note}" for note in one.notes]
         found.unused_parameters |= {name} if one.unused_parameters else set()
@@ -204,16 +204,11 @@ class _Model:
             trainings=self.use.trainings,
         )
         digest = None if self.config.train else hash_weights(self._classifier.net.state_dict())
-        return _Tried(digest, trial.notes, trial.unused_parameters, trial.channels_last)
+        return _Tried(digest, trial.notes, trial.unused_parameters, trial.channels_last, trial.frozen)
 
     def look(self) -> FirstLook:
         """Shows the model a few test images. Raises InputError where its logits on them are not finite."""
-        data = self.experiment.data
-        chosen = sample_of(self.test.labels)
-        images = read_images(
-            opened(data.test, data.fit, self.test.shape[0]), [self.test.ids[position] for position in chosen]
-        )
         try:
-            return first_look(self._classifier, images, self.test.labels[chosen], data.classes_count)
+            return look_at(self._classifier, self.experiment.data, self.test)
         except InputError as problem:
             raise InputError(f"models.{self.name}: {problem}") from problem

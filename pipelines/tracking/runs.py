@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import tempfile
 import time
 import uuid
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _BATCH = 1_000  # metrics in one request: MLflow's limit
 _LONGEST = 500  # characters of a parameter that are kept: the limit of older servers
+
+DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+"""The database servers that MLflow can use, and the port of each where none is given."""
 
 Point = tuple[str, float, float, int]
 """One point of a metric: its name, its value, the time of it in seconds since 1970, and its step."""
@@ -49,13 +53,29 @@ def tracking_uri(experiment: Experiment) -> str:
 
 
 def client_of(uri: str) -> "MlflowClient":
-    """Returns MLflow's client. The only place that imports it: the variables must be set before the first import."""
+    """Returns MLflow's client. The only place that imports it: the variables must be set before the first import.
+
+    Raises OSError where nothing answers at the address of a database.
+    """
     set_defaults("mlflow")
+    _check_answers(uri)
     from mlflow import MlflowClient
 
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _check_answers(uri: str) -> None:
+    """Raises OSError where nothing answers at the address of a database server: MLflow would go on trying for 100 s."""
+    kind = uri.partition("://")[0].partition("+")[0]
+    if kind not in DATABASES:
+        return
+    from sqlalchemy.engine import make_url
+
+    address = make_url(uri)
+    if address.host:
+        socket.create_connection((address.host, address.port or DATABASES[kind]), timeout=5).close()
 
 
 def registered_files(experiment: Experiment, name: str, version: str, wanted: Sequence[str]) -> dict[str, bytes]:

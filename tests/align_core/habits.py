@@ -67,6 +67,14 @@ class Unused(Plain):
         self.other_head = nn.Linear(6, 2)
 
 
+class PartlyFrozen(Plain):
+    """A body that its constructor froze."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body.requires_grad_(False)
+
+
 class Tied(Plain):
     """One head under two names."""
 
@@ -146,6 +154,10 @@ class ExtraState(Plain):
 
 def linear(norm: Any = lambda layer: layer) -> nn.Module:
     return nn.Sequential(nn.Flatten(), norm(nn.Linear(192, CLASSES)))
+
+
+def wholly_frozen() -> nn.Module:
+    return Plain().eval().requires_grad_(False)
 
 
 def as_dict(logits_BK: Tensor) -> Any:
