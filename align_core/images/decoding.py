@@ -3,7 +3,6 @@
 import io
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -109,7 +108,6 @@ def check_size(width: int, height: int) -> None:
         raise BadImage(f"it is {width} x {height} pixels, and may have at most {MOST_PIXELS:,}")
 
 
-@cache
 def _is_deep(picture: Image.Image) -> bool:
     """Whether the file has more than 8 bits per channel, of which PIL keeps the upper ones without a word.
 
