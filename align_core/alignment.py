@@ -23,6 +23,7 @@ from align_core.errors import InputError
 from align_core.images import ImageSet
 from align_core.losses import load_loss
 from align_core.losses.over_witnesses import mean_over_witnesses
+from align_core.models import Classifier
 from align_core.weights import State
 
 
@@ -109,7 +110,8 @@ class Alignment:
     """Aligns a source to frozen witnesses. Each call of `step` is one update of the source's weights.
 
     Args:
-        source: maps pixels to logits. It is trained in place, in train mode.
+        source: maps pixels to logits. It is trained in place, in train mode: all of it, but for the parameters that a
+            Classifier names as `frozen`.
         witnesses: map pixels to logits. They are put into eval mode and frozen. Without any, the source is fine-tuned
             on labels alone.
         align: the settings. `weight` has no effect where there is no witness.
@@ -138,10 +140,16 @@ class Alignment:
             raise ValueError(f"total_steps must be at least 1, not {total_steps}")
         if not witnesses and not align.label_weight:
             raise ValueError("there is nothing to learn from: no witness, and label_weight is 0")
+        own = set(map(id, source.parameters()))
+        if any(id(parameter) in own for witness in witnesses for parameter in witness.parameters()):
+            raise ValueError("a witness shares parameters with the source, and would change with it: give it a copy")
         self.source, self.align, self.total_steps = source, align, total_steps
         self.seed, self.rank, self.step_number = seed, rank, 0
         self.witnesses = [witness.eval().requires_grad_(False) for witness in witnesses]
-        source.train().requires_grad_(True)
+        source.train()
+        frozen = source.frozen if isinstance(source, Classifier) else ()
+        for name, parameter in source.named_parameters():
+            parameter.requires_grad_(name not in frozen)
         if align.batchnorm == "frozen":
             _freeze_batchnorm(source)
         self._parameters = [parameter for parameter in source.parameters() if parameter.requires_grad]
@@ -166,6 +174,10 @@ class Alignment:
                 f"a step takes float pixels [B, C, H, W] in [0, 1] and labels [B], not {images_BCHW.dtype} "
                 f"{tuple(images_BCHW.shape)} and labels {tuple(labels_B.shape)}"
             )
+        if self.step_number >= self.total_steps:
+            raise ValueError(f"all {self.total_steps} steps are taken: the learning rate would rise again")
+        if len(labels_B) and int(labels_B.min()) < 0:  # of which cross_entropy leaves out those of -100
+            raise ValueError(f"labels are numbers of classes, from 0, and one is {int(labels_B.min())}")
         # Resizing may leave the range a little; 8-bit or normalised images leave it far.
         if self.step_number == 0 and not -0.5 <= float(images_BCHW.min()) <= float(images_BCHW.max()) <= 1.5:
             raise ValueError("pixels must lie in [0, 1]: divide 8-bit images by 255")

@@ -6,7 +6,7 @@ models, and are stated in pixels, whatever mean and standard deviation a model w
 
 import copy
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.weak import WeakIdKeyDictionary
 
 from align_core.downloads import check_torch_can_load, hub_offline_unless_reachable
 from align_core.errors import InputError, named, reason_of
@@ -28,6 +29,7 @@ from align_core.published import (
 )
 from align_core.weights import State, load_into, read_weights
 
+_handed_out: MutableMapping[Tensor, None] = WeakIdKeyDictionary()  # the parameters of networks that factories returned
 _NETWORK = ("httpx", "huggingface_hub", "requests", "urllib3")  # modules whose exceptions mean that a download failed
 
 
@@ -36,6 +38,8 @@ class Classifier(nn.Module):
 
     Where the attribute `precision` is set to `bf16`, the network runs under autocast. Logits are float32 in any case.
     The attribute `changes` says what had to be changed about the network when it was built, a clause each.
+    `frozen` names the parameters that its constructor froze (`requires_grad` False): they stay as they are when it is
+    trained. It is empty where all are frozen, as of a network that was made ready to predict.
 
     Args:
         net: takes normalised images of side `input_size`.
@@ -55,6 +59,7 @@ class Classifier(nn.Module):
         self.input_size = input_size
         self.precision: Precision = "fp32"
         self.changes: tuple[str, ...] = ()
+        self.frozen: frozenset[str] = frozenset()
         self.register_buffer("mean_C11", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std_C11", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
@@ -88,6 +93,8 @@ def logits_of(output: Any) -> Tensor:
     found = output if isinstance(output, Tensor) else found
     if not isinstance(found, Tensor):
         raise TypeError(f"the network returns a {type(output).__name__} without logits, not a tensor")
+    if found.is_complex():  # of which `float()` would keep the real part
+        raise TypeError("the network returns complex numbers, not logits")
     return found
 
 
@@ -138,7 +145,9 @@ def build(config: ModelConfig, classes: int, channels: int) -> Classifier:
     if config.torchvision is not None:
         return _from_torchvision(config, classes, channels)
     net = _call_factory(str(config.factory), config.args)
-    return _classifier(net, config, (0.0,) * channels, (1.0,) * channels, None)
+    classifier = _classifier(net, config, (0.0,) * channels, (1.0,) * channels, None)
+    _check_new(net, str(config.factory))
+    return classifier
 
 
 def load(config: ModelConfig, classes: int, channels: int, weights: Path | State | None = None) -> Classifier:
@@ -230,6 +239,22 @@ def _call_factory(path: str, arguments: dict[str, Any]) -> nn.Module:
         return net
 
 
+def _check_new(net: nn.Module, factory: str) -> None:
+    """Raises InputError where the network shares parameters with one that a factory returned before and that is in use.
+
+    The weights of one model would be loaded over those of the other.
+    """
+    parameters = list(net.parameters())
+    taken = {own.untyped_storage().data_ptr() for own in _handed_out} - {0}
+    if any(own in _handed_out or own.untyped_storage().data_ptr() in taken for own in parameters):
+        raise InputError(
+            f"factory {factory}: returned a network that it returned before, or one that shares parameters with it, "
+            "so that loading the weights of one model would change the other. Each call must make a network of its "
+            "own: is it kept in a cache, or made where the module is imported?"
+        )
+    _handed_out.update(dict.fromkeys(parameters))
+
+
 def _classifier(
     net: nn.Module, config: ModelConfig, mean: Sequence[float], std: Sequence[float], input_size: int | None
 ) -> Classifier:
@@ -249,5 +274,7 @@ def _classifier(
     )
     changes = [f"its weights were {' and '.join(sorted(types))}, and are used as float32"] if types else []
     changes += [f"it was on {' and '.join(sorted(devices))}, and starts on the CPU"] if devices else []
+    frozen = [own for own, parameter in classifier.named_parameters() if not parameter.requires_grad]
+    classifier.frozen = frozenset(frozen if len(frozen) < len(parameters) else ())
     classifier.changes = tuple(changes)
     return classifier.cpu() if devices else classifier

@@ -4,7 +4,9 @@ import os
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, suppress
+from threading import Lock
+from typing import Any, TextIO, cast
 
 import numpy as np
 import torch
@@ -27,8 +29,11 @@ def own_code(what: str) -> Iterator[None]:
     kept = (random.getstate(), np.random.get_state(), torch.get_rng_state())
     dtype, threads, gradients = torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
     try:
-        with _standard_output_apart():
+        _APART.begin()
+        try:
             yield
+        finally:
+            _APART.end()
     except (InputError, KeyboardInterrupt):
         raise
     except BaseException as problem:
@@ -43,18 +48,47 @@ def own_code(what: str) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-@contextmanager
-def _standard_output_apart() -> Iterator[None]:
-    """Sends standard output to standard error within the block, what C libraries print too."""
-    with redirect_stdout(sys.stderr):
-        try:
-            kept = os.dup(1)
-        except OSError:  # there is no standard output
-            yield
-            return
-        try:
-            os.dup2(2, 1)
-            yield
-        finally:
-            os.dup2(kept, 1)
-            os.close(kept)
+class _StandardError:
+    """Stands for whatever `sys.stderr` is at the time: others may exchange it, and close what it was, meanwhile."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+class _StandardOutputApart:
+    """Sends standard output to standard error, what C libraries print too, while any thread is in a block.
+
+    The first thread to begin takes it away and the last to end puts it back, in whatever order they end: each putting
+    back what it found would leave it with standard error for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._within = Lock(), 0
+        self._stream: TextIO = sys.stdout
+        self._descriptor: int | None = None
+
+    def begin(self) -> None:
+        """Takes it away, unless another thread has."""
+        with self._lock:
+            self._within += 1
+            if self._within > 1:
+                return
+            self._stream, sys.stdout = sys.stdout, cast("TextIO", _StandardError())
+            with suppress(OSError):  # there is no standard output, or no standard error
+                self._descriptor = os.dup(1)
+                os.dup2(2, 1)
+
+    def end(self) -> None:
+        """Puts it back, unless another thread is still within."""
+        with self._lock:
+            self._within -= 1
+            if self._within:
+                return
+            sys.stdout = self._stream
+            if self._descriptor is not None:
+                os.dup2(self._descriptor, 1)
+                os.close(self._descriptor)
+                self._descriptor = None
+
+
+_APART = _StandardOutputApart()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import lru_cache, partial
 from numbers import Integral, Real
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 _LARGEST = {"int": 2**63 - 1, "float": 3e38}
@@ -27,6 +27,8 @@ _WANTED: dict[str, tuple[type, str]] = {
 class Settings:
     """Base of the frozen dataclasses that hold settings. Raises ValueError, naming the setting, for a wrong type.
 
+    Where text is wanted, a path (`pathlib.Path`) is taken too, and kept as text.
+
     pydantic, which reads them from files, finds the same checks by the two names that begin with underscores.
     """
 
@@ -39,14 +41,21 @@ class Settings:
     def __post_init__(self) -> None:
         hints: dict[str, Any] = _hints(type(self))  # type: ignore[arg-type]
         for name, hint in hints.items():
+            value = getattr(self, name)
+            if isinstance(value, PathLike):  # a path is kept as text
+                object.__setattr__(self, name, value := fspath(value))
             try:
-                _check(hint, getattr(self, name))
+                _check(hint, value)
             except ValueError as problem:
                 raise ValueError(f"{name} {problem}") from problem
 
 
 def check_type(kind: str, value: Any) -> Any:
-    """Returns the value. Raises ValueError unless it is of the type `kind`: `int`, `float`, `bool` or `str`."""
+    """Returns the value, and a path as text.
+
+    Raises ValueError unless it is of the type `kind`: `int`, `float`, `bool` or `str`.
+    """
+    value = fspath(value) if kind == "str" and isinstance(value, PathLike) else value
     accepted, wanted = _WANTED[kind]
     is_of_the_kind: bool = isinstance(value, accepted)
     if not is_of_the_kind or (isinstance(value, bool) and kind != "bool"):
@@ -77,8 +86,6 @@ def _mend(kind: str, value: Any) -> str:
     """The end of a message that a value is of the wrong type, where the mend is known."""
     if kind == "str" and isinstance(value, bool):
         return "; put the word in quotes"
-    if kind == "str" and isinstance(value, PathLike):
-        return "; write str(path)"
     if kind == "str" and isinstance(value, Real):
         return f"; put it in quotes: '{str(value)[:60]}'"
     if kind in ("int", "float") and isinstance(value, str):

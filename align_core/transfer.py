@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import index
 from statistics import NormalDist
 
 import numpy as np
@@ -54,12 +55,18 @@ def wilson(hits: int, n: int) -> Interval:
     Unlike the usual interval from the normal distribution, it stays within 0 and 100 % and covers the true share about
     95 times in 100 even near those ends, where the rates of weak and of strong attacks lie.
     """
+    hits, n = _integers(hits, n)
     if not 0 <= hits <= n:
         raise ValueError(f"{hits} hits of {n} are no share")
     if n == 0:
         return Interval(None, None, None)
     low, high = _wilson(hits, n)
     return Interval(100 * hits / n, 100 * low, 100 * high)
+
+
+def _integers(*counts: int) -> tuple[int, ...]:
+    """Counts as Python's integers: those of numpy overflow silently. Raises TypeError for what is no whole number."""
+    return tuple(map(index, counts))
 
 
 def _wilson(hits: int, n: int) -> tuple[float, float]:
@@ -120,6 +127,7 @@ def newcombe(both: int, only_first: int, only_second: int, neither: int) -> tupl
 
     Raises ValueError where there is no pair, or a negative number of them.
     """
+    both, only_first, only_second, neither = _integers(both, only_first, only_second, neither)
     if min(both, only_first, only_second, neither) < 0 or both + only_first + only_second + neither == 0:
         raise ValueError(f"{both}, {only_first}, {only_second} and {neither} are no numbers of at least one pair")
     n = both + only_first + only_second + neither
@@ -149,6 +157,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     Args:
         only_first, only_second: numbers of pairs in which only the first, or only the second, is true.
     """
+    only_first, only_second = _integers(only_first, only_second)
     n, k = only_first + only_second, min(only_first, only_second)
     if k < 0:
         raise ValueError(f"{only_first} and {only_second} are no numbers of pairs")

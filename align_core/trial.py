@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from align_core.align_config import AlignConfig, OptimizerConfig, Training
 from align_core.alignment import Alignment, NonFiniteLoss
 from align_core.errors import InputError
+from align_core.model_config import Precision
 from align_core.models import Classifier, copy_of
 from align_core.own_code import own_code
 from align_core.weights import not_finite, to_bytes
 
 # Two sums of the same numbers in another order differ by far less than this share of the largest logit.
-_TOLERANCE = 1e-3
+_TOLERANCE = {"fp32": 1e-3, "bf16": 3e-2}
+_OF_ONE = 0.01  # how far a sum of probabilities may be from 1, also in half precision
 _SEED = 20_240_924
 
 
@@ -29,10 +31,15 @@ class Trial:
     Attributes:
         notes: what a user should know of the model, a sentence each, to follow its name.
         unused_parameters: whether a training step leaves some parameters without a gradient.
+        channels_last: whether the network can be used in this layout, which is faster: one that calls `view` on what a
+            convolution returns, for example, cannot.
+        frozen: names of the parameters that stay as they are when it is trained, because its constructor froze them.
     """
 
     notes: list[str] = field(default_factory=list)
     unused_parameters: bool = False
+    channels_last: bool = True
+    frozen: list[str] = field(default_factory=list)
 
 
 def try_model(
@@ -46,8 +53,10 @@ def try_model(
 ) -> Trial:
     """Tries a model on random images; it is left as it was.
 
+    It is tried in the layout and the precision in which it will be used: channels-last, unless it cannot be.
+
     Args:
-        classifier: the model.
+        classifier: the model, of the precision in which it will be used.
         name: its name, for messages.
         shape: channels, height and width of the images.
         classes: number of logits K that it must return.
@@ -56,7 +65,9 @@ def try_model(
 
     Raises InputError where the model cannot do what it is to be used for.
     """
-    trial = Trial(list(classifier.changes))
+    trial = Trial(list(classifier.changes), frozen=sorted(classifier.frozen) if trainings else [])
+    if trial.frozen:
+        trial.notes.append(_said_of_frozen(trial.frozen, len(list(classifier.parameters()))))
     _check_weights(classifier, name)
     was_training = classifier.training
     generator = torch.Generator().manual_seed(_SEED)
@@ -64,15 +75,23 @@ def try_model(
     try:
         classifier.eval()
         _try_predictions(classifier, name, noise_BCHW, classes, trial)
+        trial.channels_last = _takes_channels_last(classifier, noise_BCHW)
+        if trial.channels_last:
+            classifier.to(memory_format=torch.channels_last)
         if crafted_on:
             faint_1CHW = 0.5 + 0.1 * (torch.rand((1, *shape), generator=generator) - 0.5)
             _try_input_gradient(classifier, name, torch.cat([noise_BCHW[:1], faint_1CHW]))
         for training in trainings:
             _try_training(classifier, name, noise_BCHW, classes, training, trial)
     finally:
-        classifier.train(was_training)
+        classifier.train(was_training).to(memory_format=torch.contiguous_format)
     trial.notes = list(dict.fromkeys(trial.notes))
     return trial
+
+
+def _said_of_frozen(frozen: Sequence[str], parameters: int) -> str:
+    shown = ", ".join(own.removeprefix("net.") for own in frozen[:3]) + (", ..." if len(frozen) > 3 else "")
+    return f"{len(frozen)} of its {parameters} parameters are frozen ({shown}), and stay as they are when it is trained"
 
 
 def _check_weights(classifier: Classifier, name: str) -> None:
@@ -117,20 +136,38 @@ def _try_predictions(classifier: Classifier, name: str, images_BCHW: Tensor, cla
             f"models.{name}: its logits are NaN or infinite on an image of random pixels. Are its weights those of "
             "this network, and mean and std as it wants them?"
         )
-    if not _are_close(one_1K, again_1K):
+    if both_2K.min() >= 0 and (both_2K.sum(dim=1) - 1).abs().max() < _OF_ONE:
+        trial.notes.append(
+            "its outputs look like probabilities, as they lie from 0 to 1 and add up to 1; confidences, attacks and "
+            "alignments take logits, so leave out its softmax"
+        )
+    if not _are_close(one_1K, again_1K, classifier.precision):
         trial.notes.append(
             "its logits differ when it is asked twice, in eval mode: is dropout or another random part "
             "left on? Its figures cannot be repeated"
         )
-    elif not _are_close(both_2K[:1], one_1K):
+    elif not _are_close(both_2K[:1], one_1K, classifier.precision):
         trial.notes.append(
             "its logits for an image depend on the other images of the batch, in eval mode: its "
             "figures depend on compute.chunk"
         )
 
 
-def _are_close(one: Tensor, other: Tensor) -> bool:
-    return bool((one - other).abs().max() <= _TOLERANCE * (1 + one.abs().max()))
+def _are_close(one: Tensor, other: Tensor, precision: Precision) -> bool:
+    return bool((one - other).abs().max() <= _TOLERANCE[precision] * (1 + one.abs().max()))
+
+
+def _takes_channels_last(classifier: Classifier, images_BCHW: Tensor) -> bool:
+    """Whether the logits are the same when the convolutions are in channels-last layout; the model stays as it is."""
+    with torch.no_grad():
+        logits_BK = classifier(images_BCHW)
+        try:
+            classifier.to(memory_format=torch.channels_last)
+            return _are_close(logits_BK, classifier(images_BCHW), classifier.precision)
+        except Exception:  # of the user's code: in the usual layout it raises nothing
+            return False
+        finally:
+            classifier.to(memory_format=torch.contiguous_format)
 
 
 def _try_input_gradient(classifier: Classifier, name: str, images_BCHW: Tensor) -> None:

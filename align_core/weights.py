@@ -20,24 +20,45 @@ _NESTED_UNDER = ("state_dict", "model", "model_state_dict", "net")
 
 
 def read_weights(path: Path) -> State:
-    """Reads the tensors of a .safetensors file, or of a file that `torch.save` wrote. No code in the file is run.
+    """Reads the tensors of a safetensors file, or of a file that `torch.save` wrote, whatever it is called.
 
+    No code in the file is run.
     Weights nested under `state_dict`, `model`, `model_state_dict` or `net` are found, and the prefix `module.`, which
     DataParallel adds, is removed. Raises InputError where the file is missing, truncated, or anything but a state_dict.
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such weights file")
     try:
-        is_safetensors = path.suffix == ".safetensors"
-        content = load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
+        if _is_safetensors(path):
+            content = load_file(path)
+        else:
+            with open(path, "rb") as file:  # of a path, torch.load looks at the suffix first
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as problem:
         raise InputError(
             f"{path}: contains more than tensors, or is not a weights file. Witness never unpickles, so no code in it "
             "was run. Save the model's state_dict() alone, preferably as safetensors"
         ) from problem
     except Exception as problem:  # a damaged file can raise almost any exception
+        if "TorchScript" in str(problem):  # whose message advises to unpickle it
+            raise InputError(
+                f"{path}: is a TorchScript archive, which holds code; save the model's state_dict() instead"
+            ) from problem
         raise InputError(f"{path}: cannot be read as weights; is it truncated? ({reason_of(problem)})") from problem
     return _tensors(content, path)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file is of safetensors: by what it holds where that is plain, or else by its suffix.
+
+    The format begins with the length of a JSON object, and then has this object; files of torch are zip archives, or
+    begin with a pickle.
+    """
+    with open(path, "rb") as file:
+        start = file.read(16)
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+        return True
+    return path.suffix.lower() == ".safetensors" and not start.startswith((b"PK", b"\x80"))
 
 
 def _tensors(content: object, path: Path) -> State:
@@ -52,6 +73,10 @@ def _tensors(content: object, path: Path) -> State:
         others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
         reason = f"these entries are not tensors: {', '.join(others[:5])}" if others else "it is empty"
         raise InputError(f"{path}: not a state_dict of tensors ({reason})")
+    for name, value in state.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            kind = "quantised" if value.is_quantized else "on the meta device" if value.is_meta else str(value.layout)
+            raise InputError(f"{path}: {name} is no plain tensor but {kind}; save dense tensors of floating-point type")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return state
@@ -65,7 +90,8 @@ def load_into(net: nn.Module, state: State, origin: str) -> None:
         state: tensors by name.
         origin: where the weights came from, for the error message.
 
-    Raises InputError that lists missing keys, unexpected keys and keys of another shape; `net` is then unchanged.
+    Floating-point numbers may be of another precision. Raises InputError that lists missing keys, unexpected keys, and
+    keys of another shape or type, such as the integers of a quantised network; `net` is then unchanged.
     """
     own = net.state_dict()
     if own and all(name.startswith("module.") for name in own) and not own.keys() & state.keys():
@@ -78,7 +104,13 @@ def load_into(net: nn.Module, state: State, origin: str) -> None:
         for name, value in state.items()
         if name in own and own[name].shape != value.shape
     ]
+    types = [
+        f"{name} is {_dtype(value)}, the model's {_dtype(own[name])}"
+        for name, value in state.items()
+        if name in own and not name.endswith("num_batches_tracked") and not _can_be(value, own[name])
+    ]
     problems = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
+    problems += [("of another type", types)]
     said = [f"{what}: {', '.join(names[:6])}{_more(names[6:])}" for what, names in problems if names]
     if said:
         raise InputError(f"{origin}: these weights do not fit the model; keys {'; '.join(said)}")
@@ -105,24 +137,38 @@ def not_finite(state: Mapping[str, Tensor], parameters: Container[str] | None = 
     return found
 
 
+def _can_be(value: Tensor, own: Tensor) -> bool:
+    """Whether a stored tensor has numbers of the kind that the model has: otherwise a part of them would be lost."""
+    if own.is_floating_point() or own.is_complex():
+        return value.is_floating_point() == own.is_floating_point() and value.is_complex() == own.is_complex()
+    return not (value.is_floating_point() or value.is_complex())
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def _more(names: list[str]) -> str:
     return f" and {len(names)} more" if names else ""
 
 
 def hash_weights(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the contents of all tensors, in hexadecimal.
+    """SHA-256 over the contents of all tensors, then a hyphen and a hash of which name has which tensor.
 
-    The tensors' names and order have no influence, so that the same weights are recognised under the names of another
-    library. BatchNorm's batch counters are left out, because they change no prediction.
+    The first part knows no names and no order, so that weights are recognised under the names of another library. The
+    second tells apart two files in which tensors of one shape have changed places. BatchNorm's batch counters are left
+    out, because they change no prediction.
     """
-    digests = []
+    digests = {}
     for name, value in state.items():
         if name.endswith("num_batches_tracked"):
             continue
         header = f"{value.dtype}{tuple(value.shape)}".encode()
         content = value.detach().cpu().flatten().view(torch.uint8).numpy()
-        digests.append(hashlib.sha256(header + hashlib.sha256(content.data).digest()).digest())
-    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+        digests[name] = hashlib.sha256(header + hashlib.sha256(content.data).digest()).digest()
+    places = "".join(f"{name}\0{digest.hex()}\n" for name, digest in sorted(digests.items()))
+    contents = hashlib.sha256(b"".join(sorted(digests.values()))).hexdigest()
+    return f"{contents}-{hashlib.sha256(places.encode()).hexdigest()[:16]}"
 
 
 def to_bytes(state: Mapping[str, Tensor]) -> bytes:

@@ -18,6 +18,8 @@ IMAGE_SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 }
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "PPM", "BMP", "DIB", "GIF", "JPEG2000")
+"""The formats, by PIL's names, that a file is decoded as, whatever its name. For some others PIL starts programs."""
 Fact = Literal["alpha", "frames", "orientation", "enlarged", "reduced"]
 """What is done to a picture that its pixels do not show; it is counted, and said on every run."""
 
@@ -65,10 +67,11 @@ def decode(source: Path | io.BytesIO) -> Picture:
     try:
         if isinstance(source, Path):
             check_regular(source)
-        with Image.open(source) as picture:
+        with Image.open(source, formats=FORMATS) as picture:
             check_size(*picture.size)
-            if picture.mode.startswith(("I", "F")):
-                raise BadImage(f"its pixels are not 8-bit but {picture.mode}; convert it first")
+            if picture.mode.startswith(("I", "F")) or _is_deep(picture):
+                kind = picture.mode if picture.mode.startswith(("I", "F")) else f"{picture.mode} of 16 bits"
+                raise BadImage(f"its pixels are not 8-bit but {kind}; convert it first")
             facts, mode = _facts(picture), "L" if picture.mode in _GREY_MODES else "RGB"
             if picture.mode == "P" and "transparency" in picture.info:
                 # Through RGBA, because PIL warns when such a palette is converted to RGB directly.
@@ -103,6 +106,20 @@ def check_size(width: int, height: int) -> None:
         )
     if width * height > MOST_PIXELS:
         raise BadImage(f"it is {width} x {height} pixels, and may have at most {MOST_PIXELS:,}")
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    """Whether the file has more than 8 bits per channel, of which PIL keeps the upper ones without a word.
+
+    Of PNG and TIFF the raw mode says so (`RGB;16B`), of PPM the largest value.
+    """
+    for tile in getattr(picture, "tile", ()):
+        args = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if any(isinstance(part, str) and ";16" in part for part in args):
+            return True
+        if picture.format == "PPM" and any(isinstance(part, int) and part > 255 for part in args):
+            return True
+    return False
 
 
 def _facts(picture: Image.Image) -> frozenset[Fact]:

@@ -126,20 +126,21 @@ def _look(image_set: ImageSet, image_id: str) -> _Look | str:
     try:
         picture = image_set.decoded(image_id)
         pixels = image_set.fitted(picture.in_channels(image_set.channels))
-        original = _hash(image_set.encoded(image_id))
+        original = content_hash(image_set.encoded(image_id))
     except BadImage as problem:
         return str(problem)
     short, wanted = min(picture.image.size), image_set.fit.short_side
     resized: set[Fact] = set() if short == wanted else {"enlarged" if short < wanted else "reduced"}
-    in_grey = _hash(pixels.tobytes()) if len(pixels) == 1 else ""
+    in_grey = content_hash(pixels.tobytes()) if len(pixels) == 1 else ""
     # Three equal channels are what a grey image becomes in a set of colours.
     in_colour = (
         ""
         if image_set.channels == 1
-        else _hash((np.repeat(pixels, 3, axis=0) if len(pixels) == 1 else pixels).tobytes())
+        else content_hash((np.repeat(pixels, 3, axis=0) if len(pixels) == 1 else pixels).tobytes())
     )
     return _Look(in_grey, in_colour, original, picture.is_grey, picture.facts | resized)
 
 
-def _hash(content: bytes) -> str:
+def content_hash(content: bytes) -> str:
+    """A hash of an image's pixels, or of what is stored of it, in hexadecimal."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -98,7 +98,7 @@ def plan_command(options: argparse.Namespace) -> int:
 
 
 def status_command(options: argparse.Namespace) -> int:
-    """Prints how far an experiment is; with `--watch`, prints it at every change until everything is done."""
+    """Prints how far an experiment is; with `--watch`, at every change until nothing is left to wait for."""
     from pipelines.run.status import status_of
 
     if options.watch:
@@ -122,6 +122,8 @@ def _watch(options: argparse.Namespace) -> int:
         if status.sums() != printed:
             printed = status.sums()
             print(line, flush=True)
+    for line in status.failed():
+        print(f"witness: {line}", file=sys.stderr)
     return 0
 
 

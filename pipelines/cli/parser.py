@@ -72,7 +72,7 @@ def command_line() -> argparse.ArgumentParser:
     _add_schedule(add("schedule", "submit recurring evaluations, each as a job on a Ray cluster",
                       commands.schedule_command, experiment=False))  # fmt: skip
     ui = add("ui", "serve MLflow's page on this experiment's tracking store", commands.ui_command)
-    ui.add_argument("--port", type=int, default=5000, help="port of the page on this machine (default: 5000)")
+    ui.add_argument("--port", type=_port, default=5000, help="port of the page on this machine (default: 5000)")
     return parser
 
 
@@ -211,7 +211,16 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
 
 def _add_status(status: argparse.ArgumentParser) -> None:
     status.add_argument("--cells", action="store_true", help="list every network and table, with its state")
-    status.add_argument("--watch", action="store_true", help="repeat until all is done, while a run works elsewhere")
+    status.add_argument(
+        "--watch", action="store_true", help="repeat while a run works elsewhere, until nothing is left"
+    )
+
+
+def _port(text: str) -> int:
+    """A port of this machine."""
+    if not re.fullmatch(r"\d{1,5}", text, re.ASCII) or not 1 <= int(text) <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number from 1 to 65535")
+    return int(text)
 
 
 def _seed(text: str) -> int:

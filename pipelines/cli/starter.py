@@ -226,12 +226,13 @@ def _side_of_first(folder: Path, ids: Sequence[str]) -> int:
     """Short side of the first image that can be opened. Raises InputError where none can."""
     from PIL import Image
 
+    from align_core.images.decoding import FORMATS
     from align_core.images.files import check_regular
 
     for image_id in ids:
         try:
             check_regular(folder / image_id)
-            with Image.open(folder / image_id) as picture:
+            with Image.open(folder / image_id, formats=FORMATS) as picture:
                 return min(picture.size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             continue  # an unreadable image is a matter for `data.on_bad_image`, when the experiment runs

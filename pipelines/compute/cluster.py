@@ -1,5 +1,6 @@
 """The Ray cluster that a run works on, and what each of its workers takes of it."""
 
+import errno
 import logging
 import os
 import socket
@@ -123,6 +124,8 @@ def _mend_of(problem: Exception) -> str:
     name = "RAY_TMPDIR" if "RAY_TMPDIR" in os.environ else "TMPDIR"
     if "AF_UNIX" in str(problem):
         return f"Its sockets lie below {folder}, which is too long a path for them; set {name} to a short one, as /tmp"
+    if isinstance(problem, OSError) and problem.errno == errno.EINVAL:
+        return "The system's clock may have been set meanwhile; the same command starts it again"
     if isinstance(problem, OSError):
         return f"Its files lie below {folder}, which must be a folder that can be written; {name} names another"
     return f"Ray's own logs are in {folder}/ray/session_latest/logs"
@@ -152,8 +155,7 @@ def _without_chatter() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(kept, 2)
         sys.stderr = original
-        os.close(kept)
-        os.close(nowhere)
+        os.close(nowhere)  # `kept` stays open: another thread may be about to write to the stream that used it
 
 
 def _is_the_real(stream: IO[str]) -> bool:

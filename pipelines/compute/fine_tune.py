@@ -65,9 +65,10 @@ class FineTune:
         if self.start is not None:
             return copy_of(networks.network(self.start))
         torch.manual_seed(self.seed)
-        classifier = build(self.loader.networks[self.name].config, self.loader.classes, self.loader.channels)
+        network = self.loader.networks[self.name]
+        classifier = build(network.config, self.loader.classes, self.loader.channels)
         classifier.precision = self.loader.precision
-        return on_device(classifier, device)
+        return on_device(classifier, device, network.channels_last)
 
 
 class Trainer:

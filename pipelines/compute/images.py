@@ -6,8 +6,10 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 
+from align_core.errors import InputError
 from align_core.images import Fit, ImageSet, ImageSetConfig, open_image_set, read_images
 from align_core.images.decoding import Pixels
+from align_core.images.inspection import content_hash
 
 
 @lru_cache(maxsize=4)
@@ -25,6 +27,7 @@ class TestImages:
             get.
         image_ids, labels: of all of them, in order.
         chunks: positions of the images of each chunk.
+        contents: a hash of each image's pixels when the set was inspected; images that are others now are refused.
     """
 
     config: ImageSetConfig
@@ -33,6 +36,7 @@ class TestImages:
     image_ids: list[str]
     labels: list[int]
     chunks: list[range]
+    contents: list[str]
 
     def ids_of(self, chunk: int) -> list[str]:
         """The image ids of a chunk, in order."""
@@ -43,8 +47,19 @@ class TestImages:
         return self.labels[self.chunks[chunk].start : self.chunks[chunk].stop]
 
     def read(self, chunk: int) -> Pixels:
-        """The clean images of a chunk, uint8 [B, C, H, W]. Raises InputError for an unreadable image."""
-        return read_images(opened(self.config, self.fit, self.channels), self.ids_of(chunk))
+        """The clean images of a chunk, uint8 [B, C, H, W].
+
+        Raises InputError for an image that is unreadable, or is not the one that was inspected.
+        """
+        rows = self.chunks[chunk]
+        images_BCHW = read_images(opened(self.config, self.fit, self.channels), self.ids_of(chunk))
+        for position, pixels in zip(rows, images_BCHW, strict=True):
+            if content_hash(pixels.tobytes()) != self.contents[position]:
+                raise InputError(
+                    f"data.test: image {self.image_ids[position]} is not as it was when the image set was inspected. "
+                    "Run again with --rehash, and leave images and weights as they are while a run is at work"
+                )
+        return images_BCHW
 
 
 def adversarial_images(table: pa.Table) -> Pixels:

@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import nn
 
+from align_core.errors import InputError
 from align_core.model_config import Precision
 from align_core.models import Classifier, Ensemble, load
+from align_core.weights import hash_weights
 from pipelines.compute.networks import Network
 from pipelines.storage.store import Store
 
@@ -35,13 +37,25 @@ class NetworkLoader:
         """Returns a loader that is restricted to these networks, so that less is sent to workers."""
         return replace(self, networks={name: self.networks[name] for name in names})
 
+    def of_any_weights(self) -> "NetworkLoader":
+        """Returns a loader that takes weights as they are now: `witness verify` says what they predict."""
+        return replace(self, networks={name: replace(own, digest=None) for name, own in self.networks.items()})
+
     def load(self, name: str, device: str) -> Classifier:
-        """One network on the device, in eval mode, its parameters frozen."""
+        """One network on the device, in eval mode, its parameters frozen.
+
+        Raises InputError where its weights are not those that it had when the models were inspected.
+        """
         network = self.networks[name]
         weights = load_safetensors(self.store.read(network.stored)) if network.stored else None
         classifier = load(network.config, self.classes, self.channels, weights)
+        if network.digest is not None and hash_weights(classifier.net.state_dict()) != network.digest:
+            raise InputError(
+                f"models.{name}: its weights are not as they were when the models were inspected. Run again, and leave "
+                "images and weights as they are while a run is at work"
+            )
         classifier.precision = self.precision
-        return on_device(classifier, device)
+        return on_device(classifier, device, network.channels_last)
 
 
 class LoadedNetworks:
@@ -79,7 +93,10 @@ class LoadedNetworks:
         return [self._loaded[name] for name in names]
 
 
-def on_device(classifier: Classifier, device: str) -> Classifier:
-    """Moves the network to the device, its convolutions in channels-last layout, which is faster on CPU and GPU."""
+def on_device(classifier: Classifier, device: str, channels_last: bool = True) -> Classifier:
+    """Moves the network to the device, its convolutions in channels-last layout, which is faster on CPU and GPU.
+
+    Not every network can be used in this layout (`align_core.trial` finds out which).
+    """
     classifier.to(device)
-    return classifier.to(memory_format=torch.channels_last)
+    return classifier.to(memory_format=torch.channels_last) if channels_last else classifier

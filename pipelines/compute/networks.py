@@ -17,6 +17,8 @@ class Network:
         digest: hash of the weights; None while they have still to be made.
         stored: path of the weights in the store; None where the configuration names them.
         code: hashes of the modules of its factory, by name; None where it comes from a library.
+        channels_last: whether workers hold it in this layout, which is faster, and decides no more than rounding.
+        frozen: names of the parameters that a training leaves as they are.
     """
 
     name: str
@@ -24,6 +26,8 @@ class Network:
     digest: str | None
     stored: str | None = None
     code: Mapping[str, str] | None = None
+    channels_last: bool = True
+    frozen: tuple[str, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -40,3 +44,8 @@ class Network:
             "architecture": config.architecture,
             "preprocessing": [config.mean, config.std, config.input_size],
         }
+
+
+def same_tensors(one: str | None, other: str | None) -> bool:
+    """Whether two hashes of `align_core.weights.hash_weights` are of the same tensors, whatever their names are."""
+    return one is not None and other is not None and one.partition("-")[0] == other.partition("-")[0]

@@ -1,5 +1,6 @@
 """Reads the finished tables of an experiment into arrays, from which the tables of the report are computed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from pipelines.failure import RunFailed
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF
 from pipelines.storage.chunked_table import ChunkedTable
+from pipelines.storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,10 @@ def read_outcomes(blueprint: Blueprint) -> Outcomes:
     ids = pa.chunked_array([manifest.ids])
 
     def column(table: ChunkedTable, name: str) -> npt.NDArray[Any]:
-        try:
-            rows = table.read(blueprint.store, ["image_id", name])
-            values = np.asarray(rows[name].to_numpy())
-        except (OSError, KeyError, pa.ArrowException) as problem:
-            if isinstance(problem, OSError) and problem.errno is not None:
-                raise  # the disk or the store failed, not the file
-            message = f"{table.folder} is damaged ({reason_of(problem)}); delete this folder and run again"
-            raise RunFailed(message) from problem
+        rows = read_table(blueprint.store, table, ["image_id", name])
         if not rows["image_id"].equals(ids):
             raise RunFailed(f"{table.folder} does not hold the test images; delete this folder and run again")
-        return values
+        return np.asarray(rows[name].to_numpy())
 
     prediction = {name: column(own.table, "prediction") for name, own in blueprint.clean().items()}
     wrong = {
@@ -73,3 +68,17 @@ def read_outcomes(blueprint: Blueprint) -> Outcomes:
     }
     l2 = {pair: column(table, "l2") for pair, table in blueprint.all_adversarial().items()}
     return Outcomes(manifest.labels, prediction, wrong, l2)
+
+
+def read_table(store: Store, table: ChunkedTable, columns: Sequence[str]) -> pa.Table:
+    """Reads columns of a finished table.
+
+    Raises RunFailed, naming the folder, where it is damaged, lacks a column or holds a number that is not finite.
+    """
+    try:
+        return table.read(store, columns)
+    except (OSError, KeyError, pa.ArrowException) as problem:
+        if isinstance(problem, OSError) and problem.errno is not None:
+            raise  # the disk or the store failed, not the file
+        message = f"{table.folder} is damaged ({reason_of(problem)}); delete this folder and run again"
+        raise RunFailed(message) from problem

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.report.rows import TransferRow
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.first_look import compared, sample_of
 
 if TYPE_CHECKING:
     from pipelines.report.outcomes import Outcomes
@@ -13,7 +14,19 @@ if TYPE_CHECKING:
 def remarks_on(blueprint: Blueprint, outcomes: "Outcomes", transfer: Sequence[TransferRow]) -> list[str]:
     """Every remark, a sentence each."""
     missing = [f"Not there: {hole}" for hole in blueprint.holes()]
-    return [*missing, *_blank_means(transfer), *blueprint.inspected.notes, *_unperturbed(outcomes)]
+    trained = _no_better_than_chance(blueprint, outcomes)
+    return [*missing, *_blank_means(transfer), *blueprint.inspected.notes, *trained, *_unperturbed(outcomes)]
+
+
+def _no_better_than_chance(blueprint: Blueprint, outcomes: "Outcomes") -> list[str]:
+    """Models that were trained here, and have learnt nothing. Of the others, the inspection says so."""
+    classes, rows = blueprint.experiment.data.classes_count, sample_of(outcomes.labels)
+    found = []
+    for name in blueprint.trained_for_run:
+        if name in outcomes.prediction:
+            look = compared(outcomes.prediction[name][rows], outcomes.labels[rows], classes)
+            found.append(look.warning(name, trained_here=True))
+    return [warning for warning in found if warning]
 
 
 def _blank_means(transfer: Sequence[TransferRow]) -> list[str]:

@@ -15,6 +15,7 @@ from align_core.transfer import wilson
 from pipelines.compute.cluster import connecting, worker_of
 from pipelines.experiment.config import Experiment
 from pipelines.progress import Progress
+from pipelines.report.outcomes import read_table
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
@@ -106,7 +107,7 @@ def _predict(blueprint: Blueprint, predictions: Sequence[Predictions], progress:
 
 
 def _accuracy(blueprint: Blueprint, name: str, own: Predictions) -> CleanAccuracy:
-    rows = own.table.read(blueprint.store, ["label", "prediction"])
+    rows = read_table(blueprint.store, own.table, ["label", "prediction"])
     right = np.asarray(rows["label"].to_numpy() == rows["prediction"].to_numpy())
     share = wilson(int(right.sum()), len(right))
     return CleanAccuracy(name, _role(blueprint.experiment, name), len(right), share.value, share.low, share.high)

@@ -16,6 +16,7 @@ from pipelines.compute.images import adversarial_images
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.explain import nearest
 from pipelines.failure import RunFailed
+from pipelines.report.outcomes import read_table
 from pipelines.report.page import read_report, report_fingerprint
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
@@ -201,12 +202,7 @@ class Results:
 
     def _read(self, table: ChunkedTable, columns: Sequence[str]) -> pa.Table:
         """Columns of a table. Raises RunFailed where it is damaged."""
-        try:
-            return table.read(self._blueprint.store, columns)
-        except (OSError, pa.ArrowException) as problem:
-            raise RunFailed(
-                f"{table.folder} is damaged ({reason_of(problem)}); delete this folder, and `witness run` remakes it"
-            ) from problem
+        return read_table(self._blueprint.store, table, columns)
 
     def _check(self, surrogate: str, attack: str) -> None:
         for kind, name, known in (

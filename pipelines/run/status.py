@@ -5,7 +5,7 @@ Nothing here imports torch, Ray or MLflow, so that the answer comes within a sec
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -60,10 +60,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a whole experiment at one time (`at`, in seconds of a monotonic clock)."""
+    """The state of a whole experiment at one time (`at`, in seconds of a monotonic clock).
+
+    `failures` says why by the folder of each network and table that failed, but for tables whose images failed.
+    """
 
     entries: list[Entry]
     at: float = field(default_factory=time.monotonic)
+    failures: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_done(self) -> bool:
@@ -101,6 +105,15 @@ class Status:
         counts = Counter(entry.state for entry in self.entries)
         states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         return f"{states}; {self.done:,} of {self.chunks:,} chunks"
+
+    def failed(self) -> list[str]:
+        """A line per failure, with its reason, and one that counts these and all that cannot be made for them."""
+        count = sum(entry.state == "failed" for entry in self.entries)
+        if not count:
+            return []
+        is_are = "network or table has" if count == 1 else "networks and tables have"
+        end = f"{count} {is_are} failed; `witness run` tries again what may still be made"
+        return [*(f"{folder}: {why}" for folder, why in self.failures.items()), end]
 
     def lines(self) -> list[str]:
         """A line per entry, then the totals."""
@@ -140,10 +153,21 @@ def _status(blueprint: Blueprint) -> Status:
     absent = blueprint.missing("align")
     folders = [f"trained/{name}" for name in blueprint.trained_for_run]
     folders += [f"models/{surrogate.name}" for surrogate in blueprint.planned if surrogate.align]
-    networks = [Entry(folder, _state_of(folder.partition("/")[2], blueprint, absent)) for folder in folders]
+    names = {folder: folder.partition("/")[2] for folder in folders}
+    networks = [Entry(folder, _state_of(name, blueprint, absent)) for folder, name in names.items()]
+    failures = {folder: blueprint.lost[name] for folder, name in names.items() if name in blueprint.lost}
+    listing, adversarial = blueprint.store.listing(), blueprint.all_adversarial()
     clean = [own.table for own in blueprint.clean().values()]
-    tables = [*clean, *blueprint.all_adversarial().values(), *(cell.table for cell in blueprint.cells())]
-    return Status([*networks, *_entries(blueprint, tables)])
+    tables = [*clean, *adversarial.values(), *(cell.table for cell in blueprint.cells())]
+    unfinished = [table for table in tables if not table.is_finished(listing)]
+    failures |= {own.folder: why for own in unfinished if (why := own.failure(blueprint.store, listing))}
+    cells = [cell for cell in blueprint.cells() if adversarial[cell.surrogate, cell.attack].folder in failures]
+    waiting = {cell.table.folder for cell in cells}  # for images that could not be crafted
+    there, chunks = blueprint.done_chunks(listing), len(blueprint.chunks)
+    failed = failures.keys() | waiting
+    left = {own.folder: _left(own, len(there[own.folder]), chunks, failed) for own in unfinished}
+    entries = [left.get(table.folder) or Entry(table.folder, "done", chunks, chunks) for table in tables]
+    return Status([*networks, *entries], failures=failures)
 
 
 def _state_of(network: str, blueprint: Blueprint, absent: Sequence[str]) -> State:
@@ -152,13 +176,6 @@ def _state_of(network: str, blueprint: Blueprint, absent: Sequence[str]) -> Stat
     return "missing" if network in absent else "done"
 
 
-def _entries(blueprint: Blueprint, tables: Sequence[ChunkedTable]) -> Iterator[Entry]:
-    listing, chunks = blueprint.store.listing(), len(blueprint.chunks)
-    there = blueprint.done_chunks(listing)
-    for table in tables:
-        if table.is_finished(listing):
-            yield Entry(table.folder, "done", chunks, chunks)
-            continue
-        done = len(there[table.folder])
-        state: State = "partial" if done else "missing"
-        yield Entry(table.folder, "failed" if table.failure(blueprint.store, listing) else state, done, chunks)
+def _left(table: ChunkedTable, done: int, chunks: int, failed: Container[str]) -> Entry:
+    """The entry of a table that is not finished."""
+    return Entry(table.folder, "failed" if table.folder in failed else "partial" if done else "missing", done, chunks)

@@ -40,8 +40,9 @@ def verify_experiment(request: Request, sample: int = 20, seed: int = 0) -> Veri
     others = other_tables(blueprint) if not blueprint.missing("align") else []
     if not others:
         blueprint.check_finished()
-    set_policy(blueprint.experiment.compute.threads, blueprint.experiment.compute.precision)
-    networks = LoadedNetworks(network_loader(blueprint), "cpu", blueprint.experiment.compute.networks)
+    compute = blueprint.experiment.compute
+    set_policy(compute.threads, compute.precision)
+    networks = LoadedNetworks(network_loader(blueprint).of_any_weights(), "cpu", compute.networks)
     check_image_sets(blueprint, found, progress)
     unreadable = check_networks(blueprint, networks, found)
     if others:

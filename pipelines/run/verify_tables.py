@@ -13,6 +13,7 @@ from align_core.attacks.updates import levels_of, square_levels_of
 from align_core.errors import InputError, reason_of
 from align_core.images.decoding import Pixels
 from align_core.model_config import Precision
+from align_core.own_code import own_code
 from pipelines.compute.images import adversarial_images
 from pipelines.compute.loading import LoadedNetworks
 from pipelines.progress import Bar, Progress
@@ -151,7 +152,7 @@ class TableVerifier:
             prediction_B, confidence_B = (content[name].to_numpy() for name in columns)
             is_no_class_B = (prediction_B < 0) | (prediction_B >= classes)
             self._report_rows(table, chunk, is_no_class_B, f"have a prediction outside 0 to {classes - 1}")
-            is_no_share_B = ~((confidence_B >= 0) & (confidence_B <= 1 + _ROUNDING))  # true of NaN as well
+            is_no_share_B = (confidence_B < 0) | (confidence_B > 1 + _ROUNDING)
             self._report_rows(table, chunk, is_no_share_B, "have a confidence outside 0 to 1")
             rows = self.images.chunks[chunk]
             for position in positions:
@@ -178,9 +179,9 @@ class TableVerifier:
             return
         precision = self.blueprint.experiment.compute.precision
         try:
-            with torch.no_grad():
+            with own_code("predicting"), torch.no_grad():
                 logits_BK = self.networks.mean_of(members)(images_BCHW)[rows].float()
-        except Exception as problem:  # of the user's code
+        except InputError as problem:
             self.found.report(f"{table.folder}: {', '.join(members)} cannot predict again ({reason_of(problem)})")
             return
         drawn = [positions[row] for row in rows]

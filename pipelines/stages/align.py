@@ -7,6 +7,7 @@ exists.
 import time
 from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import chain, pairwise
@@ -26,8 +27,9 @@ from pipelines.compute.ray_train import RUNS, delete_run, fine_tune
 from pipelines.failure import ONCE_MENDED, RunFailed
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.first_look import look_at
 from pipelines.stages.makings import Making, write_failure
-from pipelines.stages.payload import fine_tune_of
+from pipelines.stages.payload import fine_tune_of, network_loader
 from pipelines.stages.speeds import Speeds
 from pipelines.storage.csv_table import to_csv
 from pipelines.storage.differences import differences
@@ -189,7 +191,18 @@ def _commit_result(
     delete_run(blueprint.store, making.run_name)
     blueprint.damaged.discard(making.name)
     blueprint.refresh()
+    if making.start is None:
+        _look_at(blueprint, making.name, progress)
     return curve
+
+
+def _look_at(blueprint: Blueprint, name: str, progress: Progress) -> None:
+    """Says where a model that was just trained does no better than chance, before hours are spent on it."""
+    classifier = network_loader(blueprint).load(name, "cpu")
+    with suppress(InputError):  # what it cannot predict, the evaluation says, with the images
+        look = look_at(classifier, blueprint.experiment.data, blueprint.inspected.manifests["test"])
+        if warning := look.warning(name, trained_here=True):
+            progress.say(warning)
 
 
 def _note_speed(speeds: Speeds, finished: _UnderWay, curve: Curve, worker: Worker) -> None:

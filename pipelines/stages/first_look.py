@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from align_core.images import read_images
 from align_core.images.decoding import Pixels
+from align_core.images.manifest import Manifest
+from pipelines.compute.images import opened
+from pipelines.experiment.config import DataConfig
 
 if TYPE_CHECKING:
     from align_core.models import Classifier
@@ -51,7 +55,7 @@ class FirstLook:
         if not self.otherwise.keys() <= _ORDERS.keys() or min(self.images, self.classes) < 1:
             raise ValueError("not what a first look found")
 
-    def warning(self, name: str) -> str | None:
+    def warning(self, name: str, trained_here: bool = False) -> str | None:
         """What has to be said of the model `name`, or None where it does better than chance in this order alone."""
         order, most = max(self.otherwise.items(), key=lambda item: item[1], default=("", 0))
         is_better = most > 2 * self.correct and _by_chance(most, self.images, self.classes) < _FAR_ABOVE_CHANCE
@@ -62,6 +66,8 @@ class FirstLook:
             found += f", and would classify {most} correctly {_ORDERS[order]}"
         else:
             found += f", no better than chance (1 in {self.classes})"
+            if trained_here:
+                return f"{found}: has its training failed? models.{name}.train sets its length and learning rate"
         return (
             f"{found}: are the labels one off, or is this another label set? `witness evaluate --clean` shows the "
             "accuracy of every model"
@@ -79,6 +85,13 @@ def sample_of(labels_N: Labels) -> Labels:
         rank[position] = seen[label] = seen.get(label, -1) + 1
     chosen = order[np.argsort(rank[order], kind="stable")][:MOST_IMAGES]
     return np.sort(chosen)
+
+
+def look_at(classifier: "Classifier", data: DataConfig, test: Manifest) -> FirstLook:
+    """Shows a model, in eval mode, some test images. Raises InputError where it fails or its logits are not finite."""
+    chosen = sample_of(test.labels)
+    images = read_images(opened(data.test, data.fit, test.shape[0]), [test.ids[position] for position in chosen])
+    return first_look(classifier, images, test.labels[chosen], data.classes_count)
 
 
 def first_look(classifier: "Classifier", images_BCHW: Pixels, labels_B: Labels, classes: int) -> FirstLook:

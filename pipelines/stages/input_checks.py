@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from align_core.errors import InputError
 from align_core.images.inspection import Inspection
 from align_core.images.notes import are, listed
-from pipelines.compute.networks import Network
+from pipelines.compute.networks import Network, same_tensors
 from pipelines.experiment.config import DataConfig, Experiment
+from pipelines.stages.ancestors import Ancestors
 
 
 def check_readable(data: DataConfig, role: str, found: Inspection) -> None:
@@ -33,12 +34,7 @@ def check_weights_differ(experiment: Experiment, networks: Mapping[str, Network]
     No target may be a model that the attacker has, no validation target may be a test target, and no witness may be the
     source that is aligned to it.
     """
-    attacker = [experiment.source, *experiment.witnesses]
-    for variant in experiment.variants.values():
-        attacker += [name for name in (variant.source, variant.model, *(variant.witnesses or [])) if name]
-    pairs = [
-        (role, t, a) for role in ("targets", "validation_targets") for t in getattr(experiment, role) for a in attacker
-    ]
+    pairs = _targets_and_attackers(experiment)
     pairs += [("validation_targets", v, t) for v in experiment.validation_targets for t in experiment.targets]
     for role, name, other in pairs:
         if _are_the_same(networks[name], networks[other]):
@@ -49,5 +45,46 @@ def check_weights_differ(experiment: Experiment, networks: Mapping[str, Network]
                 raise InputError(f"{role}: {witness} has the same weights as the source, {source}")
 
 
+def check_ancestors(
+    experiment: Experiment, networks: Mapping[str, Network], ancestors: Mapping[str, Ancestors]
+) -> None:
+    """Checks that no target is what a model of the attacker was aligned to, or from, in another experiment."""
+    for role, name, other in _targets_and_attackers(experiment):
+        own, digest = ancestors[other], networks[name].digest
+        to = any(same_tensors(digest, witness) for witness in own.witnesses)
+        if to or same_tensors(digest, own.source):
+            how = "to" if to else "from"
+            raise InputError(
+                f"{role}: {other} was aligned {how} {name}, as its card says; a target is a model that the attacker "
+                "cannot see"
+            )
+
+
+def notes_on_sources(
+    experiment: Experiment, networks: Mapping[str, Network], ancestors: Mapping[str, Ancestors]
+) -> list[str]:
+    """A note for each variant that was aligned from another source than that to which its gains refer."""
+    notes = []
+    for name, variant in experiment.variants.items():
+        source = variant.source or experiment.source
+        own = ancestors[variant.model].source if variant.model else None
+        digest = networks[source].digest
+        if own is not None and digest is not None and not same_tensors(digest, own):
+            notes.append(
+                f"variants.{name}: {variant.model} was not aligned from {source}, to which its gains refer, but from "
+                "other weights, as its card says; name its own source as `source`"
+            )
+    return notes
+
+
+def _targets_and_attackers(experiment: Experiment) -> list[tuple[str, str, str]]:
+    """(role, target, model of the attacker) of every pair of the two."""
+    attacker = [experiment.source, *experiment.witnesses]
+    for variant in experiment.variants.values():
+        attacker += [name for name in (variant.source, variant.model, *(variant.witnesses or [])) if name]
+    roles = ("targets", "validation_targets")
+    return [(role, target, own) for role in roles for target in getattr(experiment, role) for own in attacker]
+
+
 def _are_the_same(one: Network, other: Network) -> bool:
-    return one.digest is not None and one.digest == other.digest
+    return one.digest is not None and same_tensors(one.digest, other.digest)

@@ -10,7 +10,7 @@ from align_core.images.manifest import Manifest
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.progress import Progress
-from pipelines.stages.input_checks import check_weights_differ
+from pipelines.stages.input_checks import check_ancestors, check_weights_differ, notes_on_sources
 from pipelines.stages.inspect_images import manifests
 from pipelines.stages.inspect_models import inspect_models
 from pipelines.stages.inspect_published import Published, inspect_published
@@ -66,4 +66,6 @@ def inspect_inputs(
     inspected.published, new = inspect_published(experiment, configs, store)
     inspected.unsaved |= models.unsaved | new
     check_weights_differ(experiment, inspected.networks)
+    check_ancestors(experiment, inspected.networks, models.ancestors)
+    inspected.notes += notes_on_sources(experiment, inspected.networks, models.ancestors)
     return inspected

@@ -7,16 +7,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from align_core.errors import InputError, reason_of
-from align_core.images import read_images
 from align_core.images.manifest import Manifest
 from align_core.model_config import ModelConfig, resolve_aligned
-from pipelines.compute.images import opened
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.factories import note_code
 from pipelines.experiment.factory_code import Code, factory_code
+from pipelines.stages.ancestors import Ancestors, ancestors
 from pipelines.stages.file_hashes import FileHashes
-from pipelines.stages.first_look import FirstLook, first_look, sample_of
+from pipelines.stages.first_look import FirstLook, look_at
 from pipelines.stages.model_uses import ModelUse, uses_of
 from pipelines.stages.seen import SEEN
 from pipelines.storage.store import Store, fingerprint_of
@@ -35,9 +34,11 @@ class InspectedModels:
         unused_parameters: names of those that leave parameters without a gradient when they are trained.
         notes: what a user should know before hours are spent, a sentence each.
         unsaved: files by path in the store that have still to be written.
+        ancestors: what each model was made from, as far as its card says.
     """
 
     networks: dict[str, Network] = field(default_factory=dict)
+    ancestors: dict[str, Ancestors] = field(default_factory=dict)
     unused_parameters: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     unsaved: dict[str, bytes] = field(default_factory=dict)
@@ -50,9 +51,12 @@ class _Tried:
     digest: str | None
     notes: list[str]
     unused_parameters: bool
+    channels_last: bool
+    frozen: list[str]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.digest, str | None) or not isinstance(self.notes, list):
+        are_lists = isinstance(self.notes, list) and isinstance(self.frozen, list)
+        if not isinstance(self.digest, str | None) or not are_lists:
             raise TypeError("not what a trial found out")
 
 
@@ -76,10 +80,12 @@ def inspect_models(
     for name in experiment.models:
         try:
             model = _model(name, uses[name], experiment, test, store, files)
+            found.ancestors[name] = ancestors(experiment.models[name], model.origin, model.content)
         except InputError as problem:
             raise InputError(f"models.{name}: {problem}") from problem
         one = tried.get(model.trial_key, _Tried, model.try_it)
-        network = Network(name, model.config, one.digest, model.origin.stored if model.origin else None, model.code)
+        stored, frozen = model.origin.stored if model.origin else None, tuple(one.frozen)
+        network = Network(name, model.config, one.digest, stored, model.code, one.channels_last, frozen)
         found.networks[name] = network
         found.notes += [f"models.{name}: {note}" for note in one.notes]
         found.unused_parameters |= {name} if one.unused_parameters else set()
@@ -165,7 +171,8 @@ class _Model:
         settings = asdict(self.config) | ({"weights": None} if self.config.weights_file else {})
         images = [self.experiment.data.classes_count, list(self.test.shape)]
         used = [self.use.crafted_on, [asdict(training) for training in self.use.trainings]]
-        return fingerprint_of([settings, *images, self.code, self.content, used])
+        precision = [] if (own := self.experiment.compute.precision) == "fp32" else [own]
+        return fingerprint_of([settings, *images, self.code, self.content, used, *precision])
 
     @cached_property
     def _classifier(self) -> "Classifier":
@@ -175,8 +182,11 @@ class _Model:
         classes, channels = self.experiment.data.classes_count, self.test.shape[0]
         try:
             if self.config.train:
-                return build(self.config, classes, channels)
-            return load(self.config, classes, channels, self.origin.weights() if self.origin else None)
+                classifier = build(self.config, classes, channels)
+            else:
+                classifier = load(self.config, classes, channels, self.origin.weights() if self.origin else None)
+            classifier.precision = self.experiment.compute.precision
+            return classifier
         except InputError as problem:
             raise InputError(f"models.{self.name}: {problem}") from problem
 
@@ -194,16 +204,11 @@ class _Model:
             trainings=self.use.trainings,
         )
         digest = None if self.config.train else hash_weights(self._classifier.net.state_dict())
-        return _Tried(digest, trial.notes, trial.unused_parameters)
+        return _Tried(digest, trial.notes, trial.unused_parameters, trial.channels_last, trial.frozen)
 
     def look(self) -> FirstLook:
         """Shows the model a few test images. Raises InputError where its logits on them are not finite."""
-        data = self.experiment.data
-        chosen = sample_of(self.test.labels)
-        images = read_images(
-            opened(data.test, data.fit, self.test.shape[0]), [self.test.ids[position] for position in chosen]
-        )
         try:
-            return first_look(self._classifier, images, self.test.labels[chosen], data.classes_count)
+            return look_at(self._classifier, self.experiment.data, self.test)
         except InputError as problem:
             raise InputError(f"models.{self.name}: {problem}") from problem

@@ -62,7 +62,8 @@ class Making:
         """
         if self.start:
             return int(self.inputs["seed"])
-        return int(fingerprint_of({key: value for key, value in self.inputs.items() if key != "code"})[:8], 16)
+        inputs = {key: value for key, value in self.inputs.items() if key not in ("code", "frozen")}
+        return int(fingerprint_of(inputs)[:8], 16)
 
 
 def training(network: Network, experiment: Experiment, images: Manifest) -> Making:
@@ -77,6 +78,7 @@ def training(network: Network, experiment: Experiment, images: Manifest) -> Maki
     }
     if network.code is not None:
         inputs["code"] = dict(network.code)
+    inputs |= _frozen(network)
     return Making(
         name=name, folder=f"trained/{name}", inputs=inputs, start=None, witnesses=(), align=align, model=model
     )
@@ -90,6 +92,7 @@ def alignment(
     inputs = _inputs(surrogate.align, experiment, images) | {
         "source": source.identity,
         "witnesses": [witness.identity for witness in witnesses],
+        **_frozen(source),
     }
     return Making(
         name=surrogate.name,
@@ -119,6 +122,11 @@ def _inputs(align: AlignConfig, experiment: Experiment, images: Manifest) -> dic
         "seed": experiment.seed,
         "precision": experiment.compute.precision,
     }
+
+
+def _frozen(start: Network) -> dict[str, Any]:
+    """What a training leaves as it is, where there is such: a network without it has the fingerprint it always had."""
+    return {"frozen": list(start.frozen)} if start.frozen else {}
 
 
 def write_failure(store: Store, making: Making, reason: str) -> None:

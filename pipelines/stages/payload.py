@@ -14,7 +14,7 @@ def test_images(blueprint: Blueprint) -> TestImages:
     """The test images in their chunks."""
     manifest, data = blueprint.inspected.manifests["test"], blueprint.experiment.data
     channels, labels = blueprint.inspected.shape[0], manifest.labels.tolist()
-    return TestImages(data.test, data.fit, channels, manifest.ids, labels, blueprint.chunks)
+    return TestImages(data.test, data.fit, channels, manifest.ids, labels, blueprint.chunks, manifest.contents)
 
 
 def others_pool(blueprint: Blueprint) -> Pool:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.storage.differences import differences
+from pipelines.storage.finite import check_finite
 from pipelines.storage.store import Say, Store, fingerprint_of
 from pipelines.storage.versions import versions
 
@@ -153,7 +154,8 @@ class ChunkedTable:
     def read_chunk(self, store: Store, chunk: int, rows: int) -> pa.Table:
         """Reads one chunk, from its own file or from the finished table.
 
-        Raises OSError or ArrowException if it is missing, damaged or has another number of rows than `rows`.
+        Raises OSError or ArrowException if it is missing, damaged or has another number of rows than `rows`, or if a
+        number in it is not finite.
         """
         has_file = store.exists(self.chunk_file(chunk))
         with store.open_input(self.chunk_file(chunk) if has_file else self.finished_file) as source:
@@ -161,12 +163,20 @@ class ChunkedTable:
             table = file.read() if has_file else file.read_row_group(chunk)
         if table.num_rows != rows:
             raise pa.ArrowInvalid(f"{self.folder}: chunk {chunk} has {table.num_rows} rows, not {rows}")
+        check_finite(table)
         return table
 
     def read(self, store: Store, columns: Sequence[str]) -> pa.Table:
-        """Reads columns of the finished table. Raises OSError or ArrowException if it is missing or damaged."""
+        """Reads columns of the finished table.
+
+        Raises OSError or ArrowException if it is missing or damaged, or a number in any column is not finite.
+        """
         with store.open_input(self.finished_file) as source:
-            return pq.ParquetFile(source, page_checksum_verification=True).read(columns=list(columns))
+            file = pq.ParquetFile(source, page_checksum_verification=True)
+            numbers = [own.name for own in file.schema_arrow if pa.types.is_floating(own.type)]
+            table = file.read(columns=[*columns, *(name for name in numbers if name not in columns)])
+        check_finite(table)
+        return table.select(list(columns))
 
     def finish(self, store: Store, rows: Sequence[int]) -> list[int]:
         """Joins the chunks into the finished file and deletes their own files.

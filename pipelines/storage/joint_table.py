@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.storage.chunked_table import ChunkedTable, Failure, Listing
+from pipelines.storage.finite import check_finite
 from pipelines.storage.store import Say, Store, fingerprint_of
 
 Held = Mapping[str, str]
@@ -284,11 +285,15 @@ def _file(folder: str, start: str, chunk: int) -> str:
 
 
 def _read(store: Store, path: str, rows: int) -> pa.Table:
-    """Reads a whole file. Raises OSError or ArrowException if it is missing, damaged or has other than `rows` rows."""
+    """Reads a whole file.
+
+    Raises OSError or ArrowException if it is missing, damaged or has other than `rows` rows, or a number is not finite.
+    """
     with store.open_input(path) as source:
         table = pq.ParquetFile(source, page_checksum_verification=True).read()
     if table.num_rows != rows:
         raise pa.ArrowInvalid(f"{path} has {table.num_rows} rows, not {rows}")
+    check_finite(table)
     return table
 
 

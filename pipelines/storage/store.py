@@ -192,6 +192,10 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(unfinished, path)
+        except OSError as problem:
+            if problem.errno in _FULL and problem.filename is None:  # a stream does not know which disk it is on
+                raise OSError(problem.errno, problem.strerror, path) from problem
+            raise
         finally:
             Path(unfinished).unlink(missing_ok=True)
 

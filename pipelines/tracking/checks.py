@@ -11,9 +11,8 @@ from pathlib import Path
 from align_core.errors import InputError, reason_of
 from pipelines.experiment.config import Experiment
 from pipelines.storage.credentials import hide_credentials, without_credentials
-from pipelines.tracking.runs import client_of, tracking_uri
+from pipelines.tracking.runs import DATABASES, client_of, tracking_uri
 
-_DATABASES = ("postgresql", "mysql", "mssql")
 _PATIENCE = 2.0  # seconds that a database which another process is writing is waited for
 
 
@@ -28,7 +27,7 @@ def check_tracking(experiment: Experiment) -> None:
     try:
         if uri.startswith("sqlite:"):
             _check_file(uri, experiment.name)
-        elif kind.partition("+")[0] in _DATABASES:
+        elif kind.partition("+")[0] in DATABASES:
             _check_driver(uri)
         else:
             _check_server(uri, experiment.name)

@@ -36,6 +36,11 @@ class Registered:
     stored: str
     unsaved: dict[str, bytes]
 
+    def card(self) -> bytes:
+        """Returns the card that describes it."""
+        path = f"{self.stored.rpartition('/')[0]}/{REGISTERED[1]}"
+        return self.unsaved[path] if self.unsaved else self.store.read(path)
+
     def weights(self) -> "State":
         """Returns the weights as CPU tensors by name. Raises InputError if they are not a safetensors file."""
         from safetensors import SafetensorError

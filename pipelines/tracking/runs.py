@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import tempfile
 import time
 import uuid
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 _BATCH = 1_000  # metrics in one request: MLflow's limit
 _LONGEST = 500  # characters of a parameter that are kept: the limit of older servers
 
+DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+"""The database servers that MLflow can use, and the port of each where none is given."""
+
 Point = tuple[str, float, float, int]
 """One point of a metric: its name, its value, the time of it in seconds since 1970, and its step."""
 
@@ -30,7 +34,8 @@ def tracking_uri(experiment: Experiment) -> str:
     """Returns the address of the MLflow store that the experiment is logged to.
 
     It is `tracking` of the experiment file, else $MLFLOW_TRACKING_URI, else the database `mlflow.db` in the output
-    folder. Raises InputError if neither is given and the output is an object store, which cannot hold a database.
+    folder. Raises InputError if neither is given and the output is an object store, which cannot hold a database, or a
+    path in which the URI of a database would end early.
     """
     uri = experiment.tracking or os.environ.get("MLFLOW_TRACKING_URI")
     if uri:
@@ -39,17 +44,38 @@ def tracking_uri(experiment: Experiment) -> str:
         raise InputError(
             "tracking: must be given where `output` is an object store, which cannot hold MLflow's database"
         )
+    if "?" in experiment.output:
+        raise InputError(
+            f"output: {experiment.output}: the path of MLflow's database in it would end at the `?`; choose a folder "
+            "without one, or give `tracking`"
+        )
     return f"sqlite:///{experiment.output}/mlflow.db"
 
 
 def client_of(uri: str) -> "MlflowClient":
-    """Returns MLflow's client. The only place that imports it: the variables must be set before the first import."""
+    """Returns MLflow's client. The only place that imports it: the variables must be set before the first import.
+
+    Raises OSError where nothing answers at the address of a database.
+    """
     set_defaults("mlflow")
+    _check_answers(uri)
     from mlflow import MlflowClient
 
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _check_answers(uri: str) -> None:
+    """Raises OSError where nothing answers at the address of a database server: MLflow would go on trying for 100 s."""
+    kind = uri.partition("://")[0].partition("+")[0]
+    if kind not in DATABASES:
+        return
+    from sqlalchemy.engine import make_url
+
+    address = make_url(uri)
+    if address.host:
+        socket.create_connection((address.host, address.port or DATABASES[kind]), timeout=5).close()
 
 
 def registered_files(experiment: Experiment, name: str, version: str, wanted: Sequence[str]) -> dict[str, bytes]:

@@ -67,6 +67,14 @@ class Unused(Plain):
         self.other_head = nn.Linear(6, 2)
 
 
+class PartlyFrozen(Plain):
+    """A body that its constructor froze."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body.requires_grad_(False)
+
+
 class Tied(Plain):
     """One head under two names."""
 
@@ -148,6 +156,10 @@ def linear(norm: Any = lambda layer: layer) -> nn.Module:
     return nn.Sequential(nn.Flatten(), norm(nn.Linear(192, CLASSES)))
 
 
+def wholly_frozen() -> nn.Module:
+    return Plain().eval().requires_grad_(False)
+
+
 def as_dict(logits_BK: Tensor) -> Any:
     return OrderedDict(logits=logits_BK, aux=logits_BK)
 
@@ -158,3 +170,41 @@ def as_object(logits_BK: Tensor) -> Any:
 
 def as_outputs(logits_BK: Tensor) -> Any:
     return Outputs(logits_BK, 2 * logits_BK)
+
+
+class Viewing(nn.Module):
+    """Calls `view` on what a convolution returns, as LeNet does, which only the usual memory layout allows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 6, 3, 2, 1), nn.Linear(96, CLASSES)
+
+    def forward(self, images_BCHW: Tensor) -> Any:
+        return self.head(F.relu(self.body(images_BCHW)).view(-1, 96))
+
+
+class Striding(Viewing):
+    """Reads the memory of a tensor as if it were laid out as usual."""
+
+    def forward(self, images_BCHW: Tensor) -> Any:
+        features_BCHW = F.relu(self.body(images_BCHW))
+        return self.head(torch.as_strided(features_BCHW, (len(features_BCHW), 96), (96, 1)))
+
+
+class InFrames(nn.Module):
+    """A convolution over three dimensions, which has no channels-last layout of images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv3d(3, 2, (1, 8, 8)), nn.Linear(2, CLASSES)
+
+    def forward(self, images_BCHW: Tensor) -> Any:
+        return self.head(self.body(images_BCHW[:, :, None]).flatten(1))
+
+
+class BrokenInBfloat16(Plain):
+    """Turns its features into a numpy array, which has no bfloat16."""
+
+    def forward(self, images_BCHW: Tensor) -> Any:
+        self.seen = self.body[0](images_BCHW).detach().numpy()
+        return super().forward(images_BCHW)

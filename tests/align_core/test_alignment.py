@@ -213,9 +213,23 @@ class TestDoor:
             (lambda images, labels: (images - 1, labels), r"pixels must lie in \[0, 1\]"),
             (lambda images, labels: ((images * 255).to(torch.uint8), labels), "takes float pixels .* not torch.uint8"),
             (lambda images, labels: (images, labels[:1]), r"and labels \(1,\)"),
+            (lambda images, labels: (images, labels - 100), "labels are numbers of classes, from 0, and one is -"),
         ],
     )
     def test_a_batch(self, change: Any, message: str) -> None:
         alignment = Alignment(mlp(0), [mlp(1)], self.CONFIG, total_steps=1, seed=0)
         with pytest.raises(ValueError, match=message):
             alignment.step(*change(*random_batches(1, 3, 2, 2, classes=5)[0]))
+
+    def test_a_witness_that_is_part_of_the_source(self) -> None:
+        source = mlp(0)
+        for witness in (source, nn.Sequential(source, nn.Identity())):
+            with pytest.raises(ValueError, match="shares parameters with the source"):
+                Alignment(source, [mlp(1), witness], self.CONFIG, total_steps=1, seed=0)
+
+    def test_more_steps_than_were_announced(self) -> None:
+        alignment = Alignment(mlp(0), [mlp(1)], self.CONFIG, total_steps=1, seed=0)
+        (batch,) = random_batches(1, 3, 2, 2, classes=5)
+        alignment.step(*batch)
+        with pytest.raises(ValueError, match="all 1 steps are taken"):
+            alignment.step(*batch)

@@ -1,7 +1,10 @@
 """A user's factory may raise anything, print, exit and change torch's settings: the result alone gets through."""
 
+import os
 import random
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +134,49 @@ def test_what_it_prints_goes_to_standard_error(capfd: pytest.CaptureFixture[str]
     assert output == "a result\n"
     assert "python says hello" in errors
     assert "the shell says hello" in errors
+
+
+@pytest.mark.parametrize("first_out", [0, 1])
+def test_threads_that_overlap_leave_standard_output_as_it_was(
+    first_out: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each of two that puts back what it found would leave it with standard error, where the other had put it."""
+    go_in, go_out = [threading.Event(), threading.Event()], [threading.Event(), threading.Event()]
+
+    def use(number: int) -> None:
+        with own_code("printing"):
+            go_in[number].set()
+            assert go_out[number].wait(10)
+            print(f"thread {number}")
+            subprocess.run(["echo", f"the shell of thread {number}"], check=True)
+
+    stream, threads = sys.stdout, [threading.Thread(target=use, args=(number,)) for number in range(2)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        assert go_in[number].wait(10)
+    for number in (first_out, 1 - first_out):
+        go_out[number].set()
+        threads[number].join(10)
+    assert sys.stdout is stream
+    print("a result")
+    subprocess.run(["echo", "a result of the shell"], check=True)
+    output, errors = capfd.readouterr()
+    assert output.splitlines() == ["a result", "a result of the shell"]
+    assert sorted(errors.splitlines()) == [f"{what}thread {n}" for what in ("the shell of ", "") for n in range(2)]
+
+
+def test_standard_error_may_be_exchanged_meanwhile(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is where a cluster is connected to in another thread, which then closes what it had put there."""
+    with open(os.devnull, "w") as passing:
+        monkeypatch.setattr(sys, "stderr", passing)
+        begun = own_code("printing")
+        begun.__enter__()
+        monkeypatch.undo()
+    print("said")
+    begun.__exit__(None, None, None)
+    assert capsys.readouterr() == ("", "said\n")
 
 
 def test_settings_and_seeds_are_afterwards_as_they_were() -> None:

@@ -58,7 +58,7 @@ class TestTheCopyPredictsWhatTheModelDoes:
             ("googlenet", 64, {"aux_logits": True}),
             ("googlenet", 64, {"transform_input": False}),
             ("inception_v3", 96, {}),
-            ("vit_b_32", 64, {}),
+            pytest.param("vit_b_32", 64, {}, marks=pytest.mark.slow),
         ],
     )
     def test_published_weights_of_torchvision(
@@ -72,7 +72,7 @@ class TestTheCopyPredictsWhatTheModelDoes:
         assert copy.net.state_dict().keys() == classifier.net.state_dict().keys()  # auxiliary heads too
         assert getattr(copy.net, "transform_input", None) == getattr(classifier.net, "transform_input", None)
 
-    @pytest.mark.parametrize("transform_input", [True, False])
+    @pytest.mark.parametrize("transform_input", [True, pytest.param(False, marks=pytest.mark.slow)])
     def test_weights_of_inception_from_a_file(self, torch_cache: Path, tmp_path: Path, transform_input: bool) -> None:
         file = published_weights("inception_v3", torch_cache)
         args = {"transform_input": transform_input}

@@ -68,8 +68,8 @@ def test_a_setting_of_the_wrong_type_or_size_is_refused(kind: type, settings: di
     [
         (
             ImageSetConfig,
-            {"kind": "npz", "path": Path("x")},
-            "path must be text, not a value of type PosixPath; write str",
+            {"kind": "npz", "path": b"x"},
+            "path must be text, not a value of type bytes",
         ),
         (OptimizerConfig, {"name": "adam"}, "name must be one of sgd, adamw, not the text 'adam'"),
         (AlignConfig, {"optimizer": {"lr": 1.0}}, "optimizer must be of type OptimizerConfig, not keys and values"),
@@ -91,3 +91,20 @@ def test_what_is_meant_is_taken() -> None:
     assert ModelConfig(**WEIGHTS, mean=(0.0, 0.0, 0.0), std=(1 / 255, 1.0, 1.0)).std == (1 / 255, 1.0, 1.0)
     with pytest.raises(ValidationError, match="Unexpected keyword argument"):
         TypeAdapter(OptimizerConfig).validate_python({"learning_rate": 1})
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "name"),
+    [
+        (ImageSetConfig, {"kind": "folder", "path": "a/b"}, "path"),
+        (ImageSetConfig, {"kind": "folder", "path": "a", "labels": "a/b"}, "labels"),
+        (ModelConfig, {"factory": "a:b", "weights": "a/b"}, "weights"),
+        (ModelConfig, {"aligned": "a/b"}, "aligned"),
+    ],
+)
+def test_a_path_is_taken_for_its_text(kind: type, settings: dict[str, Any], name: str) -> None:
+    as_path = kind(**settings | {name: Path(settings[name])})
+    assert getattr(as_path, name) == "a/b" and type(getattr(as_path, name)) is str
+    assert as_path == kind(**settings)
+    read = TypeAdapter(kind).validate_python(settings | {name: Path(settings[name])})
+    assert read == as_path

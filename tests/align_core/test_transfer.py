@@ -269,3 +269,18 @@ COUNTS = resampled_counts(3, seed=0, resamples=4)
 def test_arguments_that_would_give_nonsense_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64])
+def test_counts_of_numpy_do_not_overflow(kind):
+    """100 times 100 in uint8, or the product of four margins in int64, would come out wrong without an error."""
+    share, table = (100, 200), (60, 40, 40, 60) if kind is np.uint8 else (60_000, 40_000, 40_000, 60_000)
+    assert wilson(*map(kind, share)) == wilson(*share)
+    assert newcombe(*map(kind, table)) == newcombe(*table)
+    assert mcnemar(kind(3), kind(200)) == mcnemar(3, 200)
+
+
+@pytest.mark.parametrize("call", [lambda: wilson(2.5, 10), lambda: mcnemar(3.5, 10), lambda: newcombe(1.0, 2, 3, 4)])
+def test_counts_are_whole_numbers(call):
+    with pytest.raises(TypeError, match="integer"):
+        call()

@@ -82,6 +82,33 @@ class TestPredictions:
         (note,) = tried(Changed(after=lambda logits: logits - logits.mean(0))).notes
         assert "depend on the other images of the batch" in note
 
+    @pytest.mark.parametrize("net", [habits.Viewing, habits.Striding, habits.InFrames])
+    def test_a_network_that_the_faster_layout_breaks(self, net: Any) -> None:
+        trial = tried(net(), True, TWO)
+        assert trial == Trial([], unused_parameters=False, channels_last=False)
+        assert tried(Plain(), True, TWO).channels_last
+
+    def test_a_network_is_tried_in_the_precision_in_which_it_is_used(self) -> None:
+        classifier = classifier_of(habits.BrokenInBfloat16())
+        try_model(classifier, "m", SHAPE, CLASSES)
+        classifier.precision = "bf16"
+        with pytest.raises(InputError, match=r"models\.m: .*BFloat16"):
+            try_model(classifier, "m", SHAPE, CLASSES)
+
+    def test_rounding_to_bfloat16_is_no_random_part(self) -> None:
+        classifier = classifier_of(Plain())
+        classifier.precision = "bf16"
+        assert try_model(classifier, "m", SHAPE, CLASSES).notes == []
+
+    def test_probabilities_instead_of_logits(self) -> None:
+        (note,) = tried(Changed(after=lambda logits_BK: logits_BK.softmax(dim=1))).notes
+        assert "its outputs look like probabilities" in note and "leave out its softmax" in note
+        assert tried(Changed(after=lambda logits_BK: logits_BK.log_softmax(dim=1))).notes == []
+
+    def test_complex_numbers(self) -> None:
+        with pytest.raises(InputError, match="complex numbers, not logits"):
+            tried(Changed(after=lambda logits_BK: torch.complex(logits_BK, logits_BK)))
+
     def test_logits_of_one_image_for_two(self) -> None:
         with pytest.raises(InputError, match=r"returns \(1, 4\) for two images"):
             tried(Changed(after=lambda logits: logits[:1]))

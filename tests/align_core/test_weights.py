@@ -37,6 +37,37 @@ class TestReading:
         save_file(STATE, tmp_path / "w.safetensors")
         assert_equal(read_weights(tmp_path / "w.safetensors"), STATE)
 
+    @pytest.mark.parametrize("name", ["w.SAFETENSORS", "w.pt", "w.bin"])
+    def test_safetensors_under_any_name(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_bytes(to_bytes(STATE))
+        assert_equal(read_weights(tmp_path / name), STATE)
+
+    @pytest.mark.parametrize("modern", [True, False], ids=["zip", "before PyTorch 1.6"])
+    def test_a_file_of_torch_that_is_called_safetensors(self, tmp_path: Path, modern: bool) -> None:
+        path = saved(tmp_path / "w.safetensors", STATE, _use_new_zipfile_serialization=modern)
+        assert_equal(read_weights(path), STATE)
+
+    @pytest.mark.filterwarnings("ignore:.*(torch.jit|quant)")
+    def test_torchscript_is_refused_without_the_advice_to_unpickle_it(self, tmp_path: Path) -> None:
+        torch.jit.save(torch.jit.script(nn.Linear(2, 2)), str(tmp_path / "w.pt"))
+        with pytest.raises(InputError, match="is a TorchScript archive") as refusal:
+            read_weights(tmp_path / "w.pt")
+        assert "weights_only" not in str(refusal.value)
+
+    @pytest.mark.filterwarnings("ignore::UserWarning")
+    @pytest.mark.parametrize(
+        ("changed", "kind"),
+        [
+            (lambda value: value.to_sparse(), "torch.sparse_coo"),
+            (lambda value: value.to("meta"), "on the meta device"),
+            (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), "quantised"),
+        ],
+    )
+    def test_tensors_that_are_not_plain(self, tmp_path: Path, changed: Any, kind: str) -> None:
+        path = saved(tmp_path / "w.pt", STATE | {"0.weight": changed(STATE["0.weight"])})
+        with pytest.raises(InputError, match=rf"0\.weight is no plain tensor but {kind}"):
+            read_weights(path)
+
     @pytest.mark.parametrize("suffix", [".pt", ".pth", ".th", ".bin"])
     @pytest.mark.parametrize("modern", [True, False], ids=["zip", "before PyTorch 1.6"])
     def test_torch(self, tmp_path: Path, suffix: str, modern: bool) -> None:
@@ -155,16 +186,44 @@ class TestLoading:
         with pytest.raises(InputError, match=r"and 3 more$"):
             load_into(small_net(), {f"left_over.{index}": torch.ones(1) for index in range(9)} | STATE, "w.pt")
 
+    @pytest.mark.parametrize("kind", [torch.int8, torch.int64, torch.bool, torch.complex64])
+    def test_numbers_of_another_kind_are_refused(self, kind: torch.dtype) -> None:
+        with pytest.raises(InputError, match=rf"of another type: 0\.weight is {str(kind)[6:]}, the model's float32"):
+            load_into(small_net(), STATE | {"0.weight": STATE["0.weight"].to(kind)}, "w.pt")
+
+    @pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+    def test_another_precision_is_none(self, kind: torch.dtype) -> None:
+        net = small_net(seed=1)
+        load_into(net, STATE | {"0.weight": STATE["0.weight"].to(kind)}, "w.pt")
+        assert torch.equal(net[0].weight, STATE["0.weight"].to(kind).float())
+
+    def test_integers_may_be_of_another_size(self) -> None:
+        net = small_net()
+        net.register_buffer("mask", torch.ones(2, dtype=torch.bool))
+        load_into(net, STATE | {"mask": torch.tensor([0, 1], dtype=torch.uint8)}, "w.pt")
+        assert net.get_buffer("mask").tolist() == [False, True]
+
     def test_files_older_than_batch_counters(self) -> None:
         net = small_net(seed=1)
         load_into(net, {name: value for name, value in STATE.items() if "num_batches" not in name}, "w.pt")
         assert torch.equal(net[0].weight, STATE["0.weight"])
 
 
+def contents(state: State) -> str:
+    """The part of the hash that knows no names."""
+    return hash_weights(state).partition("-")[0]
+
+
 class TestHash:
     def test_same_weights_under_other_names_in_another_order(self) -> None:
         renamed = {f"backbone.{name}": value for name, value in reversed(STATE.items())}
-        assert hash_weights(renamed) == hash_weights(STATE)
+        assert contents(renamed) == contents(STATE)
+        assert hash_weights(dict(reversed(STATE.items()))) == hash_weights(STATE)
+
+    def test_tells_of_tensors_that_changed_places(self) -> None:
+        swapped = STATE | {"1.weight": STATE["1.bias"], "1.bias": STATE["1.weight"]}
+        assert hash_weights(swapped) != hash_weights(STATE)
+        assert contents(swapped) == contents(STATE)
 
     def test_same_weights_in_another_format(self, tmp_path: Path) -> None:
         (tmp_path / "w.safetensors").write_bytes(to_bytes(STATE))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from digits_experiment import Finished, make_weights, write_experiment
+from empty_store import put_empty_store
 from job_cluster import running_cluster
-from mlflow import MlflowClient
 from s3_server import S3Server, s3_server
 from schedule_on_cluster import STAND_IN, ScheduleOnCluster
 from tiny_experiment import write_tiny_experiment
@@ -82,9 +82,7 @@ def job_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def schedule_database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    uri = f"sqlite:///{tmp_path_factory.mktemp('tracking')}/mlflow.db"
-    MlflowClient(tracking_uri=uri).search_experiments()
-    return uri
+    return f"sqlite:///{put_empty_store(tmp_path_factory.mktemp('tracking'))}"
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import torch
 import yaml
+from empty_store import put_empty_store
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
@@ -103,6 +104,7 @@ def write_experiment(folder: Path, weights: Path, **changes: Any) -> Path:
     content = experiment(weights, output=str(folder / "runs"), tracking=f"sqlite:///{folder}/mlflow.db")
     path = folder / "digits.yaml"
     path.write_text(yaml.safe_dump(content | changes, sort_keys=False))
+    put_empty_store(folder)
     return path
 
 

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,17 @@ from torchvision import transforms
 from align_core.errors import InputError
 from align_core.images import ImageSetConfig, open_image_set, read_images
 from align_core.images.decoding import BadImage
+
+
+def deep_png(colour_type: int, samples: int) -> bytes:
+    """A PNG of 8 x 8 pixels with samples of 16 bits."""
+
+    def part(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = zlib.compress(bytes(8 * (1 + 8 * samples * 2)))
+    header = struct.pack(">IIBBBBB", 8, 8, 16, colour_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", rows) + part(b"IEND", b"")
 
 
 class TestDecoding:
@@ -75,6 +87,20 @@ class TestDecoding:
         with pytest.raises(BadImage, match="8-bit"):
             read_only_image(self.one(tmp_path, png(np.full((8, 8), 1000, np.uint16))))
 
+    @pytest.mark.parametrize(
+        "content",
+        [
+            deep_png(colour_type=2, samples=3),
+            deep_png(colour_type=6, samples=4),
+            deep_png(colour_type=4, samples=2),
+            b"P6 8 8 1023\n" + bytes(8 * 8 * 6),
+        ],
+        ids=["RGB", "RGBA", "grey with alpha", "PPM"],
+    )
+    def test_of_coloured_images_of_16_bits_no_half_is_dropped(self, tmp_path: Path, content: bytes) -> None:
+        with pytest.raises(BadImage, match=r"not 8-bit but .* of 16 bits"):
+            read_only_image(self.one(tmp_path, content))
+
     def test_pictures_keep_their_own_channels_unless_a_number_is_asked_for(self, tmp_path: Path) -> None:
         grey, coloured = noise(8, 8), noise(8, 8, 3)
         config = parquet(tmp_path / "a.parquet", image=[png(coloured), png(grey)], label=[0, 0])
@@ -108,10 +134,11 @@ class TestDecoding:
             b"<html>",
             png(noise(40, 40, 3))[:-900],
             b"P6 x",
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n",
             # The header claims 100,000 x 100,000 pixels.
             b"BM" + struct.pack("<IHHIIiiHHIIIIII", 54, 0, 0, 54, 40, 100_000, 100_000, 1, 24, 0, 0, 0, 0, 0, 0),
         ],
-        ids=["empty", "no image", "truncated", "bad header", "bomb"],
+        ids=["empty", "no image", "truncated", "bad header", "PostScript", "bomb"],
     )
     def test_a_corrupt_image_is_named(self, tmp_path: Path, content: bytes) -> None:
         files = {"class/bad.png": content, "class/good.png": png(noise(8, 8, 3))}

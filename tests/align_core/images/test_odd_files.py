@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from image_sets import folder_of, listed, noise, parquet, png
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from align_core.errors import InputError
 from align_core.images import Fit, ImageSetConfig, open_image_set
-from align_core.images.decoding import BadImage
+from align_core.images.decoding import BadImage, decode
 from align_core.images.inspection import Inspection, inspect_images
 
 GOOD = png(noise(8, 8, 3))
@@ -35,6 +35,28 @@ def thin(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     rows = zlib.compress(b"\0" * (1 + 3 * width) * height, 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_postscript_under_another_name_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PIL gives it to Ghostscript, and so would let a file of an image set run a program with a long list of faults."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    eps = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(eps, "EPS")
+    inspection = found(tmp_path / "set", {"cat/0.png": eps.getvalue(), "cat/1.png": GOOD})
+    assert [(image_id, "cannot identify" in why) for image_id, why in inspection.unreadable] == [("cat/0.png", True)]
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "PPM", "BMP", "GIF", "JPEG2000"])
+def test_any_usual_format_is_told_by_its_content(kind: str) -> None:
+    content = io.BytesIO()
+    Image.new("RGB", (8, 9), (200, 100, 50)).save(content, kind)
+    assert decode(content).image.size == (8, 9)
 
 
 class TestFolder:

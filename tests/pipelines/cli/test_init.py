@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from empty_store import put_empty_store
 from starter_file import init, made, refused, write_images, write_npz
 
 from align_core.model_config import ModelConfig, TrainConfig
@@ -185,6 +186,7 @@ class Terminal:
         return self.answers.pop(0)
 
 
+@pytest.mark.slow
 def test_its_plan_and_status_before_anything_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
     made()
     capsys.readouterr()
@@ -201,6 +203,7 @@ def test_its_plan_and_status_before_anything_is_trained(capsys: pytest.CaptureFi
 
 def test_what_it_writes_runs_to_the_end(ray_cluster: None, place: Path) -> None:
     assert init() == 0
+    put_empty_store(place / "runs")
     small = ["align.epochs=1", "attacks.pgd.steps=1", "attacks.mi.steps=2", "controls=[witness]"]
     small += [f"models.{name}.train.epochs=2" for name in ("test_vit", "test_resnet", "test_convnext")]
     flags = [part for setting in small for part in ("--set", setting)]

@@ -77,3 +77,10 @@ def test_a_server_that_has_its_page_already_is_named(tmp_path, capsys):
     experiment = hand_made(tmp_path, tracking="http://127.0.0.1:9")
     assert main(["ui", str(experiment.file)]) == 0
     assert capsys.readouterr().out == "MLflow runs at http://127.0.0.1:9\n"
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536", "http", "\N{ARABIC-INDIC DIGIT THREE}"])
+def test_what_is_no_port_is_refused_before_a_server_starts(port, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["ui", "experiment.yaml", f"--port={port}"])
+    assert "is no port: a number from 1 to 65535" in capsys.readouterr().err

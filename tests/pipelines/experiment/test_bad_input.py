@@ -369,6 +369,7 @@ CASES = [
     # Output and tracking
     bad("output below a file", ("output: ", "images.npz is a file; name a"), None, "--output", "images.npz/below"),
     bad("unwritable output", ("output: /proc cannot be written", "--output"), {"output": "/proc/witness"}),
+    bad("a question mark in output", "would end at the `?`; choose a folder without one", None, "--output", "out?x=1"),
     bad("object store, no tracking", "tracking: must be given where `output` is an object", {"output": "s3://bucket/x"}),
     bad("unknown store", "output: nowhere://x: ", {"output": "nowhere://x", "tracking": "sqlite:///mlflow.db"}),
 ]  # fmt: skip

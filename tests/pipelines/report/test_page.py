@@ -8,8 +8,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
-from hand_made import HandMade, hand_made
+from hand_made import IMAGES, HandMade, hand_made
 from PIL import Image
 
 from pipelines import RunFailed, load_results
@@ -167,6 +168,22 @@ def test_a_damaged_report_json_is_made_anew(experiment, blueprint, content):
     (experiment.report / "report.json").write_bytes(content)
     assert make_report(experiment.blueprint())[1]
     assert contents(experiment.report) == before
+
+
+def test_a_report_of_an_older_version_on_confidences_that_are_not_finite_is_not_believed(
+    experiment, blueprint, monkeypatch
+):
+    """Such a version took NaN among the logits for a prediction of class 0, and the report is of that."""
+    table = blueprint.clean()["twin"].table
+    rows = table.read(blueprint.store, ["image_id", "label", "prediction"])
+    monkeypatch.setattr("pipelines.report.page._REVISION", 2)
+    make_report(blueprint)
+    monkeypatch.undo()
+    rows = rows.append_column("confidence", pa.array([float("nan")] * 2 + [0.5] * (IMAGES - 2)))
+    with table.writing(blueprint.store, rows.schema, [IMAGES]) as write:
+        write(rows)
+    with pytest.raises(RunFailed, match=r"clean/twin is damaged \(confidence is not finite for 00004, 00005\); delete"):
+        make_report(experiment.blueprint())
 
 
 def test_a_report_that_was_interrupted_is_never_taken_for_a_complete_one(experiment, blueprint):

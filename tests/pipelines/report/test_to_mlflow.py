@@ -4,7 +4,6 @@ A server that cannot be reached must not cost a result, and credentials must not
 """
 
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from empty_store import put_empty_store
 from hand_made import CURVE, HandMade, hand_made
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -29,14 +29,6 @@ OUTCOMES = {"outcomes/aligned/pgd/twin": "111100000000", "outcomes/source/pgd/co
 SECRET = "s3cr3t-p4ss"
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory) -> Path:
-    """An empty MLflow database, made once because that takes seconds."""
-    database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{database}").search_experiments()
-    return database
-
-
 @pytest.fixture
 def new(tmp_path, monkeypatch) -> HandMade:
     """An experiment without an MLflow database."""
@@ -45,10 +37,9 @@ def new(tmp_path, monkeypatch) -> HandMade:
 
 
 @pytest.fixture
-def experiment(new, empty_store) -> HandMade:
+def experiment(new) -> HandMade:
     """An experiment with an empty MLflow database."""
-    new.output.mkdir()
-    shutil.copy(empty_store, new.output)
+    put_empty_store(new.output)
     return new
 
 
@@ -260,10 +251,10 @@ def test_the_tracking_uri_comes_from_the_experiment_the_environment_or_the_outpu
     assert tracking_uri(experiment.blueprint().experiment) == "http://of-the-file:5000"
 
 
-def test_the_report_is_logged_to_every_new_tracking_uri(experiment, empty_store, tmp_path):
+def test_the_report_is_logged_to_every_new_tracking_uri(experiment, tmp_path):
     experiment.finish()
     log(experiment)
-    other = f"sqlite:///{shutil.copy(empty_store, tmp_path / 'other.db')}"
+    other = f"sqlite:///{put_empty_store(tmp_path / 'other')}"
     experiment.write(tracking=other)
     log(experiment)
     assert len(Logged(experiment, other).runs) == 3
@@ -353,6 +344,7 @@ def test_credentials_are_masked_in_uris(uri, shown):
     assert without_credentials(uri) == shown
 
 
+@pytest.mark.slow
 def test_a_database_appears_only_when_complete_even_if_the_process_is_killed(new):
     """MLflow itself cannot open a database any more if it was killed while creating the tables."""
     new.finish()

@@ -71,6 +71,7 @@ def test_everything_but_the_diverging_variant(
     file = write_experiment(tmp_path, monkeypatch)
     assert main(["run", str(file), "--json"]) == 1
     output, errors = capfd.readouterr()
+    assert output, errors  # a run that fails ends with 1 too, and says why there
     result = json.loads(output)  # nothing but the result, although a forward pass prints
     assert [hole.partition(": ")[0] for hole in result["holes"]] == ["models/hot"]
     assert result["made"]["align"] == 3

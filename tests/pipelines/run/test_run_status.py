@@ -1,6 +1,7 @@
 """`witness status` on a finished experiment of which parts were removed, and under other settings."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,34 @@ def test_an_experiment_whose_source_has_still_to_be_trained_is_watched(tmp_path:
     blueprint.store.delete("trained/near/card.json")
     states = {entry.folder: entry.state for entry in next(looks).entries}
     assert states["trained/near"] == states["models/aligned"] == "missing"  # the source would be another one
+
+
+@pytest.mark.parametrize("is_final", [True, False])
+def test_watching_ends_where_crafting_has_failed_and_it_is_said(
+    is_final: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The outcomes on images that are not there would otherwise be waited for, for ever."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    experiment = hand_made(tmp_path)
+    blueprint = experiment.finish()
+    table = blueprint.adversarial(blueprint.by_name["aligned"], "pgd")
+    cells = [cell.table for cell in blueprint.cells() if (cell.surrogate, cell.attack) == ("aligned", "pgd")]
+    for own in (table, *cells):
+        blueprint.store.delete(own.finished_file)
+    looks = watch(Request(experiment.file, quiet=True), every=0.0)
+    assert {entry.state for entry in next(looks).entries} == {"missing", "done"}
+    table.write_failure(blueprint.store, 0, "chunk 0: the gradient is not finite for 00004", is_final)
+    last = next(looks)
+    states = {entry.folder: entry.state for entry in last.entries}
+    assert {name for name, state in states.items() if state == "failed"} == {own.folder for own in (table, *cells)}
+    assert list(looks) == []
+    capsys.readouterr()
+    assert main(["status", str(experiment.file), "--watch"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[-2:] == [
+        "witness: adversarial/aligned/pgd: chunk 0: the gradient is not finite for 00004",
+        "witness: 5 networks and tables have failed; `witness run` tries again what may still be made",
+    ]
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b"nonsense", b'{"fingerprint": "x"}'])

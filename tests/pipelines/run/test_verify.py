@@ -100,7 +100,7 @@ OUTCOME, IMAGES = "outcomes/aligned/pgd/mlp", "adversarial/aligned/pgd"
             column("adversarial_prediction", set_to(10)),
             "1 images of chunk 0 have a prediction outside 0 to 9: 01200",
         ),
-        (OUTCOME, column("adversarial_confidence", set_to(np.nan)), "have a confidence outside 0 to 1: 01200"),
+        (OUTCOME, column("adversarial_confidence", set_to(1.5)), "have a confidence outside 0 to 1: 01200"),
         (OUTCOME, column("label", set_to(11)), "chunk 0 does not hold the images, or the labels, that it should"),
         (OUTCOME, column("image_id", set_to("01201")), "chunk 0 does not hold the images, or the labels, that it"),
         (

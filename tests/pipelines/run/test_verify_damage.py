@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from crafted_by_hand import crafted, finish
-from hand_made import HandMade
+from hand_made import HandMade, hand_made
 from safetensors.torch import load_file, save_file
 
 from align_core.attacks.updates import levels_of
@@ -21,6 +21,13 @@ from pipelines.run.request import Request
 from pipelines.run.verification import Verification
 from pipelines.run.verify import verify_experiment
 
+CHATTY = """
+
+class Chatty(nn.Flatten):
+    def forward(self, images):
+        print("predicting aloud")
+        return super().forward(images)
+"""
 OUTCOME, IMAGES, CLEAN = "outcomes/aligned/pgd/twin", "adversarial/aligned/pgd", "clean/twin"
 
 
@@ -170,6 +177,10 @@ DAMAGES: list[tuple[str, str, Callable[[Path], Any], str]] = [
      "chunk 0 has empty cells in adversarial_prediction"),
     ("confidence", CLEAN, lambda f: rewrite(f, "confidence", lambda v: (v / 2).astype(np.float32)),
      "12 of 12 images have another confidence now"),
+    ("NaN", CLEAN, lambda f: rewrite(f, "confidence", lambda v: np.where(np.arange(12) < 2, np.float32("nan"), v)),
+     "chunk 0 is damaged (confidence is not finite for "),
+    ("infinite", IMAGES, lambda f: rewrite(f, "l2", lambda v: np.where(np.arange(12) < 2, np.float32("inf"), v)),
+     "chunk 0 is damaged (l2 is not finite for "),
     ("rows recorded", OUTCOME, lambda f: described(f, lambda own: own | {"rows": [12]}), "or does not say so"),
     ("rows nonsense", OUTCOME, lambda f: described(f, lambda own: own | {"rows": "many"}), "or does not say so"),
     ("fingerprint", OUTCOME, lambda f: described(f, lambda own: own | {"fingerprint": "0"}), "settings recorded"),
@@ -192,6 +203,23 @@ def test_a_damaged_table_is_named(
         assert any(line.startswith(f"{folder}: ") and finding in line for line in found), found
     else:  # to the store it is no file, so it is missing
         assert "`witness evaluate` has to come first" in said.err
+
+
+def test_a_network_that_prints_when_it_predicts_leaves_the_result_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    sys.modules.pop("hand_made_networks", None)
+    experiment = hand_made(tmp_path, compute={"chunk": 3})
+    code = tmp_path / "hand_made_networks.py"
+    code.write_text(code.read_text().replace("nn.Flatten()", "Chatty()") + CHATTY)
+    finish(experiment.blueprint())
+    capfd.readouterr()
+    assert main(["verify", str(experiment.file), "--json"]) == 0
+    output, errors = capfd.readouterr()
+    assert json.loads(output)["findings"] == []
+    assert "predicting aloud" in errors
 
 
 def test_the_table_of_another_cell_is_named(made: HandMade) -> None:

@@ -56,6 +56,17 @@ def test_weights_that_changed_unseen_are_found_by_a_run_and_not_by_status(tmp_pa
     assert opened(experiment.file, trusting=False).networks["near"].digest == before  # as `witness verify`
 
 
+def test_tensors_that_changed_places_are_other_weights(tmp_path: Path) -> None:
+    experiment = hand_made(tmp_path)
+    experiment.finish()
+    file = tmp_path / "cousin.safetensors"
+    state = load_file(file)
+    one, two = state["1.bias"].clone(), state["2.bias"].clone()  # both of three numbers
+    save_file({name: value.clone() for name, value in state.items()} | {"1.bias": two, "2.bias": one}, file)
+    changed = opened(experiment.file, to_write=True)
+    assert {folder.rpartition("/")[2] for folder in changed.missing("run")} == {"cousin"}
+
+
 def test_weights_that_are_damaged_unseen_are_refused_by_a_run(tmp_path: Path) -> None:
     experiment = hand_made(tmp_path)
     opened(experiment.file)

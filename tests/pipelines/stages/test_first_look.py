@@ -7,16 +7,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hand_made import CLASSES, HandMade, hand_made
+from hand_made import CLASSES, CURVE, IMAGES, HandMade, hand_made
 from safetensors.torch import load_file, save_file
 from scipy.stats import binom
 from torch import nn
 
 from align_core.errors import InputError
-from align_core.models import Classifier
+from align_core.models import Classifier, build
+from align_core.weights import to_bytes
+from pipelines.progress import Progress
+from pipelines.report.page import make_report
+from pipelines.stages.align import _look_at, commit
+from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.first_look import FirstLook, _by_chance, compared, first_look, sample_of
 
 LABELS = np.arange(64) % 10
+LEARNT_NOTHING = (
+    "data.test: twin classifies 4 of 12 images correctly, no better than chance (1 in 3): has its training failed? "
+    "models.twin.train sets its length and learning rate"
+)
 
 
 def warning(predicted: object, classes: int = 10, labels: object = LABELS) -> str | None:
@@ -143,6 +152,51 @@ class TestInAnExperiment:
         assert {name: own.digest for name, own in again.networks.items()} == {
             name: own.digest for name, own in first.networks.items()
         }
+
+
+class TestOfAModelThatIsTrainedHere:
+    @pytest.fixture
+    def experiment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HandMade:
+        """The target `twin` is trained here."""
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        experiment = hand_made(tmp_path)
+        models = experiment.content()["models"]
+        untrained = {key: value for key, value in models["twin"].items() if key != "weights"}
+        experiment.write(models=models | {"twin": untrained | {"train": {}}}, targets=["twin"])
+        return experiment
+
+    def made(self, blueprint: Blueprint, bias: list[float]) -> None:
+        """Puts a network into the store that predicts the class of the largest bias, whatever it is shown."""
+        (making,) = blueprint.trainings()
+        state = dict(build(making.model, CLASSES, channels=1).net.state_dict())
+        state |= {"2.weight": torch.zeros_like(state["2.weight"]), "2.bias": torch.tensor(bias)}
+        commit(blueprint.store, making, to_bytes(state), CURVE, seconds=1.0, channels=1)
+        blueprint.refresh()
+
+    def test_it_is_said_when_the_training_has_ended(
+        self, experiment: HandMade, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        blueprint = experiment.blueprint()
+        self.made(blueprint, [0.0, 1.0, 0.0])
+        capsys.readouterr()
+        _look_at(blueprint, "twin", Progress(quiet=True))
+        assert capsys.readouterr().err == f"witness: {LEARNT_NOTHING}\n"
+
+    def test_logits_that_are_not_finite_are_left_to_the_evaluation(
+        self, experiment: HandMade, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        blueprint = experiment.blueprint()
+        self.made(blueprint, [0.0, float("inf"), 0.0])
+        capsys.readouterr()
+        _look_at(blueprint, "twin", Progress(quiet=True))
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize(("predicted", "is_said"), [("021" * 4, True), ("0" * IMAGES, False)])
+    def test_it_is_said_in_the_report(self, experiment: HandMade, predicted: str, is_said: bool) -> None:
+        self.made(experiment.blueprint(), [0.0, 1.0, 0.0])
+        blueprint = experiment.finish({"clean/twin": predicted})
+        make_report(blueprint)
+        assert (LEARNT_NOTHING in (experiment.report / "report.html").read_text()) is is_said
 
 
 def test_a_look_is_of_its_own_kind() -> None:

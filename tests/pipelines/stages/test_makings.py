@@ -6,12 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hand_made import hand_made
 from PIL import Image
 
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.makings import Making
 
+FREEZING = """
+
+def partly_frozen(width):
+    network = linear(width)
+    network[1].requires_grad_(False)
+    return network
+"""
 ORIGINALS = "align.augment.crop=random_resized"
 
 
@@ -87,3 +95,27 @@ def test_what_was_found_before_there_were_originals_is_found_anew(planned: Calla
     sink = pa.BufferOutputStream()
     pq.write_table(table.drop_columns(["original"]), sink)
     assert inspection_from_bytes(bytes(sink.getvalue()), config) is None
+
+
+def test_parameters_that_a_factory_froze_are_part_of_what_determines_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stay as they are, where older versions trained them. A network without any keeps its fingerprint."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    experiment = hand_made(tmp_path)
+    code = tmp_path / "hand_made_networks.py"
+    code.write_text(code.read_text() + FREEZING)
+    models = experiment.content()["models"]
+    near = models["near"] | {"factory": "hand_made_networks:partly_frozen"}
+    experiment.write(models=models | {"near": near}, variants={"v": {"source": "other"}})
+    sys.modules.pop("hand_made_networks", None)
+    blueprint = experiment.blueprint()
+    assert making(blueprint, "aligned").inputs["frozen"] == ["net.1.bias", "net.1.weight"]
+    assert "frozen" not in making(blueprint, "v").inputs
+    assert [note for note in blueprint.inspected.notes if "are frozen" in note] == [
+        "models.near: 2 of its 4 parameters are frozen (1.bias, 1.weight), and stay as they are when it is trained"
+    ]
+    blueprint.inspected.save(blueprint.store)
+    again = making(experiment.blueprint(), "aligned")  # from what is known of the model, without building it
+    assert again.fingerprint == making(blueprint, "aligned").fingerprint

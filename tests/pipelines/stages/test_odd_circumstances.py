@@ -13,28 +13,47 @@ from pathlib import Path
 import pytest
 from digits_experiment import Finished
 from digits_folder import state
-from faulty_runs import PATIENCE, assert_whole, start
+from faulty_runs import PATIENCE, assert_whole, start, wait_for, workers
 
 pytestmark = pytest.mark.slow
 
 RUNS = min(5, int(os.environ.get("WITNESS_FAULTS", "5")))
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+# libfaketime makes Python's sleep fail, which waits for a time of the monotonic clock. That clock never jumps.
+TRUE_SLEEP = """
+#include <errno.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int clock_nanosleep(clockid_t clock, int flags, const struct timespec *until, struct timespec *rest) {
+    return syscall(SYS_clock_nanosleep, clock, flags, until, rest) ? errno : 0;
+}
+"""
 
 
 @pytest.mark.parametrize("number", range(RUNS))
-@pytest.mark.skipif(not os.path.exists(FAKETIME), reason="needs libfaketime (Debian: faketime)")
+@pytest.mark.skipif(
+    not (os.path.exists(FAKETIME) and shutil.which("cc")),
+    reason="needs libfaketime and a C compiler (Debian: faketime gcc)",
+)
 def test_a_clock_that_jumps_changes_nothing(finished: Finished, tmp_path: Path, number: int) -> None:
-    """The clock of the run's processes alone jumps by hours, back and forth, every two seconds or so."""
+    """The clock of the run's processes alone jumps by hours, back and forth, every two seconds or so.
+
+    It does so once workers are there: where the clock is set back while Ray's own processes start, they fail to.
+    """
     rng = random.Random(number)
     clock = tmp_path / "clock"
     clock.write_text("+0")
+    sleep = tmp_path / "sleep.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-xc", "-", "-o", sleep], input=TRUE_SLEEP, text=True, check=True)
     faked = {
-        "LD_PRELOAD": FAKETIME,
+        "LD_PRELOAD": f"{sleep} {FAKETIME}",
         "FAKETIME_TIMESTAMP_FILE": str(clock),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     driver, jumps = start(finished, tmp_path, environment=faked), 0
+    wait_for(driver, lambda: bool(workers()), "the run ended before its clock jumped")
     end = time.monotonic() + PATIENCE
     while driver.poll() is None:
         assert time.monotonic() < end, (tmp_path / "log.txt").read_text(errors="replace")

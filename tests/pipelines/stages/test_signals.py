@@ -110,6 +110,7 @@ def assert_goes_on(run: Run) -> None:
     assert len(names) == len(set(names)) == 10  # one for each surrogate, and their parent
 
 
+@pytest.mark.slow
 def test_sigterm_while_chunks_are_crafted(begun: Run) -> None:
     begun.wait_until(lambda: any(begun.output.glob("*/adversarial/*")))
     begun.driver.send_signal(signal.SIGTERM)

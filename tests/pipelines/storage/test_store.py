@@ -166,6 +166,19 @@ class TestWritable:
         with pytest.raises(InputError, match=r"cannot be written \(No space left .*\); free some space there, or name"):
             disk.check_writable()
 
+    def test_a_disk_that_fills_up_is_named_with_the_file(self, disk: Store) -> None:
+        """The stream that writes knows neither."""
+
+        def fill() -> None:
+            with disk.writing("a/b.csv") as stream, open("/dev/full", "wb", buffering=0) as full:
+                stream.write(b"1")
+                full.write(b"2")
+
+        with pytest.raises(OSError, match=r"No space left on device: '.*tiny/a/b\.csv'") as caught:
+            fill()
+        assert caught.value.errno == 28
+        assert disk.listing("a") == {}
+
     def test_a_folder_that_the_system_does_not_let_us_write(self) -> None:
         with pytest.raises(InputError, match=r"output: /proc cannot be written .*name another folder with --output"):
             Store("/proc/out", "tiny").check_writable()

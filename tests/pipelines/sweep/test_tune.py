@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,7 @@ class TestSweep:
         assert again.test.made == {"report": 0}
         assert "sweep temperature_weight: every trial is there already: nothing to compute" in capsys.readouterr().err
 
+    @pytest.mark.slow
     def test_a_smaller_drop_chooses_anew_from_what_is_there(self, swept: Swept, tmp_path: Path) -> None:
         """Another drop is another sweep for Optuna, which learns from it; the trials of the first are not run again."""
         before = {
@@ -198,22 +200,7 @@ def test_asha_stops_trials_of_two_workers_too(ray_cluster: None, weights: Path, 
     assert not list((tmp_path / "runs/digits/.train").iterdir())
 
 
-def test_trials_of_other_images_are_set_aside(
-    ray_cluster: None, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    space = space_file(tmp_path, {"align.temperature": {"choices": [2, 32]}})
-    request = Request(write_sweep(tmp_path, weights), quiet=True)
-    first = Swept(request, space, search_settings(request, Options(space, searcher="grid", max_clean_drop=100)))
-    old = first.records()
-    other = dataclasses.replace(request, overrides=["data.validation.limit=40"])
-    second = Swept(other, space, search_settings(other, Options(space, searcher="grid", max_clean_drop=100)))
-    assert "sweeps/mine/trials: made with other settings; moved to .stale/" in capsys.readouterr().err
-    assert old.keys().isdisjoint(second.records())
-    assert {trial["n"] for trial in second.trials()} == {"40"}
-    moved = list((tmp_path / "runs/digits/.stale").rglob("trials/*.json"))
-    assert {file.stem for file in moved} == old.keys()
-
-
+@pytest.mark.slow
 def test_the_chosen_witnesses_stand_in_best_yaml(ray_cluster: None, weights: Path, tmp_path: Path) -> None:
     request = Request(write_sweep(tmp_path, weights, witnesses=["wide", "cnn_b"]), quiet=True)
     result = search_settings(request, Options("witness", searcher="grid", max_clean_drop=100))
@@ -258,10 +245,29 @@ def whole(ray_cluster: None, weights: Path, tmp_path_factory: pytest.TempPathFac
     return request, space, chosen_of(request, space), folder / "runs/digits/sweeps/mine"
 
 
+def test_trials_of_other_images_are_set_aside(whole: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    request, space, (temperatures, _), folder = whole
+    with_output = dataclasses.replace(request, output=str(request.source.parent / "other"))
+    shutil.copytree(folder.parents[1], request.source.parent / "other" / "digits")
+    sweep = request.source.parent / "other/digits/sweeps/mine"
+    old = {file.stem for file in (sweep / "trials").glob("*.json")}
+    assert len(old) == len(temperatures) == 2
+    other = dataclasses.replace(with_output, overrides=["data.validation.limit=40"])
+    result = Swept(other, space, search_settings(other, Options(space, searcher="grid", max_clean_drop=100)))
+    assert "sweeps/mine/trials: made with other settings; moved to .stale/" in capsys.readouterr().err
+    assert old.isdisjoint(result.records())
+    assert {trial["n"] for trial in result.trials()} == {"40"}
+    assert {file.stem for file in (sweep.parents[1] / ".stale").rglob("trials/*.json")} == old
+
+
+def slow(content: str | None) -> Any:
+    return pytest.param(content, marks=pytest.mark.slow)
+
+
 class TestDamage:
     """A damaged file of a finished sweep is computed again, and the choice stays the same."""
 
-    @pytest.mark.parametrize("content", [None, '{"settings": {', "{}"])
+    @pytest.mark.parametrize("content", ['{"settings": {', *(slow(content) for content in (None, "{}"))])
     def test_a_record_that_is_missing_or_damaged(self, whole: Any, content: str | None) -> None:
         request, space, before, folder = whole
         record = min((folder / "trials").glob("*.json"))
@@ -269,7 +275,7 @@ class TestDamage:
         (folder / "trials" / "notes.txt").write_bytes(b"\xff")
         assert chosen_of(request, space) == before
 
-    @pytest.mark.parametrize("content", ["", "{}", "[]"])
+    @pytest.mark.parametrize("content", ["{}", *(slow(content) for content in ("", "[]"))])
     def test_the_note_of_the_end_that_is_damaged(self, whole: Any, content: str) -> None:
         request, space, before, folder = whole
         (folder / "sweep.json").write_text(content)

@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+from empty_store import put_empty_store
 from hand_made import HandMade, hand_made
 from mlflow import MlflowClient
 
 from pipelines.cli import main
+from pipelines.tracking.runs import log_to_mlflow
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def test_an_address_that_mlflow_does_not_know(
 
 def test_an_experiment_that_was_deleted(experiment: HandMade, capsys: pytest.CaptureFixture[str]) -> None:
     """The command that the message names restores it, and then the report is logged."""
-    uri = f"sqlite:///{experiment.folder}/mlflow.db"
+    uri = f"sqlite:///{put_empty_store(experiment.folder)}"
     client = MlflowClient(tracking_uri=uri)
     number = client.create_experiment("by-hand", artifact_location=(experiment.folder / "artifacts").as_uri())
     client.delete_experiment(number)
@@ -97,8 +99,7 @@ def test_an_experiment_that_was_deleted(experiment: HandMade, capsys: pytest.Cap
 
 
 def test_a_database_that_another_process_is_writing_is_no_reason_to_refuse(experiment: HandMade) -> None:
-    database = experiment.folder / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{database}").search_experiments()
+    database = put_empty_store(experiment.folder)
     experiment.write(tracking=f"sqlite:///{database}")
     experiment.finish()
     writer = sqlite3.connect(database, isolation_level=None)
@@ -116,6 +117,17 @@ def test_a_server_that_is_down_is_no_reason_to_refuse(experiment: HandMade, caps
     said = capsys.readouterr().err
     assert "The results are kept; once this is mended, `witness report --log` sends them" in said
     assert "hush" not in said
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "postgresql+psycopg2", "mysql+pymysql", "mssql+pyodbc"])
+def test_a_database_server_that_is_down_is_found_at_once(
+    experiment: HandMade, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """Whatever its driver: MLflow itself would go on trying for 100 s, at the end of a run."""
+    experiment.write(tracking=f"{kind}://me:hush-hush@127.0.0.1:1/a")
+    said: list[str] = []
+    assert not log_to_mlflow(experiment.blueprint().experiment, said.append, "resend", lambda runs: None)
+    assert "failed ([Errno 111] Connection refused)" in said[0] and "hush" not in said[0]
 
 
 def test_the_database_of_the_output_is_checked_without_importing_mlflow(experiment: HandMade) -> None:

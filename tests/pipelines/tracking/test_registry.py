@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from empty_store import put_empty_store
 from hand_made import HandMade, hand_made
 from mlflow import MlflowClient
 
@@ -29,7 +30,9 @@ def versions(experiment: HandMade) -> list[Any]:
 @pytest.fixture
 def first(tmp_path: Path) -> HandMade:
     """An experiment that registers what it aligns."""
-    return hand_made(tmp_path, register="linear")
+    experiment = hand_made(tmp_path, register="linear")
+    put_empty_store(experiment.output)
+    return experiment
 
 
 def second(first: HandMade, name: str = "again", **model: Any) -> Request:
@@ -56,6 +59,7 @@ def test_an_aligned_model_is_registered_once_with_its_card(first: HandMade, tmp_
 
 def test_without_the_key_register_no_model_is_registered(tmp_path: Path) -> None:
     experiment = hand_made(tmp_path)
+    put_empty_store(experiment.output)
     log(experiment)
     assert versions(experiment) == []
     experiment.write(register="linear")  # the key is added after the first run

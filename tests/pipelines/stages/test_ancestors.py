@@ -1,0 +1,61 @@
+"""A model that was aligned in another experiment brings along what it was made from, which no target may be."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hand_made import HandMade, hand_made
+from safetensors.torch import load, save_file
+
+from align_core.errors import InputError
+
+EARLIER = {"earlier": {"aligned": "out put/by-hand/models/aligned"}}  # from near, to seer
+
+
+@pytest.fixture
+def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HandMade:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    made = hand_made(tmp_path)
+    made.finish()
+    return made
+
+
+def write_second(first: HandMade, **changes: Any) -> None:
+    first.write(name="second", models={**first.content()["models"], **EARLIER}, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "earlier", "targets": ["seer"]}, "targets: earlier was aligned to seer, as its card says"),
+        ({"source": "earlier", "targets": ["twin", "near"]}, "targets: earlier was aligned from near"),
+        (
+            {"variants": {"old": {"model": "earlier"}}, "source": "cousin", "targets": ["twin", "seer"]},
+            "targets: earlier was aligned to seer",
+        ),
+        (
+            {"witnesses": ["earlier"], "source": "cousin", "targets": ["twin"], "validation_targets": ["seer"]},
+            "validation_targets: earlier was aligned to seer",
+        ),
+    ],
+)
+def test_a_target_that_the_attacker_aligned_to(first: HandMade, changes: dict[str, Any], message: str) -> None:
+    write_second(first, **{"witnesses": ["other"], **changes})
+    with pytest.raises(InputError, match=message):
+        first.blueprint()
+
+
+@pytest.mark.parametrize(("source", "is_noted"), [("near", False), ("cousin", True)])
+def test_gains_of_a_model_that_came_from_another_source(first: HandMade, source: str, is_noted: bool) -> None:
+    write_second(first, source=source, targets=["twin"], variants={"old": {"model": "earlier"}})
+    noted = "variants.old: earlier was not aligned from cousin, to which its gains refer"
+    assert any(note.startswith(noted) for note in first.blueprint().inspected.notes) is is_noted
+
+
+def test_weights_that_the_card_does_not_describe(first: HandMade) -> None:
+    file = first.output / "by-hand" / "models" / "aligned" / "model.safetensors"
+    save_file({name: value + 1 for name, value in load(file.read_bytes()).items()}, file)
+    write_second(first, variants={"old": {"model": "earlier"}})
+    with pytest.raises(InputError, match=r"models\.earlier: .* is not the file that card\.json describes"):
+        first.blueprint()

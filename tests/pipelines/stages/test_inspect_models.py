@@ -1,0 +1,128 @@
+"""Models are inspected before any work, and loaded by workers as they were tried."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from coloured import CLASSES, weights_of, write_coloured
+from torch import nn
+
+from align_core.errors import InputError
+from align_core.models import load
+from pipelines.compute.loading import LoadedNetworks
+from pipelines.run.request import Request, open_blueprint
+from pipelines.stages import payload
+from pipelines.stages.blueprint import Blueprint
+
+NETS = """
+import functools
+import torch
+from torch import nn
+
+
+class Viewing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 4, 3, 2, 1), nn.Linear(256, 10)
+
+    def forward(self, images):
+        return self.head(self.body(images).view(-1, 256))
+
+
+class InNumpy(Viewing):
+    def forward(self, images):
+        features = self.body(images)
+        self.seen = features.detach().numpy()
+        return self.head(features.flatten(1))
+
+
+cached = functools.cache(Viewing)
+INIT = torch.zeros(10)
+
+
+class Sharing(Viewing):
+    def __init__(self):
+        super().__init__()
+        self.head.bias = nn.Parameter(INIT)
+"""
+
+
+def written(folder: Path, module: str, **kinds: str) -> Path:
+    """The coloured experiment, some of whose models come from the factories above, in a module of this name."""
+    file = write_coloured(folder)
+    (folder / f"{module}.py").write_text(NETS)
+    content = yaml.safe_load(file.read_text())
+    for seed, (name, kind) in enumerate(kinds.items()):
+        torch.manual_seed(seed)
+        net = nn.ModuleDict({"body": nn.Conv2d(3, 4, 3, 2, 1), "head": nn.Linear(256, 10)})
+        weights_of(net, folder / f"{name}.safetensors")
+        content["models"][name]["factory"] = f"{module}:{kind}"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def of(file: Path, *overrides: str) -> Blueprint:
+        return open_blueprint(Request(file, overrides=list(overrides), quiet=True))
+
+    return of
+
+
+def test_workers_hold_a_network_in_the_layout_in_which_it_works(tmp_path: Path, opened: Any) -> None:
+    blueprint = opened(written(tmp_path, "nets_that_view", net_a="Viewing"))
+    networks = blueprint.networks
+    assert {name: network.channels_last for name, network in networks.items()} == {
+        "net_a": False, "net_b": True, "net_c": True, "aligned": False,
+    }  # fmt: skip
+    images_BCHW = torch.rand(3, 3, 16, 16)
+    plain = load(networks["net_a"].config, 10, 3)
+    held = payload.network_loader(blueprint).load("net_a", "cpu")
+    assert torch.equal(held(images_BCHW), plain(images_BCHW))
+
+
+SHARED = r"factory .*shares parameters with it.* in a cache"
+
+
+def test_a_factory_that_returns_one_network_for_two_models(tmp_path: Path, opened: Any) -> None:
+    with pytest.raises(InputError, match=rf"models\.net_c: {SHARED}"):
+        opened(written(tmp_path, "nets_in_a_cache", net_a="cached", net_c="cached"))
+
+
+def test_networks_that_share_a_parameter_while_a_worker_holds_both(tmp_path: Path, opened: Any) -> None:
+    blueprint = opened(written(tmp_path, "nets_that_share", net_a="Sharing", net_c="Sharing"))
+    networks = LoadedNetworks(payload.network_loader(blueprint), "cpu")
+    with pytest.raises(InputError, match=SHARED):
+        networks.mean_of(["net_a", "net_c"])
+
+
+def test_a_network_that_bfloat16_breaks(tmp_path: Path, opened: Any) -> None:
+    file = written(tmp_path, "nets_in_numpy", net_c="InNumpy")
+    opened(file)
+    with pytest.raises(InputError, match=r"models\.net_c: .*BFloat16"):
+        opened(file, "compute.precision=bf16")
+
+
+class TestChangedWhileARunIsAtWork:
+    """What workers read must be what was inspected: it would otherwise stand in tables under another fingerprint."""
+
+    def test_a_test_image(self, tmp_path: Path, opened: Any) -> None:
+        images = payload.test_images(opened(write_coloured(tmp_path)))
+        assert images.read(0).shape == (40, 3, 16, 16)
+        shutil.copy(tmp_path / "test" / CLASSES[1] / "000.png", tmp_path / "test" / CLASSES[4] / "002.png")
+        with pytest.raises(InputError, match=rf"data\.test: image {CLASSES[4]}/002\.png is not as it was .*--rehash"):
+            images.read(0)
+
+    def test_weights(self, tmp_path: Path, opened: Any) -> None:
+        loader = payload.network_loader(opened(write_coloured(tmp_path)))
+        loader.load("net_c", "cpu")
+        shutil.copy(tmp_path / "net_a.safetensors", tmp_path / "net_c.safetensors")
+        with pytest.raises(InputError, match=r"models\.net_c: its weights are not as they were"):
+            loader.load("net_c", "cpu")
