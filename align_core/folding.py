@@ -6,6 +6,7 @@ in the network itself, so that whatever else it does is left as it is. The resul
 """
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,36 +24,48 @@ class Pair(NamedTuple):
     batchnorm: str
 
 
-def foldable(net: nn.Module) -> list[Pair]:
-    """The pairs of a network that folding pays for; none where it has depthwise convolutions, or cannot be traced.
+class Foldable(NamedTuple):
+    """The pairs of a network that folding pays for, and why there are none although it has BatchNorms, if so."""
 
-    It depends on the modules alone, never on a timing. A network with depthwise convolutions gains nothing: they are
-    bound by memory, and lose a fast path of the library when they are given a bias.
+    pairs: list[Pair]
+    obstacle: str | None = None
+
+
+def foldable(net: nn.Module) -> Foldable:
+    """Which BatchNorms of a network are folded. It depends on the modules alone, never on a timing.
+
+    A network with depthwise convolutions gains nothing: they are bound by memory, and lose a fast path of the library
+    when they are given a bias.
     """
-    if not any(isinstance(part, _BatchNorm) for part in net.modules()) or any(map(_is_depthwise, net.modules())):
-        return []
+    if not any(isinstance(part, nn.BatchNorm2d) for part in net.modules()):
+        return Foldable([])
+    if any(map(_is_depthwise, net.modules())):
+        return Foldable([], "it has depthwise convolutions, which gain nothing")
     try:
         graph = _Tracer().trace(net)
-    except Exception:
-        return []
+    except (Exception, SystemExit):  # whatever Python code the network runs, torch.fx has exceptions of its own for it
+        return Foldable([], "torch.fx cannot trace its forward")
     modules = dict(net.named_modules())
     called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
-    pairs = []
-    for node in graph.nodes:
-        if node.op != "call_module" or not isinstance(modules[str(node.target)], _BatchNorm):
-            continue
-        (source,) = node.all_input_nodes
-        if source.op != "call_module" or not isinstance(modules[str(source.target)], nn.Conv2d):
-            continue
-        pair = Pair(str(source.target), str(node.target))
-        if len(source.users) == 1 and all(called.count(name) == 1 for name in pair) and _fits(*map(modules.get, pair)):
-            pairs.append(pair)
-    return pairs
+    pairs = [pair for node in graph.nodes if (pair := _pair_at(node, modules, called))]
+    return Foldable(pairs, None if pairs else "no BatchNorm follows a convolution of its own")
+
+
+def _pair_at(node: torch.fx.Node, modules: dict[str, nn.Module], called: Sequence[str]) -> Pair | None:
+    """The pair that ends at a node of the graph, if both are called once, and nothing else uses the convolution."""
+    if node.op != "call_module" or not isinstance(modules[str(node.target)], _BatchNorm):
+        return None
+    (source,) = node.all_input_nodes
+    if source.op != "call_module" or not isinstance(modules[str(source.target)], nn.Conv2d):
+        return None
+    pair = Pair(str(source.target), str(node.target))
+    alone = len(source.users) == 1 and all(called.count(name) == 1 for name in pair)
+    return pair if alone and _fits(*map(modules.get, pair)) else None
 
 
 def folded(classifier: Classifier) -> Classifier:
     """A copy of a network in eval mode with every foldable BatchNorm folded; the network itself where there is none."""
-    pairs = foldable(classifier.net)
+    pairs = foldable(classifier.net).pairs
     if not pairs:
         return classifier
     copied = copy_of(classifier)

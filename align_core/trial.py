@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from align_core.align_config import AlignConfig, OptimizerConfig, Training
 from align_core.alignment import Alignment, NonFiniteLoss
-from align_core.errors import InputError
+from align_core.errors import InputError, reason_of
+from align_core.folding import foldable, folded
 from align_core.model_config import Precision
 from align_core.models import Classifier, copy_of
 from align_core.own_code import own_code
@@ -33,12 +34,16 @@ class Trial:
         unused_parameters: whether a training step leaves some parameters without a gradient.
         channels_last: whether the network can be used in this layout, which is faster: one that calls `view` on what a
             convolution returns, for example, cannot.
+        folded: how many BatchNorms are folded into convolutions where the network predicts or is crafted on.
+        folding_difference: by how much its logits differ then, at most, on two random images.
         frozen: names of the parameters that stay as they are when it is trained, because its constructor froze them.
     """
 
     notes: list[str] = field(default_factory=list)
     unused_parameters: bool = False
     channels_last: bool = True
+    folded: int = 0
+    folding_difference: float = 0.0
     frozen: list[str] = field(default_factory=list)
 
 
@@ -78,6 +83,7 @@ def try_model(
         trial.channels_last = _takes_channels_last(classifier, noise_BCHW)
         if trial.channels_last:
             classifier.to(memory_format=torch.channels_last)
+        _try_folding(classifier, noise_BCHW, trial)
         if crafted_on:
             faint_1CHW = 0.5 + 0.1 * (torch.rand((1, *shape), generator=generator) - 0.5)
             _try_input_gradient(classifier, name, torch.cat([noise_BCHW[:1], faint_1CHW]))
@@ -87,6 +93,29 @@ def try_model(
         classifier.train(was_training).to(memory_format=torch.contiguous_format)
     trial.notes = list(dict.fromkeys(trial.notes))
     return trial
+
+
+def _try_folding(classifier: Classifier, images_BCHW: Tensor, trial: Trial) -> None:
+    """Counts the BatchNorms that can be folded; where they cannot, or the logits change, it is said."""
+    pairs, obstacle = foldable(classifier.net)
+    if obstacle is not None and "depthwise" not in obstacle:
+        trial.notes.append(f"its BatchNorms are not folded into convolutions, which costs speed: {obstacle}")
+    if not pairs:
+        return
+    try:
+        own = folded(classifier)
+    except Exception as problem:  # a network may hold what cannot be copied
+        trial.notes.append(f"its BatchNorms are not folded into convolutions, which costs speed: {reason_of(problem)}")
+        return
+    with torch.no_grad():
+        plain_BK, again_BK, own_BK = classifier(images_BCHW), classifier(images_BCHW), own(images_BCHW)
+    if not torch.equal(plain_BK, again_BK):
+        return  # its logits differ from call to call, which is said, so that no difference can be measured
+    difference = float((plain_BK - own_BK).abs().max())
+    if not difference <= _TOLERANCE[classifier.precision] * max(1.0, float(plain_BK.abs().max())):
+        trial.notes.append(f"its BatchNorms are not folded: its logits would change by {difference:.2g}")
+        return
+    trial.folded, trial.folding_difference = len(pairs), difference
 
 
 def _said_of_frozen(frozen: Sequence[str], parameters: int) -> str:

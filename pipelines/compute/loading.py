@@ -9,6 +9,7 @@ from safetensors.torch import load as load_safetensors
 from torch import nn
 
 from align_core.errors import InputError
+from align_core.folding import folded
 from align_core.model_config import Precision
 from align_core.models import Classifier, Ensemble, load
 from align_core.weights import hash_weights
@@ -68,29 +69,34 @@ class LoadedNetworks:
 
     def __init__(self, loader: NetworkLoader, device: str, most: int | None = None) -> None:
         self._loader, self._device, self._most = loader, device, most
-        self._loaded: OrderedDict[str, Classifier] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, bool], Classifier] = OrderedDict()
 
     def network(self, name: str) -> Classifier:
-        """One network by name, loaded if it is not held already."""
-        return self._members([name])[0]
+        """One network by name as it is trained, loaded if it is not held already."""
+        return self._members([name], folds=False)[0]
 
     def mean_of(self, names: Sequence[str]) -> nn.Module:
-        """One network, or an ensemble that returns the mean of the logits of several."""
-        members = self._members(names)
+        """One network as it predicts, or an ensemble that returns the mean of the logits of several.
+
+        Its BatchNorms are folded where the inspection of the models found that they can be.
+        """
+        members = self._members(names, folds=True)
         return members[0] if len(members) == 1 else Ensemble(members)
 
-    def _members(self, names: Sequence[str]) -> list[Classifier]:
-        for name in names:
-            if name in self._loaded:
-                self._loaded.move_to_end(name)
-        missing = [name for name in names if name not in self._loaded]
+    def _members(self, names: Sequence[str], folds: bool) -> list[Classifier]:
+        keys = [(name, folds and self._loader.networks[name].folded > 0) for name in names]
+        for key in keys:
+            if key in self._loaded:
+                self._loaded.move_to_end(key)
+        missing = [key for key in keys if key not in self._loaded]
         while self._most is not None and self._loaded and len(self._loaded) + len(missing) > self._most:
-            if next(iter(self._loaded)) in names:
+            if next(iter(self._loaded)) in keys:
                 break
             self._loaded.popitem(last=False)
-        for name in missing:
-            self._loaded[name] = self._loader.load(name, self._device)
-        return [self._loaded[name] for name in names]
+        for key in missing:
+            own = self._loader.load(key[0], self._device)
+            self._loaded[key] = folded(own) if key[1] else own
+        return [self._loaded[key] for key in keys]
 
 
 def on_device(classifier: Classifier, device: str, channels_last: bool = True) -> Classifier:

@@ -27,8 +27,9 @@ def resolved_settings(blueprint: Blueprint) -> str:
 
 
 def resolved_hashes(blueprint: Blueprint) -> dict[str, Any]:
-    """The hash of every network's weights and of every image set."""
+    """The hash of every network's weights and of every image set, and what is folded."""
     return {
         "weights": {name: network.digest for name, network in blueprint.networks.items()},
+        "folded": blueprint.inspected.folding,
         "images": {role: manifest.digest for role, manifest in blueprint.inspected.manifests.items()},
     }

@@ -66,6 +66,7 @@ class TablesOverImages:
             "stage": "craft",
             "revision": REVISIONS["craft"],
             "surrogate": [member.identity for member in members],
+            "folded": [member.folded for member in members],
             "attack": attack.deciding,
             "images": self.images,
             "seed": self.seed,
@@ -84,6 +85,7 @@ class TablesOverImages:
         return {
             "revision": REVISIONS["evaluate"],
             "model": [member.identity for member in members],
+            "folded": [member.folded for member in members],
             "images": images,
             "chunk": self.chunk,
             "precision": self.precision,

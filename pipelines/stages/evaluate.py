@@ -178,7 +178,7 @@ class Evaluator:
         if len(members) > 1 and not logits_BK.isfinite().all():
             for name in members:
                 with torch.no_grad():
-                    check_finite(self.networks.network(name)(images_BCHW), ids, name)
+                    check_finite(self.networks.mean_of([name])(images_BCHW), ids, name)
         check_finite(logits_BK, ids, " and ".join(members))
 
 

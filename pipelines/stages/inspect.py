@@ -25,6 +25,7 @@ class Inspected:
         manifests: ids, labels and content hashes of each image set, by role (train, validation, test).
         networks: the models of the experiment, by name. One that is trained here has no digest yet.
         published: where networks are used otherwise than they are published.
+        folding: how many BatchNorms of a model are folded where it predicts, and by how much its logits differ then.
         unused_parameters: models that leave parameters without a gradient when they are trained.
         notes: what a user should know of the models before hours are spent, a sentence each.
         unsaved: files, by path in the store, that this inspection found and that `save` will write.
@@ -33,6 +34,7 @@ class Inspected:
     manifests: dict[str, Manifest]
     networks: dict[str, Network]
     published: Published = field(default_factory=Published)
+    folding: dict[str, dict[str, float]] = field(default_factory=dict)
     unused_parameters: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     unsaved: dict[str, bytes] = field(default_factory=dict)
@@ -62,6 +64,7 @@ def inspect_inputs(
     models = inspect_models(experiment, store, inspected.manifests, trust_weights)
     inspected.networks |= models.networks
     inspected.unused_parameters, inspected.notes = models.unused_parameters, models.notes
+    inspected.folding = models.folding
     configs = {name: network.config for name, network in models.networks.items()}
     inspected.published, new = inspect_published(experiment, configs, store)
     inspected.unsaved |= models.unsaved | new

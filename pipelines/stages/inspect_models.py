@@ -31,6 +31,7 @@ class InspectedModels:
 
     Attributes:
         networks: by name.
+        folding: how many BatchNorms are folded where it predicts, and by how much logits differ then, at most.
         unused_parameters: names of those that leave parameters without a gradient when they are trained.
         notes: what a user should know before hours are spent, a sentence each.
         unsaved: files by path in the store that have still to be written.
@@ -39,6 +40,7 @@ class InspectedModels:
 
     networks: dict[str, Network] = field(default_factory=dict)
     ancestors: dict[str, Ancestors] = field(default_factory=dict)
+    folding: dict[str, dict[str, float]] = field(default_factory=dict)
     unused_parameters: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     unsaved: dict[str, bytes] = field(default_factory=dict)
@@ -52,6 +54,8 @@ class _Tried:
     notes: list[str]
     unused_parameters: bool
     channels_last: bool
+    folded: int
+    folding_difference: float
     frozen: list[str]
 
     def __post_init__(self) -> None:
@@ -85,7 +89,9 @@ def inspect_models(
             raise InputError(f"models.{name}: {problem}") from problem
         one = tried.get(model.trial_key, _Tried, model.try_it)
         stored, frozen = model.origin.stored if model.origin else None, tuple(one.frozen)
-        network = Network(name, model.config, one.digest, stored, model.code, one.channels_last, frozen)
+        network = Network(name, model.config, one.digest, stored, model.code, one.channels_last, one.folded, frozen)
+        if one.folded:
+            found.folding[name] = {"batchnorms": one.folded, "largest_difference": one.folding_difference}
         found.networks[name] = network
         found.notes += [f"models.{name}: {note}" for note in one.notes]
         found.unused_parameters |= {name} if one.unused_parameters else set()
@@ -204,7 +210,8 @@ class _Model:
             trainings=self.use.trainings,
         )
         digest = None if self.config.train else hash_weights(self._classifier.net.state_dict())
-        return _Tried(digest, trial.notes, trial.unused_parameters, trial.channels_last, trial.frozen)
+        found = asdict(trial)
+        return _Tried(digest=digest, **found)
 
     def look(self) -> FirstLook:
         """Shows the model a few test images. Raises InputError where its logits on them are not finite."""

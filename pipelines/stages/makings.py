@@ -27,6 +27,7 @@ class Making:
         witnesses: the networks it is aligned to.
         align: the settings; training on labels is an alignment without a witness.
         model: architecture and preprocessing.
+        folded: how many of its BatchNorms are folded where it predicts.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Making:
     witnesses: tuple[str, ...]
     align: AlignConfig
     model: ModelConfig
+    folded: int
 
     @cached_property
     def fingerprint(self) -> str:
@@ -80,7 +82,14 @@ def training(network: Network, experiment: Experiment, images: Manifest) -> Maki
         inputs["code"] = dict(network.code)
     inputs |= _frozen(network)
     return Making(
-        name=name, folder=f"trained/{name}", inputs=inputs, start=None, witnesses=(), align=align, model=model
+        name=name,
+        folder=f"trained/{name}",
+        inputs=inputs,
+        start=None,
+        witnesses=(),
+        align=align,
+        model=model,
+        folded=network.folded,
     )
 
 
@@ -102,6 +111,7 @@ def alignment(
         witnesses=surrogate.witnesses,
         align=surrogate.align,
         model=source.config,
+        folded=source.folded,
     )
 
 

@@ -11,8 +11,10 @@ from torch import nn
 
 from align_core.attacks import AttackConfig, craft
 from align_core.finite import check_finite
+from align_core.folding import folded
 from align_core.images import Fit, ImageSetConfig, read_images
 from align_core.images.decoding import Pixels
+from align_core.models import Classifier
 from align_core.numerics import set_policy
 from align_core.transfer import Counts, Flags, MeanCell, mean_over_targets, resampled_counts
 from pipelines.compute.images import opened
@@ -114,6 +116,7 @@ class Validator:
         self._labels = np.asarray(setup.labels)
         pool = pool_of(setup.images, setup.fit, loader.channels, setup.image_ids, setup.labels, setup.seed)
         self._others = pool.read(device) if setup.attack.needs_others else None
+        self._folds = loader.networks[setup.source].folded > 0
         self._resamples: dict[int, list[Counts]] = {}
 
     def baseline(self) -> Baseline:
@@ -123,10 +126,10 @@ class Validator:
         be measured, and FloatingPointError where logits or gradients are not finite.
         """
         everything = range(len(self._labels))
-        source = self._outcomes(self.networks.network(self.setup.source), everything)
+        source = self._outcomes(self.networks.mean_of([self.setup.source]), everything)
         chunks = list(self._chunks(everything))
         target_right = {
-            target: np.concatenate([self._right(self.networks.network(target), chunk, target) for chunk in chunks])
+            target: np.concatenate([self._right(self.networks.mean_of([target]), chunk, target) for chunk in chunks])
             for target in self.setup.targets
         }
         if not any((source.right & right).any() for right in target_right.values()):
@@ -139,6 +142,8 @@ class Validator:
         Raises ValueError where none of these images counts for any target, and FloatingPointError where logits or
         gradients are not finite.
         """
+        if self._folds and isinstance(surrogate, Classifier):
+            surrogate = folded(surrogate)
         outcomes, chosen = self._outcomes(surrogate, positions), np.asarray(positions)
         source_right = baseline.source.right[chosen]
         cells = [
@@ -186,7 +191,7 @@ class Validator:
                 pass_rows=self.setup.pass_rows,
             )
             for target, found in wrong.items():
-                predicted_B = self._predict(self.networks.network(target), crafted_BCHW, ids, target)
+                predicted_B = self._predict(self.networks.mean_of([target]), crafted_BCHW, ids, target)
                 found.append((predicted_B.cpu() != labels_B).numpy())
         return SurrogateOutcomes(
             np.concatenate(right), {target: np.concatenate(found) for target, found in wrong.items()}

@@ -64,7 +64,10 @@ def test_logits_and_gradients_stay_the_same(name: str) -> None:
 
 def test_a_network_with_depthwise_convolutions_is_left_as_it_is() -> None:
     plain = classifier(timm.create_model("mobilenetv2_035"))
-    assert foldable(plain.net) == [] and folded(plain) is plain
+    assert foldable(plain.net) == ([], "it has depthwise convolutions, which gain nothing") and folded(plain) is plain
+
+
+TRACED = "torch.fx cannot trace its forward"
 
 
 class Branching(nn.Module):
@@ -91,16 +94,27 @@ class Shared(nn.Module):
         return (self.norm(seen) + seen).mean(dim=(2, 3))
 
 
-@pytest.mark.parametrize("make", [Branching, Shared, lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 3))])
-def test_what_cannot_be_folded_is_left_as_it_is(make: type[nn.Module]) -> None:
+@pytest.mark.parametrize(
+    ("make", "obstacle"),
+    [
+        (
+            Branching,
+            TRACED,
+        ),
+        (Shared, "no BatchNorm follows a convolution of its own"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), None),
+    ],
+)
+def test_what_cannot_be_folded_is_left_as_it_is_and_says_why(make: type[nn.Module], obstacle: str | None) -> None:
     plain = classifier(make())
     assert folded(plain) is plain
+    assert foldable(plain.net) == ([], obstacle)
 
 
 def test_a_hook_keeps_its_module() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
     net[0].register_forward_hook(lambda *_: None)
-    assert foldable(classifier(net).net) == []
+    assert foldable(classifier(net).net).pairs == []
 
 
 def test_a_published_network_gives_the_same_predictions(cifar10: Path) -> None:
