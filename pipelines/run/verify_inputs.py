@@ -69,6 +69,8 @@ def check_image_sets(blueprint: Blueprint, found: Verification, progress: Progre
         found.checked["images"] += len(manifest)
         if manifest.digest != known[role].digest:
             found.report(f"data.{role}: the images are not those that the results were made from")
+        elif manifest.digest_of_towards != known[role].digest_of_towards:
+            found.report(f"data.{role}: the classes to lead to are not those that the results were made with")
         elif role == "train" and manifest.originals != known[role].originals and _trains_on_originals(blueprint):
             found.report("data.train: the files show the same after the crop, but are not those that were cropped")
 

@@ -240,9 +240,12 @@ class Blueprint:
 
     @property
     def _tables(self) -> TablesOverImages:
-        compute = self.experiment.compute
-        images = self.inspected.manifests["test"].digest
-        return TablesOverImages(images, self.experiment.seed, compute.chunk, compute.precision, compute.pass_rows)
+        compute, images = self.experiment.compute, self.inspected.manifests["test"]
+        source = self.networks[self.experiment.source]
+        towards = {"column": images.digest_of_towards, "least_likely": source.identity}
+        return TablesOverImages(
+            images.digest, self.experiment.seed, compute.chunk, compute.precision, compute.pass_rows, towards
+        )
 
     def _networks(self, members: Sequence[str]) -> list[Network]:
         return [self.networks[member] for member in members]
