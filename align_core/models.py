@@ -6,7 +6,7 @@ models, and are stated in pixels, whatever mean and standard deviation a model w
 
 import copy
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ class Classifier(nn.Module):
     """A network with its preprocessing: it maps float pixels [B, C, H, W] in [0, 1] to logits [B, K].
 
     Where the attribute `precision` is set to `bf16`, the network runs under autocast. Logits are float32 in any case.
-    The attribute `changes` says what had to be changed about the network when it was built, a clause each.
+    The attribute `changes` says what had to be changed about the network when it was built, a clause each. Images go
+    through the functions in `defences` first (see `align_core.defences`).
 
     Args:
         net: takes normalised images of side `input_size`.
@@ -55,6 +56,7 @@ class Classifier(nn.Module):
         self.input_size = input_size
         self.precision: Precision = "fp32"
         self.changes: tuple[str, ...] = ()
+        self.defences: tuple[Callable[[Tensor], Tensor], ...] = ()
         self.register_buffer("mean_C11", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std_C11", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
@@ -64,6 +66,8 @@ class Classifier(nn.Module):
 
     def output(self, images_BCHW: Tensor) -> Any:
         """Returns whatever the network returns for pixels [B, C, H, W] in [0, 1]."""
+        for defence in self.defences:
+            images_BCHW = defence(images_BCHW)
         size = self.input_size
         if size is not None and images_BCHW.shape[-2:] != (size, size):
             images_BCHW = F.interpolate(images_BCHW, (size, size), mode="bicubic", antialias=True, align_corners=False)

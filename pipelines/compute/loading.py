@@ -8,8 +8,11 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import nn
 
+from align_core.defences import defended
+from align_core.errors import InputError
 from align_core.model_config import Precision
 from align_core.models import Classifier, Ensemble, load
+from align_core.weights import hash_state
 from pipelines.compute.networks import Network
 from pipelines.storage.store import Store
 
@@ -36,10 +39,19 @@ class NetworkLoader:
         return replace(self, networks={name: self.networks[name] for name in names})
 
     def load(self, name: str, device: str) -> Classifier:
-        """One network on the device, in eval mode, its parameters frozen."""
+        """One network on the device, in eval mode, its parameters frozen.
+
+        Raises InputError where a factory brings other weights than when the experiment was inspected.
+        """
         network = self.networks[name]
         weights = load_safetensors(self.store.read(network.stored)) if network.stored else None
         classifier = load(network.config, self.classes, self.channels, weights)
+        if network.config.brings_weights and weights is None and hash_state(classifier.net) != network.digest:
+            raise InputError(
+                f"models.{name}: the factory {network.config.factory} returns other weights here than when it was "
+                "inspected; are the files that it reads others here, or does it draw weights at random?"
+            )
+        defended(classifier, network.wraps)
         classifier.precision = self.precision
         return on_device(classifier, device)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from align_core.defences import Wrap
 from align_core.model_config import ModelConfig
 
 
@@ -17,6 +18,7 @@ class Network:
         digest: hash of the weights; None while they have still to be made.
         stored: path of the weights in the store; None where the configuration names them.
         code: hashes of the modules of its factory, by name; None where it comes from a library.
+        wraps: the defences around it, the outermost first.
     """
 
     name: str
@@ -24,18 +26,21 @@ class Network:
     digest: str | None
     stored: str | None = None
     code: Mapping[str, str] | None = None
+    wraps: tuple[Wrap, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What determines its predictions, for fingerprints: its weights, architecture, code and preprocessing.
+        """What determines its predictions, for fingerprints: its weights, architecture, code, preprocessing, defences.
 
         Neither paths nor names are part of it. A model of a library has no code here: a library's version is recorded
         beside results, and does not determine them.
         """
         config = self.config
         code = {} if self.code is None else {"code": dict(self.code)}
+        wraps = {"wraps": [[wrap.name, dict(wrap.settings)] for wrap in self.wraps]} if self.wraps else {}
         return {
             **code,
+            **wraps,
             "weights": self.digest,
             "architecture": config.architecture,
             "preprocessing": [config.mean, config.std, config.input_size],

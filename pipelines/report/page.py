@@ -31,8 +31,8 @@ NOTES = (
     "that source.",
     "Intervals (95 %) are over images, not over training seeds: another run of the same training would move the "
     "figures by more than they say. p-values (exact McNemar) are not corrected for the number of comparisons.",
-    "targeted_rate is the share of the same images that the target takes for the class that a targeted attack leads to; "
-    "it is blank for attacks that lead away from the label. mean_ssim is the structural similarity to the clean images.",
+    "targeted_rate is the share of the same images that the target takes for the class that a targeted attack leads "
+    "to; it is blank for other attacks. mean_ssim is the structural similarity of attacked and clean images.",
     "robust_accuracy is the share still right under every attack of this experiment: an upper bound on true "
     "robustness.",
 )

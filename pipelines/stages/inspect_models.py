@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from align_core.defences import Wrap, defended
 from align_core.errors import InputError, reason_of
 from align_core.images import read_images
 from align_core.images.manifest import Manifest
@@ -15,6 +16,7 @@ from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.factories import note_code
 from pipelines.experiment.factory_code import Code, factory_code
+from pipelines.experiment.wraps import unwrapped
 from pipelines.stages.file_hashes import FileHashes
 from pipelines.stages.first_look import FirstLook, first_look, sample_of
 from pipelines.stages.model_uses import ModelUse, uses_of
@@ -78,8 +80,11 @@ def inspect_models(
             model = _model(name, uses[name], experiment, test, store, files)
         except InputError as problem:
             raise InputError(f"models.{name}: {problem}") from problem
+        if model.config.brings_weights and not trusting:
+            tried.forget(model.trial_key)  # its weights come from where nothing here looks
         one = tried.get(model.trial_key, _Tried, model.try_it)
-        network = Network(name, model.config, one.digest, model.origin.stored if model.origin else None, model.code)
+        stored = model.origin.stored if model.origin else None
+        network = Network(name, model.config, one.digest, stored, model.code, model.wraps)
         found.networks[name] = network
         found.notes += [f"models.{name}: {note}" for note in one.notes]
         found.unused_parameters |= {name} if one.unused_parameters else set()
@@ -96,7 +101,8 @@ def _model(
     name: str, use: ModelUse, experiment: Experiment, test: Manifest, store: Store, files: FileHashes
 ) -> "_Model":
     """A model of the experiment with the hashes of what it comes from. Raises InputError."""
-    written = experiment.models[name]
+    inner = unwrapped(experiment.models, name)
+    written = experiment.models[inner.name]
     origin = registered(written, experiment, store, SEEN) if written.mlflow else None
     if origin and not _is_as_it_was(origin, files):
         origin = registered(written, experiment, store, SEEN, anew=True)
@@ -104,7 +110,10 @@ def _model(
     code = factory_code(config.factory, experiment.factories) if config.factory else None
     if code is not None:
         note_code(str(config.factory), code)
-    return _Model(name, config, origin, code, _bytes_of(config, origin, files), use, experiment, test)
+    if inner.wraps:  # a defended model counts as of the family of the model within
+        config = replace(config, family=config.family or inner.name)
+    content = _bytes_of(config, origin, files)
+    return _Model(name, config, origin, code, content, use, experiment, test, inner.wraps)
 
 
 def _is_as_it_was(found: Registered, files: FileHashes) -> bool:
@@ -141,6 +150,10 @@ class _Known:
             self._has_changed = True
             return found
 
+    def forget(self, key: str) -> None:
+        """Lets what is known under the key be found out anew."""
+        self._known.pop(key, None)
+
     def unsaved(self) -> dict[str, bytes]:
         """The file by its path, if anything was added to it."""
         return {self._path: json.dumps(self._known).encode()} if self._has_changed else {}
@@ -158,13 +171,14 @@ class _Model:
     use: ModelUse
     experiment: Experiment
     test: Manifest
+    wraps: tuple[Wrap, ...]
 
     @property
     def trial_key(self) -> str:
         """Identifies a trial: by settings, code, the bytes of the weights, and what the model is used for."""
         settings = asdict(self.config) | ({"weights": None} if self.config.weights_file else {})
         images = [self.experiment.data.classes_count, list(self.test.shape)]
-        used = [self.use.crafted_on, [asdict(training) for training in self.use.trainings]]
+        used = [self.use.crafted_on, [asdict(training) for training in self.use.trainings], self.wraps]
         return fingerprint_of([settings, *images, self.code, self.content, used])
 
     @cached_property
@@ -175,8 +189,9 @@ class _Model:
         classes, channels = self.experiment.data.classes_count, self.test.shape[0]
         try:
             if self.config.train:
-                return build(self.config, classes, channels)
-            return load(self.config, classes, channels, self.origin.weights() if self.origin else None)
+                return defended(build(self.config, classes, channels), self.wraps)
+            weights = self.origin.weights() if self.origin else None
+            return defended(load(self.config, classes, channels, weights), self.wraps)
         except InputError as problem:
             raise InputError(f"models.{self.name}: {problem}") from problem
 
@@ -193,8 +208,26 @@ class _Model:
             crafted_on=self.use.crafted_on,
             trainings=self.use.trainings,
         )
-        digest = None if self.config.train else hash_weights(self._classifier.net.state_dict())
-        return _Tried(digest, trial.notes, trial.unused_parameters)
+        if self.config.train:
+            return _Tried(None, trial.notes, trial.unused_parameters)
+        if self.config.brings_weights:
+            return _Tried(self._hash_of_two(), trial.notes, trial.unused_parameters)
+        return _Tried(hash_weights(self._classifier.net.state_dict()), trial.notes, trial.unused_parameters)
+
+    def _hash_of_two(self) -> str:
+        """The hash of the weights that a factory brings; workers build the network again, so it must be no accident."""
+        from align_core.models import build
+        from align_core.weights import hash_state
+
+        again = build(self.config, self.experiment.data.classes_count, self.test.shape[0])
+        digest = hash_state(self._classifier.net)
+        if hash_state(again.net) != digest:
+            raise InputError(
+                f"models.{self.name}: the factory {self.config.factory} returns other weights at every call, so that "
+                "`weights: none` cannot stand for any. Let it read its weights from a file, or give `weights` or "
+                "`train`"
+            )
+        return digest
 
     def look(self) -> FirstLook:
         """Shows the model a few test images. Raises InputError where its logits on them are not finite."""
