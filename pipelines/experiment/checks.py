@@ -97,7 +97,9 @@ def _check_disjoint(experiment: "Experiment", roles: dict[str, list[str]]) -> No
     tested = {unwrapped(experiment.models, name).name for name in experiment.targets}
     both = {name for name in experiment.validation_targets if unwrapped(experiment.models, name).name in tested}
     if both:
-        raise InputError(f"validation_targets: {min(both)} is in targets too; tuning must not see a test target")
+        is_itself = min(both) in experiment.targets
+        too = "is in targets too" if is_itself else "and a target are one model, apart from a defence"
+        raise InputError(f"validation_targets: {min(both)} {too}; tuning must not see a test target")
 
 
 def _check_names(experiment: "Experiment") -> None:

@@ -161,7 +161,7 @@ class TableVerifier:
         Where a network decides, it is asked again for these rows, and a class counts as its least likely one where its
         logit is within the tolerance of the smallest but for the label's.
         """
-        was_B, known_B = torch.from_numpy(np.array(content["towards"])), self.towards.known(rule, chunk)
+        was_B, known_B = torch.tensor(content["towards"].to_pylist()), self.towards.known(rule, chunk)
         labels_B = torch.tensor(self.images.labels_of(chunk))
         is_none_B = (was_B < 0) | (was_B >= self.towards.classes) | (was_B == labels_B)
         self._report_rows(table, chunk, is_none_B.numpy(), "are led to no class, or to their label")

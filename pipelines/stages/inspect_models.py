@@ -1,10 +1,13 @@
 """Tries every model once as it will be used, or reads from the store what was found out when it was tried before."""
 
 import json
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from align_core.defences import Wrap, defended
 from align_core.errors import InputError, reason_of
@@ -26,6 +29,8 @@ from pipelines.tracking.registry import Registered, registered
 
 if TYPE_CHECKING:
     from align_core.models import Classifier
+
+_OTHER_SEED = 20_240_925
 
 
 @dataclass
@@ -216,10 +221,17 @@ class _Model:
 
     def _hash_of_two(self) -> str:
         """The hash of the weights that a factory brings; workers build the network again, so it must be no accident."""
+        import torch
+
         from align_core.models import build
+        from align_core.own_code import own_code
         from align_core.weights import hash_state
 
-        again = build(self.config, self.experiment.data.classes_count, self.test.shape[0])
+        with own_code(f"models.{self.name}: building it again"):  # which puts the random states back
+            random.seed(_OTHER_SEED)
+            np.random.seed(_OTHER_SEED)
+            torch.manual_seed(_OTHER_SEED)
+            again = build(self.config, self.experiment.data.classes_count, self.test.shape[0])
         digest = hash_state(self._classifier.net)
         if hash_state(again.net) != digest:
             raise InputError(

@@ -27,7 +27,7 @@ def test_every_defence_returns_images_whatever_the_batch(name: str, channels: in
     function, images = defence(name), IMAGES[:, :channels]
     together = function(images)
     assert together.shape == images.shape and together.dtype == torch.float32
-    assert 0 <= together.min() and together.max() <= 1
+    assert together.min() >= 0 and together.max() <= 1
     assert not torch.equal(together, images)
     assert torch.equal(function(images), together)
     for row in (0, 5):
