@@ -19,6 +19,8 @@ from align_core.models import load
 from pipelines.cli import main
 from pipelines.run.request import Request
 from pipelines.run.verify import verify_experiment
+from pipelines.stages import payload
+from pipelines.stages.craft import Crafter, CraftItem, CraftJob
 
 RULES = ("column", "next", "random", "least_likely")
 LABELS = np.arange(4, 4 + IMAGES) % CLASSES
@@ -122,6 +124,34 @@ def test_rates_are_those_of_the_outcomes(targeted: HandMade) -> None:
         assert rows.loc[("aligned", rule, "(mean)"), "targeted_rate"] == pytest.approx(np.mean(shares), abs=1e-4)
     blank = rows.xs("mi", level="attack")[["targeted_rate", "targeted_low", "targeted_high"]]
     assert blank.isna().all().all()
+
+
+def test_workers_craft_what_is_in_the_tables(targeted: HandMade) -> None:
+    """The worker of a run, in this process: the tables here were made without it."""
+    blueprint = targeted.blueprint()
+    tables = {f"{name}/{attack}": own for (name, attack), own in blueprint.all_adversarial().items()}
+    job = CraftJob(
+        store=blueprint.store,
+        loader=payload.network_loader(blueprint),
+        images=payload.test_images(blueprint),
+        pool=payload.others_pool(blueprint),
+        towards=payload.towards_of(blueprint),
+        surrogates={own.name: own.members for own in blueprint.surrogates},
+        attacks=blueprint.experiment.attacks,
+        tables=tables,
+        seed=0,
+        pass_rows=None,
+        device="cpu",
+        threads=1,
+        patience=60.0,
+    )
+    crafter = Crafter(job)
+    for attack in (*RULES, "mi"):
+        table = tables[f"far/{attack}"]
+        assert crafter(CraftItem(surrogate="far", attack=attack, chunk=1, clean=job.images.read(1)))["made"]
+        made = pq.read_table(targeted.output / "by-hand" / table.chunk_file(1)).replace_schema_metadata()
+        assert made.equals(table.read_chunk(blueprint.store, 1, 5).replace_schema_metadata())
+        blueprint.store.delete(table.chunk_file(1))
 
 
 def test_verify_finds_nothing_wrong(targeted: HandMade) -> None:
