@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from align_core.defences.known import read_wrap
 from align_core.errors import InputError
 from align_core.settings import Settings
 
@@ -56,8 +57,8 @@ def check_length(epochs: int, batch_size: int) -> None:
 class ModelConfig(Settings):
     """One model: its architecture, its weights and its preprocessing.
 
-    Exactly one of `timm`, `torchvision`, `factory`, `aligned` and `mlflow` is given. Raises ValueError for settings
-    that contradict each other.
+    Exactly one of `timm`, `torchvision`, `factory`, `aligned`, `mlflow` and `wrap` is given. Raises ValueError for
+    settings that contradict each other.
 
     Args:
         timm: a model name of timm.
@@ -65,8 +66,11 @@ class ModelConfig(Settings):
         factory: `module:callable`, which returns the network. It is the user's own code and is run as such.
         aligned: a folder that Witness wrote, with model.safetensors and card.json.
         mlflow: such a model in MLflow's registry, `models:/NAME/VERSION`.
-        args: keyword arguments for the constructor or the factory.
-        weights: a file, `pretrained` (timm), or a member of torchvision's weights enumeration.
+        wrap: a defence in `align_core.defences`, which is put around another model, `model`.
+        model: the name of the model that is defended.
+        args: keyword arguments for the constructor or the factory, or the settings of the defence.
+        weights: a file, `pretrained` (timm), a member of torchvision's weights enumeration, or `none`, where what a
+            factory returns has its weights already.
         train: how the model is trained by Witness, instead of `weights`.
         mean, std: per-channel normalisation of the input. By default it is the one that the library configures; a model
             from a factory has none.
@@ -80,6 +84,8 @@ class ModelConfig(Settings):
     factory: str | None = None
     aligned: str | None = None
     mlflow: str | None = None
+    wrap: str | None = None
+    model: str | None = None
     args: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
     train: TrainConfig | None = None
@@ -90,13 +96,20 @@ class ModelConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        kinds = ("timm", "torchvision", "factory", "aligned", "mlflow")
+        kinds = ("timm", "torchvision", "factory", "aligned", "mlflow", "wrap")
         given = [name for name in kinds if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of {', '.join(kinds)} must be given, not {' and '.join(given) or 'none'}")
+        if (self.wrap is None) != (self.model is None):
+            raise ValueError("a `wrap` is put around the model of the experiment that `model` names: give both")
+        if self.wrap is not None:
+            return self._check_wrap(self.wrap)
+        if self.weights == "none" and self.factory is None:
+            raise ValueError("weights: none is for a factory that returns a network with its weights")
         is_aligned = self.aligned is not None or self.mlflow is not None
         if not is_aligned and (self.weights is None) == (self.train is None):
-            raise ValueError("either `weights` or `train` is needed, and not both")
+            mend = " (weights: none, if the factory returns a network with its weights)" if self.factory else ""
+            raise ValueError(f"either `weights` or `train` is needed, and not both{mend}")
         if self.mlflow is not None and not re.fullmatch(r"models:/[^/@]+/\d+", self.mlflow):
             raise ValueError(f"mlflow must be models:/NAME/VERSION, with a number as version, not {self.mlflow!r}")
         if is_aligned and (self.weights or self.train or self.args):
@@ -115,6 +128,14 @@ class ModelConfig(Settings):
         except (TypeError, ValueError) as problem:
             raise ValueError(f"args must be plain values and finite numbers, as JSON holds them ({problem})") from None
 
+    def _check_wrap(self, wrap: str) -> None:
+        """Completes the settings of the defence. Everything else is that of the model within."""
+        own = ("weights", "train", "mean", "std", "input_size", "family")
+        given = [name for name in own if getattr(self, name) is not None]
+        if given:
+            raise ValueError(f"{given[0]} is that of the model within, {self.model!r}: set it there")
+        object.__setattr__(self, "args", dict(read_wrap(wrap, self.args).settings))
+
     def _check_normalisation(self) -> None:
         """Mean and std are of pixels in [0, 1]; the commonest slip is to give them for pixels from 0 to 255."""
         if self.mean is None or self.std is None:
@@ -131,6 +152,11 @@ class ModelConfig(Settings):
             raise ValueError(f"mean is of pixels in [0, 1] and is subtracted, so it cannot be {min(self.mean):g}")
         if min(self.std) <= 0:
             raise ValueError("std must be above 0")
+
+    @property
+    def brings_weights(self) -> bool:
+        """Whether what the factory returns has its weights already."""
+        return self.factory is not None and self.weights == "none"
 
     @property
     def architecture(self) -> str:
@@ -156,7 +182,7 @@ class ModelConfig(Settings):
         """The weights file, or None where the library supplies the weights or the model is trained by Witness."""
         if self.aligned is not None:
             return Path(self.aligned) / "model.safetensors"
-        if self.weights is None or (self.timm and self.weights == "pretrained"):
+        if self.weights is None or (self.timm and self.weights == "pretrained") or self.brings_weights:
             return None
         if self.torchvision and self.weights.isidentifier():
             return None

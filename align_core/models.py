@@ -6,7 +6,7 @@ models, and are stated in pixels, whatever mean and standard deviation a model w
 
 import copy
 import importlib
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class Classifier(nn.Module):
     The attribute `changes` says what had to be changed about the network when it was built, a clause each.
     `frozen` names the parameters that its constructor froze (`requires_grad` False): they stay as they are when it is
     trained. It is empty where all are frozen, as of a network that was made ready to predict.
+    Images go through the functions in `defences` first (see `align_core.defences`).
 
     Args:
         net: takes normalised images of side `input_size`.
@@ -60,6 +61,7 @@ class Classifier(nn.Module):
         self.precision: Precision = "fp32"
         self.changes: tuple[str, ...] = ()
         self.frozen: frozenset[str] = frozenset()
+        self.defences: tuple[Callable[[Tensor], Tensor], ...] = ()
         self.register_buffer("mean_C11", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std_C11", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
@@ -69,6 +71,8 @@ class Classifier(nn.Module):
 
     def output(self, images_BCHW: Tensor) -> Any:
         """Returns whatever the network returns for pixels [B, C, H, W] in [0, 1]."""
+        for defence in self.defences:
+            images_BCHW = defence(images_BCHW)
         size = self.input_size
         if size is not None and images_BCHW.shape[-2:] != (size, size):
             images_BCHW = F.interpolate(images_BCHW, (size, size), mode="bicubic", antialias=True, align_corners=False)

@@ -46,6 +46,7 @@ class Gain:
     p_value: float | None
 
 
+NO_RATE = Interval(None, None, None)
 NO_GAIN = Gain(None, None, None, None)
 
 
@@ -59,7 +60,7 @@ def wilson(hits: int, n: int) -> Interval:
     if not 0 <= hits <= n:
         raise ValueError(f"{hits} hits of {n} are no share")
     if n == 0:
-        return Interval(None, None, None)
+        return NO_RATE
     low, high = _wilson(hits, n)
     return Interval(100 * hits / n, 100 * low, 100 * high)
 
@@ -296,7 +297,7 @@ def mean_over_targets(cells: Sequence[MeanCell], counts: Iterable[Counts]) -> tu
         _check_flags(eligible=cell.eligible, wrong=cell.wrong, **paired)
     cells = [cell for cell in cells if cell.eligible.any()]
     if not cells:
-        return Interval(None, None, None), NO_GAIN
+        return NO_RATE, NO_GAIN
     eligible, group = [cell.eligible for cell in cells], [range(len(cells))]
     wrong = [cell.wrong for cell in cells]
     baseline = [cell.baseline_wrong for cell in cells if cell.baseline_wrong is not None]
@@ -317,7 +318,7 @@ def mean_interval(eligible: Sequence[Flags], wrong: Sequence[Flags], rates_R: np
     """
     shares = [(eligible_N & wrong_N).sum() / eligible_N.sum() for eligible_N, wrong_N in _counting(eligible, wrong)]
     if not shares:
-        return Interval(None, None, None)
+        return NO_RATE
     low, high = np.quantile(rates_R, [0.025, 0.975])
     return Interval(100 * float(np.mean(shares)), float(low), float(high))
 

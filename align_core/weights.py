@@ -171,6 +171,14 @@ def hash_weights(state: Mapping[str, Tensor]) -> str:
     return f"{contents}-{hashlib.sha256(places.encode()).hexdigest()[:16]}"
 
 
+def hash_state(net: nn.Module) -> str:
+    """The hash of a network's weights: of all its parameters and buffers, also those that no weights file holds."""
+    state = dict(net.state_dict())
+    for name, buffer in net.named_buffers(remove_duplicate=False):
+        state.setdefault(name, buffer)
+    return hash_weights(state)
+
+
 def to_bytes(state: Mapping[str, Tensor]) -> bytes:
     """The state as the content of a .safetensors file.
 

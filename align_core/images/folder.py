@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,10 +16,20 @@ from align_core.images.decoding import IMAGE_SUFFIXES, BadImage, Picture, decode
 from align_core.images.files import check_regular, is_utf8, open_text, printable
 from align_core.images.fit import Fit
 from align_core.images.image_set import ImageSet
-from align_core.images.labels import Labels, LeftOut, RawLabels, as_indices
+from align_core.images.labels import TARGETED, Labels, LeftOut, RawLabels, as_indices
 
-Labelled = dict[str, tuple[Path, str]]
-"""Image id -> the file, and the label as it is written."""
+
+class Listed(NamedTuple):
+    """One image: its file, and its label and the class that it is to be led to as they are written."""
+
+    file: Path
+    label: str
+    targeted: str | None = None
+
+
+Labelled = dict[str, Listed]
+"""Image id -> what is listed of it."""
+_PATH_COLUMNS = ("path", "filename")
 
 
 class Folder(ImageSet):
@@ -55,7 +66,7 @@ class Folder(ImageSet):
                     suffixes[printable(kind)] += 1
                     continue
                 relative = Path(entry.path).relative_to(self.root).as_posix()
-                labelled[printable(relative)] = Path(entry.path), printable(name)
+                labelled[printable(relative)] = Listed(Path(entry.path), printable(name))
                 if not is_utf8(relative):
                     refused[printable(relative)] = "its name is not UTF-8; rename it"
         at_top = [Path(entry.name).suffix.lower() for entry in _entries(self.root) if not entry.is_dir()]
@@ -67,25 +78,32 @@ class Folder(ImageSet):
         try:
             with open_text(self.csv) as file:
                 rows = csv.DictReader(file)
+                columns = rows.fieldnames or ()
+                own = next((name for name in _PATH_COLUMNS if name in columns), _PATH_COLUMNS[0])
                 for row in rows:
-                    path, label = Path(row["path"]), row["label"].strip()
-                    where, image_id = f"{self.csv}, line {rows.line_num}", path.as_posix()
+                    where = f"{self.csv}, line {rows.line_num}"
+                    path = Path(row[own])
+                    image_id = path.as_posix()
                     if path.is_absolute() or ".." in path.parts:
                         raise InputError(f"{where}: {path} leads out of {self.root}; paths are relative to it")
                     if image_id in labelled:
                         raise InputError(f"{where}: {image_id} is listed twice")
+                    label = row["label"].strip()
                     if not label or (_is_number(label) and not _is_integer(label)):
                         raise InputError(f"{where}: the label {label!r} is neither a class index nor a class name")
-                    labelled[image_id] = self.root / path, label
+                    targeted = (row[TARGETED] or "").strip() if TARGETED in columns else None
+                    labelled[image_id] = Listed(self.root / path, label, targeted)
         except InputError:
             raise
         except (OSError, KeyError, TypeError, AttributeError, ValueError, csv.Error) as problem:
-            raise InputError(f"{self.csv}: needs the columns `path` and `label`: {problem!r}") from problem
+            raise InputError(
+                f"{self.csv}: needs the columns `path` and `label`, or `filename` and `label`: {problem!r}"
+            ) from problem
         return labelled
 
     def listing(self) -> tuple[list[str], Labels]:
         """Relative paths in sorted order, and the label of each."""
-        ids, labels = list(self._found[0]), [label for _, label in self._found[0].values()]
+        ids, labels = list(self._found[0]), [one.label for one in self._found[0].values()]
         if self.csv is not None and all(map(_is_integer, labels)):
             return ids, as_indices([int(label) for label in labels], ids, self.csv)
         return ids, np.array(labels, dtype=np.str_)
@@ -96,13 +114,22 @@ class Folder(ImageSet):
         names = map(printable, self._class_folders) if self.csv is None else np.unique(raw.values).tolist()
         return RawLabels(raw.values, tuple(names)) if raw.are_names else raw
 
+    def targeted(self) -> RawLabels | None:
+        """The column `targeted_label` of the CSV file."""
+        written = [one.targeted for one in self._found[0].values() if one.targeted is not None]
+        if self.csv is None or not written:
+            return None
+        if all(map(_is_integer, written)):
+            return RawLabels(as_indices([int(name) for name in written], list(self._found[0]), self.csv))
+        return RawLabels(np.array(written, dtype=np.str_))
+
     def left_out(self) -> LeftOut:
         """Files that are no images, images outside a class folder, and names that are not UTF-8."""
         return self._found[1]
 
     def files(self) -> list[Path]:
         """The CSV file of labels, if any, and every image file."""
-        return [*([self.csv] if self.csv else []), *(file for file, _ in self._found[0].values())]
+        return [*([self.csv] if self.csv else []), *(one.file for one in self._found[0].values())]
 
     def decoded(self, image_id: str) -> Picture:
         """Decodes the file. Raises BadImage where that is impossible."""

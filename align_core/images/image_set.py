@@ -53,6 +53,10 @@ class ImageSet(ABC):
         """The labels of the listing, with what the set says about its classes."""
         return RawLabels(self.listing()[1])
 
+    def targeted(self) -> RawLabels | None:
+        """The class that each image of the listing is to be led to, where the set lists any."""
+        return None
+
     def left_out(self) -> LeftOut:
         """What the listing leaves out."""
         return LeftOut()

@@ -40,6 +40,7 @@ class Inspection:
         facts: what was done to how many images.
         suffixes: number of files, by suffix, that are no images.
         outside: number of images outside any class folder.
+        targeted: the class that each of these images is to be led to, where the set lists any.
     """
 
     config: ImageSetConfig
@@ -56,6 +57,7 @@ class Inspection:
     facts: Mapping[Fact, int] = field(default_factory=dict)
     suffixes: Mapping[str, int] = field(default_factory=dict)
     outside: int = 0
+    targeted: RawLabels | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -81,7 +83,7 @@ def inspect_images(
     """
     image_set = open_image_set(config, image_size, channels)
     all_ids, _ = image_set.listing()
-    raw, left_out = image_set.labels(), image_set.left_out()
+    raw, left_out, targeted = image_set.labels(), image_set.left_out(), image_set.targeted()
     positions = selected(config, all_ids, raw.values)
     ids, labels = [all_ids[p] for p in positions], raw.values[positions]
     threads = usable_cpus() if config.kind in ("folder", "parquet") else 1  # the other kinds need no decoding
@@ -109,6 +111,7 @@ def inspect_images(
         facts=dict(Counter(fact for look in seen for fact in look.facts)),
         suffixes=left_out.suffixes,
         outside=left_out.outside,
+        targeted=targeted and targeted.with_values(targeted.values[[positions[p] for p in readable]]),
     )
 
 

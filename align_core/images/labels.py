@@ -12,6 +12,8 @@ from align_core.errors import InputError
 
 Labels = npt.NDArray[Any]
 """A label per image: class indices, int64 [N], or class names, text [N]."""
+TARGETED = "targeted_label"
+"""The column, of a CSV or Parquet file, with the class that a targeted attack is to lead each image to."""
 
 
 @dataclass(frozen=True)

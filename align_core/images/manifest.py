@@ -4,7 +4,7 @@ Later steps consult the manifest instead of the images, and the image set's hash
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,6 +15,7 @@ from align_core.errors import InputError
 from align_core.images.classes import class_list
 from align_core.images.inspection import Inspection
 from align_core.images.notes import notes_of, notes_on_classes
+from align_core.images.targeted import targeted_classes
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Manifest:
         unreadable: id and reason of each image that is left out.
         shape: channels, height and width, the same for every image.
         notes: what was left out, converted or resized, a sentence each; they are said on every run.
+        towards: the class that each image is to be led to, int64 [N]; None where no attack asks the set for it.
     """
 
     ids: list[str]
@@ -38,6 +40,7 @@ class Manifest:
     unreadable: list[tuple[str, str]]
     shape: tuple[int, int, int]
     notes: tuple[str, ...] = ()
+    towards: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -51,6 +54,11 @@ class Manifest:
     def digest_of_originals(self) -> str:
         """SHA-256 over shape, ids, labels and what is stored of each image: for training on crops of the originals."""
         return self._digest(self.originals)
+
+    @cached_property
+    def digest_of_towards(self) -> str:
+        """SHA-256 over the classes to lead to. It is no part of `digest`, because only some attacks depend on it."""
+        return hashlib.sha256(repr(None if self.towards is None else self.towards.tolist()).encode()).hexdigest()
 
     def _digest(self, hashes: Sequence[str]) -> str:
         digest = hashlib.sha256(repr(self.shape).encode())
@@ -68,6 +76,7 @@ class Manifest:
             contents=[self.contents[p] for p in kept],
             originals=[self.originals[p] for p in kept],
             notes=(*self.notes, *notes),
+            towards=None if self.towards is None else self.towards[kept],
         )
 
 
@@ -77,6 +86,7 @@ def manifests_of(
     classes: int,
     names: tuple[str, ...] | None = None,
     channels: int | None = None,
+    targeted: Collection[str] = (),
 ) -> dict[str, Manifest]:
     """The manifests of image sets that belong together, by their keys below `data`.
 
@@ -86,8 +96,9 @@ def manifests_of(
         classes: the number of classes.
         names: their names in order, where they are given.
         channels: of every image; by default three where any image of any set is coloured, else one.
+        targeted: the sets that have to say to which class each of their images is to be led.
 
-    Raises InputError where the sets do not agree on the classes, or a label is no class.
+    Raises InputError where the sets do not agree on the classes, a label is no class, or a class to lead to is none.
     """
     if channels is None:
         channels = 1 if all(all(found.is_grey) for found in inspections.values()) else 3
@@ -95,6 +106,10 @@ def manifests_of(
     labels = {role: known.indices(role, found.labels) for role, found in inspections.items()}
     for role, found in inspections.items():
         _check_range(role, found.ids, labels[role], known.count)
+    towards = {
+        role: targeted_classes(role, inspections[role].targeted, inspections[role].ids, labels[role], known)
+        for role in targeted
+    }
     return {
         role: Manifest(
             ids=found.ids,
@@ -104,6 +119,7 @@ def manifests_of(
             unreadable=found.unreadable,
             shape=(channels, image_size, image_size),
             notes=(*notes_of(found, image_size, channels), *notes_on_classes(role, found, labels, known)),
+            towards=towards.get(role),
         )
         for role, found in inspections.items()
     }

@@ -15,11 +15,14 @@ from align_core.images.fit import Fit
 from align_core.images.image_set import ImageSet, encoded_array, row_ids
 from align_core.images.labels import Labels, RawLabels, as_indices
 
+_TARGETED = "targeted_labels"
+
 
 class Npz(ImageSet):
     """An npz file with `images`, uint8 [N, H, W, C] or [N, H, W], and `labels` [N], class indices or class names.
 
-    An id is the zero-padded row.
+    It may have `targeted_labels` [N], too: the class that a targeted attack is to lead each image to. An id is the
+    zero-padded row.
     """
 
     def __init__(self, path: Path, fit: Fit, channels: int | None) -> None:
@@ -27,8 +30,11 @@ class Npz(ImageSet):
         self.path = path
 
     @cached_property
-    def arrays(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """The images and their labels. Compressed images are all in memory, others stay on the disk until read."""
+    def arrays(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any] | None]:
+        """The images, their labels, and the classes to lead them to.
+
+        Compressed images are all in memory, others stay on the disk until they are read.
+        """
         try:
             with open(self.path, "rb") as file:
                 if not zipfile.is_zipfile(file):  # numpy would advise to unpickle it
@@ -37,6 +43,7 @@ class Npz(ImageSet):
                 with np.load(file, allow_pickle=False) as archive:
                     mapped = _mapped(self.path, "images.npy")
                     images, labels = archive["images"] if mapped is None else mapped, archive["labels"]
+                    targeted = archive[_TARGETED] if _TARGETED in archive.files else None
         except KeyError as problem:
             raise InputError(f"{self.path}: an npz image set needs the arrays `images` and `labels`") from problem
         except Exception as problem:  # a damaged file can raise almost any exception
@@ -47,15 +54,16 @@ class Npz(ImageSet):
             or (images.ndim == 4 and images.shape[3] not in (1, 3))
         ):
             raise InputError(f"{self.path}: `images` must be uint8 NHWC (C 1 or 3), not {images.dtype} {images.shape}")
-        if labels.shape != (len(images),) or labels.dtype.kind not in "iuU":
-            raise InputError(
-                f"{self.path}: `labels` must be {len(images)} integers or names, not {labels.dtype} {labels.shape}"
-            )
-        return images, labels
+        for name, values in (("labels", labels), (_TARGETED, targeted)):
+            if values is not None and (values.shape != (len(images),) or values.dtype.kind not in "iuU"):
+                raise InputError(
+                    f"{self.path}: `{name}` must be {len(images)} integers or names, not {values.dtype} {values.shape}"
+                )
+        return images, labels, targeted
 
     def listing(self) -> tuple[list[str], Labels]:
         """Row numbers, and the array `labels`. Raises InputError where the file is unreadable."""
-        (images, labels), ids = self.arrays, row_ids(len(self.arrays[0]))
+        (images, labels, _), ids = self.arrays, row_ids(len(self.arrays[0]))
         if 0 in images.shape[1:]:
             raise InputError(f"{self.path}: its images have no pixels; `images` is of shape {images.shape}")
         if labels.dtype.kind == "U" and "" in labels:
@@ -66,6 +74,13 @@ class Npz(ImageSet):
         """The labels, and the classes that they name."""
         raw = super().labels()
         return RawLabels(raw.values, tuple(np.unique(raw.values).tolist())) if raw.are_names else raw
+
+    def targeted(self) -> RawLabels | None:
+        """The array `targeted_labels`."""
+        values = self.arrays[2]
+        if values is None or values.dtype.kind == "U":
+            return None if values is None else RawLabels(values)
+        return RawLabels(as_indices(values, self.listing()[0], self.path))
 
     def files(self) -> list[Path]:
         """The one file of the set, which holds both images and labels."""

@@ -18,11 +18,11 @@ from align_core.images.decoding import BadImage, Picture, Pixels, decode, from_a
 from align_core.images.files import check_regular
 from align_core.images.fit import Fit
 from align_core.images.image_set import CACHED_BYTES, ImageSet, encoded_array, row_ids
-from align_core.images.labels import Labels, LeftOut, RawLabels, as_indices
+from align_core.images.labels import TARGETED, Labels, LeftOut, RawLabels, as_indices
 
 
 class Parquet(ImageSet):
-    """One Parquet file, or a folder of them, with the columns `image` and `label`, and perhaps `image_id`.
+    """One Parquet file, or a folder of them: columns `image` and `label`, perhaps `image_id` and `targeted_label`.
 
     An image is encoded bytes, a struct with the field `bytes` (as Hugging Face's datasets write it), or a fixed-shape
     uint8 tensor [C, H, W]. A label is a class name or a class index, which Hugging Face's ClassLabel gives a name.
@@ -54,11 +54,11 @@ class Parquet(ImageSet):
             tables = [pq.ParquetFile(file) for file in self.files()]
             if not tables:
                 raise InputError(f"{self.path}: this folder contains no Parquet file")
-            names = [{"image", "label", "image_id"} & set(table.schema_arrow.names) for table in tables]
+            names = [{"image", "label", "image_id", TARGETED} & set(table.schema_arrow.names) for table in tables]
             if not names[0] >= {"image", "label"} or any(others != names[0] for others in names):
                 raise InputError(
                     f"{self.path}: a Parquet image set needs the columns `image` and `label` in every file, "
-                    "and `image_id` either in every file or in none"
+                    f"and `image_id` and `{TARGETED}` either in every file or in none"
                 )
             for file, table in zip(self.files(), tables, strict=True):
                 _check_columns(file, table.schema_arrow)
@@ -143,21 +143,11 @@ class Parquet(ImageSet):
 
     def listing(self) -> tuple[list[str], Labels]:
         """Sorted ids, and the column `label`. Raises InputError where it holds neither integers nor text."""
-        column, ids, order = self._table["label"], list(self._rows), list(self._rows.values())
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        if pa.types.is_integer(column.type):
-            indices: Labels = column.fill_null(0).to_numpy()[order]
-            return ids, as_indices(indices, ids, self.path)
-        try:
-            texts = column.to_pylist()
-        except ValueError as problem:
-            raise InputError(f"{self.path}: a `label` is no text of UTF-8 ({reason_of(problem)})") from problem
-        names = np.array([text or "" for text in texts], dtype=np.str_)[order]
-        empty = [image_id for image_id, name in zip(ids, names, strict=True) if not name]
+        ids, values = list(self._rows), self._classes("label")
+        empty = [image_id for image_id, name in zip(ids, values.tolist(), strict=True) if name == ""]
         if set(empty) - self._refused.keys():
             raise InputError(f"{self.path}: image {empty[0]} has no label")
-        return ids, names
+        return ids, values
 
     def labels(self) -> RawLabels:
         """The labels, and the names that their ClassLabel gives them, if any."""
@@ -165,6 +155,30 @@ class Parquet(ImageSet):
         if values.dtype.kind == "U":
             return RawLabels(values, tuple(name for name in np.unique(values).tolist() if name))
         return RawLabels(values, self._class_names, bool(self._class_names))
+
+    def targeted(self) -> RawLabels | None:
+        """The column `targeted_label`; its integers have the names that the labels' ClassLabel gives them, if any."""
+        if TARGETED not in self._table.column_names:
+            return None
+        values = self._classes(TARGETED)
+        is_ordered = values.dtype.kind != "U" and bool(self._class_names)
+        return RawLabels(values, self._class_names if is_ordered else (), is_ordered)
+
+    def _classes(self, name: str) -> Labels:
+        """A column of class indices or class names, in the order of the ids; -1 or "" where there is none."""
+        column, order = self._table[name], list(self._rows.values())
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_integer(column.type):
+            indices: Labels = column.fill_null(0).to_numpy()[order]
+            if name == TARGETED:
+                indices = np.where(column.is_null().to_numpy()[order], -1, indices)
+            return as_indices(indices, list(self._rows), self.path)
+        try:
+            texts = column.to_pylist()
+        except ValueError as problem:
+            raise InputError(f"{self.path}: a `{name}` is no text of UTF-8 ({reason_of(problem)})") from problem
+        return np.array([text or "" for text in texts], dtype=np.str_)[order]
 
     def left_out(self) -> LeftOut:
         """Rows without an id or a label."""
@@ -204,12 +218,14 @@ class Parquet(ImageSet):
 
 def _check_columns(file: Path, schema: pa.Schema) -> None:
     """Raises InputError for columns of types that no image set has."""
-    image, label = schema.field("image").type, _plain_type(schema.field("label").type)
+    image = schema.field("image").type
     if pa.types.is_struct(image) and image.get_field_index("bytes") < 0:
         fields = ", ".join(f"`{image.field(i).name}`" for i in range(image.num_fields))
         raise InputError(f"{file}: the column `image` holds structs of {fields}, without the `bytes` of the images")
-    if not (pa.types.is_integer(label) or _is_text(label)):
-        raise InputError(f"{file}: the column `label` must hold integers or class names, not {label}")
+    for name in {"label", TARGETED} & set(schema.names):
+        label = _plain_type(schema.field(name).type)
+        if not (pa.types.is_integer(label) or _is_text(label)):
+            raise InputError(f"{file}: the column `{name}` must hold integers or class names, not {label}")
     if "image_id" in schema.names:
         own = _plain_type(schema.field("image_id").type)
         if not (pa.types.is_integer(own) or _is_text(own)):

@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import nn
 
+from align_core.defences import defended
 from align_core.errors import InputError
 from align_core.folding import folded
 from align_core.model_config import Precision
 from align_core.models import Classifier, Ensemble, load
-from align_core.weights import hash_weights
+from align_core.weights import hash_state, hash_weights
 from pipelines.compute.networks import Network
 from pipelines.storage.store import Store
 
@@ -50,11 +51,18 @@ class NetworkLoader:
         network = self.networks[name]
         weights = load_safetensors(self.store.read(network.stored)) if network.stored else None
         classifier = load(network.config, self.classes, self.channels, weights)
-        if network.digest is not None and hash_weights(classifier.net.state_dict()) != network.digest:
+        if network.config.brings_weights and weights is None:
+            if network.digest is not None and hash_state(classifier.net) != network.digest:
+                raise InputError(
+                    f"models.{name}: the factory {network.config.factory} returns other weights here than when it was "
+                    "inspected; are the files that it reads others here, or does it draw weights at random?"
+                )
+        elif network.digest is not None and hash_weights(classifier.net.state_dict()) != network.digest:
             raise InputError(
                 f"models.{name}: its weights are not as they were when the models were inspected. Run again, and leave "
                 "images and weights as they are while a run is at work"
             )
+        defended(classifier, network.wraps)
         classifier.precision = self.precision
         return on_device(classifier, device, network.channels_last)
 

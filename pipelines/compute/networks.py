@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from align_core.defences import Wrap
 from align_core.model_config import ModelConfig
 
 
@@ -20,6 +21,7 @@ class Network:
         channels_last: whether workers hold it in this layout, which is faster, and decides no more than rounding.
         folded: how many BatchNorms are folded into convolutions where it predicts or is crafted on.
         frozen: names of the parameters that a training leaves as they are.
+        wraps: the defences around it, the outermost first.
     """
 
     name: str
@@ -30,18 +32,21 @@ class Network:
     channels_last: bool = True
     folded: int = 0
     frozen: tuple[str, ...] = ()
+    wraps: tuple[Wrap, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What determines its predictions, for fingerprints: its weights, architecture, code and preprocessing.
+        """What determines its predictions, for fingerprints: its weights, architecture, code, preprocessing, defences.
 
         Neither paths nor names are part of it. A model of a library has no code here: a library's version is recorded
         beside results, and does not determine them.
         """
         config = self.config
         code = {} if self.code is None else {"code": dict(self.code)}
+        wraps = {"wraps": [[wrap.name, dict(wrap.settings)] for wrap in self.wraps]} if self.wraps else {}
         return {
             **code,
+            **wraps,
             "weights": self.digest,
             "architecture": config.architecture,
             "preprocessing": [config.mean, config.std, config.input_size],

@@ -9,6 +9,7 @@ from align_core.attacks import AttackConfig
 from align_core.errors import InputError
 from pipelines.experiment.explain import explained, nearest
 from pipelines.experiment.names import MLFLOW_NAMES, RESERVED_ATTACKS, RESERVED_NAMES, RESERVED_STARTS, check_name
+from pipelines.experiment.wraps import check_wraps, unwrapped
 
 if TYPE_CHECKING:
     from pipelines.experiment.config import DataConfig, Experiment
@@ -31,6 +32,7 @@ def checked(experiment: "Experiment") -> "Experiment":
     roles = _roles(experiment)
     _check_variants(experiment)
     _check_models(experiment, roles)
+    check_wraps(experiment, roles)
     _check_disjoint(experiment, roles)
     _check_names(experiment)
     return experiment.model_copy(update={"attacks": attacks})
@@ -89,16 +91,22 @@ def _check_disjoint(experiment: "Experiment", roles: dict[str, list[str]]) -> No
     attacker = {name: role for role, names in roles.items() if not role.endswith("targets") for name in names}
     for role in ("targets", "validation_targets"):
         for name in roles[role]:
-            if name in attacker:
+            within = unwrapped(experiment.models, name).name
+            if within in attacker:
+                shown = name if within == name else f"{name} is {within} with a defence, and {within}"
                 raise InputError(
-                    f"{role}: {name} is named in {attacker[name]} too; a target is a model that the attacker cannot see"
+                    f"{role}: {shown} is named in {attacker[within]} too; a target is a model that the attacker cannot "
+                    "see"
                 )
     for role, source, witnesses in experiment.alignments():
         if source in witnesses:
             raise InputError(f"{role}: {source} is the source too; a witness is an independently trained model")
-    both = set(experiment.targets) & set(experiment.validation_targets)
+    tested = {unwrapped(experiment.models, name).name for name in experiment.targets}
+    both = {name for name in experiment.validation_targets if unwrapped(experiment.models, name).name in tested}
     if both:
-        raise InputError(f"validation_targets: {min(both)} is in targets too; tuning must not see a test target")
+        is_itself = min(both) in experiment.targets
+        too = "is in targets too" if is_itself else "and a target are one model, apart from a defence"
+        raise InputError(f"validation_targets: {min(both)} {too}; tuning must not see a test target")
 
 
 def _check_names(experiment: "Experiment") -> None:

@@ -54,6 +54,15 @@ def _with_fractions(attack: Any) -> Any:
         raise ValueError(f"eps, step: {problem}") from problem
 
 
+def _with_defence(model: Any) -> Any:
+    """Gathers the settings of a defence, which stand beside `wrap` in the file."""
+    if not isinstance(model, dict) or "wrap" not in model:
+        return model
+    own = {field.name for field in dataclasses.fields(ModelConfig)}
+    settings = {key: value for key, value in model.items() if key not in own}
+    return {key: value for key, value in model.items() if key in own} | {"args": {**model.get("args", {}), **settings}}
+
+
 def _check_resources(resources: dict[str, float]) -> dict[str, float]:
     """Ray's own rules for resources, which it would tell only after the run has begun."""
     for name, amount in resources.items():
@@ -68,6 +77,7 @@ def _check_resources(resources: dict[str, float]) -> dict[str, float]:
 
 
 Attack = Annotated[AttackConfig, BeforeValidator(_with_fractions)]
+Model = Annotated[ModelConfig, BeforeValidator(_with_defence)]
 Resources = Annotated[dict[str, float], AfterValidator(_check_resources)]
 
 
@@ -235,7 +245,7 @@ class Experiment(Section):
     registered_as: Name | None = Field(default=None, alias="register")
     factories: str | None = None
     data: DataConfig
-    models: dict[Name, ModelConfig]
+    models: dict[Name, Model]
     source: str
     witnesses: list[str] = Field(min_length=1)
     targets: list[str] = Field(min_length=1)

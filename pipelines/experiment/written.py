@@ -24,7 +24,9 @@ def as_yaml(experiment: Experiment) -> str:
     content["models"] = {name: dataclasses.asdict(config) for name, config in experiment.models.items()}
     plain = _plain(content)
     for name, config in experiment.models.items():
-        if config.args:
+        if config.wrap is not None:
+            plain["models"][name] = {"wrap": config.wrap, "model": config.model, **config.args}
+        elif config.args:
             plain["models"][name]["args"] = config.args  # to the model's constructor `null` and `{}` mean something
     if variants:
         # In a variant, `null` undoes a setting of the experiment, so it is kept.

@@ -26,13 +26,17 @@ class Outcomes:
         prediction: by name of a model or surrogate, the classes that it predicts on the clean images, int64 [N].
         wrong: by (surrogate, attack, target), whether the target misclassifies each adversarial image, bool [N]. The
             target `@self` is the surrogate itself.
+        hit: the same for targeted attacks alone: whether the target takes each image for the class that it is led to.
         l2: by (surrogate, attack), the l2 norms of the perturbations in pixel fractions, float32 [N].
+        ssim: by (surrogate, attack), the structural similarity of each adversarial image to the clean one, float32 [N].
     """
 
     labels: npt.NDArray[np.int64]
     prediction: dict[str, npt.NDArray[np.int64]]
     wrong: dict[tuple[str, str, str], Flags]
+    hit: dict[tuple[str, str, str], Flags]
     l2: dict[tuple[str, str], npt.NDArray[np.float32]]
+    ssim: dict[tuple[str, str], npt.NDArray[np.float32]]
 
     def right(self, name: str) -> Flags:
         """Whether the model or surrogate `name` classifies each clean image correctly, bool [N]."""
@@ -62,12 +66,16 @@ def read_outcomes(blueprint: Blueprint) -> Outcomes:
         return np.asarray(rows[name].to_numpy())
 
     prediction = {name: column(own.table, "prediction") for name, own in blueprint.clean().items()}
-    wrong = {
-        (cell.surrogate, cell.attack, cell.target): column(cell.table, "adversarial_prediction") != manifest.labels
-        for cell in blueprint.cells()
-    }
-    l2 = {pair: column(table, "l2") for pair, table in blueprint.all_adversarial().items()}
-    return Outcomes(manifest.labels, prediction, wrong, l2)
+    adversarial, attacks = blueprint.all_adversarial(), blueprint.experiment.attacks
+    towards = {pair: column(own, "towards") for pair, own in adversarial.items() if attacks[pair[1]].is_targeted}
+    wrong, hit = {}, {}
+    for cell in blueprint.cells():
+        pair, predicted = (cell.surrogate, cell.attack), column(cell.table, "adversarial_prediction")
+        wrong[(*pair, cell.target)] = predicted != manifest.labels
+        if pair in towards:
+            hit[(*pair, cell.target)] = predicted == towards[pair]
+    l2, ssim = ({pair: column(own, name) for pair, own in adversarial.items()} for name in ("l2", "ssim"))
+    return Outcomes(manifest.labels, prediction, wrong, hit, l2, ssim)
 
 
 def read_table(store: Store, table: ChunkedTable, columns: Sequence[str]) -> pa.Table:

@@ -22,7 +22,7 @@ FILES = (*(f"{table}.csv" for table in COLUMNS), *(f"{figure}.png" for figure in
 """Every file of a report, in the folder `report`. Beside them, report.json says what they were made from, and holds
 their hashes."""
 _KEPT = "report/report.json"
-_REVISION = 3  # to be raised when the same outcomes give other figures, or are no longer taken for sound
+_REVISION = 4  # to be raised when the same outcomes give other figures, or are no longer taken for sound
 _TEXT_COLUMNS = {"surrogate", "attack", "target", "relation", "baseline"}
 
 NOTES = (
@@ -31,6 +31,8 @@ NOTES = (
     "that source.",
     "Intervals (95 %) are over images, not over training seeds: another run of the same training would move the "
     "figures by more than they say. p-values (exact McNemar) are not corrected for the number of comparisons.",
+    "targeted_rate is the share of the same images that the target takes for the class that a targeted attack leads "
+    "to; it is blank for other attacks. mean_ssim is the structural similarity of attacked and clean images.",
     "robust_accuracy is the share still right under every attack of this experiment: an upper bound on true "
     "robustness.",
 )

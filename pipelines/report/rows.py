@@ -32,6 +32,13 @@ class TransferRow(TypedDict):
     rate_all: float | None
     """Share of all test images that the target misclassifies when attacked, percent: the rate that TransferAttack
     reports. It also counts images that the target misclassifies without an attack."""
+    targeted_rate: float | None
+    """For targeted attacks: share of the n images that the target takes for the class that they are led to, percent. A
+    mean weights its targets equally. None for attacks that lead away from the label."""
+    targeted_low: float | None
+    """Lower end of the interval of `targeted_rate`, of the same kind as that of `rate`."""
+    targeted_high: float | None
+    """Upper end of the interval of `targeted_rate`."""
     gain: float | None
     """`rate` minus the rate of crafting on the surrogate's original source, on the same images, points. None for that
     source itself."""
@@ -100,8 +107,13 @@ class SurrogateRow(TypedDict):
     whitebox_rate: float | None
     """Of the test images that the surrogate classifies correctly when clean, the share that it misclassifies under
     `attack`, percent. None if there is no such image."""
+    whitebox_targeted_rate: float | None
+    """For targeted attacks: of the test images that the surrogate classifies correctly when clean, the share that it
+    takes for the class that they are led to, percent. None for attacks that lead away from the label."""
     mean_l2: float | None
     """Mean l2 norm of the perturbations, in pixel fractions (1 is the step from black to white in one channel)."""
+    mean_ssim: float | None
+    """Mean structural similarity of the adversarial images to the clean ones (Wang et al. 2004): 1 where equal."""
     robust_accuracy: float | None
     """Share of all test images that the surrogate classifies correctly when clean and under every attack, percent: an
     upper bound on its true robustness. In the row `(all)` alone."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from align_core.transfer import (
     NO_GAIN,
+    NO_RATE,
     Flags,
     Gain,
     Interval,
@@ -128,11 +129,33 @@ class TableMaker:
                 eligible = [self._counted[surrogate.source, target] for target in there]
                 keys.append([(surrogate.name, attack, kind) for kind in whole])
                 outcomes.append(OnTargets(eligible, self._wrong(surrogate.name, attack, there), list(whole.values())))
+        return self._means(keys, outcomes)
+
+    @cached_property
+    def _resampled_hits(self) -> dict[tuple[str, str, str], npt.NDArray[np.float64]]:
+        """The same for the mean targeted rate, on the same draws."""
+        keys, outcomes = [], []
+        for name, attack, kind in self._resampled:
+            source = self.blueprint.by_name[name].source
+            group = self._groups(source)[kind]
+            if (name, attack, group[0]) in self.outcomes.hit:
+                keys.append([(name, attack, kind)])
+                eligible = [self._counted[source, target] for target in group]
+                outcomes.append(OnTargets(eligible, self._hit(name, attack, group), [range(len(group))]))
+        return self._means(keys, outcomes) if keys else {}
+
+    def _means(
+        self, keys: Sequence[Sequence[tuple[str, str, str]]], outcomes: Sequence[OnTargets]
+    ) -> dict[tuple[str, str, str], npt.NDArray[np.float64]]:
+        """The mean rates of every group of each of the outcomes, under their keys."""
         counts = resampled_counts(len(self.outcomes.labels), self.blueprint.experiment.seed)
         means = resampled_means(outcomes, counts)
         return {
             key: rates for own, found in zip(keys, means, strict=True) for key, rates in zip(own, found, strict=True)
         }
+
+    def _hit(self, surrogate: str, attack: str, targets: Sequence[str]) -> list[Flags]:
+        return [self.outcomes.hit[surrogate, attack, target] for target in targets]
 
     def _wrong(self, surrogate: str, attack: str, targets: Sequence[str]) -> list[Flags]:
         return [self.outcomes.wrong[surrogate, attack, target] for target in targets]
@@ -147,10 +170,12 @@ class TableMaker:
         baseline = self.outcomes.wrong.get((surrogate.baseline, attack, target))
         n = int(counted.sum())
         rate = wilson(int(wrong[counted].sum()), n)
+        hit = self.outcomes.hit.get((surrogate.name, attack, target))
+        targeted = NO_RATE if hit is None else wilson(int(hit[counted].sum()), n)
         gain = NO_GAIN
         if surrogate.name != surrogate.baseline and baseline is not None:
             gain = paired_gain(wrong[counted], baseline[counted])
-        return _transfer_row(surrogate.name, attack, target, kind, n, rate, 100 * float(wrong.mean()), gain)
+        return _transfer_row(surrogate.name, attack, target, kind, n, rate, 100 * float(wrong.mean()), targeted, gain)
 
     def _mean_row(self, surrogate: Surrogate, attack: str, kind: str) -> TransferRow:
         """The mean over a group of targets, which are all of one relation `kind`, or all targets where that is "".
@@ -161,15 +186,17 @@ class TableMaker:
         source, group = surrogate.source, self._groups(surrogate.source)[kind]
         name = f"(mean {kind})" if kind else "(mean)"
         if not all((own, attack, kind) in self._resampled for own in (surrogate.name, surrogate.baseline)):
-            blank = Interval(None, None, None)
-            return _transfer_row(surrogate.name, attack, name, kind, 0, blank, None, NO_GAIN)
+            return _transfer_row(surrogate.name, attack, name, kind, 0, NO_RATE, None, NO_RATE, NO_GAIN)
         eligible, wrong = [self._counted[source, t] for t in group], self._wrong(surrogate.name, attack, group)
         rate = mean_interval(eligible, wrong, self._resampled[surrogate.name, attack, kind])
+        targeted, hits = NO_RATE, self._resampled_hits.get((surrogate.name, attack, kind))
+        if hits is not None:
+            targeted = mean_interval(eligible, self._hit(surrogate.name, attack, group), hits)
         is_source = surrogate.name == surrogate.baseline
         gain = NO_GAIN if is_source else self._mean_gain(surrogate, surrogate.baseline, attack, kind)
         rate_all = 100 * float(np.mean([wrong_N.mean() for wrong_N in wrong]))
         n = self._images_in_any(source, group)
-        return _transfer_row(surrogate.name, attack, name, kind, n, rate, rate_all, gain)
+        return _transfer_row(surrogate.name, attack, name, kind, n, rate, rate_all, targeted, gain)
 
     def _mean_gain(self, surrogate: Surrogate, baseline: str, attack: str, kind: str) -> Gain:
         """The mean gain over a group of targets, against a surrogate with the same source."""
@@ -187,13 +214,16 @@ class TableMaker:
         for attack in self.attacks:
             if (surrogate.name, attack, SELF) not in outcomes.wrong:
                 continue
-            wrong = outcomes.wrong[surrogate.name, attack, SELF]
+            wrong, hit = outcomes.wrong[surrogate.name, attack, SELF], outcomes.hit.get((surrogate.name, attack, SELF))
+            targeted = None if hit is None else wilson(int((hit & right).sum()), int(right.sum())).value
             row: SurrogateRow = {
                 **over_all,
                 "attack": attack,
                 "attacked_accuracy": _figure(100 * float((~wrong).mean())),
                 "whitebox_rate": _figure(wilson(int((wrong & right).sum()), int(right.sum())).value),
+                "whitebox_targeted_rate": _figure(targeted),
                 "mean_l2": _figure(float(outcomes.l2[surrogate.name, attack].astype(np.float64).mean())),
+                "mean_ssim": _figure(float(outcomes.ssim[surrogate.name, attack].astype(np.float64).mean())),
                 "robust_accuracy": None,
             }
             rows.append(row)
@@ -224,13 +254,23 @@ class TableMaker:
             "witness_agreement": _figure(agreement),
             "attacked_accuracy": None,
             "whitebox_rate": None,
+            "whitebox_targeted_rate": None,
             "mean_l2": None,
+            "mean_ssim": None,
             "robust_accuracy": _figure(robust),
         }
 
 
 def _transfer_row(
-    surrogate: str, attack: str, target: str, kind: str, n: int, rate: Interval, rate_all: float | None, gain: Gain
+    surrogate: str,
+    attack: str,
+    target: str,
+    kind: str,
+    n: int,
+    rate: Interval,
+    rate_all: float | None,
+    targeted: Interval,
+    gain: Gain,
 ) -> TransferRow:
     return {
         "surrogate": surrogate,
@@ -242,6 +282,9 @@ def _transfer_row(
         "rate_low": _figure(rate.low),
         "rate_high": _figure(rate.high),
         "rate_all": _figure(rate_all),
+        "targeted_rate": _figure(targeted.value),
+        "targeted_low": _figure(targeted.low),
+        "targeted_high": _figure(targeted.high),
         "gain": _figure(gain.value),
         "gain_low": _figure(gain.low),
         "gain_high": _figure(gain.high),

@@ -21,9 +21,12 @@ from pipelines.tracking.runs import Point, Runs, log_to_mlflow, tracking_uri
 
 _CURVES = ("loss", "alignment_loss", "label_loss", "grad_norm", "lr")
 # The columns of transfer.csv, contrasts.csv and (per attack, and over all attacks) surrogates.csv that become metrics.
-_TRANSFER = ("rate", "rate_low", "rate_high", "rate_all", "gain", "gain_low", "gain_high", "p_value", "n")
+_TRANSFER = (
+    "rate", "rate_low", "rate_high", "rate_all", "targeted_rate", "targeted_low", "targeted_high", "gain", "gain_low",
+    "gain_high", "p_value", "n",
+)  # fmt: skip
 _CONTRAST = ("gain", "gain_low", "gain_high")
-_UNDER_ATTACK = ("attacked_accuracy", "whitebox_rate", "mean_l2")
+_UNDER_ATTACK = ("attacked_accuracy", "whitebox_rate", "whitebox_targeted_rate", "mean_l2", "mean_ssim")
 _OVER_ALL = ("clean_accuracy", "clean_change", "witness_agreement", "robust_accuracy")
 
 

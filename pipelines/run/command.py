@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.compute.cluster import Worker, connecting, worker_of
 from pipelines.experiment.config import Experiment
+from pipelines.experiment.wraps import unwrapped
 from pipelines.progress import Progress, Spent
 from pipelines.report.page import Report, make_report
 from pipelines.report.to_mlflow import log_report
@@ -113,7 +114,8 @@ def _must_train(experiment: Experiment) -> bool:
         return False
     needed = {experiment.source, *experiment.witnesses, *experiment.targets}
     trained = os.path.join(experiment.output, experiment.name, "trained")
-    cards = [os.path.join(trained, name, "card.json") for name in needed if experiment.models[name].train]
+    within = [unwrapped(experiment.models, name).name for name in needed]
+    cards = [os.path.join(trained, name, "card.json") for name in within if experiment.models[name].train]
     return not all(map(os.path.isfile, cards))
 
 

@@ -10,7 +10,7 @@ from align_core.images import ImageSetConfig
 from align_core.images.inspection import Inspection, inspect_images
 from align_core.model_config import model_config_from
 from align_core.published import as_built
-from align_core.weights import hash_weights
+from align_core.weights import hash_state, hash_weights
 from pipelines.compute.loading import LoadedNetworks
 from pipelines.progress import Progress
 from pipelines.run.verification import Verification
@@ -69,6 +69,8 @@ def check_image_sets(blueprint: Blueprint, found: Verification, progress: Progre
         found.checked["images"] += len(manifest)
         if manifest.digest != known[role].digest:
             found.report(f"data.{role}: the images are not those that the results were made from")
+        elif manifest.digest_of_towards != known[role].digest_of_towards:
+            found.report(f"data.{role}: the classes to lead to are not those that the results were made with")
         elif role == "train" and manifest.originals != known[role].originals and _trains_on_originals(blueprint):
             found.report("data.train: the files show the same after the crop, but are not those that were cropped")
 
@@ -89,7 +91,8 @@ def check_networks(blueprint: Blueprint, networks: LoadedNetworks, found: Verifi
             if network.stored:
                 digest = hash_weights(load_safetensors(blueprint.store.read(network.stored)))
             else:
-                digest = hash_weights(networks.network(name).net.state_dict())
+                net = networks.network(name).net
+                digest = hash_state(net) if network.config.brings_weights else hash_weights(net.state_dict())
         except Exception as problem:  # of the user's code, and a damaged file can raise almost any
             found.report(f"{name}: its weights cannot be read ({reason_of(problem)})")
             unreadable.add(name)

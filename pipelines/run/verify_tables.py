@@ -14,13 +14,14 @@ from align_core.errors import InputError, reason_of
 from align_core.images.decoding import Pixels
 from align_core.model_config import Precision
 from align_core.own_code import own_code
+from align_core.similarity import structural_similarity
 from pipelines.compute.images import adversarial_images
 from pipelines.compute.loading import LoadedNetworks
 from pipelines.progress import Bar, Progress
 from pipelines.run.verification import Verification
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
-from pipelines.stages.payload import test_images
+from pipelines.stages.payload import test_images, towards_of
 from pipelines.storage.chunked_table import ChunkedTable
 
 # A logit may be off by this share of the image's largest where it is computed on other hardware or in another batch.
@@ -55,7 +56,7 @@ class TableVerifier:
     ) -> None:
         self.blueprint, self.store, self.networks, self.unreadable = blueprint, blueprint.store, networks, unreadable
         self.found, self.sample, self.rng = found, sample, rng
-        self.images = test_images(blueprint)
+        self.images, self.towards = test_images(blueprint), towards_of(blueprint)
         self._bad_chunks: set[int] = set()
 
     def run(self, progress: Progress) -> None:
@@ -112,7 +113,8 @@ class TableVerifier:
         Returns the images at the positions drawn, those that can be read.
         """
         image = pa.fixed_shape_tensor(pa.uint8(), self.blueprint.inspected.shape)
-        columns = {"image": image, "linf": pa.float32(), "l2": pa.float32()}
+        towards = {"towards": pa.int64()} if attack.is_targeted else {}
+        columns = {**towards, "image": image, **dict.fromkeys(("linf", "l2", "ssim"), pa.float32())}
         shown: dict[int, Pixels] = {}
         for chunk, content in self._readable_chunks(table, columns):
             bar.advance(len(content))
@@ -127,8 +129,56 @@ class TableVerifier:
                 differs_B = ~np.isclose(was, now.numpy(), rtol=1e-4, atol=_ROUNDING)
                 self._report_rows(table, chunk, differs_B, f"are not at the distance recorded in `{name}`")
             rows = self.images.chunks[chunk]
-            shown |= {position: adversarial[position - rows.start] for position in drawn if position in rows}
+            own = [position - rows.start for position in drawn if position in rows]
+            shown |= {rows.start + row: adversarial[row] for row in own}
+            self._check_similarity(table, chunk, content, own, adversarial, np.asarray(clean))
+            if attack.is_targeted:
+                self._check_towards(table, attack.towards, chunk, content, own, np.asarray(clean))
         return shown
+
+    def _check_similarity(
+        self,
+        table: ChunkedTable,
+        chunk: int,
+        content: pa.Table,
+        rows: Sequence[int],
+        adversarial: Pixels,
+        clean: Pixels,
+    ) -> None:
+        """Computes the structural similarity of these rows of a chunk anew."""
+        if not rows:
+            return
+        differs_B = np.zeros(len(content), dtype=np.bool_)
+        one, other = (torch.from_numpy(np.array(pixels[rows])) for pixels in (adversarial, clean))
+        now = structural_similarity(one, other).numpy()
+        differs_B[rows] = ~np.isclose(content["ssim"].to_numpy()[rows], now, rtol=1e-4, atol=1e-5)
+        self._report_rows(table, chunk, differs_B, "have another structural similarity than recorded in `ssim`")
+
+    def _check_towards(
+        self, table: ChunkedTable, rule: str, chunk: int, content: pa.Table, rows: Sequence[int], clean: Pixels
+    ) -> None:
+        """Checks that the images of a chunk were led to the classes that the rule finds.
+
+        Where a network decides, it is asked again for these rows, and a class counts as its least likely one where its
+        logit is within the tolerance of the smallest but for the label's.
+        """
+        was_B, known_B = torch.tensor(content["towards"].to_pylist()), self.towards.known(rule, chunk)
+        labels_B = torch.tensor(self.images.labels_of(chunk))
+        is_none_B = (was_B < 0) | (was_B >= self.towards.classes) | (was_B == labels_B)
+        self._report_rows(table, chunk, is_none_B.numpy(), "are led to no class, or to their label")
+        if known_B is not None:
+            self._report_rows(table, chunk, (was_B != known_B).numpy(), f"are led to another class than the {rule} one")
+        elif rows and not is_none_B.any() and self.towards.source not in self.unreadable:
+            try:
+                logits_BK = self.towards.source_logits(torch.from_numpy(np.array(clean[rows])), self.networks)
+            except Exception as problem:  # of the user's code
+                self.found.report(f"{table.folder}: {self.towards.source} cannot predict again ({reason_of(problem)})")
+                return
+            smallest_B = logits_BK.scatter(1, labels_B[rows, None], torch.inf).amin(dim=1)
+            tolerance_B = _TIE[self.blueprint.experiment.compute.precision] * logits_BK.abs().amax(dim=1)
+            differs_B = np.zeros(len(content), dtype=np.bool_)
+            differs_B[rows] = ~(logits_BK.gather(1, was_B[rows, None])[:, 0] - smallest_B <= tolerance_B).numpy()
+            self._report_rows(table, chunk, differs_B, "are not led to the source's least likely class")
 
     def _check_predictions(
         self, shown: Mapping[int, Pixels], predictions: Sequence[Predictions], prefix: str, bar: Bar

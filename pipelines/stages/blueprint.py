@@ -13,6 +13,7 @@ from align_core.images import chunked
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.surrogates import Surrogate, surrogates_of
+from pipelines.experiment.wraps import unwrapped
 from pipelines.failure import RunFailed
 from pipelines.stages.cells import SELF, Cell, Predictions, TablesOverImages
 from pipelines.stages.evaluations import Evaluation
@@ -72,12 +73,23 @@ class Blueprint:
             self.networks[making.name] = replace(start, name=making.name, digest=digest, stored=stored)
             if digest is None and (reason := read_failure(self.store, making)):
                 self.lost[making.name] = reason
+        self._refresh_defended()
         for surrogate in self.planned:
             gone = [name for name in (surrogate.source, *surrogate.witnesses) if name in self.lost]
             if surrogate.align is not None and gone:
                 self.lost.setdefault(surrogate.name, f"it needs {gone[0]}, which could not be made")
         if (self.networks, self.lost) != before:  # otherwise the tables stay, of which there may be thousands
             self._forget_tables()
+
+    def _refresh_defended(self) -> None:
+        """A defended model is there, or lost, with the model within it."""
+        models = self.experiment.models
+        for name in (name for name, config in models.items() if config.wrap is not None):
+            within = unwrapped(models, name).name
+            inner, outer = self.networks[within], self.networks[name]
+            self.networks[name] = replace(outer, digest=inner.digest, stored=inner.stored)
+            if within in self.lost:
+                self.lost[name] = f"it is {within} with a defence, which could not be made"
 
     def _forget_tables(self) -> None:
         for found in ("_clean", "_adversarial", "_cells", "evaluations"):
@@ -131,7 +143,7 @@ class Blueprint:
     @cached_property
     def trained_for_run(self) -> list[str]:
         """The models that are trained here and that a run needs. Validation targets are trained for sweeps only."""
-        needed = {*self.experiment.targets}
+        needed = {unwrapped(self.experiment.models, name).name for name in self.experiment.targets}
         for surrogate in self.planned:
             needed |= {surrogate.source, *surrogate.members, *surrogate.witnesses}
         return [name for name, config in self.experiment.models.items() if config.train and name in needed]
@@ -240,9 +252,12 @@ class Blueprint:
 
     @property
     def _tables(self) -> TablesOverImages:
-        compute = self.experiment.compute
-        images = self.inspected.manifests["test"].digest
-        return TablesOverImages(images, self.experiment.seed, compute.chunk, compute.precision, compute.pass_rows)
+        compute, images = self.experiment.compute, self.inspected.manifests["test"]
+        source = self.networks[self.experiment.source]
+        towards = {"column": images.digest_of_towards, "least_likely": source.identity}
+        return TablesOverImages(
+            images.digest, self.experiment.seed, compute.chunk, compute.precision, compute.pass_rows, towards
+        )
 
     def _networks(self, members: Sequence[str]) -> list[Network]:
         return [self.networks[member] for member in members]

@@ -1,6 +1,6 @@
 """The tables of an experiment: adversarial images, predictions and outcomes; and what determines each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -48,6 +48,7 @@ class TablesOverImages:
     Args:
         images: hash of the test images. seed: of the attacks. chunk: images per chunk. precision: of every prediction.
         pass_rows: rows of a pass while crafting, or None for the device's own.
+        towards: rule -> what decides the classes that it leads to, beyond images and seed, for rules that have such.
     """
 
     images: str
@@ -55,6 +56,7 @@ class TablesOverImages:
     chunk: int
     precision: Precision
     pass_rows: int | None
+    towards: Mapping[str, Any]
 
     def clean(self, name: str, members: Sequence[Network]) -> ChunkedTable:
         """Predictions on the clean images."""
@@ -74,6 +76,8 @@ class TablesOverImages:
             "precision": self.precision,
             "pass": self.pass_rows,
         }
+        if attack.towards in self.towards:
+            inputs["towards"] = self.towards[attack.towards]
         return ChunkedTable(f"adversarial/{surrogate}/{name}", inputs)
 
     def outcomes(self, folder: str, members: Sequence[Network], adversarial: ChunkedTable) -> ChunkedTable:

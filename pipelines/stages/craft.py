@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -13,15 +13,17 @@ from torch import nn
 
 from align_core.attacks import AttackConfig, crafted, distances
 from align_core.images.decoding import Pixels
+from align_core.similarity import structural_similarity
 from pipelines.compute.cluster import Worker, workers_that_fit
 from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.others import Pool
 from pipelines.compute.ray_data import run_pipeline
+from pipelines.compute.towards import Towards
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.payload import network_loader, others_pool, test_images
+from pipelines.stages.payload import network_loader, others_pool, test_images, towards_of
 from pipelines.stages.speeds import Speeds
 from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.store import Store
@@ -36,6 +38,7 @@ class CraftJob:
     Args:
         store, loader, images: where results go, how networks are loaded, and the test images.
         pool: the images that attacks may mix in.
+        towards: how the classes are found that targeted attacks lead to.
         surrogates: members of each surrogate, by name.
         attacks: by name.
         tables: the table of each "surrogate/attack".
@@ -49,6 +52,7 @@ class CraftJob:
     loader: NetworkLoader
     images: TestImages
     pool: Pool
+    towards: Towards
     surrogates: Mapping[str, tuple[str, ...]]
     attacks: Mapping[str, AttackConfig]
     tables: Mapping[str, ChunkedTable]
@@ -94,6 +98,7 @@ def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
             loader=network_loader(blueprint),
             images=test_images(blueprint),
             pool=others_pool(blueprint),
+            towards=towards_of(blueprint),
             surrogates={surrogate.name: surrogate.members for surrogate in blueprint.surrogates},
             attacks=experiment.attacks,
             tables=tables,
@@ -168,16 +173,22 @@ class Crafter:
         labels_B = torch.tensor(labels, device=job.device)
         config = job.attacks[attack]
         others = job.pool.read(job.device) if config.needs_others else None
-        made = crafted(network, images_BCHW, labels_B, ids, config, job.seed, others=others, pass_rows=job.pass_rows)
+        wanted_B = None
+        if config.is_targeted:
+            wanted_B = job.towards.of_chunk(config.towards, chunk, images_BCHW, self.networks)
+        made = crafted(
+            network, images_BCHW, labels_B, ids, config, job.seed,
+            wanted_B=wanted_B, others=others, pass_rows=job.pass_rows,
+        )  # fmt: skip
         linf_B, l2_B = distances(made.images_BCHW, images_BCHW)
         pixels = np.ascontiguousarray(made.images_BCHW.cpu().numpy())
-        rows = pa.table(
-            {
-                "image_id": ids,
-                "label": pa.array(labels, pa.int64()),
-                "image": pa.FixedShapeTensorArray.from_numpy_ndarray(pixels),
-                "linf": linf_B.cpu().numpy(),
-                "l2": l2_B.cpu().numpy(),
-            }
-        )
-        return rows, int(made.without_gradient_B.sum())
+        columns: dict[str, Any] = {"image_id": ids, "label": pa.array(labels, pa.int64())}
+        if wanted_B is not None:
+            columns["towards"] = wanted_B.cpu().numpy()
+        columns |= {
+            "image": pa.FixedShapeTensorArray.from_numpy_ndarray(pixels),
+            "linf": linf_B.cpu().numpy(),
+            "l2": l2_B.cpu().numpy(),
+            "ssim": structural_similarity(made.images_BCHW, images_BCHW).cpu().numpy(),
+        }
+        return pa.table(columns), int(made.without_gradient_B.sum())

@@ -39,7 +39,8 @@ def look_at_all(experiment: Experiment, look: Callable[[str, ImageSetConfig], In
     found: Mapping[str, Inspection] = {role: look(role, config) for role, config in experiment.image_sets().items()}
     for role, inspection in found.items():
         check_readable(data, role, inspection)
-    together = manifests_of(found, data.image_size, data.classes_count, data.class_names, data.channels)
+    targeted = ["test"] if any(attack.towards == "column" for attack in experiment.attacks.values()) else []
+    together = manifests_of(found, data.image_size, data.classes_count, data.class_names, data.channels, targeted)
     return without_duplicates(together, data.on_duplicate)
 
 

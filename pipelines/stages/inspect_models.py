@@ -1,11 +1,15 @@
 """Tries every model once as it will be used, or reads from the store what was found out when it was tried before."""
 
 import json
+import random
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
+from align_core.defences import Wrap, defended
 from align_core.errors import InputError, reason_of
 from align_core.images.manifest import Manifest
 from align_core.model_config import ModelConfig, resolve_aligned
@@ -13,6 +17,7 @@ from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.factories import note_code
 from pipelines.experiment.factory_code import Code, factory_code
+from pipelines.experiment.wraps import unwrapped
 from pipelines.stages.ancestors import Ancestors, ancestors
 from pipelines.stages.file_hashes import FileHashes
 from pipelines.stages.first_look import FirstLook, look_at
@@ -23,6 +28,8 @@ from pipelines.tracking.registry import Registered, registered
 
 if TYPE_CHECKING:
     from align_core.models import Classifier
+
+_OTHER_SEED = 20_240_925
 
 
 @dataclass
@@ -87,9 +94,13 @@ def inspect_models(
             found.ancestors[name] = ancestors(experiment.models[name], model.origin, model.content)
         except InputError as problem:
             raise InputError(f"models.{name}: {problem}") from problem
+        if model.config.brings_weights and not trusting:
+            tried.forget(model.trial_key)  # its weights come from where nothing here looks
         one = tried.get(model.trial_key, _Tried, model.try_it)
         stored, frozen = model.origin.stored if model.origin else None, tuple(one.frozen)
-        network = Network(name, model.config, one.digest, stored, model.code, one.channels_last, one.folded, frozen)
+        network = Network(
+            name, model.config, one.digest, stored, model.code, one.channels_last, one.folded, frozen, model.wraps
+        )
         if one.folded:
             found.folding[name] = {"batchnorms": one.folded, "largest_difference": one.folding_difference}
         found.networks[name] = network
@@ -108,7 +119,8 @@ def _model(
     name: str, use: ModelUse, experiment: Experiment, test: Manifest, store: Store, files: FileHashes
 ) -> "_Model":
     """A model of the experiment with the hashes of what it comes from. Raises InputError."""
-    written = experiment.models[name]
+    inner = unwrapped(experiment.models, name)
+    written = experiment.models[inner.name]
     origin = registered(written, experiment, store, SEEN) if written.mlflow else None
     if origin and not _is_as_it_was(origin, files):
         origin = registered(written, experiment, store, SEEN, anew=True)
@@ -116,7 +128,10 @@ def _model(
     code = factory_code(config.factory, experiment.factories) if config.factory else None
     if code is not None:
         note_code(str(config.factory), code)
-    return _Model(name, config, origin, code, _bytes_of(config, origin, files), use, experiment, test)
+    if inner.wraps:  # a defended model counts as of the family of the model within
+        config = replace(config, family=config.family or inner.name)
+    content = _bytes_of(config, origin, files)
+    return _Model(name, config, origin, code, content, use, experiment, test, inner.wraps)
 
 
 def _is_as_it_was(found: Registered, files: FileHashes) -> bool:
@@ -153,6 +168,10 @@ class _Known:
             self._has_changed = True
             return found
 
+    def forget(self, key: str) -> None:
+        """Lets what is known under the key be found out anew."""
+        self._known.pop(key, None)
+
     def unsaved(self) -> dict[str, bytes]:
         """The file by its path, if anything was added to it."""
         return {self._path: json.dumps(self._known).encode()} if self._has_changed else {}
@@ -170,13 +189,14 @@ class _Model:
     use: ModelUse
     experiment: Experiment
     test: Manifest
+    wraps: tuple[Wrap, ...]
 
     @property
     def trial_key(self) -> str:
         """Identifies a trial: by settings, code, the bytes of the weights, and what the model is used for."""
         settings = asdict(self.config) | ({"weights": None} if self.config.weights_file else {})
         images = [self.experiment.data.classes_count, list(self.test.shape)]
-        used = [self.use.crafted_on, [asdict(training) for training in self.use.trainings]]
+        used = [self.use.crafted_on, [asdict(training) for training in self.use.trainings], self.wraps]
         precision = [] if (own := self.experiment.compute.precision) == "fp32" else [own]
         return fingerprint_of([settings, *images, self.code, self.content, used, *precision])
 
@@ -192,14 +212,13 @@ class _Model:
             else:
                 classifier = load(self.config, classes, channels, self.origin.weights() if self.origin else None)
             classifier.precision = self.experiment.compute.precision
-            return classifier
+            return defended(classifier, self.wraps)
         except InputError as problem:
             raise InputError(f"models.{self.name}: {problem}") from problem
 
     def try_it(self) -> _Tried:
         """Tries the model as it will be used. Raises InputError."""
         from align_core.trial import try_model
-        from align_core.weights import hash_weights
 
         trial = try_model(
             self._classifier,
@@ -209,9 +228,37 @@ class _Model:
             crafted_on=self.use.crafted_on,
             trainings=self.use.trainings,
         )
-        digest = None if self.config.train else hash_weights(self._classifier.net.state_dict())
-        found = asdict(trial)
-        return _Tried(digest=digest, **found)
+        return _Tried(digest=self._digest(), **asdict(trial))
+
+    def _digest(self) -> str | None:
+        """The hash of its weights; None where they are trained here."""
+        from align_core.weights import hash_weights
+
+        if self.config.train:
+            return None
+        return self._hash_of_two() if self.config.brings_weights else hash_weights(self._classifier.net.state_dict())
+
+    def _hash_of_two(self) -> str:
+        """The hash of the weights that a factory brings; workers build the network again, so it must be no accident."""
+        import torch
+
+        from align_core.models import build
+        from align_core.own_code import own_code
+        from align_core.weights import hash_state
+
+        with own_code(f"models.{self.name}: building it again"):  # which puts the random states back
+            random.seed(_OTHER_SEED)
+            np.random.seed(_OTHER_SEED)
+            torch.manual_seed(_OTHER_SEED)
+            again = build(self.config, self.experiment.data.classes_count, self.test.shape[0])
+        digest = hash_state(self._classifier.net)
+        if hash_state(again.net) != digest:
+            raise InputError(
+                f"models.{self.name}: the factory {self.config.factory} returns other weights at every call, so that "
+                "`weights: none` cannot stand for any. Let it read its weights from a file, or give `weights` or "
+                "`train`"
+            )
+        return digest
 
     def look(self) -> FirstLook:
         """Shows the model a few test images. Raises InputError where its logits on them are not finite."""

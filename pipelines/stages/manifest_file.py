@@ -15,7 +15,7 @@ from align_core.images.labels import RawLabels
 from pipelines.storage.store import fingerprint_of
 
 _COLUMNS = ("image_id", "label", "in_grey", "in_colour", "original", "is_grey")
-_FORMAT = 2
+_FORMAT = 3
 """Raised by hand where the files change, so that older ones are made anew."""
 
 
@@ -48,6 +48,8 @@ def inspection_to_bytes(found: Inspection) -> bytes:
         "original": found.originals,
         "is_grey": found.is_grey,
     }
+    if found.targeted is not None:
+        columns["targeted"] = found.targeted.values.tolist()
     about = {
         "unreadable": found.unreadable,
         "are_names": found.labels.are_names,
@@ -59,6 +61,7 @@ def inspection_to_bytes(found: Inspection) -> bytes:
         "facts": dict(found.facts),
         "suffixes": dict(found.suffixes),
         "outside": found.outside,
+        "targeted": found.targeted and [found.targeted.are_names, found.targeted.names, found.targeted.is_ordered],
     }
     table = pa.table(columns).replace_schema_metadata({"about": json.dumps(about)})
     sink = pa.BufferOutputStream()
@@ -73,6 +76,11 @@ def inspection_from_bytes(content: bytes, config: ImageSetConfig) -> Inspection 
         about = json.loads((table.schema.metadata or {})[b"about"])
         columns = {name: table[name].to_pylist() for name in _COLUMNS}
         kind = np.str_ if about.pop("are_names") else np.int64
+        targeted = about.pop("targeted")
+        if targeted is not None:
+            are_names, names, is_ordered = targeted
+            values = np.array(table["targeted"].to_pylist(), np.str_ if are_names else np.int64)
+            targeted = RawLabels(values, tuple(names), is_ordered)
         labels = RawLabels(np.array(columns["label"], kind), tuple(about.pop("names")), about.pop("is_ordered"))
         return Inspection(
             config=config,
@@ -84,6 +92,7 @@ def inspection_from_bytes(content: bytes, config: ImageSetConfig) -> Inspection 
             is_grey=columns["is_grey"],
             unreadable=[(image_id, reason) for image_id, reason in about.pop("unreadable")],
             lost=np.array(about.pop("lost"), kind),
+            targeted=targeted,
             **about,
         )
     except (pa.ArrowException, OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError):

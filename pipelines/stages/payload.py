@@ -6,6 +6,7 @@ from pipelines.compute.images import TestImages
 from pipelines.compute.loading import NetworkLoader
 from pipelines.compute.others import Pool, pool_of
 from pipelines.compute.ray_train import RUNS
+from pipelines.compute.towards import Towards
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.makings import Making
 
@@ -22,6 +23,14 @@ def others_pool(blueprint: Blueprint) -> Pool:
     images = test_images(blueprint)
     seed = blueprint.experiment.seed
     return pool_of(images.config, images.fit, images.channels, images.image_ids, images.labels, seed)
+
+
+def towards_of(blueprint: Blueprint) -> Towards:
+    """How the classes are found that targeted attacks lead the test images to."""
+    experiment, column = blueprint.experiment, blueprint.inspected.manifests["test"].towards
+    classes = experiment.data.classes_count
+    listed = None if column is None else column.tolist()
+    return Towards(test_images(blueprint), listed, experiment.source, classes, experiment.seed)
 
 
 def network_loader(blueprint: Blueprint) -> NetworkLoader:

@@ -7,6 +7,7 @@ from align_core.align_config import AugmentConfig
 from align_core.errors import InputError, reason_of
 from pipelines.compute.cluster import Worker, room_for
 from pipelines.experiment.explain import nearest
+from pipelines.experiment.wraps import unwrapped
 from pipelines.failure import RunFailed
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.makings import images_seen
@@ -85,7 +86,8 @@ class Study:
             )
         self.samples = _samples(options, self.space)
         best_experiment(experiment, self.space.name, {})  # raises now rather than after the last trial
-        self.needed = {experiment.source, *experiment.witnesses, *experiment.validation_targets}
+        targets = {unwrapped(experiment.models, name).name for name in experiment.validation_targets}
+        self.needed = {experiment.source, *experiment.witnesses, *targets}
         self.folder = f"sweeps/{self.space.name}"
 
     @property

@@ -9,6 +9,7 @@ import torch
 from hand_made import CURVE, HandMade, hand_made
 
 from align_core.attacks import craft, distances
+from align_core.similarity import structural_similarity
 from align_core.weights import to_bytes
 from pipelines.compute.images import adversarial_images
 from pipelines.compute.loading import LoadedNetworks
@@ -16,7 +17,7 @@ from pipelines.report.page import make_report
 from pipelines.run.resolved import write_resolved
 from pipelines.stages.align import commit
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.payload import network_loader, test_images
+from pipelines.stages.payload import network_loader, test_images, towards_of
 from pipelines.storage.chunked_table import ChunkedTable
 
 
@@ -42,7 +43,8 @@ def finish(blueprint: Blueprint) -> None:
     for (name, attack), table in blueprint.all_adversarial().items():
         surrogate = networks.mean_of(blueprint.by_name[name].members)
         for chunk in _missing(blueprint, table):
-            table.write_chunk(blueprint.store, chunk, _crafted(blueprint, surrogate, attack, chunk))
+            rows = _crafted(blueprint, surrogate, attack, chunk, networks)
+            table.write_chunk(blueprint.store, chunk, rows)
         table.finish(blueprint.store, blueprint.rows)
     for members, table in blueprint.clean().values():
         _evaluate(blueprint, networks.mean_of(members), None, table, "")
@@ -56,19 +58,26 @@ def _missing(blueprint: Blueprint, table: ChunkedTable) -> range:
     return range(0 if table.is_finished(blueprint.store.listing()) else len(blueprint.rows))
 
 
-def _crafted(blueprint: Blueprint, surrogate: torch.nn.Module, attack: str, chunk: int) -> pa.Table:
+def _crafted(
+    blueprint: Blueprint, surrogate: torch.nn.Module, attack: str, chunk: int, networks: LoadedNetworks
+) -> pa.Table:
     images, experiment = test_images(blueprint), blueprint.experiment
     clean, labels = torch.from_numpy(np.array(images.read(chunk))), torch.tensor(images.labels_of(chunk))
-    settings = experiment.attacks[attack]
-    adversarial = craft(surrogate, clean, labels, images.ids_of(chunk), settings, experiment.seed)
+    settings, wanted = experiment.attacks[attack], None
+    if settings.is_targeted:
+        wanted = towards_of(blueprint).of_chunk(settings.towards, chunk, clean, networks)
+    adversarial = craft(surrogate, clean, labels, images.ids_of(chunk), settings, experiment.seed, wanted_B=wanted)
     linf, l2 = distances(adversarial, clean)
+    columns = {"image_id": images.ids_of(chunk), "label": labels.numpy()}
+    if wanted is not None:
+        columns["towards"] = wanted.numpy()
     return pa.table(
-        {
-            "image_id": images.ids_of(chunk),
-            "label": labels.numpy(),
+        columns
+        | {
             "image": pa.FixedShapeTensorArray.from_numpy_ndarray(adversarial.numpy()),
             "linf": linf.numpy(),
             "l2": l2.numpy(),
+            "ssim": structural_similarity(adversarial, clean).numpy(),
         }
     )
 

@@ -77,6 +77,10 @@ def _rows() -> Iterator[tuple[str, str, str]]:
         )
     yield "models.*.aligned", "models.n={aligned: aligned};source=n", "models.n={aligned: aligned_again}"
     yield "models.*.mlflow", "models.n={mlflow: models:/n/1};source=n", "models.n={mlflow: models:/n/2}"
+    wrapped = "models.n={wrap: jpeg, model: c};targets=[n]"
+    yield "models.*.wrap", wrapped, "models.n={wrap: bits, model: c}"
+    yield "models.*.model", wrapped, "models.n.model=d"
+    yield "models.*.args of a defence", wrapped, "models.n.quality=60"
     yield "models.*.args", _TRAINED, "models.n.args={width: 7}"
     yield "models.*.weights", "", "models.a.weights=d.safetensors"
     for key, value in (

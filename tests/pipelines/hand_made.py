@@ -2,7 +2,8 @@
 
 Outcomes are given as text with one digit per test image, by folder of the store. In `clean/NAME` and
 `outcomes/SURROGATE/ATTACK/TARGET` a digit is the predicted class minus the label, so that 0 is a correct prediction. In
-`adversarial/SURROGATE/ATTACK` it is the l2 norm in eighths. A table that is not given holds zeros.
+`adversarial/SURROGATE/ATTACK` it is the l2 norm in eighths, and the structural similarity is 1 minus half of that. A
+table that is not given holds zeros. A targeted attack leads every image to the class after its label.
 """
 
 import shutil
@@ -106,14 +107,19 @@ class HandMade:
         unused = dict(outcomes or {})
         manifest = blueprint.inspected.manifests["test"]
 
-        def fill(table: ChunkedTable, column: str) -> None:
+        def fill(table: ChunkedTable, column: str, is_targeted: bool = False) -> None:
             digits = np.array([int(digit) for digit in unused.pop(table.folder, "0" * IMAGES)])
-            values = (digits / 8).astype(np.float32) if column == "l2" else (manifest.labels + digits) % CLASSES
+            columns = {"image_id": np.array(manifest.ids), "label": manifest.labels}
+            if is_targeted:
+                columns["towards"] = (manifest.labels + 1) % CLASSES
+            if column == "l2":
+                columns |= {"l2": (digits / 8).astype(np.float32), "ssim": (1 - digits / 16).astype(np.float32)}
+            else:
+                columns[column] = (manifest.labels + digits) % CLASSES
             blueprint.store.delete(table.finished_file)
             for number, chunk in enumerate(blueprint.chunks):
-                rows = slice(chunk.start, chunk.stop)
-                columns = {"image_id": manifest.ids[rows], "label": manifest.labels[rows], column: values[rows]}
-                table.write_chunk(blueprint.store, number, pa.table(columns))
+                rows = {name: values[chunk.start : chunk.stop] for name, values in columns.items()}
+                table.write_chunk(blueprint.store, number, pa.table(rows))
             assert table.finish(blueprint.store, blueprint.rows) == []
 
         for _, table in blueprint.clean().values():
@@ -121,8 +127,8 @@ class HandMade:
         for cell in blueprint.cells():
             fill(cell.table, "adversarial_prediction")
         for surrogate in blueprint.surrogates:
-            for attack in blueprint.experiment.attacks:
-                fill(blueprint.adversarial(surrogate, attack), "l2")
+            for attack, settings in blueprint.experiment.attacks.items():
+                fill(blueprint.adversarial(surrogate, attack), "l2", settings.is_targeted)
         assert not unused, f"the experiment has no table in {', '.join(unused)}"
         return blueprint
 

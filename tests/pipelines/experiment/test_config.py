@@ -41,6 +41,7 @@ models:
   small:    {timm: test_vit, train: {epochs: 10, lr: 2e-3, batch_size: 64, weight_decay: 0, crop: pad4, flip: true}}
   earlier:  {aligned: ../earlier/models/aligned}
   fetched:  {mlflow: models:/aligned-resnet20/3}
+  behind:   {wrap: bits, model: vgg11}
 source: resnet20
 witnesses: [rn50]
 targets: [rn50v1, small]

@@ -56,7 +56,15 @@ def attack(blueprint: Blueprint) -> dict[str, Any]:
 
 ALIGNED = ("aligned", "v")
 
+
 # The keys that are set, a function of the blueprint that shows their effect, and the value that it must return.
+def wraps_of_j(blueprint: Blueprint) -> list[Any]:
+    """The defences around the model j, which is c but for them."""
+    j, c = blueprint.networks["j"], blueprint.networks["c"]
+    assert (j.digest, j.config) == (c.digest, c.config)
+    return list(j.wraps)
+
+
 EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("name=other", lambda b: Path(b.store.location).name, "other"),
     ("seed=5", lambda b: (making(b, "v").inputs["seed"], b.adversarial(b.by_name["v"], "x").inputs["seed"]), (5, 5)),
@@ -114,6 +122,8 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("models.d.family=plain;models.d.args={out: 3}", lambda b: target_relation(b, "a", "d"), "same_family"),
     ("source=d", lambda b: [making(b, name).start for name in ALIGNED], ["d", "d"]),
     ("witnesses=[b, d]", lambda b: [making(b, name).witnesses for name in ALIGNED], [("b", "d")] * 2),
+    ("models.j.wrap=bits;models.j.model=c;targets=[j]", wraps_of_j, [("bits", {"depth": 5})]),
+    ("models.j.model=c;models.j.wrap=jpeg;models.j.quality=9;targets=[j]", wraps_of_j, [("jpeg", {"quality": 9})]),
     ("targets=[d]", lambda b: {cell.target for cell in b.cells()}, {"@self", "d"}),
     ("validation_targets=[d]", lambda b: b.experiment.validation_targets, ["d"]),
     ("controls=[witness]", lambda b: list(b.by_name), ["source", "aligned", "witness", "v"]),

@@ -58,14 +58,15 @@ def test_the_tables_have_the_columns_that_the_design_names_in_its_order(experime
     columns = {name: list(pd.read_csv(experiment.report / f"{name}.csv")) for name in ("transfer", "contrasts")}
     assert columns == {
         "transfer": [
-            "surrogate", "attack", "target", "relation", "n", "rate", "rate_low", "rate_high", "rate_all", *GAIN,
+            "surrogate", "attack", "target", "relation", "n", "rate", "rate_low", "rate_high", "rate_all",
+            "targeted_rate", "targeted_low", "targeted_high", *GAIN,
         ],
         "contrasts": ["surrogate", "baseline", "attack", "target", "n", *GAIN],
     }  # fmt: skip
     assert list(pd.read_csv(experiment.report / "surrogates.csv")) == [
         "surrogate", "attack", "clean_accuracy", "clean_accuracy_low", "clean_accuracy_high",
         "clean_change", "clean_change_low", "clean_change_high", "witness_agreement",
-        "attacked_accuracy", "whitebox_rate", "mean_l2", "robust_accuracy",
+        "attacked_accuracy", "whitebox_rate", "whitebox_targeted_rate", "mean_l2", "mean_ssim", "robust_accuracy",
     ]  # fmt: skip
 
 

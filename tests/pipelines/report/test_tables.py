@@ -357,10 +357,12 @@ def test_every_row_about_the_surrogates_themselves(maker, outcomes):
             assert row["whitebox_rate"] == pytest.approx(100 * wrong[right].mean(), abs=1e-4)
             eighths = [int(digit) for digit in outcomes[f"adversarial/{surrogate}/{attack}"]]
             assert row["mean_l2"] == pytest.approx(np.mean(eighths) / 8, abs=1e-4)
+            assert row["mean_ssim"] == pytest.approx(1 - np.mean(eighths) / 16, abs=1e-4)
             assert row["robust_accuracy"] is None
         over_all = only(rows, surrogate=surrogate, attack="(all)")
         assert over_all["robust_accuracy"] == pytest.approx(100 * held.mean(), abs=1e-4)
-        assert [over_all[column] for column in ("attacked_accuracy", "whitebox_rate", "mean_l2")] == [None] * 3
+        of_attacks = ("attacked_accuracy", "whitebox_rate", "whitebox_targeted_rate", "mean_l2", "mean_ssim")
+        assert [over_all[column] for column in of_attacks] == [None] * 5
         for attack in ("pgd", "mi", "(all)"):
             row = only(rows, surrogate=surrogate, attack=attack)
             assert row["clean_accuracy"] == pytest.approx(100 * right.mean(), abs=1e-4)

@@ -1,0 +1,97 @@
+"""The targeted rates of the tables, counted by hand and resampled by other means; blank for untargeted attacks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hand_made import IMAGES, HandMade, hand_made
+from statsmodels.stats.proportion import proportion_confint
+
+from align_core.transfer import resampled_counts
+from pipelines.report.page import Report, html_page, make_report
+from pipelines.report.to_mlflow import _metrics
+
+# A digit is the predicted class minus the label, and a targeted attack leads to the class after the label: 1 is a hit.
+OUTCOMES = {
+    "clean/near": "100000000000",
+    "clean/twin": "020000000000",
+    "outcomes/aligned/to/twin": "110012100100",
+    "outcomes/aligned/to/cousin": "121110000000",
+    "outcomes/aligned/to/stranger": "000000000001",
+    "outcomes/aligned/to/@self": "112100000011",
+    "outcomes/aligned/mi/twin": "111111111111",
+    "adversarial/aligned/to": "800000000000",
+}
+LEFT_OUT = {"twin": (0, 1), "cousin": (0,), "stranger": (0,)}
+BLANK = {"targeted_rate": None, "targeted_low": None, "targeted_high": None}
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> HandMade:
+    attacks = {"to": {"method": "logit", "eps": "8/255", "steps": 5}, "mi": {"method": "mi", "eps": "4/255"}}
+    return hand_made(tmp_path, attacks=attacks)
+
+
+@pytest.fixture
+def report(experiment: HandMade) -> Report:
+    return make_report(experiment.finish(OUTCOMES))[0]
+
+
+def row(report: Report, target: str, attack: str = "to") -> dict[str, object]:
+    (found,) = (
+        one
+        for one in report.transfer
+        if (one["surrogate"], one["attack"], one["target"]) == ("aligned", attack, target)
+    )
+    return dict(found)
+
+
+def test_a_cell_counted_by_hand(report: Report) -> None:
+    found = row(report, "twin")
+    low, high = proportion_confint(3, 10, method="wilson")  # images 4, 6 and 9; 0 and 1 do not count
+    assert (found["n"], found["rate"], found["targeted_rate"]) == (10, 40.0, 30.0)
+    assert (found["targeted_low"], found["targeted_high"]) == pytest.approx((100 * low, 100 * high), abs=1e-4)
+
+
+def test_means_are_resampled_with_the_draws_of_the_rates(experiment: HandMade, report: Report) -> None:
+    hit = {target: np.array([d == "1" for d in OUTCOMES[f"outcomes/aligned/to/{target}"]]) for target in LEFT_OUT}
+    counts = np.concatenate(list(resampled_counts(IMAGES, 0))).astype(float)
+    shares, plain = [], []
+    for target, left_out in LEFT_OUT.items():
+        eligible = np.ones(IMAGES, bool)
+        eligible[list(left_out)] = False
+        drawn = counts[:, eligible].sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            shares.append(np.where(drawn > 0, counts[:, eligible & hit[target]].sum(axis=1) / drawn, np.nan))
+        plain.append(hit[target][eligible].mean())
+    low, high = np.quantile(100 * np.nanmean(shares, axis=0), [0.025, 0.975])
+    found = row(report, "(mean)")
+    assert found["targeted_rate"] == pytest.approx(100 * np.mean(plain), abs=1e-4)
+    assert (found["targeted_low"], found["targeted_high"]) == pytest.approx((low, high), abs=1e-4)
+    assert row(report, "(mean same_architecture)")["targeted_rate"] == row(report, "twin")["targeted_rate"]
+
+
+def test_untargeted_attacks_have_no_targeted_rate(report: Report) -> None:
+    for target in ("twin", "cousin", "(mean)", "(mean cross_family)"):
+        assert row(report, target, "mi").items() >= BLANK.items()
+    assert row(report, "twin", "mi")["rate"] == 100
+
+
+def test_surrogates(report: Report) -> None:
+    (found,) = (one for one in report.surrogates if (one["surrogate"], one["attack"]) == ("aligned", "to"))
+    assert found["whitebox_rate"] == pytest.approx(100 * 6 / 12, abs=1e-4)
+    assert found["whitebox_targeted_rate"] == pytest.approx(100 * 5 / 12, abs=1e-4)
+    assert found["mean_ssim"] == pytest.approx((11 + 0.5) / 12, abs=1e-4)
+    others = [one for one in report.surrogates if one["attack"] != "to"]
+    assert {one["whitebox_targeted_rate"] for one in others} == {None}
+
+
+def test_it_is_on_the_page_and_in_mlflow(report: Report) -> None:
+    page = html_page("a", report, {})
+    assert "<th>targeted rate</th>" in page and "takes for the class that a targeted attack leads to" in page
+    metrics = _metrics(report, "aligned")
+    assert metrics["to/twin/targeted_rate"] == 30.0
+    assert metrics["to/mean/targeted_low"] == row(report, "(mean)")["targeted_low"]
+    assert metrics["to/whitebox_targeted_rate"] == pytest.approx(100 * 5 / 12, abs=1e-4)
+    assert metrics["to/mean_ssim"] == pytest.approx((11 + 0.5) / 12, abs=1e-4)
+    assert not [name for name in metrics if name.startswith("mi/") and "targeted" in name]
