@@ -61,7 +61,7 @@ def variance(at: Where, memory: Any, count: int, radius: float) -> tuple[Tensor,
 
 def line(at: Where, memory: Any, count: int, radius: float) -> tuple[Tensor, Any]:
     """Wang, Lin, Wang and Xie (2021, equation 5): from -radius to radius steps along the last mean gradient."""
-    factors = [0.0] if memory is None else np.linspace(-radius, radius, count)
+    factors = [0.0] if memory is None or count == 1 else np.linspace(-radius, radius, count)
     last = 0 if memory is None else scaled_to_mean(memory)
     gradients = [
         at.gradient(at.ahead + float(factor) * at.length * last, at.key_of("line", number))
