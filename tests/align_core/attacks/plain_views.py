@@ -6,6 +6,7 @@ uses a line of it: resizing is `interpolate` and `pad`, rotation torchvision's, 
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -130,8 +131,8 @@ def block_operators(image: Tensor, copy: Copy, blocks: int, noise: float) -> Ten
     operators, numbers = copy.draws(blocks * blocks, part="operator"), copy.draws(blocks * blocks, part="number")
     noises = (2 * copy.draws(*image.shape, part="noise") - 1) * noise
     result = torch.empty_like(image)
-    for row, (top, bottom) in enumerate(zip(ys, ys[1:], strict=False)):
-        for column, (left, right) in enumerate(zip(xs, xs[1:], strict=False)):
+    for row, (top, bottom) in enumerate(pairwise(ys)):
+        for column, (left, right) in enumerate(pairwise(xs)):
             place = (slice(None), slice(top, bottom), slice(left, right))
             block, number = image[place], float(numbers[row * blocks + column])
             result[place] = [
@@ -166,9 +167,12 @@ def _operated(image: Tensor, number: int, down: float, across: float, place: lis
     """One of the paper's 31 operators, in its order."""
     if number < 5:
         return [
-            image, image.flip(1), image.flip(2), image.roll(int(down * image.shape[1]), 1),
+            image,
+            image.flip(1),
+            image.flip(2),
+            image.roll(int(down * image.shape[1]), 1),
             image.roll(int(across * image.shape[2]), 2),
-        ][number]  # fmt: skip
+        ][number]
     if number < 14:
         return rotate(image, [5, -5, 15, -15, 45, -45, 90, -90, 180][number - 5])
     if number < 21:
@@ -190,10 +194,12 @@ def _warped(image: Tensor, moves: Tensor, mesh: int) -> Tensor:
     inner[1:-1, 1:-1] = moves.view(mesh - 2, mesh - 2, 2)
     moved = still + inner.flatten(0, 1)
     edge = torch.cat([torch.ones(mesh**2, 1, dtype=torch.float64), still], dim=1)
-    system = torch.cat([
-        torch.cat([_bending(still, still), edge], dim=1),
-        torch.cat([edge.T, torch.zeros(3, 3, dtype=torch.float64)], dim=1),
-    ])  # fmt: skip
+    system = torch.cat(
+        [
+            torch.cat([_bending(still, still), edge], dim=1),
+            torch.cat([edge.T, torch.zeros(3, 3, dtype=torch.float64)], dim=1),
+        ]
+    )
     weights = torch.linalg.solve(system, torch.cat([moved, torch.zeros(3, 2, dtype=torch.float64)]))
     pixels = _grid(height, width).flatten(0, 1)
     basis = torch.cat([_bending(pixels, still), torch.ones(len(pixels), 1, dtype=torch.float64), pixels], dim=1)
@@ -215,6 +221,16 @@ def _bending(some: Tensor, others: Tensor) -> Tensor:
 VIEWS: dict[str, Callable[..., Tensor]] = {
     function.__name__: function
     for function in (
-        scale, resize_pad, sizes, admix, uniform_scale, mix_mask, spectrum, block_shuffle, block_operators, warp, operators,
+        scale,
+        resize_pad,
+        sizes,
+        admix,
+        uniform_scale,
+        mix_mask,
+        spectrum,
+        block_shuffle,
+        block_operators,
+        warp,
+        operators,
     )
-}  # fmt: skip
+}

@@ -55,7 +55,10 @@ def condition(net: nn.Module) -> list:
     flags = [part.training for part in net.modules()] + [parameter.requires_grad for parameter in net.parameters()]
     tensors = [value.tolist() for value in net.state_dict().values()]
     gradients = [None if parameter.grad is None else parameter.grad.tolist() for parameter in net.parameters()]
-    return [flags, tensors, gradients]
+    hooks = [
+        len(part._forward_hooks) + len(part._backward_hooks) + len(part._forward_pre_hooks) for part in net.modules()
+    ]
+    return [flags, tensors, gradients, hooks]
 
 
 @pytest.mark.parametrize("method", PRESETS)

@@ -30,12 +30,16 @@ from align_core.attacks import PRESETS, craft, distances
         ("vr", {"samples": {"name": "noise", "count": 1, "deviation": 0}}, ("mi", {})),
         ("pgn", {"samples": {"name": "penalty", "count": 1, "radius": 0, "share": 0}}, ("mi", {})),
         ("gra", {"samples": {"name": "relevance", "count": 1, "radius": 0}, "step_decay": 1}, ("mi", {})),
-        ("mef", {"samples": {"name": "flatness", "count": 1, "radius": 0, "inner_radius": 0}}, ("mi", {"momentum": 0.5})),
+        (
+            "mef",
+            {"samples": {"name": "flatness", "count": 1, "radius": 0, "inner_radius": 0}},
+            ("mi", {"momentum": 0.5}),
+        ),
         ("ssa", {"views": [{"name": "spectrum", "copies": 1, "rho": 0, "noise": 0}]}, ("mi", {})),
         ("admix", {"views": [{"name": "admix", "share": 0, "copies": 1}, "scale"]}, ("si", {})),
         ("mi_l2", {"momentum": 0}, ("pgd_l2", {"random_start": False})),
     ],
-)  # fmt: skip
+)
 def test_a_method_without_its_part_is_its_base(
     method: str, without: dict[str, Any], base: tuple[str, dict[str, Any]], small: Setting
 ) -> None:
@@ -66,14 +70,24 @@ def test_results_are_8_bit_images_in_the_ball_with_a_better_objective(method: st
 @pytest.mark.parametrize("method", PRESETS)
 def test_a_trained_network_is_fooled(method: str, resnet20: Setting) -> None:
     eps = 1.5 if "l2" in method else 8 / 255
-    settings = quick(method, most=4, steps=20 if method in TARGETED else 4)
+    settings = quick(method, most=2, steps=12 if method in TARGETED else 4)
     settings["step"] = eps if settings["steps"] == 1 else eps / 3
-    crafted = resnet20.craft(method, eps=eps, **settings)
+    assert fooled(method, resnet20, eps=eps, **settings) >= 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", PRESETS)
+def test_a_trained_network_is_fooled_at_the_settings_of_the_paper(method: str, resnet20: Setting) -> None:
+    assert fooled(method, resnet20, eps=1.5 if "l2" in method else 8 / 255) == 8
+
+
+def fooled(method: str, resnet20: Setting, **settings: Any) -> int:
+    """How many of the eight images are misclassified, or by a targeted attack are taken for the class led to."""
+    crafted = resnet20.craft(method, **settings)
     with torch.no_grad():
         before, after = (resnet20.net(x / 255).argmax(dim=1) for x in (resnet20.images, crafted))
     assert torch.equal(before, resnet20.labels)
-    hits = after == resnet20.wanted if method in TARGETED else after != resnet20.labels
-    assert hits.sum() >= 7
+    return int((after == resnet20.wanted if method in TARGETED else after != resnet20.labels).sum())
 
 
 @pytest.mark.parametrize("method", TARGETED)
@@ -93,9 +107,15 @@ def test_a_result_depends_on_the_image_alone_not_on_its_batch(method: str, small
     def crafted(rows: list[int]) -> dict[str, Tensor]:
         ids = [small.ids[row] for row in rows]
         images = craft(
-            small.net, small.images[rows], small.labels[rows], ids, attack, seed=3, others=small.others,
+            small.net,
+            small.images[rows],
+            small.labels[rows],
+            ids,
+            attack,
+            seed=3,
+            others=small.others,
             wanted_B=small.wanted[rows] if attack.is_targeted else None,
-        )  # fmt: skip
+        )
         return dict(zip(ids, images, strict=True))
 
     together = crafted(list(range(8)))

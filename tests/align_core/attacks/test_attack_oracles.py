@@ -52,17 +52,22 @@ ORACLES = {
     "mi": Oracle(lambda net: torchattack.MIFGSM(net, device=CPU, **FAR), NEAR),
     "ni": Oracle(lambda net: torchattacks.NIFGSM(net, **FAR), NEAR),
     "sini": Oracle(lambda net: torchattacks.SINIFGSM(net, m=5, **FAR), NEAR),
-    "vmi": Oracle(lambda net: torchattacks.VMIFGSM(net, N=2, beta=0, **FAR), {**NEAR, **samples("variance", count=2, radius=0)}),
-    "vni": Oracle(lambda net: torchattacks.VNIFGSM(net, N=2, beta=0, **FAR), {**NEAR, **samples("variance", count=2, radius=0)}),
+    "vmi": Oracle(
+        lambda net: torchattacks.VMIFGSM(net, N=2, beta=0, **FAR), {**NEAR, **samples("variance", count=2, radius=0)}
+    ),
+    "vni": Oracle(
+        lambda net: torchattacks.VNIFGSM(net, N=2, beta=0, **FAR), {**NEAR, **samples("variance", count=2, radius=0)}
+    ),
     "ti": Oracle(
         lambda net: torchattacks.TIFGSM(net, decay=1.0, len_kernel=5, diversity_prob=0.0, **FAR), {**NEAR, "kernel": 5}
     ),
     "mig": Oracle(
-        lambda net: torchattack.MIG(net, device=CPU, s_factor=4, targeted=True, **FAR), {**NEAR, **samples("integrated", count=4)}
+        lambda net: torchattack.MIG(net, device=CPU, s_factor=4, targeted=True, **FAR),
+        {**NEAR, **samples("integrated", count=4)},
     ),
     "pgd_l2": Oracle(lambda net: torchattacks.PGDL2(net, eps=0.5, alpha=0.2, steps=STEPS, random_start=False), L2),
     "fgm_l2": Oracle(lambda net: torchattacks.PGDL2(net, eps=0.5, alpha=0.5, steps=1, random_start=False), {}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("method", ORACLES)
@@ -114,7 +119,7 @@ def test_admix_takes_torchattacks_first_step_when_it_mixes_in_our_images(
         others = images[labels != label]
         rows = (uniform(keys_of_image, (1,))[:, 0] * len(others)).long().tolist()
         batch = torch.cat([image[None], others]) / 255
-        # The oracle adds row `permutation[0]` of the batch to the image, which is row 0: three permutations, one a copy.
+        # The oracle adds row `permutation[0]` of the batch to the image, which is row 0: a permutation for each copy.
         drawn = [torch.full((len(batch),), 1 + row) for row in rows]
         monkeypatch.setattr(torch, "randperm", lambda _, drawn=drawn: drawn.pop(0))
         oracle = torchattack.Admix(setting.net, device=CPU, eps=EPS, alpha=EPS, steps=1, num_classes=10)
