@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from align_core.attacks.updates import round_inside
 from align_core.randomness import image_keys, numbered_keys, part_keys, uniform
 
-STEP, STEPS = 2 / 255, 5
+STEP, STEPS = 2 / 255, 4
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(params=["small", "resnet20"])
 def setting(request: pytest.FixtureRequest) -> Setting:
     found: Setting = request.getfixturevalue(request.param)
-    return found.rows([0, 1, 2, 3]).double()
+    return found.rows([0, 1]).double()
 
 
 @dataclass(frozen=True)
