@@ -15,7 +15,8 @@ def block_shuffle(rows: Rows, blocks: int, degrees: float) -> Tensor:
 
     Args:
         rows: the images. Which axis is cut first, the lengths, orders and angles are random for each.
-        blocks: number of strips, and of blocks in a strip. Lengths are random shares of the side.
+        blocks: number of strips, and of blocks in a strip. Lengths are random, the longest at most twice
+            the shortest but for rounding.
         degrees: largest angle of a block's rotation about its centre, either way. What turns in from outside is black.
     """
     height, width = rows.images_NCHW.shape[2:]
@@ -79,11 +80,10 @@ def _shuffled(keys_N: Tensor, many: tuple[int, ...], blocks: int, length: int) -
     Returns for each output pixel, int64 [N, *many, length]: its piece, the pixel that it shows, and the first and last
     of the piece.
     """
-    shares, order = (
-        uniform(keys_N, (*many, blocks)),
-        uniform(part_keys(keys_N, 0, "order"), (*many, blocks)).argsort(dim=-1),
-    )
-    lengths = (shares / shares.sum(dim=-1, keepdim=True).clamp_min(1e-9) * length).round().long()
+    # Shares lie between 1 and 2, as in the paper's code: no piece is much smaller than the others.
+    shares = 1 + uniform(keys_N, (*many, blocks))
+    order = uniform(part_keys(keys_N, 0, "order"), (*many, blocks)).argsort(dim=-1)
+    lengths = (shares / shares.sum(dim=-1, keepdim=True) * length).round().long()
     missing = length - lengths.sum(dim=-1, keepdim=True)
     longest = lengths.argmax(dim=-1, keepdim=True)
     lengths = lengths + missing * (torch.arange(blocks, device=keys_N.device) == longest)

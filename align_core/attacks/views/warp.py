@@ -55,11 +55,8 @@ def _spline_basis(height: int, width: int, mesh: int) -> Tensor:
     system = torch.zeros(count + 3, count + 3, dtype=torch.float64)
     system[:count, :count] = _kernel(points_K2, points_K2)
     system[:count, count:], system[count:, :count] = corner_KP, corner_KP.T
-    inner_K = torch.zeros(mesh, mesh, dtype=torch.bool)
-    inner_K[1:-1, 1:-1] = True
-    moves = torch.zeros(count + 3, count, dtype=torch.float64)
-    moves[:count] = torch.eye(count, dtype=torch.float64)
-    weights = torch.linalg.solve(system, moves[:, inner_K.flatten()])
+    moves = torch.eye(count + 3, count, dtype=torch.float64).view(-1, mesh, mesh)
+    weights = torch.linalg.solve(system, moves[:, 1:-1, 1:-1].flatten(1))
     pixels_P2 = _grid(height, width)
     ones_P1 = torch.ones(len(pixels_P2), 1, dtype=torch.float64)
     basis_PM: Tensor = torch.cat([_kernel(pixels_P2, points_K2), ones_P1, pixels_P2], dim=1) @ weights

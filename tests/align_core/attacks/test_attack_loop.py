@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from attack_setting import EPS, linear, quick, random_images
+from attack_setting import EPS, Setting, attack_of, linear, quick, random_images
 from torch import Tensor, nn
 
-from align_core.attacks import PRESETS, AttackConfig, craft, crafted, distances
+from align_core.attacks import PRESETS, AttackConfig, craft, crafted, distances, loop
 
 # The gradient away from class 0 is row 1 minus row 0: down, up, zero and up for the four pixels.
 TWO_CLASSES = linear([[1.0, -2.0, 0.0, 3.0], [-1.0, 0.0, 0.0, 5.0]])
@@ -55,7 +55,10 @@ def condition(net: nn.Module) -> list:
     flags = [part.training for part in net.modules()] + [parameter.requires_grad for parameter in net.parameters()]
     tensors = [value.tolist() for value in net.state_dict().values()]
     gradients = [None if parameter.grad is None else parameter.grad.tolist() for parameter in net.parameters()]
-    return [flags, tensors, gradients]
+    hooks = [
+        len(part._forward_hooks) + len(part._backward_hooks) + len(part._forward_pre_hooks) for part in net.modules()
+    ]
+    return [flags, tensors, gradients, hooks]
 
 
 @pytest.mark.parametrize("method", PRESETS)
@@ -98,12 +101,45 @@ def test_an_infinite_gradient_is_an_error_that_names_the_image(method):
 
 
 @pytest.mark.parametrize("method", PRESETS)
-def test_weights_that_are_not_numbers_are_an_error(method):
-    images = random_images(7, 1, 2, 2)
-    net = linear([[float("nan")] * 4, [1.0] * 4])
-    attack = AttackConfig(method=method, eps=EPS, **quick(method))
-    with pytest.raises(FloatingPointError, match=r"for 7 images: \['0', '1', '2', '3', '4'\]"):
-        craft(net, images, torch.zeros(7, dtype=torch.int64), list("0123456"), attack, seed=0)
+def test_weights_that_are_not_numbers_are_an_error(method: str) -> None:
+    net = linear([[float("nan")] * 4, [1.0] * 4, [2.0] * 4])
+    setting = Setting(net, random_images(7, 1, 2, 2), torch.zeros(7, dtype=torch.int64), classes=3)
+    with pytest.raises(FloatingPointError, match=r"for 7 images: \['0000', '0001', '0002', '0003', '0004'\]"):
+        setting.craft(method, **quick(method))
+
+
+class TestMemory:
+    """Where a pass does not fit into memory it is halved, which is said; the images are those of the smaller pass."""
+
+    class Small(torch.nn.Module):
+        """A network whose memory holds so many images."""
+
+        def __init__(self, net: nn.Module, most: int) -> None:
+            super().__init__()
+            self.net, self.most = net, most
+
+        def forward(self, images: Tensor) -> Tensor:
+            if len(images) > self.most:
+                raise torch.OutOfMemoryError("out of memory")
+            logits: Tensor = self.net(images)
+            return logits
+
+    def test_a_pass_is_halved_until_it_fits(self, small: Setting) -> None:
+        attack = attack_of("vmi", steps=2)
+        tight = replace(small, net=self.Small(small.net, 6))
+        made = crafted(tight.net, tight.images, tight.labels, tight.ids, attack, 0, pass_rows=50)
+        assert made.pass_rows == 6  # 50, 25, 12, 6
+        plain = crafted(small.net, small.images, small.labels, small.ids, attack, 0, pass_rows=50)
+        assert plain.pass_rows == 50
+        assert (made.images_BCHW == plain.images_BCHW).float().mean() > 0.99
+
+    def test_one_image_that_does_not_fit_is_an_error(self, small: Setting) -> None:
+        with pytest.raises(torch.OutOfMemoryError):
+            replace(small, net=self.Small(small.net, 0)).craft("mi")
+
+    def test_the_size_of_a_pass_is_by_default_that_of_the_device(self, small: Setting) -> None:
+        made = crafted(small.net, small.images, small.labels, small.ids, attack_of("mi", steps=1), 0)
+        assert made.pass_rows == loop.PASS_ROWS["cpu"] == 100
 
 
 class TestImagesWithoutAGradient:
@@ -123,7 +159,22 @@ class TestImagesWithoutAGradient:
         labels_B = torch.zeros(3, dtype=torch.int64)
         attack = AttackConfig(method=method, eps=8 / 255, random_start=False)
         setting = (self.Saturated(), images_BCHW, labels_B, ["a", "b", "c"], attack, 0)
-        images, without_gradient_B = crafted(*setting)
+        images, without_gradient_B, _ = crafted(*setting)
         assert without_gradient_B.tolist() == [False, True, False]
         assert torch.equal(images[1], images_BCHW[1])
         assert torch.equal(images, craft(*setting))
+
+
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_a_gradient_that_is_infinite_in_one_step_only_is_an_error(step: int) -> None:
+    calls = []
+
+    class Once(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            calls.append(1)
+            weight = float("inf") if len(calls) == step + 1 else 1.0
+            return images.flatten(1)[:, :2] * torch.tensor([weight, 1.0])
+
+    images = torch.full((1, 1, 2, 2), 100, dtype=torch.uint8)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        craft(Once(), images, torch.tensor([0]), ["a"], AttackConfig(method="ifgsm", eps=EPS, steps=3), seed=0)

@@ -7,14 +7,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from align_core.attacks import AttackConfig, craft, distances
+from align_core.attacks import AttackConfig, Others, craft, distances
 from align_core.errors import InputError
 
 IMAGES = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 2, 2) * 10
+GOOD_LABELS = torch.tensor([0, 2])
+TARGETED = AttackConfig(method="logit", eps=8 / 255)
+ADMIX = AttackConfig(method="admix", eps=8 / 255)
 GOOD: dict[str, Any] = {
     "surrogate": nn.Sequential(nn.Flatten(), nn.Linear(12, 3)),
     "images_BCHW": IMAGES,
-    "labels_B": torch.tensor([0, 2]),
+    "labels_B": GOOD_LABELS,
     "image_ids": ["a", "b"],
     "attack": AttackConfig(method="pgd", eps=8 / 255),
     "seed": 0,
@@ -56,11 +59,36 @@ def test_what_the_cases_change_is_accepted() -> None:
         ({"attack": {"method": "pgd"}}, "attack must be an AttackConfig, not dict"),
         ({"seed": 0.5}, "seed must be a whole number, not 0.5"),
         ({"attack": AttackConfig(method="ti", eps=8 / 255, kernel=7)}, "kernel must be at most 5 for images of 2"),
+        ({"attack": TARGETED}, "the attack leads towards a class (towards: next); give wanted_B"),
+        ({"attack": TARGETED, "wanted_B": torch.tensor([0, 1])}, "1 images would be led to their own label"),
+        (
+            {"attack": TARGETED, "wanted_B": torch.tensor([1, 3])},
+            "below the 3 classes of the surrogate's logits, and one",
+        ),
+        (
+            {"attack": TARGETED, "wanted_B": torch.tensor([1])},
+            "there are 2 images, and classes to lead to of shape (1,)",
+        ),
+        (
+            {"wanted_B": torch.tensor([1, 1])},
+            "leads away from the labels, and is given classes to lead to; set towards",
+        ),
+        ({"attack": ADMIX}, "admix mixes in other images of the image set; give others=Others(images, labels)"),
+        ({"attack": ADMIX, "others": Others(IMAGES / 255, GOOD_LABELS)}, "the images to mix in must be uint8"),
+        (
+            {"attack": ADMIX, "others": Others(IMAGES[:, :, :1], GOOD_LABELS)},
+            "are of shape (3, 1, 2), and the images of",
+        ),
+        ({"attack": ADMIX, "others": Others(IMAGES, GOOD_LABELS[:1])}, "labels of the images to mix in of shape (1,)"),
+        (
+            {"attack": AttackConfig(method="pgd_l2", eps=3.5)},
+            "eps must be at most 3.464 in the l2 ball for images of 3",
+        ),
         ({"surrogate": Pair()}, "the surrogate must return logits [2, K] for 2 images, not tuple"),
         ({"surrogate": nn.Flatten(0)}, "the surrogate must return logits [2, K] for 2 images, not (24,)"),
         ({"surrogate": nn.Linear(2, 2, device="meta")}, "the images are on cpu and the surrogate on meta"),
     ],
-)  # fmt: skip
+)
 def test_a_batch_that_would_give_nonsense_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         craft(**{**GOOD, **changes})

@@ -1,0 +1,79 @@
+"""Every preset on CUDA tensors that hold nothing: devices, shapes and types are those of a GPU, without one.
+
+Without a driver, torch's autograd makes no backward pass of CUDA tensors. There a gradient of zeros stands for it, and
+the backward pass itself is made on tensors of the device `meta`, which hold nothing either.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from attack_setting import attack_of, quick
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+
+from align_core.attacks import PRESETS, Others, loop
+from align_core.attacks.views import warp
+from align_core.model_config import Precision
+from align_core.models import Classifier
+
+
+def no_gradient(value: Tensor, leaf: Tensor) -> tuple[Tensor]:
+    assert value.requires_grad and value.ndim == 0 and value.device.type == "cuda"
+    return (torch.zeros_like(leaf),)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tensors are fake, and made on a fake GPU. What was computed of them is forgotten afterwards."""
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)  # else no autocast
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.autograd, "grad", no_gradient)
+    with FakeTensorMode():
+        yield
+    warp._spline_basis.cache_clear()
+
+
+class Seen(nn.Module):
+    """A network that notes the type in which its last layer computes."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        inner = (side - 1) // 2
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
+        self.head = nn.Linear(4 * inner * inner, 10)
+        self.types: set[torch.dtype] = set()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(images))
+        self.types.add(logits.dtype)
+        return logits
+
+
+def attacked_on(device: str, method: str, precision: Precision = "fp32") -> set[torch.dtype]:
+    """Attacks images on a device, and returns the types in which the network computed."""
+    with torch.device(device):
+        net = Seen(16)
+        surrogate = Classifier(net, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)).eval()
+        images, labels = torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
+    surrogate.precision = precision
+    attack = attack_of(method, **quick(method, steps=2)).for_images(3, 16)
+    wanted = labels if attack.is_targeted else None
+    with torch.enable_grad(), loop._frozen(surrogate):
+        batch = loop._attacked(surrogate, images, labels, wanted, labels, attack, Others(images, labels), 7)
+    assert batch.images_BCHW.shape == images.shape and batch.images_BCHW.dtype == torch.uint8
+    assert {part.device.type for part in batch} == {device}
+    assert {part.dtype for part in batch[1:]} == {torch.bool}
+    return net.types
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("method", PRESETS)
+def test_a_preset_stays_on_the_gpu_and_the_network_alone_computes_in_bf16(method: str) -> None:
+    assert attacked_on("cuda", method) == {torch.float32}
+    assert attacked_on("cuda", method, "bf16") == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("method", PRESETS)
+def test_the_backward_pass_stays_on_its_device(method: str) -> None:
+    assert attacked_on("meta", method) == {torch.float32}
