@@ -38,7 +38,7 @@ def gain_figure(transfer: Sequence[TransferRow], title: str) -> bytes:
     """
     rows = [row for row in transfer if row["gain"] is not None]
     attacks = list(dict.fromkeys(row["attack"] for row in transfer))
-    styles = _styles(list(dict.fromkeys(row["surrogate"] for row in rows)))
+    styles = styles_of(list(dict.fromkeys(row["surrogate"] for row in rows)))
     targets = _means_first(rows)
     band = 0.15 * len(styles) + 0.22
     if band * len(targets) > _TALLEST:
@@ -168,7 +168,7 @@ def _panels(
     return figure, list(grid[: len(attacks)])
 
 
-def _styles(surrogates: Sequence[str]) -> dict[str, tuple[str, str]]:
+def styles_of(surrogates: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Colour and shape of each surrogate: fixed for those that any experiment may have, in turn for its variants."""
     further = zip(cycle(_FURTHER_COLOURS), cycle(_FURTHER_SHAPES), strict=False)
     return {name: _STYLES.get(name) or next(further) for name in surrogates}

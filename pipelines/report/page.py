@@ -17,7 +17,7 @@ from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.csv_table import from_csv, to_csv
 from pipelines.storage.store import Say, Store, fingerprint_of
 
-FIGURES = ("gain", "transfer")
+FIGURES = ("gain", "transfer", "pareto")
 FILES = (*(f"{table}.csv" for table in COLUMNS), *(f"{figure}.png" for figure in FIGURES), "report.html")
 """Every file of a report, in the folder `report`. Beside them, report.json says what they were made from, and holds
 their hashes."""
@@ -138,10 +138,12 @@ def changed_files(store: Store, names: Sequence[str] = FILES) -> list[str]:
 
 def _write(store: Store, name: str, report: Report, remarks: Sequence[str]) -> None:
     from pipelines.report.figures import gain_figure, transfer_heatmap
+    from pipelines.report.pareto import pareto_figure
 
     figures = {
         "gain": gain_figure(report.transfer, f"{name}: gain in transfer"),
         "transfer": transfer_heatmap(report.transfer, f"{name}: transfer rate, %"),
+        "pareto": pareto_figure(report.transfer, f"{name}: transfer rate against cost"),
     }
     # report.json goes first and comes back last: a run that is killed in between leaves a report that counts as absent.
     store.delete(_KEPT)

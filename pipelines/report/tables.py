@@ -175,7 +175,8 @@ class TableMaker:
         gain = NO_GAIN
         if surrogate.name != surrogate.baseline and baseline is not None:
             gain = paired_gain(wrong[counted], baseline[counted])
-        return _transfer_row(surrogate.name, attack, target, kind, n, rate, 100 * float(wrong.mean()), targeted, gain)
+        cost, rate_all = self._cost(surrogate, attack), 100 * float(wrong.mean())
+        return _transfer_row(surrogate.name, attack, target, kind, n, cost, rate, rate_all, targeted, gain)
 
     def _mean_row(self, surrogate: Surrogate, attack: str, kind: str) -> TransferRow:
         """The mean over a group of targets, which are all of one relation `kind`, or all targets where that is "".
@@ -185,8 +186,9 @@ class TableMaker:
         """
         source, group = surrogate.source, self._groups(surrogate.source)[kind]
         name = f"(mean {kind})" if kind else "(mean)"
+        cost = self._cost(surrogate, attack)
         if not all((own, attack, kind) in self._resampled for own in (surrogate.name, surrogate.baseline)):
-            return _transfer_row(surrogate.name, attack, name, kind, 0, NO_RATE, None, NO_RATE, NO_GAIN)
+            return _transfer_row(surrogate.name, attack, name, kind, 0, cost, NO_RATE, None, NO_RATE, NO_GAIN)
         eligible, wrong = [self._counted[source, t] for t in group], self._wrong(surrogate.name, attack, group)
         rate = mean_interval(eligible, wrong, self._resampled[surrogate.name, attack, kind])
         targeted, hits = NO_RATE, self._resampled_hits.get((surrogate.name, attack, kind))
@@ -196,7 +198,11 @@ class TableMaker:
         gain = NO_GAIN if is_source else self._mean_gain(surrogate, surrogate.baseline, attack, kind)
         rate_all = 100 * float(np.mean([wrong_N.mean() for wrong_N in wrong]))
         n = self._images_in_any(source, group)
-        return _transfer_row(surrogate.name, attack, name, kind, n, rate, rate_all, targeted, gain)
+        return _transfer_row(surrogate.name, attack, name, kind, n, cost, rate, rate_all, targeted, gain)
+
+    def _cost(self, surrogate: Surrogate, attack: str) -> int:
+        """Forward and backward passes per image: an ensemble needs one through each of its members."""
+        return self.blueprint.experiment.attacks[attack].gradients * len(surrogate.members)
 
     def _mean_gain(self, surrogate: Surrogate, baseline: str, attack: str, kind: str) -> Gain:
         """The mean gain over a group of targets, against a surrogate with the same source."""
@@ -267,6 +273,7 @@ def _transfer_row(
     target: str,
     kind: str,
     n: int,
+    gradients: int,
     rate: Interval,
     rate_all: float | None,
     targeted: Interval,
@@ -278,6 +285,7 @@ def _transfer_row(
         "target": target,
         "relation": kind,
         "n": n,
+        "gradients": gradients,
         "rate": _figure(rate.value),
         "rate_low": _figure(rate.low),
         "rate_high": _figure(rate.high),

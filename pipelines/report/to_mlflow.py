@@ -23,7 +23,7 @@ _CURVES = ("loss", "alignment_loss", "label_loss", "grad_norm", "lr")
 # The columns of transfer.csv, contrasts.csv and (per attack, and over all attacks) surrogates.csv that become metrics.
 _TRANSFER = (
     "rate", "rate_low", "rate_high", "rate_all", "targeted_rate", "targeted_low", "targeted_high", "gain", "gain_low",
-    "gain_high", "p_value", "n",
+    "gain_high", "p_value", "n", "gradients",
 )  # fmt: skip
 _CONTRAST = ("gain", "gain_low", "gain_high")
 _UNDER_ATTACK = ("attacked_accuracy", "whitebox_rate", "whitebox_targeted_rate", "mean_l2", "mean_ssim")

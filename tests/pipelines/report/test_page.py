@@ -19,7 +19,16 @@ from pipelines.report.figures import gain_figure, transfer_heatmap
 from pipelines.report.page import NOTES, Report, html_page, make_report, read_report, verdicts
 from pipelines.stages.blueprint import Blueprint
 
-FILES = ["contrasts.csv", "gain.png", "report.html", "report.json", "surrogates.csv", "transfer.csv", "transfer.png"]
+FILES = [
+    "contrasts.csv",
+    "gain.png",
+    "pareto.png",
+    "report.html",
+    "report.json",
+    "surrogates.csv",
+    "transfer.csv",
+    "transfer.png",
+]
 GAIN = ["gain", "gain_low", "gain_high", "p_value"]
 # On every target: `aligned` gains by pgd and loses by mi, `witness` differs by pgd in nothing and by mi in one image.
 OUTCOMES = {
@@ -58,7 +67,7 @@ def test_the_tables_have_the_columns_that_the_design_names_in_its_order(experime
     columns = {name: list(pd.read_csv(experiment.report / f"{name}.csv")) for name in ("transfer", "contrasts")}
     assert columns == {
         "transfer": [
-            "surrogate", "attack", "target", "relation", "n", "rate", "rate_low", "rate_high", "rate_all",
+            "surrogate", "attack", "target", "relation", "n", "gradients", "rate", "rate_low", "rate_high", "rate_all",
             "targeted_rate", "targeted_low", "targeted_high", *GAIN,
         ],
         "contrasts": ["surrogate", "baseline", "attack", "target", "n", *GAIN],
@@ -268,14 +277,14 @@ class Page(HTMLParser):
         self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
 
 
-def test_the_page_needs_no_other_file_and_holds_both_figures(experiment, blueprint):
+def test_the_page_needs_no_other_file_and_holds_all_figures(experiment, blueprint):
     make_report(blueprint)
     text = (experiment.report / "report.html").read_text()
     addresses = Page(text).addresses
     start = "data:image/png;base64,"
     assert all(address.startswith(start) for address in addresses)
     embedded = [base64.b64decode(address.removeprefix(start)) for address in addresses]
-    assert embedded == [(experiment.report / name).read_bytes() for name in ("gain.png", "transfer.png")]
+    assert embedded == [(experiment.report / name).read_bytes() for name in ("gain.png", "transfer.png", "pareto.png")]
     for address in addresses:
         text = text.replace(address, "")
     assert "://" not in text
@@ -327,14 +336,14 @@ def assert_is_picture(content: bytes) -> tuple[int, int]:
 def test_figures_are_drawn_whatever_the_experiment_holds(experiment, changes):
     experiment.write(**changes)
     make_report(experiment.finish())
-    for name in ("gain.png", "transfer.png"):
+    for name in ("gain.png", "transfer.png", "pareto.png"):
         width, height = assert_is_picture((experiment.report / name).read_bytes())
         assert max(width, height) < 4000  # pixels, so that the whole figure fits on a screen
 
 
 def test_figures_are_drawn_even_if_no_image_counts_for_any_target(experiment):
     make_report(experiment.finish({f"clean/{target}": "1" * 12 for target in ("twin", "cousin", "stranger")}))
-    for name in ("gain.png", "transfer.png"):
+    for name in ("gain.png", "transfer.png", "pareto.png"):
         assert_is_picture((experiment.report / name).read_bytes())
 
 

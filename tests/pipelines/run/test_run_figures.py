@@ -38,7 +38,7 @@ class TestFigures:
     def test_every_cell_and_mean_has_a_row(self, finished: Finished, transfer: pd.DataFrame) -> None:
         with open(finished.folder / "report/transfer.csv") as file:
             assert ",".join(next(csv.reader(file))) == (
-                "surrogate,attack,target,relation,n,rate,rate_low,rate_high,rate_all,targeted_rate,targeted_low,"
+                "surrogate,attack,target,relation,n,gradients,rate,rate_low,rate_high,rate_all,targeted_rate,targeted_low,"
                 "targeted_high,gain,gain_low,gain_high,p_value"
             )
         targets = [*TARGETS, "(mean)", "(mean same_architecture)", "(mean cross_family)"]

@@ -1,0 +1,28 @@
+"""Rates against their cost: the gradients per image, and which attacks no cheaper one beats."""
+
+from typing import Any
+
+from pipelines.report.pareto import pareto_figure, pareto_front
+
+
+def row(attack: str, gradients: int, rate: float | None, surrogate: str = "source", target: str = "(mean)") -> Any:
+    low, high = (None, None) if rate is None else (rate - 2, rate + 2)
+    return {
+        "surrogate": surrogate, "attack": attack, "target": target, "gradients": gradients, "rate": rate,
+        "rate_low": low, "rate_high": high,
+    }  # fmt: skip
+
+
+def test_the_front_has_what_no_cheaper_attack_beats() -> None:
+    rows = [row("bsr", 200, 85), row("mi", 10, 34), row("vmi", 190, 55), row("di", 10, 51), row("dem", 50, 76)]
+    assert [own["attack"] for own in pareto_front(rows)] == ["di", "dem", "bsr"]
+
+
+def test_of_two_with_the_same_rate_the_cheaper_one_is_on_it() -> None:
+    assert [own["attack"] for own in pareto_front([row("b", 20, 50), row("a", 10, 50)])] == ["a"]
+
+
+def test_a_figure_is_drawn_whatever_there_is() -> None:
+    some = [row("mi", 10, 34), row("bsr", 200, 85, "aligned"), row("di", 10, None), row("mi", 10, 30, target="t")]
+    drawn = [pareto_figure(rows, "title") for rows in ([], some)]
+    assert all(content.startswith(b"\x89PNG") for content in drawn) and drawn[0] != drawn[1]
