@@ -20,6 +20,9 @@ from pipelines.report.page import NOTES, Report, html_page, make_report, read_re
 from pipelines.stages.blueprint import Blueprint
 
 FILES = [
+    "contrasts.csv", "gain.png", "pareto.png", "report.html", "report.json", "surrogates.csv", "transfer.csv",
+    "transfer.png",
+]  # fmt: skip
     "contrasts.csv",
     "gain.png",
     "pareto.png",
