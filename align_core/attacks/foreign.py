@@ -30,6 +30,10 @@ _TOLERANCE = 1e-4 / 255
 _TOLERANCE_OF_LENGTH = 1e-5  # lengths are sums of many values, which attacks round in float32
 
 
+class Misbehaved(InputError):
+    """An attack whose code is not ours raised an error, or did what no attack may do. It would do so again."""
+
+
 class ForeignImages(NamedTuple):
     """What a foreign attack made.
 
@@ -54,8 +58,9 @@ def foreign_images(
     """Crafts a batch as a whole. The arguments are those of `craft`, and have been checked.
 
     Random states are seeded from the seed and the id of the first image, and are afterwards as they were. The surrogate
-    is left as it was found. Raises InputError, which names the attack, where it raises anything, where it changes a
-    weight of the surrogate, and where what it returns are no images in the ball; RuntimeError where memory is short.
+    is left as it was found. Raises Misbehaved, which names the attack, where it raises anything, where it changes a
+    weight of the surrogate, and where what it returns are no images in the ball; RuntimeError where another attempt may
+    succeed, as when memory was short.
     """
     what = f"attack {attack.method}"
     cuda = [images_BCHW.device] if images_BCHW.device.type == "cuda" else []
@@ -68,9 +73,11 @@ def foreign_images(
             _seed(int(image_keys(seed, image_ids[:1])[0]))
             made = run(pixels_BCHW.clone(), labels_B.clone(), None if wanted_B is None else wanted_B.clone())
     except InputError as problem:
-        if isinstance(problem.__cause__, torch.OutOfMemoryError):
+        if isinstance(problem.__cause__, torch.OutOfMemoryError | MemoryError):
             raise RuntimeError(f"{what}: memory does not hold a chunk; lower compute.chunk") from problem
-        raise
+        if isinstance(problem.__cause__, OSError | ImportError):
+            raise RuntimeError(str(problem)) from problem
+        raise Misbehaved(str(problem)) from problem
     made_BCHW = _checked(made, pixels_BCHW, image_ids, attack, what)
     rounded_BCHW = round_inside(made_BCHW, images_BCHW, attack.eps, attack.norm)
     return ForeignImages(rounded_BCHW, counter.passes() / len(images_BCHW))
@@ -187,6 +194,8 @@ def _left_as_found(module: nn.Module, what: str) -> Iterator[None]:
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     kept = {name: (own, own.detach().clone(), own.requires_grad, own.grad) for name, own in tensors.items()}
     changed: list[str] = []
+    for own in tensors.values():
+        own.grad = None  # backward would add to it in place
     try:
         yield
     finally:
@@ -223,13 +232,13 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 
 def _checked(made: Any, pixels_BCHW: Tensor, image_ids: Sequence[str], attack: ForeignConfig, what: str) -> Tensor:
-    """The float pixels that an attack returned. Raises InputError unless they are images in the ball."""
+    """The float pixels that an attack returned. Raises Misbehaved unless they are images in the ball."""
     if not isinstance(made, Tensor) or not made.is_floating_point():
         found = str(made.dtype) if isinstance(made, Tensor) else type(made).__name__
-        raise InputError(f"{what} returns {found}, and must return a tensor of float pixels in [0, 1]")
+        raise Misbehaved(f"{what} returns {found}, and must return a tensor of float pixels in [0, 1]")
     if made.shape != pixels_BCHW.shape:
         shapes = tuple(made.shape), tuple(pixels_BCHW.shape)
-        raise InputError(f"{what} returns pixels of shape {shapes[0]} for images of shape {shapes[1]}")
+        raise Misbehaved(f"{what} returns pixels of shape {shapes[0]} for images of shape {shapes[1]}")
     made_BCHW = made.detach().to(pixels_BCHW.device)
     _refuse(~made_BCHW.isfinite().flatten(1).all(dim=1), image_ids, f"{what} returns pixels that are not finite")
     made_BN, clean_BN = made_BCHW.double().flatten(1), pixels_BCHW.double().flatten(1)
@@ -251,4 +260,4 @@ def _refuse(bad_B: Tensor, image_ids: Sequence[str], message: str) -> None:
     names = [image_id for image_id, bad in zip(image_ids, bad_B.tolist(), strict=True) if bad]
     if names:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        raise InputError(f"{message} ({', '.join(names[:5])}{more})")
+        raise Misbehaved(f"{message} ({', '.join(names[:5])}{more})")

@@ -73,6 +73,7 @@ def craft(
 
     Returns uint8 [B, C, H, W] within the ball of `attack.eps`. Raises InputError where the arguments do not fit each
     other or the surrogate, and FloatingPointError, naming the images, where the surrogate's gradient is not finite.
+    What an attack that is not ours may raise besides stands in `foreign.foreign_images`.
     """
     return crafted(
         surrogate, images_BCHW, labels_B, image_ids, attack, seed, wanted_B=wanted_B, others=others, pass_rows=pass_rows
