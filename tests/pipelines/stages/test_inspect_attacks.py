@@ -16,7 +16,9 @@ from pipelines.cli import main
 from pipelines.experiment.factories import modules_to_ship
 from pipelines.run.forecast import forecast_of
 from pipelines.run.request import Request, open_blueprint
+from pipelines.stages import payload
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.craft import Crafter, CraftItem, CraftJob
 
 PGD = """
 import torch
@@ -140,6 +142,49 @@ def test_without_torchattack_it_is_named_how_to_install_it(
     (folder / "tiny.yaml").write_text(yaml.safe_dump(content() | {"attacks": {"mine": attack}}))
     assert main(["plan", str(folder / "tiny.yaml")]) == 2
     assert "attacks.mine: the package torchattack is not installed; `pip install 'witness[" in capsys.readouterr().err
+
+
+def test_a_worker_crafts_with_them_and_records_one_that_misbehaves(folder: Path) -> None:
+    numbers = {"eps": "12/255", "step": "4/255", "steps": 4}
+    attacks = {
+        "ours": {"method": "mi", **numbers},
+        "theirs": {"method": "torchattack:MIFGSM", **numbers},
+        "mine": {"method": "python:attacks_of_mine:pgd", **numbers},
+        "bad": {"method": "python:attacks_of_mine:too_far", **numbers},
+    }
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(content() | {"attacks": attacks}))
+    blueprint = open_blueprint(Request(folder / "tiny.yaml", quiet=True))
+    tables = {name: blueprint.adversarial(blueprint.by_name["source"], name) for name in attacks}
+    crafter = Crafter(
+        CraftJob(
+            store=blueprint.store,
+            loader=payload.network_loader(blueprint),
+            images=payload.test_images(blueprint),
+            pool=payload.others_pool(blueprint),
+            surrogates={"source": ("a",)},
+            attacks=blueprint.experiment.attacks,
+            tables={f"source/{name}": table for name, table in tables.items()},
+            seed=0,
+            pass_rows=None,
+            device="cpu",
+            threads=1,
+            patience=60,
+        )
+    )
+    clean = payload.test_images(blueprint).read(0)
+    done = {name: crafter(CraftItem(surrogate="source", attack=name, chunk=0, clean=clean)) for name in attacks}
+    assert {name: one["made"] for name, one in done.items()} == {
+        "ours": True, "theirs": True, "mine": True, "bad": False,
+    }  # fmt: skip
+    assert [done[name]["gradients"] for name in ("ours", "theirs", "mine")] == [4 * 8] * 3
+    rows = {name: tables[name].read_chunk(blueprint.store, 0, 8) for name in ("ours", "theirs", "mine")}
+    assert rows["theirs"].column_names == [*rows["ours"].column_names, "gradients"]
+    assert rows["theirs"]["gradients"].to_pylist() == [4.0] * 8
+    assert rows["theirs"]["image"].combine_chunks().equals(rows["ours"]["image"].combine_chunks())
+    assert max(rows["mine"]["linf"].to_pylist()) == pytest.approx(12 / 255)
+    failure = tables["bad"].final_failure(blueprint.store, blueprint.store.listing())
+    assert failure is not None
+    assert failure.startswith("chunk 0: attack python:attacks_of_mine:too_far leaves the linf ball of radius 0.04706")
 
 
 @pytest.mark.slow
