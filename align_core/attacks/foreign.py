@@ -13,6 +13,7 @@ import inspect
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,7 +150,7 @@ class _Counter:
     """
 
     def __init__(self) -> None:
-        self._passes: list[tuple[int, list[int]]] = []
+        self._passes: list[_Pass] = []
 
     def watch(self, surrogate: nn.Module) -> None:
         """Counts from now on. The hooks go with all others that an attack leaves."""
@@ -158,28 +159,37 @@ class _Counter:
 
     def passes(self) -> int:
         """The number of images, summed over passes."""
-        return sum(rows * max(arrived) for rows, arrived in self._passes)
+        return sum(one.rows * max(one.at_pixels, one.at_logits) for one in self._passes)
 
     def _before(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        self._passes.append(_Pass())
         pixels = inputs[0] if inputs else None
-        if not isinstance(pixels, Tensor):
-            return None
-        arrived = [0, 0]
-        self._passes.append((len(pixels), arrived))
-        if not (pixels.requires_grad and torch.is_grad_enabled()):
+        if not (isinstance(pixels, Tensor) and pixels.requires_grad and torch.is_grad_enabled()):
             return None
         seen = pixels.view_as(pixels)  # of this pass alone: the same pixels may be shown again
-        seen.register_hook(lambda gradient: _count(arrived, 0))  # type: ignore[no-untyped-call]
+        seen.register_hook(self._passes[-1].note_pixels)  # type: ignore[no-untyped-call]
         return (seen, *inputs[1:])
 
     def _after(self, module: nn.Module, inputs: tuple[Any, ...], logits: Any) -> None:
-        if isinstance(logits, Tensor) and logits.requires_grad and self._passes:
-            arrived = self._passes[-1][1]
-            logits.register_hook(lambda gradient: _count(arrived, 1))  # type: ignore[no-untyped-call]
+        if isinstance(logits, Tensor):
+            self._passes[-1].rows = len(logits)
+            if logits.requires_grad:
+                logits.register_hook(self._passes[-1].note_logits)  # type: ignore[no-untyped-call]
 
 
-def _count(arrived: list[int], place: int) -> None:
-    arrived[place] += 1
+@dataclass
+class _Pass:
+    """One pass forward: its images, and how often a gradient came back to its pixels and to its logits."""
+
+    rows: int = 0
+    at_pixels: int = 0
+    at_logits: int = 0
+
+    def note_pixels(self, gradient: Tensor) -> None:
+        self.at_pixels += 1
+
+    def note_logits(self, gradient: Tensor) -> None:
+        self.at_logits += 1
 
 
 @contextmanager

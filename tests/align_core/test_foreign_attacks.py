@@ -95,6 +95,7 @@ def uses_inner_gradient(net, images, labels, eps, **_):
         net(x)
     net(torch.cat([x, x])).sum().backward()
     net(x[:4]).sum().backward()
+    net(input=x[:2]).sum().backward()
     return images
 
 constant = 3
@@ -167,7 +168,7 @@ def test_a_callable_is_plain_gradient_signs(setting: Setting) -> None:
 
 
 def test_gradients_are_counted_by_images_and_passes(setting: Setting) -> None:
-    assert made(setting, own("uses_inner_gradient")).gradients == 2 + 4 / 8
+    assert made(setting, own("uses_inner_gradient")).gradients == 2 + 4 / 8 + 2 / 8
 
 
 @pytest.mark.parametrize(
