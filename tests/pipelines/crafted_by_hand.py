@@ -8,7 +8,8 @@ import pyarrow as pa
 import torch
 from hand_made import CURVE, HandMade, hand_made
 
-from align_core.attacks import craft, distances
+from align_core.attacks import crafted as crafted_images
+from align_core.attacks import distances
 from align_core.weights import to_bytes
 from pipelines.compute.images import adversarial_images
 from pipelines.compute.loading import LoadedNetworks
@@ -60,8 +61,10 @@ def _crafted(blueprint: Blueprint, surrogate: torch.nn.Module, attack: str, chun
     images, experiment = test_images(blueprint), blueprint.experiment
     clean, labels = torch.from_numpy(np.array(images.read(chunk))), torch.tensor(images.labels_of(chunk))
     settings = experiment.attacks[attack]
-    adversarial = craft(surrogate, clean, labels, images.ids_of(chunk), settings, experiment.seed)
+    made = crafted_images(surrogate, clean, labels, images.ids_of(chunk), settings, experiment.seed)
+    adversarial = made.images_BCHW
     linf, l2 = distances(adversarial, clean)
+    counted = {} if made.gradients is None else {"gradients": np.full(len(clean), made.gradients, np.float32)}
     return pa.table(
         {
             "image_id": images.ids_of(chunk),
@@ -69,6 +72,7 @@ def _crafted(blueprint: Blueprint, surrogate: torch.nn.Module, attack: str, chun
             "image": pa.FixedShapeTensorArray.from_numpy_ndarray(adversarial.numpy()),
             "linf": linf.numpy(),
             "l2": l2.numpy(),
+            **counted,
         }
     )
 
