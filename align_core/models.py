@@ -5,7 +5,6 @@ models, and are stated in pixels, whatever mean and standard deviation a model w
 """
 
 import copy
-import importlib
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from align_core.downloads import check_torch_can_load, hub_offline_unless_reachable
 from align_core.errors import InputError, named, reason_of
 from align_core.model_config import ModelConfig, Precision, resolve_aligned
-from align_core.own_code import own_code
+from align_core.own_code import imported, own_code
 from align_core.published import (
     grey_normalisation,
     torchvision_arguments,
@@ -225,14 +224,7 @@ def _from_torchvision(config: ModelConfig, classes: int, channels: int) -> Class
 
 
 def _call_factory(path: str, arguments: dict[str, Any]) -> nn.Module:
-    module_name, _, name = path.partition(":")
-    with own_code(f"factory {path}: importing it"):
-        try:
-            factory = getattr(importlib.import_module(module_name), name)
-        except (ImportError, AttributeError) as problem:
-            raise InputError(
-                f"factory {path}: {problem}. The module is looked for beside the experiment file, then on PYTHONPATH"
-            ) from problem
+    factory = imported(path, "factory")
     with own_code(f"factory {path}: calling it"):
         net = factory(**arguments)
         if isinstance(net, type):

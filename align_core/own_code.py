@@ -1,5 +1,6 @@
 """Calls the user's own code, such as a factory, so that nothing which it does reaches further than its result."""
 
+import importlib
 import os
 import random
 import sys
@@ -46,6 +47,25 @@ def own_code(what: str) -> Iterator[None]:
         torch.set_grad_enabled(gradients)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
+
+
+def imported(path: str, what: str) -> Any:
+    """What `module:callable` names.
+
+    Args:
+        path: `module:callable`. The module is imported, which runs it.
+        what: what it is, as the beginning of a message: "factory", for example.
+
+    Raises InputError where it cannot be imported.
+    """
+    module_name, _, name = path.partition(":")
+    with own_code(f"{what} {path}: importing it"):
+        try:
+            return getattr(importlib.import_module(module_name), name)
+        except (ImportError, AttributeError) as problem:
+            raise InputError(
+                f"{what} {path}: {problem}. The module is looked for beside the experiment file, then on PYTHONPATH"
+            ) from problem
 
 
 class _StandardError:

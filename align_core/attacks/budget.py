@@ -19,23 +19,26 @@ class Fitted:
     steps: int
 
 
-def fitted(views: Sequence[dict[str, Any]], rule: dict[str, Any] | None, warm: int, budget: int) -> Fitted:
-    """The attack with as many steps as the budget allows.
+def fitted(
+    views: Sequence[dict[str, Any]], rule: dict[str, Any] | None, warm: int, budget: int, one_step: bool = False
+) -> Fitted:
+    """The attack with as many steps as the budget allows; one that takes a single step keeps to it.
 
     Copies and points stay as they are where five steps fit. Where they do not, the largest of these numbers is lowered
     by one again and again until five steps fit. Raises ValueError where five steps of one gradient each do not fit.
     """
-    chosen = Fitted([dict(view) for view in views], dict(rule) if rule else None, _FEWEST_STEPS)
-    while gradients_of(chosen.views, chosen.rule, warm + _FEWEST_STEPS) > budget:
+    fewest = 1 if one_step else _FEWEST_STEPS
+    chosen = Fitted([dict(view) for view in views], dict(rule) if rule else None, fewest)
+    while gradients_of(chosen.views, chosen.rule, warm + fewest) > budget:
         numbers = [(view["copies"], view, "copies") for view in chosen.views]
         if chosen.rule:
             numbers.append((chosen.rule["count"], chosen.rule, "count"))
         most, part, key = max(numbers, key=lambda number: number[0], default=(1, {}, ""))
         if most == 1:
-            least = gradients_of(chosen.views, chosen.rule, warm + _FEWEST_STEPS)
-            raise ValueError(f"budget must be at least {least} gradients for {_FEWEST_STEPS} steps, not {budget}")
+            least = gradients_of(chosen.views, chosen.rule, warm + fewest)
+            raise ValueError(f"budget must be at least {least} gradients for {fewest} steps, not {budget}")
         part[key] = most - 1
-    return Fitted(chosen.views, chosen.rule, _most_steps(chosen, warm, budget))
+    return Fitted(chosen.views, chosen.rule, 1 if one_step else _most_steps(chosen, warm, budget))
 
 
 def _most_steps(chosen: Fitted, warm: int, budget: int) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from align_core.attacks.config import AttackConfig
+from align_core.attacks.foreign_config import ForeignConfig
 from align_core.errors import InputError
 
 
@@ -23,8 +24,8 @@ def check_batch(
 ) -> None:
     """Raises InputError, which says what to change, unless these are arguments of `craft` that fit each other."""
     check_images("images", images_BCHW)
-    if not isinstance(attack, AttackConfig):
-        raise InputError(f"attack must be an AttackConfig, not {_kind(attack)}")
+    if not isinstance(attack, AttackConfig | ForeignConfig):
+        raise InputError(f"attack must be an AttackConfig or a ForeignConfig, not {_kind(attack)}")
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"seed must be a whole number, not {seed!r}")
     count = len(images_BCHW)
@@ -77,7 +78,7 @@ def _check_labels(name: str, labels_B: Any, count: int, device: torch.device) ->
         raise InputError(f"{name} are numbers of classes, from 0, and one is {int(labels_B.min())}")
 
 
-def _check_wanted(attack: AttackConfig, labels_B: Tensor, wanted_B: Any) -> None:
+def _check_wanted(attack: AttackConfig | ForeignConfig, labels_B: Tensor, wanted_B: Any) -> None:
     """A targeted attack is told the class to lead each image to, which is not its label; another is told none."""
     if not attack.is_targeted:
         if wanted_B is not None:
@@ -90,7 +91,7 @@ def _check_wanted(attack: AttackConfig, labels_B: Tensor, wanted_B: Any) -> None
         raise InputError(f"{same} images would be led to their own label; give each another class")
 
 
-def _check_others(attack: AttackConfig, others: Any, images_BCHW: Tensor) -> None:
+def _check_others(attack: AttackConfig | ForeignConfig, others: Any, images_BCHW: Tensor) -> None:
     if not attack.needs_others:
         return
     if others is None:

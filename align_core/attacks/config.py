@@ -7,19 +7,16 @@ from typing import Any, Self
 
 from align_core.attacks.budget import fitted
 from align_core.attacks.cost import gradients_of
+from align_core.attacks.lengths import NORMS, check_lengths, check_radius, pixel_fraction
 from align_core.attacks.parts import OBJECTIVES, VIEWS, read_objective, read_rule, read_view
 from align_core.attacks.presets import PRESETS
 from align_core.errors import InputError
-from align_core.settings import Settings, described
-
-NORMS = ("linf", "l2")
-"""The norms in which the ball may be measured."""
+from align_core.settings import Settings
 
 TOWARDS = ("column", "next", "random", "least_likely")
 """How a targeted attack finds the class that it leads an image to."""
 
 _MOST_GRADIENTS = 10_000_000
-_SMALLEST_EPS = 1 / 255 - 1e-9
 
 # The default of settings that the method's preset decides. It is replaced when the attack is made.
 _OF_METHOD: Any = None
@@ -42,24 +39,6 @@ _PLAIN: dict[str, Any] = {
     "samples": "none",
 }
 """Plain iterated gradient signs: what a preset does not say."""
-
-
-def pixel_fraction(written: str | float) -> float:
-    """Reads a fraction of the pixel range, such as `4/255` or `0.5/255`, or a number, as a float.
-
-    Raises ValueError for anything else.
-    """
-    try:
-        if isinstance(written, bool):
-            raise TypeError
-        above, slash, below = written.partition("/") if isinstance(written, str) else (written, "", "")
-        fraction = float(above) / (float(below) if slash else 1.0)
-        if not math.isfinite(fraction):
-            raise ValueError
-        return fraction
-    except (ValueError, ArithmeticError, TypeError):
-        shown = f"{written!r}" if isinstance(written, str | float) else described(written)
-        raise ValueError(f"{shown} is not a pixel fraction such as 4/255") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +129,10 @@ class AttackConfig(Settings):
 
     def _fit_budget(self, budget: int, given: int | None) -> None:
         """Chooses steps, and where need be fewer copies and points, so that the attack keeps to the budget."""
-        chosen = fitted(self.views, self.rule, self.warm_start, budget)
+        chosen = fitted(self.views, self.rule, self.warm_start, budget, PRESETS[self.method].steps == 1)
         self._set("views", chosen.views)
         self._set("samples", chosen.rule or "none")
-        self._set("steps", 1 if PRESETS[self.method].steps == 1 else chosen.steps)
+        self._set("steps", chosen.steps)
         if given not in (None, self.steps):
             raise ValueError(
                 f"a budget of {budget} makes {self.steps} steps, and steps is {given}; leave one of them out"
@@ -192,16 +171,7 @@ class AttackConfig(Settings):
             raise ValueError(f"there may be at most 8 views, one after the other, not {len(self.views)}")
 
     def _check_lengths(self) -> None:
-        if self.norm == "linf" and not _SMALLEST_EPS <= self.eps <= 1:
-            mend = f": did you mean {self.eps:g}/255?" if self.eps > 1 else ""
-            raise ValueError(f"eps must lie between 1/255 and 1, in pixel fractions, and is {self.eps:g}{mend}")
-        if self.norm == "l2" and not _SMALLEST_EPS <= self.eps <= 100_000:
-            raise ValueError(f"eps must be at least 1/255, as a Euclidean length, and is {self.eps:g}")
-        longest = 1.0 if self.norm == "linf" else 2 * self.eps
-        if not 0 < self.step <= max(longest, 2 * self.eps):
-            raise ValueError(
-                f"step must lie above 0 and not above {longest:g}, in the units of eps, and is {self.step:g}"
-            )
+        check_lengths(self.eps, self.step, self.norm)
         if self.gradients > _MOST_GRADIENTS:
             raise ValueError(
                 f"steps, copies and points make {self.gradients:,} gradients per image, more than "
@@ -258,12 +228,7 @@ class AttackConfig(Settings):
         kernel = kernel_for(side) if self.kernel == "auto" else int(self.kernel)
         if kernel > 2 * side + 1:
             raise InputError(f"kernel must be at most {2 * side + 1} for images of {side} pixels, not {kernel}")
-        largest = math.sqrt(channels * side * side)
-        if self.norm == "l2" and self.eps > largest:
-            raise InputError(
-                f"eps must be at most {largest:.4g} in the l2 ball for images of {channels} x {side} x {side} values, "
-                f"which reaches every image, and is {self.eps:g}"
-            )
+        check_radius(self.eps, self.norm, channels, side)
         resolved = copy(self)
         resolved._set("kernel", kernel)
         return resolved

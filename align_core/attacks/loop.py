@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from align_core.attacks.checks import check_batch, check_images, check_logits
 from align_core.attacks.config import AttackConfig
 from align_core.attacks.cost import copies_of, points_of
+from align_core.attacks.foreign import foreign_images
+from align_core.attacks.foreign_config import ForeignConfig
 from align_core.attacks.gradients import gaussian_kernel, smooth
 from align_core.attacks.objectives import objective_function
 from align_core.attacks.others import Others
@@ -32,11 +34,13 @@ class Crafted(NamedTuple):
         images_BCHW: adversarial images, uint8.
         without_gradient_B: whether the gradient of each was zero at every step, bool.
         pass_rows: rows of one pass: as asked for, or fewer, where memory did not hold them.
+        gradients: forward and backward passes for each image, as counted; None for an attack that states them.
     """
 
     images_BCHW: Tensor
     without_gradient_B: Tensor
     pass_rows: int
+    gradients: float | None = None
 
 
 def craft(
@@ -44,7 +48,7 @@ def craft(
     images_BCHW: Tensor,
     labels_B: Tensor,
     image_ids: Sequence[str],
-    attack: AttackConfig,
+    attack: AttackConfig | ForeignConfig,
     seed: int,
     *,
     wanted_B: Tensor | None = None,
@@ -64,10 +68,12 @@ def craft(
         wanted_B: int64 classes that a targeted attack leads to.
         others: images of the image set that the attack may mix in; needed where `attack.needs_others`.
         pass_rows: how many rows one pass through the surrogate takes; by default that of `PASS_ROWS`. Sums over passes
-            are rounded differently, so that the number changes single pixels.
+            are rounded differently, so that the number changes single pixels. An attack that is not ours sees all
+            images at once, and its results depend on the batch.
 
     Returns uint8 [B, C, H, W] within the ball of `attack.eps`. Raises InputError where the arguments do not fit each
     other or the surrogate, and FloatingPointError, naming the images, where the surrogate's gradient is not finite.
+    What an attack that is not ours may raise besides stands in `foreign.foreign_images`.
     """
     return crafted(
         surrogate, images_BCHW, labels_B, image_ids, attack, seed, wanted_B=wanted_B, others=others, pass_rows=pass_rows
@@ -79,7 +85,7 @@ def crafted(
     images_BCHW: Tensor,
     labels_B: Tensor,
     image_ids: Sequence[str],
-    attack: AttackConfig,
+    attack: AttackConfig | ForeignConfig,
     seed: int,
     *,
     wanted_B: Tensor | None = None,
@@ -92,6 +98,11 @@ def crafted(
     """
     check_batch(surrogate, images_BCHW, labels_B, image_ids, attack, seed, wanted_B, others)
     attack = attack.for_images(images_BCHW.shape[1], max(images_BCHW.shape[2:]))
+    if isinstance(attack, ForeignConfig):
+        with torch.enable_grad(), _frozen(surrogate):
+            foreign = foreign_images(surrogate, images_BCHW, labels_B, image_ids, attack, seed, wanted_B)
+        none_B = torch.zeros_like(labels_B, dtype=torch.bool)
+        return Crafted(foreign.images_BCHW, none_B, len(images_BCHW), foreign.gradients)
     forward = _checked(surrogate, labels_B if wanted_B is None else torch.maximum(labels_B, wanted_B))
     keys_B = image_keys(seed, image_ids).to(images_BCHW.device)
     rows = pass_rows or PASS_ROWS.get(images_BCHW.device.type, PASS_ROWS["cuda"])
@@ -173,7 +184,7 @@ def _attacked(
         finite_B &= climb_BCHW.isfinite().flatten(1).all(dim=1)
         still_B &= ~gradient_BCHW.flatten(1).any(dim=1)
         stride_BCHW = length * direction(climb_BCHW, attack.norm)
-        if attack.step_decay < 1:
+        if attack.step_decay < 1 and step >= attack.warm_start:
             compared_BCHW = last_BCHW if attack.step_decay_by == "momentum" else gradient_BCHW
             turns_BCHW = compared_BCHW.sign() != momentum_BCHW.sign()
             pace_BCHW = pace_BCHW * torch.where(turns_BCHW, attack.step_decay, 1.0)

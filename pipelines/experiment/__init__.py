@@ -11,7 +11,7 @@ Where to begin:
 * `names.py`: names that are allowed or reserved, and the list of controls.
 * `surrogates.py`: the surrogates that follow from an experiment, and the pairs that contrasts.csv compares.
 * `factories.py`: finds the user's own modules and says which ones workers must be sent.
-* `factory_code.py`: the code of a factory as hashes, found by parsing.
+* `factory_code.py`: the code of a factory, or of a user's attack, as hashes, found by parsing.
 * `written.py`: an experiment as a complete file again, without credentials.
 * `yaml_file.py` and `explain.py`: strict YAML, `--set`, and messages such as "unknown key; did you mean ...".
 

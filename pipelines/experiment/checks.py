@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from align_core.align_config import AlignConfig
-from align_core.attacks import AttackConfig
+from align_core.attacks import AttackConfig, ForeignConfig
 from align_core.errors import InputError
 from pipelines.experiment.explain import explained, nearest
 from pipelines.experiment.names import MLFLOW_NAMES, RESERVED_ATTACKS, RESERVED_NAMES, RESERVED_STARTS, check_name
@@ -45,7 +45,9 @@ def _check_alignment(experiment: "Experiment", variant: str) -> None:
         raise InputError(explained(problem, AlignConfig, within=f"variants.{variant}.align")) from problem
 
 
-def _checked_attack(name: str, attack: AttackConfig, data: "DataConfig") -> AttackConfig:
+def _checked_attack(
+    name: str, attack: AttackConfig | ForeignConfig, data: "DataConfig"
+) -> AttackConfig | ForeignConfig:
     """The attack on the experiment's images: what depends on their size, such as `kernel: auto`, is a number then."""
     if name.lower() in RESERVED_ATTACKS:
         raise InputError(f"attacks.{name}: this name is reserved for rows of the tables; choose another name")

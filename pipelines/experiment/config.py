@@ -13,6 +13,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     GetCoreSchemaHandler,
     TypeAdapter,
@@ -21,7 +22,8 @@ from pydantic import (
 )
 
 from align_core.align_config import AlignConfig
-from align_core.attacks import AttackConfig, pixel_fraction
+from align_core.attacks import AttackConfig, ForeignConfig, pixel_fraction
+from align_core.attacks.foreign_config import is_foreign
 from align_core.errors import InputError
 from align_core.images import Fit, ImageSetConfig
 from align_core.images.classes import read_classes
@@ -29,7 +31,7 @@ from align_core.images.fit import Interpolation
 from align_core.model_config import ModelConfig, Precision
 from align_core.settings import described, strict
 from pipelines.experiment.checks import checked
-from pipelines.experiment.explain import explained
+from pipelines.experiment.explain import CLASSES, explained
 from pipelines.experiment.names import Control, Name
 from pipelines.experiment.yaml_file import merged, read_yaml
 
@@ -42,10 +44,11 @@ _LONGEST_PATIENCE_S = 30 * 24 * 3600
 
 
 def _with_fractions(attack: Any) -> Any:
-    """Turns `4/255` into a number, and drops settings that are null, before AttackConfig checks them."""
+    """Turns `4/255` into a number, and drops settings that are null, before the attack's class checks them."""
     if not isinstance(attack, dict):
         return attack
-    settings = {field.name for field in dataclasses.fields(AttackConfig)}
+    kind = ForeignConfig if is_foreign(attack.get("method")) else AttackConfig
+    settings = {field.name for field in dataclasses.fields(kind)}
     attack = {key: value for key, value in attack.items() if value is not None or key not in settings}
     fractions = {key: attack[key] for key in ("eps", "step") if key in attack}
     try:
@@ -76,8 +79,22 @@ def _check_resources(resources: dict[str, float]) -> dict[str, float]:
     return resources
 
 
-Attack = Annotated[AttackConfig, BeforeValidator(_with_fractions)]
 Model = Annotated[ModelConfig, BeforeValidator(_with_defence)]
+
+
+def _class_of(attack: Any) -> str:
+    """The class of an attack, in brackets, by its method."""
+    if isinstance(attack, AttackConfig | ForeignConfig):
+        return f"[{type(attack).__name__}]"
+    method = attack.get("method") if isinstance(attack, dict) else None
+    return "[ForeignConfig]" if is_foreign(method) else "[AttackConfig]"
+
+
+Attack = Annotated[
+    Annotated[AttackConfig, CLASSES["[AttackConfig]"]] | Annotated[ForeignConfig, CLASSES["[ForeignConfig]"]],
+    Discriminator(_class_of),
+    BeforeValidator(_with_fractions),
+]
 Resources = Annotated[dict[str, float], AfterValidator(_check_resources)]
 
 

@@ -6,9 +6,12 @@ import types
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from align_core.settings import described
+
+CLASSES = {tag: Tag(tag) for tag in ("[AttackConfig]", "[ForeignConfig]")}
+"""The tags of the kinds of attacks, which pydantic puts into its findings."""
 
 
 def explained(problem: ValidationError, root: Any, within: str = "") -> str:
@@ -23,10 +26,11 @@ def explained(problem: ValidationError, root: Any, within: str = "") -> str:
 
 
 def _finding(error: Any, root: Any, within: str) -> str:
-    path = [part for part in error["loc"] if not str(part).startswith(("function-", "[key]"))]
+    parts = [part for part in error["loc"] if not str(part).startswith(("function-", "[key]"))]
+    path = [part for part in parts if part not in CLASSES]
     key = ".".join(str(part) for part in ([within] if within else []) + path)
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{key}: unknown key{nearest(str(path[-1]), known_keys(root, path[:-1]))}"
+        return f"{key}: unknown key{nearest(str(path[-1]), known_keys(root, parts[:-1]))}"
     if error["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{key}: this key is required"
     if error["type"] in ("dataclass_type", "model_type", "dict_type"):
@@ -54,13 +58,17 @@ def known_keys(kind: Any, path: Sequence[Any]) -> list[str]:
 
     Args:
         kind: a pydantic model, a dataclass, or a type made of them (optional, annotated, a dictionary's values).
-        path: the keys that lead there, outermost first. At a path that leads to a plain value there are none.
+        path: the keys that lead there, outermost first. Where there is a choice, as between kinds of attacks, a class
+            in brackets may say which is meant. At a path that leads to a plain value there are none.
     """
     origin = get_origin(kind)
     if origin is Annotated:
         return known_keys(get_args(kind)[0], path)
     if origin in (Union, types.UnionType):
-        return [key for option in get_args(kind) for key in known_keys(option, path)]
+        chosen, below = get_args(kind), path
+        if path and path[0] in CLASSES:
+            chosen, below = tuple(option for option in chosen if CLASSES[path[0]] in get_args(option)), path[1:]
+        return list(dict.fromkeys(key for option in chosen for key in known_keys(option, below)))
     if origin is dict:
         return known_keys(get_args(kind)[1], path[1:]) if path else []
     if isinstance(kind, type) and (dataclasses.is_dataclass(kind) or issubclass(kind, BaseModel)):

@@ -1,4 +1,5 @@
-"""Finds the modules of `factory:`, which are the user's own code, and names those that workers must be sent.
+"""Finds the modules of `factory:` and of attacks `python:`, which are the user's own code, and names those that workers
+must be sent.
 
 They are looked for beside the experiment file first, then on PYTHONPATH.
 """
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from align_core.attacks import ForeignConfig
 from align_core.errors import InputError
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.factory_code import INSTALLED_IN, Code
@@ -22,21 +24,28 @@ def look_in(folder: str) -> None:
 
 
 def modules_to_ship(experiment: Experiment) -> list[str]:
-    """Paths of the module files and package folders of the experiment's factories, for Ray's `py_modules`.
+    """Paths of the module files and package folders of the experiment's factories and attacks, for Ray's `py_modules`.
 
     Installed modules are left out, because every node of a cluster has them just as it has Witness itself. Call
     `look_in` first. Raises InputError for a module that is found nowhere.
     """
-    names = {config.factory.partition(":")[0] for config in experiment.models.values() if config.factory}
+    kinds = {path.partition(":")[0]: "attack" for path in own_attacks(experiment).values()}
+    kinds |= {config.factory.partition(":")[0]: "factory" for config in experiment.models.values() if config.factory}
     paths = set()
-    for name in sorted(names):
+    for name, kind in sorted(kinds.items()):
         top = name.partition(".")[0]
         path = _path_of(top)
         if path is None:
-            raise InputError(f"factory {name}: no module {top!r} beside the experiment file or on PYTHONPATH")
+            raise InputError(f"{kind} {name}: no module {top!r} beside the experiment file or on PYTHONPATH")
         if top != __package__.partition(".")[0] and not _is_installed(path, experiment.factories):
             paths.add(str(path))
     return sorted(paths)
+
+
+def own_attacks(experiment: Experiment) -> dict[str, str]:
+    """Name of an attack -> `module:callable`, for attacks that are the user's own code."""
+    attacks = experiment.attacks.items()
+    return {name: own.name for name, own in attacks if isinstance(own, ForeignConfig) and own.kind == "python"}
 
 
 def note_code(factory: str, code: Code) -> None:
@@ -48,14 +57,14 @@ def note_code(factory: str, code: Code) -> None:
 
 
 def check_not_outdated(key: str, factory: str, code: Mapping[str, str]) -> None:
-    """Raises InputError where this process has imported a factory whose files have changed since.
+    """Raises InputError where this process has imported a factory, or an attack, whose files have changed since.
 
     Python imports a module once, so in a notebook old code would go on to run, and its results would be taken for those
-    of the new. `key` is that of the model, and `code` what the files hold now.
+    of the new. `key` is that of the model or attack, and `code` what the files hold now.
     """
     if _loaded.get(factory.partition(":")[0], code) != code:
         raise InputError(
-            f"{key}: the code of the factory {factory} has changed since this process imported it, and Python does not "
+            f"{key}: the code of {factory} has changed since this process imported it, and Python does not "
             "import it again; start a new process (in a notebook, restart the kernel)"
         )
 

@@ -1,4 +1,4 @@
-"""The code of a factory as hashes: its module, and what that imports from the user's own folder.
+"""The code of a factory, or of a user's attack, as hashes: its module, and what that imports from the user's folder.
 
 Everything is found by parsing and nothing is imported, so `witness status` sees a changed factory at once, and a module
 is never run in order to find out whether it has changed. What a module imports by a computed name is not found.
@@ -30,7 +30,7 @@ Code = dict[str, str]
 """Name of a module -> hash of its code."""
 
 
-def factory_code(factory: str, beside: str | None) -> Code:
+def factory_code(factory: str, beside: str | None, kind: str = "factory") -> Code:
     """The hash of every module that makes up a factory, by name.
 
     A source file counts as its syntax tree without docstrings, so that comments, blank lines, formatting and docstrings
@@ -43,11 +43,12 @@ def factory_code(factory: str, beside: str | None) -> Code:
     Args:
         factory: `module:callable`.
         beside: the folder of the experiment's factories, in which modules are looked for first.
+        kind: what it is, as messages call it.
 
     Raises InputError where the factory's module is missing, has a syntax error, or cannot be read.
     """
     name = factory.partition(":")[0]
-    return _Reader(name, _area(name, beside)).read()
+    return _Reader(name, _area(name, beside, kind), kind).read()
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,13 @@ class _Area:
         return not self.within or f"{name}.".startswith(f"{self.within}.")
 
 
-def _area(name: str, beside: str | None) -> _Area:
+def _area(name: str, beside: str | None, kind: str) -> _Area:
     top_name = name.partition(".")[0]
     if beside is not None and (top := _found(top_name, [Path(beside)])):
         return _Area(top, (Path(beside),), "")
     top = _found(top_name, [Path(entry) for entry in sys.path]) or _found_by_python(top_name)
     if top is None:
-        raise InputError(f"factory {name}: no module {top_name!r} beside the experiment file or on PYTHONPATH")
+        raise InputError(f"{kind} {name}: no module {top_name!r} beside the experiment file or on PYTHONPATH")
     folder = top.folders[0].parent if top.folders else top.file.parent if top.file else None
     if folder is None or not INSTALLED_IN.isdisjoint(folder.parts):
         return _Area(top, (), name, alone=True)
@@ -122,17 +123,17 @@ def _found_by_python(top: str) -> _Module | None:
 
 
 class _Reader:
-    """Reads the module of one factory, and what it leads to within the area."""
+    """Reads the module of one factory or attack, and what it leads to within the area."""
 
-    def __init__(self, name: str, area: _Area) -> None:
-        self.name, self.area = name, area
+    def __init__(self, name: str, area: _Area, kind: str) -> None:
+        self.name, self.area, self.kind = name, area, kind
         self.modules: dict[str, _Module | None] = {area.top.name: area.top}
         self.code: Code = {}
 
     def read(self) -> Code:
         todo = [self.name]
         if self._module(self.name) is None:
-            raise InputError(f"factory {self.name}: there is no such module in the package {self.area.top.name!r}")
+            raise InputError(f"{self.kind} {self.name}: there is no such module in the package {self.area.top.name!r}")
         while todo:
             parts = todo.pop().split(".")
             for length in range(1, len(parts) + 1):  # importing a.b.c runs a and a.b too
@@ -158,7 +159,7 @@ class _Reader:
         try:
             content = file.read_bytes()
         except OSError as problem:
-            raise InputError(f"factory {self.name}: {file} cannot be read ({reason_of(problem)})") from problem
+            raise InputError(f"{self.kind} {self.name}: {file} cannot be read ({reason_of(problem)})") from problem
         tree = self._tree(module, file, content) if file.suffix in SOURCE_SUFFIXES else None
         if tree is None:
             return hashlib.sha256(content).hexdigest()[:16], []
@@ -176,7 +177,7 @@ class _Reader:
                 return None
             line = f", line {problem.lineno}" if isinstance(problem, SyntaxError) and problem.lineno else ""
             reason = problem.msg if isinstance(problem, SyntaxError) else reason_of(problem)
-            raise InputError(f"factory {self.name}: {file}{line}: not valid Python ({reason})") from problem
+            raise InputError(f"{self.kind} {self.name}: {file}{line}: not valid Python ({reason})") from problem
         except (RecursionError, MemoryError):  # nested too deeply for the parser
             return None
 

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from typing import Any
 
+from align_core.attacks import ForeignConfig
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.yaml_file import dump_yaml
 from pipelines.storage.credentials import without_credentials
@@ -28,6 +29,9 @@ def as_yaml(experiment: Experiment) -> str:
             plain["models"][name] = {"wrap": config.wrap, "model": config.model, **config.args}
         elif config.args:
             plain["models"][name]["args"] = config.args  # to the model's constructor `null` and `{}` mean something
+    for name, attack in experiment.attacks.items():
+        if isinstance(attack, ForeignConfig) and attack.args:
+            plain["attacks"][name]["args"] = attack.args
     if variants:
         # In a variant, `null` undoes a setting of the experiment, so it is kept.
         plain["variants"] = {n: {k: v for k, v in own.items() if v is not None} for n, own in variants.items()}

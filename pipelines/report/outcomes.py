@@ -28,6 +28,7 @@ class Outcomes:
             target `@self` is the surrogate itself.
         hit: the same for targeted attacks alone: whether the target takes each image for the class that it is led to.
         l2: by (surrogate, attack), the l2 norms of the perturbations in pixel fractions, float32 [N].
+        gradients: by (surrogate, attack), the gradients per image that an attack whose code is not ours was counted to take.
         ssim: by (surrogate, attack), the structural similarity of each adversarial image to the clean one, float32 [N].
     """
 
@@ -37,6 +38,7 @@ class Outcomes:
     hit: dict[tuple[str, str, str], Flags]
     l2: dict[tuple[str, str], npt.NDArray[np.float32]]
     ssim: dict[tuple[str, str], npt.NDArray[np.float32]]
+    gradients: dict[tuple[str, str], float]
 
     def right(self, name: str) -> Flags:
         """Whether the model or surrogate `name` classifies each clean image correctly, bool [N]."""
@@ -75,7 +77,9 @@ def read_outcomes(blueprint: Blueprint) -> Outcomes:
         if pair in towards:
             hit[(*pair, cell.target)] = predicted == towards[pair]
     l2, ssim = ({pair: column(own, name) for pair, own in adversarial.items()} for name in ("l2", "ssim"))
-    return Outcomes(manifest.labels, prediction, wrong, hit, l2, ssim)
+    foreign = {pair: own for pair, own in adversarial.items() if attacks[pair[1]].gradients is None}
+    gradients = {pair: float(column(own, "gradients").astype(np.float64).mean()) for pair, own in foreign.items()}
+    return Outcomes(manifest.labels, prediction, wrong, hit, l2, ssim, gradients)
 
 
 def read_table(store: Store, table: ChunkedTable, columns: Sequence[str]) -> pa.Table:

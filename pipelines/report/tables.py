@@ -202,7 +202,10 @@ class TableMaker:
 
     def _cost(self, surrogate: Surrogate, attack: str) -> int:
         """Forward and backward passes per image: an ensemble needs one through each of its members."""
-        return self.blueprint.experiment.attacks[attack].gradients * len(surrogate.members)
+        gradients = self.blueprint.experiment.attacks[attack].gradients
+        if gradients is None:  # its code is not ours, and was counted
+            gradients = round(self.outcomes.gradients[surrogate.name, attack])
+        return gradients * len(surrogate.members)
 
     def _mean_gain(self, surrogate: Surrogate, baseline: str, attack: str, kind: str) -> Gain:
         """The mean gain over a group of targets, against a surrogate with the same source."""

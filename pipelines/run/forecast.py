@@ -83,7 +83,8 @@ class Forecast:
         tables: number of tables that a finished experiment has, each in one file.
         most_bytes: upper bound of their size; images are counted uncompressed.
         published: where networks are used otherwise than they are published.
-        gradients: of each attack, per image and surrogate.
+        gradients: of each attack, per image and surrogate; None where it is unknown until it is measured.
+        notes: what a user should know of the attacks, a sentence each.
         chunk_files: upper bound of the files that hold single chunks while tables are being filled: one for the images
             of a surrogate and attack, and one for all that networks predict on some images in a turn.
     """
@@ -96,7 +97,8 @@ class Forecast:
     tables: int
     most_bytes: int
     published: Published
-    gradients: dict[str, int]
+    gradients: dict[str, int | None]
+    notes: list[str]
     chunk_files: int
 
     @property
@@ -131,7 +133,8 @@ class Forecast:
             f"{_size(self.most_bytes)} when finished, and up to {self.chunk_files:,} more of single chunks until then",
             *(["times     leave out the start of processes, some 10 s for each stage"] if self._has_work else []),
             "attacks   gradients per image: "
-            + ", ".join(f"{name} {count:,}" for name, count in self.gradients.items()),
+            + ", ".join(f"{name} {_gradients(count)}" for name, count in self.gradients.items()),
+            *self.notes,
             *(network.line() for network in self.networks),
             *(part.line() for part in self.parts if part.done < part.chunks),
             *self.published.lines(),
@@ -197,6 +200,7 @@ def forecast_of(blueprint: Blueprint) -> Forecast:
         most_bytes=sum(blueprint.rows) * bytes_per_image,
         published=blueprint.inspected.published,
         gradients={name: attack.gradients for name, attack in blueprint.experiment.attacks.items()},
+        notes=blueprint.inspected.attacks.notes,
         chunk_files=len(blueprint.rows) * (len(outcomes) + sum(len(one.turns) for one in blueprint.evaluations)),
     )
 
@@ -228,7 +232,7 @@ class _Estimator:
         missing = self._missing(images)
         rate = self._speeds.seconds("gradient", self._blueprint.by_name[surrogate].members)
         gradients = self._blueprint.experiment.attacks[attack].gradients
-        seconds = None if rate is None else rate * gradients * missing
+        seconds = None if rate is None or gradients is None else rate * gradients * missing
         return self._part("craft", f"{surrogate} {attack}", [images], missing, seconds)
 
     def evaluation(self, name: str, predictions: Sequence[Predictions]) -> Part:
@@ -250,6 +254,10 @@ class _Estimator:
         """Number of rows that a table lacks."""
         rows, done = self._blueprint.rows, self._done[table.folder]
         return 0 if len(done) == len(rows) else self._images - sum(rows[chunk] for chunk in done)
+
+
+def _gradients(count: int | None) -> str:
+    return "unknown until it is measured" if count is None else f"{count:,}"
 
 
 def _time(seconds: float) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from align_core.errors import InputError
 from pipelines.experiment.checks import checked
 from pipelines.experiment.config import Experiment, load_experiment
-from pipelines.experiment.factories import check_not_outdated, look_in
+from pipelines.experiment.factories import check_not_outdated, look_in, own_attacks
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.inspect import inspect_inputs
@@ -83,6 +83,8 @@ def open_blueprint(
         for name, network in inspected.networks.items() if to_write else ():
             if network.code is not None:
                 check_not_outdated(f"models.{name}", str(network.config.factory), network.code)
+        for name, code in inspected.attacks.code.items() if to_write else ():
+            check_not_outdated(f"attacks.{name}", own_attacks(experiment)[name], code)
     except (InputError, OSError) as problem:
         if isinstance(request.source, Experiment):
             raise

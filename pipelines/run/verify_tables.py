@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from align_core.attacks import AttackConfig, distances
+from align_core.attacks import AttackConfig, ForeignConfig, distances
 from align_core.attacks.updates import levels_of, square_levels_of
 from align_core.errors import InputError, reason_of
 from align_core.images.decoding import Pixels
@@ -106,7 +106,7 @@ class TableVerifier:
             self.found.report(f"{table.folder}: {len(ids)} images of chunk {chunk} {what}: {', '.join(ids[:3])}")
 
     def _check_adversarial(
-        self, table: ChunkedTable, attack: AttackConfig, drawn: Sequence[int], bar: Bar
+        self, table: ChunkedTable, attack: AttackConfig | ForeignConfig, drawn: Sequence[int], bar: Bar
     ) -> dict[int, Pixels]:
         """Checks that images are 8-bit, lie in the attack's ball around the clean ones, and at the distances recorded.
 
@@ -115,6 +115,8 @@ class TableVerifier:
         image = pa.fixed_shape_tensor(pa.uint8(), self.blueprint.inspected.shape)
         towards = {"towards": pa.int64()} if attack.is_targeted else {}
         columns = {**towards, "image": image, **dict.fromkeys(("linf", "l2", "ssim"), pa.float32())}
+        if isinstance(attack, ForeignConfig):
+            columns["gradients"] = pa.float32()
         shown: dict[int, Pixels] = {}
         for chunk, content in self._readable_chunks(table, columns):
             bar.advance(len(content))
@@ -302,7 +304,9 @@ class TableVerifier:
         return None
 
 
-def _outside(attack: AttackConfig, adversarial: Pixels, clean: Pixels) -> tuple[npt.NDArray[np.bool_], str]:
+def _outside(
+    attack: AttackConfig | ForeignConfig, adversarial: Pixels, clean: Pixels
+) -> tuple[npt.NDArray[np.bool_], str]:
     """Which images lie outside of the attack's ball, in whole levels as they are crafted, and how a message says so."""
     levels = np.abs(adversarial.astype(np.int64) - clean).reshape(len(clean), -1)
     if attack.norm == "linf":

@@ -4,8 +4,9 @@ An experiment and its inputs become a `Blueprint`, which says for every network 
 whether it is there. The stages then make what is missing: networks (`align`), adversarial images (`craft`), predictions
 and outcomes (`evaluate`). Each writes to the store and returns how much it made. Where to begin:
 
-* `inspect`: looks at every image set (`inspect_images`) and model (`inspect_models`, `inspect_published`) once;
-  `file_hashes` tells which weights files have changed.
+* `inspect`: looks at every image set (`inspect_images`), model (`inspect_models`, `inspect_published`) and attack that
+  is not ours (`inspect_attacks`) once; `known` keeps what was found out, `file_hashes` tells which weights files have
+  changed.
 * `blueprint`: the whole experiment; `makings` and `cells` say what determines a network and a table, with `revisions`.
 * `evaluations`: which predictions are made together, and kept in one file per chunk until their tables are finished.
 * `payload`: what workers are sent.

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 from align_core.images import chunked
 from pipelines.compute.networks import Network
@@ -192,7 +193,12 @@ class Blueprint:
     def adversarial(self, surrogate: Surrogate, attack: str) -> ChunkedTable:
         """The adversarial images of one surrogate and attack."""
         members = self._networks(surrogate.members)
-        return self._tables.adversarial(surrogate.name, members, attack, self.experiment.attacks[attack])
+        return self._tables.adversarial(surrogate.name, members, attack, self.attack_inputs(attack))
+
+    def attack_inputs(self, attack: str) -> dict[str, Any]:
+        """What decides the images of an attack: its settings, and the code of one that is the user's own."""
+        code = self.inspected.attacks.code.get(attack)
+        return self.experiment.attacks[attack].deciding | ({} if code is None else {"code": code})
 
     def all_adversarial(self) -> dict[tuple[str, str], ChunkedTable]:
         """(surrogate, attack) -> the adversarial images."""

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from align_core.attacks import AttackConfig
 from align_core.model_config import Precision
 from pipelines.compute.networks import Network
 from pipelines.stages.revisions import REVISIONS
@@ -62,22 +61,24 @@ class TablesOverImages:
         """Predictions on the clean images."""
         return ChunkedTable(f"clean/{name}", self._evaluation(members, self.images) | {"stage": "clean"})
 
-    def adversarial(self, surrogate: str, members: Sequence[Network], name: str, attack: AttackConfig) -> ChunkedTable:
-        """Adversarial images of one surrogate under one attack."""
+    def adversarial(
+        self, surrogate: str, members: Sequence[Network], name: str, attack: Mapping[str, Any]
+    ) -> ChunkedTable:
+        """Adversarial images of one surrogate under one attack, of which `attack` is what decides its images."""
         inputs = {
             "stage": "craft",
             "revision": REVISIONS["craft"],
             "surrogate": [member.identity for member in members],
             "folded": [member.folded for member in members],
-            "attack": attack.deciding,
+            "attack": attack,
             "images": self.images,
             "seed": self.seed,
             "chunk": self.chunk,
             "precision": self.precision,
             "pass": self.pass_rows,
         }
-        if attack.towards in self.towards:
-            inputs["towards"] = self.towards[attack.towards]
+        if attack["towards"] in self.towards:
+            inputs["towards"] = self.towards[attack["towards"]]
         return ChunkedTable(f"adversarial/{surrogate}/{name}", inputs)
 
     def outcomes(self, folder: str, members: Sequence[Network], adversarial: ChunkedTable) -> ChunkedTable:

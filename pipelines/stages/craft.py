@@ -11,7 +11,8 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from align_core.attacks import AttackConfig, crafted, distances
+from align_core.attacks import AttackConfig, ForeignConfig, crafted, distances
+from align_core.attacks.foreign import Misbehaved
 from align_core.images.decoding import Pixels
 from align_core.similarity import structural_similarity
 from pipelines.compute.cluster import Worker, workers_that_fit
@@ -54,7 +55,7 @@ class CraftJob:
     pool: Pool
     towards: Towards
     surrogates: Mapping[str, tuple[str, ...]]
-    attacks: Mapping[str, AttackConfig]
+    attacks: Mapping[str, AttackConfig | ForeignConfig]
     tables: Mapping[str, ChunkedTable]
     seed: int
     pass_rows: int | None
@@ -73,8 +74,8 @@ class CraftItem(TypedDict):
 
 
 class CraftedChunk(TypedDict):
-    """What was done: the number of images, of those without a gradient at any step, whether they were made, and the
-    seconds it took without loading."""
+    """What was done: the number of images, of those without a gradient at any step, whether they were made, the number
+    of all gradients, and the seconds it took without loading."""
 
     surrogate: str
     attack: str
@@ -82,6 +83,7 @@ class CraftedChunk(TypedDict):
     images: int
     without_gradient: int
     made: bool
+    gradients: float
     seconds: float
 
 
@@ -121,8 +123,8 @@ def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
                 bar.advance(done["images"], f"{surrogate} {attack}")
                 if done["made"]:
                     without_gradient[f"{surrogate} under {attack}"] += done["without_gradient"]
-                    gradients = done["images"] * experiment.attacks[attack].gradients
-                    speeds.note("gradient", job.surrogates[surrogate], worker.device, gradients, done["seconds"])
+                    members, gradients = job.surrogates[surrogate], done["gradients"]
+                    speeds.note("gradient", members, worker.device, gradients, done["seconds"])
                     yield tables[f"{surrogate}/{attack}"].folder, done["chunk"], 1
 
     made = fill(blueprint.store, list(tables.values()), rows, progress.say, work, experiment.compute.patience)
@@ -150,23 +152,23 @@ class Crafter:
         """Crafts one chunk and commits it. A failure is recorded beside the table, and the run goes on."""
         job, surrogate, attack, chunk = self.job, item["surrogate"], item["attack"], item["chunk"]
         table = job.tables[f"{surrogate}/{attack}"]
-        start, made, without_gradient = time.monotonic(), True, 0
+        start, made, without_gradient, gradients = time.monotonic(), True, 0, 0.0
         try:
             network = self.networks.mean_of(job.surrogates[surrogate])
             start = time.monotonic()  # a network is loaded once, so loading is no part of the speed
-            rows, without_gradient = self._craft(network, attack, chunk, item["clean"])
+            rows, without_gradient, gradients = self._craft(network, attack, chunk, item["clean"])
             table.write_chunk(job.store, chunk, rows)
-        except (FloatingPointError, RuntimeError) as problem:
-            is_final = isinstance(problem, FloatingPointError)
+        except (FloatingPointError, Misbehaved, RuntimeError) as problem:
+            is_final = isinstance(problem, FloatingPointError | Misbehaved)
             table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}", is_final)
             made = False
         return CraftedChunk(
             surrogate=surrogate, attack=attack, chunk=chunk, images=len(item["clean"]),
-            without_gradient=without_gradient, made=made, seconds=time.monotonic() - start,
+            without_gradient=without_gradient, made=made, gradients=gradients, seconds=time.monotonic() - start,
         )  # fmt: skip
 
-    def _craft(self, network: nn.Module, attack: str, chunk: int, clean: Pixels) -> tuple[pa.Table, int]:
-        """The rows of a chunk, and the number of images without a gradient at any step."""
+    def _craft(self, network: nn.Module, attack: str, chunk: int, clean: Pixels) -> tuple[pa.Table, int, float]:
+        """The rows of a chunk, the number of images without a gradient at any step, and all gradients together."""
         job = self.job
         ids, labels = job.images.ids_of(chunk), job.images.labels_of(chunk)
         images_BCHW = torch.from_numpy(np.array(clean)).to(job.device)
@@ -191,4 +193,7 @@ class Crafter:
             "l2": l2_B.cpu().numpy(),
             "ssim": structural_similarity(made.images_BCHW, images_BCHW).cpu().numpy(),
         }
-        return pa.table(columns), int(made.without_gradient_B.sum())
+        if made.gradients is not None:
+            columns["gradients"] = pa.array([made.gradients] * len(ids), pa.float32())
+        gradients = config.gradients if made.gradients is None else made.gradients
+        return pa.table(columns), int(made.without_gradient_B.sum()), len(ids) * float(gradients or 0)

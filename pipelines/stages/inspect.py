@@ -11,6 +11,7 @@ from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.progress import Progress
 from pipelines.stages.input_checks import check_ancestors, check_weights_differ, notes_on_sources
+from pipelines.stages.inspect_attacks import InspectedAttacks, inspect_attacks
 from pipelines.stages.inspect_images import manifests
 from pipelines.stages.inspect_models import inspect_models
 from pipelines.stages.inspect_published import Published, inspect_published
@@ -27,7 +28,8 @@ class Inspected:
         published: where networks are used otherwise than they are published.
         folding: how many BatchNorms of a model are folded where it predicts, and by how much its logits differ then.
         unused_parameters: models that leave parameters without a gradient when they are trained.
-        notes: what a user should know of the models before hours are spent, a sentence each.
+        notes: what a user should know of the models and attacks before hours are spent, a sentence each.
+        attacks: the attacks whose code is not ours.
         unsaved: files, by path in the store, that this inspection found and that `save` will write.
     """
 
@@ -37,6 +39,7 @@ class Inspected:
     folding: dict[str, dict[str, float]] = field(default_factory=dict)
     unused_parameters: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    attacks: InspectedAttacks = field(default_factory=InspectedAttacks)
     unsaved: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -54,20 +57,21 @@ class Inspected:
 def inspect_inputs(
     experiment: Experiment, store: Store, progress: Progress, trust_weights: bool = True, trust_images: bool = True
 ) -> Inspected:
-    """Inspects every image set and model, or reads from the store what is known of them, and checks them all.
+    """Inspects every image set, model and attack, or reads from the store what is known of them, and checks them all.
 
     Files of weights, or of images, that are trusted are not read again where their path, size and modification time are
     unchanged. Writes nothing. Raises InputError, naming the setting, for the first input that cannot be used.
     """
     found, unsaved = manifests(experiment, store, progress, trust_images)
     inspected = Inspected(found, {}, unsaved=unsaved)
+    inspected.attacks = inspect_attacks(experiment, store, inspected.shape)
     models = inspect_models(experiment, store, inspected.manifests, trust_weights)
     inspected.networks |= models.networks
-    inspected.unused_parameters, inspected.notes = models.unused_parameters, models.notes
+    inspected.unused_parameters, inspected.notes = models.unused_parameters, models.notes + inspected.attacks.notes
     inspected.folding = models.folding
     configs = {name: network.config for name, network in models.networks.items()}
     inspected.published, new = inspect_published(experiment, configs, store)
-    inspected.unsaved |= models.unsaved | new
+    inspected.unsaved |= models.unsaved | inspected.attacks.unsaved | new
     check_weights_differ(experiment, inspected.networks)
     check_ancestors(experiment, inspected.networks, models.ancestors)
     inspected.notes += notes_on_sources(experiment, inspected.networks, models.ancestors)

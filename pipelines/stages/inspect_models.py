@@ -1,11 +1,10 @@
 """Tries every model once as it will be used, or reads from the store what was found out when it was tried before."""
 
-import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from pipelines.experiment.wraps import unwrapped
 from pipelines.stages.ancestors import Ancestors, ancestors
 from pipelines.stages.file_hashes import FileHashes
 from pipelines.stages.first_look import FirstLook, look_at
+from pipelines.stages.known import Known
 from pipelines.stages.model_uses import ModelUse, uses_of
 from pipelines.stages.seen import SEEN
 from pipelines.storage.store import Store, fingerprint_of
@@ -71,9 +71,6 @@ class _Tried:
             raise TypeError("not what a trial found out")
 
 
-_Found = TypeVar("_Found", _Tried, FirstLook)
-
-
 def inspect_models(
     experiment: Experiment, store: Store, manifests: Mapping[str, Manifest], trusting: bool
 ) -> InspectedModels:
@@ -86,7 +83,7 @@ def inspect_models(
     Raises InputError, naming the model, for one that cannot do what it is used for.
     """
     found, test, files = InspectedModels(), manifests["test"], FileHashes(store, trusting)
-    tried, looks = _Known(store, f"{SEEN}/models.json"), _Known(store, f"{SEEN}/first_looks.json")
+    tried, looks = Known(store, f"{SEEN}/models.json"), Known(store, f"{SEEN}/first_looks.json")
     uses = uses_of(experiment, len(manifests["train"]))
     for name in experiment.models:
         try:
@@ -147,34 +144,6 @@ def _bytes_of(config: ModelConfig, found: Registered | None, files: FileHashes) 
         return files.of_file(config.weights_file) if config.weights_file else None
     except OSError as problem:
         raise InputError(f"{config.weights_file}: cannot be read ({reason_of(problem)})") from problem
-
-
-class _Known:
-    """A JSON file in the store, which keeps by key what was found out before. A damaged entry is found out anew."""
-
-    def __init__(self, store: Store, path: str) -> None:
-        self._path = path
-        known = store.read_json(path)
-        self._known: dict[str, Any] = known if isinstance(known, dict) else {}
-        self._has_changed = False
-
-    def get(self, key: str, kind: type[_Found], find_out: Callable[[], _Found]) -> _Found:
-        """What is known under the key, or else what `find_out` returns, a dataclass, which is then kept."""
-        try:
-            return kind(**self._known[key])
-        except (KeyError, TypeError, ValueError):
-            found = find_out()
-            self._known[key] = asdict(found)
-            self._has_changed = True
-            return found
-
-    def forget(self, key: str) -> None:
-        """Lets what is known under the key be found out anew."""
-        self._known.pop(key, None)
-
-    def unsaved(self) -> dict[str, bytes]:
-        """The file by its path, if anything was added to it."""
-        return {self._path: json.dumps(self._known).encode()} if self._has_changed else {}
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ class Study:
             "revision": [REVISIONS["align"], REVISIONS["craft"], REVISIONS["evaluate"], REVISIONS["trial"]],
             "validation": blueprint.inspected.manifests["validation"].digest,
             "targets": {name: blueprint.networks[name].identity for name in experiment.validation_targets},
-            "attack": experiment.attacks[self.attack].deciding,
+            "attack": blueprint.attack_inputs(self.attack),
             "pass": experiment.compute.pass_rows,
             "chunk": experiment.compute.chunk,
         }

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from align_core.attacks import AttackConfig, craft
+from align_core.attacks import AttackConfig, ForeignConfig, craft
 from align_core.finite import check_finite
 from align_core.folding import folded
 from align_core.images import Fit, ImageSetConfig, read_images
@@ -43,7 +43,7 @@ class ValidationSetup:
     labels: list[int]
     source: str
     targets: tuple[str, ...]
-    attack: AttackConfig
+    attack: AttackConfig | ForeignConfig
     seed: int
     pass_rows: int | None
     chunk: int

@@ -8,7 +8,8 @@ import pyarrow as pa
 import torch
 from hand_made import CURVE, HandMade, hand_made
 
-from align_core.attacks import craft, distances
+from align_core.attacks import crafted as crafted_images
+from align_core.attacks import distances
 from align_core.similarity import structural_similarity
 from align_core.weights import to_bytes
 from pipelines.compute.images import adversarial_images
@@ -66,11 +67,13 @@ def _crafted(
     settings, wanted = experiment.attacks[attack], None
     if settings.is_targeted:
         wanted = towards_of(blueprint).of_chunk(settings.towards, chunk, clean, networks)
-    adversarial = craft(surrogate, clean, labels, images.ids_of(chunk), settings, experiment.seed, wanted_B=wanted)
+    made = crafted_images(surrogate, clean, labels, images.ids_of(chunk), settings, experiment.seed, wanted_B=wanted)
+    adversarial = made.images_BCHW
     linf, l2 = distances(adversarial, clean)
     columns = {"image_id": images.ids_of(chunk), "label": labels.numpy()}
     if wanted is not None:
         columns["towards"] = wanted.numpy()
+    counted = {} if made.gradients is None else {"gradients": np.full(len(clean), made.gradients, np.float32)}
     return pa.table(
         columns
         | {
@@ -78,6 +81,7 @@ def _crafted(
             "linf": linf.numpy(),
             "l2": l2.numpy(),
             "ssim": structural_similarity(adversarial, clean).numpy(),
+            **counted,
         }
     )
 

@@ -124,6 +124,8 @@ def _rows() -> Iterator[tuple[str, str, str]]:
         yield f"attacks.*.{key}", "", f"attacks.x.{key}={value}"
     yield "attacks.*.warm_stride", "attacks.x.warm_start=1", "attacks.x.warm_stride=7"
     yield "attacks.*.step_decay_by", "attacks.x.step_decay=0.5", "attacks.x.step_decay_by=gradient"
+    foreign = "attacks.x={method: 'torchattack:MIFGSM', eps: 8/255}"
+    yield "attacks.*.args", foreign, "attacks.x.args={decay: 7}"
     yield "attacks.*.combine", "attacks.x.views=[scale]", "attacks.x.combine=logits"
     for key, value in (
         ("workers", 3), ("threads", 3), ("accelerator", "cpu"), ("precision", "bf16"), ("chunk", 3), ("pass", 3),

@@ -56,7 +56,7 @@ def test_what_the_cases_change_is_accepted() -> None:
         ({"image_ids": ["a", "a"]}, "image_ids: 'a' is given 2 times; images of one id would get the same noise"),
         ({"image_ids": "ab"}, "image_ids must be a list of texts"),
         ({"image_ids": [1, 2]}, "image_ids must be a list of texts"),
-        ({"attack": {"method": "pgd"}}, "attack must be an AttackConfig, not dict"),
+        ({"attack": {"method": "pgd"}}, "attack must be an AttackConfig or a ForeignConfig, not dict"),
         ({"seed": 0.5}, "seed must be a whole number, not 0.5"),
         ({"attack": AttackConfig(method="ti", eps=8 / 255, kernel=7)}, "kernel must be at most 5 for images of 2"),
         ({"attack": TARGETED}, "the attack leads towards a class (towards: next); give wanted_B"),

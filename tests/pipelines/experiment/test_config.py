@@ -70,6 +70,8 @@ attacks:
         nesterov: false, kernel: 3, views: [resize_pad, {name: scale, copies: 2}], samples: {name: line, count: 4},
         norm: linf, towards: away, normalized: false, warm_start: 2, warm_stride: 3, step_decay: 0.5,
         step_decay_by: gradient, combine: logits, budget: null}
+  another: {method: "torchattack:MIFGSM", eps: 4/255, step: 1/255, steps: 5, norm: l2, towards: next,
+        args: {decay: 0.5}}
 compute:
   {workers: 3, threads: 2, accelerator: cpu, precision: bf16, chunk: 50, pass: 30, resources: {special: 1}, networks: 3,
    patience: 60.5, craft: {workers: 1, gpus: 1.0, resources: {a: 1}}, evaluate: {workers: 4, gpus: 0.25, resources: {}}}

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,11 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("attacks.x.kernel=auto", lambda b: attack(b)["kernel"], 3),
     ("attacks.x.budget=50", lambda b: b.experiment.attacks["x"].gradients <= 50, True),
     ("attacks.x.views=[{name: scale, copies: 2}]", lambda b: attack(b)["views"], [{"name": "scale", "copies": 2}]),
+    (
+        "attacks.x.args={decay: 7};attacks.x.method=torchattack:MIFGSM",
+        lambda b: [attack(b)[key] for key in ("args", "version")],
+        [{"decay": 7}, version("torchattack")],
+    ),
     ("attacks.x.samples=line", lambda b: attack(b)["samples"]["count"], 11),
     ("attacks.x.combine=logits;attacks.x.views=[sizes]", lambda b: attack(b)["combine"], "logits"),
     ("compute.pass=7", lambda b: b.experiment.compute.pass_rows, 7),

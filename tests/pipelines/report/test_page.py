@@ -23,15 +23,6 @@ FILES = [
     "contrasts.csv", "gain.png", "pareto.png", "report.html", "report.json", "surrogates.csv", "transfer.csv",
     "transfer.png",
 ]  # fmt: skip
-    "contrasts.csv",
-    "gain.png",
-    "pareto.png",
-    "report.html",
-    "report.json",
-    "surrogates.csv",
-    "transfer.csv",
-    "transfer.png",
-]
 GAIN = ["gain", "gain_low", "gain_high", "p_value"]
 # On every target: `aligned` gains by pgd and loses by mi, `witness` differs by pgd in nothing and by mi in one image.
 OUTCOMES = {
