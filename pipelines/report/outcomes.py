@@ -28,7 +28,7 @@ class Outcomes:
             target `@self` is the surrogate itself.
         hit: the same for targeted attacks alone: whether the target takes each image for the class that it is led to.
         l2: by (surrogate, attack), the l2 norms of the perturbations in pixel fractions, float32 [N].
-        gradients: by (surrogate, attack), the gradients per image that were counted of an attack whose code is not ours.
+        gradients: by (surrogate, attack), the gradients per image counted of an attack whose code is not ours.
         ssim: by (surrogate, attack), the structural similarity of each adversarial image to the clean one, float32 [N].
     """
 
