@@ -184,7 +184,7 @@ def _attacked(
         finite_B &= climb_BCHW.isfinite().flatten(1).all(dim=1)
         still_B &= ~gradient_BCHW.flatten(1).any(dim=1)
         stride_BCHW = length * direction(climb_BCHW, attack.norm)
-        if attack.step_decay < 1 and step >= attack.warm_start:
+        if attack.step_decay < 1:
             compared_BCHW = last_BCHW if attack.step_decay_by == "momentum" else gradient_BCHW
             turns_BCHW = compared_BCHW.sign() != momentum_BCHW.sign()
             pace_BCHW = pace_BCHW * torch.where(turns_BCHW, attack.step_decay, 1.0)

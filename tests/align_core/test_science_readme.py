@@ -57,6 +57,6 @@ def test_the_table_names_every_module() -> None:
     assert sorted(listed) == sorted(files | folders)
 
 
-def test_the_table_names_every_preset() -> None:
+def test_the_table_counts_the_presets() -> None:
     (row,) = re.findall(r"^\| `attacks` \|.*$", README, flags=re.MULTILINE)
-    assert {word.lower().replace("-", "") for word in re.findall(r"[A-Z-]{2,}", row)} == set(PRESETS)
+    assert f"with {len(PRESETS)} published attacks as presets" in row

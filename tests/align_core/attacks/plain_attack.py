@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from align_core.attacks import AttackConfig
+from align_core.attacks.parts import read_objective
 from align_core.randomness import image_keys, normal, numbered_keys, part_keys, uniform
 
 
@@ -129,7 +130,7 @@ class _Image:
 
     def _value(self, logits: Tensor) -> Tensor:
         """What is maximised, in the papers' own words."""
-        objective: dict[str, Any] = dict(self.attack.objective)  # type: ignore[arg-type]
+        objective = read_objective(self.attack.objective)
         targeted = self.attack.is_targeted
         of_class, sign = (self.wanted, -1) if targeted else (self.label, 1)
         rest = torch.cat([logits[:of_class], logits[of_class + 1 :]])

@@ -159,7 +159,7 @@ class TestImagesWithoutAGradient:
         labels_B = torch.zeros(3, dtype=torch.int64)
         attack = AttackConfig(method=method, eps=8 / 255, random_start=False)
         setting = (self.Saturated(), images_BCHW, labels_B, ["a", "b", "c"], attack, 0)
-        images, without_gradient_B, _ = crafted(*setting)
+        images, without_gradient_B, *_ = crafted(*setting)
         assert without_gradient_B.tolist() == [False, True, False]
         assert torch.equal(images[1], images_BCHW[1])
         assert torch.equal(images, craft(*setting))

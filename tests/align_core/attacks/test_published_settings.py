@@ -23,7 +23,7 @@ TARGETED = {
 }
 PLAIN: dict[str, Any] = {
     "norm": "linf",
-    "objective": {"name": "cross_entropy"},
+    "objective": "cross_entropy",
     "towards": "away",
     "random_start": False,
     "momentum": 0.0,
@@ -44,7 +44,7 @@ TABLE: dict[str, tuple[int, float, int, dict[str, Any]]] = {
     "fgsm": (1, 16, 1, {}),
     "ifgsm": (10, 1.6, 10, {}),
     "pgd": (10, 4, 10, {"random_start": True}),
-    "cw": (10, 4, 10, {"random_start": True, "objective": {"name": "margin"}}),
+    "cw": (10, 4, 10, {"random_start": True, "objective": "margin"}),
     "fgm_l2": (1, 16, 1, {"norm": "l2"}),
     "pgd_l2": (10, 4, 10, {"random_start": True, "norm": "l2"}),
     "mi_l2": (10, 1.6, 10, {**MOMENTUM, "norm": "l2"}),
@@ -96,7 +96,7 @@ TABLE: dict[str, tuple[int, float, int, dict[str, Any]]] = {
         {
             **MOMENTUM,
             "samples": {"name": "integrated", "count": 20},
-            "objective": {"name": "probability"},
+            "objective": "probability",
         },
     ),
     "dem": (
@@ -158,7 +158,7 @@ TABLE: dict[str, tuple[int, float, int, dict[str, Any]]] = {
             "views": [{"name": "operators", "copies": 30, "fewest": 2, "most": 4}],
         },
     ),
-    "logit": (300, 2, 300, {**TARGETED, "objective": {"name": "logit"}}),
+    "logit": (300, 2, 300, {**TARGETED, "objective": "logit"}),
     "logit_margin": (300, 2, 300, {**TARGETED, "objective": {"name": "logit_margin", "temperature": 5.0}}),
     "potrip": (300, 2, 300, {**TARGETED, "objective": {"name": "po_trip", "weight": 0.01, "margin": 0.007}}),
 }
