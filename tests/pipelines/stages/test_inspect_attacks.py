@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import attacks_by_hand
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -22,23 +23,7 @@ from pipelines.stages import payload
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.craft import Crafter, CraftItem, CraftJob
 
-PGD = """
-import torch
-from torch.nn import functional as F
-
-def pgd(net, images, labels, eps, step, steps, tries=1):
-    adversarial = images + eps * (2 * torch.rand_like(images) - 1)
-    adversarial = adversarial.clamp(0, 1)
-    for _ in range(steps):
-        adversarial = adversarial.detach().requires_grad_()
-        gradient = torch.autograd.grad(F.cross_entropy(net(adversarial), labels), adversarial)[0]
-        adversarial = adversarial + step * gradient.sign()
-        adversarial = adversarial.clamp(images - eps, images + eps).clamp(0, 1)
-    return adversarial
-
-def too_far(net, images, labels, eps, step, steps):
-    return (images + 2 * eps * (images < 0.5)).clamp(0, 1)
-"""
+PGD = Path(attacks_by_hand.__file__).read_text()
 
 
 @pytest.fixture
@@ -210,20 +195,21 @@ def test_a_run(
 ) -> None:
     """The images of torchattack's MI-FGSM are those of `mi`; one attack that misbehaves fails alone."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "attacks_of_a_run.py").write_text(PGD)
+    (tmp_path / "attacks_by_hand.py").write_text(PGD)
     numbers = {"eps": "12/255", "step": "4/255", "steps": 4}
     attacks = {
         "ours": {"method": "mi", **numbers},
         "theirs": {"method": "torchattack:MIFGSM", **numbers},
-        "mine": {"method": "python:attacks_of_a_run:pgd", **numbers},
-        "bad": {"method": "python:attacks_of_a_run:too_far", **numbers},
+        "mine": {"method": "python:attacks_by_hand:pgd", **numbers},
+        "bad": {"method": "python:attacks_by_hand:too_far", **numbers},
     }
     file = write_experiment(tmp_path, weights, attacks=attacks, variants={}, targets=["cnn_c"], controls=[])
-    assert main(["run", str(file), "--json"]) == 1
+    code = main(["run", str(file), "--json"])
     output, errors = capfd.readouterr()
+    assert code == 1 and output, errors
     result = json.loads(output)
     assert "attacks.theirs: torchattack:MIFGSM sees a chunk as a whole" in errors
-    why = "chunk 0: attack python:attacks_of_a_run:too_far leaves the linf ball of radius 0.04706"
+    why = ": attack python:attacks_by_hand:too_far leaves the linf ball of radius 0.04706"
     assert [hole.partition(": ")[0] for hole in result["holes"]] == [
         "adversarial/source/bad",
         "adversarial/aligned/bad",
@@ -237,4 +223,4 @@ def test_a_run(
     assert (theirs["gradients"] == 4).all() and (mine["gradients"] == 4).all()
     assert theirs["gradients"].dtype == np.float32
     (table,) = (folder / "adversarial" / "aligned" / "mine").iterdir()
-    assert "attacks_of_a_run" in json.loads(pq.read_schema(table).metadata[b"witness.inputs"])["attack"]["code"]
+    assert "attacks_by_hand" in json.loads(pq.read_schema(table).metadata[b"witness.inputs"])["attack"]["code"]
