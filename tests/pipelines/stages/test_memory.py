@@ -30,7 +30,7 @@ def private_bytes(process: psutil.Process) -> int | None:
 
 def test_memory_stays_flat(finished: Finished, tmp_path: Path) -> None:
     attacks = ", ".join(
-        f"a{number}: {{method: mi, eps: 12/255, steps: 150, step: {number}/2550}}" for number in range(1, 100)
+        f"a{number}: {{method: mi, eps: 12/255, steps: 600, step: {number}/2550}}" for number in range(1, 100)
     )
     settings = [f"attacks={{{attacks}}}", "data.test.limit=200", "controls=[]", "variants={}"]
     driver = start(finished, tmp_path, settings=settings)
