@@ -1,5 +1,6 @@
 """A worker keeps the networks that it used last, up to a limit, and always all those of one prediction."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ class Loader:
 
     def __init__(self) -> None:
         self.loaded: list[str] = []
+        self.networks = {name: SimpleNamespace(folded=0) for name in "1234"}
 
     def load(self, name: str, device: str) -> Any:
         self.loaded.append(name)

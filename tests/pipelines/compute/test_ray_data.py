@@ -3,14 +3,15 @@
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from ray import cloudpickle
 
-from align_core.images import ImageSetConfig
+from align_core.images import Fit, ImageSetConfig, open_image_set, read_images
+from align_core.images.inspection import content_hash
 from pipelines.compute.cluster import Worker
 from pipelines.compute.images import TestImages as Images
 from pipelines.compute.ray_data import run_pipeline
@@ -22,12 +23,20 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot im
 
 
 @dataclass(frozen=True)
+class Loader:
+    """Of the loading of networks only the precision in which they compute."""
+
+    precision: Literal["fp32"] = "fp32"
+
+
+@dataclass(frozen=True)
 class Job:
-    """What the stages send, without a network. `device` chooses how Ray Data works; no GPU is touched."""
+    """What the stages send, with a loader of no network. `device` chooses how Ray Data works; no GPU is touched."""
 
     store: Store
     images: Images
     device: str
+    loader: Loader = field(default_factory=Loader)
     threads: int = 1
     patience: float = 60
 
@@ -50,7 +59,9 @@ def decode(job: Job, item: dict[str, Any]) -> dict[str, Any]:
 def job_on(device: str, folder: Path) -> Job:
     ids = [f"{row:05d}" for row in range(5 * ITEMS)]
     chunks = [range(start, start + 5) for start in range(0, len(ids), 5)]
-    images = Images(ImageSetConfig(kind="digits"), 16, 1, ids, [0] * len(ids), chunks)
+    config, fit = ImageSetConfig(kind="digits"), Fit(16)
+    contents = [content_hash(pixels.tobytes()) for pixels in read_images(open_image_set(config, fit, 1), ids)]
+    images = Images(config, fit, 1, image_ids=ids, labels=[0] * len(ids), contents=contents, chunks=chunks)
     return Job(Store(str(folder), "test"), images, device)
 
 
