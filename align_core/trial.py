@@ -80,10 +80,12 @@ def try_model(
     try:
         classifier.eval()
         _try_predictions(classifier, name, noise_BCHW, classes, trial)
-        trial.channels_last = _takes_channels_last(classifier, noise_BCHW)
+        with own_code(f"models.{name}: predicting"):
+            trial.channels_last = _takes_channels_last(classifier, noise_BCHW)
         if trial.channels_last:
             classifier.to(memory_format=torch.channels_last)
-        _try_folding(classifier, noise_BCHW, trial)
+        with own_code(f"models.{name}: predicting with BatchNorms folded"):
+            _try_folding(classifier, noise_BCHW, trial)
         if crafted_on:
             faint_1CHW = 0.5 + 0.1 * (torch.rand((1, *shape), generator=generator) - 0.5)
             _try_input_gradient(classifier, name, torch.cat([noise_BCHW[:1], faint_1CHW]))
