@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from align_core.attacks.updates import levels_of
 from pipelines.cli import main
+from pipelines.experiment import factories
 from pipelines.run.request import Request
 from pipelines.run.verification import Verification
 from pipelines.run.verify import verify_experiment
@@ -209,8 +210,9 @@ def test_a_network_that_prints_when_it_predicts_leaves_the_result_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
-    sys.modules.pop("hand_made_networks", None)
+    monkeypatch.setitem(sys.modules, "hand_made_networks", sys)  # what was there comes back at the end
+    monkeypatch.setattr(factories, "_loaded", {})
+    del sys.modules["hand_made_networks"]
     experiment = hand_made(tmp_path, compute={"chunk": 3})
     code = tmp_path / "hand_made_networks.py"
     code.write_text(code.read_text().replace("nn.Flatten()", "Chatty()") + CHATTY)

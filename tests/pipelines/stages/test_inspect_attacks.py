@@ -148,6 +148,7 @@ def test_a_worker_crafts_with_them_and_records_one_that_misbehaves(folder: Path)
             loader=payload.network_loader(blueprint),
             images=payload.test_images(blueprint),
             pool=payload.others_pool(blueprint),
+            towards=payload.towards_of(blueprint),
             surrogates={"source": ("a",)},
             attacks=blueprint.experiment.attacks,
             tables={f"source/{name}": table for name, table in tables.items()},

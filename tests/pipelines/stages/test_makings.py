@@ -9,6 +9,7 @@ import pytest
 from hand_made import hand_made
 from PIL import Image
 
+from pipelines.experiment import factories
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.makings import Making
@@ -102,14 +103,15 @@ def test_parameters_that_a_factory_froze_are_part_of_what_determines_a_training(
 ) -> None:
     """They stay as they are, where older versions trained them. A network without any keeps its fingerprint."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    monkeypatch.setitem(sys.modules, "hand_made_networks", sys)  # what was there comes back at the end
+    monkeypatch.setattr(factories, "_loaded", {})
     experiment = hand_made(tmp_path)
     code = tmp_path / "hand_made_networks.py"
     code.write_text(code.read_text() + FREEZING)
     models = experiment.content()["models"]
     near = models["near"] | {"factory": "hand_made_networks:partly_frozen"}
     experiment.write(models=models | {"near": near}, variants={"v": {"source": "other"}})
-    sys.modules.pop("hand_made_networks", None)
+    del sys.modules["hand_made_networks"]
     blueprint = experiment.blueprint()
     assert making(blueprint, "aligned").inputs["frozen"] == ["net.1.bias", "net.1.weight"]
     assert "frozen" not in making(blueprint, "v").inputs

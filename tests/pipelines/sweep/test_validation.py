@@ -38,7 +38,8 @@ def validation(blueprint):
     return ValidationSetup(
         images=blueprint.experiment.data.validation, fit=Fit(16), image_ids=manifest.ids,
         labels=manifest.labels.tolist(),
-        source=SOURCE, targets=TARGETS, attack=blueprint.experiment.attacks["pgd"], seed=3, chunk=64,
+        source=SOURCE, targets=TARGETS, attack=blueprint.experiment.attacks["pgd"], seed=3, pass_rows=None,
+        chunk=64,
     )  # fmt: skip
 
 
