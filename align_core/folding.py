@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from align_core.models import Classifier, copy_of
+from align_core.models import Classifier
 
 
 class Pair(NamedTuple):
@@ -25,29 +25,28 @@ class Pair(NamedTuple):
 
 
 class Foldable(NamedTuple):
-    """The pairs of a network that folding pays for, and why there are none although it has BatchNorms, if so."""
+    """The pairs of a network that are folded, and what stands in the way where there are none, unless nothing does."""
 
-    pairs: list[Pair]
+    pairs: tuple[Pair, ...]
     obstacle: str | None = None
 
 
 def foldable(net: nn.Module) -> Foldable:
     """Which BatchNorms of a network are folded. It depends on the modules alone, never on a timing.
 
-    A network with depthwise convolutions gains nothing: they are bound by memory, and lose a fast path of the library
-    when they are given a bias.
+    None is in a network with depthwise convolutions, which would gain nothing: they are bound by memory, and lose a
+    fast path of the library when they are given a bias.
     """
-    if not any(isinstance(part, nn.BatchNorm2d) for part in net.modules()):
-        return Foldable([])
-    if any(map(_is_depthwise, net.modules())):
-        return Foldable([], "it has depthwise convolutions, which gain nothing")
+    parts = list(net.modules())
+    if not any(isinstance(part, nn.BatchNorm2d) for part in parts) or any(map(_is_depthwise, parts)):
+        return Foldable(())
     try:
         graph = _Tracer().trace(net)
     except (Exception, SystemExit):  # whatever Python code the network runs, torch.fx has exceptions of its own for it
-        return Foldable([], "torch.fx cannot trace its forward")
+        return Foldable((), "torch.fx cannot trace its forward")
     modules = dict(net.named_modules())
     called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
-    pairs = [pair for node in graph.nodes if (pair := _pair_at(node, modules, called))]
+    pairs = tuple(pair for node in graph.nodes if (pair := _pair_at(node, modules, called)))
     return Foldable(pairs, None if pairs else "no BatchNorm follows a convolution of its own")
 
 
@@ -63,19 +62,19 @@ def _pair_at(node: torch.fx.Node, modules: dict[str, nn.Module], called: Sequenc
     return pair if alone and _fits(*map(modules.get, pair)) else None
 
 
-def folded(classifier: Classifier) -> Classifier:
-    """A copy of a network in eval mode with every foldable BatchNorm folded; the network itself where there is none."""
-    pairs = foldable(classifier.net).pairs
-    if not pairs:
-        return classifier
-    copied = copy_of(classifier)
-    modules = dict(copied.net.named_modules())
-    for pair in pairs:
-        convolution, batchnorm = modules[pair.convolution], modules[pair.batchnorm]
+def fold(classifier: Classifier, pairs: Sequence[tuple[str, str]]) -> Classifier:
+    """Folds these BatchNorms of a network in eval mode, in place, and returns it.
+
+    The pairs are those that `foldable` found in a network of the same architecture, so that it is decided once for all
+    workers.
+    """
+    net = classifier.net
+    for names in pairs:
+        convolution, batchnorm = map(net.get_submodule, names)
         assert isinstance(convolution, nn.Conv2d) and isinstance(batchnorm, _BatchNorm)
-        copied.net.set_submodule(pair.convolution, fuse_conv_bn_eval(convolution, batchnorm))
-        copied.net.set_submodule(pair.batchnorm, _rest_of(batchnorm))
-    return copied.eval().requires_grad_(False)
+        net.set_submodule(names[0], fuse_conv_bn_eval(convolution, batchnorm))
+        net.set_submodule(names[1], _rest_of(batchnorm))
+    return classifier.eval().requires_grad_(False)
 
 
 class _Tracer(torch.fx.Tracer):

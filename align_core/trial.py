@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from align_core.align_config import AlignConfig, OptimizerConfig, Training
 from align_core.alignment import Alignment, NonFiniteLoss
 from align_core.errors import InputError, reason_of
-from align_core.folding import foldable, folded
+from align_core.folding import Pair, fold, foldable
 from align_core.model_config import Precision
 from align_core.models import Classifier, copy_of
 from align_core.own_code import own_code
 from align_core.weights import not_finite, to_bytes
 
 # Two sums of the same numbers in another order differ by far less than this share of the largest logit.
-_TOLERANCE = {"fp32": 1e-3, "bf16": 3e-2}
+_TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "tf32": 5e-3, "bf16": 3e-2}
 _OF_ONE = 0.01  # how far a sum of probabilities may be from 1, also in half precision
 _SEED = 20_240_924
 
@@ -34,7 +34,7 @@ class Trial:
         unused_parameters: whether a training step leaves some parameters without a gradient.
         channels_last: whether the network can be used in this layout, which is faster: one that calls `view` on what a
             convolution returns, for example, cannot.
-        folded: how many BatchNorms are folded into convolutions where the network predicts or is crafted on.
+        folded: the BatchNorms that are folded into convolutions where the network predicts or is crafted on.
         folding_difference: by how much its logits differ then, at most, on two random images.
         frozen: names of the parameters that stay as they are when it is trained, because its constructor froze them.
     """
@@ -42,7 +42,7 @@ class Trial:
     notes: list[str] = field(default_factory=list)
     unused_parameters: bool = False
     channels_last: bool = True
-    folded: int = 0
+    folded: tuple[Pair, ...] = ()
     folding_difference: float = 0.0
     frozen: list[str] = field(default_factory=list)
 
@@ -98,14 +98,14 @@ def try_model(
 
 
 def _try_folding(classifier: Classifier, images_BCHW: Tensor, trial: Trial) -> None:
-    """Counts the BatchNorms that can be folded; where they cannot, or the logits change, it is said."""
+    """Notes which BatchNorms are folded; where none can be, or the logits would change, it is said."""
     pairs, obstacle = foldable(classifier.net)
-    if obstacle is not None and "depthwise" not in obstacle:
+    if obstacle is not None:
         trial.notes.append(f"its BatchNorms are not folded into convolutions, which costs speed: {obstacle}")
     if not pairs:
         return
     try:
-        own = folded(classifier)
+        own = fold(copy_of(classifier), pairs)
     except Exception as problem:  # a network may hold what cannot be copied
         trial.notes.append(f"its BatchNorms are not folded into convolutions, which costs speed: {reason_of(problem)}")
         return
@@ -117,7 +117,7 @@ def _try_folding(classifier: Classifier, images_BCHW: Tensor, trial: Trial) -> N
     if not difference <= _TOLERANCE[classifier.precision] * max(1.0, float(plain_BK.abs().max())):
         trial.notes.append(f"its BatchNorms are not folded: its logits would change by {difference:.2g}")
         return
-    trial.folded, trial.folding_difference = len(pairs), difference
+    trial.folded, trial.folding_difference = pairs, difference
 
 
 def _said_of_frozen(frozen: Sequence[str], parameters: int) -> str:

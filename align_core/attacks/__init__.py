@@ -11,24 +11,24 @@ asked for. A new view, rule or objective is a file of its name and a line in `pa
 
 from typing import TYPE_CHECKING, Any
 
-from align_core.attacks.config import TOWARDS, AttackConfig, kernel_for
+from align_core.attacks.config import PASS_ROWS, TOWARDS, AttackConfig, kernel_for
 from align_core.attacks.foreign_config import ForeignConfig
 from align_core.attacks.lengths import NORMS, pixel_fraction
 from align_core.attacks.parts import OBJECTIVES, RULES, VIEWS
 from align_core.attacks.presets import PRESETS
 
 if TYPE_CHECKING:
-    from align_core.attacks.loop import craft, crafted, distances
+    from align_core.attacks.loop import Crafted, craft, crafted, distances
     from align_core.attacks.others import Others
 
 __all__ = [
-    "NORMS", "OBJECTIVES", "PRESETS", "RULES", "TOWARDS", "VIEWS", "AttackConfig", "ForeignConfig", "Others", "craft",
-    "crafted", "distances", "kernel_for", "pixel_fraction",
+    "NORMS", "OBJECTIVES", "PASS_ROWS", "PRESETS", "RULES", "TOWARDS", "VIEWS", "AttackConfig", "Crafted",
+    "ForeignConfig", "Others", "craft", "crafted", "distances", "kernel_for", "pixel_fraction",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("craft", "crafted", "distances"):
+    if name in ("Crafted", "craft", "crafted", "distances"):
         from align_core.attacks import loop
 
         return getattr(loop, name)

@@ -16,6 +16,9 @@ from align_core.settings import Settings
 TOWARDS = ("column", "next", "random", "least_likely")
 """How a targeted attack finds the class that it leads an image to."""
 
+PASS_ROWS = {"cpu": 100, "cuda": 1000}
+"""Rows of one pass through the surrogate, unless asked for otherwise, by the kind of device."""
+
 _MOST_GRADIENTS = 10_000_000
 
 # The default of settings that the method's preset decides. It is replaced when the attack is made.

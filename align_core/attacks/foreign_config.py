@@ -78,7 +78,7 @@ class ForeignConfig(Settings):
 
     @property
     def kind(self) -> str:
-        """`torchattack` or `python`."""
+        """Whose code it is: `torchattack`, the package, or `python`, a callable of the user's."""
         return self.method.partition(":")[0]
 
     @property

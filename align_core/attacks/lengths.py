@@ -37,7 +37,7 @@ def check_lengths(eps: float, step: float, norm: str) -> None:
     if norm == "l2" and not _SMALLEST_EPS <= eps <= 100_000:
         raise ValueError(f"eps must be at least 1/255, as a Euclidean length, and is {eps:g}")
     longest = 1.0 if norm == "linf" else 2 * eps
-    if not 0 < step <= max(longest, 2 * eps):
+    if not 0 < step <= longest:
         raise ValueError(f"step must lie above 0 and not above {longest:g}, in the units of eps, and is {step:g}")
 
 

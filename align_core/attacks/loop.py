@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from align_core.attacks.checks import check_batch, check_images, check_logits
-from align_core.attacks.config import AttackConfig
+from align_core.attacks.config import PASS_ROWS, AttackConfig
 from align_core.attacks.cost import copies_of, points_of
 from align_core.attacks.foreign import foreign_images
 from align_core.attacks.foreign_config import ForeignConfig
@@ -19,12 +19,9 @@ from align_core.attacks.objectives import objective_function
 from align_core.attacks.others import Others
 from align_core.attacks.samples import At, rule_function
 from align_core.attacks.surrogate import Forward, Gradients
-from align_core.attacks.updates import accumulate, direction, project, random_point, round_inside
+from align_core.attacks.updates import accumulate, direction, project, random_point, round_inside, slowed
 from align_core.errors import InputError
 from align_core.randomness import image_keys, part_keys
-
-PASS_ROWS = {"cpu": 100, "cuda": 1000}
-"""Rows of one pass through the surrogate, unless asked for otherwise, by the kind of device."""
 
 
 class Crafted(NamedTuple):
@@ -33,14 +30,16 @@ class Crafted(NamedTuple):
     Args:
         images_BCHW: adversarial images, uint8.
         without_gradient_B: whether the gradient of each was zero at every step, bool.
-        pass_rows: rows of one pass: as asked for, or fewer, where memory did not hold them.
-        gradients: forward and backward passes for each image, as counted; None for an attack that states them.
+        pass_rows: rows of one pass: as asked for, or fewer, where memory did not hold them; None for an attack whose
+            code is not ours.
+        gradients: forward and backward passes for each image: as the settings state them, or as counted for an attack
+            whose code is not ours.
     """
 
     images_BCHW: Tensor
     without_gradient_B: Tensor
-    pass_rows: int
-    gradients: float | None = None
+    pass_rows: int | None
+    gradients: float
 
 
 def craft(
@@ -102,7 +101,7 @@ def crafted(
         with torch.enable_grad(), _frozen(surrogate):
             foreign = foreign_images(surrogate, images_BCHW, labels_B, image_ids, attack, seed, wanted_B)
         none_B = torch.zeros_like(labels_B, dtype=torch.bool)
-        return Crafted(foreign.images_BCHW, none_B, len(images_BCHW), foreign.gradients)
+        return Crafted(foreign.images_BCHW, none_B, None, foreign.gradients)
     forward = _checked(surrogate, labels_B if wanted_B is None else torch.maximum(labels_B, wanted_B))
     keys_B = image_keys(seed, image_ids).to(images_BCHW.device)
     rows = pass_rows or PASS_ROWS.get(images_BCHW.device.type, PASS_ROWS["cuda"])
@@ -125,7 +124,7 @@ def crafted(
     if not finite.all():
         names = [image_id for image_id, fine in zip(image_ids, finite.tolist(), strict=True) if not fine]
         raise FloatingPointError(f"the surrogate's gradient is not finite for {len(names)} images: {names[:5]}")
-    return Crafted(images, still, rows)
+    return Crafted(images, still, rows, attack.gradients)
 
 
 class _Batch(NamedTuple):
@@ -162,32 +161,38 @@ def _attacked(
     pace_BCHW = torch.full_like(centre_BCHW, 1 / attack.step_decay)
     finite_B = torch.ones_like(labels_B, dtype=torch.bool)
     still_B = torch.ones_like(finite_B)
-    for step in range(attack.warm_start + attack.steps):
+    steps = attack.warm_start + attack.steps
+    for step in range(steps):
         if step == attack.warm_start:
             adversarial_BCHW = start_BCHW
         length = attack.step * (attack.warm_stride if step < attack.warm_start else 1.0)
-        ahead_BCHW = adversarial_BCHW
-        if attack.nesterov:
-            ahead_BCHW = ahead_BCHW + length * share * attack.momentum * momentum_BCHW
         at = At(
-            adversarial_BCHW, ahead_BCHW, part_keys(keys_B, step, "step"), keys_B, unit, length * share,
-            copies_of(attack.views), step + 1 == attack.warm_start + attack.steps, gradients,
-        )  # fmt: skip
+            image_BCHW=adversarial_BCHW,
+            ahead_BCHW=adversarial_BCHW + length * share * attack.momentum * momentum_BCHW
+            if attack.nesterov
+            else adversarial_BCHW,
+            keys_B=part_keys(keys_B, step, "step"),
+            first_keys_B=keys_B,
+            unit=unit,
+            stride=length * share,
+            copies=copies_of(attack.views),
+            is_last=step + 1 == steps,
+            gradients=gradients,
+        )
         gradient_BCHW, memory = combined(at, memory)
         if kernel_SS is not None:
             gradient_BCHW = smooth(gradient_BCHW, kernel_SS)
-        last_BCHW = momentum_BCHW
+        last_BCHW, climb_BCHW = momentum_BCHW, gradient_BCHW
         if attack.momentum:
             momentum_BCHW = accumulate(momentum_BCHW, gradient_BCHW, attack.momentum, attack.normalized)
-        climb_BCHW = momentum_BCHW if attack.momentum else gradient_BCHW
+            climb_BCHW = momentum_BCHW
         # sign() turns NaN into 0, so that a broken gradient would otherwise pass as an image without change.
         finite_B &= climb_BCHW.isfinite().flatten(1).all(dim=1)
         still_B &= ~gradient_BCHW.flatten(1).any(dim=1)
         stride_BCHW = length * direction(climb_BCHW, attack.norm)
         if attack.step_decay < 1:
             compared_BCHW = last_BCHW if attack.step_decay_by == "momentum" else gradient_BCHW
-            turns_BCHW = compared_BCHW.sign() != momentum_BCHW.sign()
-            pace_BCHW = pace_BCHW * torch.where(turns_BCHW, attack.step_decay, 1.0)
+            pace_BCHW = slowed(pace_BCHW, compared_BCHW, momentum_BCHW, attack.step_decay)
             stride_BCHW = stride_BCHW * pace_BCHW
         adversarial_BCHW = project(adversarial_BCHW + stride_BCHW, centre_BCHW, attack.eps, attack.norm)
     return _Batch(round_inside(adversarial_BCHW, images_BCHW, attack.eps, attack.norm), still_B, finite_B)

@@ -7,19 +7,10 @@ and a file of its name that holds one function: a view in `views`, a rule over s
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
-from align_core.settings import check_type, described
-
-
-@dataclass(frozen=True)
-class Bound:
-    """The default of a number and its bounds, both included. It is a whole number where the default is an int."""
-
-    default: float
-    least: float
-    most: float
+from align_core.bounds import Bound, read_numbers
+from align_core.settings import described
 
 
 @dataclass(frozen=True)
@@ -85,7 +76,7 @@ VIEWS: dict[str, View] = {
         settings={"probability": Bound(0.5, 0, 1), "smallest": Bound(0.9, 0.01, 1)},
     ),
     "sizes": View(
-        "as resize_pad, each copy with a smaller smallest size (DEM; Zou et al. 2020)",
+        "as resize_pad, where each copy may become smaller than the one before (DEM; Zou et al. 2020)",
         copies=5,
         settings={"rate": Bound(1.14, 1, 100), "growth": Bound(0.13, 0, 10)},
     ),
@@ -122,7 +113,7 @@ VIEWS: dict[str, View] = {
         settings={"blocks": _BLOCKS, "noise": Bound(16 / 255, 0, 1)},
     ),
     "warp": View(
-        "warped by a thin-plate spline that first loses objective itself (DeCowA; Lin et al. 2024)",
+        "warped by a thin-plate spline, moved by one step against the objective (DeCowA; Lin et al. 2024)",
         copies=20,
         settings={"mesh": Bound(3, 3, 16), "noise": Bound(2.0, 0, 4), "rho": Bound(0.01, 0, 10)},
         inner_gradients=1,
@@ -214,22 +205,22 @@ def read_view(written: Any) -> dict[str, Any]:
     """A view as a file writes it, with every setting. Raises ValueError, which says what to change."""
     name, settings = _name_of(written, VIEWS, "view")
     entry = VIEWS[name]
-    read = _read(f"view {name}", settings, {"copies": Bound(entry.copies, 1, 1000), **entry.settings})
-    return {"name": name, **read}
+    copies = {"copies": Bound(entry.copies, 1, 1000)}
+    return {"name": name, **read_numbers(f"view {name}", settings, {**copies, **entry.settings})}
 
 
 def read_rule(written: Any) -> dict[str, Any]:
     """A rule over samples as a file writes it, with every setting. Raises ValueError, which says what to change."""
     name, settings = _name_of(written, RULES, "rule")
     entry = RULES[name]
-    read = _read(f"rule {name}", settings, {"count": Bound(entry.count, 1, 10_000), **entry.settings})
-    return {"name": name, **read}
+    count = {"count": Bound(entry.count, 1, 10_000)}
+    return {"name": name, **read_numbers(f"rule {name}", settings, {**count, **entry.settings})}
 
 
 def read_objective(written: Any) -> dict[str, Any]:
     """An objective as a file writes it, with every setting. Raises ValueError, which says what to change."""
     name, settings = _name_of(written, OBJECTIVES, "objective")
-    return {"name": name, **_read(f"objective {name}", settings, OBJECTIVES[name].settings)}
+    return {"name": name, **read_numbers(f"objective {name}", settings, OBJECTIVES[name].settings)}
 
 
 def _name_of(written: Any, entries: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
@@ -242,28 +233,3 @@ def _name_of(written: Any, entries: Mapping[str, Any], kind: str) -> tuple[str, 
     if name not in entries:
         raise ValueError(f"there is no {kind} {name!r}; choose from {', '.join(entries)}")
     return name, {key: value for key, value in written.items() if key != "name"}
-
-
-def _read(what: str, written: Mapping[str, Any], bounds: Mapping[str, Bound]) -> dict[str, Any]:
-    """All settings of a part: those that are written, checked, and the defaults of the others."""
-    for key in written:
-        if key not in bounds:
-            near = get_close_matches(str(key), bounds, n=1)
-            mend = f"did you mean {near[0]}?" if near else f"it has {', '.join(bounds) or 'no settings'}"
-            raise ValueError(f"{what} has no setting {key!r}; {mend}")
-    return {key: _number(f"{key} of {what}", written.get(key), bound) for key, bound in bounds.items()}
-
-
-def _number(what: str, value: Any, bound: Bound) -> float:
-    if value is None:
-        return bound.default
-    whole = isinstance(bound.default, int)
-    try:
-        if whole and isinstance(value, float) and value.is_integer():
-            value = int(value)
-        number: float = check_type("int" if whole else "float", value)
-    except ValueError as problem:
-        raise ValueError(f"{what} {problem}") from problem
-    if not bound.least <= number <= bound.most:
-        raise ValueError(f"{what} must be from {bound.least:g} to {bound.most:g}, not {number:g}")
-    return number if whole else float(number)

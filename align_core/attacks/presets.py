@@ -138,7 +138,7 @@ PRESETS: dict[str, Preset] = {
         {**_MI, "samples": "penalty"},
     ),
     "mef": Preset(
-        "leads to flat maxima: the worst neighbours' mean gradient",
+        "flat maxima: the mean gradient of neighbours that move by their own last gradients",
         "Qiu et al., 2405.16181",
         2024,
         {"momentum": 0.5, "samples": "flatness"},
@@ -185,7 +185,12 @@ PRESETS: dict[str, Preset] = {
         {**_MI, "views": ["block_operators"]},
     ),
     "bsr": Preset("blocks shuffled and rotated", "Wang et al., 2308.10299", 2024, {**_MI, "views": ["block_shuffle"]}),
-    "decowa": Preset("warps that first weaken the attack", "Lin et al., 2402.03951", 2024, {**_MI, "views": ["warp"]}),
+    "decowa": Preset(
+        "thin-plate warps, each moved by one step against the attack",
+        "Lin et al., 2402.03951",
+        2024,
+        {**_MI, "views": ["warp"]},
+    ),
     "ops": Preset(
         "random operators on noisy images of several radii",
         "Guo et al., CVPR",

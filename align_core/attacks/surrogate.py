@@ -59,7 +59,7 @@ class Gradients:
             )
             for at in range(0, len(points_PCHW), size)
         ]
-        return torch.cat(parts).view(points_SBCHW.shape)
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(points_SBCHW.shape)
 
     def _of_points(
         self,

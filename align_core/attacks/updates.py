@@ -29,6 +29,11 @@ def direction(gradient_BCHW: Tensor, norm: str) -> Tensor:
     return unit_BCHW
 
 
+def slowed(pace_BCHW: Tensor, one_BCHW: Tensor, other_BCHW: Tensor, decay: float) -> Tensor:
+    """The pace of each pixel, times `decay` where the two differ in sign (GRA; Zhu et al. 2023, equation 8)."""
+    return pace_BCHW * torch.where(one_BCHW.sign() != other_BCHW.sign(), decay, 1.0)
+
+
 def random_point(centre_BCHW: Tensor, keys_B: Tensor, eps: float, norm: str) -> Tensor:
     """A point of the ball around each image, drawn uniformly, and then cut to the pixel range."""
     shape = centre_BCHW.shape[1:]

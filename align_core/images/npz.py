@@ -76,7 +76,7 @@ class Npz(ImageSet):
         return RawLabels(raw.values, tuple(np.unique(raw.values).tolist())) if raw.are_names else raw
 
     def targeted(self) -> RawLabels | None:
-        """The array `targeted_labels`."""
+        """The array `targeted_labels`, class indices or class names, where the file has it."""
         values = self.arrays[2]
         if values is None or values.dtype.kind == "U":
             return None if values is None else RawLabels(values)

@@ -41,7 +41,7 @@ def attacks() -> list[Entry]:
                 "year": preset.year,
                 "gradients": attack.gradients,
                 "steps": attack.steps,
-                "reach": preset.reach,
+                "step_in_eps": attack.step / attack.eps,
                 "settings": dict(preset.settings),
             }
         )

@@ -1,5 +1,6 @@
 """Images in a worker's hands: an image set is opened once per process, and test images are read chunk by chunk."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -52,14 +53,24 @@ class TestImages:
         Raises InputError for an image that is unreadable, or is not the one that was inspected.
         """
         rows = self.chunks[chunk]
-        images_BCHW = read_images(opened(self.config, self.fit, self.channels), self.ids_of(chunk))
-        for position, pixels in zip(rows, images_BCHW, strict=True):
-            if content_hash(pixels.tobytes()) != self.contents[position]:
-                raise InputError(
-                    f"data.test: image {self.image_ids[position]} is not as it was when the image set was inspected. "
-                    "Run again with --rehash, and leave images and weights as they are while a run is at work"
-                )
-        return images_BCHW
+        contents = self.contents[rows.start : rows.stop]
+        image_set = opened(self.config, self.fit, self.channels)
+        return read_as_inspected("data.test", image_set, self.ids_of(chunk), contents)
+
+
+def read_as_inspected(key: str, image_set: ImageSet, ids: Sequence[str], contents: Sequence[str]) -> Pixels:
+    """Images of the set at this key by their ids, uint8 [B, C, H, W].
+
+    Raises InputError for an image that is unreadable, or whose pixels are not those that `contents` are hashes of.
+    """
+    images_BCHW = read_images(image_set, ids)
+    for image_id, pixels, content in zip(ids, images_BCHW, contents, strict=True):
+        if content_hash(pixels.tobytes()) != content:
+            raise InputError(
+                f"{key}: image {image_id} is not as it was when the image set was inspected. Run again with --rehash, "
+                "and leave images and weights as they are while a run is at work"
+            )
+    return images_BCHW
 
 
 def adversarial_images(table: pa.Table) -> Pixels:

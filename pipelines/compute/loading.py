@@ -10,7 +10,7 @@ from torch import nn
 
 from align_core.defences import defended
 from align_core.errors import InputError
-from align_core.folding import folded
+from align_core.folding import fold
 from align_core.model_config import Precision
 from align_core.models import Classifier, Ensemble, load
 from align_core.weights import hash_state, hash_weights
@@ -92,7 +92,7 @@ class LoadedNetworks:
         return members[0] if len(members) == 1 else Ensemble(members)
 
     def _members(self, names: Sequence[str], folds: bool) -> list[Classifier]:
-        keys = [(name, folds and self._loader.networks[name].folded > 0) for name in names]
+        keys = [(name, folds and bool(self._loader.networks[name].folded)) for name in names]
         for key in keys:
             if key in self._loaded:
                 self._loaded.move_to_end(key)
@@ -103,7 +103,7 @@ class LoadedNetworks:
             self._loaded.popitem(last=False)
         for key in missing:
             own = self._loader.load(key[0], self._device)
-            self._loaded[key] = folded(own) if key[1] else own
+            self._loaded[key] = fold(own, self._loader.networks[key[0]].folded) if key[1] else own
         return [self._loaded[key] for key in keys]
 
 

@@ -19,7 +19,7 @@ class Network:
         stored: path of the weights in the store; None where the configuration names them.
         code: hashes of the modules of its factory, by name; None where it comes from a library.
         channels_last: whether workers hold it in this layout, which is faster, and decides no more than rounding.
-        folded: how many BatchNorms are folded into convolutions where it predicts or is crafted on.
+        folded: names of a convolution and of the BatchNorm that is folded into it where it predicts or is crafted on.
         frozen: names of the parameters that a training leaves as they are.
         wraps: the defences around it, the outermost first.
     """
@@ -30,7 +30,7 @@ class Network:
     stored: str | None = None
     code: Mapping[str, str] | None = None
     channels_last: bool = True
-    folded: int = 0
+    folded: tuple[tuple[str, str], ...] = ()
     frozen: tuple[str, ...] = ()
     wraps: tuple[Wrap, ...] = ()
 

@@ -1,6 +1,5 @@
 """The images that attacks such as Admix mix in: some of the image set, the same for all workers and surrogates."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -9,8 +8,9 @@ import numpy as np
 import torch
 
 from align_core.attacks import Others
-from align_core.images import Fit, ImageSetConfig, read_images
-from pipelines.compute.images import opened
+from align_core.images import Fit, ImageSetConfig
+from align_core.images.manifest import Manifest
+from pipelines.compute.images import opened, read_as_inspected
 
 _MOST = 256  # at 224 pixels they take 39 MB of each worker's memory
 
@@ -20,35 +20,40 @@ class Pool:
     """Where the images to mix in are.
 
     Args:
+        key: of the image set in the experiment file.
         config, fit, channels: the image set, how its images are resized and cropped, and their channels.
-        image_ids, labels: of the images of the pool.
+        image_ids, labels, contents: of the images of the pool, and a hash of the pixels of each.
     """
 
+    key: str
     config: ImageSetConfig
     fit: Fit
     channels: int
     image_ids: tuple[str, ...]
     labels: tuple[int, ...]
+    contents: tuple[str, ...]
 
     def read(self, device: str) -> Others:
-        """The images on a device; they are read once per process. Raises InputError for an unreadable image."""
+        """The images on a device; they are read once per process.
+
+        Raises InputError for an image that is unreadable, or is not the one that was inspected.
+        """
         return _read(self, device)
 
 
-def pool_of(
-    config: ImageSetConfig, fit: Fit, channels: int, image_ids: Sequence[str], labels: Sequence[int], seed: int
-) -> Pool:
-    """At most 256 images of a set, drawn by a hash of the seed and their ids."""
+def pool_of(key: str, manifest: Manifest, config: ImageSetConfig, fit: Fit, seed: int) -> Pool:
+    """At most 256 images of the set at this key, drawn by a hash of the seed and their ids."""
 
     def place(row: int) -> bytes:
-        return blake2b(f"{seed}/others/{image_ids[row]}".encode(), digest_size=8).digest()
+        return blake2b(f"{seed}/others/{manifest.ids[row]}".encode(), digest_size=8).digest()
 
-    rows = sorted(range(len(image_ids)), key=place)[:_MOST]
-    ids, own = tuple(image_ids[row] for row in rows), tuple(int(labels[row]) for row in rows)
-    return Pool(config, fit, channels, ids, own)
+    rows = sorted(range(len(manifest)), key=place)[:_MOST]
+    ids, contents = (tuple(values[row] for row in rows) for values in (manifest.ids, manifest.contents))
+    return Pool(key, config, fit, manifest.shape[0], ids, tuple(manifest.labels[rows].tolist()), contents)
 
 
 @lru_cache(maxsize=2)
 def _read(pool: Pool, device: str) -> Others:
-    pixels = read_images(opened(pool.config, pool.fit, pool.channels), list(pool.image_ids))
+    image_set = opened(pool.config, pool.fit, pool.channels)
+    pixels = read_as_inspected(pool.key, image_set, pool.image_ids, pool.contents)
     return Others(torch.from_numpy(np.array(pixels)).to(device), torch.tensor(pool.labels, device=device))

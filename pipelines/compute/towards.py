@@ -56,5 +56,5 @@ class Towards:
     def source_logits(self, images_BCHW: Tensor, networks: LoadedNetworks) -> Tensor:
         """The source's logits [B, K] on clean uint8 images."""
         with torch.no_grad():
-            logits_BK: Tensor = networks.network(self.source)(images_BCHW.to(torch.float32) / 255)
+            logits_BK: Tensor = networks.mean_of([self.source])(images_BCHW.to(torch.float32) / 255)
         return logits_BK

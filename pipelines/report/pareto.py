@@ -19,19 +19,19 @@ def pareto_figure(transfer: Sequence[TransferRow], title: str) -> bytes:
         transfer: the rows of transfer.csv, of which those over all targets are drawn.
         title: stands above the figure.
     """
-    rows = [row for row in transfer if row["target"] == "(mean)" and row["rate"] is not None and row["gradients"]]
+    points = _points(transfer)
     figure = Figure(figsize=(7.5, 5.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    names = list(dict.fromkeys(row["surrogate"] for row in rows))
+    names = list(dict.fromkeys(point.surrogate for point in points))
     for name, (colour, shape) in styles_of(names).items():
-        own = [_point(row) for row in rows if row["surrogate"] == name]
+        own = [point for point in points if point.surrogate == name]
         for point in own:
             axes.plot([point.gradients] * 2, [point.low, point.high], color=colour, linewidth=1, alpha=0.5)
             place = (point.gradients, point.rate)
             axes.annotate(point.attack, place, xytext=(3, 3), textcoords="offset points", fontsize=6)
         axes.plot([p.gradients for p in own], [p.rate for p in own], shape, color=colour, label=name, markersize=5)
-        front = [_point(row) for row in pareto_front([row for row in rows if row["surrogate"] == name])]
+        front = pareto_front(own)
         axes.step([p.gradients for p in front], [p.rate for p in front], color=colour, where="post", linewidth=1)
     axes.set_xscale("log")
     axes.set_xlabel("gradients per image")
@@ -45,16 +45,10 @@ def pareto_figure(transfer: Sequence[TransferRow], title: str) -> bytes:
     return as_png(figure)
 
 
-def pareto_front(rows: Sequence[TransferRow]) -> list[TransferRow]:
-    """The rows whose rate is above that of every row that costs no more, from the cheapest on."""
-    front: list[TransferRow] = []
-    for row in sorted(rows, key=lambda row: (row["gradients"] or 0, -(row["rate"] or 0.0))):
-        if not front or (row["rate"] or 0.0) > (front[-1]["rate"] or 0.0):
-            front.append(row)
-    return front
+class Point(NamedTuple):
+    """The mean rate of one surrogate and attack, in percent with its interval, and its gradients per image."""
 
-
-class _Point(NamedTuple):
+    surrogate: str
     attack: str
     gradients: int
     rate: float
@@ -62,8 +56,20 @@ class _Point(NamedTuple):
     high: float
 
 
-def _point(row: TransferRow) -> _Point:
-    """A row that has a rate and a cost, as what is drawn of it."""
-    gradients, rate, low, high = row["gradients"], row["rate"], row["rate_low"], row["rate_high"]
-    assert gradients is not None and rate is not None and low is not None and high is not None
-    return _Point(row["attack"], gradients, rate, low, high)
+def pareto_front(points: Sequence[Point]) -> list[Point]:
+    """The points whose rate is above that of every point that costs no more, from the cheapest on."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.gradients, -point.rate)):
+        if not front or point.rate > front[-1].rate:
+            front.append(point)
+    return front
+
+
+def _points(transfer: Sequence[TransferRow]) -> list[Point]:
+    """The rows over all targets that have a rate."""
+    points = []
+    for row in transfer:
+        rate, low, high = row["rate"], row["rate_low"], row["rate_high"]
+        if row["target"] == "(mean)" and rate is not None and low is not None and high is not None:
+            points.append(Point(row["surrogate"], row["attack"], row["gradients"], rate, low, high))
+    return points

@@ -22,7 +22,7 @@ class TransferRow(TypedDict):
     n: int
     """Number of test images that count: the original source and the target both classify them correctly when clean.
     For a mean, the number of images that count for any of its targets."""
-    gradients: int | None
+    gradients: int
     """What the attack cost per image: forward and backward passes, each member of an ensemble counted."""
     rate: float | None
     """Transfer rate, percent: share of the n images that the target misclassifies when attacked. A mean weights its

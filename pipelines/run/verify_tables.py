@@ -115,8 +115,7 @@ class TableVerifier:
         image = pa.fixed_shape_tensor(pa.uint8(), self.blueprint.inspected.shape)
         towards = {"towards": pa.int64()} if attack.is_targeted else {}
         columns = {**towards, "image": image, **dict.fromkeys(("linf", "l2", "ssim"), pa.float32())}
-        if isinstance(attack, ForeignConfig):
-            columns["gradients"] = pa.float32()
+        columns |= {"gradients": pa.float32()} if isinstance(attack, ForeignConfig) else {"pass_rows": pa.int32()}
         shown: dict[int, Pixels] = {}
         for chunk, content in self._readable_chunks(table, columns):
             bar.advance(len(content))

@@ -239,7 +239,7 @@ def commit(store: Store, making: Making, weights: bytes, curve: Curve, seconds: 
         "start": making.start,
         "witnesses": list(making.witnesses),
         "settings": asdict(making.align),
-        "folded": making.folded,
+        "folded": [batchnorm for _, batchnorm in making.folded],
         "versions": versions(),
         "seconds": round(seconds, 1),
     }

@@ -69,7 +69,7 @@ class TablesOverImages:
             "stage": "craft",
             "revision": REVISIONS["craft"],
             "surrogate": [member.identity for member in members],
-            "folded": [member.folded for member in members],
+            "folded": _folded(members),
             "attack": attack,
             "images": self.images,
             "seed": self.seed,
@@ -90,8 +90,13 @@ class TablesOverImages:
         return {
             "revision": REVISIONS["evaluate"],
             "model": [member.identity for member in members],
-            "folded": [member.folded for member in members],
+            "folded": _folded(members),
             "images": images,
             "chunk": self.chunk,
             "precision": self.precision,
         }
+
+
+def _folded(members: Sequence[Network]) -> list[list[list[str]]]:
+    """What is folded of each network, as JSON gives it back."""
+    return [[list(names) for names in member.folded] for member in members]

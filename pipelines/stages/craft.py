@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from align_core.attacks import AttackConfig, ForeignConfig, crafted, distances
+from align_core.attacks import PASS_ROWS, AttackConfig, Crafted, ForeignConfig, crafted, distances
 from align_core.attacks.foreign import Misbehaved
 from align_core.images.decoding import Pixels
 from align_core.similarity import structural_similarity
@@ -44,7 +44,7 @@ class CraftJob:
         attacks: by name.
         tables: the table of each "surrogate/attack".
         seed: of the attacks.
-        pass_rows: rows of one pass through a surrogate, or None for the device's own.
+        pass_rows: rows of one pass through a surrogate.
         device, threads: of each worker.
         patience: seconds after which a worker that is at one chunk counts as stuck.
     """
@@ -58,7 +58,7 @@ class CraftJob:
     attacks: Mapping[str, AttackConfig | ForeignConfig]
     tables: Mapping[str, ChunkedTable]
     seed: int
-    pass_rows: int | None
+    pass_rows: int
     device: str
     threads: int
     patience: float
@@ -74,8 +74,8 @@ class CraftItem(TypedDict):
 
 
 class CraftedChunk(TypedDict):
-    """What was done: the number of images, of those without a gradient at any step, whether they were made, the number
-    of all gradients, and the seconds it took without loading."""
+    """What was done: the number of images, of those without a gradient at any step, whether they were made, whether
+    memory was too short for a whole pass, the number of all gradients, and the seconds it took without loading."""
 
     surrogate: str
     attack: str
@@ -83,38 +83,46 @@ class CraftedChunk(TypedDict):
     images: int
     without_gradient: int
     made: bool
+    in_smaller_passes: bool
     gradients: float
     seconds: float
 
 
+def craft_job(blueprint: Blueprint, device: str, threads: int, patience: float) -> CraftJob:
+    """What the workers are sent to craft any of an experiment's tables."""
+    experiment = blueprint.experiment
+    tables = blueprint.all_adversarial().items()
+    return CraftJob(
+        store=blueprint.store,
+        loader=network_loader(blueprint),
+        images=test_images(blueprint),
+        pool=others_pool(blueprint),
+        towards=towards_of(blueprint),
+        surrogates={surrogate.name: surrogate.members for surrogate in blueprint.surrogates},
+        attacks=experiment.attacks,
+        tables={f"{surrogate}/{attack}": table for (surrogate, attack), table in tables},
+        seed=experiment.seed,
+        pass_rows=experiment.compute.pass_rows or PASS_ROWS[device],
+        device=device,
+        threads=threads,
+        patience=patience,
+    )
+
+
 def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
     """Crafts what is missing; returns the number of chunks. Raises RunFailed."""
-    experiment, rows = blueprint.experiment, blueprint.rows
-    tables = {f"{surrogate}/{attack}": table for (surrogate, attack), table in blueprint.all_adversarial().items()}
+    rows, tables = blueprint.rows, list(blueprint.all_adversarial().values())
     speeds = Speeds(blueprint)
     without_gradient: Counter[str] = Counter()
+    in_smaller_passes: Counter[str] = Counter()
 
     def work(missing: Missing, patience: float) -> Iterator[tuple[str, int, int]]:
-        job = CraftJob(
-            store=blueprint.store,
-            loader=network_loader(blueprint),
-            images=test_images(blueprint),
-            pool=others_pool(blueprint),
-            towards=towards_of(blueprint),
-            surrogates={surrogate.name: surrogate.members for surrogate in blueprint.surrogates},
-            attacks=experiment.attacks,
-            tables=tables,
-            seed=experiment.seed,
-            pass_rows=experiment.compute.pass_rows,
-            device=worker.device,
-            threads=worker.threads,
-            patience=patience,
-        )
+        job = craft_job(blueprint, worker.device, worker.threads, patience)
         items = [
             CraftItem(surrogate=surrogate.name, attack=attack, chunk=chunk)
             for surrogate in blueprint.surrogates
-            for attack in experiment.attacks
-            for chunk in sorted(missing.get(tables[f"{surrogate.name}/{attack}"].folder, ()))
+            for attack in job.attacks
+            for chunk in sorted(missing.get(job.tables[f"{surrogate.name}/{attack}"].folder, ()))
         ]
         workers = workers_that_fit(worker)
         with progress.stage("craft", sum(rows[item["chunk"]] for item in items), "images", workers) as bar:
@@ -123,18 +131,36 @@ def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
                 bar.advance(done["images"], f"{surrogate} {attack}")
                 if done["made"]:
                     without_gradient[f"{surrogate} under {attack}"] += done["without_gradient"]
+                    in_smaller_passes[f"{surrogate} under {attack}"] += done["in_smaller_passes"]
                     members, gradients = job.surrogates[surrogate], done["gradients"]
                     speeds.note("gradient", members, worker.device, gradients, done["seconds"])
-                    yield tables[f"{surrogate}/{attack}"].folder, done["chunk"], 1
+                    yield job.tables[f"{surrogate}/{attack}"].folder, done["chunk"], 1
 
-    made = fill(blueprint.store, list(tables.values()), rows, progress.say, work, experiment.compute.patience)
+    made = fill(blueprint.store, tables, rows, progress.say, work, blueprint.experiment.compute.patience)
     speeds.save()
-    for what, count in without_gradient.items():
-        if count:
-            progress.say(
-                f"{what}: the gradient of {count} images was zero at every step, so that they stay as they are"
-            )
+    for note in crafting_notes(without_gradient, in_smaller_passes):
+        progress.say(note)
     return made
+
+
+def crafting_notes(without_gradient: Mapping[str, int], in_smaller_passes: Mapping[str, int]) -> list[str]:
+    """What has to be said of the crafting, a sentence each.
+
+    Args:
+        without_gradient: "surrogate under attack" -> the number of images whose gradient was zero at every step.
+        in_smaller_passes: the same -> the number of chunks for which memory was short.
+    """
+    notes = [
+        f"{what}: the gradient of {count} images was zero at every step, so that they stay as they are"
+        for what, count in without_gradient.items()
+        if count
+    ]
+    return notes + [
+        f"{what}: memory did not hold a whole pass, and {count} chunks were crafted in smaller ones, which can change "
+        "single pixels. The column `pass_rows` has their size; a smaller `compute.pass` makes all chunks alike"
+        for what, count in in_smaller_passes.items()
+        if count
+    ]
 
 
 def _decode(job: CraftJob, item: CraftItem) -> CraftItem:
@@ -152,23 +178,30 @@ class Crafter:
         """Crafts one chunk and commits it. A failure is recorded beside the table, and the run goes on."""
         job, surrogate, attack, chunk = self.job, item["surrogate"], item["attack"], item["chunk"]
         table = job.tables[f"{surrogate}/{attack}"]
-        start, made, without_gradient, gradients = time.monotonic(), True, 0, 0.0
+        start, made = time.monotonic(), None
         try:
             network = self.networks.mean_of(job.surrogates[surrogate])
             start = time.monotonic()  # a network is loaded once, so loading is no part of the speed
-            rows, without_gradient, gradients = self._craft(network, attack, chunk, item["clean"])
+            rows, made = self._craft(network, attack, chunk, item["clean"])
             table.write_chunk(job.store, chunk, rows)
         except (FloatingPointError, Misbehaved, RuntimeError) as problem:
             is_final = isinstance(problem, FloatingPointError | Misbehaved)
             table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}", is_final)
-            made = False
+            made = None
         return CraftedChunk(
-            surrogate=surrogate, attack=attack, chunk=chunk, images=len(item["clean"]),
-            without_gradient=without_gradient, made=made, gradients=gradients, seconds=time.monotonic() - start,
-        )  # fmt: skip
+            surrogate=surrogate,
+            attack=attack,
+            chunk=chunk,
+            images=len(item["clean"]),
+            without_gradient=int(made.without_gradient_B.sum()) if made else 0,
+            made=made is not None,
+            in_smaller_passes=bool(made and made.pass_rows and made.pass_rows < job.pass_rows),
+            gradients=len(item["clean"]) * made.gradients if made else 0.0,
+            seconds=time.monotonic() - start,
+        )
 
-    def _craft(self, network: nn.Module, attack: str, chunk: int, clean: Pixels) -> tuple[pa.Table, int, float]:
-        """The rows of a chunk, the number of images without a gradient at any step, and all gradients together."""
+    def _craft(self, network: nn.Module, attack: str, chunk: int, clean: Pixels) -> tuple[pa.Table, Crafted]:
+        """The rows of a chunk, and what the attack made."""
         job = self.job
         ids, labels = job.images.ids_of(chunk), job.images.labels_of(chunk)
         images_BCHW = torch.from_numpy(np.array(clean)).to(job.device)
@@ -193,7 +226,8 @@ class Crafter:
             "l2": l2_B.cpu().numpy(),
             "ssim": structural_similarity(made.images_BCHW, images_BCHW).cpu().numpy(),
         }
-        if made.gradients is not None:
+        if made.pass_rows is None:  # its code is not ours: what it did was counted
             columns["gradients"] = pa.array([made.gradients] * len(ids), pa.float32())
-        gradients = config.gradients if made.gradients is None else made.gradients
-        return pa.table(columns), int(made.without_gradient_B.sum()), len(ids) * float(gradients or 0)
+        else:
+            columns["pass_rows"] = pa.array([made.pass_rows] * len(ids), pa.int32())
+        return pa.table(columns), made

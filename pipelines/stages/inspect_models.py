@@ -1,7 +1,7 @@
 """Tries every model once as it will be used, or reads from the store what was found out when it was tried before."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -61,12 +61,12 @@ class _Tried:
     notes: list[str]
     unused_parameters: bool
     channels_last: bool
-    folded: int
+    folded: Sequence[Sequence[str]]
     folding_difference: float
     frozen: list[str]
 
     def __post_init__(self) -> None:
-        are_lists = isinstance(self.notes, list) and isinstance(self.frozen, list)
+        are_lists = all(isinstance(own, list | tuple) for own in (self.notes, self.frozen, self.folded))
         if not isinstance(self.digest, str | None) or not are_lists:
             raise TypeError("not what a trial found out")
 
@@ -96,10 +96,18 @@ def inspect_models(
         one = tried.get(model.trial_key, _Tried, model.try_it)
         stored, frozen = model.origin.stored if model.origin else None, tuple(one.frozen)
         network = Network(
-            name, model.config, one.digest, stored, model.code, one.channels_last, one.folded, frozen, model.wraps
+            name,
+            model.config,
+            one.digest,
+            stored,
+            model.code,
+            channels_last=one.channels_last,
+            folded=tuple((convolution, batchnorm) for convolution, batchnorm in one.folded),
+            frozen=frozen,
+            wraps=model.wraps,
         )
         if one.folded:
-            found.folding[name] = {"batchnorms": one.folded, "largest_difference": one.folding_difference}
+            found.folding[name] = {"batchnorms": len(one.folded), "largest_difference": one.folding_difference}
         found.networks[name] = network
         found.notes += [f"models.{name}: {note}" for note in one.notes]
         found.unused_parameters |= {name} if one.unused_parameters else set()

@@ -27,7 +27,7 @@ class Making:
         witnesses: the networks it is aligned to.
         align: the settings; training on labels is an alignment without a witness.
         model: architecture and preprocessing.
-        folded: how many of its BatchNorms are folded where it predicts.
+        folded: the convolutions and BatchNorms that are folded where it predicts, as in `Network`.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Making:
     witnesses: tuple[str, ...]
     align: AlignConfig
     model: ModelConfig
-    folded: int
+    folded: tuple[tuple[str, str], ...]
 
     @cached_property
     def fingerprint(self) -> str:

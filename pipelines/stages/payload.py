@@ -20,9 +20,9 @@ def test_images(blueprint: Blueprint) -> TestImages:
 
 def others_pool(blueprint: Blueprint) -> Pool:
     """The test images that attacks may mix in."""
-    images = test_images(blueprint)
-    seed = blueprint.experiment.seed
-    return pool_of(images.config, images.fit, images.channels, images.image_ids, images.labels, seed)
+    experiment = blueprint.experiment
+    data, manifest = experiment.data, blueprint.inspected.manifests["test"]
+    return pool_of("data.test", manifest, data.test, data.fit, experiment.seed)
 
 
 def towards_of(blueprint: Blueprint) -> Towards:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from align_core.align_config import AugmentConfig
 from align_core.errors import InputError, reason_of
 from pipelines.compute.cluster import Worker, room_for
+from pipelines.compute.others import pool_of
 from pipelines.experiment.explain import nearest
 from pipelines.experiment.wraps import unwrapped
 from pipelines.failure import RunFailed
@@ -185,6 +186,7 @@ class Study:
             seed=experiment.seed,
             pass_rows=experiment.compute.pass_rows,
             chunk=experiment.compute.chunk,
+            pool=pool_of("data.validation", manifest, images, experiment.data.fit, experiment.seed),
         )
         (aligned,) = (making for making in blueprint.alignments() if making.name == "aligned")
         base = replace(fine_tune_of(blueprint, aligned, worker), loader=network_loader(blueprint))

@@ -11,15 +11,15 @@ from torch import nn
 
 from align_core.attacks import AttackConfig, ForeignConfig, craft
 from align_core.finite import check_finite
-from align_core.folding import folded
+from align_core.folding import fold
 from align_core.images import Fit, ImageSetConfig, read_images
 from align_core.images.decoding import Pixels
-from align_core.models import Classifier
+from align_core.models import Classifier, copy_of
 from align_core.numerics import set_policy
 from align_core.transfer import Counts, Flags, MeanCell, mean_over_targets, resampled_counts
 from pipelines.compute.images import opened
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
-from pipelines.compute.others import pool_of
+from pipelines.compute.others import Pool
 
 # An upper limit on the images that are measured before a trial's end: enough for the scheduler to tell bad trials from
 # good ones, at a fraction of the work.
@@ -35,6 +35,7 @@ class ValidationSetup:
         images, fit, image_ids, labels: the validation images, how they are resized, N ids and N labels.
         source: the model that is aligned. targets: the validation targets.
         attack, seed, pass_rows: how the images are crafted. chunk: the number of images in a batch.
+        pool: the images that the attack may mix in.
     """
 
     images: ImageSetConfig
@@ -47,6 +48,7 @@ class ValidationSetup:
     seed: int
     pass_rows: int | None
     chunk: int
+    pool: Pool
 
     @property
     def interim_positions(self) -> range:
@@ -114,9 +116,8 @@ class Validator:
         image_set = opened(setup.images, setup.fit, loader.channels)
         self._pixels: Pixels = read_images(image_set, setup.image_ids)
         self._labels = np.asarray(setup.labels)
-        pool = pool_of(setup.images, setup.fit, loader.channels, setup.image_ids, setup.labels, setup.seed)
-        self._others = pool.read(device) if setup.attack.needs_others else None
-        self._folds = loader.networks[setup.source].folded > 0
+        self._others = setup.pool.read(device) if setup.attack.needs_others else None
+        self._folded = loader.networks[setup.source].folded
         self._resamples: dict[int, list[Counts]] = {}
 
     def baseline(self) -> Baseline:
@@ -142,8 +143,8 @@ class Validator:
         Raises ValueError where none of these images counts for any target, and FloatingPointError where logits or
         gradients are not finite.
         """
-        if self._folds and isinstance(surrogate, Classifier):
-            surrogate = folded(surrogate)
+        if self._folded and isinstance(surrogate, Classifier):
+            surrogate = fold(copy_of(surrogate), self._folded)
         outcomes, chosen = self._outcomes(surrogate, positions), np.asarray(positions)
         source_right = baseline.source.right[chosen]
         cells = [

@@ -1,7 +1,7 @@
 """A model is tried as it will be used: what would break hours later breaks here, and what is odd is said."""
 
 import warnings
-from typing import Any
+from typing import Any, get_args
 
 import habits
 import pytest
@@ -11,6 +11,7 @@ from torch import nn
 
 from align_core.align_config import AlignConfig, OptimizerConfig, Training, training_of
 from align_core.errors import InputError
+from align_core.model_config import Precision
 from align_core.models import Classifier
 from align_core.trial import Trial, try_model
 
@@ -32,12 +33,20 @@ def test_a_sound_model_passes_without_a_word_and_is_left_as_it_was() -> None:
     before = {name: value.clone() for name, value in classifier.state_dict().items()}
     random_state = torch.get_rng_state()
     trial = try_model(classifier, "m", SHAPE, CLASSES, crafted_on=True, trainings=[TWO, Training("adamw", "frozen", 9)])
-    assert (trial.notes, trial.unused_parameters, trial.folded) == ([], False, 1)
+    assert (trial.notes, trial.unused_parameters, len(trial.folded)) == ([], False, 1)
     assert 0 <= trial.folding_difference < 1e-5
     assert classifier.training
     assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
     assert not any(parameter.requires_grad for parameter in classifier.parameters())
     assert torch.equal(torch.get_rng_state(), random_state)
+
+
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_a_model_is_tried_in_every_precision(precision: Precision) -> None:
+    classifier = classifier_of(Plain())
+    classifier.precision = precision
+    trial = try_model(classifier, "m", SHAPE, CLASSES, crafted_on=True, trainings=[TWO])
+    assert trial.notes == [] and len(trial.folded) == 1
 
 
 class TestPredictions:

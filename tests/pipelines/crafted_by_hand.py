@@ -73,7 +73,11 @@ def _crafted(
     columns = {"image_id": images.ids_of(chunk), "label": labels.numpy()}
     if wanted is not None:
         columns["towards"] = wanted.numpy()
-    counted = {} if made.gradients is None else {"gradients": np.full(len(clean), made.gradients, np.float32)}
+    counted = (
+        {"gradients": np.full(len(clean), made.gradients, np.float32)}
+        if made.pass_rows is None
+        else {"pass_rows": np.full(len(clean), made.pass_rows, np.int32)}
+    )
     return pa.table(
         columns
         | {

@@ -17,7 +17,7 @@ def warp(rows: Rows, mesh: int, noise: float, rho: float) -> Tensor:
         rows: the images, each with a warp of its own. `objective` is asked once for the step.
         mesh: points of the mesh along each axis; those on the border stay where they are.
         noise: width of the interval around 0 from which the moves are drawn; the image is 2 wide.
-        rho: length of the step, in units of the gradient: "the least harmful of the warps nearby".
+        rho: length of the step, in units of the gradient. It keeps the warp from destroying what the image shows.
     """
     height, width = rows.images_NCHW.shape[2:]
     basis_PM = _spline_basis(height, width, mesh).to(rows.images_NCHW)

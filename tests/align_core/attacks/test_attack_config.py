@@ -35,9 +35,9 @@ from align_core.errors import InputError
         ),
         (
             {"views": [{"name": "resize_pad", "smalest": 0.5}]},
-            "view resize_pad has no setting 'smalest'; did you mean smallest",
+            "view resize_pad has no setting 'smalest'; did you mean 'smallest'",
         ),
-        ({"views": [{"name": "scale", "colour": 2}]}, "view scale has no setting 'colour'; it has copies"),
+        ({"views": [{"name": "scale", "colour": 2}]}, "view scale has no setting 'colour'; there are: copies"),
         ({"views": ["shear"]}, "there is no view 'shear'; choose from scale, resize_pad"),
         ({"views": [3]}, "a view is a name, or keys and values with a name, not the number 3"),
         ({"views": [{"copies": 3}]}, "a view is a name, or keys and values with a name"),
@@ -47,14 +47,14 @@ from align_core.errors import InputError
         ({"samples": "variances"}, "there is no rule 'variances'; choose from variance, line"),
         ({"samples": {"name": "variance", "radius": -1.0}}, "radius of rule variance must be from 0 to 255, not -1"),
         ({"samples": {"name": "variance", "count": 0}}, "count of rule variance must be from 1 to 10000, not 0"),
-        ({"samples": {"name": "line", "share": 1}}, "rule line has no setting 'share'; it has count, radius"),
+        ({"samples": {"name": "line", "share": 1}}, "rule line has no setting 'share'; there are: count, radius"),
         (
             {"objective": {"name": "logit_margin", "temperature": 0}},
             "temperature of objective logit_margin must be from 0.01",
         ),
         (
             {"objective": {"name": "logit", "temperature": 1}},
-            "objective logit has no setting 'temperature'; it has no settings",
+            "objective logit has no setting 'temperature'; there are: none",
         ),
         ({"objective": "po_trip"}, "objective po_trip needs a class to lead to; set towards"),
         ({"towards": "label"}, "towards must be one of away, column, next, random, least_likely, not label"),

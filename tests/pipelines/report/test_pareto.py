@@ -2,7 +2,11 @@
 
 from typing import Any
 
-from pipelines.report.pareto import pareto_figure, pareto_front
+from pipelines.report.pareto import Point, pareto_figure, pareto_front
+
+
+def point(attack: str, gradients: int, rate: float) -> Point:
+    return Point("source", attack, gradients, rate, rate - 2, rate + 2)
 
 
 def row(attack: str, gradients: int, rate: float | None, surrogate: str = "source", target: str = "(mean)") -> Any:
@@ -14,12 +18,18 @@ def row(attack: str, gradients: int, rate: float | None, surrogate: str = "sourc
 
 
 def test_the_front_has_what_no_cheaper_attack_beats() -> None:
-    rows = [row("bsr", 200, 85), row("mi", 10, 34), row("vmi", 190, 55), row("di", 10, 51), row("dem", 50, 76)]
-    assert [own["attack"] for own in pareto_front(rows)] == ["di", "dem", "bsr"]
+    points = [
+        point("bsr", 200, 85),
+        point("mi", 10, 34),
+        point("vmi", 190, 55),
+        point("di", 10, 51),
+        point("dem", 50, 76),
+    ]
+    assert [own.attack for own in pareto_front(points)] == ["di", "dem", "bsr"]
 
 
 def test_of_two_with_the_same_rate_the_cheaper_one_is_on_it() -> None:
-    assert [own["attack"] for own in pareto_front([row("b", 20, 50), row("a", 10, 50)])] == ["a"]
+    assert [own.attack for own in pareto_front([point("b", 20, 50), point("a", 10, 50)])] == ["a"]
 
 
 def test_a_figure_is_drawn_whatever_there_is() -> None:

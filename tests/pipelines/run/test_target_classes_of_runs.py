@@ -19,8 +19,7 @@ from align_core.models import load
 from pipelines.cli import main
 from pipelines.run.request import Request
 from pipelines.run.verify import verify_experiment
-from pipelines.stages import payload
-from pipelines.stages.craft import Crafter, CraftItem, CraftJob
+from pipelines.stages.craft import Crafter, CraftItem, craft_job
 
 RULES = ("column", "next", "random", "least_likely")
 LABELS = np.arange(4, 4 + IMAGES) % CLASSES
@@ -130,21 +129,7 @@ def test_workers_craft_what_is_in_the_tables(targeted: HandMade) -> None:
     """The worker of a run, in this process: the tables here were made without it."""
     blueprint = targeted.blueprint()
     tables = {f"{name}/{attack}": own for (name, attack), own in blueprint.all_adversarial().items()}
-    job = CraftJob(
-        store=blueprint.store,
-        loader=payload.network_loader(blueprint),
-        images=payload.test_images(blueprint),
-        pool=payload.others_pool(blueprint),
-        towards=payload.towards_of(blueprint),
-        surrogates={own.name: own.members for own in blueprint.surrogates},
-        attacks=blueprint.experiment.attacks,
-        tables=tables,
-        seed=0,
-        pass_rows=None,
-        device="cpu",
-        threads=1,
-        patience=60.0,
-    )
+    job = craft_job(blueprint, "cpu", threads=1, patience=60)
     crafter = Crafter(job)
     for attack in (*RULES, "mi"):
         table = tables[f"far/{attack}"]

@@ -15,7 +15,7 @@ from align_core.finite import check_finite
 from pipelines.compute.cluster import Worker
 from pipelines.stages import payload
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.craft import Crafter, CraftItem, CraftJob
+from pipelines.stages.craft import Crafter, CraftItem, craft_job
 from pipelines.stages.evaluate import EvaluateItem, EvaluateJob, Evaluator
 
 NETWORKS = '''
@@ -102,21 +102,7 @@ def test_adversarial_images(experiment: HandMade, surrogate: str, fails: bool) -
     blueprint = experiment.finish()
     tables = {f"{name}/{attack}": own for (name, attack), own in blueprint.all_adversarial().items()}
     blueprint.store.delete(tables[f"{surrogate}/mi"].finished_file)
-    job = CraftJob(
-        store=blueprint.store,
-        loader=payload.network_loader(blueprint),
-        images=payload.test_images(blueprint),
-        pool=payload.others_pool(blueprint),
-        towards=payload.towards_of(blueprint),
-        surrogates={own.name: own.members for own in blueprint.surrogates},
-        attacks=blueprint.experiment.attacks,
-        tables=tables,
-        seed=0,
-        pass_rows=None,
-        device="cpu",
-        threads=1,
-        patience=60.0,
-    )
+    job = craft_job(blueprint, "cpu", threads=1, patience=60)
     done = Crafter(job)(CraftItem(surrogate=surrogate, attack="mi", chunk=0, clean=bright_chunk(blueprint)))
     reason = tables[f"{surrogate}/mi"].final_failure(blueprint.store, blueprint.store.listing())
     assert done["made"] is not fails

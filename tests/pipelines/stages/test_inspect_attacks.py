@@ -21,7 +21,7 @@ from pipelines.run.request import Request, open_blueprint
 from pipelines.run.verify import verify_experiment
 from pipelines.stages import payload
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.craft import Crafter, CraftItem, CraftJob
+from pipelines.stages.craft import Crafter, CraftItem, craft_job
 
 PGD = Path(attacks_by_hand.__file__).read_text()
 
@@ -142,23 +142,7 @@ def test_a_worker_crafts_with_them_and_records_one_that_misbehaves(folder: Path)
     (folder / "tiny.yaml").write_text(yaml.safe_dump(content() | {"attacks": attacks}))
     blueprint = open_blueprint(Request(folder / "tiny.yaml", quiet=True))
     tables = {name: blueprint.adversarial(blueprint.by_name["source"], name) for name in attacks}
-    crafter = Crafter(
-        CraftJob(
-            store=blueprint.store,
-            loader=payload.network_loader(blueprint),
-            images=payload.test_images(blueprint),
-            pool=payload.others_pool(blueprint),
-            towards=payload.towards_of(blueprint),
-            surrogates={"source": ("a",)},
-            attacks=blueprint.experiment.attacks,
-            tables={f"source/{name}": table for name, table in tables.items()},
-            seed=0,
-            pass_rows=None,
-            device="cpu",
-            threads=1,
-            patience=60,
-        )
-    )
+    crafter = Crafter(craft_job(blueprint, "cpu", threads=1, patience=60))
     clean = payload.test_images(blueprint).read(0)
     done = {name: crafter(CraftItem(surrogate="source", attack=name, chunk=0, clean=clean)) for name in attacks}
     assert {name: one["made"] for name, one in done.items()} == {
@@ -166,7 +150,8 @@ def test_a_worker_crafts_with_them_and_records_one_that_misbehaves(folder: Path)
     }  # fmt: skip
     assert [done[name]["gradients"] for name in ("ours", "theirs", "mine")] == [4 * 8] * 3
     rows = {name: tables[name].read_chunk(blueprint.store, 0, 8) for name in ("ours", "theirs", "mine")}
-    assert rows["theirs"].column_names == [*rows["ours"].column_names, "gradients"]
+    assert rows["ours"].column_names == [*rows["theirs"].column_names[:-1], "pass_rows"]
+    assert rows["theirs"].column_names[-1] == "gradients"
     assert rows["theirs"]["gradients"].to_pylist() == [4.0] * 8
     assert rows["theirs"]["image"].combine_chunks().equals(rows["ours"]["image"].combine_chunks())
     assert max(rows["mine"]["linf"].to_pylist()) == pytest.approx(12 / 255)

@@ -11,6 +11,7 @@ from sweeping import trial
 import pipelines.sweep.validation as validation_module
 from align_core.attacks import craft
 from align_core.images import Fit, ImageSetConfig, open_image_set, read_images
+from pipelines.compute.others import pool_of
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.payload import network_loader
 from pipelines.sweep.choice import chosen
@@ -39,7 +40,7 @@ def validation(blueprint):
         images=blueprint.experiment.data.validation, fit=Fit(16), image_ids=manifest.ids,
         labels=manifest.labels.tolist(),
         source=SOURCE, targets=TARGETS, attack=blueprint.experiment.attacks["pgd"], seed=3, pass_rows=None,
-        chunk=64,
+        chunk=64, pool=pool_of("data.validation", manifest, blueprint.experiment.data.validation, Fit(16), seed=3),
     )  # fmt: skip
 
 

@@ -1,0 +1,50 @@
+"""Numbers with a default and bounds, as the parts of attacks and the defences have them. Nothing here imports torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from align_core.settings import check_type
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The default of a number and its bounds, both included. It is a whole number where the default is an int."""
+
+    default: float
+    least: float
+    most: float
+
+
+def read_numbers(what: str, written: Mapping[str, Any], bounds: Mapping[str, Bound]) -> dict[str, Any]:
+    """All settings of a part: those that are written, once they are checked, and the defaults of the others.
+
+    `what` is the part's name in messages. Raises ValueError, which says what to change, for a setting that there is
+    not, and for a number that is out of range or no number.
+    """
+    for key in written:
+        if key not in bounds:
+            raise ValueError(f"{what} has no setting {key!r}; {nearest_of(key, bounds)}")
+    return {key: _number(f"{key} of {what}", written.get(key), bound) for key, bound in bounds.items()}
+
+
+def nearest_of(name: Any, known: Mapping[str, Any]) -> str:
+    """The end of a message about an unknown name: the nearest known one, or else all of them."""
+    near = get_close_matches(str(name), known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}"
+
+
+def _number(what: str, value: Any, bound: Bound) -> float:
+    if value is None:
+        return bound.default
+    whole = isinstance(bound.default, int)
+    if whole and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    try:
+        number: float = check_type("int" if whole else "float", value)
+    except ValueError as problem:
+        raise ValueError(f"{what} {problem}") from problem
+    if not bound.least <= number <= bound.most:
+        raise ValueError(f"{what} must be from {bound.least:g} to {bound.most:g}, not {number:g}")
+    return number if whole else float(number)
