@@ -80,7 +80,7 @@ class TestResults:
                 folder = finished.folder / "adversarial" / surrogate / attack
                 (file,) = folder.iterdir()
                 schema = pq.read_schema(file)
-                assert schema.names == ["image_id", "label", "image", "linf", "l2", "ssim"]
+                assert schema.names == ["image_id", "label", "image", "linf", "l2", "ssim", "pass_rows"]
                 assert schema.field("image").type == pa.fixed_shape_tensor(pa.uint8(), [1, IMAGE_SIZE, IMAGE_SIZE])
                 assert [schema.field(name).type for name in ("label", "linf", "l2")] == [
                     pa.int64(), pa.float32(), pa.float32()
