@@ -89,27 +89,12 @@ class CraftedChunk(TypedDict):
 
 def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
     """Crafts what is missing; returns the number of chunks. Raises RunFailed."""
-    experiment, rows = blueprint.experiment, blueprint.rows
-    tables = {f"{surrogate}/{attack}": table for (surrogate, attack), table in blueprint.all_adversarial().items()}
+    experiment, rows, tables = blueprint.experiment, blueprint.rows, _tables(blueprint)
     speeds = Speeds(blueprint)
     without_gradient: Counter[str] = Counter()
 
     def work(missing: Missing, patience: float) -> Iterator[tuple[str, int, int]]:
-        job = CraftJob(
-            store=blueprint.store,
-            loader=network_loader(blueprint),
-            images=test_images(blueprint),
-            pool=others_pool(blueprint),
-            towards=towards_of(blueprint),
-            surrogates={surrogate.name: surrogate.members for surrogate in blueprint.surrogates},
-            attacks=experiment.attacks,
-            tables=tables,
-            seed=experiment.seed,
-            pass_rows=experiment.compute.pass_rows,
-            device=worker.device,
-            threads=worker.threads,
-            patience=patience,
-        )
+        job = craft_job(blueprint, worker, patience)
         items = [
             CraftItem(surrogate=surrogate.name, attack=attack, chunk=chunk)
             for surrogate in blueprint.surrogates
@@ -135,6 +120,31 @@ def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
                 f"{what}: the gradient of {count} images was zero at every step, so that they stay as they are"
             )
     return made
+
+
+def craft_job(blueprint: Blueprint, worker: Worker, patience: float) -> CraftJob:
+    """What the workers of a run are sent."""
+    experiment = blueprint.experiment
+    return CraftJob(
+        store=blueprint.store,
+        loader=network_loader(blueprint),
+        images=test_images(blueprint),
+        pool=others_pool(blueprint),
+        towards=towards_of(blueprint),
+        surrogates={surrogate.name: surrogate.members for surrogate in blueprint.surrogates},
+        attacks=experiment.attacks,
+        tables=_tables(blueprint),
+        seed=experiment.seed,
+        pass_rows=experiment.compute.pass_rows,
+        device=worker.device,
+        threads=worker.threads,
+        patience=patience,
+    )
+
+
+def _tables(blueprint: Blueprint) -> dict[str, ChunkedTable]:
+    """The table of each "surrogate/attack"."""
+    return {f"{surrogate}/{attack}": table for (surrogate, attack), table in blueprint.all_adversarial().items()}
 
 
 def _decode(job: CraftJob, item: CraftItem) -> CraftItem:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from crafted_by_hand import crafted
 from digits_experiment import read_table, write_experiment
+from one_worker import crafter_of
 from tiny_experiment import content, write_tiny_experiment
 
 from pipelines.cli import main
@@ -19,9 +20,8 @@ from pipelines.experiment.factories import modules_to_ship
 from pipelines.run.forecast import forecast_of
 from pipelines.run.request import Request, open_blueprint
 from pipelines.run.verify import verify_experiment
-from pipelines.stages import payload
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.craft import Crafter, CraftItem, CraftJob
+from pipelines.stages.craft import CraftItem
 
 PGD = Path(attacks_by_hand.__file__).read_text()
 
@@ -142,24 +142,8 @@ def test_a_worker_crafts_with_them_and_records_one_that_misbehaves(folder: Path)
     (folder / "tiny.yaml").write_text(yaml.safe_dump(content() | {"attacks": attacks}))
     blueprint = open_blueprint(Request(folder / "tiny.yaml", quiet=True))
     tables = {name: blueprint.adversarial(blueprint.by_name["source"], name) for name in attacks}
-    crafter = Crafter(
-        CraftJob(
-            store=blueprint.store,
-            loader=payload.network_loader(blueprint),
-            images=payload.test_images(blueprint),
-            pool=payload.others_pool(blueprint),
-            towards=payload.towards_of(blueprint),
-            surrogates={"source": ("a",)},
-            attacks=blueprint.experiment.attacks,
-            tables={f"source/{name}": table for name, table in tables.items()},
-            seed=0,
-            pass_rows=None,
-            device="cpu",
-            threads=1,
-            patience=60,
-        )
-    )
-    clean = payload.test_images(blueprint).read(0)
+    crafter = crafter_of(blueprint)
+    clean = crafter.job.images.read(0)
     done = {name: crafter(CraftItem(surrogate="source", attack=name, chunk=0, clean=clean)) for name in attacks}
     assert {name: one["made"] for name, one in done.items()} == {
         "ours": True, "theirs": True, "mine": True, "bad": False,
