@@ -7,6 +7,7 @@ from pathlib import Path
 
 import attacks_by_hand
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -168,6 +169,7 @@ def test_their_tables_are_verified_and_reported(tmp_path: Path, monkeypatch: pyt
     page = (experiment.report / "report.html").read_text()
     assert "torchattack:MIFGSM sees a chunk as a whole" in page
     assert "its results depend on compute.chunk (5)" in page
+    assert set(pd.read_csv(experiment.report / "transfer.csv")["gradients"]) == {2}  # as they were counted
 
 
 @pytest.mark.slow
