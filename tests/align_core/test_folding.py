@@ -9,7 +9,8 @@ import torchvision
 from torch import Tensor, nn
 
 from align_core.folding import fold, foldable
-from align_core.models import Classifier, copy_of
+from align_core.model_config import ModelConfig
+from align_core.models import Classifier, copy_of, load
 from pipelines.recipes.cifar_models import resnet
 
 
@@ -116,14 +117,12 @@ def test_what_cannot_be_folded_is_left_as_it_is_and_says_why(make: type[nn.Modul
 
 def test_a_hook_keeps_its_module() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
+    assert len(foldable(classifier(net).net).pairs) == 1
     net[0].register_forward_hook(lambda *_: None)
     assert foldable(classifier(net).net).pairs == ()
 
 
 def test_a_published_network_gives_the_same_predictions(cifar10: Path) -> None:
-    from align_core.model_config import ModelConfig
-    from align_core.models import load
-
     weights = str(cifar10 / "akamaster_resnet20-12fca82f.th")
     config = ModelConfig(factory="pipelines.recipes.cifar_models:resnet", args={"depth": 20}, weights=weights)
     plain = load(config, classes=10, channels=3)

@@ -19,6 +19,9 @@ def _as_before() -> Iterator[None]:
 
 @pytest.mark.parametrize(("precision", "products"), [("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")])
 def test_float32_is_rounded_only_where_that_is_asked_for(precision: Precision, products: str) -> None:
+    other = "ieee" if products == "tf32" else "tf32"
+    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = other
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
     set_policy(1, precision)
     assert torch.get_num_threads() == 1
     assert torch.backends.cuda.matmul.fp32_precision == products

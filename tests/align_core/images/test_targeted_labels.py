@@ -31,7 +31,7 @@ def npz_with(folder: Path, labels: Any, targeted: Any) -> ImageSetConfig:
     return ImageSetConfig(kind="npz", path=str(folder / "a.npz"))
 
 
-def parquet_with(folder: Path, targeted: pa.Array, label_names: bool = False) -> ImageSetConfig:
+def parquet_with(folder: Path, targeted: pa.Array) -> ImageSetConfig:
     pixels = np.ascontiguousarray(IMAGES.transpose(0, 3, 1, 2))
     columns = {
         "image": pa.FixedShapeTensorArray.from_numpy_ndarray(pixels),

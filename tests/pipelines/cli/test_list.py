@@ -41,7 +41,11 @@ def test_attacks_are_the_presets_with_their_settings(capsys: pytest.CaptureFixtu
     assert {name: entry["settings"] for name, entry in entries.items()} == {
         name: preset.settings for name, preset in PRESETS.items()
     }
-    assert {entry["gradients"] for entry in entries.values()} >= {1, 10, 190, 400, 9010}
+    costs = {"fgsm": 1, "mi": 10, "gi": 15, "si": 50, "vmi": 190, "decowa": 400, "ops": 9010, "logit": 300}
+    assert {name: entries[name]["gradients"] for name in costs} == costs
+    assert {name: (entry["paper"], entry["year"]) for name, entry in entries.items()} == {
+        name: (preset.paper, preset.year) for name, preset in PRESETS.items()
+    }
     assert main(["list", "attacks"]) == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("sini "))
     assert '2020; 50 gradients) [momentum: 1.0, nesterov: true, views: ["scale"]]' in line

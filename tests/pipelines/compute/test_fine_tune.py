@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from hand_made import hand_made
+from one_worker import WORKER
 from safetensors.torch import load as load_bytes
 
 from align_core.alignment import Alignment, NonFiniteLoss
 from align_core.models import load
 from align_core.weights import to_bytes
 from pipelines.compute.checkpoint import DamagedCheckpoint, read_checkpoint
-from pipelines.compute.cluster import Worker
 from pipelines.compute.fine_tune import FineTune, fine_tune_alone
 from pipelines.compute.images import opened
 from pipelines.compute.ray_train import fine_tune
@@ -27,7 +27,6 @@ from pipelines.storage.store import Store
 CHECKPOINTS = ".train/aligned-x/checkpoint"
 STEPS = 12
 ALIGN = {"epochs": 6, "batch_size": 2, "augment": {"crop": "none"}, "optimizer": {"lr": 0.05}}
-WORKER = Worker(device="cpu", threads=1, cpus=1, gpus=0, resources={}, wanted=1)
 
 
 class Broken(Exception):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from bad_settings import SETTINGS, bad
 from hand_made import hand_made
 from PIL import Image
 from safetensors.torch import load_file
@@ -76,11 +77,6 @@ def changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def bad(name: str, message: str | tuple[str, ...], changes: str | dict[str, Any] | None = None, *arguments: str) -> Any:
-    """A case: what the message must contain, the changes (as text: the whole file), and arguments of the command."""
-    return pytest.param((message,) if isinstance(message, str) else message, changes or {}, arguments, id=name)
-
-
 def again(name: str, args: dict[str, int] | None = None) -> dict[str, Any]:
     """A model whose weights are a copy of another's."""
     return {"factory": "hand_made_networks:linear", "args": args or {}, "weights": name}
@@ -89,7 +85,6 @@ def again(name: str, args: dict[str, int] | None = None) -> dict[str, Any]:
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 9)
 )
-INF, NAN = float("inf"), float("nan")
 EMPTY = {"kind": "npz", "path": "empty.npz"}
 PHOTOS = {"kind": "folder", "path": "photos"}
 
@@ -240,27 +235,7 @@ CASES = [
         "models.near": {"torchvision": "resnet51", "weights": "near.safetensors"},
     }),
     bad("no aligned model", ("models.near: ", "card.json: not the card of"), {"models.near": {"aligned": "photos"}}),
-    # Attacks
-    *(
-        bad(f"eps {eps}", ("attacks.pgd: ", *message), {"attacks.pgd.eps": eps})
-        for eps, message in {
-            0: ("eps must lie between 1/255 and 1",),
-            8: ("eps must lie between 1/255 and 1", "did you mean 8/255?"),
-            "-1/255": ("eps must lie between 1/255 and 1",),
-            "4/0": ("'4/0' is not a pixel fraction such as 4/255",),
-            "four": ("'four' is not a pixel fraction",),
-        }.items()
-    ),
-    bad("step 0", "attacks.mi: step must lie above 0", {"attacks.mi.step": 0}),
-    bad("unknown method", "attacks.pgd: there is no method 'pdg'; choose from fgsm, ", {"attacks.pgd.method": "pdg"}),
-    bad("no attack", "attacks: Dictionary should have at least 1 item", {"attacks": {}}),
-    # Alignment
-    bad("batch over workers", "align: batch_size 128 must be a multiple of workers 3", {"align.workers": 3}),
-    bad("of a variant", "variants.v.align: batch_size 128 must be a multiple of", {"variants.v.align.workers": 3}),
-    bad("unknown key of a variant", "variants.v.align.temp: unknown key; did you", {"variants.v.align.temp": 4}),
-    bad("two of a variant", ("v.align.a: unknown", "v.align.b: unknown"), {"variants.v.align": {"a": 1, "b": 1}}),
-    bad("nested in a variant", "variants.v.align.optimizer.name: Input", {"variants.v.align.optimizer.name": "adam"}),
-    bad("unknown loss", "align: there is no alignment loss 'kll'", {"align.loss": "kll"}),
+    *SETTINGS,
     # YAML that would take endless time or memory, or that says something else than it seems to
     bad("alias bomb", "with its aliases this is more than 100,000 values", BOMB),
     bad("alias of itself", "line 2: what this anchor names contains itself", "name: a\nmodels: &a {b: *a}\n"),
@@ -298,40 +273,6 @@ CASES = [
     bad("word for a word", "source: must be text, not false; put the word in quotes", {"source": False}),
     bad("text for a range", "data.train.take: must be a list, in square brackets", {"data.train.take": "0-4"}),
     bad("type in a variant", "v.align.epochs: must be a whole number, not true", {"variants.v.align.epochs": True}),
-    # Numbers that are not finite, or that can only be a slip
-    *(
-        bad(f"{key} {value}", f"{key}: must be a finite number of at most 3e38", {key: value})
-        for key, value in [
-            ("align.optimizer.lr", INF), ("align.clip_grad_norm", INF), ("align.weight", NAN),
-            ("align.temperature", 1e200), ("attacks.mi.momentum", NAN), ("attacks.mi.warm_stride", INF),
-            ("variants.v.align.temperature", INF), ("compute.patience", INF), ("compute.resources.a", NAN),
-        ]
-    ),
-    bad("eps nan", "'nan/255' is not a pixel fraction", {"attacks.mi.eps": "nan/255"}),
-    bad("eps .inf", "inf is not a pixel fraction", {"attacks.mi.eps": INF}),
-    bad("argument nan", "models.near: args must be plain", {"models.near.args": {"width": NAN}}),
-    bad("--set of nan", "align.temperature: must be a finite", None, "--set", "align.temperature=.nan"),
-    bad("endless attack", "attacks.mi: steps must be from 1 to 100,000", {"attacks.mi.steps": 10**9}),
-    bad("1e20 steps", "attacks.mi.steps: must be a whole number below 2^63", {"attacks.mi.steps": 1e20}),
-    bad("copies", "copies of view scale must be from", {"attacks.mi.views": [{"name": "scale", "copies": 9999}]}),
-    bad("points", "count of rule line must be from 1", {"attacks.mi.samples": {"name": "line", "count": 99999}}),
-    bad("kernel", "attacks.mi: kernel must be at most 17 for images of 8 pixels", {"attacks.mi.kernel": 1001}),
-    bad("endless alignment", "align: epochs must be at most 100,000", {"align.epochs": 10**12}),
-    bad("endless training", "models.m.train: epochs must be at most 100,000", {
-        "models.m": {"timm": "test_vit", "train": {"epochs": 10**12}},
-    }),
-    bad("huge batch", "align: batch_size must be at most 1,000,000", {"align.batch_size": 10**12}),
-    bad("huge align.workers", "align: workers must be at most 10,000", {"align.workers": 10**8}),
-    bad("huge image", "data.image_size: Input should be less than or equal to 4096", {"data.image_size": 10**9}),
-    bad("huge input", "models.near: input_size must be at most 4096 pixels", {"models.near.input_size": 10**9}),
-    bad("huge number of classes", "data.classes: must be at least 2 and at most 1,000,000", {"data.classes": 10**12}),
-    bad("huge chunk", "compute.chunk: Input should be less than or equal to 100000", {"compute.chunk": 10**12}),
-    bad("huge number of workers", "compute.workers: Input should be less than", {"compute.workers": 10**12}),
-    bad("huge number of threads", "compute.threads: Input should be less than", {"compute.threads": 10**6}),
-    bad("endless patience", "compute.patience: Input should be less than", {"compute.patience": 1e30}),
-    bad("a whole resource and a half", "compute.resources: a must be a share from", {"compute.resources": {"a": 1.5}}),
-    bad("nearly no resource", "compute.resources: a must be a share from 0.0001", {"compute.resources": {"a": 1e-9}}),
-    bad("a resource of Ray's own", "compute.resources: CPU is set by other keys", {"compute.resources": {"CPU": 1}}),
     # Preprocessing
     bad("mean of 0 to 255", ("models.near: mean is of pixels in [0, 1], not 0 to 255", "did you mean 0.485?"), {
         "models.near.mean": [123.675], "models.near.std": [1.0],

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from experiment_keys import KEYS, pattern
+from one_worker import crafter_of
 from torch import Tensor
 
 from align_core.errors import InputError
@@ -17,6 +18,7 @@ from align_core.weights import hash_weights, read_weights
 from pipelines.compute.cluster import worker_of, workers_that_fit
 from pipelines.report.tables import target_relation
 from pipelines.stages.blueprint import Blueprint, Making
+from pipelines.stages.craft import CraftItem
 from pipelines.stages.evaluations import in_turns
 from pipelines.stages.payload import network_loader
 from pipelines.stages.payload import test_images as images_of
@@ -58,7 +60,6 @@ def attack(blueprint: Blueprint) -> dict[str, Any]:
 ALIGNED = ("aligned", "v")
 
 
-# The keys that are set, a function of the blueprint that shows their effect, and the value that it must return.
 def wraps_of_j(blueprint: Blueprint) -> list[Any]:
     """The defences around the model j, which is c but for them."""
     j, c = blueprint.networks["j"], blueprint.networks["c"]
@@ -66,6 +67,18 @@ def wraps_of_j(blueprint: Blueprint) -> list[Any]:
     return list(j.wraps)
 
 
+def largest_pass(blueprint: Blueprint) -> int:
+    """The largest number of images that a worker shows to the source at once while it crafts."""
+    crafter = crafter_of(blueprint)
+    sizes: list[int] = []
+    source = crafter.networks.mean_of(crafter.job.surrogates["source"])
+    source.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    item = CraftItem(surrogate="source", attack="x", chunk=0, clean=crafter.job.images.read(0))
+    assert crafter(item)["made"]
+    return max(sizes)
+
+
+# The keys that are set, a function of the blueprint that shows their effect, and the value that it must return.
 EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("name=other", lambda b: Path(b.store.location).name, "other"),
     ("seed=5", lambda b: (making(b, "v").inputs["seed"], b.adversarial(b.by_name["v"], "x").inputs["seed"]), (5, 5)),
@@ -161,7 +174,7 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("attacks.x.warm_stride=7;attacks.x.warm_start=1", lambda b: attack(b)["warm_stride"], 7),
     ("attacks.x.step_decay_by=gradient;attacks.x.step_decay=0.5", lambda b: attack(b)["step_decay_by"], "gradient"),
     ("attacks.x.kernel=auto", lambda b: attack(b)["kernel"], 3),
-    ("attacks.x.budget=50", lambda b: b.experiment.attacks["x"].gradients <= 50, True),
+    ("attacks.x.budget=50", lambda b: (attack(b)["steps"], attack(b)["samples"]["count"]), (5, 11)),
     ("attacks.x.views=[{name: scale, copies: 2}]", lambda b: attack(b)["views"], [{"name": "scale", "copies": 2}]),
     (
         "attacks.x.args={decay: 7};attacks.x.method=torchattack:MIFGSM",
@@ -170,7 +183,7 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ),
     ("attacks.x.samples=line", lambda b: attack(b)["samples"]["count"], 11),
     ("attacks.x.combine=logits;attacks.x.views=[sizes]", lambda b: attack(b)["combine"], "logits"),
-    ("compute.pass=7", lambda b: b.experiment.compute.pass_rows, 7),
+    ("compute.pass=7", largest_pass, 7),
     ("compute.precision=bf16", lambda b: network_loader(b).precision, "bf16"),
     ("compute.chunk=3", lambda b: b.rows, [3, 3, 2]),
     ("compute.networks=1", lambda b: {len(one.predictions) for one in in_turns(b.evaluations)}, {1}),

@@ -36,3 +36,15 @@ def test_a_figure_is_drawn_whatever_there_is() -> None:
     some = [row("mi", 10, 34), row("bsr", 200, 85, "aligned"), row("di", 10, None), row("mi", 10, 30, target="t")]
     drawn = [pareto_figure(rows, "title") for rows in ([], some)]
     assert all(content.startswith(b"\x89PNG") for content in drawn) and drawn[0] != drawn[1]
+
+
+def test_it_shows_the_mean_over_the_targets_with_its_interval_its_cost_and_the_front() -> None:
+    def drawn(*rows: Any) -> bytes:
+        return pareto_figure(rows, "title")
+
+    one, two = row("mi", 10, 34), row("bsr", 200, 85)
+    figure = drawn(one, two)
+    assert figure == drawn(one, two, row("di", 10, 30, target="t"), row("di", 10, None))  # which are not drawn
+    for change in ({"rate_low": 20.0}, {"rate_high": 90.0}, {"gradients": 100}, {"attack": "sia"}):
+        assert drawn(one, two | change) != figure
+    assert drawn(one, two | {"surrogate": "aligned"}) != figure

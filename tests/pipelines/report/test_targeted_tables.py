@@ -29,7 +29,7 @@ BLANK = {"targeted_rate": None, "targeted_low": None, "targeted_high": None}
 @pytest.fixture
 def experiment(tmp_path: Path) -> HandMade:
     attacks = {"to": {"method": "logit", "eps": "8/255", "steps": 5}, "mi": {"method": "mi", "eps": "4/255"}}
-    return hand_made(tmp_path, attacks=attacks)
+    return hand_made(tmp_path, attacks=attacks, controls=["ensemble"])
 
 
 @pytest.fixture
@@ -51,6 +51,15 @@ def test_a_cell_counted_by_hand(report: Report) -> None:
     low, high = proportion_confint(3, 10, method="wilson")  # images 4, 6 and 9; 0 and 1 do not count
     assert (found["n"], found["rate"], found["targeted_rate"]) == (10, 40.0, 30.0)
     assert (found["targeted_low"], found["targeted_high"]) == pytest.approx((100 * low, 100 * high), abs=1e-4)
+
+
+def test_every_row_has_the_gradients_that_its_attack_took(report: Report) -> None:
+    costs = {(one["surrogate"], one["attack"]): one["gradients"] for one in report.transfer}
+    assert costs == {
+        (surrogate, attack): steps * members
+        for surrogate, members in (("source", 1), ("aligned", 1), ("ensemble", 2))  # a pass through each member
+        for attack, steps in (("to", 5), ("mi", 10))
+    }
 
 
 def test_means_are_resampled_with_the_draws_of_the_rates(experiment: HandMade, report: Report) -> None:

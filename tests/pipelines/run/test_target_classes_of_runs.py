@@ -13,13 +13,14 @@ import yaml
 from crafted_by_hand import finish
 from digits_experiment import read_table
 from hand_made import CLASSES, IMAGES, HandMade, hand_made
+from one_worker import crafter_of
 
 from align_core.model_config import ModelConfig
 from align_core.models import load
 from pipelines.cli import main
 from pipelines.run.request import Request
 from pipelines.run.verify import verify_experiment
-from pipelines.stages.craft import Crafter, CraftItem, craft_job
+from pipelines.stages.craft import CraftItem
 
 RULES = ("column", "next", "random", "least_likely")
 LABELS = np.arange(4, 4 + IMAGES) % CLASSES
@@ -128,12 +129,10 @@ def test_rates_are_those_of_the_outcomes(targeted: HandMade) -> None:
 def test_workers_craft_what_is_in_the_tables(targeted: HandMade) -> None:
     """The worker of a run, in this process: the tables here were made without it."""
     blueprint = targeted.blueprint()
-    tables = {f"{name}/{attack}": own for (name, attack), own in blueprint.all_adversarial().items()}
-    job = craft_job(blueprint, "cpu", threads=1, patience=60)
-    crafter = Crafter(job)
+    crafter = crafter_of(blueprint)
     for attack in (*RULES, "mi"):
-        table = tables[f"far/{attack}"]
-        assert crafter(CraftItem(surrogate="far", attack=attack, chunk=1, clean=job.images.read(1)))["made"]
+        table = crafter.job.tables[f"far/{attack}"]
+        assert crafter(CraftItem(surrogate="far", attack=attack, chunk=1, clean=crafter.job.images.read(1)))["made"]
         made = pq.read_table(targeted.output / "by-hand" / table.chunk_file(1)).replace_schema_metadata()
         assert made.equals(table.read_chunk(blueprint.store, 1, 5).replace_schema_metadata())
         blueprint.store.delete(table.chunk_file(1))

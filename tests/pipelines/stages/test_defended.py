@@ -51,16 +51,21 @@ def test_a_defended_target_predicts_what_its_model_does_on_what_the_defence_leav
         Image.fromarray(pixels).save(file, quality=10)
         return np.asarray(Image.open(file))
 
-    def predicted(images: np.ndarray) -> list[int]:
+    def predicted(images: np.ndarray) -> torch.Tensor:
         with torch.no_grad():
-            return networks.network("twin")(torch.from_numpy(images).float()[:, None] / 255).argmax(dim=1).tolist()
+            return networks.network("twin")(torch.from_numpy(images).float()[:, None] / 255).softmax(dim=1)
 
     after_jpeg = np.stack([through_jpeg(pixels) for pixels in shown[:, 0]])
     of_bits = np.stack([through_jpeg(pixels) for pixels in np.where(shown[:, 0] > 127, 255, 0).astype(np.uint8)])
     for target, images in (("twin", shown[:, 0]), ("jpeg", after_jpeg), ("both", of_bits)):
         outcome = read_table(folder / "outcomes" / "aligned" / "pgd" / target)
-        assert outcome["adversarial_prediction"].tolist() == predicted(images)
-    assert (after_jpeg != shown[:, 0]).any()
+        probabilities = predicted(images)
+        assert outcome["adversarial_prediction"].tolist() == probabilities.argmax(dim=1).tolist()
+        confidence = probabilities[torch.arange(IMAGES), torch.tensor(outcome["label"])]
+        assert outcome["adversarial_confidence"].tolist() == pytest.approx(confidence.tolist(), abs=1e-5)
+    # Predictions may be the same in spite of a defence, confidences are not.
+    assert (predicted(after_jpeg) - predicted(shown[:, 0])).abs().amax(dim=1).median() > 1e-3
+    assert (predicted(of_bits) - predicted(after_jpeg)).abs().amax(dim=1).median() > 1e-3
 
 
 def test_it_is_related_to_the_source_as_the_model_within(made: HandMade) -> None:

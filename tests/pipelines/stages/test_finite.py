@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from hand_made import CLASSES, HandMade, hand_made
+from one_worker import crafter_of
 from safetensors.torch import load_file, save_file
 
 from align_core.finite import check_finite
-from pipelines.compute.cluster import Worker
 from pipelines.stages import payload
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.craft import Crafter, CraftItem, craft_job
+from pipelines.stages.craft import CraftItem
 from pipelines.stages.evaluate import EvaluateItem, EvaluateJob, Evaluator
 
 NETWORKS = '''
@@ -35,7 +35,6 @@ class Fragile(nn.Module):
 def linear(width):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Linear(width, 3))
 '''
-WORKER = Worker(device="cpu", threads=1, cpus=1, gpus=0, resources={}, wanted=1)
 
 
 @pytest.fixture
@@ -100,11 +99,11 @@ def test_a_prediction(experiment: HandMade) -> None:
 @pytest.mark.parametrize(("surrogate", "fails"), [("source", False), ("ensemble", True)])
 def test_adversarial_images(experiment: HandMade, surrogate: str, fails: bool) -> None:
     blueprint = experiment.finish()
-    tables = {f"{name}/{attack}": own for (name, attack), own in blueprint.all_adversarial().items()}
-    blueprint.store.delete(tables[f"{surrogate}/mi"].finished_file)
-    job = craft_job(blueprint, "cpu", threads=1, patience=60)
-    done = Crafter(job)(CraftItem(surrogate=surrogate, attack="mi", chunk=0, clean=bright_chunk(blueprint)))
-    reason = tables[f"{surrogate}/mi"].final_failure(blueprint.store, blueprint.store.listing())
+    table = blueprint.adversarial(blueprint.by_name[surrogate], "mi")
+    blueprint.store.delete(table.finished_file)
+    crafter = crafter_of(blueprint)
+    done = crafter(CraftItem(surrogate=surrogate, attack="mi", chunk=0, clean=bright_chunk(blueprint)))
+    reason = table.final_failure(blueprint.store, blueprint.store.listing())
     assert done["made"] is not fails
     assert done["without_gradient"] == 0
     assert (reason is not None) is fails

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from hand_made import CURVE, HandMade, _weights, hand_made
+from one_worker import WORKER
 
 from align_core.alignment import NonFiniteLoss
 from align_core.weights import to_bytes
 from pipelines.cli import main
-from pipelines.compute.cluster import Worker
 from pipelines.compute.fill import _failures
 from pipelines.failure import RunFailed
 from pipelines.progress import Progress
@@ -27,7 +27,6 @@ from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.makings import Making, write_failure
 from pipelines.stages.payload import fine_tune_of
 
-WORKER = Worker(device="cpu", threads=1, cpus=1, gpus=0, resources={}, wanted=1)
 VARIANTS = {"hot": {"align": {"temperature": 1e30}}, "warm": {"align": {"temperature": 8.0}}}
 CONTROLS = ["label_only", "witness", "aligned_ensemble"]
 REASON = "its alignment failed: the loss is nan"

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import attacks_by_hand
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from crafted_by_hand import crafted
 from digits_experiment import read_table, write_experiment
+from one_worker import crafter_of
 from tiny_experiment import content, write_tiny_experiment
 
 from pipelines.cli import main
@@ -19,9 +21,8 @@ from pipelines.experiment.factories import modules_to_ship
 from pipelines.run.forecast import forecast_of
 from pipelines.run.request import Request, open_blueprint
 from pipelines.run.verify import verify_experiment
-from pipelines.stages import payload
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.craft import Crafter, CraftItem, craft_job
+from pipelines.stages.craft import CraftItem
 
 PGD = Path(attacks_by_hand.__file__).read_text()
 
@@ -142,8 +143,8 @@ def test_a_worker_crafts_with_them_and_records_one_that_misbehaves(folder: Path)
     (folder / "tiny.yaml").write_text(yaml.safe_dump(content() | {"attacks": attacks}))
     blueprint = open_blueprint(Request(folder / "tiny.yaml", quiet=True))
     tables = {name: blueprint.adversarial(blueprint.by_name["source"], name) for name in attacks}
-    crafter = Crafter(craft_job(blueprint, "cpu", threads=1, patience=60))
-    clean = payload.test_images(blueprint).read(0)
+    crafter = crafter_of(blueprint)
+    clean = crafter.job.images.read(0)
     done = {name: crafter(CraftItem(surrogate="source", attack=name, chunk=0, clean=clean)) for name in attacks}
     assert {name: one["made"] for name, one in done.items()} == {
         "ours": True, "theirs": True, "mine": True, "bad": False,
@@ -169,6 +170,7 @@ def test_their_tables_are_verified_and_reported(tmp_path: Path, monkeypatch: pyt
     page = (experiment.report / "report.html").read_text()
     assert "torchattack:MIFGSM sees a chunk as a whole" in page
     assert "its results depend on compute.chunk (5)" in page
+    assert set(pd.read_csv(experiment.report / "transfer.csv")["gradients"]) == {2}  # as they were counted
 
 
 @pytest.mark.slow

@@ -1,0 +1,74 @@
+"""The part of the table of bad input that is about attacks, alignment and compute, and numbers out of all bounds.
+
+`test_bad_input.py` walks through it.
+"""
+
+from typing import Any
+
+import pytest
+
+INF, NAN = float("inf"), float("nan")
+
+
+def bad(name: str, message: str | tuple[str, ...], changes: str | dict[str, Any] | None = None, *arguments: str) -> Any:
+    """A case: what the message must contain, the changes (as text: the whole file), and arguments of the command."""
+    return pytest.param((message,) if isinstance(message, str) else message, changes or {}, arguments, id=name)
+
+
+SETTINGS = [
+    # Attacks
+    *(
+        bad(f"eps {eps}", ("attacks.pgd: ", *message), {"attacks.pgd.eps": eps})
+        for eps, message in {
+            0: ("eps must lie between 1/255 and 1",),
+            8: ("eps must lie between 1/255 and 1", "did you mean 8/255?"),
+            "-1/255": ("eps must lie between 1/255 and 1",),
+            "4/0": ("'4/0' is not a pixel fraction such as 4/255",),
+            "four": ("'four' is not a pixel fraction",),
+        }.items()
+    ),
+    bad("step 0", "attacks.mi: step must lie above 0", {"attacks.mi.step": 0}),
+    bad("unknown method", "attacks.pgd: there is no method 'pdg'; choose from fgsm, ", {"attacks.pgd.method": "pdg"}),
+    bad("no attack", "attacks: Dictionary should have at least 1 item", {"attacks": {}}),
+    # Alignment
+    bad("batch over workers", "align: batch_size 128 must be a multiple of workers 3", {"align.workers": 3}),
+    bad("of a variant", "variants.v.align: batch_size 128 must be a multiple of", {"variants.v.align.workers": 3}),
+    bad("unknown key of a variant", "variants.v.align.temp: unknown key; did you", {"variants.v.align.temp": 4}),
+    bad("two of a variant", ("v.align.a: unknown", "v.align.b: unknown"), {"variants.v.align": {"a": 1, "b": 1}}),
+    bad("nested in a variant", "variants.v.align.optimizer.name: Input", {"variants.v.align.optimizer.name": "adam"}),
+    bad("unknown loss", "align: there is no alignment loss 'kll'", {"align.loss": "kll"}),
+    # Numbers that are not finite, or that can only be a slip
+    *(
+        bad(f"{key} {value}", f"{key}: must be a finite number of at most 3e38", {key: value})
+        for key, value in [
+            ("align.optimizer.lr", INF), ("align.clip_grad_norm", INF), ("align.weight", NAN),
+            ("align.temperature", 1e200), ("attacks.mi.momentum", NAN), ("attacks.mi.warm_stride", INF),
+            ("variants.v.align.temperature", INF), ("compute.patience", INF), ("compute.resources.a", NAN),
+        ]
+    ),
+    bad("eps nan", "'nan/255' is not a pixel fraction", {"attacks.mi.eps": "nan/255"}),
+    bad("eps .inf", "inf is not a pixel fraction", {"attacks.mi.eps": INF}),
+    bad("argument nan", "models.near: args must be plain", {"models.near.args": {"width": NAN}}),
+    bad("--set of nan", "align.temperature: must be a finite", None, "--set", "align.temperature=.nan"),
+    bad("endless attack", "attacks.mi: steps must be from 1 to 100,000", {"attacks.mi.steps": 10**9}),
+    bad("1e20 steps", "attacks.mi.steps: must be a whole number below 2^63", {"attacks.mi.steps": 1e20}),
+    bad("copies", "copies of view scale must be from", {"attacks.mi.views": [{"name": "scale", "copies": 9999}]}),
+    bad("points", "count of rule line must be from 1", {"attacks.mi.samples": {"name": "line", "count": 99999}}),
+    bad("kernel", "attacks.mi: kernel must be at most 17 for images of 8 pixels", {"attacks.mi.kernel": 1001}),
+    bad("endless alignment", "align: epochs must be at most 100,000", {"align.epochs": 10**12}),
+    bad("endless training", "models.m.train: epochs must be at most 100,000", {
+        "models.m": {"timm": "test_vit", "train": {"epochs": 10**12}},
+    }),
+    bad("huge batch", "align: batch_size must be at most 1,000,000", {"align.batch_size": 10**12}),
+    bad("huge align.workers", "align: workers must be at most 10,000", {"align.workers": 10**8}),
+    bad("huge image", "data.image_size: Input should be less than or equal to 4096", {"data.image_size": 10**9}),
+    bad("huge input", "models.near: input_size must be at most 4096 pixels", {"models.near.input_size": 10**9}),
+    bad("huge number of classes", "data.classes: must be at least 2 and at most 1,000,000", {"data.classes": 10**12}),
+    bad("huge chunk", "compute.chunk: Input should be less than or equal to 100000", {"compute.chunk": 10**12}),
+    bad("huge number of workers", "compute.workers: Input should be less than", {"compute.workers": 10**12}),
+    bad("huge number of threads", "compute.threads: Input should be less than", {"compute.threads": 10**6}),
+    bad("endless patience", "compute.patience: Input should be less than", {"compute.patience": 1e30}),
+    bad("a whole resource and a half", "compute.resources: a must be a share from", {"compute.resources": {"a": 1.5}}),
+    bad("nearly no resource", "compute.resources: a must be a share from 0.0001", {"compute.resources": {"a": 1e-9}}),
+    bad("a resource of Ray's own", "compute.resources: CPU is set by other keys", {"compute.resources": {"CPU": 1}}),
+]  # fmt: skip
