@@ -8,7 +8,14 @@ from align_core.align_config import AlignConfig
 from align_core.attacks import AttackConfig, ForeignConfig
 from align_core.errors import InputError
 from pipelines.experiment.explain import explained, nearest
-from pipelines.experiment.names import MLFLOW_NAMES, RESERVED_ATTACKS, RESERVED_NAMES, RESERVED_STARTS, check_name
+from pipelines.experiment.names import (
+    MLFLOW_NAMES,
+    RELATIONS,
+    RESERVED_ATTACKS,
+    RESERVED_NAMES,
+    RESERVED_STARTS,
+    check_name,
+)
 from pipelines.experiment.wraps import check_wraps, unwrapped
 
 if TYPE_CHECKING:
@@ -34,6 +41,7 @@ def checked(experiment: "Experiment") -> "Experiment":
     _check_models(experiment, roles)
     check_wraps(experiment, roles)
     _check_disjoint(experiment, roles)
+    _check_groups(experiment)
     _check_names(experiment)
     return experiment.model_copy(update={"attacks": attacks})
 
@@ -109,6 +117,21 @@ def _check_disjoint(experiment: "Experiment", roles: dict[str, list[str]]) -> No
         is_itself = min(both) in experiment.targets
         too = "is in targets too" if is_itself else "and a target are one model, apart from a defence"
         raise InputError(f"validation_targets: {min(both)} {too}; tuning must not see a test target")
+
+
+def _check_groups(experiment: "Experiment") -> None:
+    """Every group holds targets, each once, under a name that no other row of means has."""
+    for name, group in experiment.groups.items():
+        if name.lower() in RELATIONS:
+            raise InputError(f"groups.{name}: the tables have a mean of this name already; choose another name")
+        if not group:
+            raise InputError(f"groups.{name}: must name at least one target")
+        for target in group:
+            if target not in experiment.targets:
+                near = nearest(target, experiment.targets)
+                raise InputError(f"groups.{name}: {target!r} is not among the targets{near}")
+            if group.count(target) > 1:
+                raise InputError(f"groups.{name}: {target} is named twice")
 
 
 def _check_names(experiment: "Experiment") -> None:

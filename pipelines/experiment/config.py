@@ -248,6 +248,7 @@ class Experiment(Section):
         factories: the folder in which the modules of `factory:` are looked for first; by default that of the file.
         data, models: the image sets, and all models by name.
         source, witnesses, targets, validation_targets: names of models, by their role.
+        groups: targets by the name of a group; the tables have the mean over each.
         controls: the surrogates that a gain is compared with.
         align: the settings of the alignment.
         variants: further aligned surrogates by name.
@@ -267,6 +268,7 @@ class Experiment(Section):
     witnesses: list[str] = Field(min_length=1)
     targets: list[str] = Field(min_length=1)
     validation_targets: list[str] = Field(default_factory=list)
+    groups: dict[Name, list[str]] = Field(default_factory=dict)
     controls: list[Control] = Field(default_factory=lambda: list(get_args(Control)))
     align: AlignConfig = Field(default_factory=AlignConfig)
     variants: dict[Name, VariantConfig] = Field(default_factory=dict)

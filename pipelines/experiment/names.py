@@ -8,6 +8,9 @@ from pydantic import AfterValidator
 Control = Literal["label_only", "witness", "ensemble", "aligned_ensemble"]
 """The controls: surrogates that need no alignment to a witness, and that a gain has to be compared with."""
 
+RELATIONS = ("same_architecture", "same_family", "cross_family")
+"""How a target may be related to the source; the tables have a mean over the targets of each relation."""
+
 RESERVED_NAMES = {"source", "aligned", "mean", *get_args(Control)}
 """Names of surrogates in every experiment; `mean` stands for the row over all targets in MLflow's keys."""
 

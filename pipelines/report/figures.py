@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pipelines.experiment.names import RELATIONS
 from pipelines.report.rows import TransferRow
 
 # Inches. Panels that do not fit side by side go below each other; if the targets do not fit, only means are shown.
@@ -179,12 +180,15 @@ def _is_control(surrogate: str) -> bool:
 
 
 def _means_first(rows: Sequence[TransferRow]) -> list[str]:
-    """The targets, means first. Means over a single target are left out: they repeat its figures."""
+    """The targets, means first. Means over a single target are left out: they repeat its figures. Groups of the
+    experiment, whose members are not known here, stay."""
     names = list(dict.fromkeys(row["target"] for row in rows))
     single = [row for row in rows if not row["target"].startswith("(mean")]
 
     def is_mean_of_several(name: str) -> bool:
         kind = name.strip("()").removeprefix("mean").strip()
+        if kind and kind not in RELATIONS:
+            return True
         members: dict[str, set[str]] = {}
         for row in single:
             if kind in ("", row["relation"]):

@@ -89,7 +89,8 @@ def report_fingerprint(blueprint: Blueprint) -> str:
     cells = [[cell.surrogate, cell.attack, cell.target] for cell in blueprint.cells()]
     holes = [blueprint.holes()] if blueprint.holes() else []
     named = [blueprint.experiment.name, blueprint.experiment.seed]
-    return fingerprint_of([_REVISION, *named, tables, cells, relations, *holes])
+    groups = [list(blueprint.experiment.groups.items())] if blueprint.experiment.groups else []
+    return fingerprint_of([_REVISION, *named, tables, cells, relations, *holes, *groups])
 
 
 def make_report(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Report, bool]:
@@ -106,7 +107,7 @@ def make_report(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Rep
             return read_report(store), False
         say(f"report: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} not as written; it is made again")
     report, remarks = _computed(blueprint)
-    _write(store, blueprint.experiment.name, report, remarks)
+    _write(blueprint, report, remarks)
     return report, True
 
 
@@ -136,14 +137,18 @@ def changed_files(store: Store, names: Sequence[str] = FILES) -> list[str]:
     return [name for name in names if name not in there or store.sha256(f"report/{name}") != written.get(name)]
 
 
-def _write(store: Store, name: str, report: Report, remarks: Sequence[str]) -> None:
+def _write(blueprint: Blueprint, report: Report, remarks: Sequence[str]) -> None:
     from pipelines.report.figures import gain_figure, transfer_heatmap
     from pipelines.report.pareto import pareto_figure
 
+    store, experiment = blueprint.store, blueprint.experiment
+    name = experiment.name
     figures = {
         "gain": gain_figure(report.transfer, f"{name}: gain in transfer"),
         "transfer": transfer_heatmap(report.transfer, f"{name}: transfer rate, %"),
-        "pareto": pareto_figure(report.transfer, f"{name}: transfer rate against cost"),
+        "pareto": pareto_figure(
+            report.transfer, experiment.attacks, list(experiment.groups), f"{name}: transfer rate against cost"
+        ),
     }
     # report.json goes first and comes back last: a run that is killed in between leaves a report that counts as absent.
     store.delete(_KEPT)

@@ -1,47 +1,49 @@
 """The figure of rates against their cost: which attack on which surrogate fools most for its gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from align_core.attacks import AttackConfig, ForeignConfig
 from pipelines.report.figures import as_png, styles_of
 from pipelines.report.rows import TransferRow
 
 
-def pareto_figure(transfer: Sequence[TransferRow], title: str) -> bytes:
+def pareto_figure(
+    transfer: Sequence[TransferRow],
+    attacks: Mapping[str, AttackConfig | ForeignConfig],
+    groups: Sequence[str],
+    title: str,
+) -> bytes:
     """Draws the mean rate of every surrogate and attack, with its 95 % interval, over its gradients per image.
 
-    A line joins each surrogate's Pareto front: the attacks that no cheaper attack on it beats. Returns a PNG file.
+    A line joins each surrogate's Pareto front: the attacks that no cheaper attack on it beats. Attacks in different
+    balls are not compared, nor are targeted attacks with others: they have panels of their own, one below the other,
+    where targeted attacks are drawn with their targeted rate. Returns a PNG file.
 
     Args:
-        transfer: the rows of transfer.csv, of which those over all targets are drawn.
+        transfer: the rows of transfer.csv.
+        attacks: the attacks of the experiment by name.
+        groups: the experiment's groups of targets, which have a panel each, side by side; where there are none, the
+            mean over all targets is drawn.
         title: stands above the figure.
     """
-    points = _points(transfer)
-    figure = Figure(figsize=(7.5, 5.0), layout="constrained")
+    balls = list(dict.fromkeys(ball_of(attack) for attack in attacks.values()))
+    means = [f"(mean {group})" for group in groups] or ["(mean)"]
+    width, height = (5.4, 4.2) if len(balls) * len(means) > 1 else (7.5, 5.0)
+    figure = Figure(figsize=(width * len(means), height * len(balls)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    names = list(dict.fromkeys(point.surrogate for point in points))
-    for name, (colour, shape) in styles_of(names).items():
-        own = [point for point in points if point.surrogate == name]
-        for point in own:
-            axes.plot([point.gradients] * 2, [point.low, point.high], color=colour, linewidth=1, alpha=0.5)
-            place = (point.gradients, point.rate)
-            axes.annotate(point.attack, place, xytext=(3, 3), textcoords="offset points", fontsize=6)
-        axes.plot([p.gradients for p in own], [p.rate for p in own], shape, color=colour, label=name, markersize=5)
-        front = pareto_front(own)
-        axes.step([p.gradients for p in front], [p.rate for p in front], color=colour, where="post", linewidth=1)
-    axes.set_xscale("log")
-    axes.set_xlabel("gradients per image")
-    axes.set_ylabel("transfer rate, mean over the targets, percent (95 %)")
-    axes.set_title(title, fontsize="medium")
-    axes.grid(alpha=0.3)
-    if names:
-        axes.legend(fontsize="small")
-    else:
-        axes.text(0.5, 0.5, "no rate could be measured", ha="center", va="center", transform=axes.transAxes)
+    panels = figure.subplots(len(balls), len(means), squeeze=False)
+    styles = styles_of(list(dict.fromkeys(row["surrogate"] for row in transfer)))
+    for ball, across in zip(balls, panels, strict=True):
+        for mean, panel in zip(means, across, strict=True):
+            _draw(panel, points_of(transfer, attacks, ball, mean), styles)
+            over = mean.strip("()").removeprefix("mean").strip()
+            panel.set_title(f"{over}: {ball}" if over else ball, fontsize="small")
+    figure.suptitle(title, fontsize="medium")
     return as_png(figure)
 
 
@@ -65,11 +67,45 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
     return front
 
 
-def _points(transfer: Sequence[TransferRow]) -> list[Point]:
-    """The rows over all targets that have a rate."""
+def ball_of(attack: AttackConfig | ForeignConfig) -> str:
+    """What has to agree before the rates of two attacks may be compared: the ball, and whether they are targeted."""
+    ball = f"l2, eps {attack.eps:.4g}" if attack.norm == "l2" else f"l-infinity, eps {255 * attack.eps:.4g}/255"
+    return f"{ball}, targeted rate" if attack.is_targeted else ball
+
+
+def points_of(
+    transfer: Sequence[TransferRow], attacks: Mapping[str, AttackConfig | ForeignConfig], ball: str, mean: str
+) -> list[Point]:
+    """The rows `mean` that have a rate, of attacks in one ball (see `ball_of`); of targeted ones the targeted rate."""
     points = []
     for row in transfer:
+        attack = attacks[row["attack"]]
+        if row["target"] != mean or ball_of(attack) != ball:
+            continue
         rate, low, high = row["rate"], row["rate_low"], row["rate_high"]
-        if row["target"] == "(mean)" and rate is not None and low is not None and high is not None:
+        if attack.is_targeted:
+            rate, low, high = row["targeted_rate"], row["targeted_low"], row["targeted_high"]
+        if rate is not None and low is not None and high is not None:
             points.append(Point(row["surrogate"], row["attack"], row["gradients"], rate, low, high))
     return points
+
+
+def _draw(panel: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str, str]]) -> None:
+    """Draws a panel: a point with its interval and name for each attack, a colour and a front for each surrogate."""
+    for name, (colour, shape) in styles.items():
+        own = [point for point in points if point.surrogate == name]
+        for point in own:
+            panel.plot([point.gradients] * 2, [point.low, point.high], color=colour, linewidth=1, alpha=0.5)
+            place = (point.gradients, point.rate)
+            panel.annotate(point.attack, place, xytext=(3, 3), textcoords="offset points", fontsize=6)
+        panel.plot([p.gradients for p in own], [p.rate for p in own], shape, color=colour, label=name, markersize=5)
+        front = pareto_front(own)
+        panel.step([p.gradients for p in front], [p.rate for p in front], color=colour, where="post", linewidth=1)
+    panel.set_xscale("log")
+    panel.set_xlabel("gradients per image", fontsize="small")
+    panel.set_ylabel("transfer rate, percent (95 %)", fontsize="small")
+    panel.grid(alpha=0.3)
+    if points:
+        panel.legend(fontsize="small")
+    else:
+        panel.text(0.5, 0.5, "no rate could be measured", ha="center", va="center", transform=panel.transAxes)

@@ -16,9 +16,10 @@ class TransferRow(TypedDict):
     attack: str
     """The attack, by its name in the experiment file."""
     target: str
-    """The attacked model; or `(mean)` and `(mean RELATION)`, the mean over all targets or those of one relation."""
+    """The attacked model; or a mean: `(mean)` over all targets, `(mean RELATION)` over those of one relation, and
+    `(mean GROUP)` over those of each of the experiment's groups."""
     relation: str
-    """Of the target to the source: same_architecture, same_family or cross_family; "" in the row `(mean)`."""
+    """Of the target to the source: same_architecture, same_family or cross_family; "" in `(mean)` and in groups."""
     n: int
     """Number of test images that count: the original source and the target both classify them correctly when clean.
     For a mean, the number of images that count for any of its targets."""

@@ -24,13 +24,12 @@ from align_core.transfer import (
     resampled_means,
     wilson,
 )
+from pipelines.experiment.names import RELATIONS
 from pipelines.experiment.surrogates import Surrogate, contrasts_of
 from pipelines.report.outcomes import Outcomes
 from pipelines.report.rows import ContrastRow, SurrogateRow, TransferRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF
-
-RELATIONS = ("same_architecture", "same_family", "cross_family")
 
 
 def target_relation(blueprint: Blueprint, source: str, target: str) -> str:
@@ -106,10 +105,11 @@ class TableMaker:
         return (surrogate, attack, target) in self.outcomes.wrong and (source, target) in self._counted
 
     def _groups(self, source: str) -> dict[str, list[str]]:
-        """The groups of targets that means are taken over, by their relation to the source; "" is that of them all."""
+        """The groups of targets that have a mean: "" is all, then those by relation, then the experiment's own."""
         relations = self._relations[source]
         groups = {"": list(self.targets)}
         groups |= {kind: [t for t in self.targets if relations[t] == kind] for kind in RELATIONS}
+        groups |= self.blueprint.experiment.groups
         return {kind: group for kind, group in groups.items() if group}
 
     @cached_property
@@ -179,16 +179,16 @@ class TableMaker:
         return _transfer_row(surrogate.name, attack, target, kind, n, cost, rate, rate_all, targeted, gain)
 
     def _mean_row(self, surrogate: Surrogate, attack: str, kind: str) -> TransferRow:
-        """The mean over a group of targets, which are all of one relation `kind`, or all targets where that is "".
+        """The mean over a group of targets: those of a relation, of one of the experiment's groups, or all for "".
 
         It is blank unless all of them are there, for the surrogate and for its baseline: means over other targets could
         not be compared.
         """
         source, group = surrogate.source, self._groups(surrogate.source)[kind]
-        name = f"(mean {kind})" if kind else "(mean)"
+        name, relation = f"(mean {kind})" if kind else "(mean)", kind if kind in RELATIONS else ""
         cost = self._cost(surrogate, attack)
         if not all((own, attack, kind) in self._resampled for own in (surrogate.name, surrogate.baseline)):
-            return _transfer_row(surrogate.name, attack, name, kind, 0, cost, NO_RATE, None, NO_RATE, NO_GAIN)
+            return _transfer_row(surrogate.name, attack, name, relation, 0, cost, NO_RATE, None, NO_RATE, NO_GAIN)
         eligible, wrong = [self._counted[source, t] for t in group], self._wrong(surrogate.name, attack, group)
         rate = mean_interval(eligible, wrong, self._resampled[surrogate.name, attack, kind])
         targeted, hits = NO_RATE, self._resampled_hits.get((surrogate.name, attack, kind))
@@ -198,7 +198,7 @@ class TableMaker:
         gain = NO_GAIN if is_source else self._mean_gain(surrogate, surrogate.baseline, attack, kind)
         rate_all = 100 * float(np.mean([wrong_N.mean() for wrong_N in wrong]))
         n = self._images_in_any(source, group)
-        return _transfer_row(surrogate.name, attack, name, kind, n, cost, rate, rate_all, targeted, gain)
+        return _transfer_row(surrogate.name, attack, name, relation, n, cost, rate, rate_all, targeted, gain)
 
     def _cost(self, surrogate: Surrogate, attack: str) -> int:
         """Forward and backward passes per image: an ensemble needs one through each of its members."""

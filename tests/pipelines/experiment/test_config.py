@@ -45,6 +45,7 @@ source: resnet20
 witnesses: [rn50]
 targets: [rn50v1, small]
 validation_targets: [vgg11]
+groups: {small_ones: [small]}
 controls: [label_only, witness, ensemble, aligned_ensemble]
 align:
   loss: kl

@@ -140,6 +140,7 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("models.j.model=c;models.j.wrap=jpeg;models.j.quality=9;targets=[j]", wraps_of_j, [("jpeg", {"quality": 9})]),
     ("targets=[d]", lambda b: {cell.target for cell in b.cells()}, {"@self", "d"}),
     ("validation_targets=[d]", lambda b: b.experiment.validation_targets, ["d"]),
+    ("groups={both: [e, c]}", lambda b: b.experiment.groups, {"both": ["e", "c"]}),  # its effect: test_tables
     ("controls=[witness]", lambda b: list(b.by_name), ["source", "aligned", "witness", "v"]),
     *(
         (f"align.{key}={value}", lambda b, key=key: [getattr(making(b, n).align, key) for n in ALIGNED], [value] * 2)

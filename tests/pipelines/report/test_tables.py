@@ -34,6 +34,9 @@ GROUPS = {
     },
     "other": {"(mean)": TARGETS, "(mean same_family)": ("stranger",), "(mean cross_family)": ("twin", "cousin")},
 }
+OWN_GROUPS = {"outer": ["stranger", "twin"], "one": ["cousin"]}
+for groups in GROUPS.values():
+    groups |= {f"(mean {name})": tuple(own) for name, own in OWN_GROUPS.items()}
 SOURCES = {
     "source": "near", "aligned": "near", "label_only": "near", "witness": "near", "ensemble": "near",
     "aligned_ensemble": "near", "warm": "near", "source-other": "other", "far": "other",
@@ -203,6 +206,7 @@ def maker(outcomes, tmp_path_factory) -> TableMaker:
         tmp_path_factory.mktemp("random"),
         controls=["label_only", "witness", "ensemble", "aligned_ensemble"],
         variants={"warm": {"align": {"temperature": 16}}, "far": {"source": "other", "witnesses": ["near"]}},
+        groups=OWN_GROUPS,
         compute={"chunk": 5},
     )
     return table_maker(experiment.finish(outcomes))
@@ -280,7 +284,8 @@ def test_every_mean_row(maker, outcomes):
             row = only(rows, surrogate=surrogate, attack=attack, target=name)
             counts = pd.DataFrame({target: eligible(outcomes, surrogate, target) for target in targets})
             assert row["n"] == counts.any(axis=1).sum()
-            assert row["relation"] == name.strip("()").removeprefix("mean").strip()
+            own = name.strip("()").removeprefix("mean").strip()
+            assert row["relation"] == ("" if own in OWN_GROUPS else own)
             assert row["p_value"] is None
             assert row["rate"] == pytest.approx(shares(surrogate, attack, counts, once).mean(), abs=1e-4)
             drawn = shares(surrogate, attack, counts, draws)
