@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.failure import RunFailed
 from pipelines.report.remarks import remarks_on
-from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SurrogateRow, TransferRow
+from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SurrogateRow, TimeRow, TransferRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.csv_table import from_csv, to_csv
 from pipelines.storage.store import Say, Store, fingerprint_of
@@ -22,8 +22,9 @@ FILES = (*(f"{table}.csv" for table in COLUMNS), *(f"{figure}.png" for figure in
 """Every file of a report, in the folder `report`. Beside them, report.json says what they were made from, and holds
 their hashes."""
 _KEPT = "report/report.json"
-_REVISION = 4  # to be raised when the same outcomes give other figures, or are no longer taken for sound
-_TEXT_COLUMNS = {"surrogate", "attack", "target", "relation", "baseline"}
+_REVISION = 5  # to be raised when the same outcomes give other figures, or are no longer taken for sound
+_WHOLE_COLUMNS = {"n", "gradients", "images"}
+_TEXT_COLUMNS = {"surrogate", "attack", "target", "relation", "baseline", "worker"}
 
 NOTES = (
     "Rates and accuracies are in percent, gains in percentage points. A rate is over the test images that the original "
@@ -58,6 +59,7 @@ class Report:
         transfer: how well every surrogate transfers to every target.
         contrasts: aligned surrogates against the controls.
         surrogates: accuracy and robustness of the surrogates themselves.
+        times: how long crafting took. They are measured, so that they differ from run to run.
 
     `rows.py` says what each column means.
     """
@@ -66,10 +68,13 @@ class Report:
     transfer: list[TransferRow]
     contrasts: list[ContrastRow]
     surrogates: list[SurrogateRow]
+    times: list[TimeRow]
 
     def tables(self) -> dict[str, Sequence[Mapping[str, object]]]:
         """The rows of each table, by the name of its CSV file and in the order of the page."""
-        return {"transfer": self.transfer, "contrasts": self.contrasts, "surrogates": self.surrogates}
+        return {
+            "transfer": self.transfer, "contrasts": self.contrasts, "surrogates": self.surrogates, "times": self.times
+        }  # fmt: skip
 
     def means(self) -> list[MeanRow]:
         """The `(mean)` row of every surrogate and attack, with the surrogate's clean accuracy."""
@@ -123,7 +128,9 @@ def _computed(blueprint: Blueprint) -> tuple[Report, list[str]]:
 
     outcomes = read_outcomes(blueprint)
     maker = TableMaker(blueprint, outcomes)
-    report = Report(report_fingerprint(blueprint), maker.transfer(), maker.contrasts(), maker.surrogates())
+    report = Report(
+        report_fingerprint(blueprint), maker.transfer(), maker.contrasts(), maker.surrogates(), maker.times()
+    )
     if not report.transfer:
         raise RunFailed("there is nothing to report: " + "; ".join(blueprint.holes()))
     return report, remarks_on(blueprint, outcomes, report.transfer)
@@ -182,7 +189,7 @@ def _rows(content: bytes) -> list[Any]:
             return cell
         if cell == "":
             return None
-        return int(cell) if column == "n" else float(cell)
+        return int(cell) if column in _WHOLE_COLUMNS else float(cell)
 
     return [{column: value(column, cell) for column, cell in row.items()} for row in from_csv(content)]
 

@@ -1,4 +1,4 @@
-"""The rows of transfer.csv, contrasts.csv and surrogates.csv: their columns in order, and what each of them means.
+"""The rows of the report's tables: their columns in order, and what each of them means.
 
 Rates and accuracies are in percent, 0 to 100; gains and changes are in percentage points. A figure is None, and its
 cell in the CSV file empty, where it does not apply or where there is nothing to measure it on. Intervals are 95 %
@@ -122,9 +122,29 @@ class SurrogateRow(TypedDict):
     upper bound on its true robustness. In the row `(all)` alone."""
 
 
+class TimeRow(TypedDict):
+    """One row of times.csv: how long crafting took, on one kind of worker. Unlike the other tables, it is measured."""
+
+    surrogate: str
+    """The surrogate."""
+    attack: str
+    """The attack that was crafted on it."""
+    worker: str
+    """The kind of worker: the GPU's name, or "cpu" with its number of threads."""
+    gradients: int
+    """Gradients per image, as in TransferRow."""
+    images: int
+    """The number of images that such workers crafted."""
+    seconds: float
+    """The sum of the workers' times; starting them and loading networks is left out."""
+    images_per_second: float
+    """`images` over `seconds`: the rate of one worker."""
+
+
 COLUMNS: dict[str, tuple[str, ...]] = {
     "transfer": tuple(TransferRow.__annotations__),
     "contrasts": tuple(ContrastRow.__annotations__),
     "surrogates": tuple(SurrogateRow.__annotations__),
+    "times": tuple(TimeRow.__annotations__),
 }
 """The columns of each table, in the order of the CSV file."""

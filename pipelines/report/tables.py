@@ -1,4 +1,4 @@
-"""Computes the rows of transfer.csv, contrasts.csv and surrogates.csv from the outcomes of an experiment.
+"""Computes the rows of the report's tables from the outcomes of an experiment.
 
 The statistics are those of `align_core.transfer`. What each column means is said in `rows.py`.
 """
@@ -27,9 +27,10 @@ from align_core.transfer import (
 from pipelines.experiment.names import RELATIONS
 from pipelines.experiment.surrogates import Surrogate, contrasts_of
 from pipelines.report.outcomes import Outcomes
-from pipelines.report.rows import ContrastRow, SurrogateRow, TransferRow
+from pipelines.report.rows import ContrastRow, SurrogateRow, TimeRow, TransferRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF
+from pipelines.stages.times import CraftingTimes
 
 
 def target_relation(blueprint: Blueprint, source: str, target: str) -> str:
@@ -98,6 +99,25 @@ class TableMaker:
             own for own in self.blueprint.surrogates if self.blueprint.clean_name(own) in self.outcomes.prediction
         ]
         return [row for surrogate in measured for row in self._surrogate_rows(surrogate)]
+
+    def times(self) -> list[TimeRow]:
+        """The rows of times.csv: what crafting was measured to take, for each surrogate and attack."""
+        known = CraftingTimes(self.blueprint.store)
+        return [
+            {
+                "surrogate": surrogate.name,
+                "attack": attack,
+                "worker": spent.worker,
+                "gradients": self._cost(surrogate, attack),
+                "images": spent.images,
+                "seconds": round(spent.seconds, 3),
+                "images_per_second": round(spent.images / spent.seconds, 3),
+            }
+            for surrogate in self.blueprint.surrogates
+            for attack in self.attacks
+            if (surrogate.name, attack, SELF) in self.outcomes.wrong
+            for spent in known.of(self.blueprint.adversarial(surrogate, attack).fingerprint)
+        ]
 
     def _is_there(self, surrogate: str, attack: str, target: str) -> bool:
         """Whether a cell was finished, and the clean predictions that say which of its images count."""

@@ -155,6 +155,11 @@ def _metrics(report: Report, surrogate: str) -> dict[str, float]:
         if own["surrogate"] == surrogate:
             add(f"{own['attack'].strip('()')}/", own, _UNDER_ATTACK)
             add("", own, _OVER_ALL)
+    for attack in dict.fromkeys(row["attack"] for row in report.times):
+        spent = [row for row in report.times if (row["surrogate"], row["attack"]) == (surrogate, attack)]
+        if spent:
+            seconds, images = sum(row["seconds"] for row in spent), sum(row["images"] for row in spent)
+            metrics |= {f"{attack}/seconds": seconds, f"{attack}/images_per_second": images / seconds}
     return metrics
 
 

@@ -158,6 +158,11 @@ class Results:
         """surrogates.csv: clean accuracy, own robustness and agreement, a row per surrogate and attack."""
         return _frame(self._report.surrogates)
 
+    @cached_property
+    def times(self) -> "pd.DataFrame":
+        """times.csv: how long crafting took, a row per surrogate, attack and kind of worker."""
+        return _frame(self._report.times)
+
     def clean_images(self) -> Images:
         """The test images: the centres of the eps-balls."""
         from pipelines.stages.payload import test_images

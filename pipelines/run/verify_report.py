@@ -30,6 +30,8 @@ _NOT_DECIDING = {
 def check_report(blueprint: Blueprint, found: Verification) -> None:
     """Computes the tables from the outcomes and compares them with the files; compares the others' hashes.
 
+    Times were measured, and cannot be computed again: of their table the hash is compared.
+
     A report that was never made is no finding, and nor is one that was made from other results and counts as absent:
     `witness report` makes it.
     """
@@ -40,7 +42,7 @@ def check_report(blueprint: Blueprint, found: Verification) -> None:
         return
     changed = set(changed_files(store))
     try:
-        tables = computed_report(blueprint).tables()
+        tables = {name: rows for name, rows in computed_report(blueprint).tables().items() if name != "times"}
     except (RunFailed, OSError, KeyError) as problem:
         found.report(f"report: its tables cannot be computed from the outcomes ({reason_of(problem)})")
         tables = {}

@@ -26,6 +26,7 @@ from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.payload import network_loader, others_pool, test_images, towards_of
 from pipelines.stages.speeds import Speeds
+from pipelines.stages.times import CraftingTimes
 from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.store import Store
 
@@ -84,6 +85,7 @@ class CraftedChunk(TypedDict):
     without_gradient: int
     made: bool
     in_smaller_passes: bool
+    worker: str
     gradients: float
     seconds: float
 
@@ -112,7 +114,7 @@ def craft_job(blueprint: Blueprint, device: str, threads: int, patience: float) 
 def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
     """Crafts what is missing; returns the number of chunks. Raises RunFailed."""
     rows, tables = blueprint.rows, list(blueprint.all_adversarial().values())
-    speeds = Speeds(blueprint)
+    speeds, times = Speeds(blueprint), CraftingTimes(blueprint.store)
     without_gradient: Counter[str] = Counter()
     in_smaller_passes: Counter[str] = Counter()
 
@@ -133,11 +135,16 @@ def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
                     without_gradient[f"{surrogate} under {attack}"] += done["without_gradient"]
                     in_smaller_passes[f"{surrogate} under {attack}"] += done["in_smaller_passes"]
                     members, gradients = job.surrogates[surrogate], done["gradients"]
+                    table = job.tables[f"{surrogate}/{attack}"]
                     speeds.note("gradient", members, worker.device, gradients, done["seconds"])
-                    yield job.tables[f"{surrogate}/{attack}"].folder, done["chunk"], 1
+                    times.note(table.fingerprint, done["worker"], done["images"], done["seconds"])
+                    yield table.folder, done["chunk"], 1
 
-    made = fill(blueprint.store, tables, rows, progress.say, work, blueprint.experiment.compute.patience)
-    speeds.save()
+    try:
+        made = fill(blueprint.store, tables, rows, progress.say, work, blueprint.experiment.compute.patience)
+    finally:
+        speeds.save()
+        times.save()
     for note in crafting_notes(without_gradient, in_smaller_passes):
         progress.say(note)
     return made
@@ -173,6 +180,8 @@ class Crafter:
 
     def __init__(self, job: CraftJob) -> None:
         self.job, self.networks = job, LoadedNetworks(job.loader, job.device, _HELD)
+        threads = f"{job.threads} thread{'s' if job.threads > 1 else ''}"
+        self._kind = torch.cuda.get_device_name() if job.device == "cuda" else f"cpu, {threads}"
 
     def __call__(self, item: CraftItem) -> CraftedChunk:
         """Crafts one chunk and commits it. A failure is recorded beside the table, and the run goes on."""
@@ -195,6 +204,7 @@ class Crafter:
             images=len(item["clean"]),
             without_gradient=int(made.without_gradient_B.sum()) if made else 0,
             made=made is not None,
+            worker=self._kind,
             in_smaller_passes=bool(made and made.pass_rows and made.pass_rows < job.pass_rows),
             gradients=len(item["clean"]) * made.gradients if made else 0.0,
             seconds=time.monotonic() - start,

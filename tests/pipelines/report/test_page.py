@@ -20,7 +20,8 @@ from pipelines.report.page import NOTES, Report, html_page, make_report, read_re
 from pipelines.stages.blueprint import Blueprint
 
 FILES = [
-    "contrasts.csv", "gain.png", "pareto.png", "report.html", "report.json", "surrogates.csv", "transfer.csv",
+    "contrasts.csv", "gain.png", "pareto.png", "report.html", "report.json", "surrogates.csv", "times.csv",
+    "transfer.csv",
     "transfer.png",
 ]  # fmt: skip
 GAIN = ["gain", "gain_low", "gain_high", "p_value"]
@@ -292,14 +293,15 @@ def test_the_page_shows_the_verdicts_the_caveats_and_every_row(blueprint, experi
     for value in ("66.67", "same_architecture", "(mean)"):
         assert value in texts
     text = (experiment.report / "report.html").read_text()
-    assert text.count("<tr") == 3 + len(report.transfer) + len(report.contrasts) + len(report.surrogates)
+    tables = report.tables().values()
+    assert text.count("<tr") == sum(1 + len(rows) for rows in tables if rows)
 
 
 def test_names_cannot_break_the_page(blueprint):
     report, _ = make_report(blueprint)
     evil = "<b>&\"'</b>"
     rows = [row | {"surrogate": evil, "target": evil} for row in report.transfer]
-    text = html_page(evil, Report("", rows, [], []), {})
+    text = html_page(evil, Report("", rows, [], [], []), {})
     assert "<b>" not in text
     assert evil in Page(text).texts
 

@@ -7,10 +7,11 @@ import pytest
 from hand_made import hand_made
 
 from pipelines.report.page import make_report
-from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SurrogateRow, TransferRow
+from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SurrogateRow, TimeRow, TransferRow
+from pipelines.stages.times import CraftingTimes
 
 
-@pytest.mark.parametrize("row", [TransferRow, MeanRow, ContrastRow, SurrogateRow])
+@pytest.mark.parametrize("row", [TransferRow, MeanRow, ContrastRow, SurrogateRow, TimeRow])
 def test_every_column_has_a_docstring_of_its_own(row):
     """Whoever meets a column in a table must find its meaning and its unit in one place."""
     (definition,) = ast.parse(inspect.getsource(row)).body
@@ -25,7 +26,11 @@ def test_every_column_has_a_docstring_of_its_own(row):
 
 def test_the_columns_are_those_of_the_rows(tmp_path):
     """The type checker checks the names of the columns, but not their order, which the CSV files and the page show."""
-    report, _ = make_report(hand_made(tmp_path).finish())
+    blueprint = hand_made(tmp_path).finish()
+    times = CraftingTimes(blueprint.store)
+    times.note(blueprint.adversarial(blueprint.by_name["aligned"], "mi").fingerprint, "cpu, 1 thread", 8, 2.0)
+    times.save()
+    report, _ = make_report(blueprint)
     for table, found in report.tables().items():
         assert found, table
         assert {tuple(row) for row in found} == {COLUMNS[table]}

@@ -21,6 +21,7 @@ from pipelines.cli import main
 from pipelines.report.page import Report
 from pipelines.run.command import run
 from pipelines.run.request import Request
+from pipelines.stages.times import CraftingTimes
 from pipelines.storage.credentials import without_credentials
 from pipelines.tracking.runs import tracking_uri
 
@@ -134,6 +135,18 @@ def test_the_tables_are_metrics(experiment):
             assert mine["robust_accuracy"] == row["robust_accuracy"]
         else:
             assert mine[f"{row['attack']}/whitebox_rate"] == row["whitebox_rate"]
+
+
+def test_times_are_metrics_summed_over_kinds_of_workers(experiment):
+    blueprint = experiment.finish(OUTCOMES)
+    times = CraftingTimes(blueprint.store)
+    for worker, images, seconds in (("cpu, 1 thread", 9, 4.0), ("a GPU", 3, 2.0)):
+        times.note(blueprint.adversarial(blueprint.by_name["aligned"], "mi").fingerprint, worker, images, seconds)
+    times.save()
+    log(experiment)
+    metrics = {run.info.run_name: run.data.metrics for run in Logged(experiment).runs}
+    assert (metrics["aligned"]["mi/seconds"], metrics["aligned"]["mi/images_per_second"]) == (6.0, 2.0)
+    assert "pgd/seconds" not in metrics["aligned"] and "mi/seconds" not in metrics["source"]
 
 
 def test_curves_are_logged_by_step_with_their_own_timestamps(experiment):

@@ -19,7 +19,7 @@ def results(finished: Finished) -> Results:
     return load_results(finished.file)
 
 
-@pytest.mark.parametrize("table", ["transfer", "contrasts", "surrogates"])
+@pytest.mark.parametrize("table", ["transfer", "contrasts", "surrogates", "times"])
 def test_a_table_is_the_csv_file(results: Results, finished: Finished, table: str) -> None:
     stored = pd.read_csv(io.BytesIO((finished.folder / f"report/{table}.csv").read_bytes()), keep_default_na=False)
     found = getattr(results, table)

@@ -106,6 +106,13 @@ class TestFigures:
             robust = right & ~own["pgd"] & ~own["fgsm"]
             assert rows.loc[(surrogate, "(all)"), "robust_accuracy"] == pytest.approx(100 * robust.mean(), abs=1e-4)
 
+    def test_times_are_of_every_image_that_was_crafted(self, finished: Finished) -> None:
+        rows = pd.read_csv(finished.folder / "report/times.csv")
+        assert list(zip(rows["surrogate"], rows["attack"], strict=True)) == [(s, a) for s in MEMBERS for a in ATTACKS]
+        assert set(rows["images"]) == {60} and set(rows["worker"]) == {"cpu, 1 thread"}
+        assert (rows["seconds"] > 0).all()
+        assert (rows["images_per_second"] * rows["seconds"]).to_numpy() == pytest.approx(60, rel=0.01, abs=0.01)
+
     def test_contrasts(self, finished: Finished, flags: dict[Any, np.ndarray]) -> None:
         rows = pd.read_csv(finished.folder / "report/contrasts.csv")
         pairs = set(zip(rows["surrogate"], rows["baseline"], strict=True))
