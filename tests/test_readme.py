@@ -4,6 +4,8 @@ The Python of align_core/README.md is run by tests/align_core/test_science_readm
 tune_spaces/README.md is looked at by tests/tune_spaces.
 """
 
+import argparse
+import dataclasses
 import re
 import shlex
 import subprocess
@@ -103,6 +105,35 @@ def test_the_reference_lists_every_part_of_an_attack_with_its_defaults() -> None
     for (name, settings, _), (_, first, part) in zip(listed, known, strict=True):
         defaults = first | {key: bound.default for key, bound in part.settings.items()}
         assert settings == pytest.approx(defaults, rel=1e-3), name
+
+
+def test_the_reference_names_every_flag() -> None:
+    """But for those of `witness init`, which its own help explains."""
+    (commands,) = (a.choices for a in command_line()._actions if isinstance(a, argparse._SubParsersAction))
+    parsers = [parser for name, parser in commands.items() if name != "init"]
+    options = {option for parser in parsers for action in parser._actions for option in action.option_strings}
+    flags = sorted(option for option in options if option.startswith("--"))
+    text = (REPOSITORY / "pipelines/README.md").read_text()
+    assert len(flags) > 20
+    assert [flag for flag in flags if not re.search(rf"{flag}\b", text)] == []
+
+
+def test_the_reference_names_every_key_below_the_top() -> None:
+    from align_core.align_config import AugmentConfig, OptimizerConfig
+    from align_core.attacks import AttackConfig, ForeignConfig
+    from align_core.defences import DEFENCES
+    from align_core.images import ImageSetConfig
+    from align_core.model_config import ModelConfig, TrainConfig
+    from pipelines.experiment.config import Section, StageConfig, VariantConfig
+    from pipelines.schedule.file import EntryConfig, ScheduleConfig
+
+    sections: list[type[Section]] = [StageConfig, VariantConfig, EntryConfig, ScheduleConfig]
+    keys = {key for section in sections for key in section.model_fields}
+    settings = [AugmentConfig, OptimizerConfig, AttackConfig, ForeignConfig, ImageSetConfig, ModelConfig, TrainConfig]
+    keys |= {entry.name for one in settings for entry in dataclasses.fields(one)}
+    keys |= {key for name, defence in DEFENCES.items() for key in (name, *defence.settings)}
+    text = (REPOSITORY / "pipelines/README.md").read_text()
+    assert [key for key in sorted(keys) if not re.search(rf"[`{{\s]{key}[:`]", text)] == []
 
 
 def test_every_make_command_is_a_target() -> None:
