@@ -136,6 +136,15 @@ def test_the_reference_names_every_key_below_the_top() -> None:
     assert [key for key in sorted(keys) if not re.search(rf"[`{{\s]{key}[:`]", text)] == []
 
 
+@pytest.mark.parametrize("table", ["transfer", "contrasts", "surrogates"])
+def test_every_column_of_a_table_is_explained(table: str) -> None:
+    from pipelines.report.rows import COLUMNS
+
+    section = (REPOSITORY / "align_core/README.md").read_text().split(f"### {table}.csv")[1]
+    first_cells = re.findall(r"^\|([^|]*)\|", re.split(r"^#", section, flags=re.MULTILINE)[0], flags=re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", "".join(first_cells))) == sorted(COLUMNS[table])
+
+
 def test_every_make_command_is_a_target() -> None:
     targets = re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE)
     named = [command[1] for command in CONSOLE if command[0] == "make"]
