@@ -4,6 +4,8 @@ The Python of align_core/README.md is run by tests/align_core/test_science_readm
 tune_spaces/README.md is looked at by tests/tune_spaces.
 """
 
+import argparse
+import dataclasses
 import re
 import shlex
 import subprocess
@@ -63,18 +65,84 @@ def test_the_front_page_is_short() -> None:
     assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 150
 
 
-@pytest.mark.parametrize("readme", READMES)
+def anchors_of(file: Path) -> set[str]:
+    """The anchors of a file's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", file.read_text(), re.M)
+    return {re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("readme", [*READMES, "pipelines/FINGERPRINTS.md"])
 def test_every_link_leads_somewhere(readme: str) -> None:
-    text = (REPOSITORY / readme).read_text()
-    anchors = {
-        re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.*)$", text, re.M)
-    }
-    for target in re.findall(r"\]\(([^)]+)\)", text):
+    """Also to a heading of another file."""
+    file = REPOSITORY / readme
+    for target in re.findall(r"\]\(([^)]+)\)", file.read_text().replace("\n", " ")):
         path, _, anchor = target.partition("#")
-        if path:
-            assert ((REPOSITORY / readme).parent / path).exists(), target
-        else:
-            assert anchor in anchors, target
+        linked = file.parent / path if path else file
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors_of(linked), target
+
+
+def test_the_reference_links_to_each_of_its_sections() -> None:
+    text = (REPOSITORY / "pipelines/README.md").read_text()
+    contents = text.partition("## Experiment file")[0]
+    sections = {
+        re.sub(r"[^a-z0-9_ -]", "", name.lower()).replace(" ", "-") for name in re.findall(r"^## (.*)$", text, re.M)
+    }
+    assert sections <= set(re.findall(r"\]\(#([^)]+)\)", contents))
+
+
+def test_the_reference_lists_every_part_of_an_attack_with_its_defaults() -> None:
+    from align_core.attacks.parts import OBJECTIVES, RULES, VIEWS, Objective, Rule, View
+
+    section = (REPOSITORY / "pipelines/README.md").read_text().split("### Views, samples and objectives")[1]
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*) \|$", section.partition("### ")[0], flags=re.MULTILINE)
+    listed = [(name, yaml.safe_load(f"{{{settings.replace('`', '')}}}"), what) for name, settings, what in rows]
+    known: list[tuple[str, dict[str, int], View | Rule | Objective]]
+    known = [(name, {"copies": view.copies}, view) for name, view in VIEWS.items()]
+    known += [(name, {"count": rule.count}, rule) for name, rule in RULES.items()]
+    known += [(name, {}, objective) for name, objective in OBJECTIVES.items()]
+    assert [(name, what) for name, _, what in listed] == [(name, part.what) for name, _, part in known]
+    for (name, settings, _), (_, first, part) in zip(listed, known, strict=True):
+        defaults = first | {key: bound.default for key, bound in part.settings.items()}
+        assert settings == pytest.approx(defaults, rel=1e-3), name
+
+
+def test_the_reference_names_every_flag() -> None:
+    """But for those of `witness init`, which its own help explains."""
+    (commands,) = (a.choices for a in command_line()._actions if isinstance(a, argparse._SubParsersAction))
+    parsers = [parser for name, parser in commands.items() if name != "init"]
+    options = {option for parser in parsers for action in parser._actions for option in action.option_strings}
+    flags = sorted(option for option in options if option.startswith("--"))
+    text = (REPOSITORY / "pipelines/README.md").read_text()
+    assert len(flags) > 20
+    assert [flag for flag in flags if not re.search(rf"{flag}\b", text)] == []
+
+
+def test_the_reference_names_every_key_below_the_top() -> None:
+    from align_core.align_config import AugmentConfig, OptimizerConfig
+    from align_core.attacks import AttackConfig, ForeignConfig
+    from align_core.defences import DEFENCES
+    from align_core.images import ImageSetConfig
+    from align_core.model_config import ModelConfig, TrainConfig
+    from pipelines.experiment.config import Section, StageConfig, VariantConfig
+    from pipelines.schedule.file import EntryConfig, ScheduleConfig
+
+    sections: list[type[Section]] = [StageConfig, VariantConfig, EntryConfig, ScheduleConfig]
+    keys = {key for section in sections for key in section.model_fields}
+    settings = [AugmentConfig, OptimizerConfig, AttackConfig, ForeignConfig, ImageSetConfig, ModelConfig, TrainConfig]
+    keys |= {entry.name for one in settings for entry in dataclasses.fields(one)}
+    keys |= {key for name, defence in DEFENCES.items() for key in (name, *defence.settings)}
+    text = (REPOSITORY / "pipelines/README.md").read_text()
+    assert [key for key in sorted(keys) if not re.search(rf"[`{{\s]{key}[:`]", text)] == []
+
+
+@pytest.mark.parametrize("table", ["transfer", "contrasts", "surrogates"])
+def test_every_column_of_a_table_is_explained(table: str) -> None:
+    from pipelines.report.rows import COLUMNS
+
+    section = (REPOSITORY / "align_core/README.md").read_text().split(f"### {table}.csv")[1]
+    first_cells = re.findall(r"^\|([^|]*)\|", re.split(r"^#", section, flags=re.MULTILINE)[0], flags=re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", "".join(first_cells))) == sorted(COLUMNS[table])
 
 
 def test_every_make_command_is_a_target() -> None:

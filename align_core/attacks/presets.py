@@ -72,9 +72,11 @@ PRESETS: dict[str, Preset] = {
     ),
     "mi_l2": Preset("MI in the l2 ball", "Dong et al., 1710.06081", 2018, {**_MI, "norm": "l2"}),
     "mi": Preset("iterated gradient signs with momentum", "Dong et al., 1710.06081", 2018, _MI),
-    "ni": Preset("MI with the gradient taken where the momentum leads", "Lin et al., 1908.06281", 2020, _NI),
+    "ni": Preset(
+        "MI with the gradient taken at the point to which the momentum leads", "Lin et al., 1908.06281", 2020, _NI
+    ),
     "gi": Preset(
-        "MI whose momentum is gathered by five long steps first",
+        "MI whose momentum is first gathered over five long steps",
         "Wang et al., 2211.11236",
         2022,
         {**_MI, "warm_start": 5, "warm_stride": 10.0},
@@ -82,18 +84,20 @@ PRESETS: dict[str, Preset] = {
     "di": Preset(
         "MI on images that are randomly shrunk and padded", "Xie et al., 1803.06978", 2019, {**_MI, "views": [_DI]}
     ),
-    "ti": Preset("MI with the gradient smoothed", "Dong et al., 1904.02884", 2019, {**_MI, "kernel": "auto"}),
+    "ti": Preset(
+        "MI with the gradient smoothed by a Gaussian kernel", "Dong et al., 1904.02884", 2019, {**_MI, "kernel": "auto"}
+    ),
     "diti": Preset(
         "MI, DI and TI together", "Dong et al., 1904.02884", 2019, {**_MI, "views": [_DI], "kernel": "auto"}
     ),
     "si": Preset(
-        "MI with the gradient averaged over copies of other brightness",
+        "MI with the gradient averaged over copies of lower brightness",
         "Lin et al., 1908.06281",
         2020,
         {**_MI, "views": ["scale"]},
     ),
     "sini": Preset(
-        "NI with the gradient averaged over copies of other brightness",
+        "NI with the gradient averaged over copies of lower brightness",
         "Lin et al., 1908.06281",
         2020,
         {**_NI, "views": ["scale"]},
@@ -102,16 +106,19 @@ PRESETS: dict[str, Preset] = {
         "SI-NI, DI and TI together", "Lin et al., 1908.06281", 2020, {**_NI, "views": ["scale", _DI], "kernel": "auto"}
     ),
     "vr": Preset(
-        "the gradient averaged over Gaussian noise", "Wu et al., 1802.09707", 2018, {**_MI, "samples": "noise"}
+        "MI with the gradient averaged over copies with Gaussian noise",
+        "Wu et al., 1802.09707",
+        2018,
+        {**_MI, "samples": "noise"},
     ),
     "vmi": Preset(
-        "MI with the gradient tuned by its variance among neighbours",
+        "MI with variance tuning: gradients at random neighbours correct the next gradient",
         "Wang and He, 2103.15571",
         2021,
         {**_MI, "samples": "variance"},
     ),
     "vni": Preset(
-        "NI with the gradient tuned by its variance among neighbours",
+        "NI with variance tuning: gradients at random neighbours correct the next gradient",
         "Wang and He, 2103.15571",
         2021,
         {**_NI, "samples": "variance"},
@@ -123,22 +130,25 @@ PRESETS: dict[str, Preset] = {
         {**_MI, "samples": "variance", "views": ["scale", _DI], "kernel": "auto"},
     ),
     "emi": Preset(
-        "MI with the gradient averaged along the last one", "Wang et al., 2103.10609", 2021, {**_MI, "samples": "line"}
+        "MI with the gradient averaged over points along the last gradient",
+        "Wang et al., 2103.10609",
+        2021,
+        {**_MI, "samples": "line"},
     ),
     "gra": Preset(
-        "neighbours weighted by relevance; steps shrink where the sign turns",
+        "MI with neighbours weighted by cosine; steps shrink where the sign turns",
         "Zhu et al., ICCV",
         2023,
         {**_MI, "samples": "relevance", "step_decay": 0.94},
     ),
     "pgn": Preset(
-        "leads to flat maxima by penalising the gradient norm",
+        "MI with a penalty on the gradient norm, which leads to flat maxima",
         "Ge et al., 2306.05225",
         2023,
         {**_MI, "samples": "penalty"},
     ),
     "mef": Preset(
-        "flat maxima: the mean gradient of neighbours that move by their own last gradients",
+        "MI with the mean gradient of neighbours that move by their own last gradients",
         "Qiu et al., 2405.16181",
         2024,
         {"momentum": 0.5, "samples": "flatness"},
@@ -146,53 +156,63 @@ PRESETS: dict[str, Preset] = {
         reach=2.0,
     ),
     "fgsra": Preset(
-        "neighbours of other frequencies weighted by relevance",
+        "GRA with neighbours whose frequencies are scaled at random",
         "Wang and Wang, CIKM",
         2024,
         {**_MI, "samples": "frequency", "step_decay": 0.94, "step_decay_by": "gradient"},
     ),
     "mig": Preset(
-        "momentum on integrated gradients",
+        "MI on integrated gradients",
         "Ma et al., ICCV",
         2023,
         {**_MI, "samples": "integrated", "objective": "probability"},
         steps=25,
     ),
     "dem": Preset(
-        "the mean logits over five ranges of sizes, TI, and steps of size eps",
+        "TI on the mean logits over five ranges of image sizes, with steps of size eps",
         "Zou et al., 2112.06011",
         2020,
         {**_MI, "views": ["sizes"], "combine": "logits", "kernel": "auto"},
         reach=10.0,
     ),
     "admix": Preset(
-        "a little of other classes' images is mixed in, at five brightnesses",
+        "SI on images into which a share of another class's image is mixed",
         "Wang et al., 2102.00436",
         2021,
         {**_MI, "views": ["admix", "scale"]},
     ),
     "usmm": Preset(
-        "masks made of other images, at five brightnesses",
+        "MI on images at five brightnesses, multiplied by masks made of other images",
         "Wang et al., 2311.12051",
         2023,
         {**_MI, "views": ["uniform_scale", "mix_mask"]},
     ),
-    "ssa": Preset("frequencies scaled at random", "Long et al., 2207.05382", 2022, {**_MI, "views": ["spectrum"]}),
+    "ssa": Preset(
+        "MI on images with noise, and frequencies scaled at random",
+        "Long et al., 2207.05382",
+        2022,
+        {**_MI, "views": ["spectrum"]},
+    ),
     "sia": Preset(
-        "each block under an operator of its own",
+        "MI on images cut into blocks, each transformed by an operator of its own",
         "Wang et al., 2309.14700",
         2023,
         {**_MI, "views": ["block_operators"]},
     ),
-    "bsr": Preset("blocks shuffled and rotated", "Wang et al., 2308.10299", 2024, {**_MI, "views": ["block_shuffle"]}),
+    "bsr": Preset(
+        "MI on images cut into blocks that are shuffled and rotated",
+        "Wang et al., 2308.10299",
+        2024,
+        {**_MI, "views": ["block_shuffle"]},
+    ),
     "decowa": Preset(
-        "thin-plate warps, each moved by one step against the attack",
+        "MI on thin-plate warps, each moved by one step against the objective",
         "Lin et al., 2402.03951",
         2024,
         {**_MI, "views": ["warp"]},
     ),
     "ops": Preset(
-        "random operators on noisy images of several radii",
+        "MI on images with noise of several radii, under random operators",
         "Guo et al., CVPR",
         2025,
         {**_MI, "samples": "pool", "views": ["operators"]},

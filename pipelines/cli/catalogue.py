@@ -18,10 +18,10 @@ Entry = dict[str, Any]
 """What `--json` prints of one entry: `name`, `what`, and what a list adds (settings, keys, or a path)."""
 
 CONTROLS: Mapping[str, str] = {
-    "label_only": "the source after the same fine-tuning on the labels, without a witness: is it only more training?",
+    "label_only": "the source after the same fine-tuning on labels, without a witness: is it the additional training?",
     "witness": "crafting on each witness itself: is the witness simply the better surrogate?",
-    "ensemble": "crafting on the mean of the logits of the source and the witnesses: what the same models give at once",
-    "aligned_ensemble": "the same with the aligned model instead of the source: what alignment adds to the ensemble",
+    "ensemble": "crafting on the mean of the logits of source and witnesses: is it better to attack both at once?",
+    "aligned_ensemble": "the same with the aligned model instead of the source: does alignment add to the ensemble?",
 }
 """What each control in `controls` is, and the question that it answers."""
 

@@ -23,13 +23,24 @@ def command_line() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     added = parser.add_subparsers(required=True, metavar="COMMAND")
-    common = _common_flags()
+    common = _common_flags(
+        "use this value instead of the experiment file's (repeatable)",
+        "a Ray cluster; by default $RAY_ADDRESS, else a local one for this command",
+        "output folder, or s3://..., gs://..., instead of the experiment file's",
+    )
+    of_schedule = _common_flags(
+        "use this value instead of the schedule file's (repeatable)",
+        "a cluster's job server (http://...) instead of those of all entries",
+        "output folder, or s3://..., gs://..., instead of those of all experiments",
+    )
 
-    def add(name: str, help_text: str, command: Command, experiment: bool = True) -> argparse.ArgumentParser:
-        new = added.add_parser(name, help=help_text, description=_sentence(help_text), parents=[common])
+    def add(
+        name: str, help_text: str, command: Command, experiment: bool = True, flags: _Parser = common
+    ) -> argparse.ArgumentParser:
+        new = added.add_parser(name, help=help_text, description=_sentence(help_text), parents=[flags])
         new.set_defaults(command=command, stage=name)
         if experiment:
-            new.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml")
+            new.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml", help="the experiment file")
         return new
 
     def add_plain(name: str, help_text: str, command: Command) -> argparse.ArgumentParser:
@@ -39,38 +50,38 @@ def command_line() -> argparse.ArgumentParser:
 
     add("demo", "run the embedded experiment on handwritten digits, which takes about a minute and a half",
         commands.demo_command, experiment=False)  # fmt: skip
-    _add_init(add_plain("init", "write a commented starter experiment from flags, or from answers", init_command))
-    _add_list(add_plain("list", "list what an experiment can name, and the experiments that ship", list_command))
+    _add_init(add_plain("init", "write a commented starter experiment, from flags or from your answers", init_command))
+    _add_list(add_plain("list", "list what an experiment file can name, and the experiments that ship", list_command))
 
     def add_stage(name: str, help_text: str) -> argparse.ArgumentParser:
         stage = add(name, help_text, commands.run_command)
         stage.add_argument(
             "--rehash", action="store_true",
-            help="read every image again, also in files whose path, size and modification time are unchanged",
+            help="read every image again, even from files whose path, size and modification time are unchanged",
         )  # fmt: skip
         return stage
 
-    add_stage("run", "align, craft, evaluate and report: whatever of it is missing")
+    add_stage("run", "align, craft, evaluate and report, as far as the results are missing")
     add_stage("align", "train and align the networks that are missing")
     add_stage("craft", "craft the adversarial images that are missing")
-    evaluate = add_stage("evaluate", "evaluate the cells that are missing")
+    evaluate = add_stage("evaluate", "evaluate the cells (surrogate, attack and target) that are missing")
     evaluate.set_defaults(command=commands.evaluate_command)
     evaluate.add_argument(
         "--clean", action="store_true",
-        help="only the accuracy on clean images of every model and surrogate that is there; trains and crafts nothing",
+        help="measure only the clean accuracy of models and surrogates whose weights exist; trains and crafts nothing",
     )  # fmt: skip
     report = add_stage("report", "write tables, figures and the page from the results that are there")
-    report.add_argument("--log", action="store_true", help="log to MLflow again, also what was logged before")
-    _add_tune(add("tune", "sweep over the alignment's settings; resumes a sweep that was stopped",
+    report.add_argument("--log", action="store_true", help="log to MLflow again what was logged before")
+    _add_tune(add("tune", "search the alignment's settings on validation images; resumes a search that was stopped",
                   commands.tune_command))  # fmt: skip
-    add("plan", "say what a run would do, how long it would take and what it would leave; does none of it",
+    add("plan", "say what a run would do, how long it would take, and which files it would leave; computes nothing",
         commands.plan_command)  # fmt: skip
     _add_status(add("status", "count what is missing, partial, done or failed, by stage and surrogate",
                     commands.status_command))  # fmt: skip
     _add_verify(add("verify", "check a finished experiment: hashes, counts, eps-balls and a sample of predictions",
                     commands.verify_command))  # fmt: skip
     _add_schedule(add("schedule", "submit recurring evaluations, each as a job on a Ray cluster",
-                      commands.schedule_command, experiment=False))  # fmt: skip
+                      commands.schedule_command, experiment=False, flags=of_schedule))  # fmt: skip
     ui = add("ui", "serve MLflow's page on this experiment's tracking store", commands.ui_command)
     ui.add_argument("--port", type=_port, default=5000, help="port of the page on this machine (default: 5000)")
     return parser
@@ -137,14 +148,14 @@ def _sentence(help_text: str) -> str:
     return f"{help_text[0].upper()}{help_text[1:]}."
 
 
-def _common_flags() -> _Parser:
+def _common_flags(set_help: str, address_help: str, output_help: str) -> _Parser:
     common = _Parser(add_help=False)
     common.add_argument(
         "--set", metavar="KEY.PATH=VALUE", action=_EachKeyOnce, default=[], dest="overrides",
-        help="use this value instead of the experiment file's (repeatable)",
+        help=set_help,
     )  # fmt: skip
-    common.add_argument("--address", help="a Ray cluster; by default $RAY_ADDRESS, else a local one for this run")
-    common.add_argument("--output", help="output folder, or s3://..., gs://..., instead of the experiment file's")
+    common.add_argument("--address", help=address_help)
+    common.add_argument("--output", help=output_help)
     common.add_argument("--quiet", action="store_true", help="print progress as plain lines, also on a terminal")
     common.add_argument("--json", action="store_true", help="print the result as one JSON object on standard output")
     return common
@@ -152,8 +163,9 @@ def _common_flags() -> _Parser:
 
 def _add_init(init: argparse.ArgumentParser) -> None:
     init.epilog = (
-        "A model is a name of timm's: by itself it is trained on the training images, as NAME=pretrained it has timm's "
-        "own weights, and as NAME=PATH those of a file. On a terminal, what is needed and not given is asked for."
+        "MODEL names a model of timm. NAME alone is trained on the training images; NAME=pretrained has the weights "
+        "that timm publishes, and NAME=PATH those of a file. On a terminal, the command asks for what is needed and "
+        "not given."
     )
     init.add_argument(
         "file", type=Path, nargs="?", default=Path("experiment.yaml"), metavar="EXPERIMENT.yaml",
@@ -161,22 +173,26 @@ def _add_init(init: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     init.add_argument("--train", metavar="PATH", help="training images: a folder with a sub-folder per class, or npz")
     init.add_argument("--test", metavar="PATH", help="test images, none of them among the training images")
-    init.add_argument("--kind", choices=("folder", "npz"), help="kind of both; by default, what each path is")
-    init.add_argument("--classes", type=int, metavar="N", help="number of classes; by default, they are counted")
+    init.add_argument("--kind", choices=("folder", "npz"), help="kind of both sets; by default, each path shows it")
+    init.add_argument("--classes", type=int, metavar="N", help="number of classes; by default, those of the images")
     init.add_argument(
         "--image-size", type=int, metavar="N",
-        help="side in pixels; by default 32 where the first image has up to 64, otherwise 224",
+        help="side of the images in pixels; by default 32 if the first image has at most 64, otherwise 224",
     )  # fmt: skip
     init.add_argument("--source", metavar="MODEL", help="the model that is aligned")
     init.add_argument(
-        "--witness", metavar="MODEL", action="append", default=[], help="a model to align to (repeatable)"
+        "--witness",
+        metavar="MODEL",
+        action="append",
+        default=[],
+        help="a model that the source is aligned to (repeatable)",
     )
-    init.add_argument("--target", metavar="MODEL", action="append", default=[], help="a model to attack (repeatable)")
+    init.add_argument("--target", metavar="MODEL", action="append", default=[], help="an attacked model (repeatable)")
     init.add_argument("--name", help="name of the experiment; by default, that of the file")
 
 
 def _add_list(listing: argparse.ArgumentParser) -> None:
-    listing.add_argument("what", type=_list_name, metavar="WHAT", help=", ".join(LISTS))
+    listing.add_argument("what", type=_list_name, metavar="WHAT", help=f"one of {', '.join(LISTS)}")
     listing.add_argument("--json", action="store_true", help="print one JSON list, with an object per entry")
 
 
@@ -192,27 +208,29 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
     # Names are checked where the experiment is known, so that the message can say which one was probably meant.
     tune.add_argument("--space", required=True, help="a search space: a name in tune_spaces, or a YAML file")
     tune.add_argument(
-        "--samples", type=int, metavar="N", help="how many settings to try; a grid has a number of its own"
+        "--samples", type=int, metavar="N", help="how many settings are tried; required unless the searcher is grid"
     )
     tune.add_argument("--searcher", default="random", help="random (the default), optuna or grid")
-    tune.add_argument("--scheduler", default="none", help="none (the default), or asha, which stops poor trials early")
+    tune.add_argument("--scheduler", default="none", help="none (the default), or asha, which stops bad trials early")
     tune.add_argument(
         "--concurrent",
         type=int,
         metavar="K",
-        help="trials at once; by default as many as compute.workers allows and the cluster holds",
+        help="how many trials run at once; by default as many as compute.workers allows and the cluster holds",
     )
     tune.add_argument(
         "--max-clean-drop", type=float, default=1.0, metavar="POINTS",
-        help="clean accuracy that the chosen settings may cost at most (default: 1.0)",
+        help="how many points of clean accuracy the chosen settings may cost (default: 1.0)",
     )  # fmt: skip
-    tune.add_argument("--attack", help="what to craft on the validation images; by default the experiment's first")
+    tune.add_argument("--attack", help="the attack on the validation images; by default the experiment's first")
 
 
 def _add_status(status: argparse.ArgumentParser) -> None:
     status.add_argument("--cells", action="store_true", help="list every network and table, with its state")
     status.add_argument(
-        "--watch", action="store_true", help="repeat while a run works elsewhere, until nothing is left"
+        "--watch",
+        action="store_true",
+        help="print the progress of a run elsewhere, until everything is done or has failed",
     )
 
 
@@ -231,16 +249,19 @@ def _seed(text: str) -> int:
 
 
 def _add_verify(verify: argparse.ArgumentParser) -> None:
-    verify.add_argument("--sample", type=int, default=20, metavar="N", help="images of each set to predict again (20)")
-    verify.add_argument("--seed", type=_seed, default=0, help="seed with which these images are drawn (0)")
+    verify.add_argument(
+        "--sample", type=int, default=20, metavar="N", help="images of each set that are predicted again (default: 20)"
+    )
+    verify.add_argument("--seed", type=_seed, default=0, help="seed with which these images are drawn (default: 0)")
 
 
 def _add_schedule(schedule: argparse.ArgumentParser) -> None:
     schedule.description = (
-        "Submits the entries of a schedule as they are due, until Ctrl-C. Here, --set changes values of the schedule "
-        "file; --address, a cluster's job server (http://...), and --output replace those of every entry."
+        "Submit the entries of a schedule when they are due, each as a job on a Ray cluster, until Ctrl-C."
     )
-    schedule.add_argument("schedule", type=Path, metavar="SCHEDULE.yaml")
+    schedule.add_argument("schedule", type=Path, metavar="SCHEDULE.yaml", help="the schedule file")
     how = schedule.add_mutually_exclusive_group()
-    how.add_argument("--once", action="store_true", help="submit only what is due now, and wait until it ends")
-    how.add_argument("--list", action="store_true", help="the next and the last run of every entry; asks no cluster")
+    how.add_argument("--once", action="store_true", help="submit only what is due now, and wait until it has ended")
+    how.add_argument(
+        "--list", action="store_true", help="print the next and last run of each entry; contacts no cluster"
+    )

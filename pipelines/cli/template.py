@@ -10,7 +10,7 @@ from pipelines.cli.catalogue import CONTROLS
 from pipelines.cli.starter import SMALL_SIDE, Images, Model, Starter, path_in
 
 _TEXT = """\
-# A starter experiment. Change it as you like: a run computes again only what a change affects.
+# A starter experiment. Change it as you like: after a change, a run computes only what the change affects.
 #
 #     witness plan {file}      what a run will do, how long it will take, and what it will leave
 #     witness run {file}       align, craft, evaluate and report
@@ -30,35 +30,35 @@ data:
   # `witness tune` chooses the settings of `align` on other images and other targets (`validation_targets`) than these:
   # validation: {{kind: ..., path: ...}}
 
-# Architectures are names of timm's; `torchvision:` and `factory:` (your own code) are possible, too. A model without
-# `weights` is trained on the training images, once. Its family is its name, unless `family:` says otherwise: the tables
-# compare targets of the source's family with others.
+# Each model names an architecture of timm; `torchvision:` and `factory:` (your own code) are possible, too. A model
+# with `train` instead of `weights` is trained on the training images, once. The tables compare targets of the source's
+# family with others; a model's family is its name, unless `family:` says otherwise.
 models:
 {models}
 
-# The source is aligned to the witnesses: it is fine-tuned until its predictions match theirs. Adversarial examples are
-# crafted on it and tried on the targets, which the attacker is taken not to know.
+# The source is aligned to the witnesses: it is fine-tuned so that its predictions match theirs. Adversarial examples
+# are crafted on it and evaluated on the targets, which the attacker cannot see.
 source: {source}
 witnesses: [{witnesses}]
 targets: [{targets}]
 
-# A gain means little by itself. These surrogates show what else could explain it:
+# A gain means little by itself. These surrogates show what else could explain it, or gain more:
 {controls_explained}
 controls: [{controls}]
 
-# The temperature of the softened predictions decides more than anything else whether alignment helps. These are the
-# settings of the CIFAR-10 recipe that ships with Witness; `witness list experiments` says where it is.
+# The temperature of the softmax decides more than any other setting whether alignment helps. These are the settings of
+# the CIFAR-10 recipe that ships with Witness; `witness list experiments` says where it is.
 align:
   loss: kl
   temperature: 16.0
   epochs: {align_epochs}    # passes over the training images; with this batch size, about {align_updates} updates
   batch_size: 128
-  optimizer: {{name: sgd, lr: 0.05}}    # lower lr if surrogates.csv shows a loss of clean accuracy
+  optimizer: {{name: sgd, lr: 0.05}}    # lower it if surrogates.csv shows a loss of clean accuracy
   clip_grad_norm: 1.0
   augment: {{crop: {crop}, flip: true}}    # flip: false where left and right differ in meaning, as in digits or text
 
 # {eps_explained}
-# Where nearly every attack succeeds or fails, no difference can be seen: then choose another eps.
+# Where nearly all adversarial examples transfer, or nearly none, no difference can be seen: then choose another eps.
 # `witness list attacks` lists the methods.
 attacks:
   pgd: {{method: pgd, eps: {eps}/255, step: {pgd_step}/255, steps: 10}}
@@ -67,13 +67,13 @@ attacks:
 compute:
   workers: 2           # processes that hold models, with a GPU each where there are GPUs
   accelerator: auto    # auto, cpu or cuda
-  chunk: {chunk}           # images that are crafted as one batch; make it smaller if memory does not suffice
+  chunk: {chunk}           # images that are crafted together: the unit of work, of retry and of resume
 """
 
 _KINDS = {
     "folder": (
-        "A folder has a sub-folder per class.\n  # `sample: 500` in the braces draws so many images, of every class in "
-        "proportion;\n  # `limit: 500` takes the first ones, which are those of the first classes."
+        "A folder has a sub-folder per class.\n  # `sample: 500` in the braces draws 500 images, of every class in "
+        "proportion;\n  # `limit: 500` takes the first 500, which are those of the first classes."
     ),
     "npz": "An npz file has the arrays `images` (uint8, NHWC) and `labels`.",
 }

@@ -18,14 +18,20 @@ FILE = Path(__file__).parents[2] / "pipelines" / "FINGERPRINTS.md"
 COLUMNS = ("image sets", "trained", "aligned", "adversarial", "clean", "outcomes", "report")
 HEAD = """# Which key changes which results
 
-A result is made again where its fingerprint differs. This table says for every key of the experiment file which
-fingerprints another value of it changes: those of image sets, of models that are trained here, of aligned networks, of
-adversarial images, of clean predictions, of outcomes, and of the report's tables; all of them, or some: those of the
-role, model, variant or attack that it is a key of. A model (`models.*`) is the source unless the row says otherwise.
-Files count by what they hold, not by their paths. What is added or left out (a target, a control) changes no other.
+A result is made again when its fingerprint differs. For every key of the experiment file, this table says which
+fingerprints change when the key gets another value:
 
-The table is measured by `tests/pipelines/experiment/test_fingerprint_table.py`, which fails where it is out of date;
-`WITNESS_WRITE_TABLE=1 pytest tests/pipelines/experiment/test_fingerprint_table.py` writes it anew.
+* *all*: every fingerprint of that kind;
+* *some*: those of the role, model, variant or attack that the key belongs to;
+* an empty cell: none.
+
+The kinds are those of image sets, of models that are trained here, of aligned networks, of adversarial images, of
+predictions on clean images, of outcomes (predictions on adversarial images), and of the report's tables. In a row
+`models.*`, the model is the source unless the row says otherwise. Files count by what they hold, not by their paths.
+Adding or leaving out a target or a control changes no fingerprint but that of the report.
+
+The table is measured by `tests/pipelines/experiment/test_fingerprint_table.py`, which fails when the table is out of
+date; `WITNESS_WRITE_TABLE=1 pytest tests/pipelines/experiment/test_fingerprint_table.py` writes it anew.
 
 """
 
