@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "lines"), [("crafting", 1), ("sweep", 1), ("matrix", 5)])
+@pytest.mark.parametrize(("name", "lines"), [("crafting", 1), ("sweep", 1), ("matrix", 6)])
 def test_benchmark_runs_on_random_weights(name: str, lines: int, tmp_path: Path):
     ended = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks", name],

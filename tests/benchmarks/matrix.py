@@ -1,8 +1,9 @@
 """A large matrix: the time to plan 20 surrogates x 10 attacks x 50 targets x 50,000 images, and the cost of a chunk."""
 
+import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def measure() -> Iterator[str]:
         yield _planned(folder)
         yield _joined(folder)
         yield _split(folder)
+        yield _layouts(folder)
         yield _driven(folder)
         yield _reported(folder)
 
@@ -127,6 +129,44 @@ def _split(folder: Path) -> str:
     )
 
 
+def _layouts(folder: Path) -> str:
+    """Predictions of 16 networks in a file per chunk, and in a file per chunk and network: written, and made tables."""
+    rows, networks, rounds = [100] * 50, 16, 5
+    predicted = [_predicted(chunk, count) for chunk, count in enumerate(rows)]
+
+    def tables(name: str) -> tuple[Store, tuple[ChunkedTable, ...]]:
+        store = Store(str(folder / "layouts"), name)
+        return store, tuple(ChunkedTable(f"outcomes/a/b/{number}", {"number": number}) for number in range(networks))
+
+    def together(name: str) -> None:
+        store, own = tables(name)
+        joint = JointTable(JointFolder(".evaluate/a/b", (own,), "outcomes/a/b"), 0, ("image_id", "label"))
+        for chunk, table in enumerate(predicted):
+            joint.write_chunk(store, chunk, dict.fromkeys(range(networks), table))
+        assert joint.finish(store, rows) == []
+
+    def apart(name: str) -> None:
+        store, own = tables(name)
+        for chunk, table in enumerate(predicted):
+            for one in own:
+                one.write_chunk(store, chunk, table)
+        for one in own:
+            assert one.finish(store, rows) == []
+
+    def seconds(work: Callable[[str], None], name: str) -> float:
+        start = time.perf_counter()
+        work(name)
+        return time.perf_counter() - start
+
+    pairs = [(seconds(together, f"t{number}"), seconds(apart, f"a{number}")) for number in range(rounds)]
+    ratio = statistics.median(one / other for one, other in pairs)
+    ours, theirs = (statistics.median(times) for times in zip(*pairs, strict=True))
+    return (
+        f"matrix: predictions of {networks} networks on {len(rows)} chunks become tables in {ours:.2f} s with a file "
+        f"per chunk, in {theirs:.2f} s with a file per chunk and network: {ratio:.2f} x (median of {rounds})"
+    )
+
+
 def _predicted(chunk: int, count: int) -> pa.Table:
     ids, numbers = [f"{chunk * count + row:05d}" for row in range(count)], np.arange(count)
     columns = {"image_id": ids, "label": numbers, "prediction": numbers, "confidence": numbers.astype(np.float32)}
@@ -190,7 +230,10 @@ def _reported(folder: Path) -> str:
         labels=np.zeros(images, np.int64),
         prediction={name: flags(0.2).astype(np.int64) for name in blueprint.clean()},
         wrong={(cell.surrogate, cell.attack, cell.target): flags(rng.random()) for cell in blueprint.cells()},
+        hit={},
         l2={pair: np.ones(images, np.float32) for pair in blueprint.all_adversarial()},
+        ssim={pair: np.ones(images, np.float32) for pair in blueprint.all_adversarial()},
+        gradients={},
     )
     before, start = psutil.Process().memory_info().rss, time.perf_counter()
     maker = TableMaker(blueprint, outcomes)

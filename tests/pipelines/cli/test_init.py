@@ -201,6 +201,7 @@ def test_its_plan_and_status_before_anything_is_trained(capsys: pytest.CaptureFi
     assert " done" not in last
 
 
+@pytest.mark.slow
 def test_what_it_writes_runs_to_the_end(ray_cluster: None, place: Path) -> None:
     assert init() == 0
     put_empty_store(place / "runs")

@@ -114,7 +114,7 @@ def test_a_chunk_that_is_reported_twice_counts_once(store: Store) -> None:
     assert_complete(store)
 
 
-@pytest.mark.parametrize("damage", [b"", None])
+@pytest.mark.parametrize("damage", [b"", pytest.param(None, marks=pytest.mark.slow)])
 def test_a_damaged_chunk_is_made_again(store: Store, damage: bytes | None) -> None:
     work, messages = Work(store), list[str]()
     for chunk in range(3):

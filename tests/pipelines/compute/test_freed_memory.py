@@ -33,6 +33,7 @@ ONCE = 40_000_000 // 4096
 
 
 @pytest.mark.parametrize("where", ["here", "there"])
+@pytest.mark.slow
 def test_a_worker_faults_memory_in_once(where: str, ray_cluster: None, tmp_path: Path) -> None:
     import ray
 

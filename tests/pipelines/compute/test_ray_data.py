@@ -70,7 +70,7 @@ def run(job: Job, items: list[dict[str, Any]] | None = None, workers: int = 2) -
     return run_pipeline(items or [{"chunk": chunk} for chunk in range(ITEMS)], decode, job, Summing, worker, workers)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.slow)])
 def test_every_item_is_done_once(ray_cluster: None, tmp_path: Path, device: str) -> None:
     """Beside actors on a GPU, images are decoded in other processes; on a CPU the worker does it itself."""
     job = job_on(device, tmp_path)

@@ -230,6 +230,7 @@ def test_the_table_of_another_cell_is_named(made: HandMade) -> None:
     assert f"{OUTCOME}: the settings recorded in the file are not those that its name stands for" in findings(made)
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_ends_the_check_or_changes_a_row_unseen(made: HandMade) -> None:
     """Anywhere in the file: pages, their headers, and the footer, parts of which nothing reads."""
     file, rng = table(made, OUTCOME), np.random.default_rng(0)

@@ -19,6 +19,7 @@ from pipelines.run.command import run
 RESULTS = ("adversarial", "outcomes", "clean")
 
 
+@pytest.mark.slow
 def test_neither_workers_nor_order_change_an_outcome(finished: Finished, tmp_path: Path) -> None:
     """Runs with one worker instead of two, from tables that hold their last chunk already, or their last two."""
     request, folder = finished.copied(tmp_path, overrides=["compute.workers=1"])

@@ -130,6 +130,7 @@ def assert_as_a_run(request: Request, row: dict[str, Any]) -> None:
     assert {name: row[name] for name in expected} == pytest.approx(expected, abs=1e-4)  # tables have four decimals
 
 
+@pytest.mark.slow
 def test_a_trial_is_the_run_of_its_settings_and_touches_no_test_image(
     ray_cluster: None, weights: Path, tmp_path: Path
 ) -> None:
@@ -142,6 +143,7 @@ def test_a_trial_is_the_run_of_its_settings_and_touches_no_test_image(
         assert_as_a_run(request, row)
 
 
+@pytest.mark.slow
 def test_a_trial_whose_loss_is_not_finite_is_recorded_and_the_others_go_on(
     ray_cluster: None, weights: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +164,7 @@ def test_a_trial_whose_loss_is_not_finite_is_recorded_and_the_others_go_on(
     assert {file: file.stat().st_mtime_ns for file in records} == before
 
 
+@pytest.mark.slow
 def test_a_sweep_of_which_nothing_keeps_clean_accuracy_chooses_nothing(
     ray_cluster: None, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -245,6 +248,7 @@ def whole(ray_cluster: None, weights: Path, tmp_path_factory: pytest.TempPathFac
     return request, space, chosen_of(request, space), folder / "runs/digits/sweeps/mine"
 
 
+@pytest.mark.slow
 def test_trials_of_other_images_are_set_aside(whole: Any, capsys: pytest.CaptureFixture[str]) -> None:
     request, space, (temperatures, _), folder = whole
     with_output = dataclasses.replace(request, output=str(request.source.parent / "other"))
@@ -264,6 +268,7 @@ def slow(content: str | None) -> Any:
     return pytest.param(content, marks=pytest.mark.slow)
 
 
+@pytest.mark.slow
 class TestDamage:
     """A damaged file of a finished sweep is computed again, and the choice stays the same."""
 
