@@ -109,7 +109,7 @@ def _rows() -> Iterator[tuple[str, str, str]]:
     yield "witnesses", "targets=[c]", "witnesses=[d]"
     yield "targets", "", "targets=[c]"
     yield "validation_targets", "", "validation_targets=[d]"
-    yield "groups", "", "groups={both: [c, e]}"
+    yield "groups.*", "", "groups={both: [c, e]}"
     yield "controls", "", "controls=[label_only]"
     for key, value in (
         ("loss", "other"), ("temperature", 7), ("weight", 7), ("label_weight", 7), ("epochs", 7), ("batch_size", 6),

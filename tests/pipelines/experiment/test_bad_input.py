@@ -288,13 +288,13 @@ CASES = [
     }),
     # Names that name one thing twice
     bad("control twice", "controls: witness is named twice", {"controls": ["witness", "witness"]}),
-    bad("target twice in a group", "groups.all: far is named twice", {"groups": {"all": ["far", "far"]}}),
+    bad("target twice in a group", "groups.all: twin is named twice", {"groups": {"all": ["twin", "twin"]}}),
     bad("group of a model that is no target", "groups.all: 'seer' is not among the targets", {
         "groups": {"all": ["seer"]},
     }),
     bad("group of nothing", "groups.all: must name at least one target", {"groups": {"all": []}}),
     bad("group with a relation's name", "groups.Same_Family: the tables have a mean of this name already", {
-        "groups": {"Same_Family": ["far"]},
+        "groups": {"Same_Family": ["twin"]},
     }),
     bad("witness twice", "witnesses: seer is named twice", {"witnesses": ["seer", "seer"]}),
     bad("witness of a variant twice", "v.witnesses: seer is named twice", {"variants.v.witnesses": ["seer", "seer"]}),

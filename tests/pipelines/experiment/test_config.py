@@ -166,6 +166,7 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path, monkeypatch: pytes
         "factories": str(tmp_path),
         "register": None,
         "validation_targets": [],
+        "groups": {},
         "controls": ["label_only", "witness", "ensemble", "aligned_ensemble"],
         "align": {
             "loss": "kl", "temperature": 4.0, "weight": 1.0, "label_weight": 0.0, "epochs": 1, "batch_size": 128,
