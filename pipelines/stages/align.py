@@ -24,7 +24,7 @@ from pipelines.compute.checkpoint import Curve
 from pipelines.compute.cluster import Worker, room_for
 from pipelines.compute.fine_tune import FineTune
 from pipelines.compute.ray_train import RUNS, delete_run, fine_tune
-from pipelines.failure import ONCE_MENDED, RunFailed
+from pipelines.failure import ONCE_MENDED, InputChangedError, RunFailed
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.first_look import look_at
@@ -40,7 +40,8 @@ from pipelines.storage.versions import versions
 def make_networks(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
     """Trains and aligns every network that a run needs and that is missing; returns how many were made.
 
-    One that diverges is left out. Raises RunFailed for any other failure, after all others are made.
+    One that diverges is left out. Raises RunFailed for any other failure, after all others are made, and at once where
+    images or weights are not those that were inspected.
     """
     return _make_all(blueprint, blueprint.missing("align"), worker, progress)
 
@@ -172,7 +173,8 @@ def _commit_result(
 ) -> Curve | None:
     """Takes up a fine-tune that has ended; returns its curve, or None where it made no network.
 
-    One that diverged is noted in the store, since it would diverge again. Any other failure is added to `failures`.
+    One that diverged is noted in the store, since it would diverge again. Any other failure is added to `failures`, but
+    for images or weights that are not those that were inspected, for which it raises RunFailed.
     """
     making = finished.making
     what = "alignment" if making.start else "training"
@@ -183,6 +185,8 @@ def _commit_result(
         progress.say(f"the {what} of {making.name} failed: {reason_of(problem)}; all others go on")
         blueprint.refresh()
         return None
+    except InputChangedError as problem:  # everything else would have a wrong fingerprint, too, so that it ends here
+        raise RunFailed(f"the {what} of {making.name} failed: {problem}. What was finished is kept") from problem
     except Exception as problem:  # of the user's code, of torch, or of Ray
         failures.append(f"the {what} of {making.name} failed: {reason_of(problem)}")
         return None
