@@ -5,6 +5,7 @@ Whatever would break later, perhaps after hours, breaks here, with a message tha
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load as load_safetensors
@@ -76,7 +77,7 @@ def try_model(
     _check_weights(classifier, name)
     was_training = classifier.training
     generator = torch.Generator().manual_seed(_SEED)
-    noise_BCHW = torch.rand((2, *shape), generator=generator)
+    noise_BCHW = random_images(shape, generator)
     try:
         classifier.eval()
         _try_predictions(classifier, name, noise_BCHW, classes, trial)
@@ -104,20 +105,50 @@ def _try_folding(classifier: Classifier, images_BCHW: Tensor, trial: Trial) -> N
         trial.notes.append(f"its BatchNorms are not folded into convolutions, which costs speed: {obstacle}")
     if not pairs:
         return
+    with torch.no_grad():
+        if not torch.equal(classifier(images_BCHW), classifier(images_BCHW)):
+            return  # its logits differ from call to call, which is said, so that no difference can be measured
     try:
-        own = fold(copy_of(classifier), pairs)
+        found = folding_difference(classifier, pairs, images_BCHW)
     except Exception as problem:  # a network may hold what cannot be copied
         trial.notes.append(f"its BatchNorms are not folded into convolutions, which costs speed: {reason_of(problem)}")
         return
-    with torch.no_grad():
-        plain_BK, again_BK, own_BK = classifier(images_BCHW), classifier(images_BCHW), own(images_BCHW)
-    if not torch.equal(plain_BK, again_BK):
-        return  # its logits differ from call to call, which is said, so that no difference can be measured
-    difference = float((plain_BK - own_BK).abs().max())
-    if not difference <= _TOLERANCE[classifier.precision] * max(1.0, float(plain_BK.abs().max())):
-        trial.notes.append(f"its BatchNorms are not folded: its logits would change by {difference:.2g}")
+    if not found.is_rounding:
+        trial.notes.append(f"its BatchNorms are not folded: its logits would change by {found.largest:.2g}")
         return
-    trial.folded, trial.folding_difference = pairs, difference
+    trial.folded, trial.folding_difference = pairs, found.largest
+
+
+class FoldingDifference(NamedTuple):
+    """The largest difference of logits that folding makes, and whether rounding explains it."""
+
+    largest: float
+    is_rounding: bool
+
+
+def folding_difference(
+    classifier: Classifier, pairs: Sequence[tuple[str, str]], images_BCHW: Tensor
+) -> FoldingDifference:
+    """By how much logits differ, at most, once these BatchNorms of a network in eval mode are folded into convolutions.
+
+    Args:
+        classifier: the network, of the precision in which it predicts; it is left as it is.
+        pairs: as `align_core.folding.foldable` finds them; without any, nothing differs.
+        images_BCHW: pixels in [0, 1].
+    """
+    if not pairs:
+        return FoldingDifference(0.0, True)
+    own = fold(copy_of(classifier), pairs)
+    with torch.no_grad():
+        plain_BK, own_BK = classifier(images_BCHW), own(images_BCHW)
+    largest = float((plain_BK - own_BK).abs().max())
+    most = _TOLERANCE[classifier.precision] * max(1.0, float(plain_BK.abs().max()))
+    return FoldingDifference(largest, largest <= most)
+
+
+def random_images(shape: tuple[int, int, int], generator: torch.Generator | None = None) -> Tensor:
+    """The two images of random pixels on which every model is tried: float [2, C, H, W] in [0, 1)."""
+    return torch.rand((2, *shape), generator=generator or torch.Generator().manual_seed(_SEED))
 
 
 def _said_of_frozen(frozen: Sequence[str], parameters: int) -> str:

@@ -3,6 +3,8 @@
 Wrong input is `align_core.errors.InputError`, and exit code 2.
 """
 
+from align_core.errors import InputError
+
 RESUMES = "What was finished is kept; the same command resumes"
 """How a message goes on after an interruption, which is over."""
 
@@ -12,6 +14,10 @@ ONCE_MENDED = "What was finished is kept; once the cause is mended, the same com
 
 class RunFailed(RuntimeError):
     """The work could not be finished. The message says what failed, what is kept and how to resume."""
+
+
+class InputChangedError(InputError):
+    """An image or weights are others than when they were inspected: what is made of them would have a wrong name."""
 
 
 class Busy(RuntimeError):

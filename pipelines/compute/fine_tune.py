@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from align_core.align_config import AlignConfig
 from align_core.alignment import Alignment, Batches, NonFiniteLoss
-from align_core.errors import reason_of
+from align_core.errors import InputError, reason_of
 from align_core.images import Fit, ImageSetConfig
 from align_core.models import Classifier, build, copy_of
 from align_core.numerics import set_policy
 from align_core.weights import not_finite, to_bytes
 from pipelines.compute.checkpoint import CURVE, STATE, Curve, DamagedCheckpoint, read_checkpoint, write_checkpoint
-from pipelines.compute.images import opened
+from pipelines.compute.images import AsInspected, opened
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, on_device
 
 
@@ -34,6 +34,7 @@ class FineTune:
         align: the settings.
         loader: loads `start` and `witnesses`.
         images: the training images; `image_ids` and `labels` say which of them are used.
+        contents, originals: hashes of their pixels and of what is stored of them, when the set was inspected.
         fit: how they are resized and cropped.
         seed: of sample order, augmentation, dropout and random weights.
         threads: CPU threads for torch.
@@ -50,14 +51,21 @@ class FineTune:
     fit: Fit
     image_ids: list[str]
     labels: list[int]
+    contents: list[str]
+    originals: list[str]
     seed: int
     threads: int
     progress_file: str | None
     unused_parameters: bool = False
 
     def batches(self, rank: int = 0, world: int = 1) -> Batches:
-        """The batches of worker number `rank` of `world` data-parallel workers."""
+        """The batches of worker number `rank` of `world` data-parallel workers.
+
+        They raise InputChangedError for an image that is not the one that was inspected.
+        """
+        contents, originals = (dict(zip(self.image_ids, own, strict=True)) for own in (self.contents, self.originals))
         image_set = opened(self.images, self.fit, self.loader.channels)
+        image_set = AsInspected("data.train", image_set, contents, originals)
         return Batches(image_set, self.image_ids, self.labels, self.align, self.seed, rank, world)
 
     def starting_network(self, networks: LoadedNetworks, device: str) -> Classifier:
@@ -114,7 +122,8 @@ class Trainer:
             checkpoint: called after the steps in `at`; None stands for the end of every epoch, and every
                 `align.checkpoint_steps` within one.
 
-        Raises NonFiniteLoss, also where the weights that the last step led to are not finite.
+        Raises NonFiniteLoss, also where the weights that the last step led to are not finite, and InputError for an
+        image that is unreadable or is not the one that was inspected.
         """
         steps = range(self.alignment.step_number, len(self.batches))
         per_epoch, every = self.batches.steps_per_epoch, self.job.align.checkpoint_steps
@@ -146,11 +155,14 @@ class Trainer:
         reason = f"the logits of the witness {self.job.witnesses[problem.witness]} are not finite for {named}{more}"
         return NonFiniteLoss(f"{reason} (step {step})", problem.witness, problem.rows)
 
-    def _loaded(self, steps: range) -> Iterable[tuple[Tensor, Tensor]]:
+    def _loaded(self, steps: range) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of these steps. Images that have to be decoded are decoded in processes beside the training."""
         decoders = self.job.threads if self.job.images.kind in ("folder", "parquet") else 0
-        batches = cast("Dataset[tuple[Tensor, Tensor]]", self.batches)  # all that a DataLoader needs: length and items
-        return DataLoader(batches, batch_size=None, sampler=steps, num_workers=decoders)
+        batches = cast("Dataset[_Loaded]", _Loading(self.batches))  # all that a DataLoader needs: length and items
+        for batch in DataLoader(batches, batch_size=None, sampler=steps, num_workers=decoders):
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
 
     def _write_progress(self, done: int) -> None:
         """At most once a second, and after the last step."""
@@ -185,6 +197,25 @@ class Trainer:
         source = self.alignment.source
         assert isinstance(source, Classifier)
         return to_bytes(source.net.state_dict())
+
+
+_Loaded = tuple[Tensor, Tensor] | InputError
+
+
+@dataclass(frozen=True)
+class _Loading:
+    """Batches in which bad input is an item: of an exception in another process, torch makes one with a traceback."""
+
+    batches: Batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, step: int) -> _Loaded:
+        try:
+            return self.batches[step]
+        except InputError as problem:
+            return problem
 
 
 def fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> tuple[bytes, Curve]:

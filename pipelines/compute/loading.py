@@ -15,6 +15,7 @@ from align_core.model_config import Precision
 from align_core.models import Classifier, Ensemble, load
 from align_core.weights import hash_state, hash_weights
 from pipelines.compute.networks import Network
+from pipelines.failure import InputChangedError
 from pipelines.storage.store import Store
 
 
@@ -46,7 +47,7 @@ class NetworkLoader:
     def load(self, name: str, device: str) -> Classifier:
         """One network on the device, in eval mode, its parameters frozen.
 
-        Raises InputError where its weights are not those that it had when the models were inspected.
+        Raises InputChangedError where its weights are not those that it had when the models were inspected.
         """
         network = self.networks[name]
         weights = load_safetensors(self.store.read(network.stored)) if network.stored else None
@@ -58,7 +59,7 @@ class NetworkLoader:
                     "inspected; are the files that it reads others here, or does it draw weights at random?"
                 )
         elif network.digest is not None and hash_weights(classifier.net.state_dict()) != network.digest:
-            raise InputError(
+            raise InputChangedError(
                 f"models.{name}: its weights are not as they were when the models were inspected. Run again, and leave "
                 "images and weights as they are while a run is at work"
             )

@@ -4,6 +4,10 @@ import ctypes
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ray.train import WorkerGroupError
 
 
 @contextmanager
@@ -34,3 +38,8 @@ def startable_nodes() -> list[dict[str, float]]:
     config = state.get_cluster_config()
     groups = [] if config is None else config.node_group_configs
     return [dict(group.resources) for group in groups for _ in range(max(group.max_count, 0))]
+
+
+def raised_by_workers(problem: "WorkerGroupError") -> list[BaseException]:
+    """What Ray Train's workers raised: it hands out an exception of its own, around theirs and the traceback's text."""
+    return [getattr(own, "_base_exc", own) for own in problem.worker_failures.values()]

@@ -14,10 +14,11 @@ from pyarrow import fs
 from torch import nn
 
 from align_core.alignment import NonFiniteLoss
-from align_core.errors import reason_of
+from align_core.errors import InputError, reason_of
 from pipelines.compute.checkpoint import Curve, DamagedCheckpoint
 from pipelines.compute.cluster import Worker
 from pipelines.compute.fine_tune import FineTune, Trainer, fine_tune_alone, from_checkpoint
+from pipelines.compute.ray_internals import raised_by_workers
 from pipelines.storage.store import Store
 
 RUNS = ".train"
@@ -57,10 +58,15 @@ def _by_one(job: FineTune, run_name: str, worker: Worker) -> tuple[bytes, Curve]
 
 
 def _by_several(job: FineTune, run_name: str, worker: Worker) -> tuple[bytes, Curve]:
+    from ray.train import WorkerGroupError
     from ray.train.torch import TorchTrainer
 
     arguments = trainer_arguments(job.loader.store, run_name, job.align.workers, worker)
-    result = TorchTrainer(_train_worker, train_loop_config={"job": job}, **arguments).fit()
+    try:
+        result = TorchTrainer(_train_worker, train_loop_config={"job": job}, **arguments).fit()
+    except WorkerGroupError as problem:
+        # Bad input, if that was it: the other workers fail only because they miss the one that met it.
+        raise next((own for own in raised_by_workers(problem) if isinstance(own, InputError)), problem) from problem
     failed = (result.return_value or {}).get("failed")
     if failed:
         raise NonFiniteLoss(failed)

@@ -18,13 +18,16 @@ from safetensors.torch import load as load_safetensors
 from align_core.alignment import NonFiniteLoss
 from align_core.errors import InputError, reason_of
 from align_core.model_config import model_config_as_dict
+from align_core.models import load
 from align_core.published import as_built
-from align_core.weights import hash_weights
+from align_core.trial import FoldingDifference, folding_difference, random_images
+from align_core.weights import State, hash_weights
 from pipelines.compute.checkpoint import Curve
 from pipelines.compute.cluster import Worker, room_for
 from pipelines.compute.fine_tune import FineTune
+from pipelines.compute.loading import on_device
 from pipelines.compute.ray_train import RUNS, delete_run, fine_tune
-from pipelines.failure import ONCE_MENDED, RunFailed
+from pipelines.failure import ONCE_MENDED, InputChangedError, RunFailed
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.first_look import look_at
@@ -40,7 +43,8 @@ from pipelines.storage.versions import versions
 def make_networks(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
     """Trains and aligns every network that a run needs and that is missing; returns how many were made.
 
-    One that diverges is left out. Raises RunFailed for any other failure, after all others are made.
+    One that diverges is left out. Raises RunFailed for any other failure, after all others are made, and at once where
+    images or weights are not those that were inspected.
     """
     return _make_all(blueprint, blueprint.missing("align"), worker, progress)
 
@@ -172,7 +176,8 @@ def _commit_result(
 ) -> Curve | None:
     """Takes up a fine-tune that has ended; returns its curve, or None where it made no network.
 
-    One that diverged is noted in the store, since it would diverge again. Any other failure is added to `failures`.
+    One that diverged is noted in the store, since it would diverge again. Any other failure is added to `failures`, but
+    for images or weights that are not those that were inspected, for which it raises RunFailed.
     """
     making = finished.making
     what = "alignment" if making.start else "training"
@@ -183,11 +188,14 @@ def _commit_result(
         progress.say(f"the {what} of {making.name} failed: {reason_of(problem)}; all others go on")
         blueprint.refresh()
         return None
+    except InputChangedError as problem:  # everything else would have a wrong fingerprint, too, so that it ends here
+        raise RunFailed(f"the {what} of {making.name} failed: {problem}. What was finished is kept") from problem
     except Exception as problem:  # of the user's code, of torch, or of Ray
         failures.append(f"the {what} of {making.name} failed: {reason_of(problem)}")
         return None
-    channels = blueprint.inspected.shape[0]
-    commit(blueprint.store, making, weights, curve, time.time() - finished.began, channels)
+    note = commit(blueprint.store, making, weights, curve, time.time() - finished.began, blueprint.inspected.shape)
+    if note:
+        progress.say(note)
     delete_run(blueprint.store, making.run_name)
     blueprint.damaged.discard(making.name)
     blueprint.refresh()
@@ -214,17 +222,22 @@ def _note_speed(speeds: Speeds, finished: _UnderWay, curve: Curve, worker: Worke
         speeds.note("training", (making.start or making.name, *making.witnesses), worker.device, batch, seconds)
 
 
-def commit(store: Store, making: Making, weights: bytes, curve: Curve, seconds: float, channels: int) -> None:
+def commit(
+    store: Store, making: Making, weights: bytes, curve: Curve, seconds: float, shape: tuple[int, int, int]
+) -> str | None:
     """Puts a network into the store: weights, curve, and last the card, which says that it is complete.
 
     Args:
         weights: content of a .safetensors file.
         seconds: that it took to make, for the card.
-        channels: of the images.
+        shape: channels, height and width of the images.
 
     The card holds everything that decides predictions and is not in the weights: the constructor's arguments and the
-    preprocessing, as the library set them when the network was made.
+    preprocessing, as the library set them when the network was made. It also has by how much the network's logits
+    differ where its BatchNorms are folded. Returns what has to be said of that, if anything.
     """
+    state, classes = load_safetensors(weights), making.inputs["classes"]
+    folding = _folding_difference(making, state, shape)
     store.write(f"{making.folder}/model.safetensors", weights)
     curves = to_csv(curve, list(curve[0]))
     store.write(f"{making.folder}/curves.csv", curves)
@@ -232,20 +245,36 @@ def commit(store: Store, making: Making, weights: bytes, curve: Curve, seconds: 
         "name": making.name,
         "fingerprint": making.fingerprint,
         "inputs": making.inputs,
-        "weights": hash_weights(load_safetensors(weights)),
+        "weights": hash_weights(state),
         "file": sha256(weights).hexdigest(),
         "curves": sha256(curves).hexdigest(),
-        "model": model_config_as_dict(as_built(making.model, making.inputs["classes"], channels)),
+        "model": model_config_as_dict(as_built(making.model, classes, shape[0])),
         "start": making.start,
         "witnesses": list(making.witnesses),
         "settings": asdict(making.align),
         "folded": [batchnorm for _, batchnorm in making.folded],
+        "folding_difference": folding.largest,
         "versions": versions(),
         "seconds": round(seconds, 1),
     }
     store.write_json(f"{making.folder}/card.json", card)
     store.delete(making.failed_file)
     store.delete(f"{RUNS}/{making.run_name}-progress.json")
+    if folding.is_rounding:
+        return None
+    return (
+        f"{making.name}: with its BatchNorms folded, as those of what it was made from are, its logits differ by "
+        f"{folding.largest:.2g}, which is more than rounding; this is how it predicts and is crafted on"
+    )
+
+
+def _folding_difference(making: Making, state: State, shape: tuple[int, int, int]) -> FoldingDifference:
+    """Measures a network that was made as the inspection measures models that are there: on the same images."""
+    if not making.folded:
+        return FoldingDifference(0.0, True)
+    classifier = load(making.model, making.inputs["classes"], shape[0], state)
+    classifier.precision = making.inputs["precision"]
+    return folding_difference(on_device(classifier, "cpu", making.channels_last), making.folded, random_images(shape))
 
 
 def _say_notes(store: Store, job: FineTune, progress: Progress) -> None:

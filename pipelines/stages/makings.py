@@ -27,7 +27,7 @@ class Making:
         witnesses: the networks it is aligned to.
         align: the settings; training on labels is an alignment without a witness.
         model: architecture and preprocessing.
-        folded: the convolutions and BatchNorms that are folded where it predicts, as in `Network`.
+        folded, channels_last: how it is used where it predicts, as in `Network`.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Making:
     align: AlignConfig
     model: ModelConfig
     folded: tuple[tuple[str, str], ...]
+    channels_last: bool
 
     @cached_property
     def fingerprint(self) -> str:
@@ -90,6 +91,7 @@ def training(network: Network, experiment: Experiment, images: Manifest) -> Maki
         align=align,
         model=model,
         folded=network.folded,
+        channels_last=network.channels_last,
     )
 
 
@@ -112,6 +114,7 @@ def alignment(
         align=surrogate.align,
         model=source.config,
         folded=source.folded,
+        channels_last=source.channels_last,
     )
 
 

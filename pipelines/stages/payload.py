@@ -59,6 +59,8 @@ def fine_tune_of(blueprint: Blueprint, making: Making, worker: Worker) -> FineTu
         fit=data.fit,
         image_ids=manifest.ids,
         labels=manifest.labels.tolist(),
+        contents=manifest.contents,
+        originals=manifest.originals,
         seed=making.seed,
         threads=worker.threads,
         progress_file=f"{RUNS}/{making.run_name}-progress.json",

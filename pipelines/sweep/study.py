@@ -180,6 +180,7 @@ class Study:
             fit=experiment.data.fit,
             image_ids=manifest.ids,
             labels=manifest.labels.tolist(),
+            contents=manifest.contents,
             source=experiment.source,
             targets=tuple(experiment.validation_targets),
             attack=experiment.attacks[self.attack],

@@ -12,12 +12,12 @@ from torch import nn
 from align_core.attacks import AttackConfig, ForeignConfig, craft
 from align_core.finite import check_finite
 from align_core.folding import fold
-from align_core.images import Fit, ImageSetConfig, read_images
+from align_core.images import Fit, ImageSetConfig
 from align_core.images.decoding import Pixels
 from align_core.models import Classifier, copy_of
 from align_core.numerics import set_policy
 from align_core.transfer import Counts, Flags, MeanCell, mean_over_targets, resampled_counts
-from pipelines.compute.images import opened
+from pipelines.compute.images import opened, read_as_inspected
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.others import Pool
 
@@ -33,6 +33,7 @@ class ValidationSetup:
 
     Args:
         images, fit, image_ids, labels: the validation images, how they are resized, N ids and N labels.
+        contents: a hash of each image's pixels when the set was inspected.
         source: the model that is aligned. targets: the validation targets.
         attack, seed, pass_rows: how the images are crafted. chunk: the number of images in a batch.
         pool: the images that the attack may mix in.
@@ -42,6 +43,7 @@ class ValidationSetup:
     fit: Fit
     image_ids: list[str]
     labels: list[int]
+    contents: list[str]
     source: str
     targets: tuple[str, ...]
     attack: AttackConfig | ForeignConfig
@@ -114,7 +116,7 @@ class Validator:
         self.setup, self.device = setup, device
         self.networks = LoadedNetworks(loader, device)
         image_set = opened(setup.images, setup.fit, loader.channels)
-        self._pixels: Pixels = read_images(image_set, setup.image_ids)
+        self._pixels: Pixels = read_as_inspected("data.validation", image_set, setup.image_ids, setup.contents)
         self._labels = np.asarray(setup.labels)
         self._others = setup.pool.read(device) if setup.attack.needs_others else None
         self._folded = loader.networks[setup.source].folded

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 from attack_setting import attack_of, quick
-from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
+from fake_cuda import Seen, fake_cuda
+from torch import Tensor
 
 from align_core.attacks import PRESETS, Others, loop
 from align_core.attacks.views import warp
@@ -26,28 +26,10 @@ def no_gradient(value: Tensor, leaf: Tensor) -> tuple[Tensor]:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tensors are fake, and made on a fake GPU. What was computed of them is forgotten afterwards."""
-    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)  # else no autocast
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     monkeypatch.setattr(torch.autograd, "grad", no_gradient)
-    with FakeTensorMode():
+    with fake_cuda(monkeypatch):
         yield
     warp._spline_basis.cache_clear()
-
-
-class Seen(nn.Module):
-    """A network that notes the type in which its last layer computes."""
-
-    def __init__(self, side: int) -> None:
-        super().__init__()
-        inner = (side - 1) // 2
-        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
-        self.head = nn.Linear(4 * inner * inner, 10)
-        self.types: set[torch.dtype] = set()
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.body(images))
-        self.types.add(logits.dtype)
-        return logits
 
 
 def attacked_on(device: str, method: str, precision: Precision = "fp32") -> set[torch.dtype]:

@@ -19,7 +19,6 @@ from align_core.models import load
 from align_core.weights import to_bytes
 from pipelines.compute.checkpoint import DamagedCheckpoint, read_checkpoint
 from pipelines.compute.fine_tune import FineTune, fine_tune_alone
-from pipelines.compute.images import opened
 from pipelines.compute.ray_train import fine_tune
 from pipelines.stages.payload import fine_tune_of
 from pipelines.storage.store import Store
@@ -223,7 +222,10 @@ def job_from(folder: Path, factory: str, witness: str | None = None) -> FineTune
     models[name] = {"factory": f"networks_of_all_kinds:{witness or factory}", "weights": "odd.safetensors"}
     experiment.write(models=models, align=ALIGN)
     with np.load(folder / "images.npz") as stored:
-        np.savez(folder / "images.npz", images=stored["images"] // 2, labels=stored["labels"])
+        images, labels = stored["images"] // 2, stored["labels"]
+    if witness is not None:
+        images[2, 0, 0] = 255  # a training image; the models are inspected on the test images
+    np.savez(folder / "images.npz", images=images, labels=labels)
     blueprint = experiment.blueprint()
     (making,) = (making for making in blueprint.alignments() if making.name == "aligned")
     return fine_tune_of(blueprint, making, WORKER)
@@ -257,11 +259,6 @@ def test_a_witness_without_finite_logits_is_named_with_its_images(
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     job = job_from(tmp_path, "Blind", witness="Blind")
-    with np.load(tmp_path / "images.npz") as stored:  # the model was inspected on dark images
-        images, labels = stored["images"], stored["labels"]
-    images[2, 0, 0] = 255
-    np.savez(tmp_path / "images.npz", images=images, labels=labels)
-    opened.cache_clear()
     with pytest.raises(NonFiniteLoss, match=r"the logits of the witness seer are not finite for 00002 \(step"):
         fine_tune_alone(job, "cpu", CHECKPOINTS)
 

@@ -25,8 +25,8 @@ def sweep(tmp_path, store):
     experiment = experiment_in(tmp_path, align={"temperature": 4, "epochs": 2, "optimizer": {"lr": 0.5}})
     base = FineTune(
         name="aligned", start="cnn_a", witnesses=("wide", "cnn_b"), align=experiment.align, loader=None,
-        images=ImageSetConfig(kind="digits"), fit=Fit(16), image_ids=["00000"], labels=[0], seed=0, threads=1,
-        progress_file="",
+        images=ImageSetConfig(kind="digits"), fit=Fit(16), image_ids=["00000"], labels=[0],
+        contents=[""], originals=[""], seed=0, threads=1, progress_file="",
     )  # fmt: skip
     return Sweep(
         store=store, folder="sweeps/mine", experiment=experiment, base=base, inputs={"images": "abc"},

@@ -12,6 +12,7 @@ import pipelines.sweep.validation as validation_module
 from align_core.attacks import craft
 from align_core.images import Fit, ImageSetConfig, open_image_set, read_images
 from pipelines.compute.others import pool_of
+from pipelines.failure import InputChangedError
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.payload import network_loader
 from pipelines.sweep.choice import chosen
@@ -38,7 +39,7 @@ def validation(blueprint):
     manifest = blueprint.inspected.manifests["validation"]
     return ValidationSetup(
         images=blueprint.experiment.data.validation, fit=Fit(16), image_ids=manifest.ids,
-        labels=manifest.labels.tolist(),
+        labels=manifest.labels.tolist(), contents=manifest.contents,
         source=SOURCE, targets=TARGETS, attack=blueprint.experiment.attacks["pgd"], seed=3, pass_rows=None,
         chunk=64, pool=pool_of("data.validation", manifest, blueprint.experiment.data.validation, Fit(16), seed=3),
     )  # fmt: skip
@@ -175,9 +176,15 @@ def test_interim_images_are_enough_not_too_many_and_spread_over_the_set(validati
     assert interim[0] == 0
 
 
+def images_at(validation, positions):
+    """The same on some of the images."""
+    chosen = {name: [getattr(validation, name)[p] for p in positions] for name in ("image_ids", "labels", "contents")}
+    return dataclasses.replace(validation, **chosen)
+
+
 def relabelled(validation, blueprint, positions, right):
     """Labels images so that the network that `right` names is right on the first so many of them only."""
-    plain = Plain(blueprint, dataclasses.replace(validation, image_ids=[validation.image_ids[p] for p in positions]))
+    plain = Plain(blueprint, images_at(validation, positions))
     ((name, count),) = right.items()
     with torch.no_grad():
         predicted = plain.network(name)(plain.images_BCHW / 255).argmax(1).numpy()
@@ -195,11 +202,7 @@ def test_a_target_that_no_image_counts_for_is_left_out(blueprint, validation, pl
     known = ~plain.wrong(SOURCE, plain.images_BCHW) & ~plain.wrong("wide", plain.images_BCHW)
     (positions,) = np.nonzero(known & plain.wrong("cnn_d", plain.images_BCHW))
     assert len(positions) >= 5
-    some = dataclasses.replace(
-        validation,
-        image_ids=[validation.image_ids[p] for p in positions],
-        labels=[validation.labels[p] for p in positions],
-    )
+    some = images_at(validation, positions)
     both, one = (validator_of(blueprint, v) for v in (some, dataclasses.replace(some, targets=("wide",))))
     measured = [v.measure(v.networks.network("cnn_b"), v.baseline(), range(len(positions))) for v in (both, one)]
     assert list(measured[0].rates) == ["wide"]
@@ -220,3 +223,9 @@ def test_an_alignment_that_costs_just_what_it_may_can_be_chosen(blueprint, valid
     assert (
         chosen({"a": trial(measured.gain, measured.clean_accuracy, measured.clean_change)}, max_clean_drop=1.0) == "a"
     )
+
+
+def test_images_that_were_exchanged_since_they_were_inspected_are_refused(blueprint, validation):
+    contents = [*validation.contents[:7], "0" * 32, *validation.contents[8:]]
+    with pytest.raises(InputChangedError, match=r"data\.validation: image 00907 is not as it was when the image set"):
+        validator_of(blueprint, dataclasses.replace(validation, contents=contents))

@@ -1,0 +1,144 @@
+"""Steps of an alignment on CUDA tensors that hold nothing: all of it stays on the GPU, without one.
+
+Tensors without values have no numbers to be asked for: where a step asks for one, plausible numbers stand for them. The
+backward pass is replaced on fake CUDA tensors, and is made on tensors of the device `meta`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any, get_args
+
+import pytest
+import torch
+from fake_cuda import Seen, fake_cuda
+from torch import Tensor, nn
+
+from align_core.align_config import AlignConfig, OptimizerConfig
+from align_core.alignment import Alignment
+from align_core.model_config import Precision
+from align_core.models import Classifier
+
+SIDE, ROWS, STEPS = 16, 3, 4
+TWO_DEVICES = "found (at least )?two (different )?devices"
+FIGURES = {"lr", "loss", "alignment_loss", "label_loss", "grad_norm"}
+ALIGN = AlignConfig(label_weight=0.5, clip_grad_norm=1.0, optimizer=OptimizerConfig(name="sgd", momentum=0.9))
+SETTINGS = [
+    replace(ALIGN, batchnorm=batchnorm, optimizer=optimizer, clip_grad_norm=clip)
+    for batchnorm, optimizer, clip in product(
+        ("update", "frozen"), (ALIGN.optimizer, OptimizerConfig(name="adamw", weight_decay=0.1)), (None, 1.0)
+    )
+]
+NAMES = [f"{own.batchnorm}-{own.optimizer.name}-{own.clip_grad_norm}" for own in SETTINGS]
+
+
+@pytest.fixture
+def without_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers for whoever asks a tensor that holds none: labels of class 0, pixels of 0.5, a finite gradient."""
+    monkeypatch.setattr(Tensor, "__int__", lambda own: 0)
+    monkeypatch.setattr(Tensor, "__float__", lambda own: 0.5)
+    monkeypatch.setattr(Tensor, "__bool__", lambda own: True)
+    monkeypatch.setattr(Tensor, "item", lambda own: 1.0)
+    monkeypatch.setattr(Tensor, "tolist", lambda own: [0.5] * own.numel())
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, without_values: None) -> Iterator[None]:
+    monkeypatch.setattr(Tensor, "backward", give_gradients)
+    with fake_cuda(monkeypatch):
+        yield
+
+
+def give_gradients(loss: Tensor) -> None:
+    """In place of a backward pass: a gradient for each parameter that the loss was computed from."""
+    assert loss.requires_grad and loss.ndim == 0 and loss.dtype == torch.float32
+    assert loss.device.type == "cuda"
+    left, met = [loss.grad_fn], set()
+    while left:
+        node = left.pop()
+        if node is None or node in met:
+            continue
+        met.add(node)
+        left += [following for following, _ in node.next_functions]
+        if (parameter := getattr(node, "variable", None)) is not None:
+            parameter.grad = torch.zeros_like(parameter)
+
+
+def hands_out_float32(_classifier: nn.Module, _images: Any, logits: Tensor) -> None:
+    assert logits.dtype == torch.float32
+
+
+def begun(device: str, align: AlignConfig, precision: Precision, **options: Any) -> Alignment:
+    """An alignment of a network to two witnesses, on a device."""
+    with torch.device(device):
+        nets = [Classifier(Seen(SIDE), mean=(0.5,) * 3, std=(0.2,) * 3) for _ in range(3)]
+    for own in nets:
+        own.precision = precision
+        own.register_forward_hook(hands_out_float32)
+    return Alignment(nets[0], nets[1:], align, STEPS, seed=0, **options)
+
+
+def stepped(alignment: Alignment, device: str) -> set[torch.dtype]:
+    """Takes a step, and returns the types in which the networks computed."""
+    images, labels = torch.rand(ROWS, 3, SIDE, SIDE, device=device), torch.zeros(ROWS, dtype=torch.int64, device=device)
+    assert alignment.step(images, labels).keys() == FIGURES
+    networks = [alignment.source, *alignment.witnesses]
+    return {kind for network in networks for part in network.modules() if isinstance(part, Seen) for kind in part.types}
+
+
+def devices(alignment: Alignment) -> dict[str, str]:
+    """Of all that the next step depends on. The number of steps is on the CPU, where AdamW keeps it, too."""
+    return {name: own.device.type for name, own in alignment.state().items() if name.rpartition(".")[2] != "step"}
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("precision", get_args(Precision))
+@pytest.mark.parametrize("align", SETTINGS, ids=NAMES)
+def test_steps_stay_on_the_gpu_and_the_networks_alone_compute_in_bf16(align: AlignConfig, precision: Precision) -> None:
+    first = begun("cuda", align, precision)
+    wanted = {torch.bfloat16 if precision == "bf16" else torch.float32}
+    assert stepped(first, "cuda") == wanted
+    assert stepped(first, "cuda") == wanted
+    assert set(devices(first).values()) == {"cuda"}
+    assert any(name.startswith("optimizer.") for name in devices(first))
+    later = begun("cuda", align, precision)
+    later.restore({name: torch.zeros_like(value, device="cpu") for name, value in first.state().items()})
+    assert stepped(later, "cuda") == wanted
+    assert devices(later) == devices(first)
+
+
+@pytest.mark.usefixtures("without_values")
+@pytest.mark.parametrize("align", SETTINGS, ids=NAMES)
+def test_the_backward_pass_stays_on_its_device(align: AlignConfig) -> None:
+    alignment = begun("meta", align, "fp32")
+    assert stepped(alignment, "meta") == {torch.float32}
+    assert set(devices(alignment).values()) == {"meta"}
+    assert not alignment.leaves_parameters_unused
+
+
+@pytest.mark.usefixtures("fake")
+def test_training_on_labels_alone_stays_on_the_gpu() -> None:
+    with torch.device("cuda"):
+        source = Classifier(Seen(SIDE), mean=(0.5,) * 3, std=(0.2,) * 3)
+    assert stepped(Alignment(source, [], ALIGN, STEPS, seed=0), "cuda") == {torch.float32}
+
+
+class OnTheCpu(nn.Module):
+    """A witness whose logits have been left on the CPU."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.zeros(len(images), 10)
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_a_tensor_of_the_cpu_among_them_is_noticed(precision: Precision) -> None:
+    alignment = begun("cuda", ALIGN, precision)
+    images, labels = torch.rand(ROWS, 3, SIDE, SIDE, device="cuda"), torch.zeros(ROWS, dtype=torch.int64)
+    with pytest.raises(RuntimeError, match=TWO_DEVICES):
+        alignment.step(images, labels)
+    with pytest.raises(RuntimeError, match=TWO_DEVICES):
+        alignment.step(images.cpu(), labels.cuda())
+    alignment.witnesses[1] = OnTheCpu()
+    with pytest.raises(RuntimeError, match=TWO_DEVICES):
+        alignment.step(images, labels.cuda())
