@@ -5,6 +5,8 @@ The statistics are those of `align_core.transfer`. What each column means is sai
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain, product
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +33,9 @@ from pipelines.report.rows import ContrastRow, SurrogateRow, TimeRow, TransferRo
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF
 from pipelines.stages.times import CraftingTimes
+
+Outcome = Literal["wrong", "hit"]
+"""What a rate counts: images that a target gets wrong, or that it takes for the class that a targeted attack led to."""
 
 
 def target_relation(blueprint: Blueprint, source: str, target: str) -> str:
@@ -133,46 +138,28 @@ class TableMaker:
         return {kind: group for kind, group in groups.items() if group}
 
     @cached_property
-    def _resampled(self) -> dict[tuple[str, str, str], npt.NDArray[np.float64]]:
-        """(surrogate, attack, group of targets) -> the mean rate in each resample. One pass over all of them.
+    def _resampled(self) -> dict[tuple[Outcome, str, str, str], npt.NDArray[np.float64]]:
+        """(outcome, surrogate, attack, group of targets) -> its mean rate in each resample. One pass over all of them.
 
         A group is left out where one of its cells is not there.
         """
-        keys, outcomes = [], []
-        for surrogate in self.blueprint.surrogates:
-            groups = self._groups(surrogate.source)
-            for attack in self.attacks:
-                there = [t for t in self.targets if self._is_there(surrogate.name, attack, t)]
-                whole = {kind: [there.index(t) for t in own] for kind, own in groups.items() if set(own) <= set(there)}
-                if not whole:
-                    continue
-                eligible = [self._counted[surrogate.source, target] for target in there]
-                keys.append([(surrogate.name, attack, kind) for kind in whole])
-                outcomes.append(OnTargets(eligible, self._wrong(surrogate.name, attack, there), list(whole.values())))
-        return self._means(keys, outcomes)
-
-    @cached_property
-    def _resampled_hits(self) -> dict[tuple[str, str, str], npt.NDArray[np.float64]]:
-        """The same for the mean targeted rate, on the same draws."""
-        keys, outcomes = [], []
-        for name, attack, kind in self._resampled:
-            source = self.blueprint.by_name[name].source
-            group = self._groups(source)[kind]
-            if (name, attack, group[0]) in self.outcomes.hit:
-                keys.append([(name, attack, kind)])
-                eligible = [self._counted[source, target] for target in group]
-                outcomes.append(OnTargets(eligible, self._hit(name, attack, group), [range(len(group))]))
-        return self._means(keys, outcomes) if keys else {}
-
-    def _means(
-        self, keys: Sequence[Sequence[tuple[str, str, str]]], outcomes: Sequence[OnTargets]
-    ) -> dict[tuple[str, str, str], npt.NDArray[np.float64]]:
-        """The mean rates of every group of each of the outcomes, under their keys."""
+        keys: list[list[tuple[Outcome, str, str, str]]] = []
+        outcomes: list[OnTargets] = []
+        for surrogate, attack in product(self.blueprint.surrogates, self.attacks):
+            name, groups = surrogate.name, self._groups(surrogate.source)
+            there = [target for target in self.targets if self._is_there(name, attack, target)]
+            whole = {kind: [there.index(t) for t in own] for kind, own in groups.items() if set(own) <= set(there)}
+            if not whole:
+                continue
+            eligible = [self._counted[surrogate.source, target] for target in there]
+            flags: dict[Outcome, list[Flags]] = {"wrong": self._wrong(name, attack, there)}
+            if (name, attack, there[0]) in self.outcomes.hit:
+                flags["hit"] = self._hit(name, attack, there)
+            keys += [[(outcome, name, attack, kind) for kind in whole] for outcome in flags]
+            outcomes += [OnTargets(eligible, own, list(whole.values())) for own in flags.values()]
         counts = resampled_counts(len(self.outcomes.labels), self.blueprint.experiment.seed)
         means = resampled_means(outcomes, counts)
-        return {
-            key: rates for own, found in zip(keys, means, strict=True) for key, rates in zip(own, found, strict=True)
-        }
+        return dict(zip(chain.from_iterable(keys), chain.from_iterable(means), strict=True))
 
     def _hit(self, surrogate: str, attack: str, targets: Sequence[str]) -> list[Flags]:
         return [self.outcomes.hit[surrogate, attack, target] for target in targets]
@@ -207,11 +194,11 @@ class TableMaker:
         source, group = surrogate.source, self._groups(surrogate.source)[kind]
         name, relation = f"(mean {kind})" if kind else "(mean)", kind if kind in RELATIONS else ""
         cost = self._cost(surrogate, attack)
-        if not all((own, attack, kind) in self._resampled for own in (surrogate.name, surrogate.baseline)):
+        if not all(("wrong", own, attack, kind) in self._resampled for own in (surrogate.name, surrogate.baseline)):
             return _transfer_row(surrogate.name, attack, name, relation, 0, cost, NO_RATE, None, NO_RATE, NO_GAIN)
         eligible, wrong = [self._counted[source, t] for t in group], self._wrong(surrogate.name, attack, group)
-        rate = mean_interval(eligible, wrong, self._resampled[surrogate.name, attack, kind])
-        targeted, hits = NO_RATE, self._resampled_hits.get((surrogate.name, attack, kind))
+        rate = mean_interval(eligible, wrong, self._resampled["wrong", surrogate.name, attack, kind])
+        targeted, hits = NO_RATE, self._resampled.get(("hit", surrogate.name, attack, kind))
         if hits is not None:
             targeted = mean_interval(eligible, self._hit(surrogate.name, attack, group), hits)
         is_source = surrogate.name == surrogate.baseline
@@ -232,8 +219,8 @@ class TableMaker:
         group = self._groups(surrogate.source)[kind]
         eligible = [self._counted[surrogate.source, target] for target in group]
         wrong, baseline_wrong = (self._wrong(name, attack, group) for name in (surrogate.name, baseline))
-        gains = self._resampled[surrogate.name, attack, kind] - self._resampled[baseline, attack, kind]
-        return mean_gain(eligible, wrong, baseline_wrong, gains)
+        draws, baseline_draws = (self._resampled["wrong", own, attack, kind] for own in (surrogate.name, baseline))
+        return mean_gain(eligible, wrong, baseline_wrong, draws - baseline_draws)
 
     def _surrogate_rows(self, surrogate: Surrogate) -> list[SurrogateRow]:
         outcomes, clean_name = self.outcomes, self.blueprint.clean_name(surrogate)

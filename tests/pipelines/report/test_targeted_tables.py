@@ -8,6 +8,7 @@ from hand_made import IMAGES, HandMade, hand_made
 from statsmodels.stats.proportion import proportion_confint
 
 from align_core.transfer import resampled_counts
+from pipelines.report import tables
 from pipelines.report.page import Report, html_page, make_report
 from pipelines.report.to_mlflow import _metrics
 
@@ -60,6 +61,13 @@ def test_every_row_has_the_gradients_that_its_attack_took(report: Report) -> Non
         for surrogate, members in (("source", 1), ("aligned", 1), ("ensemble", 2))  # a pass through each member
         for attack, steps in (("to", 5), ("mi", 10))
     }
+
+
+def test_all_means_are_resampled_in_one_pass(experiment: HandMade, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = []
+    monkeypatch.setattr(tables, "resampled_counts", lambda *given: passes.append(given) or resampled_counts(*given))
+    make_report(experiment.finish(OUTCOMES))
+    assert passes == [(IMAGES, 0)]
 
 
 def test_means_are_resampled_with_the_draws_of_the_rates(experiment: HandMade, report: Report) -> None:
