@@ -12,15 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from crafted_by_hand import crafted, finish
+from damaged_tables import described, findings, results, rewrite, table, verified, written
 from hand_made import HandMade, hand_made
 from safetensors.torch import load_file, save_file
 
-from align_core.attacks.updates import levels_of
 from pipelines.cli import main
 from pipelines.experiment import factories
-from pipelines.run.request import Request
-from pipelines.run.verification import Verification
-from pipelines.run.verify import verify_experiment
 
 CHATTY = """
 
@@ -45,23 +42,6 @@ def made(original: HandMade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     copy = HandMade(tmp_path)
     copy.write(compute={"chunk": 3})
     return copy
-
-
-def results(made: HandMade) -> Path:
-    return made.output / "by-hand"
-
-
-def table(made: HandMade, folder: str) -> Path:
-    (file,) = (results(made) / folder).glob("*.parquet")
-    return file
-
-
-def verified(made: HandMade, **options: Any) -> Verification:
-    return verify_experiment(Request(made.file, quiet=True), **options)
-
-
-def findings(made: HandMade) -> str:
-    return "\n".join(verified(made).findings)
 
 
 def test_a_copy_that_nobody_touched_has_no_problem(made: HandMade) -> None:
@@ -94,44 +74,6 @@ class TestSample:
         assert CLEAN not in findings(made)
         monkeypatch.setattr("pipelines.run.verify_tables._TIE", {"fp32": 1e-4})
         assert f"{CLEAN}: 12 of 12 images are predicted differently now" in findings(made)
-
-
-@pytest.mark.parametrize(("eps", "levels"), [(8 / 255, 8), (0.0313725, 8), (0.0314, 8), (0.0313, 7), (4 / 255, 4)])
-def test_the_radius_is_that_of_crafting(tmp_path: Path, monkeypatch, eps: float, levels: int) -> None:
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    assert levels_of(eps) == levels
-    attacks = {"pgd": {"method": "pgd", "eps": eps, "step": "4/255", "steps": 4}}
-    made = crafted(tmp_path, attacks=attacks)
-    assert verified(made).findings == []
-    images = pq.read_table(table(made, IMAGES).parent)["linf"].to_numpy()
-    assert round(float(images.max()) * 255) == levels
-
-
-def rewrite(file: Path, column: str, change: Callable[[np.ndarray], Any], **metadata: Any) -> None:
-    """Changes one column of a finished table, and leaves its row groups and metadata as they were."""
-    source = pq.ParquetFile(file)
-    groups = [source.read_row_group(index) for index in range(source.num_row_groups)]
-    whole = pa.concat_tables(groups)
-    if column:
-        index = whole.schema.get_field_index(column)
-        whole = whole.set_column(index, column, pa.array(change(whole[column].to_numpy().copy())))
-    written(file, whole, [len(group) for group in groups], source.schema_arrow.metadata)
-
-
-def written(file: Path, whole: pa.Table, sizes: list[int], metadata: dict[bytes, bytes]) -> None:
-    with pq.ParquetWriter(file, whole.schema.with_metadata(metadata)) as writer:
-        start = 0
-        for size in sizes:
-            writer.write_table(whole.slice(start, size), row_group_size=max(1, size))
-            start += size
-
-
-def described(file: Path, change: Callable[[dict[str, Any]], Any], key: str = "witness.table") -> None:
-    """Changes what a table records about itself."""
-    source = pq.ParquetFile(file)
-    metadata = dict(source.schema_arrow.metadata)
-    metadata[key.encode()] = json.dumps(change(json.loads(metadata[key.encode()]))).encode()
-    written(file, source.read(), [3, 3, 3, 3], metadata)
 
 
 def regrouped(sizes: list[int], rows: int = 12) -> Callable[[Path], None]:

@@ -47,7 +47,7 @@ def done_in(trials: Path) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def killed_and_resumed(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
-    """A sweep that was interrupted, lost its searcher's state, was killed, and was resumed.
+    """A sweep that was interrupted, lost its searcher's state, was ended by SIGTERM, was killed, and was resumed.
 
     Returns its folder, and the time of change of each record that was final at the last kill.
     """
@@ -65,7 +65,11 @@ def killed_and_resumed(weights: Path, tmp_path_factory: pytest.TempPathFactory) 
         for state in (folder / "runs/digits/.tune").glob("*/searcher-state-*"):
             state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
         process = subprocess.Popen(sweep, env=environment, stdout=said, stderr=said)
-        assert stopped(process, trials, 5, signal.SIGKILL) == -signal.SIGKILL
+        assert stopped(process, trials, 4, signal.SIGTERM) == 128 + signal.SIGTERM
+        said.seek(0)
+        assert b"stopped by SIGTERM" in said.read()
+        process = subprocess.Popen(sweep, env=environment, stdout=said, stderr=said)
+        assert stopped(process, trials, 6, signal.SIGKILL) == -signal.SIGKILL
         there = done_in(trials)
         subprocess.run(sweep, env=environment, stdout=said, stderr=said, check=True)
     return folder, there
