@@ -1,8 +1,10 @@
 """Bad input is refused before any work, with exit code 2 and a message that names the key; nothing is written."""
 
 import os
+import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +326,14 @@ CASES = [
 ]  # fmt: skip
 
 
+LARGEST_GROWTH = 500 << 20  # bytes; what bad input asks for is never allocated
+
+
+def most_memory() -> int:
+    """The largest size that this process has had, in bytes."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 @pytest.mark.parametrize(("message", "changes", "arguments"), CASES)
 def test_bad_input_is_refused_with_exit_code_2_and_nothing_written(
     inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], message: Any, changes: Any, arguments: Any
@@ -332,10 +342,11 @@ def test_bad_input_is_refused_with_exit_code_2_and_nothing_written(
     good = yaml.safe_load((inputs / "good.yaml").read_text()) | {"output": str(tmp_path / "out")}
     text = changes if isinstance(changes, str) else yaml.safe_dump(changed(good, changes), sort_keys=False)
     (inputs / "experiment.yaml").write_text(text)
-    before = sorted(inputs.rglob("*"))
+    before, memory, start = sorted(inputs.rglob("*")), most_memory(), time.monotonic()
 
     assert main(["run", file, *options]) == 2
 
+    assert most_memory() - memory < LARGEST_GROWTH and time.monotonic() - start < 60
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "witness: " in captured.err and "Traceback" not in captured.err

@@ -8,6 +8,8 @@ import pytest
 import torch
 import yaml
 from coloured import CLASSES, weights_of, write_coloured
+from one_worker import WORKER
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from align_core.errors import InputError
@@ -47,7 +49,31 @@ class Sharing(Viewing):
     def __init__(self):
         super().__init__()
         self.head.bias = nn.Parameter(INIT)
+
+
+class Spare(Viewing):
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.Linear(2, 2)
+
+
+class InEvalOnly(Viewing):
+    def __init__(self):
+        super().__init__()
+        self.late = nn.Linear(10, 10)
+
+    def forward(self, images):
+        logits = super().forward(images)
+        return logits if self.training else logits + 0 * self.late(logits)
+
+
+class Loose(Viewing):
+    def __init__(self):
+        super().__init__()
+        self.loose = nn.Parameter(torch.zeros(3))
 """
+
+MORE = {"Spare": {"spare": nn.Linear(2, 2)}, "InEvalOnly": {"late": nn.Linear(10, 10)}}
 
 
 def written(folder: Path, module: str, **kinds: str) -> Path:
@@ -57,7 +83,7 @@ def written(folder: Path, module: str, **kinds: str) -> Path:
     content = yaml.safe_load(file.read_text())
     for seed, (name, kind) in enumerate(kinds.items()):
         torch.manual_seed(seed)
-        net = nn.ModuleDict({"body": nn.Conv2d(3, 4, 3, 2, 1), "head": nn.Linear(256, 10)})
+        net = nn.ModuleDict({"body": nn.Conv2d(3, 4, 3, 2, 1), "head": nn.Linear(256, 10)} | MORE.get(kind, {}))
         weights_of(net, folder / f"{name}.safetensors")
         content["models"][name]["factory"] = f"{module}:{kind}"
     file.write_text(yaml.safe_dump(content))
@@ -108,6 +134,21 @@ def test_a_network_that_bfloat16_breaks(tmp_path: Path, opened: Any) -> None:
     opened(file)
     with pytest.raises(InputError, match=r"models\.net_c: .*BFloat16"):
         opened(file, "compute.precision=bf16")
+
+
+@pytest.mark.parametrize("kind", ["Spare", "InEvalOnly", "Loose"])
+def test_data_parallel_workers_are_told_of_parameters_that_no_step_uses(tmp_path: Path, opened: Any, kind: str) -> None:
+    file = written(tmp_path, f"nets_with_{kind.lower()}", net_a=kind)
+    if kind == "Loose":
+        content = load_file(tmp_path / "net_a.safetensors")
+        save_file(content | {"loose": torch.zeros(3)}, tmp_path / "net_a.safetensors")
+    blueprint = opened(file, "variants={plain: {source: net_b, witnesses: [net_a]}}")
+    told = {
+        making.name: payload.fine_tune_of(blueprint, making, WORKER).unused_parameters
+        for making in blueprint.alignments()
+        if making.name in ("aligned", "plain")
+    }
+    assert told == {"aligned": True, "plain": False}  # net_a is a witness there, which takes no step
 
 
 class TestChangedWhileARunIsAtWork:
