@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.compute.cluster import Worker, connected, worker_of
 from pipelines.experiment.written import as_yaml
@@ -26,6 +26,9 @@ from pipelines.sweep.to_mlflow import log_sweep
 from pipelines.sweep.trial import Sweep
 from pipelines.sweep.watch import Watch
 from pipelines.tracking.runs import tracking_uri
+
+if TYPE_CHECKING:
+    from pipelines.sweep.ray_tune import TrialEnd
 
 # Ray Tune may end, or may have been restored, without a trial for every setting; then it starts once more.
 _ATTEMPTS = 2
@@ -135,14 +138,14 @@ def _sweep(study: Study, worker: Worker, concurrent: int, progress: Progress) ->
     for _ in range(_ATTEMPTS):
         with progress.stage(f"sweep {study.space.name}", study.samples, "trials") as bar:
             watch = Watch(study, bar)
-            results = run_tune(study, sweep, concurrent, progress.say, watch.look)
-            any_lost = _record_ends(study, sweep, results)
+            ends = run_tune(study, sweep, concurrent, progress.say, watch.look)
+            any_lost = _record_ends(study, sweep, ends)
             watch.look()
         if any_lost:
             progress.say("some trials were lost, each with its reason in trials.csv; the same command tries them again")
             return
         delete_runs(study)
-        drawn = {sweep.fingerprint(settings) for settings, _ in results}
+        drawn = {sweep.fingerprint(end.settings) for end in ends}
         if study.is_complete(drawn):
             store.write_json(f"{study.folder}/sweep.json", {"fingerprint": study.fingerprint, "trials": sorted(drawn)})
             return
@@ -150,19 +153,19 @@ def _sweep(study: Study, worker: Worker, concurrent: int, progress: Progress) ->
     progress.say(f"fewer than {study.samples} trials have ended; the same command tries the others again")
 
 
-def _record_ends(study: Study, sweep: Sweep, results: Sequence[tuple[Settings, str]]) -> bool:
+def _record_ends(study: Study, sweep: Sweep, ends: Sequence["TrialEnd"]) -> bool:
     """Completes the records of trials whose process ended before it could: it died, or the scheduler stopped it.
 
-    Returns whether a process died.
+    Other trials that are not over stay so, and are run again: a signal ended them. Returns whether a process died.
     """
     store, any_lost = study.blueprint.store, False
-    for settings, error in results:
-        path = record_path(study.folder, sweep.fingerprint(settings))
-        record = read_record(store, path) or Record(settings, "running", [], [])
-        if record.is_final:
+    for end in ends:
+        path = record_path(study.folder, sweep.fingerprint(end.settings))
+        record = read_record(store, path) or Record(end.settings, "running", [], [])
+        if record.is_final or not (end.error or end.is_stopped):
             continue
-        record.status, record.lost = ("failed", True) if error else ("stopped", False)
-        record.reason, any_lost = error or STOPPED, any_lost or bool(error)
+        record.status, record.lost = ("failed", True) if end.error else ("stopped", False)
+        record.reason, any_lost = end.error or STOPPED, any_lost or bool(end.error)
         write_record(store, path, record)
     return any_lost
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray import tune as ray_tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
@@ -22,9 +22,17 @@ _RUNS = ".tune"
 _RETRIES = 2
 
 
+class TrialEnd(NamedTuple):
+    """How Ray Tune ended a trial: by an error, or because the scheduler had it stopped, or as one that is over."""
+
+    settings: Settings
+    error: str
+    is_stopped: bool
+
+
 def run_tune(
     study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], None], watch: Callable[[], None]
-) -> list[tuple[Settings, str]]:
+) -> list[TrialEnd]:
     """Runs Ray Tune until no trial is left, from its earlier state where there is one.
 
     Args:
@@ -32,7 +40,8 @@ def run_tune(
         concurrent: the number of trials at once.
         say: is given a line where the earlier state cannot be used. watch: is called about once a second.
 
-    Returns the settings of every trial, and the reason why it failed, or "". Raises RunFailed.
+    Returns the end of every trial. Ray Tune also counts trials as over that were at work when an earlier run was ended
+    by a signal, so that only the trial's record says whether it is. Raises RunFailed.
     """
     set_defaults("tune")
     tuner = _tuner(study, sweep, concurrent, say)
@@ -54,7 +63,14 @@ def run_tune(
         watch()
     except Exception as problem:
         raise RunFailed(f"the sweep was interrupted: {problem}. {ONCE_MENDED}") from problem
-    return [(result.config["settings"], "" if result.error is None else reason_of(result.error)) for result in results]
+    return [_end_of(result, study.blueprint.store) for result in results]
+
+
+def _end_of(result: Any, store: Store) -> TrialEnd:
+    note = stop_note(str((result.metrics or {}).get("trial_id")))
+    is_stopped = store.exists(note)
+    store.delete(note)
+    return TrialEnd(result.config["settings"], "" if result.error is None else reason_of(result.error), is_stopped)
 
 
 def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], None]) -> Any:
@@ -74,11 +90,7 @@ def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], Non
         except Exception as problem:  # a killed run or another version of Witness can leave anything here
             say(f"Ray Tune's state cannot be read ({problem}); trials that have ended are kept, the others start anew")
             delete_runs(study)
-    scheduler: Any = None
-    if options.scheduler == "asha" and has_one_worker:
-        scheduler = ASHAScheduler(metric="gain", mode="max", max_t=MEASUREMENTS, reduction_factor=2)
-    elif options.scheduler == "asha":
-        scheduler = AskingASHA(store, MEASUREMENTS)
+    scheduler = NotingASHA(store, MEASUREMENTS, asks=not has_one_worker) if options.scheduler == "asha" else None
     searcher = DistinctSearch(
         study.space, options.searcher, study.blueprint.experiment.seed, study.samples, metric="score"
     )
@@ -116,23 +128,22 @@ def delete_runs(study: Study, keep: str | None = None) -> None:
             store.delete_folder(f"{_RUNS}/{run}")
 
 
-class AskingASHA(ASHAScheduler):  # type: ignore[misc]
-    """ASHA for trials whose workers are Ray Train's: it leaves a note for a trial that it would stop.
-
-    Ray Tune can end only the trial's own process. Ray Train's workers would outlive it and hold the resources that the
-    next trial waits for. So the trial ends by itself once its workers have read the note.
+class NotingASHA(ASHAScheduler):  # type: ignore[misc]
+    """ASHA that leaves a note for every trial that it stops, since Ray Tune does not keep why a trial was ended.
 
     Args:
         store: where the notes are left. measurements: how often a trial reports if it comes to its end.
+        asks: whether a trial ends by itself once it has read the note. Ray Tune can end only the trial's own process:
+            Ray Train's workers would outlive it and hold the resources that the next trial waits for.
     """
 
-    def __init__(self, store: Store, measurements: int) -> None:
-        super().__init__(metric="gain", mode="max", max_t=measurements, reduction_factor=2, stop_last_trials=False)
-        self._store, self._measurements = store, measurements
+    def __init__(self, store: Store, measurements: int, asks: bool) -> None:
+        super().__init__(metric="gain", mode="max", max_t=measurements, reduction_factor=2, stop_last_trials=not asks)
+        self._store, self._measurements, self._asks = store, measurements, asks
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Leaves a note where ASHA would stop the trial. The answer to Ray Tune is always to continue."""
+        """Leaves a note where ASHA stops the trial before its end. Ray Tune is told to continue where the note asks."""
         action = super().on_trial_result(tune_controller, trial, result)
         if action == TrialScheduler.STOP and result["training_iteration"] < self._measurements:
             self._store.write_json(stop_note(trial.trial_id), {"gain": result["gain"]})
-        return str(TrialScheduler.CONTINUE)
+        return str(TrialScheduler.CONTINUE if self._asks else action)
