@@ -1,11 +1,13 @@
 """The victims of TA-Bench (Li et al., NeurIPS 2023) for the key `factory:` of an experiment file."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms import CenterCrop, Normalize
 
 
 def victim(name: str, pretrained: bool = True) -> nn.Module:
@@ -20,30 +22,29 @@ def victim(name: str, pretrained: bool = True) -> nn.Module:
     Returns a network that takes square images [B, 3, S, S] of pixels in [0, 1] and returns logits.
     """
     net = timm.create_model(name, pretrained=pretrained)
-    published = net.pretrained_cfg
-    size = published["input_size"][-1]
-    return _Victim(
-        net,
-        size,
-        math.floor(size / published["crop_pct"]),
-        published["interpolation"],
-        Normalize(published["mean"], published["std"]),
-    )
+    return _Victim(net, net.pretrained_cfg)
 
 
 class _Victim(nn.Module):
-    """A network that resizes images to the side `resize`, crops their centre of the side `size`, and normalises it."""
+    """A network that resizes its images, crops their centre, and normalises it, as its weights were published."""
 
-    def __init__(self, net: nn.Module, size: int, resize: int, interpolation: str, normalize: Normalize) -> None:
+    mean_C11: Tensor
+    std_C11: Tensor
+
+    def __init__(self, net: nn.Module, published: Mapping[str, Any]) -> None:
         super().__init__()
         self.net = net
-        self.resize = resize
-        self.interpolation = interpolation
-        self.crop = CenterCrop(size)
-        self.normalize = normalize
+        self.interpolation = published["interpolation"]
+        size = published["input_size"][-1]
+        self.resize = math.floor(size / published["crop_pct"])
+        first = round((self.resize - size) / 2)
+        self.centre = slice(first, first + size)
+        self.register_buffer("mean_C11", torch.tensor(published["mean"])[:, None, None], persistent=False)
+        self.register_buffer("std_C11", torch.tensor(published["std"])[:, None, None], persistent=False)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         # Without antialiasing, as torchvision resized tensors when TA-Bench was published.
         resized_BCHW = F.interpolate(images_BCHW, (self.resize, self.resize), mode=self.interpolation)
-        logits_BK: Tensor = self.net(self.normalize(self.crop(resized_BCHW)))
+        cropped_BCHW = resized_BCHW[:, :, self.centre, self.centre]
+        logits_BK: Tensor = self.net((cropped_BCHW - self.mean_C11) / self.std_C11)
         return logits_BK

@@ -17,6 +17,7 @@ from timm.models import get_pretrained_cfg
 from torchvision.transforms import v2
 
 from align_core.attacks import AttackConfig, pixel_fraction
+from align_core.folding import foldable
 from align_core.images.classes import class_list
 from align_core.images.labels import RawLabels
 from align_core.model_config import ModelConfig
@@ -327,11 +328,12 @@ def test_a_victim_enlarges_and_crops_as_timm_does(
     assert torch.equal(seen_BCHW, expected(images_BCHW))
 
 
-def test_a_victim_is_the_network_of_that_name() -> None:
-    victim = tabench_models.victim("test_vit.r160_in1k", pretrained=False).eval()
+def test_a_victim_is_the_network_of_that_name_and_can_be_folded() -> None:
+    victim = tabench_models.victim("test_resnet.r160_in1k", pretrained=False).eval()
     assert victim.net.pretrained_cfg["tag"] == "r160_in1k"
     with torch.no_grad():
         assert victim(torch.rand(1, 3, 224, 224)).shape == (1, 1000)
+    assert len(foldable(victim).pairs) == len(foldable(victim.net).pairs) > 0
 
 
 def test_labels_of_both_sets_are_understood(experiments: dict[str, Experiment]) -> None:
