@@ -5,6 +5,7 @@ The tables were typed from averyma/model-alignment and torchattacks 3.4.0, Trans
 """
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torchattacks
 import torchvision
 from timm.models import get_pretrained_cfg
 from torchvision.transforms import v2
@@ -231,6 +233,30 @@ def test_an_attack_has_the_settings_of_the_protocol(
     asked = {"method", "eps", "step", "steps", "budget"}
     rest = {field.name: getattr(found, field.name) for field in dataclasses.fields(found) if field.name not in asked}
     assert rest == {**PLAIN, **own}
+
+
+TORCHATTACKS = {
+    "pgd": "PGD", "mi": "MIFGSM", "ni": "NIFGSM", "di": "DIFGSM", "ti": "TIFGSM", "sini": "SINIFGSM",
+    "vmi": "VMIFGSM", "vni": "VNIFGSM",
+}  # fmt: skip
+
+
+def test_the_settings_of_alignment_eps4_are_the_defaults_of_torchattacks(experiments: dict[str, Experiment]) -> None:
+    attacks = experiments["alignment_eps4"].attacks
+    assert set(attacks) == set(TORCHATTACKS)
+    for name, attack in attacks.items():
+        assert isinstance(attack, AttackConfig)
+        given = {"model", "eps", "alpha", "steps"}  # by the authors
+        signature = inspect.signature(getattr(torchattacks, TORCHATTACKS[name])).parameters
+        defaults = {key: parameter.default for key, parameter in signature.items() if key not in given}
+        ours: dict[str, Any] = {"decay": attack.momentum, "random_start": attack.random_start}
+        ours |= {"len_kernel": attack.kernel, "kernel_name": "gaussian", "nsig": 3}
+        for view in attack.views:
+            ours |= {"resize_rate": view.get("smallest"), "diversity_prob": view.get("probability")}
+            ours |= {"m": view["copies"]}
+        if attack.rule:
+            ours |= {"N": attack.rule["count"], "beta": attack.rule["radius"]}
+        assert {key: ours[key] for key in defaults} == defaults, name
 
 
 @pytest.mark.parametrize("protocol", ATTACKS)
