@@ -1,7 +1,8 @@
 """The protocols of others as recipes, held to tables of what their code does.
 
-The tables were typed from averyma/model-alignment and torchattacks 3.4.0, TransferAttack at the commits e5c35a1 and
-0f240a1, and TA-Bench with timm 0.6.11. They name every setting that the recipes or the presets could change.
+The tables were typed from averyma/model-alignment and torchattacks 3.4.0, from TransferAttack (utils at 0f240a1, TIM,
+DEM, BSR and DeCowA at e5c35a1, DIM at 2651d3c, MEF at 3d4d128, the others at 609c45c and af68780), and from TA-Bench
+with timm 0.6.11. They name every setting that the recipes or the presets could change.
 """
 
 import dataclasses
