@@ -63,7 +63,7 @@ def shortened(method: str, batch: int, device: str) -> Work:
     if PRESETS[method].steps > 1:
         of_steps = (AttackConfig(method=method, steps=steps, **settings) for steps in range(2, 100))
         attack = next(own for own in of_steps if own.gradients >= _LEAST)
-        if attack.gradients > 10 * _LEAST:
+        if attack.gradients > 300:  # one step of OPS alone
             attack = AttackConfig(method=method, steps=1, **settings)
     at_once = min(batch, max(1, PASS_ROWS[device] // (points_of(attack.rule) * copies_of(attack.views))))
     times = max(1, min(round(_LEAST * batch / attack.gradients / at_once), batch // at_once))
