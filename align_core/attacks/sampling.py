@@ -70,7 +70,7 @@ def pick(images_NCHW: Tensor, row_NHW: Tensor, column_NHW: Tensor) -> Tensor:
 
 
 class _Line(NamedTuple):
-    """Whole places along one axis as float32, which is faster than int64; whether each is seen; the pixel nearest."""
+    """Whole places along one axis, float32; whether each is inside; and the nearest pixel, int64."""
 
     place_NHW: Tensor
     inside_NHW: Tensor
@@ -79,13 +79,13 @@ class _Line(NamedTuple):
     @staticmethod
     def at(place_NHW: Tensor, first: Tensor | int, last: Tensor | int, length: int) -> "_Line":
         inside_NHW = (place_NHW >= first) & (place_NHW <= last)
-        return _Line(place_NHW, inside_NHW, place_NHW.clamp(0, length - 1))
+        return _Line(place_NHW, inside_NHW, place_NHW.clamp(0, length - 1).long())
 
 
 def _picked(images_NCHW: Tensor, row: _Line, column: _Line, weight_NHW: Tensor | None) -> Tensor:
     """The pixels in the rows and columns, times the weight; black where they are not inside."""
     count, channels, _, width = images_NCHW.shape
-    index_NHW = (row.pixel_NHW * width + column.pixel_NHW).long()
+    index_NHW = row.pixel_NHW * width + column.pixel_NHW
     index_NCP = index_NHW.flatten(1)[:, None].expand(count, channels, -1)
     picked_NCHW = images_NCHW.flatten(2).gather(2, index_NCP).view(images_NCHW.shape)
     seen_NHW = row.inside_NHW & column.inside_NHW

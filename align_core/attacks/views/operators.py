@@ -1,5 +1,7 @@
 """The operators of OPS (Guo et al. 2025): flips, shifts, rotations, dimming and diverse sizes, one after the other."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -25,10 +27,19 @@ def operators(rows: Rows, fewest: int, most: int) -> Tensor:
         keys_N = part_keys(rows.keys_N, level, "operator")
         draws_N3 = uniform(keys_N, (3,))
         operator_N = torch.where(level < level_N, (draws_N3[:, 0] * _OPERATORS).long(), 0)
-        images_NCHW = _moved(images_NCHW, operator_N, draws_N3[:, 1:])
+        moves_N = (operator_N > 0) & (operator_N < _FIRST_DIVISOR)
+        images_NCHW = _where(moves_N, images_NCHW, _moved, operator_N, draws_N3[:, 1:])
         images_NCHW = _dimmed(images_NCHW, operator_N)
-        images_NCHW = _resized(images_NCHW, operator_N, keys_N)
+        images_NCHW = _where(operator_N >= _FIRST_RATE, images_NCHW, _resized, operator_N, keys_N)
     return images_NCHW
+
+
+def _where(applies_N: Tensor, images_NCHW: Tensor, change: Callable[..., Tensor], *more: Tensor) -> Tensor:
+    """The images, changed where it applies. On a GPU all are changed: to look where it applies, the CPU would wait."""
+    if images_NCHW.device.type != "cpu":
+        return torch.where(applies_N[:, None, None, None], change(images_NCHW, *more), images_NCHW)
+    rows_R = applies_N.nonzero()[:, 0]
+    return images_NCHW.index_copy(0, rows_R, change(images_NCHW[rows_R], *(own[rows_R] for own in more)))
 
 
 def _moved(images_NCHW: Tensor, operator_N: Tensor, draws_N2: Tensor) -> Tensor:
@@ -63,7 +74,5 @@ def _dimmed(images_NCHW: Tensor, operator_N: Tensor) -> Tensor:
 
 def _resized(images_NCHW: Tensor, operator_N: Tensor, keys_N: Tensor) -> Tensor:
     rates = torch.tensor(_RATES, device=operator_N.device, dtype=torch.float64)
-    resizes_N = operator_N >= _FIRST_RATE
     smallest_N = 1 / rates[(operator_N - _FIRST_RATE).clamp(0, len(_RATES) - 1)]
-    resized_NCHW = shrunk(images_NCHW, part_keys(keys_N, 0, "size"), smallest_N)[0]
-    return torch.where(resizes_N[:, None, None, None], resized_NCHW, images_NCHW)
+    return shrunk(images_NCHW, part_keys(keys_N, 0, "size"), smallest_N)[0]
