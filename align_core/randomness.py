@@ -104,6 +104,6 @@ def _drawn(draw: Callable[[Tensor, Sequence[int]], Tensor], keys_B: Tensor, shap
     if keys_B.device.type != "cpu" or len(keys_B) <= at_once:
         return draw(keys_B, shape)
     numbers = torch.empty((len(keys_B), *shape))
-    for keys, place in zip(keys_B.split(at_once), numbers.split(at_once), strict=True):
+    for keys, place in zip(torch.split(keys_B, at_once), torch.split(numbers, at_once), strict=True):
         place.copy_(draw(keys, shape))
     return numbers

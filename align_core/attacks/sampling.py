@@ -79,7 +79,8 @@ class _Line(NamedTuple):
     @staticmethod
     def at(place_NHW: Tensor, first: Tensor | int, last: Tensor | int, length: int) -> "_Line":
         inside_NHW = (place_NHW >= first) & (place_NHW <= last)
-        return _Line(place_NHW, inside_NHW, place_NHW.clamp(0, length - 1).long())
+        # Whole first, so that a place that is not a number is an index too: the gradient then says what is wrong.
+        return _Line(place_NHW, inside_NHW, place_NHW.long().clamp(0, length - 1))
 
 
 def _picked(images_NCHW: Tensor, row: _Line, column: _Line, weight_NHW: Tensor | None) -> Tensor:

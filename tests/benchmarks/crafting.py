@@ -11,7 +11,6 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +28,6 @@ from tests.benchmarks.networks import KINDS, Kind, Subject, subject
 _LEAST = 10  # gradients of an image
 _BARE_PASSES = 2
 _PARTS = ("pgd", "si", "vmi", "bsr", "sia")  # on the large network, where every preset would take half an hour
-_SHORTER: dict[str, dict[str, Any]] = {"ops": {"samples": {"name": "pool", "count": 10}}}  # 301 gradients, not 901
 
 
 @dataclass(frozen=True)
@@ -58,13 +56,12 @@ def shortened(method: str, batch: int, device: str) -> Work:
     Views and samples stay as many as in the paper. Images are as many as are attacked at once, or several times that.
     """
     eps = 0.5 if PRESETS[method].settings.get("norm") == "l2" else 8 / 255
-    settings = {"eps": eps, **_SHORTER.get(method, {})}
-    attack = AttackConfig(method=method, **settings)
+    attack = AttackConfig(method=method, eps=eps)
     if PRESETS[method].steps > 1:
-        of_steps = (AttackConfig(method=method, steps=steps, **settings) for steps in range(2, 100))
+        of_steps = (AttackConfig(method=method, eps=eps, steps=steps) for steps in range(2, 100))
         attack = next(own for own in of_steps if own.gradients >= _LEAST)
-        if attack.gradients > 300:  # one step of OPS alone
-            attack = AttackConfig(method=method, steps=1, **settings)
+        if attack.gradients > 1000:  # OPS, of which one step is enough
+            attack = AttackConfig(method=method, eps=eps, steps=1)
     at_once = min(batch, max(1, PASS_ROWS[device] // (points_of(attack.rule) * copies_of(attack.views))))
     times = max(1, min(round(_LEAST * batch / attack.gradients / at_once), batch // at_once))
     return Work(attack, at_once * times)
