@@ -80,10 +80,12 @@ def test_presets_are_timed_with_torch_and_timm_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")  # by torchattack's DeCoWA
 def test_a_method_is_timed_against_another_package() -> None:
     threads = torch.get_num_threads()
     kind = replace(KINDS["resnet20"], batch=4)
     on = subject(kind, kind.batch, "cpu")
+    torch.set_num_threads(1)
     try:
         for package, cases in packages.CASES.items():
             for method, case in cases.items():

@@ -83,7 +83,7 @@ CASES: dict[str, dict[str, Case]] = {
         "gra": Case(_theirs("GRA", num_neighbors=5), _samples("relevance"), steps=2),
         "mig": Case(_theirs("MIG", s_factor=5), _samples("integrated"), steps=2),
         "bsr": Case(_theirs("BSR", num_scale=5), _views("block_shuffle", copies=5), steps=2),
-        "decowa": Case(_theirs("DeCowA", num_warping=5), _views("warp", copies=5), steps=2),
+        "decowa": Case(_theirs("DeCoWA", num_warping=5), _views("warp", copies=5), steps=2),
     },
     "torchattacks": {
         "ifgsm": Case(_others("BIM")),
