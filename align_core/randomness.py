@@ -10,7 +10,7 @@ and CPU and GPU agree bit for bit, which torch's own generators do not.
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 _GAMMA = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
+_CACHED = 1 << 16  # numbers that are drawn at once on a CPU
 
 
 def _signed(value: int) -> int:
@@ -28,14 +29,19 @@ def _signed(value: int) -> int:
 
 def _shift_right(bits: Tensor, by: int) -> Tensor:
     """Logical right shift of int64. Torch's own `>>` is arithmetic: it fills with the sign bit."""
-    return (bits >> by) & ((1 << (64 - by)) - 1)
+    shifted = bits >> by
+    shifted &= (1 << (64 - by)) - 1
+    return shifted
 
 
 def _mix(bits: Tensor) -> Tensor:
     """SplitMix64's finaliser, elementwise on int64 of any shape: similar inputs give unrelated outputs."""
-    bits = (bits ^ _shift_right(bits, 30)) * _signed(_MIX_1)
-    bits = (bits ^ _shift_right(bits, 27)) * _signed(_MIX_2)
-    return bits ^ _shift_right(bits, 31)
+    mixed = bits ^ _shift_right(bits, 30)
+    mixed *= _signed(_MIX_1)
+    mixed ^= _shift_right(mixed, 27)
+    mixed *= _signed(_MIX_2)
+    mixed ^= _shift_right(mixed, 31)
+    return mixed
 
 
 def _digest(text: str) -> int:
@@ -60,10 +66,7 @@ def part_keys(keys_B: Tensor, step: int, part: str) -> Tensor:
 
 def random_bits(keys_B: Tensor, shape: Sequence[int]) -> Tensor:
     """The generator's first outputs for each key, in the order of `shape`: int64 [B, *shape]."""
-    count = 1
-    for length in shape:
-        count *= length
-    counters = torch.arange(1, count + 1, dtype=torch.int64, device=keys_B.device) * _signed(_GAMMA)
+    counters = torch.arange(1, math.prod(shape) + 1, dtype=torch.int64, device=keys_B.device) * _signed(_GAMMA)
     return _mix(keys_B[:, None] + counters[None, :]).reshape(len(keys_B), *shape)
 
 
@@ -72,7 +75,11 @@ def uniform(keys_B: Tensor, shape: Sequence[int]) -> Tensor:
 
     They are multiples of 2^-24, made of the upper 24 bits: that is as many as a float32 holds without rounding.
     """
-    return _shift_right(random_bits(keys_B, shape), 40).to(torch.float32) * 2.0**-24
+    return _drawn(_uniform, keys_B, shape)
+
+
+def _uniform(keys_B: Tensor, shape: Sequence[int]) -> Tensor:
+    return _shift_right(random_bits(keys_B, shape), 40).to(torch.float32).mul_(2.0**-24)
 
 
 def numbered_keys(keys_N: Tensor, numbers_N: Tensor) -> Tensor:
@@ -82,6 +89,21 @@ def numbered_keys(keys_N: Tensor, numbers_N: Tensor) -> Tensor:
 
 def normal(keys_B: Tensor, shape: Sequence[int]) -> Tensor:
     """Numbers of the standard normal distribution for each key, float32 [B, *shape] (Box and Muller 1958)."""
-    draws_B2S = uniform(keys_B, (2, *shape))
-    radius_BS = torch.sqrt(-2 * torch.log(1 - draws_B2S[:, 0]))  # 1 - u lies in (0, 1]
-    return radius_BS * torch.cos(2 * math.pi * draws_B2S[:, 1])
+    return _drawn(_normal, keys_B, shape)
+
+
+def _normal(keys_B: Tensor, shape: Sequence[int]) -> Tensor:
+    draws_B2S = _uniform(keys_B, (2, *shape))
+    radius_BS = (1 - draws_B2S[:, 0]).log_().mul_(-2).sqrt_()  # 1 - u lies in (0, 1]
+    return radius_BS.mul_((draws_B2S[:, 1] * (2 * math.pi)).cos_())
+
+
+def _drawn(draw: Callable[[Tensor, Sequence[int]], Tensor], keys_B: Tensor, shape: Sequence[int]) -> Tensor:
+    """What `draw` returns, drawn on a CPU for a few keys at a time, so that its int64 numbers stay in the cache."""
+    at_once = max(1, _CACHED // max(1, math.prod(shape)))
+    if keys_B.device.type != "cpu" or len(keys_B) <= at_once:
+        return draw(keys_B, shape)
+    numbers = torch.empty((len(keys_B), *shape))
+    for keys, place in zip(torch.split(keys_B, at_once), torch.split(numbers, at_once), strict=True):
+        place.copy_(draw(keys, shape))
+    return numbers

@@ -3,6 +3,7 @@
 Torch's `grid_sample` adds up its gradient on a GPU in any order, so that two runs differ.
 """
 
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -50,21 +51,43 @@ def sample(images_NCHW: Tensor, y_NHW: Tensor, x_NHW: Tensor, bounds: Bounds | N
 
     Returns images of the same shape, differentiable in the images and in the places.
     """
-    top_NHW, left_NHW = y_NHW.detach().floor(), x_NHW.detach().floor()
+    height, width = images_NCHW.shape[2:]
+    top, bottom, left, right = bounds or (0, height - 1, 0, width - 1)
+    rows = [_Line.at(y_NHW.detach().floor() + down, top, bottom, height) for down in (0, 1)]
+    columns = [_Line.at(x_NHW.detach().floor() + across, left, right, width) for across in (0, 1)]
     total_NCHW = torch.zeros_like(images_NCHW)
-    for down, across in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        row_NHW, column_NHW = top_NHW + down, left_NHW + across
-        weight_NHW = (1 - (y_NHW - row_NHW).abs()) * (1 - (x_NHW - column_NHW).abs())
-        total_NCHW = total_NCHW + weight_NHW[:, None] * pick(images_NCHW, row_NHW.long(), column_NHW.long(), bounds)
+    for row, column in product(rows, columns):
+        weight_NHW = (1 - (y_NHW - row.place_NHW).abs()) * (1 - (x_NHW - column.place_NHW).abs())
+        total_NCHW = total_NCHW + _picked(images_NCHW, row, column, weight_NHW)
     return total_NCHW
 
 
-def pick(images_NCHW: Tensor, row_NHW: Tensor, column_NHW: Tensor, bounds: Bounds | None = None) -> Tensor:
-    """The pixels at whole places, int64; outside of the bounds, by default the image's own, they are black."""
-    count, channels, height, width = images_NCHW.shape
-    top, bottom, left, right = bounds or (0, height - 1, 0, width - 1)
-    inside_NHW = (row_NHW >= top) & (row_NHW <= bottom) & (column_NHW >= left) & (column_NHW <= right)
-    index_NHW = row_NHW.clamp(0, height - 1) * width + column_NHW.clamp(0, width - 1)
+def pick(images_NCHW: Tensor, row_NHW: Tensor, column_NHW: Tensor) -> Tensor:
+    """The pixels at whole places, given as float; outside of the image they are black."""
+    height, width = images_NCHW.shape[2:]
+    row, column = _Line.at(row_NHW, 0, height - 1, height), _Line.at(column_NHW, 0, width - 1, width)
+    return _picked(images_NCHW, row, column, None)
+
+
+class _Line(NamedTuple):
+    """Whole places along one axis, float32; whether each is inside; and the nearest pixel, int64."""
+
+    place_NHW: Tensor
+    inside_NHW: Tensor
+    pixel_NHW: Tensor
+
+    @staticmethod
+    def at(place_NHW: Tensor, first: Tensor | int, last: Tensor | int, length: int) -> "_Line":
+        inside_NHW = (place_NHW >= first) & (place_NHW <= last)
+        # Whole first, so that a place that is not a number is an index too: the gradient then says what is wrong.
+        return _Line(place_NHW, inside_NHW, place_NHW.long().clamp(0, length - 1))
+
+
+def _picked(images_NCHW: Tensor, row: _Line, column: _Line, weight_NHW: Tensor | None) -> Tensor:
+    """The pixels in the rows and columns, times the weight; black where they are not inside."""
+    count, channels, _, width = images_NCHW.shape
+    index_NHW = row.pixel_NHW * width + column.pixel_NHW
     index_NCP = index_NHW.flatten(1)[:, None].expand(count, channels, -1)
     picked_NCHW = images_NCHW.flatten(2).gather(2, index_NCP).view(images_NCHW.shape)
-    return picked_NCHW * inside_NHW[:, None]
+    seen_NHW = row.inside_NHW & column.inside_NHW
+    return picked_NCHW * (seen_NHW if weight_NHW is None else weight_NHW * seen_NHW)[:, None]

@@ -10,7 +10,6 @@ from align_core.images.fit import Fit
 from align_core.images.folder import Folder
 from align_core.images.image_set import ImageSet
 from align_core.images.npz import Npz
-from align_core.images.parquet import Parquet
 
 
 def open_image_set(config: ImageSetConfig, image_size: int | Fit, channels: int | None = None) -> ImageSet:
@@ -33,4 +32,8 @@ def open_image_set(config: ImageSetConfig, image_size: int | Fit, channels: int 
             check_regular(path)
         except OSError as problem:
             raise InputError(f"{path}: {problem}") from problem
-    return (Npz if config.kind == "npz" else Parquet)(path, fit, channels)
+    if config.kind == "npz":
+        return Npz(path, fit, channels)
+    from align_core.images.parquet import Parquet  # with pyarrow, which nothing else here needs
+
+    return Parquet(path, fit, channels)

@@ -5,22 +5,22 @@ amount of work is the same.
 """
 
 import argparse
-import os
-import sys
 
-from pipelines.environment import unset
-from tests.benchmarks import crafting, matrix, pipeline, scaling, sweep
+from tests.benchmarks import crafting, matrix, packages, pipeline, scaling, sweep
+from tests.benchmarks.clock import run_as_workers_do
 
 
 def main() -> None:
     """Runs the benchmarks that are named on the command line, or all of them."""
-    modules = {"crafting": crafting, "pipeline": pipeline, "scaling": scaling, "matrix": matrix, "sweep": sweep}
+    modules = {
+        "crafting": crafting, "packages": packages, "pipeline": pipeline, "scaling": scaling, "matrix": matrix,
+        "sweep": sweep,
+    }  # fmt: skip
     benchmarks = {name: module.measure for name, module in modules.items()}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[[], *benchmarks], help="the benchmarks to run (default: all)")
     names = parser.parse_args().names
-    if own := unset("workers"):  # read when a process starts, so that both sides of a ratio need it
-        os.execve(sys.executable, [sys.executable, "-m", "tests.benchmarks", *names], {**os.environ, **own})
+    run_as_workers_do("tests.benchmarks")  # both sides of a ratio need it
     for name in names or benchmarks:
         for line in benchmarks[name]():
             print(line, flush=True)

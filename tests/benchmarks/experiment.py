@@ -1,6 +1,5 @@
 """The experiment that the benchmarks measure: CIFAR ResNets, with real weights and images where there are any."""
 
-import os
 import time
 from pathlib import Path
 
@@ -15,21 +14,15 @@ from pipelines.run.command import run
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.craft import craft_all
 from pipelines.stages.evaluate import evaluate_all
+from tests.benchmarks.networks import REAL, WEIGHTS
 
-WEIGHTS = {
-    20: "akamaster_resnet20-12fca82f.th",
-    32: "akamaster_resnet32-d509ac18.th",
-    44: "akamaster_resnet44-014dd654.th",
-    56: "akamaster_resnet56-4bfd9763.th",
-}
 IMAGES = 1_000
 
 
 def data_folder(scratch: Path) -> Path:
     """The folder of the real files; if there is none, `scratch`, filled with random files of the same shapes."""
-    real = Path(os.environ.get("WITNESS_CIFAR10", Path(__file__).parents[3] / "shared" / "data" / "cifar10"))
-    if real.is_dir():
-        return real
+    if REAL.is_dir():
+        return REAL
     rng = np.random.default_rng(0)
     for name in ("train_lossless_4000.npz", "test_lossless_1000.npz"):
         images = rng.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)

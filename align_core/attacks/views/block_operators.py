@@ -40,7 +40,7 @@ def block_operators(rows: Rows, blocks: int, noise: float) -> Tensor:
     source_x_NHW = torch.where(
         operator_NHW == 1, shifted_x_NHW, torch.where(flips_x_NHW, columns_NHW - 1 - x_NHW, x_NHW)
     )
-    moved_NCHW = pick(rows.images_NCHW, top_NHW + source_y_NHW, left_NHW + source_x_NHW)
+    moved_NCHW = pick(rows.images_NCHW, (top_NHW + source_y_NHW).float(), (left_NHW + source_x_NHW).float())
     dimmed_NCHW = moved_NCHW * torch.where(operator_NHW == 5, move_NHW, 1.0)[:, None]
     noise_NCHW = (2 * uniform(part_keys(rows.keys_N, 0, "noise"), rows.images_NCHW.shape[1:]) - 1) * noise
     return torch.where((operator_NHW == 6)[:, None], (moved_NCHW + noise_NCHW).clamp(0, 1), dimmed_NCHW)

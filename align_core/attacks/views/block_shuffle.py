@@ -21,7 +21,8 @@ def block_shuffle(rows: Rows, blocks: int, degrees: float) -> Tensor:
     """
     height, width = rows.images_NCHW.shape[2:]
     by_rows_N11 = (uniform(part_keys(rows.keys_N, 0, "axis"), (1,)) < 0.5)[:, :, None]
-    upright, lying = _places(rows.keys_N, height, width, blocks), _places(rows.keys_N, width, height, blocks).swapped()
+    upright = _places(rows.keys_N, height, width, blocks)
+    lying = (upright if height == width else _places(rows.keys_N, width, height, blocks)).swapped()
     place = _Places(*(torch.where(by_rows_N11, one, other) for one, other in zip(upright, lying, strict=True)))
     angle_NHW = (2 * place.turn_NHW - 1) * (degrees * torch.pi / 180)
     middle_y_NHW, middle_x_NHW = (place.top_NHW + place.bottom_NHW) / 2, (place.left_NHW + place.right_NHW) / 2
@@ -33,7 +34,10 @@ def block_shuffle(rows: Rows, blocks: int, degrees: float) -> Tensor:
 
 
 class _Places(NamedTuple):
-    """For each output pixel: the pixel that it shows without rotation, its block's ends, and a draw for its angle."""
+    """For each output pixel: the pixel that it shows without rotation, its block's ends, and a draw for its angle.
+
+    All are float32, also those that are whole: it is faster than int64.
+    """
 
     row_NHW: Tensor
     column_NHW: Tensor
@@ -62,14 +66,14 @@ def _places(keys_N: Tensor, first: int, second: int, blocks: int) -> _Places:
     def along(values_NSW: Tensor) -> Tensor:  # each output row looks up the cuts of the strip that it shows
         return values_NSW.gather(1, strip_NH[:, :, None].expand(-1, -1, values_NSW.shape[2]))
 
-    across = [values_NH[:, :, None].expand(-1, -1, second) for values_NH in (row_NH, top_NH, bottom_NH)]
+    across = [values_NH.float()[:, :, None].expand(-1, -1, second) for values_NH in (row_NH, top_NH, bottom_NH)]
     return _Places(
         row_NHW=across[0],
-        column_NHW=along(column_NSW),
+        column_NHW=along(column_NSW.float()),
         top_NHW=across[1],
         bottom_NHW=across[2],
-        left_NHW=along(left_NSW),
-        right_NHW=along(right_NSW),
+        left_NHW=along(left_NSW.float()),
+        right_NHW=along(right_NSW.float()),
         turn_NHW=along(turns_NSS).gather(2, along(block_NSW)),
     )
 
