@@ -91,8 +91,8 @@ def inspect_models(
             found.ancestors[name] = ancestors(experiment.models[name], model.origin, model.content)
         except InputError as problem:
             raise InputError(f"models.{name}: {problem}") from problem
-        if model.config.brings_weights and not trusting:
-            tried.forget(model.trial_key)  # its weights come from where nothing here looks
+        if model.config.weights and not model.config.weights_file and not trusting:
+            tried.forget(model.trial_key)  # a library or a factory reads its weights from where nothing here looks
         one = tried.get(model.trial_key, _Tried, model.try_it)
         stored, frozen = model.origin.stored if model.origin else None, tuple(one.frozen)
         network = Network(

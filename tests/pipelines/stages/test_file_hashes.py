@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from hand_made import CLASSES, hand_made
 from safetensors.torch import load_file, save_file
@@ -16,6 +17,7 @@ from pipelines.cli import main
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.file_hashes import FileHashes
+from pipelines.stages.payload import network_loader
 from pipelines.storage.store import Store
 
 
@@ -54,6 +56,25 @@ def test_weights_that_changed_unseen_are_found_by_a_run_and_not_by_status(tmp_pa
     assert opened(experiment.file).networks["near"].digest == now  # known from then on
     rewritten_unseen(tmp_path / "near.safetensors", negative(tmp_path / "near.safetensors"))
     assert opened(experiment.file, trusting=False).networks["near"].digest == before  # as `witness verify`
+
+
+def test_weights_that_a_library_supplies_are_read_again_by_a_run(tmp_path: Path) -> None:
+    """timm reads those of `local-dir:` from a folder that nothing here looks into."""
+    net = timm.create_model("test_resnet", num_classes=CLASSES, in_chans=1)
+    timm.models.save_for_hf(net, str(tmp_path / "hub"), model_config={"num_classes": CLASSES})
+    experiment = hand_made(tmp_path)
+    library = {"timm": f"local-dir:{tmp_path}/hub", "weights": "pretrained", "input_size": 16}
+    experiment.write(models=experiment.content()["models"] | {"twin": library})
+    before = opened(experiment.file, to_write=True).networks["twin"].digest
+    for file in (tmp_path / "hub").glob("*.bin"):
+        torch.save({name: own + 0.25 for name, own in torch.load(file, weights_only=True).items()}, file)
+    for file in (tmp_path / "hub").glob("*.safetensors"):
+        save_file({name: own + 0.25 for name, own in load_file(file).items()}, file)
+    assert opened(experiment.file).networks["twin"].digest == before  # as `witness status` and `plan`
+    for _ in range(2):
+        blueprint = opened(experiment.file, to_write=True)
+        assert blueprint.networks["twin"].digest != before
+        network_loader(blueprint).load("twin", "cpu")  # as workers do
 
 
 def test_tensors_that_changed_places_are_other_weights(tmp_path: Path) -> None:
