@@ -1,0 +1,16 @@
+"""What a user should know of images, models and attacks before hours are spent on them, said by every command that
+computes with them, or says what a run would do.
+"""
+
+from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.resizing import resizings
+
+
+def notes_on(blueprint: Blueprint) -> list[str]:
+    """A line for everything that was left out, converted or resized, or that looks wrong.
+
+    What this finds out about models is added to `blueprint.inspected.unsaved`.
+    """
+    inspected = blueprint.inspected
+    images = [f"data.{role}: {note}" for role, manifest in inspected.manifests.items() for note in manifest.notes]
+    return [*images, *inspected.published.lines(), *resizings(blueprint), *inspected.notes]
