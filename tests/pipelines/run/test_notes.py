@@ -1,7 +1,6 @@
 """What looks wrong with images and models is said by every command, before anything is computed with them."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,7 @@ from pipelines.sweep.study import Options, Study
 SAID = (
     "data.train: limit 2 keeps 2 of 3 classes",
     "8 px images are resized to 160 for stranger",
-    "data.test: near classifies 0 of 12 images correctly, and would classify 12 correctly if every label were one lower",
+    "data.test: near classifies 0 of 12 images correctly, and would classify 12 correctly if every label were one",
 )
 
 
