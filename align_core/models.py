@@ -194,7 +194,12 @@ def _from_timm(config: ModelConfig, classes: int, channels: int) -> Classifier:
             ) from problem
         raise InputError(f"timm: {config.timm}: {named(problem)}") from problem
     mean, std = grey_normalisation(data["mean"], data["std"], channels)
-    return _classifier(net, config, mean, std, data["input_size"][-1])
+    classifier = _classifier(net, config, mean, std, data["input_size"][-1])
+    published, taken = net.pretrained_cfg.get("input_size", [channels])[0], arguments["in_chans"]
+    if pretrained and published != taken:
+        converted = f"its weights are published for {published} channels, and timm converted its first layer to {taken}"
+        classifier.changes += (converted,)
+    return classifier
 
 
 def _check_download(config: ModelConfig) -> None:

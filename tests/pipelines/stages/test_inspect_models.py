@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from coloured import CLASSES, weights_of, write_coloured
+from PIL import Image
 from torch import nn
 
 from align_core.errors import InputError
@@ -108,6 +109,18 @@ def test_a_network_that_bfloat16_breaks(tmp_path: Path, opened: Any) -> None:
     opened(file)
     with pytest.raises(InputError, match=r"models\.net_c: .*BFloat16"):
         opened(file, "compute.precision=bf16")
+
+
+def test_networks_that_take_another_number_of_channels(tmp_path: Path, opened: Any) -> None:
+    """Nothing in the settings shows it, so the images decide, and the message says what to write."""
+    file = written(tmp_path, "nets_of_colours", net_a="Viewing", net_b="Viewing", net_c="Viewing")
+    for image in tmp_path.glob("t*/*/*.png"):
+        Image.open(image).convert("L").save(image)
+    with pytest.raises(InputError, match=r"models\.net_a: .* It does take images of 3 channels: is data\.channels: 3"):
+        opened(file)
+    with pytest.raises(InputError, match=r"but got 1 channels instead$"):
+        opened(file, "data.channels=1")
+    assert opened(file, "data.channels=3").inspected.shape == (3, 16, 16)
 
 
 class TestChangedWhileARunIsAtWork:
