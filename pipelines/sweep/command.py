@@ -88,7 +88,7 @@ def tune_experiment(request: Request, options: Options) -> SweepResult:
         # The test images are used for the first time here, after everything has been chosen.
         best, default = best_experiment(blueprint.experiment, study.space.name, result.best)
         study.copy_known(best.name)
-        result.test = run(replace(request, source=best, overrides=(), output=None))
+        result.test = run(replace(request, source=best, overrides=(), output=None, rehash=False))
         study.keep_trained(best.name)
         result.contrast = _against_default(result.test, default)
         return result

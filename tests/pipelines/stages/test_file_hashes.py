@@ -13,6 +13,7 @@ from hand_made import CLASSES, hand_made
 from safetensors.torch import load_file, save_file
 
 from align_core.errors import InputError
+from pipelines import run_experiment
 from pipelines.cli import main
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
@@ -173,6 +174,22 @@ def test_the_flag_rehash_reaches_the_inspection(tmp_path: Path, capsys: pytest.C
     assert main(["report", str(experiment.file)]) == 0
     assert main(["report", str(experiment.file), "--rehash"]) == 1
     assert "`witness craft` has to come first" in capsys.readouterr().err
+
+
+def test_the_flag_reaches_the_inspection_of_a_sweep_and_from_python(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both are refused after the images were read, so that nothing is computed."""
+    experiment = hand_made(tmp_path)
+    opened(experiment.file)
+    tune = ["tune", str(experiment.file), "--space", "temperature", "--samples", "1"]
+    twin = ["models.twin.weights=near.safetensors"]
+    for rehash in (False, True):
+        capsys.readouterr()
+        assert main([*tune, *(["--rehash"] if rehash else [])]) == 2
+        with pytest.raises(InputError, match="twin has the same weights as near"):
+            run_experiment(experiment.file, overrides=twin, quiet=True, rehash=rehash)
+        assert capsys.readouterr().err.count("inspect data.test: 12 images") == (2 if rehash else 0)
 
 
 class TestFactories:
