@@ -20,7 +20,7 @@ from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
 from pipelines.stages.evaluations import Evaluation
-from pipelines.stages.notes import notes_on
+from pipelines.stages.notes import say_notes
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,7 @@ def evaluate_clean(request: Request) -> CleanResult:
     progress, experiment = Progress(request.quiet), request.experiment()
     with ExitStack() as stack:
         blueprint = open_blueprint(request, progress, to_write=True, experiment=experiment)
-        for line in notes_on(blueprint):
-            progress.say(line)
+        say_notes(blueprint, progress)
         store = blueprint.store
         there = _there(blueprint)
         listing = store.listing()

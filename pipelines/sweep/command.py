@@ -16,7 +16,7 @@ from pipelines.report.rows import ContrastRow
 from pipelines.run.command import RunResult, run
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.align import train_models
-from pipelines.stages.notes import notes_on
+from pipelines.stages.notes import say_notes
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.store import fingerprint_of
 from pipelines.sweep.choice import TrialRow, as_csv, best_experiment, chosen, trial_rows
@@ -106,8 +106,7 @@ def search_settings(request: Request, options: Options) -> SweepResult:
 def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
     """Runs the trials and chooses. The connection to Ray, if one was needed, stays open on the stack for the caller."""
     progress, blueprint, store = Progress(request.quiet), study.blueprint, study.blueprint.store
-    for line in notes_on(blueprint):
-        progress.say(line)
+    say_notes(blueprint, progress)
     is_over = study.is_over()
     if not is_over:
         say_at_once = partial(progress.say, at_once=True)

@@ -1,6 +1,7 @@
 """What looks wrong with images and models is said by every command, before anything is computed with them."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from sweeping import trial
 
 from pipelines.cli import main
+from pipelines.progress import Progress
+from pipelines.stages.notes import say_notes
 from pipelines.sweep.record import record_path, trial_fingerprint, write_record
 from pipelines.sweep.study import Options, Study
 
@@ -84,3 +87,22 @@ def test_every_command_says_it(
     assert done in said
     for line in SAID:
         assert said.count(line) == 1, (line, said)
+
+
+def test_the_log_names_every_duplicate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    made = hand_made(tmp_path)
+    np.savez(tmp_path / "same.npz", images=np.zeros((31, 8, 8), np.uint8), labels=np.zeros(31, np.int64))
+    data = made.content()["data"]
+    made.write(data=data | {"train": {"kind": "npz", "path": "same.npz"}})
+    blueprint, progress = made.blueprint(), Progress(quiet=True)
+    with progress.logged(blueprint.store):
+        say_notes(blueprint, progress)
+    (file,) = Path(blueprint.store.path("logs")).iterdir()
+    log, said = file.read_text(), capsys.readouterr().err
+    for number in range(1, 31):
+        line = f"data.train: {number:05} is 00000"
+        assert f"{line}\n" in log and f"{line}\n" not in said
+    assert "30 images are in the set already" in said and "and 10 more" in said
