@@ -154,6 +154,14 @@ class ModelConfig(Settings):
             raise ValueError("std must be above 0")
 
     @property
+    def takes_colour(self) -> bool:
+        """Whether the settings say that it takes three channels: so do all of torchvision's, and timm's own weights."""
+        if self.mean is not None:
+            return len(self.mean) == 3
+        is_timms_own = self.timm is not None and self.weights == "pretrained" and ":" not in self.timm
+        return self.torchvision is not None or (is_timms_own and self.args.get("in_chans", 3) == 3)
+
+    @property
     def brings_weights(self) -> bool:
         """Whether what the factory returns has its weights already."""
         return self.factory is not None and self.weights == "none"

@@ -181,18 +181,36 @@ def _from_timm(config: ModelConfig, classes: int, channels: int) -> Classifier:
     pretrained = config.weights == "pretrained"
     arguments = {"in_chans": channels, **({} if pretrained else {"num_classes": classes}), **config.args}
     try:
+        if pretrained:
+            _check_download(config)
         with hub_offline_unless_reachable() if pretrained else nullcontext():
             net = timm.create_model(str(config.timm), pretrained=pretrained, **arguments)
         data = resolve_data_config({"img_size": config.args.get("img_size")}, model=net)
     except Exception as problem:  # a wrong argument can break a constructor anywhere
-        if pretrained and (isinstance(problem, OSError) or type(problem).__module__.startswith(_NETWORK)):
+        if pretrained and (isinstance(problem, OSError | InputError) or type(problem).__module__.startswith(_NETWORK)):
             raise InputError(
                 f"timm: {config.timm}: the pretrained weights cannot be loaded here ({reason_of(problem)}). Check the "
                 "network, or give a local file as `weights`"
             ) from problem
         raise InputError(f"timm: {config.timm}: {named(problem)}") from problem
     mean, std = grey_normalisation(data["mean"], data["std"], channels)
-    return _classifier(net, config, mean, std, data["input_size"][-1])
+    classifier = _classifier(net, config, mean, std, data["input_size"][-1])
+    published, taken = net.pretrained_cfg.get("input_size", [channels])[0], arguments["in_chans"]
+    if pretrained and published != taken:
+        converted = f"its weights are published for {published} channels, and timm converted its first layer to {taken}"
+        classifier.changes += (converted,)
+    return classifier
+
+
+def _check_download(config: ModelConfig) -> None:
+    """Raises InputError where timm would wait without a limit for weights that are not on Hugging Face's hub."""
+    import timm
+
+    if config.args.keys() & {"cache_dir", "pretrained_cfg", "pretrained_cfg_overlay"}:  # which say where weights are
+        return
+    published = timm.get_pretrained_cfg(str(config.timm))
+    if published is not None and published.url and not (published.hf_hub_id or published.file):
+        check_torch_can_load(published.url)
 
 
 def _from_torchvision(config: ModelConfig, classes: int, channels: int) -> Classifier:

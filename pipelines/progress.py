@@ -178,6 +178,8 @@ class Progress:
             with _live(bar):
                 yield bar
         else:
+            if workers:  # a plain line of progress comes with the first units, minutes later for large networks
+                self.say(bar.line())
             yield bar
         self.spent.append(Spent(label, bar.done, unit, time.monotonic() - start, bar.rate()))
         self.say(f"{label}: {bar.done:,} {unit} in {self.spent[-1].seconds:.1f} s")

@@ -104,7 +104,9 @@ def _check_others(attack: AttackConfig | ForeignConfig, others: Any, images_BCHW
 
 
 def _check_ids(image_ids: Any, count: int) -> None:
-    if isinstance(image_ids, str) or not all(isinstance(image_id, str) for image_id in image_ids):
+    # A list, a tuple or an array: a generator or a set has no order that lasts.
+    is_list = hasattr(image_ids, "__len__") and hasattr(image_ids, "__getitem__") and not isinstance(image_ids, str)
+    if not is_list or not all(isinstance(image_id, str) for image_id in image_ids):
         raise InputError("image_ids must be a list of texts, one for each image")
     if len(image_ids) != count:
         raise InputError(f"there are {count} images and {len(image_ids)} ids; give an id for each")

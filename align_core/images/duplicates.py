@@ -31,15 +31,17 @@ def without_duplicates(manifests: Mapping[str, Manifest], on_duplicate: OnDuplic
     if on_duplicate == "stop":
         _check_labels(manifests)
         _check_disjoint(manifests)
-        return {role: manifest.without([], *_repeated(manifest)) for role, manifest in manifests.items()}
+        return {role: _with_repeated(manifest) for role, manifest in manifests.items()}
     kept = {role: _without_repeated(manifest) for role, manifest in manifests.items()}
     ordered = sorted(kept, key=lambda role: _ORDER.index(role) if role in _ORDER else len(_ORDER))
     for first, second in combinations(ordered, 2):
-        contents = set(kept[first].contents)
-        shared = [p for p, content in enumerate(kept[second].contents) if content in contents]
+        of_content, later = dict(zip(kept[first].contents, kept[first].ids, strict=True)), kept[second]
+        shared = [p for p, content in enumerate(later.contents) if content in of_content]
         if shared:
-            note = f"{are(len(shared))} in data.{first} as well, pixel for pixel, and left out here"
-            kept[second] = kept[second].without(shared, note)
+            pairs = [f"{later.ids[p]} is {of_content[later.contents[p]]}" for p in shared]
+            what = f"{are(len(shared))} in data.{first} as well, pixel for pixel, and left out here"
+            named = [f"{pair} of data.{first}" for pair in pairs]
+            kept[second] = later.without(shared, f"{what} ({listed(pairs, _NAMED)})", duplicates=named)
     for role, manifest in kept.items():
         if not len(manifest):
             raise InputError(f"data.{role}: no image is left when duplicates are left out")
@@ -62,11 +64,12 @@ def _pairs(manifest: Manifest, groups: Sequence[Sequence[int]]) -> list[str]:
     return [f"{manifest.ids[other]} is {manifest.ids[group[0]]}" for group in groups for other in group[1:]]
 
 
-def _repeated(manifest: Manifest) -> list[str]:
+def _with_repeated(manifest: Manifest) -> Manifest:
     pairs = _pairs(manifest, _groups(manifest))
     if not pairs:
-        return []
-    return [f"{are(len(pairs))} in the set already, pixel for pixel, and counted again ({listed(pairs, _NAMED)})"]
+        return manifest
+    what = f"{are(len(pairs))} in the set already, pixel for pixel, and counted again"
+    return manifest.without([], f"{what} ({listed(pairs, _NAMED)})", duplicates=pairs)
 
 
 def _without_repeated(manifest: Manifest) -> Manifest:
@@ -81,7 +84,7 @@ def _without_repeated(manifest: Manifest) -> Manifest:
     if unclear:
         pairs = listed(_pairs(manifest, differing), _NAMED)
         notes.append(f"{are(len(unclear))} in the set with different labels, pixel for pixel, and left out ({pairs})")
-    return manifest.without([*again, *unclear], *notes)
+    return manifest.without([*again, *unclear], *notes, duplicates=_pairs(manifest, groups))
 
 
 def _check_labels(manifests: Mapping[str, Manifest]) -> None:

@@ -31,6 +31,7 @@ class Manifest:
         shape: channels, height and width, the same for every image.
         notes: what was left out, converted or resized, a sentence each; they are said on every run.
         towards: the class that each image is to be led to, int64 [N]; None where no attack asks the set for it.
+        duplicates: every image of which a note says that it occurs twice, as `ID is ID`; the notes name the first ones.
     """
 
     ids: list[str]
@@ -41,6 +42,7 @@ class Manifest:
     shape: tuple[int, int, int]
     notes: tuple[str, ...] = ()
     towards: npt.NDArray[np.int64] | None = None
+    duplicates: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -66,8 +68,8 @@ class Manifest:
             digest.update(f"{image_id}\0{label}\0{content}\n".encode())
         return digest.hexdigest()
 
-    def without(self, positions: Sequence[int], *notes: str) -> "Manifest":
-        """The manifest without the images at these positions, and with further notes."""
+    def without(self, positions: Sequence[int], *notes: str, duplicates: Sequence[str] = ()) -> "Manifest":
+        """The manifest without the images at these positions, and with further notes and duplicates."""
         kept = np.setdiff1d(np.arange(len(self)), np.asarray(positions, dtype=np.int64))
         return replace(
             self,
@@ -77,6 +79,7 @@ class Manifest:
             originals=[self.originals[p] for p in kept],
             notes=(*self.notes, *notes),
             towards=None if self.towards is None else self.towards[kept],
+            duplicates=(*self.duplicates, *duplicates),
         )
 
 

@@ -37,7 +37,8 @@ def notes_of(found: Inspection, image_size: int, channels: int) -> list[str]:
     if files := sum(found.suffixes.values()):
         kinds = sorted(found.suffixes.items(), key=lambda kind: (-kind[1], kind[0]))
         shown = listed([f"{count:,} {suffix}" for suffix, count in kinds], _NAMED, ", ")
-        what = "file that is no image by its suffix" if files == 1 else "files that are no images by their suffix"
+        kind = "Parquet file" if found.config.kind == "parquet" else "image"
+        what = f"file that is no {kind} by its suffix" if files == 1 else f"files that are no {kind}s by their suffix"
         notes.append(f"left out {files:,} {what}: {shown}")
     if found.outside:
         notes.append(f"left out {counted(found.outside)} outside any class folder")

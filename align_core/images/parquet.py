@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from align_core.errors import InputError, reason_of
 from align_core.images.decoding import BadImage, Picture, Pixels, decode, from_array
-from align_core.images.files import check_regular
+from align_core.images.files import check_regular, printable
 from align_core.images.fit import Fit
 from align_core.images.image_set import CACHED_BYTES, ImageSet, encoded_array, row_ids
 from align_core.images.labels import TARGETED, Labels, LeftOut, RawLabels, as_indices
@@ -42,8 +42,20 @@ class Parquet(ImageSet):
         """
         if not self.path.is_dir():
             return [self.path]
-        found = sorted(file for file in self.path.rglob("*.parquet") if not file.is_dir())
+        return [file for file in self._in_folder if file.suffix.lower() == ".parquet"]
+
+    @cached_property
+    def _in_folder(self) -> list[Path]:
+        """All files of the folder in sorted order, without what other programs leave there."""
+        found = sorted(file for file in self.path.rglob("*") if not file.is_dir())
         return [file for file in found if not any(part[0] in "._" for part in file.relative_to(self.path).parts)]
+
+    @cached_property
+    def _suffixes(self) -> dict[str, int]:
+        """The number of files in the folder that are no Parquet files, by suffix."""
+        files = self._in_folder if self.path.is_dir() else []
+        suffixes = (printable(file.suffix.lower() or "without a suffix") for file in files)
+        return {suffix: count for suffix, count in Counter(suffixes).items() if suffix != ".parquet"}
 
     @cached_property
     def _table(self) -> pa.Table:
@@ -53,7 +65,10 @@ class Parquet(ImageSet):
                 check_regular(file)
             tables = [pq.ParquetFile(file) for file in self.files()]
             if not tables:
-                raise InputError(f"{self.path}: this folder contains no Parquet file")
+                others = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(self._suffixes.items()))
+                raise InputError(
+                    f"{self.path}: this folder contains no file of the suffix .parquet{others and f', but {others}'}"
+                )
             names = [{"image", "label", "image_id", TARGETED} & set(table.schema_arrow.names) for table in tables]
             if not names[0] >= {"image", "label"} or any(others != names[0] for others in names):
                 raise InputError(
@@ -181,8 +196,8 @@ class Parquet(ImageSet):
         return np.array([text or "" for text in texts], dtype=np.str_)[order]
 
     def left_out(self) -> LeftOut:
-        """Rows without an id or a label."""
-        return LeftOut(refused=self._refused)
+        """Files of other suffixes, and rows without an id or a label."""
+        return LeftOut(self._suffixes, refused=self._refused)
 
     def decoded(self, image_id: str) -> Picture:
         """Decodes the image of one row. Raises BadImage where that is impossible."""

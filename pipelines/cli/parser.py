@@ -53,13 +53,16 @@ def command_line() -> argparse.ArgumentParser:
     _add_init(add_plain("init", "write a commented starter experiment, from flags or from your answers", init_command))
     _add_list(add_plain("list", "list what an experiment file can name, and the experiments that ship", list_command))
 
-    def add_stage(name: str, help_text: str) -> argparse.ArgumentParser:
-        stage = add(name, help_text, commands.run_command)
-        stage.add_argument(
+    def add_computing(name: str, help_text: str, command: Command) -> argparse.ArgumentParser:
+        computing = add(name, help_text, command)
+        computing.add_argument(
             "--rehash", action="store_true",
             help="read every image again, even from files whose path, size and modification time are unchanged",
         )  # fmt: skip
-        return stage
+        return computing
+
+    def add_stage(name: str, help_text: str) -> argparse.ArgumentParser:
+        return add_computing(name, help_text, commands.run_command)
 
     add_stage("run", "align, craft, evaluate and report, as far as the results are missing")
     add_stage("align", "train and align the networks that are missing")
@@ -72,8 +75,8 @@ def command_line() -> argparse.ArgumentParser:
     )  # fmt: skip
     report = add_stage("report", "write tables, figures and the page from the results that are there")
     report.add_argument("--log", action="store_true", help="log to MLflow again what was logged before")
-    _add_tune(add("tune", "search the alignment's settings on validation images; resumes a search that was stopped",
-                  commands.tune_command))  # fmt: skip
+    _add_tune(add_computing("tune", "search the alignment's settings on validation images; resumes a search that was "
+                            "stopped", commands.tune_command))  # fmt: skip
     add("plan", "say what a run would do, how long it would take, and which files it would leave; computes nothing",
         commands.plan_command)  # fmt: skip
     _add_status(add("status", "count what is missing, partial, done or failed, by stage and surrogate",

@@ -116,8 +116,8 @@ class AsInspected(ImageSet):
         opened.cache_clear()  # what this process has in memory may be older than what was inspected
         how = "is not as it was" if problem is None else f"cannot be read ({reason_of(problem)}), as it could be"
         raise InputChangedError(
-            f"{self._key}: image {image_id} {how} when the image set was inspected. Run again with --rehash, and leave "
-            "images and weights as they are while a run is at work"
+            f"{self._key}: image {image_id} {how} when the image set was inspected. Run again with --rehash "
+            "(in Python, rehash=True), and leave images and weights as they are while a run is at work"
         ) from problem
 
 

@@ -131,7 +131,8 @@ class DataConfig(Section):
         image_size: side in pixels of the centre crop out of every resized image.
         resize: length in pixels to which the short side is resized before; by default `image_size`.
         interpolation: with which images are resized.
-        channels: of every image: 1 (grey) or 3 (RGB); by default 3 where any image of any set is coloured, else 1.
+        channels: of every image: 1 (grey) or 3 (RGB); by default 3 where an image of any set is coloured or a model
+            takes RGB (`ModelConfig.takes_colour`), else 1.
         on_bad_image: whether an unreadable image stops the run, or is skipped and counted.
         on_duplicate: whether an image that is in two sets, or in one with two labels, stops the run, or is skipped and
             counted.

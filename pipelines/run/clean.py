@@ -20,6 +20,7 @@ from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
 from pipelines.stages.evaluations import Evaluation
+from pipelines.stages.notes import say_notes
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def evaluate_clean(request: Request) -> CleanResult:
     progress, experiment = Progress(request.quiet), request.experiment()
     with ExitStack() as stack:
         blueprint = open_blueprint(request, progress, to_write=True, experiment=experiment)
+        say_notes(blueprint, progress)
         store = blueprint.store
         there = _there(blueprint)
         listing = store.listing()
@@ -73,8 +75,6 @@ def evaluate_clean(request: Request) -> CleanResult:
             stack.enter_context(connecting(request.address, experiment, partial(progress.say, at_once=True)))()
         stack.enter_context(store.locked())
         blueprint.inspected.save(store)
-        for line in (*blueprint.inspected.published.lines(), *blueprint.inspected.notes):
-            progress.say(line)
         if is_work:
             _predict(blueprint, list(there.values()), progress)
     listing = store.listing()

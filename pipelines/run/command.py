@@ -16,7 +16,7 @@ from pipelines.report.to_mlflow import log_report
 from pipelines.run.request import Request, open_blueprint
 from pipelines.run.resolved import write_resolved
 from pipelines.stages.blueprint import STAGES, Blueprint
-from pipelines.stages.resizing import resizings
+from pipelines.stages.notes import say_notes
 from pipelines.storage.credentials import without_credentials
 from pipelines.tracking.runs import tracking_uri
 
@@ -69,8 +69,7 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
         if "align" in work and _must_train(experiment):  # so Ray will be needed: it starts while models are inspected
             wait = stack.enter_context(connecting(request.address, experiment, say_at_once))
         blueprint = open_blueprint(request, progress, to_write=True, experiment=experiment)
-        for line in blueprint.inspected.published.lines():
-            progress.say(line)
+        say_notes(blueprint, progress)
         blueprint.check_finished(STAGES[: STAGES.index(stages[0])])  # before anything is written
         store = blueprint.store
         result = RunResult(store.location, without_credentials(tracking_uri(experiment)), spent=progress.spent)
@@ -83,16 +82,9 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
         if workers is not None:
             stack.enter_context(progress.logged(store))
         blueprint.refresh()
-        for line in resizings(blueprint) if workers is not None else ():
-            progress.say(line)
         blueprint.inspected.save(store)
         write_resolved(blueprint)
-        for role, manifest in blueprint.inspected.manifests.items():
-            for note in manifest.notes:
-                progress.say(f"data.{role}: {note}")
         if workers is not None:
-            for note in blueprint.inspected.notes:
-                progress.say(note)
             result.made = _make(blueprint, workers, progress)
             write_resolved(blueprint)
         elif work:

@@ -13,6 +13,7 @@ from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
 from pipelines.stages.inspect_published import Published
+from pipelines.stages.notes import notes_on
 from pipelines.stages.speeds import Speeds
 from pipelines.storage.chunked_table import ChunkedTable
 
@@ -84,7 +85,7 @@ class Forecast:
         most_bytes: upper bound of their size; images are counted uncompressed.
         published: where networks are used otherwise than they are published.
         gradients: of each attack, per image and surrogate; None where it is unknown until it is measured.
-        notes: what a user should know of the attacks, a sentence each.
+        notes: what a run would say of its images, models and attacks, `published` included, a line each.
         chunk_files: upper bound of the files that hold single chunks while tables are being filled: one for the images
             of a surrogate and attack, and one for all that networks predict on some images in a turn.
     """
@@ -134,10 +135,9 @@ class Forecast:
             *(["times     leave out the start of processes, some 10 s for each stage"] if self._has_work else []),
             "attacks   gradients per image: "
             + ", ".join(f"{name} {_gradients(count)}" for name, count in self.gradients.items()),
-            *self.notes,
             *(network.line() for network in self.networks),
             *(part.line() for part in self.parts if part.done < part.chunks),
-            *self.published.lines(),
+            *self.notes,
         ]
 
     @property
@@ -200,7 +200,7 @@ def forecast_of(blueprint: Blueprint) -> Forecast:
         most_bytes=sum(blueprint.rows) * bytes_per_image,
         published=blueprint.inspected.published,
         gradients={name: attack.gradients for name, attack in blueprint.experiment.attacks.items()},
-        notes=blueprint.inspected.attacks.notes,
+        notes=notes_on(blueprint),
         chunk_files=len(blueprint.rows) * (len(outcomes) + sum(len(one.turns) for one in blueprint.evaluations)),
     )
 

@@ -34,6 +34,7 @@ def run_experiment(
     output: str | Path | None = None,
     address: str | None = None,
     quiet: bool = False,
+    rehash: bool = False,
 ) -> "Results":
     """Does what `witness run` does, whatever of it is missing, and returns the results.
 
@@ -44,12 +45,13 @@ def run_experiment(
         address: of a Ray cluster; None for $RAY_ADDRESS, else a local one for this call. A process that is connected to
             Ray already uses that connection.
         quiet: prints plain lines of progress on standard error, also on a terminal.
+        rehash: reads every image again, also where a file has the path, size and modification time that it had before.
 
     Raises InputError (nothing was written), Busy, or RunFailed (what is finished is kept; the same call resumes).
     """
     from pipelines.run.command import run
 
-    request = _request(source, overrides, output, address, quiet)
+    request = _request(source, overrides, output, address, quiet, rehash)
     run(request)
     return _results(request)
 
@@ -70,13 +72,14 @@ def _request(
     output: str | Path | None,
     address: str | None,
     quiet: bool,
+    rehash: bool = False,
 ) -> Request:
     if not isinstance(source, str | Path | Experiment):
         raise InputError(f"an experiment is a file or an Experiment, not {type(source).__name__}")
     if isinstance(overrides, str):
         raise InputError(f"overrides is a list of KEY.PATH=VALUE, not the string {overrides!r}")
     path = Path(source) if isinstance(source, str) else source
-    return Request(path, tuple(overrides), None if output is None else str(output), address, quiet)
+    return Request(path, tuple(overrides), None if output is None else str(output), address, quiet, rehash)
 
 
 def _results(request: Request) -> "Results":

@@ -13,7 +13,14 @@ from pipelines.compute.loading import LoadedNetworks
 from pipelines.progress import Progress
 from pipelines.run.request import Request, open_blueprint
 from pipelines.run.verification import Verification
-from pipelines.run.verify_inputs import check_image_sets, check_networks, other_networks, other_tables
+from pipelines.run.verify_inputs import (
+    check_image_sets,
+    check_networks,
+    has_results,
+    other_networks,
+    other_tables,
+    unusable_inputs,
+)
 from pipelines.run.verify_report import check_report, check_resolved
 from pipelines.run.verify_tables import TableVerifier
 from pipelines.stages.blueprint import Blueprint
@@ -29,11 +36,19 @@ def verify_experiment(request: Request, sample: int = 20, seed: int = 0) -> Veri
             spread over all chunks.
         seed: of the draw of these images.
 
-    Raises InputError if the experiment is not valid or `sample` is negative, and RunFailed if it is not finished.
+    Where images or weights cannot be used any more, nothing beyond them is checked. Raises InputError if the experiment
+    is not valid, was never run, or `sample` is negative, and RunFailed if it is not finished.
     """
     if sample < 0:
         raise InputError(f"--sample {sample}: must be 0 or more")
-    blueprint, progress, found = open_blueprint(request, trusting=False), Progress(request.quiet), Verification()
+    experiment, progress, found = request.experiment(), Progress(request.quiet), Verification()
+    try:
+        blueprint = open_blueprint(request, experiment=experiment, trusting=False)
+    except InputError as problem:  # an input is damaged, if results were made of it
+        if not has_results(experiment):
+            raise
+        found.findings += unusable_inputs(experiment, str(problem))
+        return found
     found.findings += other_networks(blueprint)
     if found.findings:  # all tables depend on them
         return found

@@ -10,15 +10,38 @@ from align_core.images import ImageSetConfig
 from align_core.images.inspection import Inspection, inspect_images
 from align_core.model_config import model_config_from
 from align_core.published import as_built
-from align_core.weights import hash_state, hash_weights
+from align_core.weights import hash_state, hash_weights, read_weights
 from pipelines.compute.loading import LoadedNetworks
+from pipelines.experiment.config import Experiment
 from pipelines.progress import Progress
 from pipelines.run.verification import Verification
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.inspect_images import look_at_all
 from pipelines.stages.makings import Making
 from pipelines.storage.differences import differences
-from pipelines.storage.store import fingerprint_of
+from pipelines.storage.store import Store, fingerprint_of
+
+
+def has_results(experiment: Experiment) -> bool:
+    """Whether anything was made of this experiment's inputs."""
+    try:
+        folders = Store(experiment.output, experiment.name).listing()
+    except OSError:
+        return False
+    return any(folder and folder[0] != "." for folder in folders)
+
+
+def unusable_inputs(experiment: Experiment, problem: str) -> list[str]:
+    """A finding for each file of weights that cannot be read, or else for the problem that ended the inspection."""
+    findings = []
+    for name, config in experiment.models.items():
+        try:
+            if config.weights_file is not None:
+                read_weights(config.weights_file)
+        except InputError as damage:
+            findings.append(f"models.{name}: {damage}")
+    end = "what was made of it, and everything else, cannot be checked"
+    return [f"{finding}; {end}" for finding in findings or [problem]]
 
 
 def other_networks(blueprint: Blueprint) -> list[str]:

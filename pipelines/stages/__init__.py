@@ -10,7 +10,7 @@ and outcomes (`evaluate`). Each writes to the store and returns how much it made
 * `blueprint`: the whole experiment; `makings` and `cells` say what determines a network and a table, with `revisions`.
 * `evaluations`: which predictions are made together, and kept in one file per chunk until their tables are finished.
 * `payload`: what workers are sent.
-* `resizing`: which models resize the images, said at the beginning of a run.
+* `resizing`: which models resize the images; `notes`: everything that a command says before it computes.
 * `align`, `craft`, `evaluate`: the stages themselves; `speeds` records how fast they went, for `witness plan`.
 """
 

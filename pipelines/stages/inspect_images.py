@@ -40,7 +40,8 @@ def look_at_all(experiment: Experiment, look: Callable[[str, ImageSetConfig], In
     for role, inspection in found.items():
         check_readable(data, role, inspection)
     targeted = ["test"] if any(attack.towards == "column" for attack in experiment.attacks.values()) else []
-    together = manifests_of(found, data.image_size, data.classes_count, data.class_names, data.channels, targeted)
+    channels = data.channels or (3 if any(model.takes_colour for model in experiment.models.values()) else None)
+    together = manifests_of(found, data.image_size, data.classes_count, data.class_names, channels, targeted)
     return without_duplicates(together, data.on_duplicate)
 
 

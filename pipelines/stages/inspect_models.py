@@ -91,9 +91,12 @@ def inspect_models(
             found.ancestors[name] = ancestors(experiment.models[name], model.origin, model.content)
         except InputError as problem:
             raise InputError(f"models.{name}: {problem}") from problem
-        if model.config.brings_weights and not trusting:
-            tried.forget(model.trial_key)  # its weights come from where nothing here looks
-        one = tried.get(model.trial_key, _Tried, model.try_it)
+        if model.config.weights and not model.config.weights_file and not trusting:
+            tried.forget(model.trial_key)  # a library or a factory reads its weights from where nothing here looks
+        try:
+            one = tried.get(model.trial_key, _Tried, model.try_it)
+        except InputError as problem:
+            raise InputError(f"{problem}{model.mend_of_channels()}") from problem
         stored, frozen = model.origin.stored if model.origin else None, tuple(one.frozen)
         network = Network(
             name,
@@ -206,6 +209,25 @@ class _Model:
             trainings=self.use.trainings,
         )
         return _Tried(digest=self._digest(), **asdict(trial))
+
+    def mend_of_channels(self) -> str:
+        """How to mend what went wrong, where the model does work with images of another number of channels."""
+        import torch
+
+        from align_core.models import load
+
+        own, other = self.config, 4 - self.test.shape[0]
+        if self.experiment.data.channels is not None or (own.weights and not own.weights_file):
+            return ""
+        try:
+            weights = self.origin.weights() if self.origin else None
+            classifier = load(own, self.experiment.data.classes_count, other, weights)
+            logits = classifier(torch.zeros(1, other, *self.test.shape[1:]))
+        except Exception:  # of the user's code: this number of channels is no better
+            return ""
+        if classifier.mean_C11.shape[0] != other or not logits.isfinite().all():
+            return ""
+        return f". It does take images of {other} channel{'s' * (other > 1)}: is data.channels: {other} meant?"
 
     def _digest(self) -> str | None:
         """The hash of its weights; None where they are trained here."""

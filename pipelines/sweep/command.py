@@ -16,6 +16,7 @@ from pipelines.report.rows import ContrastRow
 from pipelines.run.command import RunResult, run
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.align import train_models
+from pipelines.stages.notes import say_notes
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.store import fingerprint_of
 from pipelines.sweep.choice import TrialRow, as_csv, best_experiment, chosen, trial_rows
@@ -90,7 +91,7 @@ def tune_experiment(request: Request, options: Options) -> SweepResult:
         # The test images are used for the first time here, after everything has been chosen.
         best, default = best_experiment(blueprint.experiment, study.space.name, result.best)
         study.copy_known(best.name)
-        result.test = run(replace(request, source=best, overrides=(), output=None))
+        result.test = run(replace(request, source=best, overrides=(), output=None, rehash=False))
         study.keep_trained(best.name)
         result.contrast = _against_default(result.test, default)
         return result
@@ -108,6 +109,7 @@ def search_settings(request: Request, options: Options) -> SweepResult:
 def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
     """Runs the trials and chooses. The connection to Ray, if one was needed, stays open on the stack for the caller."""
     progress, blueprint, store = Progress(request.quiet), study.blueprint, study.blueprint.store
+    say_notes(blueprint, progress)
     is_over = study.is_over()
     if not is_over:
         say_at_once = partial(progress.say, at_once=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+import timm
 import torch
 import torchvision
 from huggingface_hub import constants
@@ -53,11 +54,10 @@ def test_any_answer_is_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not is_reachable("not a url")
 
 
-def test_pretrained_weights_of_timm(proxy: str) -> None:
-    with pytest.raises(
-        InputError, match=r"resnet10t: the pretrained weights cannot be loaded here .*Check the network"
-    ):
-        build(ModelConfig(timm="resnet10t", weights="pretrained"), classes=1000, channels=3)
+@pytest.mark.parametrize("name", ["resnet10t", "gcvit_xxtiny"])  # the second is not on Hugging Face's hub
+def test_pretrained_weights_of_timm(proxy: str, name: str) -> None:
+    with pytest.raises(InputError, match=rf"{name}: the pretrained weights cannot be loaded here .*Check the network"):
+        build(ModelConfig(timm=name, weights="pretrained"), classes=1000, channels=3)
     assert not constants.HF_HUB_OFFLINE
 
 
@@ -72,6 +72,14 @@ def test_cached_weights_need_no_network(proxy: str, tmp_path: Path, monkeypatch:
     cached.parent.mkdir(parents=True)
     torch.save(torchvision.models.squeezenet1_1().state_dict(), cached)
     assert build(SQUEEZENET, classes=1000, channels=3).net.num_classes == 1000
+
+
+def test_timms_cached_weights_need_no_network(proxy: str) -> None:
+    cached = Path(hub.get_dir()) / "checkpoints" / Path(timm.get_pretrained_cfg("gcvit_xxtiny").url).name
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"")
+    with pytest.raises(InputError, match=r"gcvit_xxtiny: (?!.*does not answer)"):  # timm reads the file, as it should
+        build(ModelConfig(timm="gcvit_xxtiny", weights="pretrained"), classes=1000, channels=3)
 
 
 def test_the_hub_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
+from timm.models import save_for_hf
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, Normalize, Resize
 
@@ -355,3 +356,11 @@ def test_architecture_is_name_and_arguments() -> None:
     elsewhere = ModelConfig(torchvision="a", args={"depth": 3, "width": 4}, weights="w")
     assert config.architecture == same.architecture
     assert len({config.architecture, deeper.architecture, elsewhere.architecture}) == 3
+
+
+def test_a_first_layer_that_timm_converts_is_said(tmp_path: Path) -> None:
+    save_for_hf(timm.create_model("test_resnet", num_classes=3), str(tmp_path), model_config={"num_classes": 3})
+    config = ModelConfig(timm=f"local-dir:{tmp_path}", weights="pretrained")
+    said = "its weights are published for 3 channels, and timm converted its first layer to 1"
+    assert build(config, classes=3, channels=1).changes == (said,)
+    assert build(config, classes=3, channels=3).changes == ()

@@ -97,6 +97,16 @@ class TestRemainingTime:
         (spent,) = progress.spent
         assert str(spent) == "craft 62.1 s (100 images, 42.9/s)"  # 90 images in 2.1 s
 
+    def test_plain_lines_say_once_that_workers_start(self, capsys: pytest.CaptureFixture[str]) -> None:
+        progress = Progress(quiet=True)
+        for workers in (2, 0):
+            with progress.stage("craft", 100, "images", workers) as bar:
+                bar.advance(50)
+                bar.advance(50)
+        said = capsys.readouterr().err
+        assert said.splitlines()[0] == "witness: craft: 0 of 100 images, starting 2 workers"
+        assert said.count("starting") == 1
+
     def test_one_worker(self, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = Clock(monkeypatch)
         with Progress(quiet=True).stage("craft", 30, "images", workers=1) as bar:
@@ -142,6 +152,8 @@ def test_a_run_leaves_a_log_and_shows_the_time_of_each_stage(
         ("craft", 60, "images"),
         ("evaluate", 180, "predictions"),
     ]
+    assert "witness: craft: 0 of 60 images, starting 2 workers" in shown
+    assert "witness: evaluate: 0 of 180 predictions, starting 2 workers" in shown
     assert shown[-1].endswith(f"{result.spent[0]}; {result.spent[1]}")
     run(request)  # nothing to compute, so no log
     assert log_in(folder) == log

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ class Pair(nn.Module):
 
 def test_what_the_cases_change_is_accepted() -> None:
     assert craft(**GOOD).shape == IMAGES.shape
+    assert craft(**GOOD | {"image_ids": np.array(["a", "b"])}).equal(craft(**GOOD))
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,9 @@ def test_what_the_cases_change_is_accepted() -> None:
         ({"image_ids": ["a"]}, "there are 2 images and 1 ids"),
         ({"image_ids": ["a", "a"]}, "image_ids: 'a' is given 2 times; images of one id would get the same noise"),
         ({"image_ids": "ab"}, "image_ids must be a list of texts"),
+        ({"image_ids": (name for name in "ab")}, "image_ids must be a list of texts"),
+        ({"image_ids": {"a", "b"}}, "image_ids must be a list of texts"),
+        ({"image_ids": None}, "image_ids must be a list of texts"),
         ({"image_ids": [1, 2]}, "image_ids must be a list of texts"),
         ({"attack": {"method": "pgd"}}, "attack must be an AttackConfig or a ForeignConfig, not dict"),
         ({"seed": 0.5}, "seed must be a whole number, not 0.5"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from align_core.errors import InputError
-from align_core.images.duplicates import without_duplicates
+from align_core.images.duplicates import OnDuplicate, without_duplicates
 from align_core.images.manifest import Manifest
 
 
@@ -47,6 +47,13 @@ class TestStop:
         )
         assert kept["test"].notes == ()
 
+    @pytest.mark.parametrize("on_duplicate", ["stop", "skip"])
+    def test_notes_name_the_first_and_the_manifest_has_all(self, on_duplicate: OnDuplicate) -> None:
+        train = without_duplicates({"train": manifest("a" * 31), "test": manifest("b")}, on_duplicate)["train"]
+        (note,) = train.notes
+        assert "20 is 0; and 10 more)" in note
+        assert train.duplicates == tuple(f"{number} is 0" for number in range(1, 31))
+
     def test_nothing_changes_without_duplicates(self) -> None:
         sets = {"train": manifest("abc"), "test": manifest("xy")}
         assert {role: kept.digest for role, kept in without_duplicates(sets).items()} == {
@@ -64,14 +71,16 @@ class TestSkip:
         assert list(kept) == ["train", "validation", "test"]
         assert kept["train"].ids == ["0", "3"]
         assert kept["train"].notes == (
-            "1 image is in data.test as well, pixel for pixel, and left out here",
-            "1 image is in data.validation as well, pixel for pixel, and left out here",
+            "1 image is in data.test as well, pixel for pixel, and left out here (2 is 0)",
+            "1 image is in data.validation as well, pixel for pixel, and left out here (1 is 0)",
         )
+        assert kept["train"].duplicates == ("2 is 0 of data.test", "1 is 0 of data.validation")
 
     def test_within_a_set(self) -> None:
         kept = without_duplicates({"train": manifest("abacbd", "001110"), "test": manifest("xx")}, "skip")
         assert kept["train"].ids == ["3", "5"]  # a and b have two labels each
         assert kept["test"].ids == ["0"]
+        assert kept["train"].duplicates == ("2 is 0", "4 is 1") and kept["test"].duplicates == ("1 is 0",)
         assert "4 images are in the set with different labels" in kept["train"].notes[0]
         assert "1 image is in the set already, pixel for pixel, and left out (1 is 0)" in kept["test"].notes[0]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from image_sets import folder_of, listed, noise, parquet, png
+from image_sets import folder_of, listed, manifest_of, noise, parquet, png
 from PIL import EpsImagePlugin, Image
 
 from align_core.errors import InputError
@@ -226,6 +226,18 @@ class TestParquet:
             parquet(tmp_path / name, image=[GOOD], label=[0])
         (tmp_path / "_SUCCESS").touch()
         assert listed(ImageSetConfig(kind="parquet", path=str(tmp_path))) == (["00000"], [0])
+
+    def test_files_of_other_suffixes_are_counted(self, tmp_path: Path) -> None:
+        for number, name in enumerate(("a.parquet", "b.PARQUET", "c.pq", "d.parquet.gz", "e.parq", "f.pq")):
+            parquet(tmp_path / name, image=[GOOD], label=[number])
+        config = ImageSetConfig(kind="parquet", path=str(tmp_path))
+        assert listed(config) == (["00000", "00001"], [0, 1])
+        said = "left out 4 files that are no Parquet files by their suffix: 2 .pq, 1 .gz, 1 .parq"
+        assert said in manifest_of(config).notes
+        for name in ("a.parquet", "b.PARQUET"):
+            (tmp_path / name).unlink()
+        with pytest.raises(InputError, match=r"no file of the suffix \.parquet, but 1 \.gz, 1 \.parq, 2 \.pq"):
+            listed(config)
 
     def test_a_folder_called_as_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "images.parquet").mkdir()

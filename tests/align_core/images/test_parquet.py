@@ -103,7 +103,7 @@ class TestParquet:
             listed(ImageSetConfig(kind="parquet", path=str(tmp_path)))
 
     def test_no_file(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="no Parquet file"):
+        with pytest.raises(InputError, match=r"contains no file of the suffix \.parquet$"):
             listed(ImageSetConfig(kind="parquet", path=str(tmp_path)))
 
     def test_truncated(self, tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ COMMON = {"--set", "--address", "--output", "--quiet", "--json", "--help"}
 COMMANDS: dict[str, set[str]] = {
     "demo": set(), "run": {"--rehash"}, "align": {"--rehash"}, "craft": {"--rehash"},
     "evaluate": {"--rehash", "--clean"}, "report": {"--rehash", "--log"},
-    "tune": {"--space", "--samples", "--searcher", "--scheduler", "--concurrent", "--max-clean-drop", "--attack"},
+    "tune": {"--space", "--samples", "--searcher", "--scheduler", "--concurrent", "--max-clean-drop", "--attack",
+             "--rehash"},
     "plan": set(), "status": {"--watch", "--cells"}, "verify": {"--sample", "--seed"}, "schedule": {"--once", "--list"},
     "ui": {"--port"}, "init": STARTER, "list": {"--json"},
 }  # fmt: skip

@@ -1,8 +1,14 @@
 """A flag with a value that is given twice is refused: otherwise the last one would count, without a word."""
 
+import re
+
 import pytest
 
+from align_core.errors import InputError
+from align_core.images import Fit, ImageSetConfig
 from pipelines.cli import main
+from pipelines.cli.parser import command_line
+from pipelines.compute.images import opened, read_as_inspected
 
 RUN, TUNE = ["run", "e.yaml"], ["tune", "e.yaml", "--space", "full"]
 
@@ -47,3 +53,12 @@ def test_a_seed_that_is_none(seed: str, capsys: pytest.CaptureFixture[str]) -> N
         main(["verify", "e.yaml", f"--seed={seed}"])
     assert ended.value.code == 2
     assert "is no whole number from 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [RUN, ["align", "e.yaml"], ["craft", "e.yaml"], ["evaluate", "e.yaml"], TUNE])
+def test_the_flag_that_an_exchanged_image_is_answered_with(command: list[str]) -> None:
+    images = opened(ImageSetConfig(kind="digits"), Fit(8), 1)
+    with pytest.raises(InputError) as refusal:
+        read_as_inspected("data.train", images, ["00000"], ["another hash"])
+    flags = re.findall("--[a-z-]+", str(refusal.value))
+    assert flags == ["--rehash"] and command_line().parse_args([*command, *flags]).rehash

@@ -29,7 +29,10 @@ from pipelines.stages.makings import Making
 from pipelines.stages.payload import fine_tune_of
 
 STEPS, AT = 12, 4
-ADVICE = "Run again with --rehash, and leave images and weights as they are while a run is at work"
+ADVICE = (
+    r"Run again with --rehash \(in Python, rehash=True\), and leave images and weights as they are while a run is at "
+    "work"
+)
 OTHERS = f"data.train: image {{}} is not as it was when the image set was inspected. {ADVICE}"
 
 

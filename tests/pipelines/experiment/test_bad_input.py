@@ -215,7 +215,13 @@ CASES = [
     bad("no weights", "models.near: either `weights` or `train` is needed", {"models.near.weights": GONE}),
     bad("two kinds of model", "models.near: exactly one of timm, torchvision,", {"models.near.timm": "resnet18"}),
     bad("normalisation", "models.near: mean and std are for 3 channels, the images have 1", {
+        "models.near.mean": [0, 0, 0], "models.near.std": [1, 1, 1], "data.channels": 1,
+    }),
+    bad("normalisation of colours", "models.near: cannot take images of (3, 8, 8) (C, H, W)", {
         "models.near.mean": [0, 0, 0], "models.near.std": [1, 1, 1],
+    }),
+    bad("a model of colours", "It does take images of 1 channel: is data.channels: 1 meant?", {
+        "models.seer.mean": [0, 0, 0], "models.seer.std": [1, 1, 1],
     }),
     bad("crop", "data: resize: 7 is below image_size (8)", {"data.resize": 7}),
     bad("interpolation", "data.interpolation: Input should be 'bicubic' or 'bilinear'", {"data.interpolation": "box"}),

@@ -16,6 +16,7 @@ from pipelines.run.request import Request, open_blueprint
 from pipelines.run.status import status_of
 from pipelines.stages.align import _steps_under_way, _UnderWay
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.notes import notes_on
 from pipelines.stages.payload import fine_tune_of
 from pipelines.stages.speeds import Speeds
 from pipelines.storage.store import Store
@@ -48,6 +49,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> HandMade:
     """A finished experiment with a report, one that a run of its own looked at."""
     experiment = hand_made(tmp_path_factory.mktemp("damaged"))
     blueprint = experiment.finish()
+    notes_on(blueprint)  # which finds out the sizes of the models' inputs
     blueprint.inspected.save(blueprint.store)
     make_report(blueprint)
     speeds = Speeds(blueprint)
@@ -77,15 +79,20 @@ def as_it_was(experiment: HandMade) -> bool:
     return status_of(Request(experiment.file, quiet=True)).is_done and len(make_report(blueprint)[0].transfer) > 0
 
 
-OWN_JSON = [".seen/models.json", ".seen/rates.json", "report/report.json", "report/logged.json"]
+OWN_JSON = [
+    *(f".seen/{name}.json" for name in ("files", "first_looks", "input-sizes", "models", "published", "rates")),
+    *("report/report.json", "report/logged.json"),
+]
 
 
 @pytest.mark.parametrize("how", DAMAGED)
 @pytest.mark.parametrize("name", OWN_JSON)
 def test_a_damaged_note_is_made_anew(restored: HandMade, name: str, how: str) -> None:
     file = restored.report.parent / name
+    said = notes_on(restored.blueprint())
     file.write_bytes(damaged(file.read_bytes(), how))
     assert as_it_was(restored)
+    assert notes_on(restored.blueprint()) == said
     assert main(["status", str(restored.file), "--quiet"]) == 0
     assert main(["plan", str(restored.file), "--quiet"]) == 0
 

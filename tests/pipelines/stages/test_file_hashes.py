@@ -7,15 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from hand_made import CLASSES, hand_made
 from safetensors.torch import load_file, save_file
 
 from align_core.errors import InputError
+from pipelines import run_experiment
 from pipelines.cli import main
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.file_hashes import FileHashes
+from pipelines.stages.payload import network_loader
 from pipelines.storage.store import Store
 
 
@@ -54,6 +57,25 @@ def test_weights_that_changed_unseen_are_found_by_a_run_and_not_by_status(tmp_pa
     assert opened(experiment.file).networks["near"].digest == now  # known from then on
     rewritten_unseen(tmp_path / "near.safetensors", negative(tmp_path / "near.safetensors"))
     assert opened(experiment.file, trusting=False).networks["near"].digest == before  # as `witness verify`
+
+
+def test_weights_that_a_library_supplies_are_read_again_by_a_run(tmp_path: Path) -> None:
+    """timm reads those of `local-dir:` from a folder that nothing here looks into."""
+    net = timm.create_model("test_resnet", num_classes=CLASSES, in_chans=1)
+    timm.models.save_for_hf(net, str(tmp_path / "hub"), model_config={"num_classes": CLASSES})
+    experiment = hand_made(tmp_path)
+    library = {"timm": f"local-dir:{tmp_path}/hub", "weights": "pretrained", "input_size": 16}
+    experiment.write(models=experiment.content()["models"] | {"twin": library})
+    before = opened(experiment.file, to_write=True).networks["twin"].digest
+    for file in (tmp_path / "hub").glob("*.bin"):
+        torch.save({name: own + 0.25 for name, own in torch.load(file, weights_only=True).items()}, file)
+    for file in (tmp_path / "hub").glob("*.safetensors"):
+        save_file({name: own + 0.25 for name, own in load_file(file).items()}, file)
+    assert opened(experiment.file).networks["twin"].digest == before  # as `witness status` and `plan`
+    for _ in range(2):
+        blueprint = opened(experiment.file, to_write=True)
+        assert blueprint.networks["twin"].digest != before
+        network_loader(blueprint).load("twin", "cpu")  # as workers do
 
 
 def test_tensors_that_changed_places_are_other_weights(tmp_path: Path) -> None:
@@ -152,6 +174,22 @@ def test_the_flag_rehash_reaches_the_inspection(tmp_path: Path, capsys: pytest.C
     assert main(["report", str(experiment.file)]) == 0
     assert main(["report", str(experiment.file), "--rehash"]) == 1
     assert "`witness craft` has to come first" in capsys.readouterr().err
+
+
+def test_the_flag_reaches_the_inspection_of_a_sweep_and_from_python(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both are refused after the images were read, so that nothing is computed."""
+    experiment = hand_made(tmp_path)
+    opened(experiment.file)
+    tune = ["tune", str(experiment.file), "--space", "temperature", "--samples", "1"]
+    twin = ["models.twin.weights=near.safetensors"]
+    for rehash in (False, True):
+        capsys.readouterr()
+        assert main([*tune, *(["--rehash"] if rehash else [])]) == 2
+        with pytest.raises(InputError, match="twin has the same weights as near"):
+            run_experiment(experiment.file, overrides=twin, quiet=True, rehash=rehash)
+        assert capsys.readouterr().err.count("inspect data.test: 12 images") == (2 if rehash else 0)
 
 
 class TestFactories:

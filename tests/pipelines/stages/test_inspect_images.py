@@ -44,7 +44,7 @@ def sets(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def experiment(root: Path, classes: int | str = 10, **data: Any) -> Experiment:
+def experiment(root: Path, classes: int | str = 10, other: dict[str, Any] | None = None, **data: Any) -> Experiment:
     folders = {role: {"kind": "folder", "path": str(root / role)} for role in ("train", "test")}
     for role in folders:
         folders[role] |= data.pop(role, {})
@@ -53,14 +53,15 @@ def experiment(root: Path, classes: int | str = 10, **data: Any) -> Experiment:
         {
             "name": "images", "output": str(root / "out"),
             "data": {"classes": classes, "image_size": 8, **folders, **data},
-            "models": {"a": model, "b": model, "c": model}, "source": "a", "witnesses": ["b"], "targets": ["c"],
+            "models": {"a": model, "b": model, "c": other or model},
+            "source": "a", "witnesses": ["b"], "targets": ["c"],
             "attacks": {"x": {"method": "fgsm", "eps": "8/255"}},
         }
     )  # fmt: skip
 
 
-def found(root: Path, classes: int | str = 10, **data: Any) -> dict[str, Manifest]:
-    asked = experiment(root, classes, **data)
+def found(root: Path, classes: int | str = 10, other: dict[str, Any] | None = None, **data: Any) -> dict[str, Manifest]:
+    asked = experiment(root, classes, other, **data)
     return manifests(asked, Store(asked.output, asked.name), Progress(True))[0]
 
 
@@ -220,6 +221,27 @@ class TestColour:
             write(file.parent.parent, f"{file.parent.name}/{file.name}", "L")
         assert {one.shape for one in found(sets).values()} == {(1, 8, 8)}
         assert {one.shape for one in found(sets, channels=3).values()} == {(3, 8, 8)}
+
+    @pytest.mark.parametrize(
+        ("model", "channels"),
+        [
+            ({"torchvision": "resnet18", "train": {}}, 3),
+            ({"timm": "resnet18", "weights": "pretrained"}, 3),
+            ({"timm": "resnet18", "weights": "pretrained", "args": {"in_chans": 1}}, 1),
+            ({"factory": "m:net", "weights": "f", "mean": [0.5] * 3, "std": [0.5] * 3}, 3),
+            ({"factory": "m:net", "weights": "f", "mean": [0.5], "std": [0.5]}, 1),
+            ({"timm": "resnet18", "train": {}}, 1),
+        ],
+    )
+    def test_a_model_that_takes_colours_gets_them_of_grey_sets(
+        self, sets: Path, model: dict[str, Any], channels: int
+    ) -> None:
+        for file in sets.rglob("*.png"):
+            write(file.parent.parent, f"{file.parent.name}/{file.name}", "L")
+        manifest = found(sets, other=model)["test"]
+        assert manifest.shape == (channels, 8, 8)
+        assert manifest.notes == (("60 grey images are used as RGB",) if channels == 3 else ())
+        assert found(sets, other=model, channels=1)["test"].shape == (1, 8, 8)
 
     def test_colour_can_be_left_out(self, sets: Path) -> None:
         write(sets / "test", "cat/test0.png", "L")

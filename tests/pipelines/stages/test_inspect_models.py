@@ -9,6 +9,7 @@ import torch
 import yaml
 from coloured import CLASSES, weights_of, write_coloured
 from one_worker import WORKER
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -149,6 +150,18 @@ def test_data_parallel_workers_are_told_of_parameters_that_no_step_uses(tmp_path
         if making.name in ("aligned", "plain")
     }
     assert told == {"aligned": True, "plain": False}  # net_a is a witness there, which takes no step
+
+
+def test_networks_that_take_another_number_of_channels(tmp_path: Path, opened: Any) -> None:
+    """Nothing in the settings shows it, so the images decide, and the message says what to write."""
+    file = written(tmp_path, "nets_of_colours", net_a="Viewing", net_b="Viewing", net_c="Viewing")
+    for image in tmp_path.glob("t*/*/*.png"):
+        Image.open(image).convert("L").save(image)
+    with pytest.raises(InputError, match=r"models\.net_a: .* It does take images of 3 channels: is data\.channels: 3"):
+        opened(file)
+    with pytest.raises(InputError, match=r"but got 1 channels instead$"):
+        opened(file, "data.channels=1")
+    assert opened(file, "data.channels=3").inspected.shape == (3, 16, 16)
 
 
 class TestChangedWhileARunIsAtWork:
