@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from align_core.attacks.budget import fitted
 from align_core.attacks.cost import gradients_of
-from align_core.attacks.lengths import NORMS, check_lengths, check_radius, pixel_fraction
+from align_core.attacks.lengths import NORMS, check_lengths, check_radius, pixel_fraction, step_of
 from align_core.attacks.parts import OBJECTIVES, VIEWS, read_objective, read_rule, read_view
 from align_core.attacks.presets import PRESETS
 from align_core.errors import InputError
@@ -56,10 +56,12 @@ class AttackConfig(Settings):
         method: a name in `PRESETS`.
         eps: radius of the ball. As a fraction of the pixel range: 4/255, for example; in the l2 ball the Euclidean
             length over all pixels in [0, 1]. Text such as "4/255" is turned into a number here, as in `step`.
-        step: length of a step, in the units of eps. By default the preset's reach times eps / steps.
+        step: length of a step, in the units of eps. By default the preset's reach times eps / steps, but no longer than
+            is of use: see `lengths.step_of`.
         steps: number of steps.
         budget: most gradients per image. It decides `steps`, and where five steps do not fit, it lowers the number of
-            copies and points; see `align_core.attacks.budget`.
+            copies and points; see `align_core.attacks.budget`. A `step` beside it is taken as it is written, and
+            `steps` beside it must be the number that it decides.
         norm: of the ball: `linf` or `l2`.
         objective: what the attack maximises: a name in `OBJECTIVES`.
         towards: `away` from the label; or, for a targeted attack, how the class to lead to is found: `column` of the
@@ -118,7 +120,7 @@ class AttackConfig(Settings):
         if self.budget is not None:
             self._fit_budget(self.budget, given)
         if self.step is None:
-            self._set("step", self.eps * min(preset.reach / self.steps, 1.0))
+            self._set("step", step_of(self.eps, preset.reach / self.steps, self.norm))
         self._check_lengths()
 
     def _set(self, name: str, value: Any) -> None:
