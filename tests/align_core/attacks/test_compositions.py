@@ -36,7 +36,6 @@ def compositions(draw: st.DrawFn, most: int = 3, steps: int = 3) -> AttackConfig
         ),
         "steps": draw(st.integers(1, steps)),
         "momentum": momentum,
-        "normalized": draw(st.booleans()),
         "towards": towards,
         "objective": draw(st.sampled_from(objectives)),
         "random_start": draw(st.booleans()),
@@ -48,12 +47,12 @@ def compositions(draw: st.DrawFn, most: int = 3, steps: int = 3) -> AttackConfig
     if rule:
         written["samples"] = {"name": rule, "count": draw(st.integers(1, most))}
     if momentum:
+        written["normalized"] = draw(st.booleans())
         written["nesterov"] = draw(st.booleans())
-        written["warm_start"] = draw(st.integers(0, 1))
-        written["warm_stride"] = draw(st.sampled_from([1.0, 3.0]))
-        if norm == "linf":
-            written["step_decay"] = draw(st.sampled_from([1.0, 0.9]))
-            written["step_decay_by"] = draw(st.sampled_from(["momentum", "gradient"]))
+        if draw(st.booleans()):
+            written |= {"warm_start": 1, "warm_stride": draw(st.sampled_from([1.0, 3.0]))}
+        if norm == "linf" and draw(st.booleans()):
+            written |= {"step_decay": 0.9, "step_decay_by": draw(st.sampled_from(["momentum", "gradient"]))}
     eps = written.pop("eps")
     return AttackConfig(method="ifgsm", eps=eps, step=eps * draw(st.sampled_from([0.31, 1.0])), **written)
 
