@@ -202,16 +202,15 @@ PRESETS: dict[str, Preset] = {
         2022,
         {**_MI, "views": ["spectrum"]},
     ),
-    # Seven operators and noise of 16/255, as in TransferAttack's code; the authors' own has three operators more: resize,
-    # cut high frequencies, drop channels.
+    # Seven operators and noise of 16/255, as in TransferAttack's code; the authors' own code has three operators more.
     "sia": Preset(
         "MI on images cut into blocks, each transformed by an operator of its own",
         "Wang et al., 2309.14700",
         2023,
         {**_MI, "views": ["block_operators"]},
     ),
-    # 3 x 3 blocks of lengths from 1 to 2 and uniform angles, as in the later code of TransferAttack and torchattack; the
-    # authors' first code (mi_bsr.py) has 2 x 2 blocks and normal angles.
+    # 3 x 3 blocks, at most twice as long as each other, and uniform angles, as in the code of TransferAttack and
+    # torchattack; the authors' first code (mi_bsr.py) has 2 x 2 blocks of any length, and normal angles.
     "bsr": Preset(
         "MI on images cut into blocks that are shuffled and rotated",
         "Wang et al., 2308.10299",
