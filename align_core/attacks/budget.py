@@ -36,7 +36,8 @@ def fitted(
         most, part, key = max(numbers, key=lambda number: number[0], default=(1, {}, ""))
         if most == 1:
             least = gradients_of(chosen.views, chosen.rule, warm + fewest)
-            raise ValueError(f"budget must be at least {least} gradients for {fewest} steps, not {budget}")
+            first = f" after the {warm} of warm_start" if warm else ""
+            raise ValueError(f"budget must be at least {least} gradients for {fewest} steps{first}, not {budget}")
         part[key] = most - 1
     return Fitted(chosen.views, chosen.rule, 1 if one_step else _most_steps(chosen, warm, budget))
 

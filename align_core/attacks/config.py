@@ -6,9 +6,10 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from align_core.attacks.budget import fitted
+from align_core.attacks.contradictions import check_together, without_effect
 from align_core.attacks.cost import gradients_of
-from align_core.attacks.lengths import NORMS, check_lengths, check_radius, pixel_fraction
-from align_core.attacks.parts import OBJECTIVES, VIEWS, read_objective, read_rule, read_view
+from align_core.attacks.lengths import NORMS, check_lengths, check_radius, pixel_fraction, step_of
+from align_core.attacks.parts import VIEWS, read_objective, read_rule, read_view
 from align_core.attacks.presets import PRESETS
 from align_core.errors import InputError
 from align_core.settings import Settings
@@ -50,16 +51,19 @@ class AttackConfig(Settings):
 
     A setting that is not given, or is None, takes the value of the method's preset, so that every setting has a value
     once the attack is made. Parts (views, samples, objective) are written as names, or as keys and values with a name;
-    see `align_core.attacks.parts`. Raises ValueError for values out of range, and for parts that contradict each other.
+    see `align_core.attacks.parts`. Raises ValueError for values out of range, for settings that contradict each other,
+    and for those that would be ignored.
 
     Args:
         method: a name in `PRESETS`.
         eps: radius of the ball. As a fraction of the pixel range: 4/255, for example; in the l2 ball the Euclidean
             length over all pixels in [0, 1]. Text such as "4/255" is turned into a number here, as in `step`.
-        step: length of a step, in the units of eps. By default the preset's reach times eps / steps.
+        step: length of a step, in the units of eps. By default the preset's reach times eps / steps, but no longer than
+            is of use: see `lengths.step_of`.
         steps: number of steps.
         budget: most gradients per image. It decides `steps`, and where five steps do not fit, it lowers the number of
-            copies and points; see `align_core.attacks.budget`.
+            copies and points; see `align_core.attacks.budget`. A `step` beside it is taken as it is written, and
+            `steps` beside it must be the number that it decides.
         norm: of the ball: `linf` or `l2`.
         objective: what the attack maximises: a name in `OBJECTIVES`.
         towards: `away` from the label; or, for a targeted attack, how the class to lead to is found: `column` of the
@@ -110,15 +114,17 @@ class AttackConfig(Settings):
             raise ValueError(f"there is no method {self.method!r}; choose from {', '.join(PRESETS)}")
         given = self.steps
         preset = PRESETS[self.method]
-        for name, value in {"steps": preset.steps, **_PLAIN, **preset.settings}.items():
+        usual = {"steps": preset.steps, **_PLAIN, **preset.settings}
+        for name, value in usual.items():
             if getattr(self, name) is None:
                 self._set(name, value)
         self._read_parts()
         self._check()
+        check_together(self, usual)
         if self.budget is not None:
             self._fit_budget(self.budget, given)
         if self.step is None:
-            self._set("step", self.eps * min(preset.reach / self.steps, 1.0))
+            self._set("step", step_of(self.eps, preset.reach / self.steps, self.norm))
         self._check_lengths()
 
     def _set(self, name: str, value: Any) -> None:
@@ -142,8 +148,7 @@ class AttackConfig(Settings):
             )
 
     def _check(self) -> None:
-        """Checks the settings that stand by themselves, and those that contradict each other."""
-        objective = OBJECTIVES[self.objective_name]
+        """Checks the settings one by one."""
         wholes = [
             ("steps", 1 <= self.steps <= 100_000, "from 1 to 100,000"),
             ("steps", PRESETS[self.method].steps > 1 or self.steps == 1, f"1 for {self.method}, which takes one step"),
@@ -151,25 +156,16 @@ class AttackConfig(Settings):
             ("norm", self.norm in NORMS, f"one of {', '.join(NORMS)}"),
             ("towards", self.towards in ("away", *TOWARDS), f"one of away, {', '.join(TOWARDS)}"),
             ("momentum", 0 <= self.momentum <= 10, "from 0 to 10"),
-            ("nesterov", not self.nesterov or self.momentum > 0, "false where there is no momentum"),
             ("warm_start", 0 <= self.warm_start <= 1000, "from 0 to 1,000"),
-            ("warm_start", not self.warm_start or self.momentum > 0, "0 where there is no momentum to gather"),
             ("warm_stride", 0 < self.warm_stride <= 1000, "above 0 and not above 1,000"),
             ("step_decay", 0 < self.step_decay <= 1, "above 0 and not above 1"),
-            ("step_decay", self.step_decay == 1 or self.norm == "linf", "1 in the l2 ball, where a step has no signs"),
-            ("step_decay", self.step_decay == 1 or self.momentum > 0, "1 where there is no momentum"),
             ("step_decay_by", self.step_decay_by in ("momentum", "gradient"), "momentum or gradient"),
             ("kernel", _is_kernel(self.kernel), "odd, 0, or auto"),
             ("combine", self.combine in ("gradients", "logits"), "gradients or logits"),
-            ("combine", self.combine == "gradients" or bool(self.views), "gradients where there are no views"),
         ]
         for name, holds, wanted in wholes:
             if not holds:
                 raise ValueError(f"{name} must be {wanted}, not {getattr(self, name)}")
-        if self.is_targeted and not objective.targeted:
-            raise ValueError(f"objective {self.objective_name} cannot lead towards a class; set towards: away")
-        if not self.is_targeted and not objective.untargeted:
-            raise ValueError(f"objective {self.objective_name} needs a class to lead to; set towards")
         if len(self.views) > 8:
             raise ValueError(f"there may be at most 8 views, one after the other, not {len(self.views)}")
 
@@ -213,15 +209,8 @@ class AttackConfig(Settings):
         The names of the method and of the budget are left out, because what they stand for is in its place, and so are
         settings without effect: the same attack written in two ways has one fingerprint.
         """
-        without_effect = {
-            "method": True,
-            "budget": True,
-            "normalized": not self.momentum,
-            "warm_stride": not self.warm_start,
-            "step_decay_by": self.step_decay == 1,
-        }
-        names = [entry.name for entry in fields(self) if not without_effect.get(entry.name)]
-        return {name: getattr(self, name) for name in names}
+        left_out = {"method", "budget", *without_effect(self)}
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in left_out}
 
     def for_images(self, channels: int, side: int) -> Self:
         """The attack on square images of this size: `kernel: auto` becomes a number.

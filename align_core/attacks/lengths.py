@@ -29,6 +29,19 @@ def pixel_fraction(written: str | float) -> float:
         raise ValueError(f"{shown} is not a pixel fraction such as 4/255") from None
 
 
+def step_of(eps: float, ratio: float, norm: str) -> float:
+    """A step of `ratio` times eps, but at most 2 eps, nor longer than `check_lengths` permits.
+
+    A step of 2 eps crosses the ball: in l-infinity a longer one leads to the same image.
+    """
+    return min(eps * min(ratio, 2.0), longest_step(eps, norm))
+
+
+def longest_step(eps: float, norm: str) -> float:
+    """The longest step that may be asked for: the pixel range in l-infinity, and 2 eps in the l2 ball."""
+    return 1.0 if norm == "linf" else 2 * eps
+
+
 def check_lengths(eps: float, step: float, norm: str) -> None:
     """Raises ValueError for a radius that is out of range, or a step that is too long for it."""
     if norm == "linf" and not _SMALLEST_EPS <= eps <= 1:
@@ -36,7 +49,7 @@ def check_lengths(eps: float, step: float, norm: str) -> None:
         raise ValueError(f"eps must lie between 1/255 and 1, in pixel fractions, and is {eps:g}{mend}")
     if norm == "l2" and not _SMALLEST_EPS <= eps <= 100_000:
         raise ValueError(f"eps must be at least 1/255, as a Euclidean length, and is {eps:g}")
-    longest = 1.0 if norm == "linf" else 2 * eps
+    longest = longest_step(eps, norm)
     if not 0 < step <= longest:
         raise ValueError(f"step must lie above 0 and not above {longest:g}, in the units of eps, and is {step:g}")
 

@@ -105,21 +105,13 @@ def crafted(
     forward = _checked(surrogate, labels_B if wanted_B is None else torch.maximum(labels_B, wanted_B))
     keys_B = image_keys(seed, image_ids).to(images_BCHW.device)
     rows = pass_rows or PASS_ROWS.get(images_BCHW.device.type, PASS_ROWS["cuda"])
-    made: list[_Batch] = []
+
+    def attacked(part: slice, rows: int) -> _Batch:
+        wanted = None if wanted_B is None else wanted_B[part]
+        return _attacked(forward, images_BCHW[part], labels_B[part], wanted, keys_B[part], attack, others, rows)
+
     with torch.enable_grad(), _frozen(surrogate):
-        for part in _batches(len(images_BCHW), _images_per_pass(attack, rows)):
-            made_of = partial(
-                _attacked,
-                forward,
-                images_BCHW[part],
-                labels_B[part],
-                None if wanted_B is None else wanted_B[part],
-                keys_B[part],
-                attack,
-                others,
-            )
-            batch, rows = _within_memory(made_of, rows)
-            made.append(batch)
+        made, rows = _within_memory(attacked, len(images_BCHW), partial(_images_per_pass, attack), rows)
     images, still, finite = (torch.cat(parts) for parts in zip(*made, strict=True))
     if not finite.all():
         names = [image_id for image_id, fine in zip(image_ids, finite.tolist(), strict=True) if not fine]
@@ -217,21 +209,34 @@ def _images_per_pass(attack: AttackConfig, rows: int) -> int:
     return max(1, rows // (points_of(attack.rule) * copies_of(attack.views)))
 
 
-def _batches(count: int, size: int) -> list[slice]:
-    """Slices of at most `size`, and of nearly equal length: a small last one would be slow."""
-    number = math.ceil(count / size)
-    return [slice(count * part // number, count * (part + 1) // number) for part in range(number)]
+def _within_memory(
+    attacked: Callable[[slice, int], _Batch], count: int, size_of: Callable[[int], int], rows: int
+) -> tuple[list[_Batch], int]:
+    """Attacks `count` images, batch by batch, in passes of so many rows, and returns the batches and the rows.
 
-
-def _within_memory(made: Callable[[int], _Batch], rows: int) -> tuple[_Batch, int]:
-    """Calls `made` with the rows of a pass, halved until memory holds them, and returns both."""
-    while True:
+    Where memory does not hold a batch, the rows are halved, and what is left is cut anew into batches that fill so
+    small a pass: the points and draws of all images of a batch lie in memory at once, beside the pass.
+    """
+    made: list[_Batch] = []
+    left = _batches(0, count, size_of(rows))
+    while left:
         try:
-            return made(rows), rows
+            made.append(attacked(left[0], rows))
         except torch.OutOfMemoryError:
             if rows == 1:
                 raise
-        rows = rows // 2
+            rows = rows // 2
+            left = _batches(left[0].start, count, size_of(rows))
+        else:
+            left = left[1:]
+    return made, rows
+
+
+def _batches(start: int, stop: int, size: int) -> list[slice]:
+    """Slices of at most `size`, and of nearly equal length: a small last one would be slow."""
+    count = stop - start
+    number = math.ceil(count / size)
+    return [slice(start + count * part // number, start + count * (part + 1) // number) for part in range(number)]
 
 
 def _checked(surrogate: nn.Module, classes_B: Tensor) -> Forward:

@@ -1,7 +1,8 @@
 """Published attacks as presets of the parts, at the settings of their papers. Nothing here imports torch.
 
-A new preset is an entry here. Step lengths are not written as such: `reach` is the number of steps times the length of
-a step, in units of eps, so that a preset keeps its proportions at any number of steps.
+A new preset is an entry here. A comment says where a setting is that of published code and not of the paper. Step
+lengths are not written as such: `reach` is the number of steps times the length of a step, in units of eps, so that a
+preset keeps its proportions at any number of steps.
 """
 
 from collections.abc import Mapping
@@ -32,6 +33,8 @@ class Preset:
 
 _MI: dict[str, Any] = {"momentum": 1.0}
 _NI: dict[str, Any] = {"momentum": 1.0, "nesterov": True}
+# As in the code of Zhao et al., which runs Po+Trip in the same way: 300 steps of 2/255, momentum of gradients that
+# nothing divides, DI with probability 0.7, and a kernel of 5.
 _TARGETED: dict[str, Any] = {
     "momentum": 1.0,
     "normalized": False,
@@ -39,6 +42,8 @@ _TARGETED: dict[str, Any] = {
     "views": [{"name": "resize_pad", "probability": 0.7}],
     "towards": "next",
 }
+# The paper enlarges images of 299 pixels to at most 330; shrinking them within their own size, as torchattacks and
+# torchattack do, suits networks of a fixed input size.
 _DI = {"name": "resize_pad"}
 
 PRESETS: dict[str, Preset] = {
@@ -147,6 +152,7 @@ PRESETS: dict[str, Preset] = {
         2023,
         {**_MI, "samples": "penalty"},
     ),
+    # Twenty steps of a tenth of eps, as in TransferAttack's code.
     "mef": Preset(
         "MI with the mean gradient of neighbours that move by their own last gradients",
         "Qiu et al., 2405.16181",
@@ -155,6 +161,7 @@ PRESETS: dict[str, Preset] = {
         steps=20,
         reach=2.0,
     ),
+    # The decay of steps, and what it compares, are those of TransferAttack's code.
     "fgsra": Preset(
         "GRA with neighbours whose frequencies are scaled at random",
         "Wang and Wang, CIKM",
@@ -181,24 +188,29 @@ PRESETS: dict[str, Preset] = {
         2021,
         {**_MI, "views": ["admix", "scale"]},
     ),
+    # Masks are made of images of other classes, drawn from the image set; the code takes them from the batch.
     "usmm": Preset(
         "MI on images at five brightnesses, multiplied by masks made of other images",
         "Wang et al., 2311.12051",
         2023,
         {**_MI, "views": ["uniform_scale", "mix_mask"]},
     ),
+    # The gradient is taken through the transform, as the paper writes it; published code stops at its output.
     "ssa": Preset(
         "MI on images with noise, and frequencies scaled at random",
         "Long et al., 2207.05382",
         2022,
         {**_MI, "views": ["spectrum"]},
     ),
+    # Seven operators and noise of 16/255, as in TransferAttack's code; the authors' own code has three operators more.
     "sia": Preset(
         "MI on images cut into blocks, each transformed by an operator of its own",
         "Wang et al., 2309.14700",
         2023,
         {**_MI, "views": ["block_operators"]},
     ),
+    # 3 x 3 blocks, at most twice as long as each other, and uniform angles, as in the code of TransferAttack and
+    # torchattack; the authors' first code (mi_bsr.py) has 2 x 2 blocks of any length, and normal angles.
     "bsr": Preset(
         "MI on images cut into blocks that are shuffled and rotated",
         "Wang et al., 2308.10299",
@@ -211,6 +223,7 @@ PRESETS: dict[str, Preset] = {
         2024,
         {**_MI, "views": ["warp"]},
     ),
+    # 30 noises and 30 compositions, as in TransferAttack's code since its correction; before, it had 10 and 20.
     "ops": Preset(
         "MI on images with noise of several radii, under random operators",
         "Guo et al., CVPR",

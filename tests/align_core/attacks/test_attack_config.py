@@ -3,6 +3,7 @@
 import re
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -56,27 +57,39 @@ from align_core.errors import InputError
             {"objective": {"name": "logit", "temperature": 1}},
             "objective logit has no setting 'temperature'; there are: none",
         ),
-        ({"objective": "po_trip"}, "objective po_trip needs a class to lead to; set towards"),
+        ({"objective": "po_trip"}, "objective: po_trip needs a class to lead to, and towards is away; set another obj"),
         ({"towards": "label"}, "towards must be one of away, column, next, random, least_likely, not label"),
         ({"norm": "l1"}, "norm must be one of linf, l2, not l1"),
         ({"norm": "l2", "eps": 0.9 / 255}, "eps must be at least 1/255, as a Euclidean length, and is 0.0035"),
         ({"norm": "l2", "eps": 1e6}, "eps must be at least 1/255"),
-        ({"norm": "l2", "step_decay": 0.9}, "step_decay must be 1 in the l2 ball, where a step has no signs, not 0.9"),
-        ({"method": "ifgsm", "step_decay": 0.9}, "step_decay must be 1 where there is no momentum, not 0.9"),
+        ({"norm": "l2", "step_decay": 0.9}, "step_decay: 0.9 shrinks steps by the signs of pixels, which the l2 ball"),
+        (
+            {"method": "ifgsm", "step_decay": 0.9},
+            "step_decay: 0.9 shrinks steps .* there is no momentum; set step_decay",
+        ),
         ({"step_decay": 0.0}, "step_decay must be above 0 and not above 1, not 0"),
         ({"step_decay_by": "sign"}, "step_decay_by must be momentum or gradient, not sign"),
-        ({"method": "ifgsm", "nesterov": True}, "nesterov must be false where there is no momentum, not True"),
-        ({"method": "ifgsm", "warm_start": 3}, "warm_start must be 0 where there is no momentum to gather, not 3"),
+        (
+            {"method": "ifgsm", "nesterov": True},
+            "nesterov: true looks ahead along the momentum, and there is none; set n",
+        ),
+        ({"method": "ifgsm", "warm_start": 3}, "warm_start: 3 gathers momentum, and there is none; set warm_start: 0"),
         ({"warm_start": 1001}, "warm_start must be from 0 to 1,000, not 1001"),
         ({"warm_stride": 0.0}, "warm_stride must be above 0 and not above 1,000, not 0"),
         ({"combine": "images"}, "combine must be gradients or logits, not images"),
-        ({"combine": "logits"}, "combine must be gradients where there are no views, not logits"),
+        (
+            {"combine": "logits"},
+            "combine: logits is about the copies that views make, and there are no views; set comb",
+        ),
         ({"kernel": 4}, "kernel must be odd, 0, or auto, not 4"),
         ({"kernel": -3}, "kernel must be odd, 0, or auto, not -3"),
         ({"kernel": "large"}, "kernel must be odd, 0, or auto, not large"),
         ({"budget": 0}, "budget must be at least 1, not 0"),
         ({"budget": 4}, "budget must be at least 5 gradients for 5 steps, not 4"),
-        ({"method": "gi", "budget": 9}, "budget must be at least 10 gradients for 5 steps, not 9"),
+        (
+            {"method": "gi", "budget": 9},
+            "budget must be at least 10 gradients for 5 steps after the 5 of warm_start, not 9",
+        ),
         ({"budget": 200, "steps": 10}, "a budget of 200 makes 200 steps, and steps is 10; leave one of them out"),
         ({"steps": 10**20}, "steps must be a whole number below 2.63"),
         ({"steps": 100_001}, "steps must be from 1 to 100,000"),
@@ -105,6 +118,64 @@ from align_core.errors import InputError
 def test_settings_that_make_no_attack_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         AttackConfig(**{"method": "mi", "eps": 4 / 255, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"method": "gra", "norm": "l2"},
+            "step_decay: 0.94, which gra has, shrinks steps by the signs of pixels, which the l2 ball has not; "
+            "set step_decay: 1 or norm: linf",
+        ),
+        ({"method": "fgsra", "momentum": 0.0}, "step_decay: 0.94, which fgsra has, shrinks steps where the sign of"),
+        ({"method": "ni", "momentum": 0.0}, "nesterov: true, which ni has, looks ahead along the momentum"),
+        ({"method": "gi", "momentum": 0.0}, "warm_start: 5, which gi has, gathers momentum, and there is none"),
+        ({"method": "dem", "views": []}, "combine: logits, which dem has, is about the copies that views make"),
+        ({"method": "potrip", "towards": "away"}, "objective: po_trip, which potrip has, needs a class to lead to"),
+    ],
+)
+def test_what_contradicts_a_part_of_the_preset_is_refused_with_the_name_of_the_preset(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        AttackConfig(eps=0.5, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"warm_stride": 3.0},
+            "warm_stride: 3.0 has no effect without warm_start; set warm_start, or leave warm_stride",
+        ),
+        ({"method": "gi", "warm_start": 0, "warm_stride": 3.0}, "warm_stride: 3.0 has no effect without warm_start"),
+        ({"step_decay_by": "gradient"}, "step_decay_by: gradient has no effect without step_decay; set step_decay, or"),
+        (
+            {"method": "pgd", "normalized": False},
+            "normalized: false has no effect without momentum; set momentum, or l",
+        ),
+        ({"method": "logit", "momentum": 0.0, "normalized": True}, "normalized: true has no effect without momentum"),
+    ],
+)
+def test_a_setting_that_would_be_ignored_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        AttackConfig(**{"method": "mi", "eps": 4 / 255, **settings})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "gi", "warm_start": 0},  # keeps the stride of its preset
+        {"method": "fgsra", "step_decay": 1.0},
+        {"method": "logit", "momentum": 0.0},
+        {"method": "pgd", "normalized": True, "warm_stride": 1.0, "step_decay_by": "momentum"},  # as it would be
+    ],
+)
+def test_a_setting_without_effect_may_be_as_the_preset_has_it(settings: dict[str, Any]) -> None:
+    attack = AttackConfig(eps=4 / 255, **settings)
+    assert replace(attack) == attack
+    assert not {"warm_stride", "step_decay_by", "normalized"} <= attack.deciding.keys()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The attack loop: its steps by hand, the state in which it leaves the surrogate, and gradients that are not finite."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -132,6 +133,47 @@ class TestMemory:
         plain = crafted(small.net, small.images, small.labels, small.ids, attack, 0, pass_rows=50)
         assert plain.pass_rows == 50
         assert (made.images_BCHW == plain.images_BCHW).float().mean() > 0.99
+
+    @pytest.mark.parametrize("method", ["mi", "vmi", "gra", "bsr", "ops"])
+    def test_points_and_draws_of_fewer_images_are_held_where_they_do_not_fit(
+        self, method: str, small: Setting, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Memory for so few points, those of all images of a batch, that a smaller pass is not enough."""
+        attack, held = attack_of(method, **quick(method, most=4)), []
+        of_points = loop.Gradients.__call__
+
+        def within(self: Any, points_SBCHW: Tensor, *rest: Any) -> Tensor:
+            held.append(points_SBCHW.shape[0] * points_SBCHW.shape[1])
+            if held[-1] > 5:
+                raise torch.OutOfMemoryError("out of memory")
+            return of_points(self, points_SBCHW, *rest)
+
+        plain = crafted(small.net, small.images, small.labels, small.ids, attack, 0, pass_rows=64)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.Gradients, "__call__", within)
+            made = crafted(small.net, small.images, small.labels, small.ids, attack, 0, pass_rows=64)
+        assert max(held) > 5  # the first batch did not fit
+        assert plain.pass_rows == 64 and made.pass_rows is not None and made.pass_rows < 64
+        assert made.images_BCHW.shape == plain.images_BCHW.shape
+        assert (made.images_BCHW == plain.images_BCHW).float().mean() > 0.99
+
+    def test_what_was_made_before_memory_ran_short_is_kept(self, small: Setting) -> None:
+        """The images of the first batch are not attacked again; those after it are cut into smaller batches."""
+        sizes: list[int] = []
+
+        class Filling(nn.Module):
+            """A network whose memory holds six images at first, and three after its second pass."""
+
+            def forward(self, images: Tensor) -> Tensor:
+                if len(images) > (6 if len(sizes) < 2 else 3):
+                    raise torch.OutOfMemoryError("out of memory")
+                sizes.append(len(images))
+                logits: Tensor = small.net(images)
+                return logits
+
+        made = crafted(Filling(), small.images, small.labels, small.ids, attack_of("mi", steps=2), 0, pass_rows=4)
+        assert sizes == [4, 4] + [2] * 4 and made.pass_rows == 2  # two steps for 4 images, then for 2 and 2
+        assert (made.images_BCHW == small.craft("mi", steps=2)).float().mean() > 0.99
 
     def test_one_image_that_does_not_fit_is_an_error(self, small: Setting) -> None:
         with pytest.raises(torch.OutOfMemoryError):

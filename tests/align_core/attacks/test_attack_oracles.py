@@ -2,9 +2,13 @@
 
 torchattack's NI and SI-NI do not accumulate their momentum, nor do its SSA and DeCowA, whose SSA takes images of 224
 pixels only; its MIG untargeted climbs the label's probability, which the paper descends: targeted, it does what the
-paper does untargeted. Random parts are switched off on both sides, or the oracle is given our draws. The batch size is
-a power of two: the oracles take the mean over the batch and we take the sum, and only then is the one an exact multiple
-of the other. Otherwise rounding would change a sign here and there.
+paper does untargeted. Its DI takes the nearest pixel when it resizes, as the paper's first code; Witness and
+torchattacks resize bilinearly, which it is made to do. Its BSR rotates whole strips, and those of all images by one
+angle, before it cuts them, where the paper rotates each block: the two are compared without rotation.
+
+Random parts are switched off on both sides, or the oracle is given our draws. The batch size is a power of two: the
+oracles take the mean over the batch and we take the sum, and only then is the one an exact multiple of the other.
+Otherwise rounding would change a sign here and there.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,6 +21,7 @@ import torchattack
 import torchattacks
 from attack_setting import EPS, Setting, attack_of
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from align_core.attacks.updates import round_inside
 from align_core.randomness import image_keys, numbered_keys, part_keys, uniform
@@ -105,15 +110,84 @@ def test_gra_is_torchattacks_one_which_is_given_our_neighbours(
     assert (ours == theirs).float().mean() > 0.99
 
 
+def view_keys(setting: Setting, step: int, view: str, copies: int) -> Tensor:
+    """The keys of the copies that an attack's first view makes in a step, [B, copies]."""
+    keys = next(step_keys(setting, step, "gradient", range(1)))
+    return numbered_keys(part_keys(keys, 0, f"0/{view}")[:, None], torch.arange(copies))
+
+
+@pytest.mark.parametrize("package", ["torchattack", "torchattacks"])
+def test_di_is_the_oracles_one_which_is_given_our_sizes_and_places(
+    package: str, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probability, side = 0.7, setting.images.shape[-1]
+    far = {**FAR, "decay": 1.0, "diversity_prob": probability}
+    if package == "torchattack":
+        oracle = torchattack.DIFGSM(setting.net, device=CPU, **far)
+        resized = F.interpolate
+        monkeypatch.setattr(F, "interpolate", lambda x, size, mode: resized(x, size, mode="bilinear"))
+    else:
+        oracle = torchattacks.DIFGSM(setting.net, **far)
+    numbers: list[float] = []
+    monkeypatch.setattr(torch, "rand", lambda _: torch.tensor([numbers.pop(0)]))
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor([int(numbers.pop(0))]))
+    theirs, applied = [], []
+    for row in range(len(setting.images)):
+        for step in range(STEPS):
+            which, across, down, chance = uniform(view_keys(setting, step, "resize_pad", 1)[row], (4,))[0].tolist()
+            lowest = int(0.9 * side)
+            small = lowest + int(which * (side - lowest))
+            places = [small, int(down * (side - small + 1)), int(across * (side - small + 1))]
+            applied.append(chance < probability)
+            # torchattack draws first whether the image is resized, and nothing more if it is not; torchattacks last.
+            numbers += [chance, *places * applied[-1]] if package == "torchattack" else [*places, chance]
+        theirs.append(oracle(setting.images[row : row + 1] / 255, setting.labels[row : row + 1])[0])
+    assert not numbers and len(set(applied)) == 2
+    ours = setting.craft("di", **NEAR, views=[{"name": "resize_pad", "probability": probability}])
+    assert (ours == (torch.stack(theirs) * 255).round()).float().mean() > 0.99
+
+
+def test_bsr_without_rotation_is_torchattacks_one_which_is_given_our_cuts_and_orders(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies, blocks = 3, 3
+    cuts: list[Any] = []
+    orders: list[list[int]] = []
+
+    def shuffle(pieces: list[Any]) -> None:
+        pieces[:] = [pieces[place] for place in orders.pop(0)]
+
+    monkeypatch.setattr("torchattack.bsr.RandomRotation", lambda *_, **__: lambda strip: strip)
+    monkeypatch.setattr("torchattack.bsr.random.shuffle", shuffle)
+    monkeypatch.setattr("torchattack.bsr.np.random.uniform", lambda _, size: cuts.pop(0))
+    oracle = torchattack.BSR(setting.net, device=CPU, num_scale=copies, num_block=blocks, **FAR)
+    theirs = []
+    for row in range(len(setting.images)):
+        for step in range(STEPS):
+            for key in view_keys(setting, step, "block_shuffle", copies)[row][:, None]:
+                strip_key, block_key = (part_keys(key, 0, part) for part in ("strips", "blocks"))
+                strips = uniform(part_keys(strip_key, 0, "order"), (blocks,))[0].argsort().tolist()
+                by_rows = float(uniform(part_keys(key, 0, "axis"), (1,))) < 0.5
+                orders += [[0, 1] if by_rows else [1, 0], strips]
+                cuts.append(1 + uniform(strip_key, (blocks,))[0].numpy())
+                block_orders = uniform(part_keys(block_key, 0, "order"), (blocks, blocks))[0].argsort(dim=-1).tolist()
+                block_cuts = 1 + uniform(block_key, (blocks, blocks))[0].numpy()
+                orders += [block_orders[strip] for strip in strips]
+                cuts += [block_cuts[strip] for strip in strips]
+        theirs.append(oracle(setting.images[row : row + 1] / 255, setting.labels[row : row + 1])[0])
+    assert not cuts and not orders
+    view = {"name": "block_shuffle", "copies": copies, "blocks": blocks, "degrees": 0.0}
+    ours = setting.craft("bsr", **NEAR, views=[view])
+    assert (ours == (torch.stack(theirs) * 255).round()).float().mean() > 0.99
+
+
 def test_admix_takes_torchattacks_first_step_when_it_mixes_in_our_images(
     small: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In its later steps the oracle mixes in what became of the other images of the batch; Witness the clean ones."""
     setting = small.double()
     images, labels = setting.others
-    keys = numbered_keys(
-        part_keys(next(step_keys(setting, 0, "gradient", range(1))), 0, "0/admix")[:, None], torch.arange(3)
-    )
+    keys = view_keys(setting, 0, "admix", 3)
     theirs = []
     for image, label, keys_of_image in zip(setting.images, setting.labels, keys, strict=True):
         others = images[labels != label]

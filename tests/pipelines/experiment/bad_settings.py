@@ -29,6 +29,27 @@ SETTINGS = [
     ),
     bad("step 0", "attacks.mi: step must lie above 0", {"attacks.mi.step": 0}),
     bad("unknown method", "attacks.pgd: there is no method 'pdg'; choose from fgsm, ", {"attacks.pgd.method": "pdg"}),
+    bad("norm l1", "attacks.pgd: norm must be one of linf, l2, not l1", {"attacks.pgd.norm": "l1"}),
+    *(
+        bad(f"contradiction of {name}", f"attacks.one: {message}", {"attacks.one": {"eps": "8/255", **settings}})
+        for name, settings, message in [
+            (
+                "norm", {"method": "gra", "norm": "l2", "eps": 0.5},
+                "step_decay: 0.94, which gra has, shrinks steps by the signs of pixels, which the l2 ball has not; "
+                "set step_decay: 1 or norm: linf",
+            ),
+            ("momentum", {"method": "ni", "momentum": 0}, "nesterov: true, which ni has, looks ahead along the moment"),
+            ("views", {"method": "mi", "combine": "logits"}, "combine: logits is about the copies that views make, an"),
+            ("towards", {"method": "mi", "objective": "po_trip"}, "objective: po_trip needs a class to lead to, and t"),
+            ("budget", {"method": "bsr", "budget": 100, "steps": 9}, "a budget of 100 makes 5 steps, and steps is 9"),
+        ]
+    ),
+    *(
+        bad(f"idle {key}", f"attacks.pgd: {key}: {shown} has no effect without", {f"attacks.pgd.{key}": value})
+        for key, value, shown in [
+            ("warm_stride", 3, "3.0"), ("step_decay_by", "gradient", "gradient"), ("normalized", False, "false"),
+        ]
+    ),
     bad("no attack", "attacks: Dictionary should have at least 1 item", {"attacks": {}}),
     # Alignment
     bad("batch over workers", "align: batch_size 128 must be a multiple of workers 3", {"align.workers": 3}),

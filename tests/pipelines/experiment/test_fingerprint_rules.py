@@ -46,11 +46,10 @@ def test_two_models_of_one_architecture_are_trained_independently(tiny_blueprint
         ({"method": "fgsm"}, {"method": "pgd", "random_start": False, "steps": 1, "step": 4 / 255}),
         ({"method": "ni"}, {"method": "mi", "nesterov": True, "step": 0.4 / 255, "steps": 10}),
         ({"method": "bsr"}, {"method": "mi", "views": [{"name": "block_shuffle", "blocks": 3.0}]}),
-        (
-            {"method": "mi"},
-            {"method": "mi", "warm_stride": 3.0, "step_decay_by": "gradient", "objective": {"name": "cross_entropy"}},
-        ),
-        ({"method": "pgd"}, {"method": "pgd", "normalized": False}),
+        ({"method": "mi"}, {"method": "mi", "objective": {"name": "cross_entropy"}}),
+        ({"method": "mi"}, {"method": "gi", "warm_start": 0}),  # without effect: the preset's `warm_stride`
+        ({"method": "gra", "step_decay": 1.0}, {"method": "mi", "samples": "relevance"}),
+        ({"method": "mi", "momentum": 0.0}, {"method": "ifgsm"}),
         ({"method": "bsr", "budget": 100}, {"method": "bsr", "steps": 5}),
     ],
 )
