@@ -84,7 +84,7 @@ def _shuffled(keys_N: Tensor, many: tuple[int, ...], blocks: int, length: int) -
     Returns for each output pixel, int64 [N, *many, length]: its piece, the pixel that it shows, and the first and last
     of the piece.
     """
-    # Shares lie between 1 and 2, as in torchattack; the authors draw them from 0 to 1, so that a piece may have no pixel.
+    # Shares lie between 1 and 2, as in torchattack; the authors draw from 0 to 1, so that a piece may have no pixel.
     shares = 1 + uniform(keys_N, (*many, blocks))
     order = uniform(part_keys(keys_N, 0, "order"), (*many, blocks)).argsort(dim=-1)
     lengths = (shares / shares.sum(dim=-1, keepdim=True) * length).round().long()
