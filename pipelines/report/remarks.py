@@ -60,8 +60,8 @@ def uneven(outcomes: "Outcomes") -> list[str]:
     """Tables of adversarial images whose chunks were crafted in passes of several sizes, a sentence each."""
     mixed = {pair: " and ".join(f"{size:,}" for size in sizes) for pair, sizes in outcomes.passes.items() if sizes[1:]}
     return [
-        f"adversarial/{surrogate}/{attack}: its chunks were crafted in passes of {sizes} images, as happens where memory "
-        "is short, or where a GPU begins and a CPU goes on. Single pixels can differ from those of one size; a "
+        f"adversarial/{surrogate}/{attack}: its chunks were crafted in passes of {sizes} images, as happens where "
+        "memory is short, or where a GPU begins and a CPU goes on. Single pixels can differ from those of one size; a "
         "`compute.pass` in the experiment file makes all chunks alike."
         for (surrogate, attack), sizes in mixed.items()
     ]
