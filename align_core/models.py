@@ -39,7 +39,8 @@ class Classifier(nn.Module):
     The attribute `changes` says what had to be changed about the network when it was built, a clause each.
     `frozen` names the parameters that its constructor froze (`requires_grad` False): they stay as they are when it is
     trained. It is empty where all are frozen, as of a network that was made ready to predict.
-    Images go through the functions in `defences` first (see `align_core.defences`).
+    Images go through the functions in `defences` first (see `align_core.defences`), of which one that draws random
+    numbers asks for the images' ids: `classifier(images, ids)`.
 
     Args:
         net: takes normalised images of side `input_size`.
@@ -60,18 +61,18 @@ class Classifier(nn.Module):
         self.precision: Precision = "fp32"
         self.changes: tuple[str, ...] = ()
         self.frozen: frozenset[str] = frozenset()
-        self.defences: tuple[Callable[[Tensor], Tensor], ...] = ()
+        self.defences: tuple[Callable[..., Tensor], ...] = ()
         self.register_buffer("mean_C11", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std_C11", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Returns float32 logits [B, K] for pixels [B, C, H, W] in [0, 1]."""
-        return logits_of(self.output(images_BCHW)).float()
+    def forward(self, images_BCHW: Tensor, ids: Sequence[str] | None = None) -> Tensor:
+        """Returns float32 logits [B, K] for pixels [B, C, H, W] in [0, 1], and the ids of the images if they count."""
+        return logits_of(self.output(images_BCHW, ids)).float()
 
-    def output(self, images_BCHW: Tensor) -> Any:
+    def output(self, images_BCHW: Tensor, ids: Sequence[str] | None = None) -> Any:
         """Returns whatever the network returns for pixels [B, C, H, W] in [0, 1]."""
         for defence in self.defences:
-            images_BCHW = defence(images_BCHW)
+            images_BCHW = defence(images_BCHW, ids)
         size = self.input_size
         if size is not None and images_BCHW.shape[-2:] != (size, size):
             images_BCHW = F.interpolate(images_BCHW, (size, size), mode="bicubic", antialias=True, align_corners=False)
@@ -127,9 +128,10 @@ class Ensemble(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
 
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Returns the mean logits [B, K] for pixels [B, C, H, W] in [0, 1]."""
-        return torch.stack([member(images_BCHW) for member in self.members]).mean(dim=0)
+    def forward(self, images_BCHW: Tensor, ids: Sequence[str] | None = None) -> Tensor:
+        """Returns the mean logits [B, K] for pixels [B, C, H, W] in [0, 1]; ids are handed to each member if given."""
+        given = () if ids is None else (ids,)
+        return torch.stack([member(images_BCHW, *given) for member in self.members]).mean(dim=0)
 
 
 def build(config: ModelConfig, classes: int, channels: int) -> Classifier:

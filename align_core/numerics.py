@@ -31,5 +31,10 @@ def set_policy(threads: int, precision: Precision) -> None:
     if torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS is not deterministic
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # The gradients of fused attention are not deterministic, and with `warn_only` torch computes them all the same.
+        torch.backends.cuda.enable_math_sdp(True)
+        torch.backends.cuda.enable_flash_sdp(False)
+        torch.backends.cuda.enable_mem_efficient_sdp(False)
+        torch.backends.cuda.enable_cudnn_sdp(False)
         # Filling memory that nothing has been written to costs time, and nothing here reads such memory.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -8,18 +8,27 @@ from align_core.bounds import Bound, nearest_of, read_numbers
 
 
 class Wrap(NamedTuple):
-    """One defence around a model: a name in `DEFENCES`, and every setting of it."""
+    """One defence around a model: a name in `DEFENCES`, every setting of it, and what seeds its random numbers.
+
+    The seed is None for a defence that draws none.
+    """
 
     name: str
     settings: Mapping[str, Any]
+    seed: int | None = None
+
+    def seeded(self, seed: int) -> "Wrap":
+        """The same defence, of which this seed and the images' ids decide the random numbers, if it draws any."""
+        return self._replace(seed=seed if DEFENCES[self.name].draws else None)
 
 
 @dataclass(frozen=True)
 class Defence:
-    """What a defence does, with its paper, and the settings of the function in `<name>.py`."""
+    """What a defence does, with its paper, the settings of the function in `<name>.py`, and whether it draws."""
 
     what: str
     settings: Mapping[str, Bound]
+    draws: bool = False
 
 
 DEFENCES: dict[str, Defence] = {
@@ -36,6 +45,7 @@ DEFENCES: dict[str, Defence] = {
     "resize_pad": Defence(
         "the image is shrunk at random and placed at random on black (Xie et al., 1711.01991)",
         {"smallest": Bound(0.9, 0.01, 1)},
+        draws=True,
     ),
 }
 """Name of a wrap -> the defence. A new one is a line here and a file of its name."""

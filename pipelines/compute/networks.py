@@ -43,7 +43,7 @@ class Network:
         """
         config = self.config
         code = {} if self.code is None else {"code": dict(self.code)}
-        wraps = {"wraps": [[wrap.name, dict(wrap.settings)] for wrap in self.wraps]} if self.wraps else {}
+        wraps = {"wraps": [_identity_of(wrap) for wrap in self.wraps]} if self.wraps else {}
         return {
             **code,
             **wraps,
@@ -51,6 +51,10 @@ class Network:
             "architecture": config.architecture,
             "preprocessing": [config.mean, config.std, config.input_size],
         }
+
+
+def _identity_of(wrap: Wrap) -> list[Any]:
+    return [wrap.name, dict(wrap.settings), *([] if wrap.seed is None else [wrap.seed])]
 
 
 def same_tensors(one: str | None, other: str | None) -> bool:

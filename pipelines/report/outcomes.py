@@ -30,6 +30,8 @@ class Outcomes:
         l2: by (surrogate, attack), the l2 norms of the perturbations in pixel fractions, float32 [N].
         gradients: by (surrogate, attack), the gradients per image counted of an attack whose code is not ours.
         ssim: by (surrogate, attack), the structural similarity of each adversarial image to the clean one, float32 [N].
+        passes: by (surrogate, attack), the sizes of the passes in which the images were crafted, the smallest first; of
+            an attack whose code is not ours, none.
     """
 
     labels: npt.NDArray[np.int64]
@@ -39,6 +41,7 @@ class Outcomes:
     l2: dict[tuple[str, str], npt.NDArray[np.float32]]
     ssim: dict[tuple[str, str], npt.NDArray[np.float32]]
     gradients: dict[tuple[str, str], float]
+    passes: dict[tuple[str, str], list[int]]
 
     def right(self, name: str) -> Flags:
         """Whether the model or surrogate `name` classifies each clean image correctly, bool [N]."""
@@ -61,25 +64,30 @@ def read_outcomes(blueprint: Blueprint) -> Outcomes:
     manifest = blueprint.inspected.manifests["test"]
     ids = pa.chunked_array([manifest.ids])
 
-    def column(table: ChunkedTable, name: str) -> npt.NDArray[Any]:
-        rows = read_table(blueprint.store, table, ["image_id", name])
+    def columns(table: ChunkedTable, *names: str) -> list[npt.NDArray[Any]]:
+        rows = read_table(blueprint.store, table, ["image_id", *names])
         if not rows["image_id"].equals(ids):
             raise RunFailed(f"{table.folder} does not hold the test images; delete this folder and run again")
-        return np.asarray(rows[name].to_numpy())
+        return [np.asarray(rows[name].to_numpy()) for name in names]
 
-    prediction = {name: column(own.table, "prediction") for name, own in blueprint.clean().items()}
+    prediction = {name: columns(own.table, "prediction")[0] for name, own in blueprint.clean().items()}
     adversarial, attacks = blueprint.all_adversarial(), blueprint.experiment.attacks
-    towards = {pair: column(own, "towards") for pair, own in adversarial.items() if attacks[pair[1]].is_targeted}
+    towards = {pair: columns(own, "towards")[0] for pair, own in adversarial.items() if attacks[pair[1]].is_targeted}
     wrong, hit = {}, {}
     for cell in blueprint.cells():
-        pair, predicted = (cell.surrogate, cell.attack), column(cell.table, "adversarial_prediction")
+        pair, predicted = (cell.surrogate, cell.attack), columns(cell.table, "adversarial_prediction")[0]
         wrong[(*pair, cell.target)] = predicted != manifest.labels
         if pair in towards:
             hit[(*pair, cell.target)] = predicted == towards[pair]
-    l2, ssim = ({pair: column(own, name) for pair, own in adversarial.items()} for name in ("l2", "ssim"))
-    foreign = {pair: own for pair, own in adversarial.items() if attacks[pair[1]].gradients is None}
-    gradients = {pair: float(column(own, "gradients").astype(np.float64).mean()) for pair, own in foreign.items()}
-    return Outcomes(manifest.labels, prediction, wrong, hit, l2, ssim, gradients)
+    l2, ssim, gradients, passes = {}, {}, {}, {}
+    for pair, own in adversarial.items():
+        is_foreign = attacks[pair[1]].gradients is None
+        l2[pair], ssim[pair], cost = columns(own, "l2", "ssim", "gradients" if is_foreign else "pass_rows")
+        if is_foreign:
+            gradients[pair] = float(cost.astype(np.float64).mean())
+        else:
+            passes[pair] = np.unique(cost).tolist()
+    return Outcomes(manifest.labels, prediction, wrong, hit, l2, ssim, gradients, passes)
 
 
 def read_table(store: Store, table: ChunkedTable, columns: Sequence[str]) -> pa.Table:

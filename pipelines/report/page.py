@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 from pipelines.failure import RunFailed
-from pipelines.report.remarks import remarks_on
+from pipelines.report.remarks import remarks_on, uneven
 from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SurrogateRow, TimeRow, TransferRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.csv_table import from_csv, to_csv
@@ -111,7 +111,7 @@ def make_report(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Rep
         if not changed:
             return read_report(store), False
         say(f"report: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} not as written; it is made again")
-    report, remarks = _computed(blueprint)
+    report, remarks = _computed(blueprint, say)
     _write(blueprint, report, remarks)
     return report, True
 
@@ -121,12 +121,14 @@ def computed_report(blueprint: Blueprint) -> Report:
     return _computed(blueprint)[0]
 
 
-def _computed(blueprint: Blueprint) -> tuple[Report, list[str]]:
-    """The report, and what its page has to say before its tables."""
+def _computed(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Report, list[str]]:
+    """The report, and what its page has to say before its tables, of which `say` is told what no stage has said."""
     from pipelines.report.outcomes import read_outcomes
     from pipelines.report.tables import TableMaker
 
     outcomes = read_outcomes(blueprint)
+    for line in uneven(outcomes):
+        say(line)
     maker = TableMaker(blueprint, outcomes)
     report = Report(
         report_fingerprint(blueprint), maker.transfer(), maker.contrasts(), maker.surrogates(), maker.times()

@@ -15,7 +15,14 @@ def remarks_on(blueprint: Blueprint, outcomes: "Outcomes", transfer: Sequence[Tr
     """Every remark, a sentence each."""
     missing = [f"Not there: {hole}" for hole in blueprint.holes()]
     trained = _no_better_than_chance(blueprint, outcomes)
-    return [*missing, *_blank_means(transfer), *blueprint.inspected.notes, *trained, *_unperturbed(outcomes)]
+    return [
+        *missing,
+        *_blank_means(transfer),
+        *blueprint.inspected.notes,
+        *trained,
+        *_unperturbed(outcomes),
+        *uneven(outcomes),
+    ]
 
 
 def _no_better_than_chance(blueprint: Blueprint, outcomes: "Outcomes") -> list[str]:
@@ -46,4 +53,15 @@ def _unperturbed(outcomes: "Outcomes") -> list[str]:
         "surrogate's gradient was zero there, or led out of the pixel range."
         for (surrogate, attack), count in found.items()
         if count
+    ]
+
+
+def uneven(outcomes: "Outcomes") -> list[str]:
+    """Tables of adversarial images whose chunks were crafted in passes of several sizes, a sentence each."""
+    mixed = {pair: " and ".join(f"{size:,}" for size in sizes) for pair, sizes in outcomes.passes.items() if sizes[1:]}
+    return [
+        f"adversarial/{surrogate}/{attack}: its chunks were crafted in passes of {sizes} images, as happens where "
+        "memory is short, or where a GPU begins and a CPU goes on. Single pixels can differ from those of one size; a "
+        "`compute.pass` in the experiment file makes all chunks alike."
+        for (surrogate, attack), sizes in mixed.items()
     ]

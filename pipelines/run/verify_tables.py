@@ -225,13 +225,14 @@ class TableVerifier:
 
         A prediction counts as the same where its logit is within the tolerance of the largest.
         """
+        ids = [self.images.image_ids[position] for position in positions]
         rows = [row for row, position in enumerate(positions) if position in was]
         if not rows:
             return
         precision = self.blueprint.experiment.compute.precision
         try:
             with own_code("predicting"), torch.no_grad():
-                logits_BK = self.networks.mean_of(members)(images_BCHW)[rows].float()
+                logits_BK = self.networks.mean_of(members)(images_BCHW, ids)[rows].float()
         except InputError as problem:
             self.found.report(f"{table.folder}: {', '.join(members)} cannot predict again ({reason_of(problem)})")
             return

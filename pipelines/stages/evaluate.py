@@ -154,16 +154,16 @@ class Evaluator:
         labels_B = torch.tensor(job.images.labels_of(chunk), device=job.device)
         prefix = "" if turn.images is None else "adversarial_"
         found: dict[int, pa.Table] = {}
-        made = []
+        made, ids = [], job.images.ids_of(chunk)
         for position in json.loads(item["lacking"]):
             members, table = turn.predictions[position]
             try:
                 network = self.networks.mean_of(members)
                 start = time.monotonic()  # a network is loaded once, so loading is no part of the speed
                 with torch.no_grad():
-                    logits_BK = network(images_BCHW)
+                    logits_BK = network(images_BCHW, ids)
                 self._check(logits_BK, images_BCHW, members, chunk)
-                found[position] = _predictions(logits_BK, labels_B, job.images.ids_of(chunk), prefix)
+                found[position] = _predictions(logits_BK, labels_B, ids, prefix)
                 made.append((position, time.monotonic() - start))
             except (FloatingPointError, RuntimeError) as problem:
                 is_final = isinstance(problem, FloatingPointError)

@@ -5,6 +5,7 @@ does not expect. All tables would then be wrong, and none would look so.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -90,11 +91,14 @@ def sample_of(labels_N: Labels) -> Labels:
 def look_at(classifier: "Classifier", data: DataConfig, test: Manifest) -> FirstLook:
     """Shows a model, in eval mode, some test images. Raises InputError where it fails or its logits are not finite."""
     chosen = sample_of(test.labels)
-    images = read_images(opened(data.test, data.fit, test.shape[0]), [test.ids[position] for position in chosen])
-    return first_look(classifier, images, test.labels[chosen], data.classes_count)
+    ids = [test.ids[position] for position in chosen]
+    images = read_images(opened(data.test, data.fit, test.shape[0]), ids)
+    return first_look(classifier, images, ids, test.labels[chosen], data.classes_count)
 
 
-def first_look(classifier: "Classifier", images_BCHW: Pixels, labels_B: Labels, classes: int) -> FirstLook:
+def first_look(
+    classifier: "Classifier", images_BCHW: Pixels, ids: Sequence[str], labels_B: Labels, classes: int
+) -> FirstLook:
     """Shows a model uint8 images; it is in eval mode. Raises InputError where it fails or its logits are not finite."""
     import torch
 
@@ -105,7 +109,7 @@ def first_look(classifier: "Classifier", images_BCHW: Pixels, labels_B: Labels, 
     for start in range(0, len(images_BCHW), _BATCH):
         batch_BCHW = torch.from_numpy(np.array(images_BCHW[start : start + _BATCH])).to(torch.float32) / 255
         with own_code("predicting test images"), torch.no_grad():
-            logits_BK = classifier(batch_BCHW)
+            logits_BK = classifier(batch_BCHW, ids[start : start + _BATCH])
         if not logits_BK.isfinite().all():
             raise InputError("its logits are NaN or infinite on images of data.test")
         predicted.append(logits_BK.argmax(dim=1).numpy())

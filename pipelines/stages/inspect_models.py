@@ -139,7 +139,8 @@ def _model(
     if inner.wraps:  # a defended model counts as of the family of the model within
         config = replace(config, family=config.family or inner.name)
     content = _bytes_of(config, origin, files)
-    return _Model(name, config, origin, code, content, use, experiment, test, inner.wraps)
+    wraps = tuple(wrap.seeded(experiment.seed) for wrap in inner.wraps)
+    return _Model(name, config, origin, code, content, use, experiment, test, wraps)
 
 
 def _is_as_it_was(found: Registered, files: FileHashes) -> bool:
@@ -176,7 +177,7 @@ class _Model:
         """Identifies a trial: by settings, code, the bytes of the weights, and what the model is used for."""
         settings = asdict(self.config) | ({"weights": None} if self.config.weights_file else {})
         images = [self.experiment.data.classes_count, list(self.test.shape)]
-        used = [self.use.crafted_on, [asdict(training) for training in self.use.trainings], self.wraps]
+        used = [self.use.crafted_on, [asdict(training) for training in self.use.trainings]]
         precision = [] if (own := self.experiment.compute.precision) == "fp32" else [own]
         return fingerprint_of([settings, *images, self.code, self.content, used, *precision])
 
@@ -192,12 +193,15 @@ class _Model:
             else:
                 classifier = load(self.config, classes, channels, self.origin.weights() if self.origin else None)
             classifier.precision = self.experiment.compute.precision
-            return defended(classifier, self.wraps)
+            return classifier
         except InputError as problem:
             raise InputError(f"models.{self.name}: {problem}") from problem
 
     def try_it(self) -> _Tried:
-        """Tries the model as it will be used. Raises InputError."""
+        """Tries the model as it will be used, but for its defences, which random pixels show nothing of.
+
+        Raises InputError.
+        """
         from align_core.trial import try_model
 
         trial = try_model(
@@ -262,6 +266,6 @@ class _Model:
     def look(self) -> FirstLook:
         """Shows the model a few test images. Raises InputError where its logits on them are not finite."""
         try:
-            return look_at(self._classifier, self.experiment.data, self.test)
+            return look_at(defended(self._classifier, self.wraps), self.experiment.data, self.test)
         except InputError as problem:
             raise InputError(f"models.{self.name}: {problem}") from problem

@@ -212,6 +212,6 @@ class Validator:
     def _predict(model: nn.Module, images_BCHW: torch.Tensor, ids: Sequence[str], whose: str) -> torch.Tensor:
         """The classes predicted. Raises FloatingPointError where the logits are not finite."""
         with torch.no_grad():
-            logits_BK: torch.Tensor = model(images_BCHW.to(torch.float32) / 255)
+            logits_BK: torch.Tensor = model(images_BCHW.to(torch.float32) / 255, ids)
         check_finite(logits_BK, ids, whose)
         return logits_BK.argmax(dim=1)

@@ -39,6 +39,10 @@ def leaves_the_ball(net, images, labels, eps, **_):
 def leaves_the_range(net, images, labels, eps, **_):
     return images + eps
 
+def goes_out(net, images, labels, eps, share=1.0, **_):
+    away = torch.where(images < 0.5, 1.0, -1.0)
+    return images + share * eps * away / away.flatten(1).norm(dim=1)[:, None, None, None]
+
 def nan(net, images, labels, **_):
     images[1, 0, 0, 0] = float("nan")
     return images
@@ -193,6 +197,17 @@ def test_what_no_attack_may_do(setting: Setting, name: str, message: str) -> Non
         made(setting, own(name))
     assert_identical(tensors_of(setting.net), before)
     assert setting.net[0].weight is weight
+
+
+def test_an_l2_ball_is_measured_in_l2(setting: Setting) -> None:
+    """Every pixel moves by a sixteenth only: its 64 pixels together go to the surface, or beyond it."""
+    attack = own("goes_out", norm="l2", eps=0.5)
+    away = made(setting, attack).images_BCHW.int() - setting.images.int()
+    assert 0.47 < float((away.flatten(1) / 255).norm(dim=1).min()) <= 0.5
+    with pytest.raises(
+        Misbehaved, match=r"leaves the l2 ball of radius 0\.5: one is 0\.51 away from its image \(0000, "
+    ):
+        made(setting, replace(attack, args={"share": 1.02}))
 
 
 def test_memory_may_suffice_another_time(setting: Setting) -> None:

@@ -18,3 +18,8 @@ def pgd(net: nn.Module, images: Tensor, labels: Tensor, eps: float, step: float,
 
 def too_far(net: nn.Module, images: Tensor, labels: Tensor, eps: float, step: float, steps: int) -> Tensor:
     return (images + 2 * eps * (images < 0.5)).clamp(0, 1)
+
+
+def outwards(net: nn.Module, images: Tensor, labels: Tensor, eps: float, step: float, steps: int) -> Tensor:
+    away = torch.where(images < 0.5, 1.0, -1.0)
+    return images + eps * away / away.flatten(1).norm(dim=1)[:, None, None, None]

@@ -101,7 +101,7 @@ def _evaluate(
         )
         labels = torch.tensor(images.labels_of(chunk))
         with torch.no_grad():
-            logits = network(torch.from_numpy(np.array(pixels)).float() / 255)
+            logits = network(torch.from_numpy(np.array(pixels)).float() / 255, images.ids_of(chunk))
         columns = {
             "image_id": images.ids_of(chunk),
             "label": labels.numpy(),

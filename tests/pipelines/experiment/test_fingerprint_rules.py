@@ -1,6 +1,7 @@
 """What changes a fingerprint although no key does, and settings that are written in two ways and are the same."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from align_core.align_config import AlignConfig, OptimizerConfig
 from align_core.attacks import AttackConfig
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.revisions import REVISIONS
+
+ALL = {f"{own}/x/{target}" for own in ("source", "aligned", "v") for target in ("@self", "c", "e")}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,33 @@ def test_a_raised_revision_changes_what_its_stage_makes(
     assert columns <= changed
     assert stage == "align" or not changed & {"image sets", "trained", "aligned"}
     assert stage != "evaluate" or "adversarial" not in changed
+
+
+@pytest.mark.parametrize(
+    ("network", "changed"),
+    [
+        (
+            "a",  # the source, whose aligned copies are folded like it
+            {
+                "adversarial": {"source/x", "aligned/x", "v/x"},
+                "clean": {"a", "source", "aligned", "v"},
+                "outcomes": ALL,
+            },
+        ),
+        ("c", {"adversarial": set(), "clean": {"c"}, "outcomes": {f"{own}/x/c" for own in ("source", "aligned", "v")}}),
+    ],
+)
+def test_what_is_folded_changes_what_is_crafted_on_it_and_what_it_predicts(
+    tiny_blueprint: Callable[[str], Blueprint], network: str, changed: dict[str, set[str]]
+) -> None:
+    blueprint = tiny_blueprint("seed=0")
+    networks = dict(blueprint.inspected.networks)
+    networks[network] = replace(networks[network], folded=(("0", "1"),))
+    folded = Blueprint(blueprint.experiment, replace(blueprint.inspected, networks=networks), blueprint.store)
+    before, after = fingerprints(blueprint), fingerprints(folded)
+    differ = {kind: {name for name in own if own[name] != after[kind][name]} for kind, own in before.items()}
+    nothing: dict[str, set[str]] = {"image sets": set(), "trained": set(), "aligned": set()}
+    assert differ == {**nothing, **changed, "report": {""}}
 
 
 def test_two_models_of_one_architecture_are_trained_independently(tiny_blueprint: Callable[[str], Blueprint]) -> None:

@@ -117,6 +117,22 @@ def test_the_time_is_rate_times_gradients_over_workers(experiment: HandMade) -> 
     assert found.seconds("evaluate") == pytest.approx(predictions * 0.1 / 2)
 
 
+def test_the_gradients_of_every_attack_are_printed(experiment: HandMade, capsys: pytest.CaptureFixture[str]) -> None:
+    """Per image: steps x copies; of variance tuning 20 more for each step but the last; of a budget what it allows."""
+    attacks = {
+        "pgd": {"method": "pgd", "steps": 4},
+        "long": {"method": "mi", "steps": 300, "views": [{"name": "scale", "copies": 5}]},
+        "vmi": {"method": "vmi", "steps": 10},
+        "bsr": {"method": "bsr", "budget": 139},  # six steps of 20 copies
+    }
+    experiment.write(attacks={name: {"eps": "4/255", **own} for name, own in attacks.items()})
+    assert main(["plan", str(experiment.file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "attacks   gradients per image: pgd 4, long 1,500, vmi 190, bsr 120" in lines
+    assert main(["plan", str(experiment.file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gradients"] == {"pgd": 4, "long": 1500, "vmi": 190, "bsr": 120}
+
+
 def test_trainings_and_alignments_are_counted_and_timed_before_their_source_is_there(
     experiment: HandMade, capsys: pytest.CaptureFixture[str]
 ) -> None:

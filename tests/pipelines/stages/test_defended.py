@@ -15,6 +15,8 @@ from digits_experiment import read_table
 from hand_made import IMAGES, HandMade, hand_made
 from PIL import Image
 
+from align_core.defences.resize_pad import resize_pad
+from align_core.randomness import image_keys, part_keys
 from pipelines.cli import main
 from pipelines.compute.loading import LoadedNetworks
 from pipelines.experiment.config import load_experiment
@@ -25,6 +27,7 @@ from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.payload import network_loader
 
 JPEG = {"wrap": "jpeg", "quality": 10, "model": "twin"}
+DRAWN = {"wrap": "resize_pad", "smallest": 0.5, "model": "twin"}
 
 
 def with_models(**models: Any) -> dict[str, Any]:
@@ -35,8 +38,8 @@ def with_models(**models: Any) -> dict[str, Any]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> HandMade:
     return crafted(
         tmp_path_factory.mktemp("defended"),
-        **with_models(jpeg=JPEG, both={"wrap": "bits", "depth": 1, "model": "jpeg"}),
-        targets=["twin", "jpeg", "both"],
+        **with_models(jpeg=JPEG, both={"wrap": "bits", "depth": 1, "model": "jpeg"}, drawn=DRAWN),
+        targets=["twin", "jpeg", "both", "drawn"],
         controls=[],
     )
 
@@ -66,6 +69,21 @@ def test_a_defended_target_predicts_what_its_model_does_on_what_the_defence_leav
     # Predictions may be the same in spite of a defence, confidences are not.
     assert (predicted(after_jpeg) - predicted(shown[:, 0])).abs().amax(dim=1).median() > 1e-3
     assert (predicted(of_bits) - predicted(after_jpeg)).abs().amax(dim=1).median() > 1e-3
+
+
+def test_source_and_aligned_meet_the_same_draws(made: HandMade) -> None:
+    """Each outcome is that of the image shrunk and placed by the seed and its id, whatever the surrogate and chunk."""
+    experiment = load_experiment(made.file)
+    twin = LoadedNetworks(network_loader(made.blueprint()), "cpu").network("twin")
+    for surrogate in ("source", "aligned"):
+        shown = read_table(made.output / "by-hand" / "adversarial" / surrogate / "pgd")
+        images, ids = torch.from_numpy(np.stack(shown["image"])).float() / 255, list(shown["image_id"])
+        keys = part_keys(image_keys(experiment.seed, ids), 0, "resize_pad")
+        with torch.no_grad():
+            probabilities = twin(resize_pad(images, keys, smallest=0.5)).softmax(dim=1)
+        outcome = read_table(made.output / "by-hand" / "outcomes" / surrogate / "pgd" / "drawn")
+        confidence = probabilities[torch.arange(IMAGES), torch.tensor(outcome["label"])]
+        assert outcome["adversarial_confidence"].tolist() == pytest.approx(confidence.tolist(), abs=1e-5)
 
 
 def test_it_is_related_to_the_source_as_the_model_within(made: HandMade) -> None:
@@ -103,6 +121,19 @@ def test_identity(tiny_blueprint: Callable[[str], Blueprint]) -> None:
     assert renamed["k"] == before["j"]
     one = outcomes(tiny_blueprint(f"{base};models.k={{wrap: bits, model: j}};targets=[k]"))
     other = outcomes(tiny_blueprint("models.j={wrap: bits, model: c};models.k={wrap: jpeg, model: j};targets=[k]"))
+    assert one["k"] != other["k"]
+
+
+def test_the_seed_decides_what_a_defence_that_draws_predicts_on_clean_images(
+    tiny_blueprint: Callable[[str], Blueprint],
+) -> None:
+    def clean(seed: int) -> dict[str, str]:
+        models = "models.j={wrap: jpeg, model: c};models.k={wrap: resize_pad, model: c};targets=[c, j, k]"
+        tables = tiny_blueprint(f"{models};seed={seed}").clean()
+        return {name: tables[name].table.fingerprint for name in "cjk"}
+
+    one, other = clean(0), clean(1)
+    assert one["c"] == other["c"] and one["j"] == other["j"]
     assert one["k"] != other["k"]
 
 

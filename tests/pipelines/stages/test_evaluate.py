@@ -20,7 +20,9 @@ from pipelines.storage.chunked_table import Failure
 
 @pytest.fixture
 def experiment(tmp_path: Path) -> HandMade:
-    made = hand_made(tmp_path, compute={"chunk": 5})
+    models = HandMade(tmp_path).content()["models"]
+    models["drawn"] = {"wrap": "resize_pad", "smallest": 0.5, "model": "twin"}
+    made = hand_made(tmp_path, compute={"chunk": 5}, models=models, targets=["twin", "drawn", "cousin", "stranger"])
     made.finish()
     return made
 
@@ -69,7 +71,7 @@ def test_what_all_networks_predict_on_a_chunk_is_one_file_and_becomes_their_tabl
     for members, table in turn.predictions:
         rows = table.read(blueprint.store, ["image_id", "label", "prediction", "confidence"])
         with torch.no_grad():
-            logits = evaluator.networks.mean_of(members)(pixels)
+            logits = evaluator.networks.mean_of(members)(pixels, manifest.ids)
         assert rows["image_id"].to_pylist() == manifest.ids
         assert rows["label"].to_pylist() == manifest.labels.tolist()
         assert rows["prediction"].to_pylist() == logits.argmax(dim=1).tolist()
@@ -82,7 +84,7 @@ class Broken(nn.Module):
         super().__init__()
         self.problem = problem
 
-    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+    def forward(self, images_BCHW: torch.Tensor, ids: list[str]) -> torch.Tensor:
         raise self.problem("this network is broken")
 
 

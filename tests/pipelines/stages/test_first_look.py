@@ -95,11 +95,11 @@ def test_logits_that_are_not_finite_are_refused() -> None:
             return images_BCHW.flatten(1) / images_BCHW.flatten(1).sum(1, keepdim=True)
 
     images = np.full((40, 1, 1, 2), 100, np.uint8)
-    classifier = Classifier(Dark(), (0.0,), (1.0,))
-    assert first_look(classifier, images, np.zeros(40, dtype=np.int64), 2).images == 40
+    classifier, ids = Classifier(Dark(), (0.0,), (1.0,)), [str(row) for row in range(40)]
+    assert first_look(classifier, images, ids, np.zeros(40, dtype=np.int64), 2).images == 40
     images[35] = 0
     with pytest.raises(InputError, match=r"NaN or infinite on images of data\.test"):
-        first_look(classifier, images, np.zeros(40, dtype=np.int64), 2)
+        first_look(classifier, images, ids, np.zeros(40, dtype=np.int64), 2)
 
 
 class TestInAnExperiment:

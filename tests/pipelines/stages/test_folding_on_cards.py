@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from hand_made import CURVE, hand_made
 from one_worker import WORKER
 from safetensors.torch import save_file
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from align_core.weights import to_bytes
 from pipelines.progress import Progress
+from pipelines.run.resolved import FOUND, write_resolved
 from pipelines.stages.align import _commit_result, _UnderWay
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.makings import Making
@@ -130,3 +132,21 @@ def test_a_network_without_batchnorm_has_none(tmp_path: Path) -> None:
     }
     card = made(blueprint, own, state)
     assert (card["folded"], card["folding_difference"]) == ([], 0.0)
+
+
+def test_the_record_of_the_experiment_has_the_difference_of_given_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    experiment = hand_made(tmp_path)
+    (tmp_path / "networks_with_batchnorm.py").write_text(FACTORY)
+    save_file(weights(mean=1e2), tmp_path / "near.safetensors")
+    near = {"factory": "networks_with_batchnorm:net", "weights": "near.safetensors"}
+    experiment.write(models=experiment.content()["models"] | {"near": near})
+    blueprint = experiment.blueprint()
+    write_resolved(blueprint)
+    comments = blueprint.store.read("experiment.yaml").decode().partition(FOUND)[2]
+    found = yaml.safe_load("\n".join(line.removeprefix("# ") for line in comments.splitlines()))["folded"]
+    expected = by_hand(weights(mean=1e2))
+    assert found.keys() == {"near"} and found["near"]["batchnorms"] == 1
+    assert expected / 4 < found["near"]["largest_difference"] < expected * 4

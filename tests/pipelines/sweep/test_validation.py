@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from digits_experiment import write_experiment
+from digits_experiment import experiment, write_experiment
 from sweeping import trial
 
 import pipelines.sweep.validation as validation_module
@@ -29,7 +29,10 @@ def blueprint(weights, tmp_path_factory):
         "classes": 10, "image_size": 16, "train": {"kind": "digits", "take": [600, 856]},
         "validation": IMAGES, "test": {"kind": "digits", "take": [1200, 1260]},
     }  # fmt: skip
-    roles = {"validation_targets": list(TARGETS), "witnesses": ["cnn_b"], "variants": {}}
+    roles = {"validation_targets": [*TARGETS, "drawn"], "witnesses": ["cnn_b"], "variants": {}}
+    roles["models"] = experiment(weights)["models"] | {
+        "drawn": {"wrap": "resize_pad", "smallest": 0.5, "model": "wide"}
+    }
     file = write_experiment(folder, weights, data=data, **roles)
     return open_blueprint(Request(file, quiet=True))
 
@@ -229,3 +232,11 @@ def test_images_that_were_exchanged_since_they_were_inspected_are_refused(bluepr
     contents = [*validation.contents[:7], "0" * 32, *validation.contents[8:]]
     with pytest.raises(InputChangedError, match=r"data\.validation: image 00907 is not as it was when the image set"):
         validator_of(blueprint, dataclasses.replace(validation, contents=contents))
+
+
+def test_a_target_whose_defence_draws_is_shown_the_ids(blueprint, validation, plain):
+    right = validator_of(blueprint, dataclasses.replace(validation, targets=("drawn",))).baseline().target_right
+    with torch.no_grad():
+        logits = plain.network("drawn")(plain.images_BCHW / 255, validation.image_ids)
+    assert right["drawn"].tolist() == (logits.argmax(1).numpy() == plain.labels).tolist()
+    assert right["drawn"].sum() < (~plain.wrong("wide", plain.images_BCHW)).sum()  # it was defended
