@@ -235,7 +235,6 @@ def _reported(folder: Path) -> str:
         ssim={pair: np.ones(images, np.float32) for pair in blueprint.all_adversarial()},
         gradients={},
         passes={},
-        passes={},
     )
     before, start = psutil.Process().memory_info().rss, time.perf_counter()
     maker = TableMaker(blueprint, outcomes)
