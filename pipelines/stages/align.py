@@ -19,6 +19,7 @@ from align_core.alignment import NonFiniteLoss
 from align_core.errors import InputError, reason_of
 from align_core.model_config import model_config_as_dict
 from align_core.models import load
+from align_core.own_code import own_code
 from align_core.published import as_built
 from align_core.trial import FoldingDifference, folding_difference, random_images
 from align_core.weights import State, hash_weights
@@ -274,7 +275,9 @@ def _folding_difference(making: Making, state: State, shape: tuple[int, int, int
         return FoldingDifference(0.0, True)
     classifier = load(making.model, making.inputs["classes"], shape[0], state)
     classifier.precision = making.inputs["precision"]
-    return folding_difference(on_device(classifier, "cpu", making.channels_last), making.folded, random_images(shape))
+    network = on_device(classifier, "cpu", making.channels_last)
+    with own_code(f"{making.name}: predicting with BatchNorms folded"):
+        return folding_difference(network, making.folded, random_images(shape))
 
 
 def _say_notes(store: Store, job: FineTune, progress: Progress) -> None:

@@ -75,10 +75,11 @@ def test_the_controls_are_those_that_an_experiment_may_name(capsys: pytest.Captu
 
 
 def test_every_experiment_that_ships_can_be_loaded_from_its_path(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for folder in ("CIFAR10", "IMAGENET", "NIPS17", "TABENCH"):
-        monkeypatch.setenv(f"WITNESS_{folder}", "/somewhere")
+        monkeypatch.setenv(f"WITNESS_{folder}", str(tmp_path))
+    (tmp_path / "classes.txt").write_text("\n".join(f"n{number:08d}" for number in range(1000)))
     entries = listed(capsys, "experiments")
     assert {"demo", "cifar10", "cifar10-sweep"} <= set(entries)
     assert "nightly" not in entries  # a schedule

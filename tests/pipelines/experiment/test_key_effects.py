@@ -64,7 +64,7 @@ def wraps_of_j(blueprint: Blueprint) -> list[Any]:
     """The defences around the model j, which is c but for them."""
     j, c = blueprint.networks["j"], blueprint.networks["c"]
     assert (j.digest, j.config) == (c.digest, c.config)
-    return list(j.wraps)
+    return [(wrap.name, wrap.settings) for wrap in j.wraps]
 
 
 def largest_pass(blueprint: Blueprint) -> int:

@@ -111,7 +111,9 @@ class TestFigures:
         assert list(zip(rows["surrogate"], rows["attack"], strict=True)) == [(s, a) for s in MEMBERS for a in ATTACKS]
         assert set(rows["images"]) == {60} and set(rows["worker"]) == {"cpu, 1 thread"}
         assert (rows["seconds"] > 0).all()
-        assert (rows["images_per_second"] * rows["seconds"]).to_numpy() == pytest.approx(60, rel=0.01, abs=0.01)
+        assert (rows["images_per_second"] * rows["seconds"]).to_numpy() == pytest.approx(
+            60, rel=0.1
+        )  # both are rounded
 
     def test_contrasts(self, finished: Finished, flags: dict[Any, np.ndarray]) -> None:
         rows = pd.read_csv(finished.folder / "report/contrasts.csv")
