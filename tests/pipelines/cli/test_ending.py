@@ -136,8 +136,10 @@ def test_a_tmpdir_that_is_too_long_for_sockets(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["ray://me:hush-hush@127.0.0.1:1", "me:hush-hush@127.0.0.1:1", "127.0.0.1:1?token=hush-hush", "ray://127.0.0.1:1?token=hush-hush",
-     "http://me:hush-hush@127.0.0.1:1"],
+    ["ray://me:hush-hush@127.0.0.1:1", "127.0.0.1:1?token=hush-hush",
+     *(pytest.param(address, marks=pytest.mark.slow) for address in (
+         "me:hush-hush@127.0.0.1:1", "ray://127.0.0.1:1?token=hush-hush", "http://me:hush-hush@127.0.0.1:1",
+     ))],
 )  # fmt: skip
 def test_secrets_in_an_address_are_not_echoed(tmp_path: Path, address: str) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}

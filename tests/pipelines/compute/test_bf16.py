@@ -125,7 +125,7 @@ def test_rounding_to_seven_bits_is_what_bf16_does() -> None:
     assert torch.equal(rounded(values, 7), values.bfloat16().float())
 
 
-@pytest.mark.parametrize("method", ["mi", "di"])
+@pytest.mark.parametrize("method", ["mi", pytest.param("di", marks=pytest.mark.slow)])
 def test_on_digits(weights: Path, method: str) -> None:
     digits = open_image_set(ImageSetConfig(kind="digits"), IMAGE_SIZE)
     ids, labels = digits.listing()

@@ -373,7 +373,8 @@ def test_the_code_in_the_weights_works_when_it_is_unpickled(inputs: Path) -> Non
     (inputs / "marker").rmdir()
 
 
-@pytest.mark.parametrize("address", ["nowhere", pytest.param("127.0.0.1:1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:1"])
 def test_a_cluster_that_cannot_be_reached(address: str, inputs: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipelines.cli", "run", "good.yaml", "--output", str(tmp_path / "out")]
     run = subprocess.run([*command, "--address", address], capture_output=True, text=True, timeout=100, check=False)

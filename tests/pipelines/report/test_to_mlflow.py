@@ -304,6 +304,7 @@ def test_no_server_costs_no_result(experiment, capfd):
     check_it_costs_no_result(experiment, "http://127.0.0.1:9", capfd)
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_costs_no_result(experiment, silent_server, capfd, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # a timeout that the user sets has precedence
     experiment.finish(OUTCOMES)

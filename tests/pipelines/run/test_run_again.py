@@ -91,6 +91,7 @@ class TestRunAgain:
 
 
 class TestStages:
+    @pytest.mark.slow
     def test_run_one_by_one_they_make_the_same_tables(self, finished: Finished, tmp_path: Path) -> None:
         request, folder = finished.copied(
             tmp_path, "trained", "adversarial", "clean", "outcomes", "report", "experiment.yaml"

@@ -44,6 +44,7 @@ def assert_no_secret(*contents: bytes) -> None:
 
 
 class TestRun:
+    @pytest.mark.slow
     def test_what_is_there_is_kept_and_the_rest_is_made(
         self, finished: Finished, s3: S3Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:

@@ -131,7 +131,7 @@ class TestRun:
     @pytest.mark.parametrize(
         ("stage", "absent"),
         [
-            ("craft", ("adversarial", "outcomes", "clean", "report")),
+            pytest.param("craft", ("adversarial", "outcomes", "clean", "report"), marks=pytest.mark.slow),
             pytest.param("evaluate", ("outcomes", "clean", "report"), marks=pytest.mark.slow),
         ],
     )

@@ -144,6 +144,7 @@ class TestLease:
             raise ZeroDivisionError
         assert leases(store) == []
 
+    @pytest.mark.slow
     def test_a_store_that_stopped_does_not_hide_the_first_error(self, tmp_path: Path) -> None:
         with s3_server(tmp_path / "server.log") as server:
             store = Store(server.uri("runs"), "tiny")

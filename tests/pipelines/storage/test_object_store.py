@@ -191,6 +191,7 @@ class TestRefusals:
             server.ask("POST", "moto-api/reset-auth", b"1000")
             assert server.objects() == {}
 
+    @pytest.mark.slow
     def test_a_server_that_stopped(
         self, tmp_path: Path, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
     ) -> None:

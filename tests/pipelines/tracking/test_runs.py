@@ -36,7 +36,10 @@ def experiment_file(tiny_folder: Path, tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize(("own", "expected"), [({}, "true 5"), ({"MLFLOW_DISABLE_TELEMETRY": "false"}, "false 5")])
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [({}, "true 5"), pytest.param({"MLFLOW_DISABLE_TELEMETRY": "false"}, "false 5", marks=pytest.mark.slow)],
+)
 def test_mlflow_is_imported_after_its_variables_are_set(
     experiment_file: Path, own: dict[str, str], expected: str
 ) -> None:
