@@ -1,4 +1,4 @@
-"""Makes the report from the outcomes: three tables, three figures and an HTML page that needs no other file.
+"""Makes the report from the outcomes: four tables, three figures and an HTML page that needs no other file.
 
 A report is made again only when something that it is computed from has changed.
 """
