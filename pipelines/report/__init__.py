@@ -1,7 +1,7 @@
 """From the outcomes of a finished experiment to what people read: tables, figures, one HTML page, and MLflow.
 
 What flows in is a blueprint whose tables are all finished; `pipelines.stages` fills them. What flows out are the files
-of the folder `report` in the store (three CSV tables, two PNG figures, report.html), the same tables as Python rows,
+of the folder `report` in the store (four CSV tables, three PNG figures, report.html), the same tables as Python rows,
 and a copy of all that in MLflow. Nothing here computes on images or networks, and a report that is up to date is not
 made again.
 
