@@ -3,15 +3,20 @@
 Nothing here imports torch, so that commands which only read settings start fast.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from align_core.errors import InputError
-from align_core.losses import LOSSES
+from align_core.losses import LOSSES, read_losses
 from align_core.model_config import TrainConfig, check_length
+from align_core.refinements.parts import read_part, read_terms
 from align_core.settings import Settings
 
 _MOST_WORKERS = 10_000
+_MOST_STEPS = 10**9
+_OVER_WITNESSES = ("mean", "max", "min")
+_OF_ALIGNMENT = ("loss", "temperature", "over_witnesses", "teacher")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +43,14 @@ class AugmentConfig(Settings):
 class OptimizerConfig(Settings):
     """The optimiser and its hyperparameters, as PyTorch defines them. `momentum` and `nesterov` apply to `sgd` only.
 
-    The learning rate starts at `lr` and falls to 0 along a cosine, step by step, without warm-up. Raises ValueError for
-    values out of range.
+    Raises ValueError for values out of range.
+
+    Args:
+        lr: the highest learning rate.
+        schedule: `cosine` falls from `lr` to 0, step by step; `constant` stays at `lr`.
+        warmup: epochs in which the learning rate first rises to `lr` in equal steps; a part of one counts, too.
+        layer_decay: factor by which the learning rate of a layer is smaller than that of the next, from the last layer
+            to the first (timm's layer groups; its paper is Clark et al. 2020, 2003.10555); 1 trains all alike.
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -47,6 +58,9 @@ class OptimizerConfig(Settings):
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 1e-4
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: float = 0.0
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,25 +68,41 @@ class OptimizerConfig(Settings):
             raise ValueError("lr must be above 0, weight_decay 0 or more, momentum at least 0 and below 1")
         if self.name == "sgd" and self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
+        if self.warmup < 0:
+            raise ValueError(f"warmup must be 0 epochs or more, not {self.warmup:g}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must be above 0 and not above 1, not {self.layer_decay:g}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig(Settings):
-    """How a source is aligned to its witnesses.
+    """How a surrogate is made from a source: by alignment to witnesses, or by another refinement.
 
-    The defaults are those of the code that Ma et al. (2024) released, for convolutional networks. Raises ValueError for
-    values out of range.
+    The defaults are those of the code that Ma et al. (2024) released, for convolutional networks. Parts are written as
+    names, or as keys and values with a name (see `align_core.losses.known` and `align_core.refinements.parts`). Raises
+    ValueError for values out of range, and for settings that contradict each other.
 
     Args:
-        loss: a name in `losses.LOSSES`.
+        loss: how the source is compared with a witness: a loss in `losses.LOSSES`, or a list of several.
         temperature: divides the logits of source and witness before the softmax.
         weight: factor of the alignment loss in the total loss.
         label_weight: factor of the cross-entropy on the labels in the total loss.
+        label_smoothing: share of each label that is spread evenly over all classes.
+        teacher: whom the source is aligned to: its `witnesses`, or the `source` as it was at the start.
+        over_witnesses: how the losses to several witnesses become one: `mean`; `max` or `min`, image by image; or a
+            list with the weight of each.
+        inputs: what is done to training images beside their augmentation; `clean` is nothing.
+        mix: how training images are mixed with each other; `none` leaves them alone.
+        terms: further terms of the loss.
+        update: which gradient the optimiser takes; `plain` is that at the weights themselves.
+        keep: what is kept of the weights; `last` is those after the last step.
         epochs: passes over the training images.
+        limit_steps: number of updates, where it is not that of whole epochs; the schedule ends with the last of them.
         batch_size: images per step, over all data-parallel workers together.
         workers: data-parallel workers. Floating-point sums depend on their number, and so do the aligned weights.
         optimizer: the optimiser, its learning rate and its other hyperparameters.
         clip_grad_norm: largest L2 norm of the gradient; None sets no limit.
+        freeze: names of parameters that stay as they are, with `*` for any text: `layer1.*`.
         batchnorm: `update` trains BatchNorm layers like all others. `frozen` keeps their statistics, scale and shift.
             It is meant for sources whose BatchNorm was folded into the convolutions: the accuracy of such a source
             falls to chance at once if the layers that remain are updated.
@@ -80,36 +110,96 @@ class AlignConfig(Settings):
         checkpoint_steps: steps between checkpoints within an epoch. Every epoch ends with one, too.
     """
 
-    loss: str = "kl"
+    loss: str | list[Any] | dict[str, Any] = "kl"
     temperature: float = 4.0
     weight: float = 1.0
     label_weight: float = 0.0
+    label_smoothing: float = 0.0
+    teacher: Literal["witnesses", "source"] = "witnesses"
+    over_witnesses: str | list[float] = "mean"
+    inputs: str | dict[str, Any] = "clean"
+    mix: str | dict[str, Any] = "none"
+    terms: list[Any] = field(default_factory=list)
+    update: str | dict[str, Any] = "plain"
+    keep: str | dict[str, Any] = "last"
     epochs: int = 1
+    limit_steps: int | None = None
     batch_size: int = 128
     workers: int = 1
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     clip_grad_norm: float | None = None
+    freeze: list[str] = field(default_factory=list)
     batchnorm: Literal["update", "frozen"] = "update"
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     checkpoint_steps: int = 200
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.loss not in LOSSES:
-            raise ValueError(f"there is no alignment loss {self.loss!r}; choose from {', '.join(LOSSES)}")
+        self._read_parts()
         if self.temperature <= 0:
             raise ValueError(f"temperature must be above 0, not {self.temperature}")
         if self.weight < 0 or self.label_weight < 0 or self.weight + self.label_weight == 0:
             raise ValueError("weight and label_weight must be 0 or more, and not both 0")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be 0 or more and below 1, not {self.label_smoothing:g}")
         if min(self.epochs, self.batch_size, self.workers, self.checkpoint_steps) < 1:
             raise ValueError("epochs, batch_size, workers and checkpoint_steps must be at least 1")
         check_length(self.epochs, self.batch_size)
+        if self.limit_steps is not None and not 1 <= self.limit_steps <= _MOST_STEPS:
+            raise ValueError(f"limit_steps must be from 1 to {_MOST_STEPS:,}, not {self.limit_steps}")
         if self.workers > _MOST_WORKERS:
             raise ValueError(f"workers must be at most {_MOST_WORKERS:,}, and is {self.workers:,}")
         if self.batch_size % self.workers:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of workers {self.workers}")
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
             raise ValueError("clip_grad_norm must be above 0, or null")
+        self._check_over_witnesses()
+        self._check_together()
+
+    def _read_parts(self) -> None:
+        """Completes the settings of parts. A loss alone, with nothing but its name, stays the text that it was."""
+        losses = read_losses(self.loss)
+        plain = losses == read_losses(losses[0]["name"])
+        own: dict[str, Any] = {"loss": losses[0]["name"] if plain else losses, "terms": read_terms(self.terms)}
+        own |= {kind: read_part(kind, getattr(self, kind)) for kind in ("inputs", "mix", "update", "keep")}
+        for name, value in own.items():
+            object.__setattr__(self, name, value)  # a frozen dataclass permits no plain assignment, even here
+
+    def _check_over_witnesses(self) -> None:
+        if isinstance(self.over_witnesses, str):
+            if self.over_witnesses not in _OVER_WITNESSES:
+                wanted = f"one of {', '.join(_OVER_WITNESSES)}, or a list of weights"
+                raise ValueError(f"over_witnesses must be {wanted}, not {self.over_witnesses!r}")
+        elif not all(isinstance(own, int | float) and own >= 0 for own in self.over_witnesses) or not any(
+            self.over_witnesses
+        ):
+            raise ValueError("over_witnesses: weights must be numbers of 0 or more, and not all 0")
+        whole = [own["name"] for own in self.losses if not LOSSES[own["name"]].per_image]
+        if self.over_witnesses in ("max", "min") and whole:
+            raise ValueError(
+                f"over_witnesses: {self.over_witnesses} chooses image by image, and {whole[0]} has one value for a "
+                "batch; take the mean"
+            )
+
+    def _check_together(self) -> None:
+        """Refuses parts that would be without effect beside each other, or contradict each other."""
+        by_labels = [own["name"] for own in self.losses if own["name"] == "nce"]
+        if self.weight and self.mix != "none" and by_labels:
+            raise ValueError("mix: nce compares images by their labels, of which a mixed image has two; leave one out")
+        if not self.weight and any(own["name"] == "self_adversarial" for own in self.terms):
+            raise ValueError("terms: self_adversarial aligns the source to its teacher, and weight is 0")
+        if not self.label_weight and self.label_smoothing:
+            raise ValueError("label_smoothing has no effect, because label_weight is 0")
+
+    @property
+    def losses(self) -> list[dict[str, Any]]:
+        """The alignment losses with all their settings."""
+        return read_losses(self.loss)
+
+    @property
+    def needs_witnesses(self) -> bool:
+        """Whether it cannot be done without a witness."""
+        return self.weight > 0 and self.teacher == "witnesses"
 
     def steps(self, images: int) -> int:
         """Number of updates over a training set of `images` images: an epoch drops those that fill no batch.
@@ -119,17 +209,38 @@ class AlignConfig(Settings):
         if images < self.workers:
             raise InputError(f"{images} training images are too few for {self.workers} workers")
         batch = min(self.batch_size, images // self.workers * self.workers)
-        return self.epochs * (images // batch)
+        return self.limit_steps or self.epochs * (images // batch)
 
     @property
-    def deciding(self) -> dict[str, Any]:
-        """The settings that decide the aligned weights; fingerprints are computed from them.
+    def effective(self) -> dict[str, Any]:
+        """The settings that decide the aligned weights.
 
         Checkpoints change no weight, and the loss and its temperature have no effect where `weight` is 0: changing them
         must not cause a model to be made again.
         """
-        without = {"checkpoint_steps"} | (set() if self.weight else {"loss", "temperature"})
+        without = {"checkpoint_steps"} | (set() if self.weight else set(_OF_ALIGNMENT))
+        without |= {"epochs"} if self.limit_steps else {"limit_steps"}
         return {name: value for name, value in asdict(self).items() if name not in without}
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """Those of the effective settings that are not at their defaults: fingerprints are computed from them.
+
+        A setting that is added later then changes no fingerprint. A default that changes needs a new revision.
+        """
+        return _unlike(self.effective, asdict(AlignConfig()))
+
+
+def _unlike(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that differ from the usual ones; of settings within settings, those that do."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict) and isinstance(usual[name], dict):
+            if own := _unlike(value, usual[name]):
+                found[name] = own
+        elif value != usual[name]:
+            found[name] = value
+    return found
 
 
 @dataclass(frozen=True)

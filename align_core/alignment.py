@@ -9,21 +9,22 @@ three lines of your own:
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from align_core.align_config import AlignConfig, OptimizerConfig
-from align_core.augmentation import augmented
-from align_core.errors import InputError
-from align_core.images import ImageSet
-from align_core.losses import load_loss
-from align_core.losses.over_witnesses import mean_over_witnesses
-from align_core.models import Classifier
+from align_core.layer_rates import freeze, shares
+from align_core.losses.over_witnesses import over_witnesses
+from align_core.losses.seen import Seen, load_loss
+from align_core.models import copy_of
+from align_core.refinements.at import At, part_code
+from align_core.refinements.mixed import Mixed
+from align_core.refinements.statistics import refreshed
+from align_core.sight import sight_of, taught
 from align_core.weights import State
 
 
@@ -44,84 +45,27 @@ class NonFiniteLoss(FloatingPointError):
         return type(self), (self.reason, self.witness, self.rows)  # an exception is otherwise rebuilt from its message
 
 
-class Batches:
-    """The batches of a training run as a sequence: `batches[step]` is the batch of that step.
-
-    A batch depends on the seed, the step and the images alone, and not on earlier batches, so that a resumed run goes
-    on with exactly the batches that an unbroken one would meet. Every epoch has an order of its own, and leaves out the
-    images that do not fill a batch. A set smaller than a batch makes one batch.
-
-    Args:
-        images: the image set; images are read by id when a batch needs them.
-        image_ids: ids of the training images.
-        labels: their labels, in the same order.
-        align: the settings: batch size, epochs and augmentation.
-        seed: decides order and augmentation.
-        rank, world: number of this data-parallel worker, and of all of them. The worker takes every `world`-th image
-            of a batch, beginning with the `rank`-th.
-
-    Raises InputError where there are fewer images than workers, or the arguments do not fit each other.
-    """
-
-    def __init__(
-        self,
-        images: ImageSet,
-        image_ids: Sequence[str],
-        labels: Sequence[int],
-        align: AlignConfig,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        if isinstance(image_ids, str) or len(image_ids) != len(labels):
-            raise InputError(f"{len(image_ids)} image ids and {len(labels)} labels: give a label for each id, in lists")
-        if not 0 <= rank < world:
-            raise InputError(f"rank {rank} is none of {world} workers, which are counted from 0")
-        self.images, self.image_ids, self.labels = images, image_ids, torch.as_tensor(np.asarray(labels))
-        self.align, self.seed, self.rank, self.world = align, seed, rank, world
-        if len(image_ids) < world:
-            raise InputError(f"{len(image_ids)} training images are too few for {world} workers")
-        self.batch_size = min(align.batch_size, len(image_ids) // world * world)
-        self.steps_per_epoch = len(image_ids) // self.batch_size
-
-    def __len__(self) -> int:
-        return self.steps_per_epoch * self.align.epochs
-
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of one step: augmented float pixels [B, C, H, W] in [0, 1], and int64 labels [B]."""
-        if not 0 <= step < len(self):
-            raise IndexError(step)
-        epoch, chosen = step // self.steps_per_epoch, self._positions(step)
-        ids = [self.image_ids[position] for position in chosen]
-        images_BCHW = augmented(self.images, ids, self.align.augment, self.seed, epoch)
-        return images_BCHW, self.labels[torch.from_numpy(chosen)]
-
-    def ids_of(self, step: int) -> list[str]:
-        """The ids of the images in the batch of one step, in order."""
-        return [self.image_ids[position] for position in self._positions(step)]
-
-    def _positions(self, step: int) -> npt.NDArray[np.int64]:
-        epoch, number = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.image_ids))
-        return order[number * self.batch_size : (number + 1) * self.batch_size][self.rank :: self.world]
-
-
 class Alignment:
-    """Aligns a source to frozen witnesses. Each call of `step` is one update of the source's weights.
+    """Makes a surrogate from a source, by alignment to frozen witnesses or another refinement.
+
+    Each call of `step` is one update of the source's weights.
 
     Args:
         source: maps pixels to logits. It is trained in place, in train mode: all of it, but for the parameters that a
-            Classifier names as `frozen`.
+            Classifier names as `frozen`, and those that `align.freeze` names.
         witnesses: map pixels to logits. They are put into eval mode and frozen. Without any, the source is fine-tuned
-            on labels alone.
-        align: the settings. `weight` has no effect where there is no witness.
+            on labels alone, unless its own predictions are its teacher.
+        align: the settings. `weight` has no effect where there is no teacher.
         total_steps: number of steps until the learning rate reaches 0.
         seed: seed of dropout and other random layers.
         wrap: makes the source data-parallel, such as DistributedDataParallel.
         rank: number of this data-parallel worker.
+        steps_per_epoch: number of steps of an epoch, on which warm-up and the gathering of weights depend; by default
+            there is one epoch.
+        shape: channels, height and width of the images; needed for losses that compare more than logits.
 
-    Raises ValueError where there is no witness and `label_weight` is 0, so that nothing could be learnt, and for
-    arguments of another kind.
+    Raises ValueError where there is no teacher and `label_weight` is 0, so that nothing could be learnt, and for
+    arguments of another kind; InputError where a network has not what a loss compares.
     """
 
     def __init__(
@@ -133,42 +77,90 @@ class Alignment:
         seed: int,
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
         rank: int = 0,
+        steps_per_epoch: int | None = None,
+        shape: tuple[int, int, int] | None = None,
     ) -> None:
         if isinstance(witnesses, nn.Module):  # of an nn.Sequential, the layers would pass for witnesses
             raise ValueError("witnesses must be a list of modules: write [witness]")
         if total_steps < 1:
             raise ValueError(f"total_steps must be at least 1, not {total_steps}")
-        if not witnesses and not align.label_weight:
-            raise ValueError("there is nothing to learn from: no witness, and label_weight is 0")
+        teachers = _teachers(source, witnesses, align)
         own = set(map(id, source.parameters()))
-        if any(id(parameter) in own for witness in witnesses for parameter in witness.parameters()):
+        if any(id(parameter) in own for teacher in teachers for parameter in teacher.parameters()):
             raise ValueError("a witness shares parameters with the source, and would change with it: give it a copy")
         self.source, self.align, self.total_steps = source, align, total_steps
         self.seed, self.rank, self.step_number = seed, rank, 0
-        self.witnesses = [witness.eval().requires_grad_(False) for witness in witnesses]
+        self.steps_per_epoch = steps_per_epoch or total_steps
+        self.witnesses = [teacher.eval().requires_grad_(False) for teacher in teachers]
+        self._losses = {own["name"]: (own["weight"], load_loss(own, align.temperature)) for own in align.losses}
+        torch.manual_seed(seed)  # which draws the projections
+        device = next(source.parameters()).device
+        image_1CHW = None if shape is None else torch.full((1, *shape), 0.5, device=device)
+        losses = align.losses if align.weight and self.witnesses else []
+        self._sight, self._taps = sight_of(source, self.witnesses, losses, image_1CHW)
+        self._sight.to(device)
         source.train()
-        frozen = source.frozen if isinstance(source, Classifier) else ()
-        for name, parameter in source.named_parameters():
-            parameter.requires_grad_(name not in frozen)
+        freeze(source, align.freeze)
         if align.batchnorm == "frozen":
             _freeze_batchnorm(source)
-        self._parameters = [parameter for parameter in source.parameters() if parameter.requires_grad]
-        self.optimizer = _optimizer(self._parameters, align.optimizer)
-        self._parallel = wrap(source)
-        self._loss = load_loss(align.loss)
+        self._parameters = [parameter for parameter in self._sight.parameters() if parameter.requires_grad]
+        self._shares = shares(source, self._parameters, align.optimizer.layer_decay)
+        self.optimizer = _optimizer(self._parameters, self._shares, align.optimizer)
+        self._parallel = wrap(self._sight)
+        self._terms = {own["name"]: (own["weight"], part_code(_without(own, "weight"))) for own in align.terms}
+        self._perturb = _code_of(align.inputs)
+        self._mix = _code_of(align.mix)
+        self._update = _code_of(align.update)
+        keep = _code_of(align.keep)
+        self._keep: Any = keep and keep(self.steps_per_epoch, total_steps, seed)
 
     @property
     def lr(self) -> float:
-        """Learning rate of the next step, on a cosine from the configured rate to 0."""
-        return self.align.optimizer.lr * 0.5 * (1 + math.cos(math.pi * self.step_number / self.total_steps))
+        """Learning rate of the next step: after the warm-up, on a cosine from the configured rate to 0, or constant."""
+        optimizer = self.align.optimizer
+        warmup = min(round(optimizer.warmup * self.steps_per_epoch), self.total_steps - 1)
+        if self.step_number < warmup:
+            return optimizer.lr * (self.step_number + 1) / (warmup + 1)
+        if optimizer.schedule == "constant":
+            return optimizer.lr
+        done = (self.step_number - warmup) / (self.total_steps - warmup)
+        return optimizer.lr * 0.5 * (1 + math.cos(math.pi * done))
 
     def step(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, float]:
         """Takes one training step on pixels [B, C, H, W] in [0, 1] and labels [B].
 
         It sets torch's global seed from (seed, step, rank), so that dropout is the same in a resumed run. Returns the
-        step's `lr`, `loss`, `alignment_loss`, `label_loss` and `grad_norm` (before clipping). Raises NonFiniteLoss
-        before the weights are changed, and ValueError for images or labels of another kind.
+        step's `lr`, `loss`, `alignment_loss`, `label_loss`, further terms by name, and `grad_norm` (before clipping).
+        Raises NonFiniteLoss before the weights are changed, and ValueError for images or labels of another kind.
         """
+        self._check(images_BCHW, labels_B)
+        torch.manual_seed(hash((self.seed, self.step_number, self.rank)) % (1 << 63))
+        lr = self.lr
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["share"]
+        mixed = Mixed(images_BCHW, labels_B, 1.0)
+        if self._mix is not None:
+            mixed = self._mix(images_BCHW, labels_B)
+        if self._perturb is not None:
+            mixed = mixed._replace(images_BCHW=self._perturb(self._at(mixed.images_BCHW, labels_B)))
+
+        def gradients() -> dict[str, Tensor]:
+            return self._gradients(mixed, labels_B)
+
+        values = gradients() if self._update is None else self._updated(gradients)
+        grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.align.clip_grad_norm or math.inf)
+        # The gradient, unlike the loss, is the same on every data-parallel worker. Testing it makes all of them stop at
+        # the same step, so that none waits for another.
+        if not torch.isfinite(grad_norm):
+            raise self._diverged(float(values["loss"]), mixed.images_BCHW)
+        self.optimizer.step()
+        self.step_number += 1
+        if self._keep is not None:
+            self._keep.gather(self.source, self.step_number)
+        values["grad_norm"] = grad_norm
+        return {"lr": lr, **dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))}
+
+    def _check(self, images_BCHW: Tensor, labels_B: Tensor) -> None:
         if not images_BCHW.is_floating_point() or labels_B.shape != images_BCHW.shape[:1]:
             raise ValueError(
                 f"a step takes float pixels [B, C, H, W] in [0, 1] and labels [B], not {images_BCHW.dtype} "
@@ -181,39 +173,101 @@ class Alignment:
         # Resizing may leave the range a little; 8-bit or normalised images leave it far.
         if self.step_number == 0 and not -0.5 <= float(images_BCHW.min()) <= float(images_BCHW.max()) <= 1.5:
             raise ValueError("pixels must lie in [0, 1]: divide 8-bit images by 255")
-        torch.manual_seed(hash((self.seed, self.step_number, self.rank)) % (1 << 63))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
-        lr = self.lr
+
+    def _at(self, images_BCHW: Tensor, labels_B: Tensor) -> At:
+        """Where the step stands, for parts that take more than one look."""
+        return At(
+            network=self.source,
+            images_BCHW=images_BCHW,
+            labels_B=labels_B,
+            towards=lambda images, labels: self._compared(images, labels)[1],
+            taught=lambda images: [own.logits_BK for own in self._taught(images)],
+            temperature=self.align.temperature,
+        )
+
+    def _gradients(self, mixed: Mixed, labels_B: Tensor) -> dict[str, Tensor]:
+        """Leaves the gradient of the whole loss at the weights, and returns the values of its parts.
+
+        Every further term is a pass of its own, whose gradient is added, so that memory holds one pass at a time.
+        """
         align = self.align
-        with torch.no_grad():
-            witness_logits = [witness(images_BCHW) for witness in self.witnesses]
-        logits_BK = self._parallel(images_BCHW)
-        alignment_loss = mean_over_witnesses(self._loss, logits_BK, witness_logits, align.temperature)
-        label_loss = F.cross_entropy(logits_BK, labels_B)
+        self.optimizer.zero_grad(set_to_none=True)
+        logits_BK, losses = self._compared(mixed.images_BCHW, labels_B)
+        alignment_loss = sum(losses.values(), start=logits_BK.new_zeros(()))
+        label_loss = self._label_loss(logits_BK, labels_B, mixed)
         loss = align.weight * alignment_loss
         if align.label_weight:
             loss = loss + align.label_weight * label_loss
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        grad_norm = nn.utils.clip_grad_norm_(self._parameters, align.clip_grad_norm or math.inf)
-        # The gradient, unlike the loss, is the same on every data-parallel worker. Testing it makes all of them stop at
-        # the same step, so that none waits for another.
-        if not torch.isfinite(grad_norm):
-            raise self._diverged(loss.item(), witness_logits)
-        self.optimizer.step()
-        self.step_number += 1
-        values = torch.stack([loss.detach(), alignment_loss.detach(), label_loss.detach(), grad_norm]).tolist()
-        return {"lr": lr, **dict(zip(("loss", "alignment_loss", "label_loss", "grad_norm"), values, strict=True))}
+        values = {"loss": loss.detach(), "alignment_loss": alignment_loss.detach(), "label_loss": label_loss.detach()}
+        for name, (weight, term) in self._terms.items():
+            own = term(self._at(mixed.images_BCHW, labels_B))
+            (weight * own).backward()
+            values["loss"] = values["loss"] + weight * own.detach()
+            values[name] = own.detach()
+        return values
+
+    def _label_loss(self, logits_BK: Tensor, labels_B: Tensor, mixed: Mixed) -> Tensor:
+        smoothing = self.align.label_smoothing
+        loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=smoothing)
+        if mixed.share == 1:
+            return loss
+        other = F.cross_entropy(logits_BK, mixed.others_B, label_smoothing=smoothing)
+        return mixed.share * loss + (1 - mixed.share) * other
+
+    def _compared(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The source's logits at some images, and the weighted alignment losses by name."""
+        theirs = self._taught(images_BCHW)
+        logits_BK, features, places_BKHW = self._parallel(images_BCHW)
+        own = [Seen(logits_BK, features[w] if features else None, places_BKHW, labels_B) for w in range(len(theirs))]
+        if not theirs:
+            return logits_BK, {}
+        how = self.align.over_witnesses
+        return logits_BK, {
+            name: weight * over_witnesses([loss(a, b) for a, b in zip(own, theirs, strict=True)], how)
+            for name, (weight, loss) in self._losses.items()
+        }
+
+    def _taught(self, images_BCHW: Tensor) -> list[Seen]:
+        pairs = zip(self.witnesses, self._taps, strict=True)
+        return [taught(teacher, taps, images_BCHW) for teacher, taps in pairs]
+
+    def _updated(self, gradients: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Takes the gradient by a rule of several passes, of which the first alone moves BatchNorm statistics."""
+        assert self._update is not None
+        buffers: list[Tensor] = []
+
+        def pass_over() -> dict[str, Tensor]:
+            values = gradients()
+            if buffers:
+                for buffer, first in zip(self.source.buffers(), buffers, strict=True):
+                    buffer.copy_(first)
+            else:
+                buffers.extend(buffer.clone() for buffer in self.source.buffers())
+            return values
+
+        values: dict[str, Tensor] = self._update(pass_over, self._parameters)
+        return values
 
     @property
     def leaves_parameters_unused(self) -> bool:
         """Whether the last step left parameters without a gradient, as heads do that the forward pass never uses."""
         return any(parameter.grad is None for parameter in self._parameters)
 
-    def _diverged(self, loss: float, witness_logits: Sequence[Tensor]) -> NonFiniteLoss:
-        for number, logits_BK in enumerate(witness_logits):
-            rows = (~logits_BK.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
+    def networks(self, batches: Callable[[], Iterable[Tensor]] = tuple) -> list[State]:
+        """The networks that are kept, as weights by name: after the last step, one, or as many as were gathered.
+
+        Args:
+            batches: returns training images, of which the BatchNorm statistics of averaged weights are taken anew.
+        """
+        if self._keep is None:
+            return [self.source.state_dict()]
+        kept: list[State] = self._keep.networks(self.source, lambda state: refreshed(self.source, state, batches()))
+        return kept
+
+    def _diverged(self, loss: float, images_BCHW: Tensor) -> NonFiniteLoss:
+        for number, own in enumerate(self._taught(images_BCHW)):
+            rows = (~own.logits_BK.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
             if rows:
                 reason = f"a witness returned logits that are not finite at step {self.step_number}"
                 return NonFiniteLoss(reason, number, rows)
@@ -234,6 +288,9 @@ class Alignment:
             for name, value in self.optimizer.state[parameter].items():
                 if value is not None:
                     state[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+        state |= {f"projections.{name}": value for name, value in self._sight.projections.state_dict().items()}
+        if self._keep is not None:
+            state |= {f"kept.{name}": value for name, value in self._keep.state().items()}
         state["step"] = torch.tensor(self.step_number)
         return state
 
@@ -242,13 +299,12 @@ class Alignment:
 
         Raises KeyError or RuntimeError for a state that is not of such a source.
         """
-        prefix = "source."
-        weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        self.source.load_state_dict(weights)
+        self.source.load_state_dict(_under("source.", state))
+        self._sight.projections.load_state_dict(_under("projections.", state))
+        if self._keep is not None and (kept := _under("kept.", state)):
+            self._keep.restore(kept)
         for index, parameter in enumerate(self._parameters):
-            prefix = f"optimizer.{index}."
-            own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-            if own:
+            if own := _under(f"optimizer.{index}.", state):
                 self.optimizer.state[parameter] = {
                     # torch keeps AdamW's step count on the CPU, but the moments on the parameter's device.
                     name: value.clone() if name == "step" else value.to(parameter.device, copy=True)
@@ -257,11 +313,46 @@ class Alignment:
         self.step_number = int(state["step"])
 
 
-def _optimizer(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+def _teachers(source: nn.Module, witnesses: Sequence[nn.Module], align: AlignConfig) -> list[nn.Module]:
+    """The frozen networks that the source is aligned to: the witnesses, or a copy of itself as it is now."""
+    if not align.weight:
+        return []
+    if align.teacher == "source":
+        return [copy_of(source)]
+    if not witnesses and not align.label_weight:
+        raise ValueError("there is nothing to learn from: no witness, and label_weight is 0")
+    if not isinstance(align.over_witnesses, str) and len(align.over_witnesses) != len(witnesses):
+        raise ValueError(
+            f"over_witnesses has {len(align.over_witnesses)} weights, and there are {len(witnesses)} witnesses"
+        )
+    return list(witnesses)
+
+
+def _code_of(part: str | dict[str, Any]) -> Callable[..., Any] | None:
+    """The function or class of a part with its settings; None for the word that stands for none."""
+    return None if isinstance(part, str) else part_code(part)
+
+
+def _without(part: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key != name}
+
+
+def _under(prefix: str, state: State) -> State:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _optimizer(
+    parameters: Sequence[nn.Parameter], shares: Sequence[float], config: OptimizerConfig
+) -> torch.optim.Optimizer:
+    """The optimiser, with a group of parameters for every share of the learning rate."""
+    groups = [
+        {"params": [own for own, of_it in zip(parameters, shares, strict=True) if of_it == share], "share": share}
+        for share in dict.fromkeys(shares)
+    ]
     if config.name == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(
-        parameters,
+        groups,
         lr=config.lr,
         momentum=config.momentum,
         nesterov=config.nesterov,

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from align_core.published import (
 from align_core.weights import State, load_into, read_weights
 
 _handed_out: MutableMapping[Tensor, None] = WeakIdKeyDictionary()  # the parameters of networks that factories returned
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 _NETWORK = ("httpx", "huggingface_hub", "requests", "urllib3")  # modules whose exceptions mean that a download failed
 
 
@@ -102,7 +103,7 @@ def logits_of(output: Any) -> Tensor:
     return found
 
 
-def copy_of(classifier: Classifier) -> Classifier:
+def copy_of(network: AnyNetwork) -> AnyNetwork:
     """A copy that shares nothing with the original.
 
     The older `weight_norm` keeps a tensor that was computed from its parameters, which deepcopy refuses; it computes
@@ -110,11 +111,11 @@ def copy_of(classifier: Classifier) -> Classifier:
     """
     computed = {
         id(value): value.detach().clone()
-        for part in classifier.modules()
+        for part in network.modules()
         for value in vars(part).values()
         if isinstance(value, Tensor) and not value.is_leaf
     }
-    return copy.deepcopy(classifier, computed)
+    return copy.deepcopy(network, computed)
 
 
 class Ensemble(nn.Module):

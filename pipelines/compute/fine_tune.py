@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from align_core.align_config import AlignConfig
-from align_core.alignment import Alignment, Batches, NonFiniteLoss
+from align_core.alignment import Alignment, NonFiniteLoss
+from align_core.batches import Batches
 from align_core.errors import InputError, reason_of
 from align_core.images import Fit, ImageSetConfig
 from align_core.models import Classifier, build, copy_of

@@ -10,7 +10,8 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from align_core.align_config import AlignConfig, AugmentConfig, OptimizerConfig
-from align_core.alignment import Alignment, Batches, NonFiniteLoss
+from align_core.alignment import Alignment, NonFiniteLoss
+from align_core.batches import Batches
 from align_core.images import ImageSetConfig, open_image_set, read_images
 
 PLAIN_SGD = OptimizerConfig(lr=0.1, momentum=0.0, nesterov=False, weight_decay=0.0)

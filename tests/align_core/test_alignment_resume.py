@@ -9,7 +9,8 @@ import torch
 from small_nets import assert_identical, cnn, mlp, random_batches, tensors_of
 
 from align_core.align_config import AlignConfig, AugmentConfig, OptimizerConfig
-from align_core.alignment import Alignment, Batches
+from align_core.alignment import Alignment
+from align_core.batches import Batches
 from align_core.images import ImageSetConfig, open_image_set
 from align_core.weights import to_bytes
 

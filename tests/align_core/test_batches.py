@@ -9,7 +9,7 @@ import torch
 from small_nets import Batch
 
 from align_core.align_config import AlignConfig, AugmentConfig
-from align_core.alignment import Batches
+from align_core.batches import Batches
 from align_core.errors import InputError
 from align_core.images import ImageSetConfig, open_image_set
 

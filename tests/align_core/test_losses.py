@@ -5,15 +5,20 @@ import pytest
 import torch
 from scipy import special, stats
 
-from align_core.losses import load_loss
-from align_core.losses.kl import kl
-from align_core.losses.over_witnesses import mean_over_witnesses
+from align_core.losses.known import read_loss
+from align_core.losses.over_witnesses import over_witnesses
+from align_core.losses.seen import Seen, load_loss
 
 TEMPERATURES = [1.0, 4.0, 16.0]
 
 
 def logits(seed, batch=6, classes=10, scale=5.0):
     return torch.from_numpy(np.random.default_rng(seed).normal(size=(batch, classes)) * scale).float()
+
+
+def kl(source, witness, temperature):
+    """The loss of each image, averaged over the batch."""
+    return over_witnesses([load_loss(read_loss("kl"), temperature)(Seen(source), Seen(witness))])
 
 
 def kl_by_scipy(source, witness, temperature):
@@ -73,23 +78,22 @@ def test_temperature_squared_keeps_the_size_of_the_gradient():
 def test_several_witnesses_count_equally():
     source, first, second, third = (logits(seed) for seed in range(4))
     by_hand = np.mean([kl_by_scipy(source, witness, 4.0) for witness in (first, second, third)])
-    assert mean_over_witnesses(load_loss("kl"), source, [first, second, third], 4.0).item() == pytest.approx(
-        by_hand, rel=1e-5
-    )
+    losses = [load_loss(read_loss("kl"), 4.0)(Seen(source), Seen(own)) for own in (first, second, third)]
+    assert over_witnesses(losses).item() == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_without_a_witness_the_loss_is_zero():
-    nothing = mean_over_witnesses(load_loss("kl"), logits(0).bfloat16(), [], 4.0)
+    nothing = over_witnesses([])
     assert nothing.item() == 0 and nothing.shape == () and nothing.dtype == torch.float32
 
 
 def test_bf16_logits_give_the_float32_loss_of_their_values():
     source, witness = logits(0).bfloat16(), logits(1).bfloat16()
-    for loss in (kl(source, witness, 4.0), mean_over_witnesses(kl, source, [witness], 4.0)):
-        assert loss.dtype == torch.float32
-        assert loss.item() == pytest.approx(kl_by_scipy(source.float(), witness.float(), 4.0), rel=1e-5)
+    loss = kl(source, witness, 4.0)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(kl_by_scipy(source.float(), witness.float(), 4.0), rel=1e-5)
 
 
 def test_logits_of_two_shapes_are_refused_rather_than_broadcast():
     with pytest.raises(ValueError, match=r"logits of one shape \[B, K\], not \(4, 3\) and \(1, 3\)"):
-        load_loss("kl")(torch.zeros(4, 3), torch.zeros(1, 3), 4.0)
+        kl(torch.zeros(4, 3), torch.zeros(1, 3), 4.0)

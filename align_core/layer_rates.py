@@ -1,0 +1,58 @@
+"""Which parameters are trained, and at which learning rate: freezing by name, and layer-wise decay."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from align_core.errors import InputError
+from align_core.models import Classifier
+
+
+def freeze(source: nn.Module, patterns: Sequence[str]) -> None:
+    """Makes every parameter trainable but for those that a Classifier names as `frozen`, or a pattern matches.
+
+    Raises InputError for a pattern that matches none, or where nothing is left to be trained.
+    """
+    always = source.frozen if isinstance(source, Classifier) else ()
+    names = [name for name, _ in source.named_parameters()]
+    for pattern in patterns:
+        if not any(fnmatchcase(_within(name), pattern) for name in names):
+            shown = ", ".join(_within(name) for name in names[:3])
+            raise InputError(f"freeze: no parameter is called {pattern!r}; there are {shown} and {len(names) - 3} more")
+    for name, parameter in source.named_parameters():
+        is_frozen = name in always or any(fnmatchcase(_within(name), pattern) for pattern in patterns)
+        parameter.requires_grad_(not is_frozen)
+    if not any(parameter.requires_grad for parameter in source.parameters()):
+        raise InputError("freeze: every parameter is frozen, so that nothing would be trained")
+
+
+def shares(source: nn.Module, parameters: Sequence[nn.Parameter], decay: float) -> list[float]:
+    """The share of the learning rate of each parameter: `decay` to the power of its distance from the last layer.
+
+    Layers are timm's groups, where the network is one of timm's, and else the parts that have parameters of their own,
+    in their order.
+    """
+    if decay == 1:
+        return [1.0] * len(parameters)
+    number = _layers(source.net if isinstance(source, Classifier) else source)
+    last = max(number.values())
+    return [decay ** (last - number[id(parameter)]) for parameter in parameters]
+
+
+def _layers(net: Any) -> dict[int, int]:
+    """The number of the layer of each parameter, by its identity."""
+    if hasattr(net, "group_matcher"):
+        from timm.models import group_parameters
+
+        groups = group_parameters(net, net.group_matcher(coarse=False))
+        named = dict(net.named_parameters())
+        return {id(named[name]): layer for layer, names in groups.items() for name in names}
+    owners = [part for part in net.modules() if any(True for _ in part.parameters(recurse=False))]
+    return {id(own): layer for layer, part in enumerate(owners) for own in part.parameters(recurse=False)}
+
+
+def _within(name: str) -> str:
+    """The name of a parameter within the network, without the Classifier around it."""
+    return name.removeprefix("net.")

@@ -1,0 +1,14 @@
+"""The mean squared difference of logits, an alternative loss of Ma et al. (2024)."""
+
+from torch import Tensor
+
+from align_core.losses.seen import Seen, logits_of_both
+
+
+def mse(source: Seen, witness: Seen) -> Tensor:
+    """The squared difference of the raw logits, averaged over classes: float32 [B].
+
+    Raises ValueError for logits of different shapes.
+    """
+    source_BK, witness_BK = logits_of_both(source, witness)
+    return (source_BK - witness_BK).square().mean(dim=1)
