@@ -98,7 +98,7 @@ class Alignment:
         image_1CHW = None if shape is None else torch.full((1, *shape), 0.5, device=device)
         losses = align.losses if align.weight and self.witnesses else []
         self._sight, self._taps = sight_of(source, self.witnesses, losses, image_1CHW)
-        self._sight.to(device)
+        self._sight.projections.to(device)
         source.train()
         freeze(source, align.freeze)
         if align.batchnorm == "frozen":
