@@ -14,6 +14,9 @@ from align_core.errors import InputError
 from align_core.settings import Settings
 
 Precision = Literal["fp32", "tf32", "bf16"]
+Combine = Literal["logits", "loss", "cycle"]
+"""What an attack on several networks goes by: the mean of logits, or of losses, or one network after the other."""
+
 _MOST_EPOCHS = 100_000
 _LARGEST_BATCH = 1_000_000
 _LARGEST_SIDE = 4096

@@ -17,7 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from align_core.downloads import check_torch_can_load, hub_offline_unless_reachable
 from align_core.errors import InputError, named, reason_of
-from align_core.model_config import ModelConfig, Precision, resolve_aligned
+from align_core.model_config import Combine, ModelConfig, Precision, resolve_aligned
 from align_core.own_code import imported, own_code
 from align_core.published import (
     grey_normalisation,
@@ -119,15 +119,21 @@ def copy_of(network: AnyNetwork) -> AnyNetwork:
 
 
 class Ensemble(nn.Module):
-    """One surrogate made of several models, whose logits are averaged.
+    """One surrogate made of several models. It predicts by the mean of their logits.
 
     Attacks on the mean of the logits transfer better than attacks on the mean of the probabilities or of the losses
     (Dong et al. 2018, on ensembles).
+
+    Args:
+        members: the models.
+        combine: what an attack goes by: the mean of their `logits`, the mean of their `loss`es, or one model after the
+            other, a step each (`cycle`).
     """
 
-    def __init__(self, members: Sequence[nn.Module]) -> None:
+    def __init__(self, members: Sequence[nn.Module], combine: Combine = "logits") -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        self.combine = combine
 
     def forward(self, images_BCHW: Tensor, ids: Sequence[str] | None = None) -> Tensor:
         """Returns the mean logits [B, K] for pixels [B, C, H, W] in [0, 1]; ids are handed to each member if given."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from align_core.attacks.checks import check_batch, check_images, check_logits
 from align_core.attacks.config import PASS_ROWS, AttackConfig
 from align_core.attacks.cost import copies_of, points_of
+from align_core.attacks.ensembles import InTurn, networks_in_turn
 from align_core.attacks.foreign import foreign_images
 from align_core.attacks.foreign_config import ForeignConfig
 from align_core.attacks.gradients import gaussian_kernel, smooth
@@ -102,13 +104,14 @@ def crafted(
             foreign = foreign_images(surrogate, images_BCHW, labels_B, image_ids, attack, seed, wanted_B)
         none_B = torch.zeros_like(labels_B, dtype=torch.bool)
         return Crafted(foreign.images_BCHW, none_B, None, foreign.gradients)
-    forward = _checked(surrogate, labels_B if wanted_B is None else torch.maximum(labels_B, wanted_B))
+    largest = int((labels_B if wanted_B is None else torch.maximum(labels_B, wanted_B)).max())
+    in_turn = networks_in_turn(surrogate, partial(_checked, largest=largest), seed)
     keys_B = image_keys(seed, image_ids).to(images_BCHW.device)
     rows = pass_rows or PASS_ROWS.get(images_BCHW.device.type, PASS_ROWS["cuda"])
 
     def attacked(part: slice, rows: int) -> _Batch:
         wanted = None if wanted_B is None else wanted_B[part]
-        return _attacked(forward, images_BCHW[part], labels_B[part], wanted, keys_B[part], attack, others, rows)
+        return _attacked(in_turn, images_BCHW[part], labels_B[part], wanted, keys_B[part], attack, others, rows)
 
     with torch.enable_grad(), _frozen(surrogate):
         made, rows = _within_memory(attacked, len(images_BCHW), partial(_images_per_pass, attack), rows)
@@ -128,7 +131,7 @@ class _Batch(NamedTuple):
 
 
 def _attacked(
-    forward: Forward,
+    in_turn: InTurn,
     images_BCHW: Tensor,
     labels_B: Tensor,
     wanted_B: Tensor | None,
@@ -142,7 +145,7 @@ def _attacked(
     share = 1.0 if attack.norm == "linf" else 1 / math.sqrt(centre_BCHW[0].numel())
     unit = attack.eps * share
     objective = objective_function(attack.objective)
-    gradients = Gradients(forward, objective, attack.views, attack.combine, labels_B, wanted_B, unit, others, most)
+    gradients = Gradients(in_turn(0), objective, attack.views, attack.combine, labels_B, wanted_B, unit, others, most)
     combined = rule_function(attack.rule)
     kernel_SS = gaussian_kernel(int(attack.kernel)) if attack.kernel else None
     start_BCHW = centre_BCHW
@@ -169,7 +172,7 @@ def _attacked(
             stride=length * share,
             copies=copies_of(attack.views),
             is_last=step + 1 == steps,
-            gradients=gradients,
+            gradients=replace(gradients, forwards=in_turn(step)),
         )
         gradient_BCHW, memory = combined(at, memory)
         if kernel_SS is not None:
@@ -239,12 +242,11 @@ def _batches(start: int, stop: int, size: int) -> list[slice]:
     return [slice(start + count * part // number, start + count * (part + 1) // number) for part in range(number)]
 
 
-def _checked(surrogate: nn.Module, classes_B: Tensor) -> Forward:
-    """The surrogate's forward pass, whose logits are checked against the classes."""
-    largest = int(classes_B.max())
+def _checked(network: nn.Module, largest: int) -> Forward:
+    """The network's forward pass, whose logits are checked against the largest class."""
 
     def forward(images_BCHW: Tensor) -> Tensor:
-        logits_BK: Tensor = surrogate(images_BCHW)
+        logits_BK: Tensor = network(images_BCHW)
         check_logits(logits_BK, len(images_BCHW), largest)
         return logits_BK
 

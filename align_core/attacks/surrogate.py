@@ -23,7 +23,7 @@ class Gradients:
     """The gradient of an objective, seen through views, for the images of one batch.
 
     Args:
-        forward: pixels to logits.
+        forwards: pixels to logits, of each network whose objectives are averaged.
         objective: what is maximised.
         views: as `parts.read_view` returns them.
         combine: what is averaged over the copies, `gradients` or `logits`.
@@ -33,7 +33,7 @@ class Gradients:
         most: rows that one pass through the surrogate takes.
     """
 
-    forward: Forward
+    forwards: Sequence[Forward]
     objective: Objective
     views: Views
     combine: str
@@ -97,7 +97,9 @@ class Gradients:
 
         def of_rows(copies: int) -> Callable[[Tensor], Tensor]:
             labels_N, wanted_N = _repeated(labels_P, copies), None if wanted_P is None else _repeated(wanted_P, copies)
-            return lambda images_NCHW: self.objective(self.forward(images_NCHW), labels_N, wanted_N)
+            return lambda images_NCHW: self._over_networks(
+                [self.objective(forward(images_NCHW), labels_N, wanted_N) for forward in self.forwards]
+            )
 
         if not views:
             return of_rows(1)(images_PCHW).sum()
@@ -106,9 +108,16 @@ class Gradients:
         rows = seen_through(views, rows, numbers, of_rows)
         if self.combine == "gradients":
             return rows.objective(rows.images_NCHW).sum()
-        logits_NK = self.forward(rows.images_NCHW)
-        mean_PK = logits_NK.view(len(images_PCHW), -1, logits_NK.shape[1]).mean(dim=1)
-        return self.objective(mean_PK, labels_P, wanted_P).sum()
+        found = []
+        for forward in self.forwards:
+            logits_NK = forward(rows.images_NCHW)
+            mean_PK = logits_NK.view(len(images_PCHW), -1, logits_NK.shape[1]).mean(dim=1)
+            found.append(self.objective(mean_PK, labels_P, wanted_P))
+        return self._over_networks(found).sum()
+
+    @staticmethod
+    def _over_networks(values: Sequence[Tensor]) -> Tensor:
+        return values[0] if len(values) == 1 else torch.stack(tuple(values)).mean(dim=0)
 
 
 def _repeated(values_P: Tensor, copies: int) -> Tensor:
