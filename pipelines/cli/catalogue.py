@@ -52,7 +52,24 @@ def losses() -> list[Entry]:
     """The alignment losses, for `align.loss`."""
     from align_core.losses import LOSSES
 
-    return [{"name": name, "what": what} for name, what in LOSSES.items()]
+    return [{"name": name, "what": loss.what} for name, loss in LOSSES.items()]
+
+
+def refinements() -> list[Entry]:
+    """The ways to make a surrogate from a source, for `variants.*.refine`."""
+    from align_core.refinements import REFINEMENTS
+
+    return [
+        {
+            "name": name,
+            "what": own.what,
+            "paper": own.paper,
+            "year": own.year,
+            "note": own.note,
+            "settings": dict(own.settings),
+        }
+        for name, own in REFINEMENTS.items()
+    ]
 
 
 def spaces() -> list[Entry]:
@@ -89,6 +106,7 @@ def experiments() -> list[Entry]:
 LISTS: Mapping[str, Callable[[], list[Entry]]] = {
     "attacks": attacks,
     "losses": losses,
+    "refinements": refinements,
     "spaces": spaces,
     "controls": controls,
     "experiments": experiments,
@@ -122,6 +140,9 @@ def _more(entry: Entry) -> str:
     """What an entry has besides its name and meaning, for its line."""
     if "keys" in entry:
         return f" [{', '.join(entry['keys'])}]"
+    if "note" in entry:
+        about = f" ({entry['paper']}, {entry['year']})" + (f"; {entry['note']}" if entry["note"] else "")
+        return f"{about} [{_settings_text(entry['settings'])}]" if entry["settings"] else about
     if "gradients" in entry:
         plural = "s" if entry["gradients"] > 1 else ""
         about = f" ({entry['paper']}, {entry['year']}; {entry['gradients']:,} gradient{plural})"

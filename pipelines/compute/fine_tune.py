@@ -18,7 +18,7 @@ from align_core.errors import InputError, reason_of
 from align_core.images import Fit, ImageSetConfig
 from align_core.models import Classifier, build, copy_of
 from align_core.numerics import set_policy
-from align_core.weights import not_finite, to_bytes
+from align_core.weights import State, not_finite, to_bytes
 from pipelines.compute.checkpoint import CURVE, STATE, Curve, DamagedCheckpoint, read_checkpoint, write_checkpoint
 from pipelines.compute.images import AsInspected, opened
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, on_device
@@ -106,7 +106,17 @@ class Trainer:
         networks = networks or LoadedNetworks(job.loader, device)
         witnesses = [networks.network(name) for name in job.witnesses]
         source = job.starting_network(networks, device)
-        self.alignment = Alignment(source, witnesses, job.align, len(self.batches), job.seed, wrap, rank)
+        self.alignment = Alignment(
+            source,
+            witnesses,
+            job.align,
+            len(self.batches),
+            job.seed,
+            wrap,
+            rank,
+            self.batches.steps_per_epoch,
+            (job.loader.channels, job.fit.size, job.fit.size),
+        )
         self.curve: Curve = []
         self.said: list[str] = []
         self._progress_written = 0.0
@@ -193,14 +203,24 @@ class Trainer:
             progress = {"done": self.alignment.step_number, "total": len(self.batches), "said": self.said}
             self.job.loader.store.write_json(path, progress)
 
-    def weights(self) -> bytes:
-        """The network's weights, as the content of a .safetensors file."""
-        source = self.alignment.source
-        assert isinstance(source, Classifier)
-        return to_bytes(source.net.state_dict())
+    def weights(self) -> list[bytes]:
+        """The weights of every network that is kept, each as the content of a .safetensors file."""
+        networks = self.alignment.networks(self._images)
+        return [to_bytes(_of_net(state)) for state in networks]
 
+    def _images(self) -> Iterator[Tensor]:
+        """The images of the last epoch, in at most so many batches, from which BatchNorm statistics are taken anew."""
+        last = len(self.batches)
+        steps = range(max(0, last - min(self.batches.steps_per_epoch, _MOST_BATCHES)), last)
+        for images_BCHW, _ in self._loaded(steps):
+            yield images_BCHW.to(self.device)
+
+
+Tuned = tuple[list[bytes], Curve]
+"""What a fine-tune ends with: the weights of every network that it leaves, as .safetensors files, and its curve."""
 
 _Loaded = tuple[Tensor, Tensor] | InputError
+_MOST_BATCHES = 100
 
 
 @dataclass(frozen=True)
@@ -219,7 +239,7 @@ class _Loading:
             return problem
 
 
-def fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> tuple[bytes, Curve]:
+def fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> Tuned:
     """A fine-tune by one worker, in this process; returns the weights, as .safetensors, and the curve.
 
     Args:
@@ -261,12 +281,22 @@ def _resumed(job: FineTune, device: str, checkpoints: str) -> Trainer | None:
     return trainer
 
 
-def from_checkpoint(folder: Path) -> tuple[bytes, Curve]:
-    """The network's weights, as the content of a .safetensors file, and the curve, from what `Trainer.save` wrote.
+def write_networks(trainer: Trainer, folder: Path) -> None:
+    """Adds the networks that are kept to a checkpoint."""
+    for number, own in enumerate(trainer.weights()):
+        (folder / f"network-{number:04}.safetensors").write_bytes(own)
+
+
+def from_checkpoint(folder: Path) -> Tuned:
+    """The networks that are kept and the curve, from what `Trainer.save` and `write_networks` wrote.
 
     Raises DamagedCheckpoint.
     """
-    prefix = "source.net."
-    state, curve = read_checkpoint(folder)
-    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    return to_bytes(weights), curve
+    _, curve = read_checkpoint(folder)
+    return [path.read_bytes() for path in sorted(folder.glob("network-*.safetensors"))], curve
+
+
+def _of_net(state: State) -> State:
+    """The weights of a network without the Classifier around it."""
+    prefix = "net."
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

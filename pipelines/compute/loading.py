@@ -11,7 +11,7 @@ from torch import nn
 from align_core.defences import defended
 from align_core.errors import InputError
 from align_core.folding import fold
-from align_core.model_config import Precision
+from align_core.model_config import Combine, Precision
 from align_core.models import Classifier, Ensemble, load
 from align_core.weights import hash_state, hash_weights
 from pipelines.compute.networks import Network
@@ -84,13 +84,14 @@ class LoadedNetworks:
         """One network by name as it is trained, loaded if it is not held already."""
         return self._members([name], folds=False)[0]
 
-    def mean_of(self, names: Sequence[str]) -> nn.Module:
+    def mean_of(self, names: Sequence[str], combine: Combine = "logits") -> nn.Module:
         """One network as it predicts, or an ensemble that returns the mean of the logits of several.
 
-        Its BatchNorms are folded where the inspection of the models found that they can be.
+        Its BatchNorms are folded where the inspection of the models found that they can be. What attacks on an ensemble
+        go by is `combine`.
         """
         members = self._members(names, folds=True)
-        return members[0] if len(members) == 1 else Ensemble(members)
+        return members[0] if len(members) == 1 else Ensemble(members, combine)
 
     def _members(self, names: Sequence[str], folds: bool) -> list[Classifier]:
         keys = [(name, folds and bool(self._loader.networks[name].folded)) for name in names]

@@ -15,9 +15,16 @@ from torch import nn
 
 from align_core.alignment import NonFiniteLoss
 from align_core.errors import InputError, reason_of
-from pipelines.compute.checkpoint import Curve, DamagedCheckpoint
+from pipelines.compute.checkpoint import DamagedCheckpoint
 from pipelines.compute.cluster import Worker
-from pipelines.compute.fine_tune import FineTune, Trainer, fine_tune_alone, from_checkpoint
+from pipelines.compute.fine_tune import (
+    FineTune,
+    Trainer,
+    Tuned,
+    fine_tune_alone,
+    from_checkpoint,
+    write_networks,
+)
 from pipelines.compute.ray_internals import raised_by_workers
 from pipelines.storage.store import Store
 
@@ -27,7 +34,7 @@ RUNS = ".train"
 RETRIES = 3
 
 
-def fine_tune(job: FineTune, run_name: str, worker: Worker) -> tuple[bytes, Curve]:
+def fine_tune(job: FineTune, run_name: str, worker: Worker) -> Tuned:
     """Fine-tunes on `job.align.workers` workers; returns the weights, as .safetensors, and the curve.
 
     Args:
@@ -45,7 +52,7 @@ def fine_tune(job: FineTune, run_name: str, worker: Worker) -> tuple[bytes, Curv
     return result
 
 
-def _by_one(job: FineTune, run_name: str, worker: Worker) -> tuple[bytes, Curve]:
+def _by_one(job: FineTune, run_name: str, worker: Worker) -> Tuned:
     import ray
 
     # A lost process is retried by Ray itself; of exceptions, only those of a disk or store that may recover.
@@ -57,7 +64,7 @@ def _by_one(job: FineTune, run_name: str, worker: Worker) -> tuple[bytes, Curve]
     return weights, curve
 
 
-def _by_several(job: FineTune, run_name: str, worker: Worker) -> tuple[bytes, Curve]:
+def _by_several(job: FineTune, run_name: str, worker: Worker) -> Tuned:
     from ray.train import WorkerGroupError
     from ray.train.torch import TorchTrainer
 
@@ -153,17 +160,20 @@ def _train_worker(config: dict[str, FineTune]) -> dict[str, str]:
 
     trainer = worker_trainer(config["job"])
 
-    def checkpoint() -> None:
+    def checkpoint(is_end: bool = False) -> None:
         metrics = {"step": trainer.alignment.step_number}
         if trainer.rank != 0:
             ray.train.report(metrics)
             return
         with tempfile.TemporaryDirectory() as folder:
             trainer.save(Path(folder))
+            if is_end:
+                write_networks(trainer, Path(folder))
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     try:
         trainer.run(checkpoint)
+        checkpoint(is_end=True)
     except NonFiniteLoss as problem:
         return {"failed": str(problem)}
     return {}

@@ -16,6 +16,7 @@ from pipelines.experiment.names import (
     RESERVED_STARTS,
     check_name,
 )
+from pipelines.experiment.variants import check_variant, check_variants
 from pipelines.experiment.wraps import check_wraps, unwrapped
 
 if TYPE_CHECKING:
@@ -33,11 +34,12 @@ def checked(experiment: "Experiment") -> "Experiment":
         check_name(experiment.name)
     except ValueError as problem:
         raise InputError(f"name: {problem}") from problem
-    for name in experiment.variants:
+    for name, variant in experiment.variants.items():
+        check_variant(name, variant)
         _check_alignment(experiment, name)
     attacks = {name: _checked_attack(name, attack, experiment.data) for name, attack in experiment.attacks.items()}
     roles = _roles(experiment)
-    _check_variants(experiment)
+    check_variants(experiment)
     _check_models(experiment, roles)
     check_wraps(experiment, roles)
     _check_disjoint(experiment, roles)
@@ -71,17 +73,11 @@ def _roles(experiment: "Experiment") -> dict[str, list[str]]:
     roles["validation_targets"] = experiment.validation_targets
     for name, variant in experiment.variants.items():
         roles[f"variants.{name}.source"] = [variant.source] if variant.source else []
-        roles[f"variants.{name}.witnesses"] = variant.witnesses or []
+        made = experiment.variants.keys()
+        roles[f"variants.{name}.witnesses"] = [own for own in variant.witnesses or [] if own not in made]
+        roles[f"variants.{name}.ensemble"] = [own for own in variant.ensemble or [] if own in experiment.models]
         roles[f"variants.{name}.model"] = [variant.model] if variant.model else []
     return roles
-
-
-def _check_variants(experiment: "Experiment") -> None:
-    for name, variant in experiment.variants.items():
-        if variant.model and (variant.align or variant.witnesses):
-            raise InputError(f"variants.{name}.model: nothing is aligned here, so leave out `align` and `witnesses`")
-        if variant.witnesses == []:
-            raise InputError(f"variants.{name}.witnesses: must name at least one model")
 
 
 def _check_models(experiment: "Experiment", roles: dict[str, list[str]]) -> None:

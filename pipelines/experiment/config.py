@@ -28,12 +28,13 @@ from align_core.errors import InputError
 from align_core.images import Fit, ImageSetConfig
 from align_core.images.classes import read_classes
 from align_core.images.fit import Interpolation
-from align_core.model_config import ModelConfig, Precision
+from align_core.model_config import Combine, ModelConfig, Precision
+from align_core.refinements import REFINEMENTS, laid_over
 from align_core.settings import described, strict
 from pipelines.experiment.checks import checked
 from pipelines.experiment.explain import CLASSES, explained
 from pipelines.experiment.names import Control, Name
-from pipelines.experiment.yaml_file import merged, read_yaml
+from pipelines.experiment.yaml_file import read_yaml
 
 _RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
 _SMALLEST_SHARE = 0.0001
@@ -177,18 +178,33 @@ class DataConfig(Section):
 
 
 class VariantConfig(Section):
-    """A further aligned surrogate. Whatever it leaves out is as in the experiment.
+    """A further surrogate. Whatever it leaves out is as in the experiment.
 
     Attributes:
-        source, witnesses: other models than the experiment's.
-        align: settings that differ from the experiment's.
-        model: a model that was aligned before and is used as it is; nothing is aligned then.
+        refine: the refinement that makes it, a name in `align_core.refinements.REFINEMENTS`; by default alignment.
+        source: another model than the experiment's.
+        witnesses: other models than the experiment's, or surrogates that are made here.
+        align: settings that differ from those of the refinement, and these from the experiment's.
+        budget: a surrogate that is made here, of whose passes through networks it takes as many, instead of `epochs`.
+        model: a model that was made before and is used as it is; nothing is made then.
+        ensemble: models and surrogates that are crafted on together; nothing is made then.
+        combine: what attacks on several networks go by: their `logits`, their `loss`, or one after the other (`cycle`).
+            By default `logits` of an ensemble, and `cycle` of the networks that one refinement leaves.
     """
 
+    refine: str | None = None
     source: str | None = None
     witnesses: list[str] | None = None
     align: dict[str, Any] = Field(default_factory=dict)
+    budget: str | None = None
     model: str | None = None
+    ensemble: list[str] | None = None
+    combine: Combine | None = None
+
+    @property
+    def is_made(self) -> bool:
+        """Whether a network is made for it, rather than used as it is."""
+        return self.model is None and self.ensemble is None
 
 
 class StageConfig(Section):
@@ -252,7 +268,8 @@ class Experiment(Section):
         groups: targets by the name of a group; the tables have the mean over each.
         controls: the surrogates that a gain is compared with.
         align: the settings of the alignment.
-        variants: further aligned surrogates by name.
+        variants: further surrogates by name.
+        contrasts: further pairs of surrogates that are compared, beside those that always are.
         attacks: the attacks by name.
         compute: how the work is spread.
     """
@@ -273,13 +290,25 @@ class Experiment(Section):
     controls: list[Control] = Field(default_factory=lambda: list(get_args(Control)))
     align: AlignConfig = Field(default_factory=AlignConfig)
     variants: dict[Name, VariantConfig] = Field(default_factory=dict)
+    contrasts: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
     attacks: dict[Name, Attack] = Field(min_length=1)
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
 
     def variant_align(self, name: str) -> AlignConfig:
-        """Returns the alignment of a variant: its own settings over the experiment's. Raises ValidationError."""
-        own = merged(dataclasses.asdict(self.align), self.variants[name].align)
-        return TypeAdapter(AlignConfig).validate_python(own)
+        """How a variant is made: its own settings over those of its refinement, and these over the experiment's.
+
+        Raises ValidationError.
+        """
+        variant = self.variants[name]
+        refined = laid_over(
+            dataclasses.asdict(self.align), REFINEMENTS[variant.refine].settings if variant.refine else {}
+        )
+        return TypeAdapter(AlignConfig).validate_python(laid_over(refined, variant.align))
+
+    def models_of(self, variant: VariantConfig) -> list[str]:
+        """Returns the models that a variant names: of its source, its witnesses, its ensemble, or its own."""
+        named = (variant.source, variant.model, *(variant.witnesses or ()), *(variant.ensemble or ()))
+        return [name for name in named if name in self.models]
 
     def alignments(self) -> list[tuple[str, str, list[str]]]:
         """Returns (key of the witnesses in the file, source, witnesses) of every alignment that is made here."""
@@ -287,7 +316,7 @@ class Experiment(Section):
         return own + [
             (f"variants.{name}.witnesses", variant.source or self.source, variant.witnesses or self.witnesses)
             for name, variant in self.variants.items()
-            if variant.model is None
+            if variant.is_made and self.variant_align(name).needs_witnesses
         ]
 
     def image_sets(self) -> dict[str, ImageSetConfig]:

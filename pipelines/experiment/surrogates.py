@@ -1,8 +1,12 @@
 """The surrogates of an experiment: the source, the aligned one, controls and variants, and the pairs to compare."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from align_core.align_config import AlignConfig
+from align_core.errors import InputError
+from align_core.model_config import Combine
+from align_core.refinements.cost import Passes, networks_kept, passes_per_image
 from pipelines.experiment.config import Experiment
 
 
@@ -13,12 +17,15 @@ class Surrogate:
     Attributes:
         name: its name in the tables.
         members: the names of its networks, which are models of the experiment or surrogates that are fine-tuned here.
-            The surrogate's logits are the mean of theirs.
+            It predicts by the mean of their logits.
         source: the name of the original source model, to which its gains refer.
         baseline: the name of the surrogate that is this source by itself; a source is its own baseline.
-        witnesses: the names of the models that it is aligned to.
+        witnesses: the names of the networks that it is aligned to.
         align: the settings of its fine-tune; None if it is not fine-tuned here.
-        is_aligned: whether it was aligned to witnesses, here or in another experiment.
+        is_aligned: whether it was aligned or refined in another way, here or in another experiment.
+        refine: the name of the refinement that makes it; None where nothing is made, or it has none.
+        budget: the name of the surrogate of whose passes it takes as many; None for its own number of epochs.
+        combine: what attacks on its networks go by, where it has several.
     """
 
     name: str
@@ -28,6 +35,14 @@ class Surrogate:
     witnesses: tuple[str, ...] = ()
     align: AlignConfig | None = None
     is_aligned: bool = False
+    refine: str | None = None
+    budget: str | None = None
+    combine: Combine = "logits"
+
+    @property
+    def seen_at_once(self) -> tuple[str, ...]:
+        """The networks that one gradient goes through: of those that are seen in turn, the first stands for any."""
+        return self.members[:1] if self.combine == "cycle" else self.members
 
 
 def surrogates_of(experiment: Experiment) -> list[Surrogate]:
@@ -43,37 +58,109 @@ def surrogates_of(experiment: Experiment) -> list[Surrogate]:
             members=("aligned",),
             source=source,
             baseline="source",
-            witnesses=witnesses,
+            witnesses=() if align.teacher == "source" else witnesses,
             align=align,
             is_aligned=True,
+            refine="alignment",
         ),
     ]
     for control in experiment.controls:
         if control == "label_only":
             on_labels = replace(align, weight=0.0, label_weight=1.0)
-            found.append(Surrogate(name=control, members=(control,), source=source, baseline="source", align=on_labels))
+            made = Surrogate(name=control, members=(control,), source=source, baseline="source", align=on_labels)
+            found.append(replace(made, refine=control))
         elif control == "witness":
             names = {w: "witness" if len(witnesses) == 1 else f"witness-{w}" for w in witnesses}
             found += [_unaligned(name, (witness,), source, "source") for witness, name in names.items()]
         else:
             first = source if control == "ensemble" else "aligned"
             found.append(_unaligned(control, (first, *witnesses), source, "source"))
-    for name, variant in experiment.variants.items():
-        own_source = variant.source or source
-        baseline = "source" if own_source == source else f"source-{own_source}"
-        if all(surrogate.name != baseline for surrogate in found):
-            found.append(_unaligned(baseline, (own_source,), own_source, baseline))
-        variant_of = Surrogate(name=name, members=(name,), source=own_source, baseline=baseline, is_aligned=True)
-        if variant.model is not None:
-            found.append(replace(variant_of, members=(variant.model,)))
-        else:
-            own = tuple(variant.witnesses or witnesses)
-            found.append(replace(variant_of, witnesses=own, align=experiment.variant_align(name)))
+    for name in experiment.variants:
+        found += _variant(experiment, name, found)
+    by_name = {surrogate.name: surrogate for surrogate in found}
+    return [replace(own, members=_members(own.name, by_name)) for own in found]
+
+
+def _members(name: str, by_name: Mapping[str, Surrogate]) -> tuple[str, ...]:
+    """The networks of a surrogate, also where those that it names are surrogates of several."""
+    own = by_name[name].members
+    return tuple(
+        network
+        for member in own
+        for network in (_members(member, by_name) if member in by_name and member != name else (member,))
+    )
+
+
+def _variant(experiment: Experiment, name: str, found: Sequence[Surrogate]) -> list[Surrogate]:
+    """A variant, after the surrogate that is its source by itself, where the experiment has not found that yet."""
+    variant = experiment.variants[name]
+    source = variant.source or experiment.source
+    baseline = "source" if source == experiment.source else f"source-{source}"
+    known = any(surrogate.name == baseline for surrogate in found)
+    own = [] if known else [_unaligned(baseline, (source,), source, baseline)]
+    made = Surrogate(name=name, members=(name,), source=source, baseline=baseline, is_aligned=True)
+    if variant.model is not None:
+        return [*own, replace(made, members=(variant.model,))]
+    if variant.ensemble is not None:
+        combine = variant.combine or "logits"
+        return [*own, replace(made, members=tuple(variant.ensemble), combine=combine, is_aligned=False)]
+    align = experiment.variant_align(name)
+    witnesses = tuple(variant.witnesses or experiment.witnesses) if align.needs_witnesses else ()
+    return [
+        *own,
+        replace(
+            made,
+            witnesses=witnesses,
+            align=align,
+            refine=variant.refine or "alignment",
+            budget=variant.budget,
+            combine=variant.combine or "cycle",
+        ),
+    ]
+
+
+def resolved(surrogates: Sequence[Surrogate], images: int) -> list[Surrogate]:
+    """The surrogates with what depends on the number of training images: how many networks each has, and its steps.
+
+    Of a surrogate that is given the budget of another, the steps are as many as their passes through networks allow.
+    Raises InputError where that is no step.
+    """
+    by_name = {surrogate.name: surrogate for surrogate in surrogates}
+    networks: dict[str, tuple[str, ...]] = {}
+    for own in surrogates:
+        if own.align is not None:
+            by_name[own.name] = own = replace(own, align=_within_budget(own, own.align, by_name, images))
+            assert own.align is not None
+            kept = networks_kept(own.align, images)
+            networks[own.name] = (own.name, *(f"{own.name}#{number}" for number in range(1, kept)))
+    found = []
+    for own in by_name.values():
+        members = tuple(name for member in own.members for name in networks.get(member, (member,)))
+        found.append(replace(own, members=members))
     return found
 
 
-def contrasts_of(surrogates: list[Surrogate]) -> list[tuple[str, str]]:
-    """Returns the pairs (surrogate, baseline) of contrasts.csv.
+def _within_budget(own: Surrogate, align: AlignConfig, by_name: Mapping[str, Surrogate], images: int) -> AlignConfig:
+    other = by_name[own.budget] if own.budget else None
+    if other is None or other.align is None:
+        return align
+    budget = passes_of(replace(other, align=_within_budget(other, other.align, by_name, images)), images).total
+    rows = min(align.batch_size, images // align.workers * align.workers)
+    steps = budget // (passes_per_image(align, len(own.witnesses)).total * rows)
+    if steps < 1:
+        raise InputError(f"variants.{own.name}.budget: that of {own.budget} is less than one step of {own.name}")
+    return replace(align, limit_steps=steps)
+
+
+def passes_of(surrogate: Surrogate, images: int) -> Passes:
+    """All passes of a fine-tune through its networks, over a training set of `images` images."""
+    assert surrogate.align is not None
+    rows = min(surrogate.align.batch_size, images // surrogate.align.workers * surrogate.align.workers)
+    return passes_per_image(surrogate.align, len(surrogate.witnesses)).times(surrogate.align.steps(images) * rows)
+
+
+def contrasts_of(surrogates: Sequence[Surrogate], further: Sequence[Sequence[str]] = ()) -> list[tuple[str, str]]:
+    """Returns the pairs (surrogate, baseline) of contrasts.csv; `further` are those that the experiment asks for.
 
     Every aligned surrogate is compared with `label_only`, the witnesses and `ensemble`, and every variant with the
     surrogate `aligned`, if they have the same source. The aligned ensemble is compared with the plain one.
@@ -85,7 +172,8 @@ def contrasts_of(surrogates: list[Surrogate]) -> list[tuple[str, str]]:
     pairs += [(s.name, "aligned") for s in aligned if s.name != "aligned" and s.source == names["aligned"].source]
     if "ensemble" in names and "aligned_ensemble" in names:
         pairs.append(("aligned_ensemble", "ensemble"))
-    return pairs
+    own = [(one, other) for one, other in further if {one, other} <= names.keys()]
+    return list(dict.fromkeys([*pairs, *own]))
 
 
 def _unaligned(name: str, members: tuple[str, ...], source: str, baseline: str) -> Surrogate:

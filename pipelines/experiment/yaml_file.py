@@ -194,15 +194,6 @@ def _override(content: dict[str, Any], override: str) -> None:
     section[last] = parse_yaml(value, f"--set {override}")
 
 
-def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Returns `base` with the values of `over` in place of its own; mappings within them are merged likewise."""
-    result = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
-    return result
-
-
 class _Dumper(yaml.SafeDumper):
     """Quotes the strings that the loader would read as something else."""
 

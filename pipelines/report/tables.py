@@ -83,7 +83,7 @@ class TableMaker:
         plain one. Which pairs there are is decided by `contrasts_of`.
         """
         rows = []
-        for name, baseline in contrasts_of(self.blueprint.planned):
+        for name, baseline in contrasts_of(self.blueprint.planned, self.blueprint.experiment.contrasts):
             surrogate = self.blueprint.by_name[name]
             for attack in self.attacks:
                 there = [t for t in self.targets if all(self._is_there(s, attack, t) for s in (name, baseline))]
@@ -208,11 +208,11 @@ class TableMaker:
         return _transfer_row(surrogate.name, attack, name, relation, n, cost, rate, rate_all, targeted, gain)
 
     def _cost(self, surrogate: Surrogate, attack: str) -> int:
-        """Forward and backward passes per image: an ensemble needs one through each of its members."""
+        """Forward and backward passes per image: an ensemble needs one through each network that is seen at once."""
         gradients = self.blueprint.experiment.attacks[attack].gradients
         if gradients is None:  # its code is not ours, and was counted
             gradients = round(self.outcomes.gradients[surrogate.name, attack])
-        return gradients * len(surrogate.members)
+        return gradients * len(surrogate.seen_at_once)
 
     def _mean_gain(self, surrogate: Surrogate, baseline: str, attack: str, kind: str) -> Gain:
         """The mean gain over a group of targets, against a surrogate with the same source."""

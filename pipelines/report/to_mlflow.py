@@ -118,7 +118,7 @@ def _parameters(blueprint: Blueprint, surrogate: Surrogate) -> dict[str, Any]:
         "data.interpolation": experiment.data.interpolation,
     }
     if surrogate.align is not None:
-        parameters |= _dotted("align", surrogate.align.deciding)
+        parameters |= _dotted("align", surrogate.align.effective)
     for name, attack in experiment.attacks.items():
         parameters |= _dotted(f"attacks.{name}", asdict(attack))
     return parameters

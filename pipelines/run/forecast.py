@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from align_core.align_config import training_on_labels
+from align_core.refinements.cost import passes_per_image
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
@@ -224,13 +225,14 @@ class _Estimator:
             stage, align, members = "train", None if train is None else training_on_labels(train), (name,)
         assert align is not None, f"{name} is not made here"
         steps, rate = align.steps(images), self._speeds.seconds("training", members)
-        seconds = None if rate is None else rate * steps * min(align.batch_size, images) / align.workers
+        passes = passes_per_image(align, len(members) - 1).total
+        seconds = None if rate is None else rate * passes * steps * min(align.batch_size, images) / align.workers
         return FineTune(stage, name, steps, seconds)
 
     def crafting(self, surrogate: str, attack: str, images: ChunkedTable) -> Part:
         """The crafting of one table of adversarial images."""
         missing = self._missing(images)
-        rate = self._speeds.seconds("gradient", self._blueprint.by_name[surrogate].members)
+        rate = self._speeds.seconds("gradient", self._blueprint.by_name[surrogate].seen_at_once)
         gradients = self._blueprint.experiment.attacks[attack].gradients
         seconds = None if rate is None or gradients is None else rate * gradients * missing
         return self._part("craft", f"{surrogate} {attack}", [images], missing, seconds)

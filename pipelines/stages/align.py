@@ -21,18 +21,19 @@ from align_core.model_config import model_config_as_dict
 from align_core.models import load
 from align_core.own_code import own_code
 from align_core.published import as_built
+from align_core.refinements.cost import passes_per_image
 from align_core.trial import FoldingDifference, folding_difference, random_images
 from align_core.weights import State, hash_weights
 from pipelines.compute.checkpoint import Curve
 from pipelines.compute.cluster import Worker, room_for
-from pipelines.compute.fine_tune import FineTune
+from pipelines.compute.fine_tune import FineTune, Tuned
 from pipelines.compute.loading import on_device
 from pipelines.compute.ray_train import RUNS, delete_run, fine_tune
 from pipelines.failure import ONCE_MENDED, InputChangedError, RunFailed
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.first_look import look_at
-from pipelines.stages.makings import Making, write_failure
+from pipelines.stages.makings import Making, weights_file, write_failure
 from pipelines.stages.payload import fine_tune_of, network_loader
 from pipelines.stages.speeds import Speeds
 from pipelines.storage.csv_table import to_csv
@@ -88,7 +89,7 @@ def _make_all(blueprint: Blueprint, names: Sequence[str], worker: Worker, progre
     if not names:
         return 0
     waiting, slots = list(names), max(1, room_for(worker, spare_cpus=1))  # a local cluster declares one CPU to spare
-    running: dict[Future[tuple[bytes, Curve]], _UnderWay] = {}
+    running: dict[Future[Tuned], _UnderWay] = {}
     pool = ThreadPoolExecutor(len(names))
     steps_done, made, speeds = 0, 0, Speeds(blueprint)
     failures: list[str] = []
@@ -170,7 +171,7 @@ def _set_aside_stale(store: Store, making: Making, progress: Progress) -> None:
 
 def _commit_result(
     blueprint: Blueprint,
-    future: Future[tuple[bytes, Curve]],
+    future: Future[Tuned],
     finished: _UnderWay,
     progress: Progress,
     failures: list[str],
@@ -215,21 +216,22 @@ def _look_at(blueprint: Blueprint, name: str, progress: Progress) -> None:
 
 
 def _note_speed(speeds: Speeds, finished: _UnderWay, curve: Curve, worker: Worker) -> None:
-    """Notes how long a step took for each image: the median, for a fine-tune that was interrupted has a long one."""
+    """Notes how long a pass took for each image: the median, for a fine-tune that was interrupted has a long one."""
     making, times = finished.making, [row["timestamp"] for row in curve]
     if len(times) > 1:
         seconds = median(later - earlier for earlier, later in pairwise(times)) * making.align.workers
         batch = min(making.align.batch_size, len(finished.job.image_ids))
-        speeds.note("training", (making.start or making.name, *making.witnesses), worker.device, batch, seconds)
+        count = batch * passes_per_image(making.align, len(making.witnesses)).total
+        speeds.note("training", (making.start or making.name, *making.witnesses), worker.device, count, seconds)
 
 
 def commit(
-    store: Store, making: Making, weights: bytes, curve: Curve, seconds: float, shape: tuple[int, int, int]
+    store: Store, making: Making, weights: Sequence[bytes], curve: Curve, seconds: float, shape: tuple[int, int, int]
 ) -> str | None:
     """Puts a network into the store: weights, curve, and last the card, which says that it is complete.
 
     Args:
-        weights: content of a .safetensors file.
+        weights: of each network, the content of a .safetensors file.
         seconds: that it took to make, for the card.
         shape: channels, height and width of the images.
 
@@ -237,17 +239,19 @@ def commit(
     preprocessing, as the library set them when the network was made. It also has by how much the network's logits
     differ where its BatchNorms are folded. Returns what has to be said of that, if anything.
     """
-    state, classes = load_safetensors(weights), making.inputs["classes"]
-    folding = _folding_difference(making, state, shape)
-    store.write(f"{making.folder}/model.safetensors", weights)
+    states, classes = [load_safetensors(own) for own in weights], making.inputs["classes"]
+    found = [_folding_difference(making, state, shape) for state in states]
+    folding = max(found, key=lambda own: own.largest)
+    for number, own in enumerate(weights):
+        store.write(f"{making.folder}/{weights_file(number)}", own)
     curves = to_csv(curve, list(curve[0]))
     store.write(f"{making.folder}/curves.csv", curves)
     card = {
         "name": making.name,
         "fingerprint": making.fingerprint,
         "inputs": making.inputs,
-        "weights": hash_weights(state),
-        "file": sha256(weights).hexdigest(),
+        "weights": hash_weights(states[0]),
+        "file": sha256(weights[0]).hexdigest(),
         "curves": sha256(curves).hexdigest(),
         "model": model_config_as_dict(as_built(making.model, classes, shape[0])),
         "start": making.start,
@@ -258,10 +262,15 @@ def commit(
         "versions": versions(),
         "seconds": round(seconds, 1),
     }
+    if len(weights) > 1:
+        card |= {
+            "more_weights": [hash_weights(state) for state in states[1:]],
+            "more_files": [sha256(own).hexdigest() for own in weights[1:]],
+        }
     store.write_json(f"{making.folder}/card.json", card)
     store.delete(making.failed_file)
     store.delete(f"{RUNS}/{making.run_name}-progress.json")
-    if folding.is_rounding:
+    if all(own.is_rounding for own in found):
         return None
     return (
         f"{making.name}: with its BatchNorms folded, as those of what it was made from are, its logits differ by "

@@ -13,13 +13,13 @@ from typing import Any
 from align_core.images import chunked
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
-from pipelines.experiment.surrogates import Surrogate, surrogates_of
+from pipelines.experiment.surrogates import Surrogate, resolved, surrogates_of
 from pipelines.experiment.wraps import unwrapped
 from pipelines.failure import RunFailed
 from pipelines.stages.cells import SELF, Cell, Predictions, TablesOverImages
 from pipelines.stages.evaluations import Evaluation
 from pipelines.stages.inspect import Inspected
-from pipelines.stages.makings import Making, alignment, read_failure, training
+from pipelines.stages.makings import Making, alignment, digests_of, read_failure, training, weights_file
 from pipelines.storage.chunked_table import ChunkedTable, Listing
 from pipelines.storage.store import Store
 
@@ -50,7 +50,7 @@ class Blueprint:
 
     def __init__(self, experiment: Experiment, inspected: Inspected, store: Store) -> None:
         self.experiment, self.inspected, self.store = experiment, inspected, store
-        self.planned = surrogates_of(experiment)
+        self.planned = resolved(surrogates_of(experiment), len(inspected.manifests["train"]))
         self.lost: dict[str, str] = {}
         self.broken: dict[str, str] = {}
         self.networks: dict[str, Network] = dict(inspected.networks)
@@ -60,22 +60,23 @@ class Blueprint:
     def refresh(self) -> None:
         """Looks in the store for networks that were made here and are what the settings ask for."""
         before, self.lost = (dict(self.networks), self.lost), {}
-        for surrogate in self.planned:  # also those whose source has still to be trained
-            if surrogate.align is not None:
-                stored = f"models/{surrogate.name}/model.safetensors"
-                unmade = replace(self.networks[surrogate.source], name=surrogate.name, digest=None, stored=stored)
-                self.networks[surrogate.name] = unmade
+        for surrogate in self._in_order:  # also those whose source has still to be trained
+            for number, name in enumerate(surrogate.members if surrogate.align is not None else ()):
+                stored = f"models/{surrogate.name}/{weights_file(number)}"
+                self.networks[name] = replace(self.networks[surrogate.source], name=name, digest=None, stored=stored)
         for making in chain(self.trainings(), self.alignments()):  # lazily, as alignments start from trained models
             card = self.store.read_json(f"{making.folder}/card.json") or {}
-            fits = card.get("fingerprint") == making.fingerprint and isinstance(card.get("weights"), str)
+            digests = digests_of(card)
+            fits = card.get("fingerprint") == making.fingerprint and len(digests) == len(making.networks)
             fits &= making.name not in self.damaged
-            digest = str(card["weights"]) if fits else None
-            stored, start = f"{making.folder}/model.safetensors", self.networks[making.start or making.name]
-            self.networks[making.name] = replace(start, name=making.name, digest=digest, stored=stored)
-            if digest is None and (reason := read_failure(self.store, making)):
+            start = self.networks[making.start or making.name]
+            for number, name in enumerate(making.networks):
+                stored, digest = f"{making.folder}/{weights_file(number)}", digests[number] if fits else None
+                self.networks[name] = replace(start, name=name, digest=digest, stored=stored)
+            if not fits and (reason := read_failure(self.store, making)):
                 self.lost[making.name] = reason
         self._refresh_defended()
-        for surrogate in self.planned:
+        for surrogate in self._in_order:
             gone = [name for name in (surrogate.source, *surrogate.witnesses) if name in self.lost]
             if surrogate.align is not None and gone:
                 self.lost.setdefault(surrogate.name, f"it needs {gone[0]}, which could not be made")
@@ -101,14 +102,27 @@ class Blueprint:
         for making in chain(self.trainings(), self.alignments()):
             card = self.store.read_json(f"{making.folder}/card.json") or {}
             try:
-                found = self.store.sha256(f"{making.folder}/model.safetensors")
+                found = [
+                    self.store.sha256(f"{making.folder}/{weights_file(number)}")
+                    for number in range(len(making.networks))
+                ]
             except FileNotFoundError:
-                found = None
+                found = []
             # A card of an older version of Witness has no hash of the file; `witness verify` hashes its tensors.
-            if self.is_made(making.name) and found != card.get("file", found or ""):
+            noted = [card["file"], *card.get("more_files", ())] if "file" in card else found or [""]
+            if self.is_made(making.name) and found != noted:
                 self.damaged.add(making.name)
         if self.damaged:
             self.refresh()
+
+    @cached_property
+    def _in_order(self) -> list[Surrogate]:
+        """The planned surrogates, those that others are aligned to before these."""
+
+        def depth(surrogate: Surrogate) -> int:
+            return 1 + max((depth(self.by_name[own]) for own in surrogate.witnesses if own in self.by_name), default=0)
+
+        return sorted(self.planned, key=depth)
 
     @property
     def surrogates(self) -> list[Surrogate]:
@@ -163,7 +177,7 @@ class Blueprint:
     def alignments(self) -> Iterator[Making]:
         """The surrogates that are aligned here and whose source and witnesses are there."""
         images = self.inspected.manifests["train"]
-        for surrogate in self.planned:
+        for surrogate in self._in_order:
             if surrogate.align is not None and all(map(self.is_made, (surrogate.source, *surrogate.witnesses))):
                 witnesses = [self.networks[name] for name in surrogate.witnesses]
                 source = self.networks[surrogate.source]
@@ -193,7 +207,7 @@ class Blueprint:
     def adversarial(self, surrogate: Surrogate, attack: str) -> ChunkedTable:
         """The adversarial images of one surrogate and attack."""
         members = self._networks(surrogate.members)
-        return self._tables.adversarial(surrogate.name, members, attack, self.attack_inputs(attack))
+        return self._tables.adversarial(surrogate.name, members, surrogate.combine, attack, self.attack_inputs(attack))
 
     def attack_inputs(self, attack: str) -> dict[str, Any]:
         """What decides the images of an attack: its settings, and the code of one that is the user's own."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from align_core.model_config import Precision
+from align_core.model_config import Combine, Precision
 from pipelines.compute.networks import Network
 from pipelines.stages.revisions import REVISIONS
 from pipelines.storage.chunked_table import ChunkedTable
@@ -62,7 +62,7 @@ class TablesOverImages:
         return ChunkedTable(f"clean/{name}", self._evaluation(members, self.images) | {"stage": "clean"})
 
     def adversarial(
-        self, surrogate: str, members: Sequence[Network], name: str, attack: Mapping[str, Any]
+        self, surrogate: str, members: Sequence[Network], combine: Combine, name: str, attack: Mapping[str, Any]
     ) -> ChunkedTable:
         """Adversarial images of one surrogate under one attack, of which `attack` is what decides its images."""
         inputs = {
@@ -77,6 +77,8 @@ class TablesOverImages:
             "precision": self.precision,
             "pass": self.pass_rows,
         }
+        if combine != "logits" and len(members) > 1:
+            inputs["combine"] = combine
         if attack["towards"] in self.towards:
             inputs["towards"] = self.towards[attack["towards"]]
         return ChunkedTable(f"adversarial/{surrogate}/{name}", inputs)

@@ -22,6 +22,7 @@ from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.others import Pool
 from pipelines.compute.ray_data import run_pipeline
 from pipelines.compute.towards import Towards
+from pipelines.experiment.surrogates import Surrogate
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.payload import network_loader, others_pool, test_images, towards_of
@@ -41,7 +42,7 @@ class CraftJob:
         store, loader, images: where results go, how networks are loaded, and the test images.
         pool: the images that attacks may mix in.
         towards: how the classes are found that targeted attacks lead to.
-        surrogates: members of each surrogate, by name.
+        surrogates: by name.
         attacks: by name.
         tables: the table of each "surrogate/attack".
         seed: of the attacks.
@@ -55,7 +56,7 @@ class CraftJob:
     images: TestImages
     pool: Pool
     towards: Towards
-    surrogates: Mapping[str, tuple[str, ...]]
+    surrogates: Mapping[str, Surrogate]
     attacks: Mapping[str, AttackConfig | ForeignConfig]
     tables: Mapping[str, ChunkedTable]
     seed: int
@@ -100,7 +101,7 @@ def craft_job(blueprint: Blueprint, device: str, threads: int, patience: float) 
         images=test_images(blueprint),
         pool=others_pool(blueprint),
         towards=towards_of(blueprint),
-        surrogates={surrogate.name: surrogate.members for surrogate in blueprint.surrogates},
+        surrogates={surrogate.name: surrogate for surrogate in blueprint.surrogates},
         attacks=experiment.attacks,
         tables={f"{surrogate}/{attack}": table for (surrogate, attack), table in tables},
         seed=experiment.seed,
@@ -134,7 +135,7 @@ def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
                 if done["made"]:
                     without_gradient[f"{surrogate} under {attack}"] += done["without_gradient"]
                     in_smaller_passes[f"{surrogate} under {attack}"] += done["in_smaller_passes"]
-                    members, gradients = job.surrogates[surrogate], done["gradients"]
+                    members, gradients = job.surrogates[surrogate].seen_at_once, done["gradients"]
                     table = job.tables[f"{surrogate}/{attack}"]
                     speeds.note("gradient", members, worker.device, gradients, done["seconds"])
                     times.note(table.fingerprint, done["worker"], done["images"], done["seconds"])
@@ -189,7 +190,7 @@ class Crafter:
         table = job.tables[f"{surrogate}/{attack}"]
         start, made = time.monotonic(), None
         try:
-            network = self.networks.mean_of(job.surrogates[surrogate])
+            network = self.networks.mean_of(job.surrogates[surrogate].members, job.surrogates[surrogate].combine)
             start = time.monotonic()  # a network is loaded once, so loading is no part of the speed
             rows, made = self._craft(network, attack, chunk, item["clean"])
             table.write_chunk(job.store, chunk, rows)

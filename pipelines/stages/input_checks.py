@@ -40,7 +40,7 @@ def check_weights_differ(experiment: Experiment, networks: Mapping[str, Network]
         if _are_the_same(networks[name], networks[other]):
             raise InputError(f"{role}: {name} has the same weights as {other}; a target must be a model of its own")
     for role, source, witnesses in experiment.alignments():
-        for witness in witnesses:
+        for witness in [own for own in witnesses if own in experiment.models]:
             if _are_the_same(networks[witness], networks[source]):
                 raise InputError(f"{role}: {witness} has the same weights as the source, {source}")
 
@@ -81,7 +81,7 @@ def _targets_and_attackers(experiment: Experiment) -> list[tuple[str, str, str]]
     """(role, target, model of the attacker) of every pair of the two."""
     attacker = [experiment.source, *experiment.witnesses]
     for variant in experiment.variants.values():
-        attacker += [name for name in (variant.source, variant.model, *(variant.witnesses or [])) if name]
+        attacker += experiment.models_of(variant)
     roles = ("targets", "validation_targets")
     return [(role, target, own) for role in roles for target in getattr(experiment, role) for own in attacker]
 

@@ -82,7 +82,7 @@ def inspect_published(
 def _in_roles(experiment: Experiment) -> list[str]:
     named = {experiment.source, *experiment.witnesses, *experiment.targets, *experiment.validation_targets}
     for variant in experiment.variants.values():
-        named |= {name for name in (variant.source, variant.model, *(variant.witnesses or [])) if name}
+        named |= set(experiment.models_of(variant))
     return [name for name in experiment.models if name in named]
 
 

@@ -1,6 +1,6 @@
 """Networks that an experiment makes, trained from random weights or aligned from a source, and what determines them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,6 +28,7 @@ class Making:
         align: the settings; training on labels is an alignment without a witness.
         model: architecture and preprocessing.
         folded, channels_last: how it is used where it predicts, as in `Network`.
+        networks: the names of all networks that it leaves, of which the first is its own.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Making:
     model: ModelConfig
     folded: tuple[tuple[str, str], ...]
     channels_last: bool
+    networks: tuple[str, ...]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -92,6 +94,7 @@ def training(network: Network, experiment: Experiment, images: Manifest) -> Maki
         model=model,
         folded=network.folded,
         channels_last=network.channels_last,
+        networks=(name,),
     )
 
 
@@ -115,7 +118,19 @@ def alignment(
         model=source.config,
         folded=source.folded,
         channels_last=source.channels_last,
+        networks=surrogate.members,
     )
+
+
+def weights_file(number: int) -> str:
+    """The name of the file that holds the weights of a network; those after the first have a number."""
+    return f"model-{number}.safetensors" if number else "model.safetensors"
+
+
+def digests_of(card: Mapping[str, Any]) -> list[str]:
+    """The hashes of the weights of all networks of a card; none of a damaged one."""
+    digests = [card.get("weights"), *(card.get("more_weights") or ())]
+    return digests if all(isinstance(own, str) for own in digests) else []
 
 
 def images_seen(augment: AugmentConfig, experiment: Experiment, images: Manifest) -> str | list[str]:

@@ -31,7 +31,8 @@ class Speeds:
     def note(self, kind: Kind, members: Sequence[str], device: str, count: float, seconds: float) -> None:
         """Records that `count` gradients or predictions by the mean of `members` took this many seconds.
 
-        For training, `members` are the network that is trained and its witnesses, and `count` is a number of images.
+        For training, `members` are the network that is trained and its witnesses, and `count` is the number of images
+        times that of passes.
         """
         spent = self._spent[self._key(kind, members, device)]
         spent[0] += count
@@ -40,9 +41,9 @@ class Speeds:
             self.save()
 
     def seconds(self, kind: Kind, members: Sequence[str]) -> float | None:
-        """Seconds of one gradient, prediction or step for one image, on a GPU where that was measured, else on a CPU.
+        """Seconds of one gradient, prediction, or pass in training, for one image.
 
-        None where it was never measured.
+        That is on a GPU where it was measured there, else on a CPU; None where it was never measured.
         """
         found = (self._known.get(self._key(kind, members, device)) for device in ("cuda", "cpu"))
         return next((seconds for seconds in found if seconds is not None), None)

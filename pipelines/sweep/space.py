@@ -15,9 +15,10 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 import tune_spaces
 from align_core.align_config import AlignConfig
 from align_core.errors import InputError
+from align_core.refinements import laid_over
 from pipelines.experiment.config import Experiment, Section
 from pipelines.experiment.explain import explained, known_keys, nearest
-from pipelines.experiment.yaml_file import merged, read_yaml
+from pipelines.experiment.yaml_file import read_yaml
 
 Settings = dict[str, Any]
 """The values of the searched keys, by their dotted names."""
@@ -293,7 +294,7 @@ def settled(experiment: Experiment, settings: Settings) -> tuple[AlignConfig, tu
         for parent in parents:
             section = section.setdefault(parent, {})
         section[last] = value
-    own = merged(dataclasses.asdict(experiment.align), nested.get("align", {}))
+    own = laid_over(dataclasses.asdict(experiment.align), nested.get("align", {}))
     try:
         align = TypeAdapter(AlignConfig).validate_python(own)
     except ValidationError as problem:

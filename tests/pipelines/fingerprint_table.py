@@ -112,12 +112,22 @@ def _rows() -> Iterator[tuple[str, str, str]]:
     yield "groups.*", "", "groups={both: [c, e]}"
     yield "controls", "", "controls=[label_only]"
     for key, value in (
-        ("loss", "other"), ("temperature", 7), ("weight", 7), ("label_weight", 7), ("epochs", 7), ("batch_size", 6),
+        ("loss", "mse"), ("temperature", 7), ("weight", 7), ("label_weight", 7), ("epochs", 7), ("batch_size", 6),
         ("workers", 2), ("clip_grad_norm", 7), ("batchnorm", "frozen"), ("checkpoint_steps", 7),
         ("optimizer.name", "adamw"), ("optimizer.lr", 7), ("optimizer.momentum", 0.7), ("optimizer.nesterov", "false"),
-        ("optimizer.weight_decay", 7), ("augment.crop", "random_resized"), ("augment.flip", "false"),
+        ("optimizer.weight_decay", 7), ("optimizer.schedule", "constant"), ("optimizer.warmup", 0.5),
+        ("optimizer.layer_decay", 0.5), ("teacher", "source"), ("inputs", "random"), ("mix", "mixup"),
+        ("terms", "[input_gradient]"), ("update", "sam"), ("keep", "ema"), ("limit_steps", 1),
+        ("freeze", "['*.weight']"), ("augment.crop", "random_resized"), ("augment.flip", "false"),
     ):  # fmt: skip
         yield f"align.{key}", "", f"align.{key}={value}"
+    yield "align.label_smoothing", "align.label_weight=1", "align.label_smoothing=0.1"
+    yield "align.over_witnesses", "witnesses=[b, d];targets=[c]", "align.over_witnesses=max"
+    yield "contrasts", "", "contrasts=[[v, source]]"
+    yield "variants.*.refine", "", "variants.v.refine=label_only"
+    yield "variants.*.budget", "variants.v.align={update: sam};align.epochs=5", "variants.v.budget=aligned"
+    yield "variants.*.ensemble", "variants.w={ensemble: [a, b]}", "variants.w.ensemble=[a, v]"
+    yield "variants.*.combine", "variants.w={ensemble: [a, b]}", "variants.w.combine=cycle"
     yield "variants.*.source", "", "variants.v.source=d"
     yield "variants.*.witnesses", "", "variants.v.witnesses=[d]"
     yield "variants.*.align", "", "variants.v.align={weight: 7}"

@@ -55,8 +55,19 @@ align:
   epochs: 2
   batch_size: 64
   workers: 2
-  optimizer: {name: adamw, lr: 1e-2, momentum: 0.8, nesterov: false, weight_decay: 1e-3}
+  optimizer: {name: adamw, lr: 1e-2, momentum: 0.8, nesterov: false, weight_decay: 1e-3, schedule: constant,
+              warmup: 0.5, layer_decay: 0.75}
   clip_grad_norm: 1.0
+  label_smoothing: 0.1
+  teacher: witnesses
+  over_witnesses: max
+  inputs: {name: random, eps: 0.1}
+  mix: {name: mixup, alpha: 0.5}
+  terms: [{name: input_gradient, weight: 0.5}]
+  update: {name: sam, rho: 0.1}
+  keep: {name: ema, decay: 0.9}
+  limit_steps: 70
+  freeze: ["layer1.*"]
   batchnorm: frozen
   augment: {crop: random_resized, flip: false}
   checkpoint_steps: 50
@@ -64,6 +75,9 @@ variants:
   t16: {align: {temperature: 16, optimizer: {lr: 1}}}
   other: {source: earlier, witnesses: [rn50, resnet20]}
   before: {model: fetched}
+  swa: {refine: swa, budget: aligned}
+  pair: {ensemble: [aligned, swa], combine: loss}
+contrasts: [[swa, aligned]]
 attacks:
   pgd: {method: pgd, eps: 2/255, step: 0.5/255, steps: 10}
   every: {method: vni, eps: 4/255, step: 1/255, steps: 5, objective: margin, random_start: true, momentum: 0.5,
@@ -171,10 +185,16 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path, monkeypatch: pytes
         "align": {
             "loss": "kl", "temperature": 4.0, "weight": 1.0, "label_weight": 0.0, "epochs": 1, "batch_size": 128,
             "workers": 1, "clip_grad_norm": None, "batchnorm": "update", "checkpoint_steps": 200,
-            "optimizer": {"name": "sgd", "lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4},
+            "optimizer": {
+                "name": "sgd", "lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4,
+                "schedule": "cosine", "warmup": 0.0, "layer_decay": 1.0,
+            },
+            "label_smoothing": 0.0, "teacher": "witnesses", "over_witnesses": "mean", "inputs": "clean", "mix": "none",
+            "terms": [], "update": "plain", "keep": "last", "limit_steps": None, "freeze": [],
             "augment": {"crop": "pad4", "flip": True},
         },
         "variants": {},
+        "contrasts": [],
         "compute": {
             "workers": 2, "threads": 1, "accelerator": "auto", "precision": "fp32", "chunk": 100, "pass": None,
             "resources": {},

@@ -12,7 +12,6 @@ from fingerprint_table import FILE, ROWS, as_markdown, changed_by, expected_keys
 from PIL import Image
 from tiny_experiment import write_tiny_experiment
 
-from align_core.losses import LOSSES
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.store import fingerprint_of
@@ -45,7 +44,6 @@ def blueprint_with(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
     """Opens the experiment with some settings, such as "seed=1;targets=[a, b]"."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:2")
-    monkeypatch.setitem(LOSSES, "other", "a second loss, which nothing computes")
     monkeypatch.setattr(sys, "path", list(sys.path))
     return lambda settings: open_blueprint(
         Request(folder / "tiny.yaml", settings.split(";") if settings else [], quiet=True)

@@ -16,6 +16,7 @@ from align_core.images import Fit
 from align_core.models import Classifier, build
 from align_core.weights import hash_weights, read_weights
 from pipelines.compute.cluster import worker_of, workers_that_fit
+from pipelines.experiment.surrogates import contrasts_of
 from pipelines.report.tables import target_relation
 from pipelines.stages.blueprint import Blueprint, Making
 from pipelines.stages.craft import CraftItem
@@ -71,7 +72,7 @@ def largest_pass(blueprint: Blueprint) -> int:
     """The largest number of images that a worker shows to the source at once while it crafts."""
     crafter = crafter_of(blueprint)
     sizes: list[int] = []
-    source = crafter.networks.mean_of(crafter.job.surrogates["source"])
+    source = crafter.networks.mean_of(crafter.job.surrogates["source"].members)
     source.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
     item = CraftItem(surrogate="source", attack="x", chunk=0, clean=crafter.job.images.read(0))
     assert crafter(item)["made"]
@@ -146,19 +147,32 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
         (f"align.{key}={value}", lambda b, key=key: [getattr(making(b, n).align, key) for n in ALIGNED], [value] * 2)
         for key, value in [
             ("temperature", 7), ("weight", 7), ("label_weight", 7), ("epochs", 7), ("batch_size", 7), ("workers", 2),
-            ("clip_grad_norm", 7), ("batchnorm", "frozen"), ("checkpoint_steps", 7), ("loss", "kl"),
+            ("clip_grad_norm", 7), ("batchnorm", "frozen"), ("checkpoint_steps", 7), ("loss", "mse"),
+            ("teacher", "source"), ("over_witnesses", "max"), ("limit_steps", 7), ("freeze", ["a.*"]),
+            ("inputs", {"name": "random", "eps": 0.5}), ("mix", {"name": "mixup", "alpha": 0.5}),
+            ("terms", [{"name": "input_gradient", "weight": 7.0}]), ("update", {"name": "sam", "rho": 0.5}),
+            ("keep", {"name": "ema", "decay": 0.5}),
         ]
     ),
     *(
         (f"align.optimizer.{key}={value}", lambda b, key=key: getattr(making(b, "v").align.optimizer, key), value)
-        for key, value in [("name", "adamw"), ("lr", 7), ("momentum", 0.7), ("nesterov", False), ("weight_decay", 7)]
+        for key, value in [
+            ("name", "adamw"), ("lr", 7), ("momentum", 0.7), ("nesterov", False), ("weight_decay", 7),
+            ("schedule", "constant"), ("warmup", 0.5), ("layer_decay", 0.5),
+        ]
     ),
+    ("align.label_smoothing=0.5;align.label_weight=1", lambda b: making(b, "v").align.label_smoothing, 0.5),
     *(
         (f"align.augment.{key}={value}", lambda b, key=key: getattr(making(b, "v").align.augment, key), value)
         for key, value in [("crop", "random_resized"), ("flip", False)]
     ),
     ("variants.v.source=d", lambda b: [making(b, name).start for name in ALIGNED], ["a", "d"]),
     ("variants.v.witnesses=[d]", lambda b: [making(b, name).witnesses for name in ALIGNED], [("b",), ("d",)]),
+    ("variants.v.refine=label_only", lambda b: [making(b, name).align.weight for name in ALIGNED], [1, 0]),
+    ("variants.v.budget=aligned;variants.v.align={update: sam};align.epochs=5", lambda b: making(b, "v").align.limit_steps, 2),
+    ("variants.v.ensemble=[b, aligned]", lambda b: b.by_name["v"].members, ("b", "aligned")),
+    ("variants.v.combine=loss;variants.v.ensemble=[b, a]", lambda b: b.by_name["v"].combine, "loss"),
+    ("contrasts=[[v, source]]", lambda b: contrasts_of(b.planned, b.experiment.contrasts)[-1], ("v", "source")),
     ("variants.v.align={weight: 7}", lambda b: [making(b, name).align.weight for name in ALIGNED], [1, 7]),
     ("attacks.x.method=ni", lambda b: [attack(b)[key] for key in ("nesterov", "samples")], [True, "none"]),
     ("attacks.x.eps=7/255", lambda b: attack(b)["eps"], 7 / 255),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from align_core.errors import InputError
-from pipelines.experiment.yaml_file import merged, parse_yaml, read_yaml
+from pipelines.experiment.yaml_file import parse_yaml, read_yaml
 
 
 def read(tmp_path: Path, text: str, *overrides: str) -> dict[str, Any]:
@@ -143,22 +143,6 @@ def test_a_malformed_set_is_reported(tmp_path: Path, override: str, message: str
         read(tmp_path, TEXT, override)
     assert str(refusal.value).startswith(f"--set {override}")
     assert message in str(refusal.value)
-
-
-@pytest.mark.parametrize(
-    ("base", "over", "expected"),
-    [
-        ({"a": 1, "b": 2}, {"b": 3, "c": 4}, {"a": 1, "b": 3, "c": 4}),
-        ({"a": {"x": 1, "y": 1}}, {"a": {"y": 2}}, {"a": {"x": 1, "y": 2}}),
-        ({"a": {"x": 1}}, {"a": None}, {"a": None}),
-        ({"a": 1}, {"a": {"x": 1}}, {"a": {"x": 1}}),
-        ({"a": [1, 2]}, {"a": [3]}, {"a": [3]}),
-    ],
-)
-def test_merging_is_recursive_and_changes_neither_mapping(base: Any, over: Any, expected: Any) -> None:
-    before = repr((base, over))
-    assert merged(base, over) == expected
-    assert repr((base, over)) == before
 
 
 LISTS = "b0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -1,0 +1,110 @@
+"""Checks of variants: the surrogates that an experiment adds, by themselves and among each other."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from align_core.errors import InputError
+from align_core.refinements import REFINEMENTS
+from pipelines.experiment.explain import nearest
+
+if TYPE_CHECKING:
+    from pipelines.experiment.config import Experiment, VariantConfig
+
+
+def check_variant(name: str, variant: "VariantConfig") -> None:
+    """Raises InputError where the keys of a variant contradict each other, or its refinement is not known."""
+    key = f"variants.{name}"
+    if variant.refine is not None and variant.refine not in REFINEMENTS:
+        raise InputError(
+            f"{key}.refine: there is no refinement {variant.refine!r}{nearest(variant.refine, REFINEMENTS)}; "
+            "`witness list refinements` names them"
+        )
+    if variant.model and variant.ensemble is not None:
+        raise InputError(f"{key}: a model that is there, and an ensemble, are two surrogates: leave one out")
+    how = "model" if variant.model else "ensemble" if variant.ensemble is not None else None
+    given = [own for own in ("refine", "align", "witnesses", "budget") if getattr(variant, own)]
+    if how and given:
+        raise InputError(f"{key}.{how}: nothing is aligned here, so leave out `{'` and `'.join(given)}`")
+    if variant.model and variant.combine:
+        raise InputError(f"{key}.combine: a model that is there is one network, and nothing is combined")
+    if variant.witnesses == []:
+        raise InputError(f"{key}.witnesses: must name at least one model")
+    if variant.ensemble is not None and len(set(variant.ensemble)) < 2:
+        raise InputError(f"{key}.ensemble: must name at least two models or surrogates, each once")
+    if variant.ensemble is not None and len(set(variant.ensemble)) < len(variant.ensemble):
+        raise InputError(f"{key}.ensemble: names one member twice")
+    lengths = [own for own in ("epochs", "limit_steps") if own in variant.align]
+    if variant.budget and lengths:
+        raise InputError(f"{key}: `budget` decides how long it is trained, and so does align.{lengths[0]}; choose one")
+
+
+def check_variants(experiment: "Experiment") -> None:
+    """Raises InputError where a variant names what there is not, or what depends on itself."""
+    for name, variant in experiment.variants.items():
+        key = f"variants.{name}"
+        for member in variant.ensemble or []:
+            _check_known(f"{key}.ensemble", member, experiment, models=True)
+        if variant.budget is not None:
+            _check_made(f"{key}.budget", variant.budget, experiment)
+        if variant.is_made and variant.witnesses and not experiment.variant_align(name).needs_witnesses:
+            raise InputError(f"{key}.witnesses: what it is made by needs no witness; leave them out")
+        if variant.is_made:
+            align = experiment.variant_align(name)
+            check_weights(f"{key}.align", align.over_witnesses, variant.witnesses or experiment.witnesses)
+    check_weights("align", experiment.align.over_witnesses, experiment.witnesses)
+    for pair in experiment.contrasts:
+        for member in pair:
+            _check_known("contrasts", member, experiment, models=False)
+        if pair[0] == pair[1]:
+            raise InputError(f"contrasts: {pair[0]} is compared with itself")
+    for name in experiment.variants:
+        _check_order(experiment, name, ())
+
+
+def check_weights(key: str, weights: str | list[float], witnesses: list[str]) -> None:
+    """Raises InputError where the losses to witnesses have weights, but not as many as there are witnesses."""
+    if not isinstance(weights, str) and len(weights) != len(witnesses):
+        counts = f"{len(weights)} weights, and there are {len(witnesses)} witnesses"
+        raise InputError(f"{key}.over_witnesses: has {counts}; give a weight for each")
+
+
+def surrogate_names(experiment: "Experiment") -> list[str]:
+    """The names of all surrogates of an experiment."""
+    own = ["source", "aligned", *experiment.controls, *experiment.variants]
+    several = len(experiment.witnesses) > 1 and "witness" in experiment.controls
+    sources = {variant.source for variant in experiment.variants.values()} - {None, experiment.source}
+    return (
+        [name for name in own if name != "witness" or not several]
+        + ([f"witness-{name}" for name in experiment.witnesses] if several else [])
+        + [f"source-{name}" for name in sorted(filter(None, sources))]
+    )
+
+
+def _check_known(key: str, name: str, experiment: "Experiment", models: bool) -> None:
+    known = [*surrogate_names(experiment), *(experiment.models if models else ())]
+    if name not in known:
+        kinds = "model or surrogate" if models else "surrogate"
+        raise InputError(f"{key}: there is no {kinds} {name!r}{nearest(name, known)}")
+
+
+def _check_made(key: str, name: str, experiment: "Experiment") -> None:
+    """A budget is that of a surrogate for which something is made."""
+    _check_known(key, name, experiment, models=False)
+    is_made = name in ("aligned", "label_only") or (name in experiment.variants and experiment.variants[name].is_made)
+    if not is_made:
+        raise InputError(f"{key}: {name} is used as it is, so that it has no budget")
+
+
+def _check_order(experiment: "Experiment", name: str, above: tuple[str, ...]) -> None:
+    """Raises InputError where a variant needs itself, by its witnesses, its ensemble or its budget."""
+    if name in above:
+        raise InputError(f"variants.{name}: it needs itself: {' needs '.join([*above, name])}")
+    for other in _needed(experiment, name):
+        _check_order(experiment, other, (*above, name))
+
+
+def _needed(experiment: "Experiment", name: str) -> Iterator[str]:
+    variant = experiment.variants[name]
+    for other in (*(variant.witnesses or ()), *(variant.ensemble or ()), *filter(None, [variant.budget])):
+        if other in experiment.variants:
+            yield other
