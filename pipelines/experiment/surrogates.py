@@ -155,8 +155,14 @@ def _within_budget(own: Surrogate, align: AlignConfig, by_name: Mapping[str, Sur
 def passes_of(surrogate: Surrogate, images: int) -> Passes:
     """All passes of a fine-tune through its networks, over a training set of `images` images."""
     assert surrogate.align is not None
-    rows = min(surrogate.align.batch_size, images // surrogate.align.workers * surrogate.align.workers)
-    return passes_per_image(surrogate.align, len(surrogate.witnesses)).times(surrogate.align.steps(images) * rows)
+    return passes_per_image(surrogate.align, len(surrogate.witnesses)).times(images_seen_by(surrogate, images))
+
+
+def images_seen_by(surrogate: Surrogate, images: int) -> int:
+    """The training images of all steps of a fine-tune together, over a training set of `images` images."""
+    align = surrogate.align
+    assert align is not None
+    return align.steps(images) * min(align.batch_size, images // align.workers * align.workers)
 
 
 def contrasts_of(surrogates: Sequence[Surrogate], further: Sequence[Sequence[str]] = ()) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from typing import Any
 from pipelines.failure import RunFailed
 from pipelines.report.remarks import remarks_on, uneven
 from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SurrogateRow, TimeRow, TransferRow
+from pipelines.report.verdicts import verdicts
 from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.csv_table import from_csv, to_csv
 from pipelines.storage.store import Say, Store, fingerprint_of
@@ -23,8 +24,8 @@ FILES = (*(f"{table}.csv" for table in COLUMNS), *(f"{figure}.png" for figure in
 their hashes."""
 _KEPT = "report/report.json"
 _REVISION = 5  # to be raised when the same outcomes give other figures, or are no longer taken for sound
-_WHOLE_COLUMNS = {"n", "gradients", "images"}
-_TEXT_COLUMNS = {"surrogate", "attack", "target", "relation", "baseline", "worker"}
+_WHOLE_COLUMNS = {"n", "gradients", "images", "steps", "images_seen", "forward_passes", "backward_passes"}
+_TEXT_COLUMNS = {"surrogate", "attack", "target", "relation", "baseline", "worker", "refinement"}
 
 NOTES = (
     "Rates and accuracies are in percent, gains in percentage points. A rate is over the test images that the original "
@@ -196,29 +197,6 @@ def _rows(content: bytes) -> list[Any]:
     return [{column: value(column, cell) for column, cell in row.items()} for row in from_csv(content)]
 
 
-def verdicts(report: Report) -> list[str]:
-    """Says of each surrogate and attack whether it transfers better than the source, by the mean over all targets.
-
-    A surrogate is called better or worse only where the 95 % interval of its gain excludes zero. Surrogates without a
-    gain, such as the source itself, are left out.
-    """
-    lines = []
-    for row in report.means():
-        gain, low, high = row["gain"], row["gain_low"], row["gain_high"]
-        if gain is None or low is None or high is None:
-            continue
-        if low > 0:
-            verdict = "transfers better than the source"
-        elif high < 0:
-            verdict = "transfers worse than the source"
-        else:
-            verdict = "shows no detectable difference from the source"
-        lines.append(
-            f"{row['surrogate']} under {row['attack']}: {verdict}: {gain:+.1f} points ({low:+.1f} to {high:+.1f})"
-        )
-    return lines
-
-
 def html_page(name: str, report: Report, figures: dict[str, bytes], remarks: Sequence[str] = ()) -> str:
     """The report as one HTML page with its figures embedded, so that the file can be mailed or archived by itself.
 
@@ -267,4 +245,4 @@ def _shown(column: str, value: object) -> str:
         return ""
     if not isinstance(value, float):
         return str(value)
-    return f"{value:.2g}" if column == "p_value" else f"{value:.2f}"
+    return f"{value:.2g}" if column in ("p_value", "p_holm") else f"{value:.2f}"

@@ -51,6 +51,8 @@ class TransferRow(TypedDict):
     """Upper end of the interval of `gain`."""
     p_value: float | None
     """Two-sided exact McNemar test of `gain`, 0 to 1, not corrected for the number of comparisons. None for a mean."""
+    p_holm: float | None
+    """`p_value` after Holm's correction for all rows of this attack that have one. None for a mean."""
 
 
 class MeanRow(TransferRow):
@@ -81,9 +83,26 @@ class ContrastRow(TypedDict):
     """Upper end of the interval of `gain`."""
     p_value: float | None
     """Test of `gain`, as in TransferRow."""
+    p_holm: float | None
+    """`p_value` after Holm's correction, as in TransferRow."""
 
 
-class SurrogateRow(TypedDict):
+class Budget(TypedDict):
+    """What it took to make a surrogate, in columns of surrogates.csv."""
+
+    refinement: str
+    """How it was made: the name of a refinement, or "" where it is used as it is."""
+    steps: int | None
+    """Updates of its weights. None where nothing was made, here and in the three columns that follow."""
+    images_seen: int | None
+    """Training images of all steps together, each as often as it was seen."""
+    forward_passes: int | None
+    """Forward passes of images through the source and its teachers."""
+    backward_passes: int | None
+    """Backward passes of images through the source."""
+
+
+class SurrogateRow(Budget):
     """One surrogate and attack of surrogates.csv, or, with the attack `(all)`, what holds over all attacks together."""
 
     surrogate: str
@@ -141,10 +160,12 @@ class TimeRow(TypedDict):
     """`images` over `seconds`: the rate of one worker."""
 
 
+_BUDGET = tuple(Budget.__annotations__)
+
 COLUMNS: dict[str, tuple[str, ...]] = {
     "transfer": tuple(TransferRow.__annotations__),
     "contrasts": tuple(ContrastRow.__annotations__),
-    "surrogates": tuple(SurrogateRow.__annotations__),
+    "surrogates": (*(own for own in SurrogateRow.__annotations__ if own not in _BUDGET), *_BUDGET),
     "times": tuple(TimeRow.__annotations__),
 }
 """The columns of each table, in the order of the CSV file."""

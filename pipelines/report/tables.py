@@ -6,20 +6,23 @@ The statistics are those of `align_core.transfer`. What each column means is sai
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain, product
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from align_core.multiplicity import holm
 from align_core.transfer import (
     NO_GAIN,
     NO_RATE,
     Flags,
     Gain,
     Interval,
+    MeanCell,
     OnTargets,
     mean_gain,
     mean_interval,
+    mean_over_targets,
     paired_gain,
     relation,
     resampled_counts,
@@ -27,9 +30,9 @@ from align_core.transfer import (
     wilson,
 )
 from pipelines.experiment.names import RELATIONS
-from pipelines.experiment.surrogates import Surrogate, contrasts_of
+from pipelines.experiment.surrogates import Surrogate, contrasts_of, images_seen_by, passes_of
 from pipelines.report.outcomes import Outcomes
-from pipelines.report.rows import ContrastRow, SurrogateRow, TimeRow, TransferRow
+from pipelines.report.rows import Budget, ContrastRow, SurrogateRow, TimeRow, TransferRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF
 from pipelines.stages.times import CraftingTimes
@@ -76,27 +79,41 @@ class TableMaker:
                 rows += [self._target_row(surrogate, attack, target) for target in there]
                 if there:
                     rows += [self._mean_row(surrogate, attack, kind) for kind in self._groups(surrogate.source)]
-        return rows
+        return corrected(rows)
 
     def contrasts(self) -> list[ContrastRow]:
-        """The rows of contrasts.csv: aligned surrogates against the controls, and the aligned ensemble against the
-        plain one. Which pairs there are is decided by `contrasts_of`.
+        """The rows of contrasts.csv; which pairs there are is decided by `contrasts_of`.
+
+        Surrogates of two sources are compared on the images that count for both.
         """
         rows = []
         for name, baseline in contrasts_of(self.blueprint.planned, self.blueprint.experiment.contrasts):
-            surrogate = self.blueprint.by_name[name]
+            surrogate, other = self.blueprint.by_name[name], self.blueprint.by_name[baseline]
             for attack in self.attacks:
                 there = [t for t in self.targets if all(self._is_there(s, attack, t) for s in (name, baseline))]
+                counted = {t: self._counted[surrogate.source, t] & self._counted[other.source, t] for t in there}
                 for target in there:
-                    counted = self._counted[surrogate.source, target]
-                    wrong, baseline_wrong = (self.outcomes.wrong[s, attack, target][counted] for s in (name, baseline))
+                    own = counted[target]
+                    wrong, baseline_wrong = (self.outcomes.wrong[s, attack, target][own] for s in (name, baseline))
                     gain = paired_gain(wrong, baseline_wrong)
-                    rows.append(_contrast_row(name, baseline, attack, target, int(counted.sum()), gain))
+                    rows.append(_contrast_row(name, baseline, attack, target, int(own.sum()), gain))
                 if len(there) == len(self.targets):  # a mean over other targets could not be compared with any other
-                    gain = self._mean_gain(surrogate, baseline, attack, "")
-                    n = self._images_in_any(surrogate.source, self.targets)
+                    n = int(np.logical_or.reduce(list(counted.values())).sum())
+                    gain = self._mean_contrast(surrogate, other, attack, counted)
                     rows.append(_contrast_row(name, baseline, attack, "(mean)", n, gain))
-        return rows
+        return corrected(rows)
+
+    def _mean_contrast(self, one: Surrogate, other: Surrogate, attack: str, counted: dict[str, Flags]) -> Gain:
+        """The mean gain of one surrogate over another over all targets, on the images that count."""
+        if one.source == other.source:
+            return self._mean_gain(one, other.name, attack, "")
+        wrong = self.outcomes.wrong
+        cells = [
+            MeanCell(own, wrong[one.name, attack, target], wrong[other.name, attack, target])
+            for target, own in counted.items()
+        ]
+        counts = resampled_counts(len(self.outcomes.labels), self.blueprint.experiment.seed)
+        return mean_over_targets(cells, counts)[1]
 
     def surrogates(self) -> list[SurrogateRow]:
         """The rows of surrogates.csv: a row per attack and one over all attacks, for each surrogate."""
@@ -274,7 +291,22 @@ class TableMaker:
             "mean_l2": None,
             "mean_ssim": None,
             "robust_accuracy": _figure(robust),
+            **self._budget(surrogate),
         }
+
+    def _budget(self, surrogate: Surrogate) -> Budget:
+        """What it took to make a surrogate, as its settings and the number of training images decide it."""
+        if surrogate.align is None:
+            return Budget(refinement="", steps=None, images_seen=None, forward_passes=None, backward_passes=None)
+        images = len(self.blueprint.inspected.manifests["train"])
+        seen, passes = images_seen_by(surrogate, images), passes_of(surrogate, images)
+        return Budget(
+            refinement=surrogate.refine or "",
+            steps=surrogate.align.steps(images),
+            images_seen=seen,
+            forward_passes=passes.forward,
+            backward_passes=passes.backward,
+        )
 
 
 def _transfer_row(
@@ -306,7 +338,8 @@ def _transfer_row(
         "gain": _figure(gain.value),
         "gain_low": _figure(gain.low),
         "gain_high": _figure(gain.high),
-        "p_value": _p_value(gain),
+        "p_value": _p_value(gain.p_value),
+        "p_holm": None,
     }
 
 
@@ -320,7 +353,8 @@ def _contrast_row(surrogate: str, baseline: str, attack: str, target: str, n: in
         "gain": _figure(gain.value),
         "gain_low": _figure(gain.low),
         "gain_high": _figure(gain.high),
-        "p_value": _p_value(gain),
+        "p_value": _p_value(gain.p_value),
+        "p_holm": None,
     }
 
 
@@ -332,6 +366,18 @@ def _figure(value: float | None) -> float | None:
     return None if value is None else round(value, 4) + 0.0
 
 
-def _p_value(gain: Gain) -> float | None:
+def _p_value(value: float | None) -> float | None:
     """Six significant digits: p-values may be far smaller than four decimals can show."""
-    return None if gain.p_value is None else float(f"{gain.p_value:.6g}")
+    return None if value is None else float(f"{value:.6g}")
+
+
+Row = TypeVar("Row", TransferRow, ContrastRow)
+
+
+def corrected(rows: list[Row]) -> list[Row]:
+    """The rows with `p_holm`: Holm's correction over those rows of each attack that have a p-value."""
+    for attack in dict.fromkeys(row["attack"] for row in rows):
+        tested = [row for row in rows if row["attack"] == attack and row["p_value"] is not None]
+        for row, value in zip(tested, holm([float(row["p_value"] or 0) for row in tested]), strict=True):
+            row["p_holm"] = _p_value(value)
+    return rows

@@ -169,7 +169,11 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("variants.v.source=d", lambda b: [making(b, name).start for name in ALIGNED], ["a", "d"]),
     ("variants.v.witnesses=[d]", lambda b: [making(b, name).witnesses for name in ALIGNED], [("b",), ("d",)]),
     ("variants.v.refine=label_only", lambda b: [making(b, name).align.weight for name in ALIGNED], [1, 0]),
-    ("variants.v.budget=aligned;variants.v.align={update: sam};align.epochs=5", lambda b: making(b, "v").align.limit_steps, 2),
+    (
+        "variants.v.budget=aligned;variants.v.align={update: sam};align.epochs=5",
+        lambda b: making(b, "v").align.limit_steps,
+        2,
+    ),
     ("variants.v.ensemble=[b, aligned]", lambda b: b.by_name["v"].members, ("b", "aligned")),
     ("variants.v.combine=loss;variants.v.ensemble=[b, a]", lambda b: b.by_name["v"].combine, "loss"),
     ("contrasts=[[v, source]]", lambda b: contrasts_of(b.planned, b.experiment.contrasts)[-1], ("v", "source")),

@@ -16,7 +16,8 @@ from PIL import Image
 from pipelines import RunFailed, load_results
 from pipelines.cli import main
 from pipelines.report.figures import gain_figure, transfer_heatmap
-from pipelines.report.page import NOTES, Report, html_page, make_report, read_report, verdicts
+from pipelines.report.page import NOTES, Report, html_page, make_report, read_report
+from pipelines.report.verdicts import verdicts
 from pipelines.stages.blueprint import Blueprint
 
 FILES = [
@@ -24,7 +25,7 @@ FILES = [
     "transfer.csv",
     "transfer.png",
 ]  # fmt: skip
-GAIN = ["gain", "gain_low", "gain_high", "p_value"]
+GAIN = ["gain", "gain_low", "gain_high", "p_value", "p_holm"]
 # On every target: `aligned` gains by pgd and loses by mi, `witness` differs by pgd in nothing and by mi in one image.
 OUTCOMES = {
     f"outcomes/{surrogate}/{attack}/{target}": digits
@@ -71,6 +72,7 @@ def test_the_tables_have_the_columns_that_the_design_names_in_its_order(experime
         "surrogate", "attack", "clean_accuracy", "clean_accuracy_low", "clean_accuracy_high",
         "clean_change", "clean_change_low", "clean_change_high", "witness_agreement",
         "attacked_accuracy", "whitebox_rate", "whitebox_targeted_rate", "mean_l2", "mean_ssim", "robust_accuracy",
+        "refinement", "steps", "images_seen", "forward_passes", "backward_passes",
     ]  # fmt: skip
 
 
