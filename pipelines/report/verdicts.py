@@ -42,11 +42,10 @@ def broken_controls(surrogates: Sequence[SurrogateRow]) -> dict[str, str]:
     Such a control differs from the source in more than further training, so that to be better than it shows little.
     """
     found = {}
-    for row in surrogates:
+    for row in (own for own in surrogates if own["surrogate"] == "label_only"):
         change, high = row["clean_change"], row["clean_change_high"]
-        if row["surrogate"] == "label_only" and change is not None and high is not None and high < 0:
-            if change <= _BROKEN_BY:
-                found["label_only"] = f"label_only lost {-change:.1f} points of clean accuracy and is a broken control"
+        if change is not None and high is not None and high < 0 and change <= _BROKEN_BY:
+            found["label_only"] = f"label_only lost {-change:.1f} points of clean accuracy and is a broken control"
     return found
 
 

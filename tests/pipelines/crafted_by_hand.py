@@ -36,7 +36,7 @@ def finish(blueprint: Blueprint) -> None:
         if not blueprint.is_made(making.name):
             source = networks.network(str(making.start)).net.state_dict()
             state = {name: value * 1.25 for name, value in source.items()}
-            commit(blueprint.store, making, to_bytes(state), CURVE, seconds=1.0, shape=blueprint.inspected.shape)
+            commit(blueprint.store, making, [to_bytes(state)], CURVE, seconds=1.0, shape=blueprint.inspected.shape)
     blueprint.refresh()
     blueprint.inspected.save(blueprint.store)
     write_resolved(blueprint)

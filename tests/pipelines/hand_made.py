@@ -102,7 +102,7 @@ class HandMade:
         blueprint = self.blueprint()
         for making in blueprint.alignments():
             weights = to_bytes(_weights(making.fingerprint, making.model))
-            commit(blueprint.store, making, weights, CURVE, seconds=1.0, shape=(1, 8, 8))
+            commit(blueprint.store, making, [weights], CURVE, seconds=1.0, shape=(1, 8, 8))
         blueprint.refresh()
         unused = dict(outcomes or {})
         manifest = blueprint.inspected.manifests["test"]

@@ -237,13 +237,13 @@ def test_shared_and_computed_weights_are_saved_resumed_and_written(
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     job = job_from(tmp_path, factory)
-    weights, _ = fine_tune_alone(job, "cpu", "elsewhere")
+    (weights,), _ = fine_tune_alone(job, "cpu", "elsewhere")
     with monkeypatch.context() as patch:
         break_off(patch, "state.safetensors", 4)
         with pytest.raises(Broken):
             fine_tune_alone(job, "cpu", CHECKPOINTS)
     resumed, curve = fine_tune_alone(job, "cpu", CHECKPOINTS)
-    assert resumed == weights
+    assert resumed == [weights]
     assert len(curve) == STEPS
     (tmp_path / "made.safetensors").write_bytes(weights)
     config = replace(job.loader.networks["near"].config, weights=str(tmp_path / "made.safetensors"))

@@ -79,7 +79,7 @@ def test_an_experiment_whose_source_has_still_to_be_trained_is_watched(tmp_path:
     for makings, name in ((blueprint.trainings, "trained/near"), (blueprint.alignments, "models/aligned")):
         (making,) = makings()
         network = build(making.model, 3, 1).net.state_dict()
-        commit(blueprint.store, making, to_bytes(network), CURVE, seconds=1.0, shape=(1, 8, 8))
+        commit(blueprint.store, making, [to_bytes(network)], CURVE, seconds=1.0, shape=(1, 8, 8))
         blueprint.refresh()
         assert {entry.folder: entry.state for entry in next(looks).entries}[name] == "done"
     blueprint.store.delete("trained/near/card.json")

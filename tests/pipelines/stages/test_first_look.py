@@ -170,7 +170,7 @@ class TestOfAModelThatIsTrainedHere:
         (making,) = blueprint.trainings()
         state = dict(build(making.model, CLASSES, channels=1).net.state_dict())
         state |= {"2.weight": torch.zeros_like(state["2.weight"]), "2.bias": torch.tensor(bias)}
-        commit(blueprint.store, making, to_bytes(state), CURVE, seconds=1.0, shape=(1, 8, 8))
+        commit(blueprint.store, making, [to_bytes(state)], CURVE, seconds=1.0, shape=(1, 8, 8))
         blueprint.refresh()
 
     def test_it_is_said_when_the_training_has_ended(
