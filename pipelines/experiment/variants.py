@@ -15,10 +15,8 @@ def check_variant(name: str, variant: "VariantConfig") -> None:
     """Raises InputError where the keys of a variant contradict each other, or its refinement is not known."""
     key = f"variants.{name}"
     if variant.refine is not None and variant.refine not in REFINEMENTS:
-        raise InputError(
-            f"{key}.refine: there is no refinement {variant.refine!r}{nearest(variant.refine, REFINEMENTS)}; "
-            "`witness list refinements` names them"
-        )
+        near = nearest(variant.refine, REFINEMENTS)
+        raise InputError(f"{key}.refine: there is no refinement {variant.refine!r}{near}")
     if variant.model and variant.ensemble is not None:
         raise InputError(f"{key}: a model that is there, and an ensemble, are two surrogates: leave one out")
     how = "model" if variant.model else "ensemble" if variant.ensemble is not None else None

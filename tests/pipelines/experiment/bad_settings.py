@@ -58,6 +58,66 @@ SETTINGS = [
     bad("two of a variant", ("v.align.a: unknown", "v.align.b: unknown"), {"variants.v.align": {"a": 1, "b": 1}}),
     bad("nested in a variant", "variants.v.align.optimizer.name: Input", {"variants.v.align.optimizer.name": "adam"}),
     bad("unknown loss", "align: there is no alignment loss 'kll'", {"align.loss": "kll"}),
+    bad("loss twice", "align: loss must name at least one loss, and each of them once", {"align.loss": ["kl", "kl"]}),
+    bad("setting of a loss", "loss rkd has no setting 'angel'; did", {"align.loss": [{"name": "rkd", "angel": 1}]}),
+    bad("unknown part", "align: there is no keep 'emma'; did you mean 'ema'?", {"align.keep": "emma"}),
+    bad("unknown term", "align: there is no term 'saa'", {"align.terms": ["saa"]}),
+    bad("setting of a part", "rho of update sam must be from", {"align.update": {"name": "sam", "rho": -1}}),
+    bad("smoothed labels", "align: label_smoothing has no effect, because label", {"align.label_smoothing": 0.1}),
+    bad("no label smoothing", "align: label_smoothing must be 0 or more and below", {"align.label_smoothing": 1}),
+    bad(
+        "choice of a batch", "align: over_witnesses: max chooses image by image, and rkd has one value for a batch",
+        {"align.over_witnesses": "max", "align.loss": ["kl", "rkd"]},
+    ),
+    bad("unknown reduction", "align: over_witnesses must be one of mean, max, min", {"align.over_witnesses": "sum"}),
+    bad("weights of witnesses", "align.over_witnesses: has 2 weights, and there", {"align.over_witnesses": [1, 2]}),
+    bad("mixed labels", "align: mix: nce compares images by their labels", {"align.mix": "mixup", "align.loss": "nce"}),
+    bad("warm-up", "align.optimizer: warmup must be 0 epochs or more", {"align.optimizer.warmup": -1}),
+    bad("layer decay", "align.optimizer: layer_decay must be above 0", {"align.optimizer.layer_decay": 0}),
+    # Surrogates
+    bad("unknown refinement", "variants.v.refine: there is no refinement 'lvg'; did you", {"variants.v.refine": "lvg"}),
+    bad(
+        "witness of a rival", "v.witnesses: what it is made by needs no",
+        {"variants.v": {"refine": "lgv", "witnesses": ["seer"]}},
+    ),
+    bad("ensemble of one", "variants.v.ensemble: must name at least two", {"variants.v.ensemble": ["near"]}),
+    bad("ensemble of none", "variants.v.ensemble: must name at least two", {"variants.v.ensemble": []}),
+    bad("ensemble twice", "v.ensemble: names one member twice", {"variants.v.ensemble": ["near", "seer", "near"]}),
+    bad(
+        "unknown member", "v.ensemble: there is no model or surrogate 'seers'",
+        {"variants.v.ensemble": ["near", "seers"]},
+    ),
+    bad("target in an ensemble", "targets: twin is named in variants.v.ens", {"variants.v.ensemble": ["near", "twin"]}),
+    bad(
+        "made and not", "variants.v.ensemble: nothing is aligned here, so leave out `refine`",
+        {"variants.v": {"ensemble": ["near", "seer"], "refine": "lgv"}},
+    ),
+    bad(
+        "two kinds", "variants.v: a model that is there, and an ensemble",
+        {"variants.v": {"model": "other", "ensemble": ["near", "seer"]}},
+    ),
+    bad(
+        "combined alone", "v.combine: a model that is there is one",
+        {"variants.v": {"model": "other", "combine": "loss"}},
+    ),
+    bad(
+        "unknown combination", "variants.v.combine: Input should be 'logits', 'loss' or 'cycle'",
+        {"variants.v.combine": "max"},
+    ),
+    bad("budget of nothing", "variants.v.budget: there is no surrogate 'alined'", {"variants.v.budget": "alined"}),
+    bad("budget of a source", "variants.v.budget: source is used as it is", {"variants.v.budget": "source"}),
+    bad(
+        "two lengths", "variants.v: `budget` decides how long it is trained, and so does align.epochs",
+        {"variants.v": {"budget": "aligned", "align": {"epochs": 3}}},
+    ),
+    bad(
+        "budgets in a circle", "variants.v: it needs itself: v needs w needs v",
+        {"variants.v": {"budget": "w"}, "variants.w": {"budget": "v"}},
+    ),
+    bad("aligned to itself", "variants.v: it needs itself: v needs v", {"variants.v.witnesses": ["v"]}),
+    bad("unknown contrast", "contrasts: there is no surrogate 'alined'", {"contrasts": [["alined", "source"]]}),
+    bad("contrast with itself", "contrasts: aligned is compared with itself", {"contrasts": [["aligned", "aligned"]]}),
+    bad("contrast of three", "contrasts.0: List should have at most 2 items", {"contrasts": [["a", "b", "c"]]}),
     # Numbers that are not finite, or that can only be a slip
     *(
         bad(f"{key} {value}", f"{key}: must be a finite number of at most 3e38", {key: value})
