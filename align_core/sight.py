@@ -74,10 +74,10 @@ def _taps_on(network: nn.Module, losses: Sequence[Mapping[str, Any]], image_1CHW
     try:
         with predicting(network):
             last = find_last_layer(network, image_1CHW)
-            places = find_map_layer(network, image_1CHW) if compares(losses, "places") else None
+            places = find_map_layer(network, image_1CHW) if compares(losses, "places") else ()
     except InputError as problem:
         raise InputError(f"loss {needing}: {problem}") from problem
-    return Taps(network, last, places)
+    return Taps(network, last, *places)
 
 
 def _width_of(taps: Taps, image_1CHW: Tensor) -> int:
