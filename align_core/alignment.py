@@ -160,8 +160,8 @@ class Alignment:
         values["grad_norm"] = grad_norm
         return {"lr": lr, **dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))}
 
-    def _seed_step(self) -> None:
-        torch.manual_seed(hash((self.seed, self.step_number, self.rank)) % (1 << 63))
+    def _seed_step(self, *further: int) -> None:
+        torch.manual_seed(hash((self.seed, self.step_number, self.rank, *further)) % (1 << 63))
 
     def _check(self, images_BCHW: Tensor, labels_B: Tensor) -> None:
         if not images_BCHW.is_floating_point() or labels_B.shape != images_BCHW.shape[:1]:
@@ -250,7 +250,7 @@ class Alignment:
         buffers: list[Tensor] = []
 
         def pass_over() -> dict[str, Tensor]:
-            self._seed_step()
+            self._seed_step(1)  # not that of the step, by which images may have been mixed or perturbed
             values = gradients()
             if buffers:
                 for buffer, first in zip(self.source.buffers(), buffers, strict=True):
