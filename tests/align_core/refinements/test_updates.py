@@ -64,7 +64,7 @@ class TestSam:
             assert torch.equal(own, before)
 
     def test_by_hand(self) -> None:
-        # Loss w1^2 + 2 w2^2 at (3, 1): gradient (6, 4) of length sqrt(52), so the point is (3, 1) + rho (6, 4) / sqrt(52).
+        # Loss w1^2 + 2 w2^2 at (3, 1): gradient (6, 4) of length sqrt(52), and point is (3, 1) + 0.1 (6, 4) / sqrt(52).
         net = nn.Linear(2, 1, bias=False)
         net.weight.data = torch.tensor([[3.0, 1.0]])
         found, value = left_by(
@@ -142,12 +142,13 @@ SMALL: list[dict[str, Any]] = [{"name": "sam", "rho": 1e-6}, {"name": "gradient_
 
 
 def test_all_passes_of_a_step_draw_alike() -> None:
-    """A small step away is no step away, though units are dropped: SAM takes the second gradient, the other the first."""
+    """A small step away is none, though units are dropped: SAM takes the second gradient, the other the first."""
     states = []
     for update in SMALL:
         config = AlignConfig(optimizer=PLAIN_SGD, update=update, mix="mixup", inputs="random", label_weight=0.5)
         alignment = Alignment(cnn(0), [cnn(1)], config, total_steps=2, seed=0)
-        states.append((tensors_of(alignment.source), alignment.step(*grey()), alignment.step(*grey())))
+        reports = alignment.step(*grey()), alignment.step(*grey())
+        states.append((tensors_of(alignment.source), *reports))
     (first, *reports), (second, *others) = states
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-3, atol=1e-5)
