@@ -3,6 +3,7 @@
 Nothing here imports torch, so that commands which only read settings start fast.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -170,10 +171,8 @@ class AlignConfig(Settings):
             if self.over_witnesses not in _OVER_WITNESSES:
                 wanted = f"one of {', '.join(_OVER_WITNESSES)}, or a list of weights"
                 raise ValueError(f"over_witnesses must be {wanted}, not {self.over_witnesses!r}")
-        elif not all(isinstance(own, int | float) and own >= 0 for own in self.over_witnesses) or not any(
-            self.over_witnesses
-        ):
-            raise ValueError("over_witnesses: weights must be numbers of 0 or more, and not all 0")
+        elif not all(map(_is_weight, self.over_witnesses)) or not any(self.over_witnesses):
+            raise ValueError("over_witnesses: weights must be finite numbers of 0 or more, and not all 0")
         whole = [own["name"] for own in self.losses if not LOSSES[own["name"]].per_image]
         if self.over_witnesses in ("max", "min") and whole:
             raise ValueError(
@@ -229,6 +228,11 @@ class AlignConfig(Settings):
         A setting that is added later then changes no fingerprint. A default that changes needs a new revision.
         """
         return _unlike(self.effective, asdict(AlignConfig()))
+
+
+def _is_weight(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= value < math.inf
 
 
 def _unlike(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,7 +134,7 @@ class Alignment:
         Raises NonFiniteLoss before the weights are changed, and ValueError for images or labels of another kind.
         """
         self._check(images_BCHW, labels_B)
-        torch.manual_seed(hash((self.seed, self.step_number, self.rank)) % (1 << 63))
+        self._seed_step()
         lr = self.lr
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["share"]
@@ -160,6 +160,9 @@ class Alignment:
         values["grad_norm"] = grad_norm
         return {"lr": lr, **dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))}
 
+    def _seed_step(self, *further: int) -> None:
+        torch.manual_seed(hash((self.seed, self.step_number, self.rank, *further)) % (1 << 63))
+
     def _check(self, images_BCHW: Tensor, labels_B: Tensor) -> None:
         if not images_BCHW.is_floating_point() or labels_B.shape != images_BCHW.shape[:1]:
             raise ValueError(
@@ -181,6 +184,7 @@ class Alignment:
             images_BCHW=images_BCHW,
             labels_B=labels_B,
             towards=lambda images, labels: self._compared(images, labels)[1],
+            weights={name: weight for name, (weight, _) in self._losses.items()},
             taught=lambda images: [own.logits_BK for own in self._taught(images)],
             temperature=self.align.temperature,
         )
@@ -188,24 +192,29 @@ class Alignment:
     def _gradients(self, mixed: Mixed, labels_B: Tensor) -> dict[str, Tensor]:
         """Leaves the gradient of the whole loss at the weights, and returns the values of its parts.
 
-        Every further term is a pass of its own, whose gradient is added, so that memory holds one pass at a time.
+        Every further term is a pass of its own, whose gradient is added, so that memory holds one pass at a time. Terms
+        come first: they may look at the network past what makes it data-parallel, and it is the backward pass of a look
+        through it that averages over workers all gradients that have been added up.
         """
         align = self.align
         self.optimizer.zero_grad(set_to_none=True)
+        terms: dict[str, Tensor] = {}
+        for name, (weight, term) in self._terms.items():
+            own = term(self._at(mixed.images_BCHW, labels_B))
+            (weight * own).backward()
+            terms[name] = own.detach()
         logits_BK, losses = self._compared(mixed.images_BCHW, labels_B)
-        alignment_loss = sum(losses.values(), start=logits_BK.new_zeros(()))
+        weighted = (self._losses[name][0] * loss for name, loss in losses.items())
+        alignment_loss = sum(weighted, start=logits_BK.new_zeros(()))
         label_loss = self._label_loss(logits_BK, labels_B, mixed)
         loss = align.weight * alignment_loss
         if align.label_weight:
             loss = loss + align.label_weight * label_loss
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         values = {"loss": loss.detach(), "alignment_loss": alignment_loss.detach(), "label_loss": label_loss.detach()}
-        for name, (weight, term) in self._terms.items():
-            own = term(self._at(mixed.images_BCHW, labels_B))
-            (weight * own).backward()
-            values["loss"] = values["loss"] + weight * own.detach()
-            values[name] = own.detach()
-        return values
+        for name, own in terms.items():
+            values["loss"] = values["loss"] + self._terms[name][0] * own
+        return values | terms
 
     def _label_loss(self, logits_BK: Tensor, labels_B: Tensor, mixed: Mixed) -> Tensor:
         smoothing = self.align.label_smoothing
@@ -216,7 +225,7 @@ class Alignment:
         return mixed.share * loss + (1 - mixed.share) * other
 
     def _compared(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The source's logits at some images, and the weighted alignment losses by name."""
+        """The source's logits at some images, and the alignment losses by name."""
         theirs = self._taught(images_BCHW)
         logits_BK, features, places_BKHW = self._parallel(images_BCHW)
         own = [Seen(logits_BK, features[w] if features else None, places_BKHW, labels_B) for w in range(len(theirs))]
@@ -224,8 +233,8 @@ class Alignment:
             return logits_BK, {}
         how = self.align.over_witnesses
         return logits_BK, {
-            name: weight * over_witnesses([loss(a, b) for a, b in zip(own, theirs, strict=True)], how)
-            for name, (weight, loss) in self._losses.items()
+            name: over_witnesses([loss(a, b) for a, b in zip(own, theirs, strict=True)], how)
+            for name, (_, loss) in self._losses.items()
         }
 
     def _taught(self, images_BCHW: Tensor) -> list[Seen]:
@@ -233,11 +242,15 @@ class Alignment:
         return [taught(teacher, taps, images_BCHW) for teacher, taps in pairs]
 
     def _updated(self, gradients: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Takes the gradient by a rule of several passes, of which the first alone moves BatchNorm statistics."""
+        """Takes the gradient by a rule of several passes, of which the first alone moves BatchNorm statistics.
+
+        All draw the same random numbers, so that their gradients differ by the weights alone.
+        """
         assert self._update is not None
         buffers: list[Tensor] = []
 
         def pass_over() -> dict[str, Tensor]:
+            self._seed_step(1)  # not that of the step, by which images may have been mixed or perturbed
             values = gradients()
             if buffers:
                 for buffer, first in zip(self.source.buffers(), buffers, strict=True):
@@ -259,9 +272,12 @@ class Alignment:
 
         Args:
             batches: returns training images, of which the BatchNorm statistics of averaged weights are taken anew.
+
+        Raises ValueError where these are needed, and there are none.
         """
         if self._keep is None:
             return [self.source.state_dict()]
+        torch.manual_seed(self.seed)  # of dropout, while statistics are taken
         kept: list[State] = self._keep.networks(self.source, lambda state: refreshed(self.source, state, batches()))
         return kept
 
@@ -302,7 +318,8 @@ class Alignment:
         self.source.load_state_dict(_under("source.", state))
         self._sight.projections.load_state_dict(_under("projections.", state))
         if self._keep is not None and (kept := _under("kept.", state)):
-            self._keep.restore(kept)
+            device = next(self.source.parameters()).device
+            self._keep.restore({name: value.to(device) for name, value in kept.items()})
         for index, parameter in enumerate(self._parameters):
             if own := _under(f"optimizer.{index}.", state):
                 self.optimizer.state[parameter] = {

@@ -20,7 +20,8 @@ def freeze(source: nn.Module, patterns: Sequence[str]) -> None:
     for pattern in patterns:
         if not any(fnmatchcase(_within(name), pattern) for name in names):
             shown = ", ".join(_within(name) for name in names[:3])
-            raise InputError(f"freeze: no parameter is called {pattern!r}; there are {shown} and {len(names) - 3} more")
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise InputError(f"freeze: no parameter is called {pattern!r}; there are {shown}{more}")
     for name, parameter in source.named_parameters():
         is_frozen = name in always or any(fnmatchcase(_within(name), pattern) for pattern in patterns)
         parameter.requires_grad_(not is_frozen)
@@ -32,13 +33,13 @@ def shares(source: nn.Module, parameters: Sequence[nn.Parameter], decay: float) 
     """The share of the learning rate of each parameter: `decay` to the power of its distance from the last layer.
 
     Layers are timm's groups, where the network is one of timm's, and else the parts that have parameters of their own,
-    in their order.
+    in their order. What is not of the network, such as a projection of its features, learns at the full rate.
     """
     if decay == 1:
         return [1.0] * len(parameters)
     number = _layers(source.net if isinstance(source, Classifier) else source)
     last = max(number.values())
-    return [decay ** (last - number[id(parameter)]) for parameter in parameters]
+    return [decay ** (last - number.get(id(parameter), last)) for parameter in parameters]
 
 
 def _layers(net: Any) -> dict[int, int]:

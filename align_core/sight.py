@@ -34,8 +34,13 @@ class Sight(nn.Module):
         logits_BK = logits(self.source, images_BCHW)
         if self.taps is None or self.taps.features_BD is None:
             return logits_BK, [], None
-        features_BD = self.taps.features_BD
-        return logits_BK, [project(features_BD) for project in self.projections], self.taps.places_BKHW
+        # Data-parallel workers wait for a gradient of every parameter: the last layer gets one of 0 where no loss sees
+        # the logits.
+        nothing = 0 * logits_BK.sum()
+        features_BD, places_BKHW = self.taps.features_BD + nothing, self.taps.places_BKHW
+        if places_BKHW is not None:
+            places_BKHW = places_BKHW + nothing
+        return logits_BK, [project(features_BD) for project in self.projections], places_BKHW
 
 
 def sight_of(
@@ -74,10 +79,10 @@ def _taps_on(network: nn.Module, losses: Sequence[Mapping[str, Any]], image_1CHW
     try:
         with predicting(network):
             last = find_last_layer(network, image_1CHW)
-            places = find_map_layer(network, image_1CHW) if compares(losses, "places") else None
+            places = find_map_layer(network, image_1CHW) if compares(losses, "places") else ()
     except InputError as problem:
         raise InputError(f"loss {needing}: {problem}") from problem
-    return Taps(network, last, places)
+    return Taps(network, last, *places)
 
 
 def _width_of(taps: Taps, image_1CHW: Tensor) -> int:

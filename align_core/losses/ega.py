@@ -15,12 +15,18 @@ def ega(source: Seen, witness: Seen, node: float, edge: float) -> Tensor:
 
     Raises ValueError where the features are not there, or of different widths.
     """
-    source_BD, witness_BD = (unit(own - own.mean(dim=1, keepdim=True)) for own in features_of_both(source, witness))
+    source_BD, witness_BD = (_standard(own_BD) for own_BD in features_of_both(source, witness))
     if source_BD.shape != witness_BD.shape:
         raise ValueError(f"features of widths {source_BD.shape[1]} and {witness_BD.shape[1]} have no correlation")
     identity_BB = torch.eye(len(source_BD), device=source_BD.device)
     nodes = _norm(source_BD @ witness_BD.T - identity_BB)
     return node * nodes + edge * _norm(witness_BD @ witness_BD.T - source_BD @ source_BD.T)
+
+
+def _standard(features_BD: Tensor) -> Tensor:
+    """Features of mean 0 and length 1; zero where an image's features are all equal, but for rounding."""
+    rounding_B1 = 1e-6 * torch.linalg.vector_norm(features_BD, dim=1, keepdim=True)
+    return unit(features_BD - features_BD.mean(dim=1, keepdim=True), least=rounding_B1)
 
 
 def _norm(matrix: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from align_core.losses.seen import Seen, features_of_both
+from align_core.losses.seen import Seen, features_of_both, unit
 
 _LEAST = 1e-12
 
@@ -39,5 +39,5 @@ def _distances(features_BD: Tensor) -> Tensor:
 
 def _cosines(features_BD: Tensor) -> Tensor:
     """At each image, the cosine between the directions to every pair of others, [B, B, B]."""
-    directions_BBD = F.normalize(features_BD[None] - features_BD[:, None], dim=2)
+    directions_BBD = unit(features_BD[None] - features_BD[:, None])
     return directions_BBD @ directions_BBD.transpose(1, 2)

@@ -64,8 +64,12 @@ def features_of_both(source: Seen, witness: Seen) -> tuple[Tensor, Tensor]:
     return source.features_BD.float(), witness.features_BD.float()
 
 
-def unit(features_BD: Tensor) -> Tensor:
-    """Features divided by their length, which are zero where they are zero."""
-    length_B1: Tensor = torch.linalg.vector_norm(features_BD, dim=1, keepdim=True)
-    unit_BD: Tensor = features_BD / length_B1.clamp_min(torch.finfo(features_BD.dtype).tiny ** 0.5)
-    return unit_BD
+def unit(features_BD: Tensor, least: Tensor | float = 1e-12) -> Tensor:
+    """Features divided by their length, along the last dimension.
+
+    Where the length is not above `least` they have no direction: they become zero, and get no gradient, which would be
+    as steep as 1 / length and outweigh that of all other images.
+    """
+    length: Tensor = torch.linalg.vector_norm(features_BD, dim=-1, keepdim=True)
+    has_direction = length > least
+    return torch.where(has_direction, features_BD, 0) / torch.where(has_direction, length, 1)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from align_core.models import Classifier, logits_of
 
@@ -19,8 +20,9 @@ class At(NamedTuple):
         network: the source in training, in train mode.
         images_BCHW: pixels in [0, 1].
         labels_B: their labels.
-        towards: images and labels to the alignment losses at these images, by their names, a scalar each. The gradient
-            flows into the network, and not into the teachers.
+        towards: images and labels to the alignment losses at these images, by their names, a scalar each, without their
+            weights. The gradient flows into the network, and not into the teachers.
+        weights: the weight of each alignment loss.
         taught: images to the logits of each teacher on them, without a gradient.
         temperature: that of the alignment.
     """
@@ -29,6 +31,7 @@ class At(NamedTuple):
     images_BCHW: Tensor
     labels_B: Tensor
     towards: Callable[[Tensor, Tensor], dict[str, Tensor]]
+    weights: Mapping[str, float]
     taught: Callable[[Tensor], list[Tensor]]
     temperature: float
 
@@ -62,6 +65,16 @@ def predicting(network: nn.Module, frozen: bool = False) -> Iterator[None]:
             part.training = mode
         for parameter, needs_gradient in wanted:
             parameter.requires_grad_(needs_gradient)
+
+
+@contextmanager
+def twice_differentiable(network: nn.Module) -> Iterator[None]:
+    """Puts a network into eval mode, as it is attacked, and lets a gradient be differentiated again.
+
+    That excludes the fused kernels of attention, whose backward pass has no derivative.
+    """
+    with predicting(network), sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 def gradient_in(network: nn.Module, images_BCHW: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:

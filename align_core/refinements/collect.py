@@ -35,4 +35,4 @@ class Collect(Gathering):
 
     def networks(self, network: nn.Module, refreshed: Callable[[State], State]) -> list[State]:
         """All copies in their order; the last weights where there are none."""
-        return self.copies or [network.state_dict()]
+        return list(self.copies) or [network.state_dict()]

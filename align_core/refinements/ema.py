@@ -35,5 +35,5 @@ class Ema:
         self.average = {name: value.clone() for name, value in state.items()}
 
     def networks(self, network: nn.Module, refreshed: Callable[[State], State]) -> list[State]:
-        """The average, as the one network that is kept."""
-        return [self.average]
+        """The average, as the one network that is kept; the weights as they are where no step was taken."""
+        return [self.average or network.state_dict()]

@@ -7,8 +7,11 @@ from align_core.weights import State
 
 
 def parameters_of(network: nn.Module) -> State:
-    """The parameters of a network by name, as they are, without BatchNorm statistics."""
-    return {name: own.detach() for name, own in network.named_parameters()}
+    """The parameters of a network by name, as they are, without BatchNorm statistics.
+
+    One that has several names is there under each, as in the network's state.
+    """
+    return {name: own.detach() for name, own in network.named_parameters(remove_duplicate=False)}
 
 
 class Gathering:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from align_core.refinements.at import At, logits, predicting
+from align_core.refinements.at import At, logits, twice_differentiable
 
 
 def input_gradient(at: At) -> Tensor:
@@ -13,7 +13,7 @@ def input_gradient(at: At) -> Tensor:
     Pixels are in [0, 1]. The authors take the length over the whole batch at once, divided by its size, and the network
     in train mode; here it is image by image, in eval mode, as the network is attacked, so that weights differ.
     """
-    with predicting(at.network):
+    with twice_differentiable(at.network):
         leaf_BCHW = at.images_BCHW.detach().requires_grad_()
         loss = F.cross_entropy(logits(at.network, leaf_BCHW), at.labels_B, reduction="sum")
         (gradient_BCHW,) = torch.autograd.grad(loss, leaf_BCHW, create_graph=True)

@@ -21,7 +21,7 @@ def pgd_l2(at: At, eps: float, reach: float, steps: int) -> Tensor:
             lambda logits_BK: F.cross_entropy(logits_BK, at.labels_B, reduction="none"),
         )
         moved_BCHW = moved_BCHW + reach * eps / steps * F.normalize(gradient_BCHW.flatten(1)).view_as(moved_BCHW)
-        length_B = moved_BCHW.flatten(1).norm(dim=1).clamp_min(eps)
+        length_B = moved_BCHW.flatten(1).norm(dim=1).clamp_min(max(eps, 1e-12))
         moved_BCHW = moved_BCHW * (eps / length_B)[:, None, None, None]
         moved_BCHW = (at.images_BCHW + moved_BCHW).clamp(0, 1) - at.images_BCHW
     return at.images_BCHW + moved_BCHW

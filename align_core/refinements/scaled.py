@@ -28,5 +28,6 @@ class Scaled:
 
     def networks(self, network: nn.Module, refreshed: Callable[[State], State]) -> list[State]:
         """The last weights, scaled, as the one network that is kept."""
-        weights = {f"{name}.weight" for name, layer in network.named_modules() if type(layer) is nn.Conv2d}
+        layers = network.named_modules(remove_duplicate=False)
+        weights = {f"{name}.weight" for name, layer in layers if type(layer) is nn.Conv2d}
         return [{name: own * self.factor if name in weights else own for name, own in network.state_dict().items()}]

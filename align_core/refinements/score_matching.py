@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from align_core.refinements.at import At, logits, predicting
+from align_core.refinements.at import At, logits, twice_differentiable
 
 
 def score_matching(at: At) -> Tensor:
@@ -18,7 +18,7 @@ def score_matching(at: At) -> Tensor:
     The authors of DRA withhold their training code; this follows from the identity that they name. The network is in
     eval mode, as it is attacked, and pixels are in [0, 1].
     """
-    with predicting(at.network):
+    with twice_differentiable(at.network):
         leaf_BCHW = at.images_BCHW.detach().requires_grad_()
         log_BK = F.log_softmax(logits(at.network, leaf_BCHW), dim=1)
         of_label = log_BK.gather(1, at.labels_B[:, None]).sum()

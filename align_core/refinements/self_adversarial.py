@@ -11,8 +11,8 @@ def self_adversarial(at: At, local: float, eps: float, step: float, steps: int) 
     """The alignment losses at images that lead the source away from its teachers: a scalar.
 
     The images ascend KL(teacher || source), the teacher seeing the clean image, by signs of its gradient on the source
-    within the l-infinity ball. There the losses to the teachers are added, each at weight 1 but for that at places,
-    whose weight is `local`.
+    within the l-infinity ball. There the losses to the teachers are added, each at its weight in the alignment but for
+    that at places, whose weight is `local` here.
 
     From a third party's summary of the paper, whose lengths and number of steps are not published: they are those of
     Ma et al. (2024) for perturbed inputs, with the same random start.
@@ -29,4 +29,5 @@ def self_adversarial(at: At, local: float, eps: float, step: float, steps: int) 
         now_BCHW = now_BCHW + step * gradient_in(at.network, now_BCHW, distance).sign()
         now_BCHW = within(now_BCHW, centre_BCHW, eps)
     losses = at.towards(now_BCHW, at.labels_B)
-    return torch.stack([local * loss if name == "local" else loss for name, loss in losses.items()]).sum()
+    weights = {**at.weights, "local": local}
+    return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()

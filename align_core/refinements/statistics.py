@@ -14,6 +14,8 @@ def refreshed(network: nn.Module, state: State, batches: Iterable[Tensor]) -> St
 
     This follows Izmailov et al. (2018), as `torch.optim.swa_utils.update_bn` does. The network is left as it was. Where
     it has no BatchNorm that is trained, the state is returned as it is.
+
+    Raises ValueError where it has, and there is no batch.
     """
     layers = [part for part in network.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     layers = [part for part in layers if part.training and part.track_running_stats]
@@ -27,8 +29,9 @@ def refreshed(network: nn.Module, state: State, batches: Iterable[Tensor]) -> St
             layer.reset_running_stats()
             layer.momentum = None  # a plain mean over the batches
         with torch.no_grad():
-            for images_BCHW in batches:
-                logits(network, images_BCHW)
+            met = [len(logits(network, images_BCHW)) for images_BCHW in batches]
+        if not met:
+            raise ValueError("the BatchNorm statistics of averaged weights are taken from training images: give some")
         return {name: value.clone() for name, value in network.state_dict().items()}
     finally:
         network.load_state_dict(before)

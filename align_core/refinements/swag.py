@@ -50,11 +50,14 @@ class Swag(Gathering):
             return [network.state_dict()]
         middle = refreshed(network.state_dict() | self.mean)
         generator = torch.Generator().manual_seed(self.seed)
-        return [middle | self._drawn(generator) for _ in range(self.samples)]
+        # In the network's order of names, which a saved state does not keep.
+        names = list(parameters_of(network))
+        return [middle | self._drawn(names, generator) for _ in range(self.samples)]
 
-    def _drawn(self, generator: torch.Generator) -> State:
+    def _drawn(self, names: list[str], generator: torch.Generator) -> State:
         drawn: State = {}
-        for name, mean in self.mean.items():
+        for name in names:
+            mean = self.mean[name]
             normal = torch.randn(mean.shape, generator=generator).to(mean)
             drawn[name] = mean + self.scale * (self.spread[name] / self.gathered).sqrt() * normal
         return drawn
