@@ -23,7 +23,7 @@ FILES = (*(f"{table}.csv" for table in COLUMNS), *(f"{figure}.png" for figure in
 """Every file of a report, in the folder `report`. Beside them, report.json says what they were made from, and holds
 their hashes."""
 _KEPT = "report/report.json"
-_REVISION = 5  # to be raised when the same outcomes give other figures, or are no longer taken for sound
+_REVISION = 6  # to be raised when the same outcomes give other figures, or are no longer taken for sound
 _WHOLE_COLUMNS = {"n", "gradients", "images", "steps", "images_seen", "forward_passes", "backward_passes"}
 _TEXT_COLUMNS = {"surrogate", "attack", "target", "relation", "baseline", "worker", "refinement"}
 
@@ -96,7 +96,8 @@ def report_fingerprint(blueprint: Blueprint) -> str:
     holes = [blueprint.holes()] if blueprint.holes() else []
     named = [blueprint.experiment.name, blueprint.experiment.seed]
     groups = [list(blueprint.experiment.groups.items())] if blueprint.experiment.groups else []
-    return fingerprint_of([_REVISION, *named, tables, cells, relations, *holes, *groups])
+    contrasts = [{"contrasts": blueprint.experiment.contrasts}] if blueprint.experiment.contrasts else []
+    return fingerprint_of([_REVISION, *named, tables, cells, relations, *holes, *groups, *contrasts])
 
 
 def make_report(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Report, bool]:
