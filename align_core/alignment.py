@@ -313,6 +313,7 @@ class Alignment:
     def restore(self, state: State) -> None:
         """Resumes from a state that `state` returned. On the CPU, later steps are bit-identical to an unbroken run's.
 
+        Teachers are not in the state: a source that is its own teacher must have been given with its first weights.
         Raises KeyError or RuntimeError for a state that is not of such a source.
         """
         self.source.load_state_dict(_under("source.", state))

@@ -28,10 +28,11 @@ class Collect(Gathering):
 
     def restore_tensors(self, state: State) -> None:
         """Goes on from what `tensors` returned."""
-        self.copies = [{} for _ in range(self.gathered)]
+        copies: dict[int, State] = {}
         for key, value in state.items():
             number, _, name = key.partition(".")
-            self.copies[int(number)][name] = value
+            copies.setdefault(int(number), {})[name] = value
+        self.copies = [copies[number] for number in sorted(copies)]
 
     def networks(self, network: nn.Module, refreshed: Callable[[State], State]) -> list[State]:
         """All copies in their order; the last weights where there are none."""

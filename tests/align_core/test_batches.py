@@ -46,6 +46,14 @@ class TestBatches:
         met = [self.held(batch) for batch in self.batches(tmp_path, epochs=20)]
         assert set().union(*met) == set(range(23))
 
+    @pytest.mark.parametrize("limit", [1, 6, 30])
+    def test_a_given_number_of_steps_takes_the_same_batches_whatever_the_epochs(
+        self, tmp_path: Path, limit: int
+    ) -> None:
+        usual = [self.held(batch) for batch in self.batches(tmp_path, epochs=8)]
+        limited = [self.held(batch) for batch in self.batches(tmp_path, epochs=1, limit_steps=limit)]
+        assert limited == usual[:limit] and len(limited) == limit
+
     def test_order_depends_on_seed_and_epoch(self, tmp_path: Path) -> None:
         one, same, other = (
             [self.held(batch) for batch in self.batches(tmp_path, seed=seed, batch_size=23)] for seed in (0, 0, 1)

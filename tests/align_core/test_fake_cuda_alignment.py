@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from align_core.align_config import AlignConfig, OptimizerConfig
 from align_core.alignment import Alignment
+from align_core.losses import LOSSES
 from align_core.model_config import Precision
 from align_core.models import Classifier
+from align_core.refinements.parts import KEEPS
 
 SIDE, ROWS, STEPS = 16, 3, 4
 TWO_DEVICES = "found (at least )?two (different )?devices"
@@ -39,6 +41,7 @@ def without_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tensor, "__float__", lambda own: 0.5)
     monkeypatch.setattr(Tensor, "__bool__", lambda own: True)
     monkeypatch.setattr(Tensor, "item", lambda own: 1.0)
+    monkeypatch.setattr(torch, "equal", lambda own, other: own.shape == other.shape)
     monkeypatch.setattr(Tensor, "tolist", lambda own: [0.5] * own.numel())
 
 
@@ -142,3 +145,28 @@ def test_a_tensor_of_the_cpu_among_them_is_noticed(precision: Precision) -> None
     alignment.witnesses[1] = OnTheCpu()
     with pytest.raises(RuntimeError, match=TWO_DEVICES):
         alignment.step(images, labels.cuda())
+
+
+PARTS: list[dict[str, Any]] = [
+    *({"loss": name} for name, loss in LOSSES.items() if loss.sees != "places"),
+    {"over_witnesses": [1, 2], "loss": ["kl", "hint"]},
+    {"over_witnesses": "max"},
+    {"mix": "mixup", "inputs": "random"},
+    *({"keep": name} for name in KEEPS),
+]
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("settings", PARTS, ids=str)
+def test_losses_mixes_and_what_is_kept_stay_on_the_gpu(settings: dict[str, Any]) -> None:
+    """Also where a state goes on that was read from a file, and so is on the CPU."""
+    align = AlignConfig(label_weight=0.5, **settings)
+    first = begun("cuda", align, "fp32", shape=(3, SIDE, SIDE), steps_per_epoch=1)
+    assert stepped(first, "cuda") == {torch.float32}
+    later = begun("cuda", align, "fp32", shape=(3, SIDE, SIDE), steps_per_epoch=1)
+    later.restore({name: torch.zeros_like(value, device="cpu") for name, value in first.state().items()})
+    assert stepped(later, "cuda") == {torch.float32}
+    counts = {name for name in devices(later) if name.endswith("gathered")}
+    assert {kind for name, kind in devices(later).items() if name not in counts} == {"cuda"}
+    kept = later.networks(lambda: [torch.rand(ROWS, 3, SIDE, SIDE, device="cuda")])
+    assert {value.device.type for own in kept for value in own.values()} == {"cuda"}
