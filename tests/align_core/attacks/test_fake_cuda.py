@@ -43,7 +43,9 @@ def attacked_on(device: str, method: str, precision: Precision = "fp32") -> set[
     attack = attack_of(method, **quick(method, steps=2)).for_images(3, 16)
     wanted = labels if attack.is_targeted else None
     with torch.enable_grad(), loop._frozen(surrogate):
-        batch = loop._attacked(lambda step: [surrogate], images, labels, wanted, labels, attack, Others(images, labels), 7)
+        batch = loop._attacked(
+            lambda step: [surrogate], images, labels, wanted, labels, attack, Others(images, labels), 7
+        )
     assert batch.images_BCHW.shape == images.shape and batch.images_BCHW.dtype == torch.uint8
     assert {part.device.type for part in batch} == {device}
     assert {part.dtype for part in batch[1:]} == {torch.bool}
