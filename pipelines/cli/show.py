@@ -68,7 +68,7 @@ def print_result(result: "RunResult", options: argparse.Namespace) -> None:
     from rich import box
     from rich.table import Table
 
-    from pipelines.report.verdicts import verdicts
+    from pipelines.report.sentences import verdicts
     from pipelines.storage.credentials import without_credentials
 
     assert result.report is not None

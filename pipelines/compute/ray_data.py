@@ -6,6 +6,7 @@ whatever happens to the pipeline, finished chunks stay, and the next pipeline do
 
 import faulthandler
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -48,7 +49,11 @@ class ChunkJob(Protocol):
 
     @property
     def patience(self) -> float:
-        """Seconds after which a worker that is still at one item ends itself."""
+        """Seconds after which a worker that shows no progress ends itself."""
+
+    @property
+    def longest(self) -> float:
+        """How many times its patience one item may take, where it goes on well."""
 
 
 Job = TypeVar("Job", bound=ChunkJob)
@@ -64,17 +69,35 @@ class PipelineBroke(Exception):
     """Ray Data ended early for a transient reason: a lost node or process, or no progress."""
 
 
-@contextmanager
-def ends_if_stuck(seconds: float) -> Iterator[None]:
-    """Ends this process, with a traceback, if the block takes longer than this many seconds. Ray starts another.
+class _Watch:
+    """Ends this process, with a traceback, where its work shows no progress for so many seconds. Ray starts another.
 
     The process has to do this by itself: Ray Data only asks a worker to end, and one that hangs cannot respond.
     """
-    faulthandler.dump_traceback_later(seconds, exit=True)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+
+    def __init__(self) -> None:
+        self._seconds, self._shown = 0.0, 0.0
+
+    @contextmanager
+    def over(self, seconds: float) -> Iterator[None]:
+        """Watches the block."""
+        self._seconds, self._shown = seconds, time.monotonic()
+        faulthandler.dump_traceback_later(seconds, exit=True)
+        try:
+            yield
+        finally:
+            self._seconds = 0.0
+            faulthandler.cancel_dump_traceback_later()
+
+    def progress(self) -> None:
+        """Says that the work goes on: the seconds begin anew. Nothing is done where nothing is watched."""
+        if self._seconds and time.monotonic() - self._shown > self._seconds / 10:
+            self._shown = time.monotonic()
+            faulthandler.dump_traceback_later(self._seconds, exit=True)
+
+
+WATCH = _Watch()
+"""Watches the work of this process on a chunk. Long work calls `WATCH.progress()` now and then."""
 
 
 def run_pipeline(
@@ -96,14 +119,14 @@ def run_pipeline(
     Where decoding takes next to no time the worker does it itself, because starting processes beside it would take
     longer.
 
-    Yields what the workers return, each item's as soon as it is done. Raises PipelineBroke, also where nothing was done
-    for twice the patience, and RunFailed where the work itself fails.
+    Yields what the workers return, each item's as soon as it is done. Raises PipelineBroke, also where no item was done
+    for twice as long as one may take, and RunFailed where the work itself fails.
     """
     import ray
     import ray.data
     from ray.data.exceptions import ExecutionTimeoutError
 
-    _prepare_ray_data(2 * job.patience)
+    _prepare_ray_data(2 * job.patience * job.longest)
     dataset = ray.data.from_items([dict(item) for item in items], override_num_blocks=min(len(items), _MOST_BLOCKS))
     is_decoded_beside = _takes_long_to_decode(job)
     if is_decoded_beside:
@@ -139,7 +162,7 @@ class _ChunkWorker:
         from align_core.numerics import set_policy  # imports torch, which a process that only joins must not
 
         set_policy(self._job.threads, self._job.loader.precision)
-        with ends_if_stuck(self._job.patience):
+        with WATCH.over(self._job.patience):
             return self._work(self._decode(self._job, item) if self._decode else item)
 
 

@@ -236,7 +236,8 @@ class ComputeConfig(Section):
             attacks are crafted. By default 100 on CPUs and 1,000 on GPUs.
         resources: further Ray resources that each worker takes.
         networks: how many networks a worker of the stage evaluate holds at once.
-        patience: seconds after which a worker that is still at one chunk counts as stuck and is replaced.
+        patience: seconds after which a worker that shows no progress counts as stuck and is replaced: that is still
+            at the predictions of one chunk, or has begun no pass through a surrogate.
         craft, evaluate: settings that override these in that stage.
     """
 

@@ -8,7 +8,7 @@ made again.
 Where to begin:
 * `rows.py`: the columns of the tables, and what each of them means.
 * `page.py`: `make_report` makes the files, `read_report` reads them back.
-* `verdicts.py`: says in words what the tables show.
+* `sentences.py`: says in words what the tables show.
 * `outcomes.py` and `tables.py`: from predictions to arrays, and from arrays to rows. The statistics themselves are in
   `align_core.transfer`; which surrogates are compared in contrasts.csv is decided by
   `pipelines.experiment.surrogates.contrasts_of`.
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from pipelines.report.rows import ContrastRow as ContrastRow
     from pipelines.report.rows import SurrogateRow as SurrogateRow
     from pipelines.report.rows import TransferRow as TransferRow
+    from pipelines.report.sentences import verdicts as verdicts
     from pipelines.report.to_mlflow import log_report as log_report
-    from pipelines.report.verdicts import verdicts as verdicts
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,

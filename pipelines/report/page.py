@@ -13,7 +13,7 @@ from typing import Any
 from pipelines.failure import RunFailed
 from pipelines.report.remarks import remarks_on, uneven
 from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SurrogateRow, TimeRow, TransferRow
-from pipelines.report.verdicts import verdicts
+from pipelines.report.sentences import verdicts
 from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.csv_table import from_csv, to_csv
 from pipelines.storage.store import Say, Store, fingerprint_of

@@ -87,22 +87,7 @@ class ContrastRow(TypedDict):
     """`p_value` after Holm's correction, as in TransferRow."""
 
 
-class Budget(TypedDict):
-    """What it took to make a surrogate, in columns of surrogates.csv."""
-
-    refinement: str
-    """How it was made: the name of a refinement, or "" where it is used as it is."""
-    steps: int | None
-    """Updates of its weights. None where nothing was made, here and in the three columns that follow."""
-    images_seen: int | None
-    """Training images of all steps together, each as often as it was seen."""
-    forward_passes: int | None
-    """Forward passes of images through the source and its teachers."""
-    backward_passes: int | None
-    """Backward passes of images through the source."""
-
-
-class SurrogateRow(Budget):
+class SurrogateRow(TypedDict):
     """One surrogate and attack of surrogates.csv, or, with the attack `(all)`, what holds over all attacks together."""
 
     surrogate: str
@@ -139,6 +124,16 @@ class SurrogateRow(Budget):
     robust_accuracy: float | None
     """Share of all test images that the surrogate classifies correctly when clean and under every attack, percent: an
     upper bound on its true robustness. In the row `(all)` alone."""
+    refinement: str
+    """How it was made: the name of a refinement, or "" where it is used as it is."""
+    steps: int | None
+    """Updates of its weights. None where nothing was made, here and in the three columns that follow."""
+    images_seen: int | None
+    """Training images of all steps together, each as often as it was seen."""
+    forward_passes: int | None
+    """Forward passes of images through the source and its teachers."""
+    backward_passes: int | None
+    """Backward passes of images through the source."""
 
 
 class TimeRow(TypedDict):
@@ -160,12 +155,10 @@ class TimeRow(TypedDict):
     """`images` over `seconds`: the rate of one worker."""
 
 
-_BUDGET = tuple(Budget.__annotations__)
-
 COLUMNS: dict[str, tuple[str, ...]] = {
     "transfer": tuple(TransferRow.__annotations__),
     "contrasts": tuple(ContrastRow.__annotations__),
-    "surrogates": (*(own for own in SurrogateRow.__annotations__ if own not in _BUDGET), *_BUDGET),
+    "surrogates": tuple(SurrogateRow.__annotations__),
     "times": tuple(TimeRow.__annotations__),
 }
 """The columns of each table, in the order of the CSV file."""

@@ -32,7 +32,7 @@ from align_core.transfer import (
 from pipelines.experiment.names import RELATIONS
 from pipelines.experiment.surrogates import Surrogate, contrasts_of, images_seen_by, passes_of
 from pipelines.report.outcomes import Outcomes
-from pipelines.report.rows import Budget, ContrastRow, SurrogateRow, TimeRow, TransferRow
+from pipelines.report.rows import ContrastRow, SurrogateRow, TimeRow, TransferRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF
 from pipelines.stages.times import CraftingTimes
@@ -270,6 +270,7 @@ class TableMaker:
         change = NO_GAIN if has_no_change else paired_gain(right, outcomes.right(surrogate.source))
         witnesses = surrogate.witnesses or tuple(self.blueprint.experiment.witnesses)
         agreement, robust = None, None
+        align, images = surrogate.align, len(self.blueprint.inspected.manifests["train"])
         if outcomes.prediction.keys() >= set(witnesses):
             own = outcomes.prediction[clean_name]
             agreement = 100 * float(np.mean([(own == outcomes.prediction[w]).mean() for w in witnesses]))
@@ -291,22 +292,12 @@ class TableMaker:
             "mean_l2": None,
             "mean_ssim": None,
             "robust_accuracy": _figure(robust),
-            **self._budget(surrogate),
+            "refinement": surrogate.refine or "",
+            "steps": None if align is None else align.steps(images),
+            "images_seen": None if align is None else images_seen_by(surrogate, images),
+            "forward_passes": None if align is None else passes_of(surrogate, images).forward,
+            "backward_passes": None if align is None else passes_of(surrogate, images).backward,
         }
-
-    def _budget(self, surrogate: Surrogate) -> Budget:
-        """What it took to make a surrogate, as its settings and the number of training images decide it."""
-        if surrogate.align is None:
-            return Budget(refinement="", steps=None, images_seen=None, forward_passes=None, backward_passes=None)
-        images = len(self.blueprint.inspected.manifests["train"])
-        seen, passes = images_seen_by(surrogate, images), passes_of(surrogate, images)
-        return Budget(
-            refinement=surrogate.refine or "",
-            steps=surrogate.align.steps(images),
-            images_seen=seen,
-            forward_passes=passes.forward,
-            backward_passes=passes.backward,
-        )
 
 
 def _transfer_row(

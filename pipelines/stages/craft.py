@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
@@ -14,13 +15,14 @@ from torch import nn
 from align_core.attacks import PASS_ROWS, AttackConfig, Crafted, ForeignConfig, crafted, distances
 from align_core.attacks.foreign import Misbehaved
 from align_core.images.decoding import Pixels
+from align_core.models import Classifier
 from align_core.similarity import structural_similarity
 from pipelines.compute.cluster import Worker, workers_that_fit
 from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.others import Pool
-from pipelines.compute.ray_data import run_pipeline
+from pipelines.compute.ray_data import WATCH, run_pipeline
 from pipelines.compute.towards import Towards
 from pipelines.experiment.surrogates import Surrogate
 from pipelines.progress import Progress
@@ -31,6 +33,7 @@ from pipelines.stages.times import CraftingTimes
 from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.store import Store
 
+_FEW_GRADIENTS = 10  # for which the patience is meant
 _HELD = 4  # networks that a worker holds: surrogates are crafted on one after the other
 
 
@@ -48,7 +51,7 @@ class CraftJob:
         seed: of the attacks.
         pass_rows: rows of one pass through a surrogate.
         device, threads: of each worker.
-        patience: seconds after which a worker that is at one chunk counts as stuck.
+        patience: seconds after which a worker counts as stuck that has begun no pass through its surrogate.
     """
 
     store: Store
@@ -64,6 +67,12 @@ class CraftJob:
     device: str
     threads: int
     patience: float
+
+    @property
+    def longest(self) -> float:
+        """How many times its patience one chunk may take: attacks of many gradients have more passes."""
+        gradients = [attack.gradients or 0 for attack in self.attacks.values()]
+        return max(1.0, max(gradients) / _FEW_GRADIENTS)
 
 
 class CraftItem(TypedDict):
@@ -171,6 +180,18 @@ def crafting_notes(without_gradient: Mapping[str, int], in_smaller_passes: Mappi
     ]
 
 
+@contextmanager
+def _watched(network: nn.Module) -> Iterator[None]:
+    """Every pass through the network, or through one of an ensemble, counts as progress of this worker."""
+    parts = [part for part in network.modules() if isinstance(part, Classifier)]
+    handles = [part.register_forward_pre_hook(lambda *_: WATCH.progress()) for part in parts]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def _decode(job: CraftJob, item: CraftItem) -> CraftItem:
     """Adds the chunk's clean images."""
     return {**item, "clean": job.images.read(item["chunk"])}
@@ -192,7 +213,8 @@ class Crafter:
         try:
             network = self.networks.mean_of(job.surrogates[surrogate].members, job.surrogates[surrogate].combine)
             start = time.monotonic()  # a network is loaded once, so loading is no part of the speed
-            rows, made = self._craft(network, attack, chunk, item["clean"])
+            with _watched(network):
+                rows, made = self._craft(network, attack, chunk, item["clean"])
             table.write_chunk(job.store, chunk, rows)
         except (FloatingPointError, Misbehaved, RuntimeError) as problem:
             is_final = isinstance(problem, FloatingPointError | Misbehaved)

@@ -51,6 +51,11 @@ class EvaluateJob:
     most_networks: int
     patience: float
 
+    @property
+    def longest(self) -> float:
+        """How many times its patience one chunk may take: every chunk is as long as any other."""
+        return 1.0
+
 
 class EvaluateItem(TypedDict):
     """One chunk of the images of `turns[number]`; `lacking` is a JSON list of the positions, among the predictions, of

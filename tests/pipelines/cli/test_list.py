@@ -9,6 +9,7 @@ import pytest
 import tune_spaces
 from align_core.attacks import PRESETS
 from align_core.losses import LOSSES
+from align_core.refinements import REFINEMENTS
 from pipelines.cli import main
 from pipelines.cli.catalogue import CONTROLS, LISTS
 from pipelines.experiment.config import Experiment, load_experiment
@@ -52,7 +53,19 @@ def test_attacks_are_the_presets_with_their_settings(capsys: pytest.CaptureFixtu
 
 
 def test_losses(capsys: pytest.CaptureFixture[str]) -> None:
-    assert {name: entry["what"] for name, entry in listed(capsys, "losses").items()} == LOSSES
+    assert {name: entry["what"] for name, entry in listed(capsys, "losses").items()} == {
+        name: loss.what for name, loss in LOSSES.items()
+    }
+
+
+def test_refinements(capsys: pytest.CaptureFixture[str]) -> None:
+    entries = listed(capsys, "refinements")
+    assert {name: (own["paper"], own["year"], own["settings"]) for name, own in entries.items()} == {
+        name: (own.paper, own.year, own.settings) for name, own in REFINEMENTS.items()
+    }
+    assert main(["list", "refinements"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("dsm "))
+    assert "2206.08316, 2023); their surrogate is trained from scratch; here the source is fine-tuned [" in line
 
 
 def test_every_space_that_ships_with_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,7 +106,7 @@ def test_every_experiment_that_ships_can_be_loaded_from_its_path(
     [
         ("atack", "did you mean 'attacks'?"),
         ("loss", "did you mean 'losses'?"),
-        ("zzz", "choose from attacks, losses, spaces, controls, experiments"),
+        ("zzz", "choose from attacks, losses, refinements, spaces, controls, experiments"),
     ],
 )
 def test_a_list_that_does_not_exist(what: str, mend: str, capsys: pytest.CaptureFixture[str]) -> None:

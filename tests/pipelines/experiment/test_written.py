@@ -108,6 +108,7 @@ def test_it_contains_every_setting_that_took_effect(tmp_path):
     written = yaml.safe_load(as_yaml(load(tmp_path)))
     assert written["align"]["optimizer"] == {
         "name": "adamw", "lr": 2e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4,
+        "schedule": "cosine", "warmup": 0.0, "layer_decay": 1.0,
     }  # fmt: skip
     assert written["controls"] == ["label_only", "witness", "ensemble", "aligned_ensemble"]
     assert written["attacks"]["pgd"]["eps"] == 12 / 255

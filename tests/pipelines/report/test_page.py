@@ -18,7 +18,7 @@ from pipelines import RunFailed, load_results
 from pipelines.cli import main
 from pipelines.report.figures import gain_figure, transfer_heatmap
 from pipelines.report.page import NOTES, Report, html_page, make_report, read_report
-from pipelines.report.verdicts import broken_controls, verdicts
+from pipelines.report.sentences import broken_controls, verdicts
 from pipelines.stages.blueprint import Blueprint
 
 FILES = [

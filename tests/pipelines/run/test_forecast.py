@@ -149,10 +149,10 @@ def test_trainings_and_alignments_are_counted_and_timed_before_their_source_is_t
     assert main(["plan", str(experiment.file)]) == 0
     assert "aligned, near; 11 steps, time unknown until a run has measured the rates" in capsys.readouterr().out
     speeds = Speeds(experiment.blueprint())
-    speeds.note("training", ("near",), "cpu", count=10, seconds=5)  # half a second for an image
+    speeds.note("training", ("near",), "cpu", count=20, seconds=5)  # half a second for an image and its two passes
     speeds.save()
     assert make_forecast(Request(experiment.file, quiet=True)).seconds("align") is None
-    speeds.note("training", ("near", "seer"), "cpu", count=10, seconds=20)
+    speeds.note("training", ("near", "seer"), "cpu", count=30, seconds=20)
     speeds.save()
     found = make_forecast(Request(experiment.file, quiet=True))
     assert [network.seconds for network in found.networks] == pytest.approx([5 * 4 * 2, 6 * 2 * 0.5])

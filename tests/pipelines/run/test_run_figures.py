@@ -39,7 +39,7 @@ class TestFigures:
         with open(finished.folder / "report/transfer.csv") as file:
             assert ",".join(next(csv.reader(file))) == (
                 "surrogate,attack,target,relation,n,gradients,rate,rate_low,rate_high,rate_all,targeted_rate,targeted_low,"
-                "targeted_high,gain,gain_low,gain_high,p_value"
+                "targeted_high,gain,gain_low,gain_high,p_value,p_holm"
             )
         targets = [*TARGETS, "(mean)", "(mean same_architecture)", "(mean cross_family)"]
         assert list(transfer.index) == [(s, a, t) for s in MEMBERS for a in ATTACKS for t in targets]

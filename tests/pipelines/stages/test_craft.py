@@ -1,5 +1,6 @@
 """What a worker crafts where memory is short, and what is said of the crafting."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from hand_made import HandMade, hand_made
 from torch import Tensor, nn
 
+from align_core.attacks import AttackConfig
+from pipelines.stages import craft
 from pipelines.stages.craft import Crafter, CraftItem, craft_job, crafting_notes
 
 
@@ -41,7 +44,7 @@ def test_a_chunk_that_memory_did_not_hold_is_crafted_in_smaller_passes_and_says_
     kept = table.read_chunk(blueprint.store, 0, 5)
     blueprint.store.delete(table.chunk_file(0))
     plain = crafter.networks.mean_of
-    monkeypatch.setattr(crafter.networks, "mean_of", lambda names: Small(plain(names)))
+    monkeypatch.setattr(crafter.networks, "mean_of", lambda *of: Small(plain(*of)))
     small = crafter(item)
     halved = table.read_chunk(blueprint.store, 0, 5)
     assert (whole["made"], whole["in_smaller_passes"]) == (True, False)
@@ -58,3 +61,16 @@ def test_what_is_said() -> None:
         "source under vmi: memory did not hold a whole pass",
     ]
     assert "2 chunks were crafted in smaller ones" in notes[1] and "`pass_rows`" in notes[1]
+
+
+def test_every_pass_counts_as_progress_and_many_gradients_may_take_long(
+    experiment: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = craft_job(experiment.blueprint(), "cpu", threads=1, patience=60)
+    passes: list[int] = []
+    monkeypatch.setattr(craft.WATCH, "progress", lambda: passes.append(1))
+    Crafter(job)(CraftItem(surrogate="source", attack="vmi", chunk=0, clean=job.images.read(0)))
+    assert job.attacks["vmi"].gradients == 5  # one, three around it, and one at the second step
+    assert len(passes) == 2  # all points of one step make a pass
+    assert job.longest == 1
+    assert replace(job, attacks={"ops": AttackConfig(method="ops", eps=0.1)}).longest == 901
