@@ -211,7 +211,25 @@ def yaml_blocks(key: str) -> list[str]:
 
 def test_every_yaml_block_is_one_that_a_test_looks_at() -> None:
     keys = ("models", "keys", "entries", "apiVersion")
-    assert sum(block.language == "yaml" for block in BLOCKS) == sum(len(yaml_blocks(key)) for key in keys)
+    found = [block for key in keys for block in yaml_blocks(key)] + parts_of_an_experiment()
+    assert sorted(found) == sorted(block.text for block in BLOCKS if block.language == "yaml")
+
+
+def parts_of_an_experiment() -> list[str]:
+    """The YAML blocks that show a part of an experiment file."""
+    return [text for text in yaml_blocks("variants") if "models" not in yaml.safe_load(text)]
+
+
+@pytest.mark.parametrize("text", parts_of_an_experiment())
+def test_a_part_of_an_experiment_is_valid_within_a_whole_one(text: str, tmp_path: Path) -> None:
+    from pipelines.experiment.config import load_experiment
+
+    whole = yaml.safe_load(yaml_blocks("models")[1]) | {"contrasts": []} | yaml.safe_load(text)
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(whole))
+    loaded = load_experiment(tmp_path / "experiment.yaml")
+    assert loaded.variant_align("lgv").keep == {"name": "collect", "per_epoch": 2}
+    assert loaded.variant_align("flat").update == {"name": "sam", "rho": 0.1}
+    assert loaded.variant_align("flat").epochs == loaded.align.epochs
 
 
 @pytest.mark.parametrize("text", yaml_blocks("models"), ids=["first", "whole"])

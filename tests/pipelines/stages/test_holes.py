@@ -173,7 +173,7 @@ class TestTheEndOfAFineTune:
         making = making_of(blueprint, "hot")
         write_failure(blueprint.store, making, REASON)
         weights = to_bytes(_weights(making.fingerprint, making.model))
-        assert self.ended(blueprint, "hot", (weights, CURVE)) == (True, [])
+        assert self.ended(blueprint, "hot", ([weights], CURVE)) == (True, [])
         assert not blueprint.store.exists(making.failed_file)
         assert blueprint.lost == {}
 

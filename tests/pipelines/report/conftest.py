@@ -1,0 +1,35 @@
+"""An experiment whose outcomes were made by hand, for the tests of its report."""
+
+import pytest
+from hand_made import HandMade, hand_made
+
+from pipelines.stages.blueprint import Blueprint
+
+# On every target: `aligned` gains by pgd and loses by mi, `witness` differs by pgd in nothing and by mi in one image.
+OUTCOMES = {
+    f"outcomes/{surrogate}/{attack}/{target}": digits
+    for (surrogate, attack), digits in {
+        ("source", "pgd"): "100000000000",
+        ("aligned", "pgd"): "111111111000",
+        ("witness", "pgd"): "100000000000",
+        ("source", "mi"): "111111111000",
+        ("aligned", "mi"): "100000000000",
+        ("witness", "mi"): "111111110000",
+    }.items()
+    for target in ("twin", "cousin", "stranger")
+}
+
+
+@pytest.fixture
+def experiment(tmp_path) -> HandMade:
+    return hand_made(tmp_path)
+
+
+@pytest.fixture
+def outcomes() -> dict[str, str]:
+    return dict(OUTCOMES)
+
+
+@pytest.fixture
+def blueprint(experiment, outcomes) -> Blueprint:
+    return experiment.finish(outcomes)
