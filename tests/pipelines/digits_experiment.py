@@ -78,7 +78,7 @@ def experiment(weights: Path, **changes: Any) -> dict[str, Any]:
         },
         "models": {
             **{name: cnn(name) for name in NETWORKS},
-            "mlp": {"factory": MLP, "args": {"width": 32}, "family": "mlp", "train": {"epochs": 16, "lr": 5e-3}},
+            "mlp": {"factory": MLP, "args": {"width": 32}, "family": "mlp", "train": {"epochs": 20, "lr": 5e-3}},
         },
         "source": "cnn_a",
         "witnesses": ["wide"],
