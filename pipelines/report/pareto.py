@@ -11,6 +11,8 @@ from align_core.attacks import AttackConfig, ForeignConfig
 from pipelines.report.figures import as_png, styles_of
 from pipelines.report.rows import TransferRow
 
+_MOST_NAMES = 12
+
 
 def pareto_figure(
     transfer: Sequence[TransferRow],
@@ -67,6 +69,12 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
     return front
 
 
+def named_points(points: Sequence[Point]) -> list[Point]:
+    """The points of one surrogate whose attacks are named: all, or of many those on the front, so that none lies over
+    another's name."""
+    return list(points) if len(points) <= _MOST_NAMES else pareto_front(points)
+
+
 def ball_of(attack: AttackConfig | ForeignConfig) -> str:
     """What has to agree before the rates of two attacks may be compared: the ball, and whether they are targeted."""
     ball = f"l2, eps {attack.eps:.4g}" if attack.norm == "l2" else f"l-infinity, eps {255 * attack.eps:.4g}/255"
@@ -91,15 +99,19 @@ def points_of(
 
 
 def _draw(panel: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str, str]]) -> None:
-    """Draws a panel: a point with its interval and name for each attack, a colour and a front for each surrogate."""
+    """Draws a panel: a point with its interval for each attack, a colour and a front for each surrogate.
+
+    Which of them are named, `named_points` decides.
+    """
     for name, (colour, shape) in styles.items():
         own = [point for point in points if point.surrogate == name]
+        front = pareto_front(own)
         for point in own:
             panel.plot([point.gradients] * 2, [point.low, point.high], color=colour, linewidth=1, alpha=0.5)
+        for point in named_points(own):
             place = (point.gradients, point.rate)
             panel.annotate(point.attack, place, xytext=(3, 3), textcoords="offset points", fontsize=6)
         panel.plot([p.gradients for p in own], [p.rate for p in own], shape, color=colour, label=name, markersize=5)
-        front = pareto_front(own)
         panel.step([p.gradients for p in front], [p.rate for p in front], color=colour, where="post", linewidth=1)
     panel.set_xscale("log")
     panel.set_xlabel("gradients per image", fontsize="small")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from align_core.attacks import AttackConfig
-from pipelines.report.pareto import Point, pareto_figure, pareto_front, points_of
+from pipelines.report.pareto import Point, named_points, pareto_figure, pareto_front, points_of
 
 
 def point(attack: str, gradients: int, rate: float) -> Point:
@@ -57,6 +57,12 @@ def test_it_shows_the_mean_over_the_targets_with_its_interval_its_cost_and_the_f
         assert drawn(one, two | change) != figure
     assert drawn(one, two | {"surrogate": "aligned"}) != figure
     assert drawn(one, two, row("mi", 10, 30, target="(mean far)"), groups=("far",)) != figure
+
+
+def test_of_many_attacks_those_on_the_front_are_named() -> None:
+    many = [Point("source", f"a{number}", number, 50 - abs(number - 8), 0, 100) for number in range(1, 14)]
+    assert named_points(many[:12]) == many[:12]
+    assert [point.attack for point in named_points(many)] == [f"a{number}" for number in range(1, 9)]
 
 
 def test_attacks_in_other_balls_and_targeted_ones_are_not_compared() -> None:
