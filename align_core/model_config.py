@@ -223,12 +223,18 @@ def config_of_card(config: ModelConfig, card: bytes, origin: str, weights: str) 
         origin: where the card came from, for the error message.
         weights: path of the weights file.
 
-    Raises InputError, naming `origin`, where the content is not a card that Witness wrote.
+    Raises InputError, naming `origin`, where the content is not a card that Witness wrote, or that of several networks.
     """
     try:
-        plain = model_config_from(json.loads(card)["model"])
+        content = json.loads(card)
+        plain, more = model_config_from(content["model"]), len(content.get("more_weights") or ())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise InputError(f"{origin}: not the card of an aligned model that Witness wrote ({problem!r})") from problem
+    if more:
+        raise InputError(
+            f"{origin}: this surrogate is {more + 1} networks, of which a model would be the first alone; choose one "
+            "that is a single network"
+        )
     own = {name: getattr(config, name) for name in ("mean", "std", "input_size", "family")}
     changes = {name: value for name, value in own.items() if value is not None}
     return replace(resolve_aligned(plain), weights=weights, train=None, **changes)

@@ -1,6 +1,7 @@
 """What a refinement costs: passes through networks, and how many networks it leaves. Nothing here imports torch."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from align_core.align_config import AlignConfig
 
@@ -42,9 +43,14 @@ def passes_per_image(align: AlignConfig, witnesses: int) -> Passes:
     return Passes(perturbing + rounds * forward, perturbing + rounds * backward)
 
 
+def networks_are_several(keep: str | Mapping[str, Any]) -> bool:
+    """Whether this part `keep` leaves networks of which there may be several."""
+    return not isinstance(keep, str) and keep["name"] in ("collect", "swag")
+
+
 def networks_kept(align: AlignConfig, images: int) -> int:
     """How many networks a refinement leaves after its steps over a training set of `images` images."""
-    if isinstance(align.keep, str) or align.keep["name"] not in ("collect", "swag"):
+    if isinstance(align.keep, str) or not networks_are_several(align.keep):
         return 1
     if align.keep["name"] == "swag":
         return int(align.keep["samples"])

@@ -123,7 +123,7 @@ def resolved(surrogates: Sequence[Surrogate], images: int) -> list[Surrogate]:
     """The surrogates with what depends on the number of training images: how many networks each has, and its steps.
 
     Of a surrogate that is given the budget of another, the steps are as many as their passes through networks allow.
-    Raises InputError where that is no step.
+    Raises InputError where that is no step, and for a witness that is several networks.
     """
     by_name = {surrogate.name: surrogate for surrogate in surrogates}
     networks: dict[str, tuple[str, ...]] = {}
@@ -135,6 +135,12 @@ def resolved(surrogates: Sequence[Surrogate], images: int) -> list[Surrogate]:
             networks[own.name] = (own.name, *(f"{own.name}#{number}" for number in range(1, kept)))
     found = []
     for own in by_name.values():
+        several = next((name for name in own.witnesses if len(networks.get(name, ())) > 1), None)
+        if several is not None:
+            count = len(networks[several])
+            raise InputError(
+                f"variants.{own.name}.witnesses: {several} is {count} networks, and a witness is one; name one that is"
+            )
         members = tuple(name for member in own.members for name in networks.get(member, (member,)))
         found.append(replace(own, members=members))
     return found

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from align_core.errors import InputError
 from align_core.refinements import REFINEMENTS
+from align_core.refinements.cost import networks_are_several
 from pipelines.experiment.explain import nearest
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def check_variants(experiment: "Experiment") -> None:
         if variant.is_made:
             align = experiment.variant_align(name)
             check_weights(f"{key}.align", align.over_witnesses, variant.witnesses or experiment.witnesses)
+    if experiment.registered_as and networks_are_several(experiment.align.keep):
+        raise InputError("register: align.keep leaves several networks, and a model of the registry is one")
     check_weights("align", experiment.align.over_witnesses, experiment.witnesses)
     for pair in experiment.contrasts:
         for member in pair:

@@ -115,6 +115,14 @@ SETTINGS = [
         {"variants.v": {"budget": "w"}, "variants.w": {"budget": "v"}},
     ),
     bad("aligned to itself", "variants.v: it needs itself: v needs v", {"variants.v.witnesses": ["v"]}),
+    bad(
+        "several networks registered", "register: align.keep leaves several networks",
+        {"register": "mine", "align.keep": "collect"},
+    ),
+    bad(
+        "witness of several networks", "variants.v.witnesses: w is 4 networks, and a witness is one",
+        {"variants.v": {"witnesses": ["w"]}, "variants.w": {"refine": "mba", "align": {"keep": {"samples": 4}}}},
+    ),
     bad("unknown contrast", "contrasts: there is no surrogate 'alined'", {"contrasts": [["alined", "source"]]}),
     bad("contrast with itself", "contrasts: aligned is compared with itself", {"contrasts": [["aligned", "aligned"]]}),
     bad("contrast of three", "contrasts.0: List should have at most 2 items", {"contrasts": [["a", "b", "c"]]}),
