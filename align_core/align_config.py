@@ -135,6 +135,9 @@ class AlignConfig(Settings):
     checkpoint_steps: int = 200
 
     def __post_init__(self) -> None:
+        for name, kind in (("optimizer", OptimizerConfig), ("augment", AugmentConfig)):
+            if isinstance(value := getattr(self, name), Mapping):  # as a preset has it
+                object.__setattr__(self, name, kind(**value))
         super().__post_init__()
         self._read_parts()
         if self.temperature <= 0:

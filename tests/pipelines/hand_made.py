@@ -101,8 +101,9 @@ class HandMade:
         """Makes every network and fills every table with the given outcomes; replaces what was there."""
         blueprint = self.blueprint()
         for making in blueprint.alignments():
-            weights = to_bytes(_weights(making.fingerprint, making.model))
-            commit(blueprint.store, making, [weights], CURVE, seconds=1.0, shape=(1, 8, 8))
+            seeds = [making.fingerprint, *(f"{number:08x}" for number in range(1, len(making.networks)))]
+            weights = [to_bytes(_weights(seed, making.model)) for seed in seeds]
+            commit(blueprint.store, making, weights, CURVE, seconds=1.0, shape=(1, 8, 8))
         blueprint.refresh()
         unused = dict(outcomes or {})
         manifest = blueprint.inspected.manifests["test"]
