@@ -39,6 +39,7 @@ class Job:
     loader: Loader = field(default_factory=Loader)
     threads: int = 1
     patience: float = 60
+    longest: float = 1
 
 
 class Summing:

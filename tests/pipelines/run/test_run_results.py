@@ -62,7 +62,7 @@ class TestResults:
             card = json.loads((folder / "card.json").read_text())
             assert card["weights"] == hash_weights(load_file(folder / "model.safetensors"))
             curve = pd.read_csv(folder / "curves.csv")
-            assert curve["step"].tolist() == list(range(16 if folder.parent.name == "models" else 32))
+            assert curve["step"].tolist() == list(range(16 if folder.parent.name == "models" else 40))
             assert curve["loss"].notna().all() and curve["timestamp"].is_monotonic_increasing
         cards = {folder.name: json.loads((folder / "card.json").read_text()) for folder in folders}
         assert [cards[name]["settings"]["temperature"] for name in ("aligned", "warm")] == [4, 16]
