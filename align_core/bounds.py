@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from align_core.settings import check_type
+from align_core.settings import check_type, described
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,22 @@ def read_numbers(what: str, written: Mapping[str, Any], bounds: Mapping[str, Bou
         if key not in bounds:
             raise ValueError(f"{what} has no setting {key!r}; {nearest_of(key, bounds)}")
     return {key: _number(f"{key} of {what}", written.get(key), bound) for key, bound in bounds.items()}
+
+
+def named_part(written: Any, entries: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
+    """The name and the settings of a part that a file writes as its name, or as keys and values with a name.
+
+    `kind` is what such parts are called in messages, such as `view`. Raises ValueError, which says what to change, for
+    anything else, and for a name that is not among the entries.
+    """
+    if isinstance(written, str):
+        written = {"name": written}
+    if not isinstance(written, Mapping) or not isinstance(written.get("name"), str):
+        raise ValueError(f"the {kind} must be a name, or keys and values with a name, not {described(written)}")
+    name = written["name"]
+    if name not in entries:
+        raise ValueError(f"there is no {kind} {name!r}; choose from {', '.join(entries)}")
+    return name, {key: value for key, value in written.items() if key != "name"}
 
 
 def nearest_of(name: Any, known: Mapping[str, Any]) -> str:

@@ -5,8 +5,8 @@ models, and are stated in pixels, whatever mean and standard deviation a model w
 """
 
 import copy
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -116,6 +116,23 @@ def copy_of(network: AnyNetwork) -> AnyNetwork:
         if isinstance(value, Tensor) and not value.is_leaf
     }
     return copy.deepcopy(network, computed)
+
+
+@contextmanager
+def predicting(network: nn.Module, frozen: bool = False) -> Iterator[None]:
+    """Puts a network into eval mode, and back into the modes it had; `frozen` parameters take no gradient meanwhile."""
+    modes = [(part, part.training) for part in network.modules()]
+    wanted = [(own, own.requires_grad) for own in network.parameters()]
+    network.eval()
+    if frozen:
+        network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+        for parameter, needs_gradient in wanted:
+            parameter.requires_grad_(needs_gradient)
 
 
 class Ensemble(nn.Module):

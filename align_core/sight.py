@@ -10,7 +10,8 @@ from align_core.errors import InputError
 from align_core.features import Taps, find_last_layer, find_map_layer
 from align_core.losses import LOSSES, compares
 from align_core.losses.seen import Seen
-from align_core.refinements.at import logits, predicting
+from align_core.models import predicting
+from align_core.refinements.at import logits
 
 
 class Sight(nn.Module):

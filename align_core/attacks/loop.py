@@ -1,8 +1,7 @@
 """The iterative attack: it takes images and a surrogate, and returns 8-bit adversarial images."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -23,6 +22,7 @@ from align_core.attacks.samples import At, rule_function
 from align_core.attacks.surrogate import Forward, Gradients
 from align_core.attacks.updates import accumulate, direction, project, random_point, round_inside, slowed
 from align_core.errors import InputError
+from align_core.models import predicting
 from align_core.randomness import image_keys, part_keys
 
 
@@ -100,7 +100,7 @@ def crafted(
     check_batch(surrogate, images_BCHW, labels_B, image_ids, attack, seed, wanted_B, others)
     attack = attack.for_images(images_BCHW.shape[1], max(images_BCHW.shape[2:]))
     if isinstance(attack, ForeignConfig):
-        with torch.enable_grad(), _frozen(surrogate):
+        with torch.enable_grad(), predicting(surrogate, frozen=True):
             foreign = foreign_images(surrogate, images_BCHW, labels_B, image_ids, attack, seed, wanted_B)
         none_B = torch.zeros_like(labels_B, dtype=torch.bool)
         return Crafted(foreign.images_BCHW, none_B, None, foreign.gradients)
@@ -113,7 +113,7 @@ def crafted(
         wanted = None if wanted_B is None else wanted_B[part]
         return _attacked(in_turn, images_BCHW[part], labels_B[part], wanted, keys_B[part], attack, others, rows)
 
-    with torch.enable_grad(), _frozen(surrogate):
+    with torch.enable_grad(), predicting(surrogate, frozen=True):
         made, rows = _within_memory(attacked, len(images_BCHW), partial(_images_per_pass, attack), rows)
     images, still, finite = (torch.cat(parts) for parts in zip(*made, strict=True))
     if not finite.all():
@@ -251,18 +251,3 @@ def _checked(network: nn.Module, largest: int) -> Forward:
         return logits_BK
 
     return forward
-
-
-@contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
-    """Puts the module into eval mode without parameter gradients, and restores all modes and flags at the end."""
-    modes = [(part, part.training) for part in module.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-    module.eval().requires_grad_(False)
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
-        for parameter, needs_gradient in wanted:
-            parameter.requires_grad_(needs_gradient)

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from align_core.bounds import Bound, read_numbers
-from align_core.settings import described
+from align_core.bounds import Bound, named_part, read_numbers
 
 
 @dataclass(frozen=True)
@@ -203,7 +202,7 @@ OBJECTIVES: dict[str, Objective] = {
 
 def read_view(written: Any) -> dict[str, Any]:
     """A view as a file writes it, with every setting. Raises ValueError, which says what to change."""
-    name, settings = _name_of(written, VIEWS, "view")
+    name, settings = named_part(written, VIEWS, "view")
     entry = VIEWS[name]
     copies = {"copies": Bound(entry.copies, 1, 1000)}
     return {"name": name, **read_numbers(f"view {name}", settings, {**copies, **entry.settings})}
@@ -211,7 +210,7 @@ def read_view(written: Any) -> dict[str, Any]:
 
 def read_rule(written: Any) -> dict[str, Any]:
     """A rule over samples as a file writes it, with every setting. Raises ValueError, which says what to change."""
-    name, settings = _name_of(written, RULES, "rule")
+    name, settings = named_part(written, RULES, "rule")
     entry = RULES[name]
     count = {"count": Bound(entry.count, 1, 10_000)}
     return {"name": name, **read_numbers(f"rule {name}", settings, {**count, **entry.settings})}
@@ -219,17 +218,5 @@ def read_rule(written: Any) -> dict[str, Any]:
 
 def read_objective(written: Any) -> dict[str, Any]:
     """An objective as a file writes it, with every setting. Raises ValueError, which says what to change."""
-    name, settings = _name_of(written, OBJECTIVES, "objective")
+    name, settings = named_part(written, OBJECTIVES, "objective")
     return {"name": name, **read_numbers(f"objective {name}", settings, OBJECTIVES[name].settings)}
-
-
-def _name_of(written: Any, entries: Mapping[str, Any], kind: str) -> tuple[str, dict[str, Any]]:
-    """The name and the settings of a part that is written as text or as keys and values."""
-    if isinstance(written, str):
-        written = {"name": written}
-    if not isinstance(written, Mapping) or not isinstance(written.get("name"), str):
-        raise ValueError(f"a {kind} is a name, or keys and values with a name, not {described(written)}")
-    name = written["name"]
-    if name not in entries:
-        raise ValueError(f"there is no {kind} {name!r}; choose from {', '.join(entries)}")
-    return name, {key: value for key, value in written.items() if key != "name"}

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from align_core.bounds import Bound, read_numbers
-from align_core.settings import described
+from align_core.bounds import Bound, named_part, read_numbers
 
 _WEIGHT = {"weight": Bound(1.0, 0, 1e6)}
 
@@ -79,14 +78,7 @@ LOSSES: dict[str, Loss] = {
 
 def read_loss(written: Any) -> dict[str, Any]:
     """A loss as a file writes it, with every setting. Raises ValueError, which says what to change."""
-    if isinstance(written, str):
-        written = {"name": written}
-    if not isinstance(written, Mapping) or not isinstance(written.get("name"), str):
-        raise ValueError(f"a loss is a name, or keys and values with a name, not {described(written)}")
-    name = written["name"]
-    if name not in LOSSES:
-        raise ValueError(f"there is no alignment loss {name!r}; choose from {', '.join(LOSSES)}")
-    settings = {key: value for key, value in written.items() if key != "name"}
+    name, settings = named_part(written, LOSSES, "alignment loss")
     return {"name": name, **read_numbers(f"loss {name}", settings, {**_WEIGHT, **LOSSES[name].settings})}
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from align_core.models import Classifier, logits_of
+from align_core.models import Classifier, logits_of, predicting
 
 
 class At(NamedTuple):
@@ -48,23 +48,6 @@ def logits(network: nn.Module, images_BCHW: Tensor) -> Tensor:
     """The logits of a network, a Classifier or any other, in float32 [B, K]."""
     output = network(images_BCHW)
     return output if isinstance(network, Classifier) else logits_of(output).float()
-
-
-@contextmanager
-def predicting(network: nn.Module, frozen: bool = False) -> Iterator[None]:
-    """Puts a network into eval mode, and back into the modes it had; `frozen` parameters take no gradient meanwhile."""
-    modes = [(part, part.training) for part in network.modules()]
-    wanted = [(own, own.requires_grad) for own in network.parameters()]
-    network.eval()
-    if frozen:
-        network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
-        for parameter, needs_gradient in wanted:
-            parameter.requires_grad_(needs_gradient)
 
 
 @contextmanager

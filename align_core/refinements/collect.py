@@ -19,7 +19,7 @@ class Collect(Gathering):
         self.copies: list[State] = []
 
     def take(self, network: nn.Module) -> None:
-        """Adds a copy."""
+        """Keeps a copy of the network's whole state, BatchNorm statistics included."""
         self.copies.append({name: value.detach().clone() for name, value in network.state_dict().items()})
 
     def tensors(self) -> State:

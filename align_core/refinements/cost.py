@@ -16,7 +16,7 @@ class Passes(NamedTuple):
     backward: int
 
     def times(self, number: int) -> "Passes":
-        """So many of them."""
+        """The passes of this many images, if these are the passes of one."""
         return Passes(self.forward * number, self.backward * number)
 
     @property

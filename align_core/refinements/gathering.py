@@ -1,5 +1,7 @@
 """Weights that are gathered several times an epoch."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import nn
 
@@ -14,7 +16,7 @@ def parameters_of(network: nn.Module) -> State:
     return {name: own.detach() for name, own in network.named_parameters(remove_duplicate=False)}
 
 
-class Gathering:
+class Gathering(ABC):
     """Gathers parameters `per_epoch` times an epoch, at equal distances, the last time at the end of the epoch.
 
     Args:
@@ -42,14 +44,14 @@ class Gathering:
         self.gathered = int(state["gathered"])
         self.restore_tensors({name: value.clone() for name, value in state.items() if name != "gathered"})
 
+    @abstractmethod
     def take(self, network: nn.Module) -> None:
-        """Takes in the weights; `gathered` counts them already."""
-        raise NotImplementedError
+        """Takes in the weights of the network as they are now; `gathered` counts them already."""
 
+    @abstractmethod
     def tensors(self) -> State:
-        """What has been gathered, by name."""
-        raise NotImplementedError
+        """The tensors, by name, in which the weights that were gathered are kept."""
 
+    @abstractmethod
     def restore_tensors(self, state: State) -> None:
-        """Goes on from what `tensors` returned."""
-        raise NotImplementedError
+        """Puts back the tensors that `tensors` returned."""

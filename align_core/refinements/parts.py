@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from align_core.attacks.lengths import pixel_fraction
-from align_core.bounds import Bound, nearest_of, read_numbers
-from align_core.settings import described
+from align_core.bounds import Bound, named_part, read_numbers
 
 
 @dataclass(frozen=True)
@@ -126,14 +125,11 @@ def read_terms(written: Any) -> list[dict[str, Any]]:
     return terms
 
 
-def _read(kind: str, written: Any, parts: Mapping[str, Part], *more: str) -> dict[str, Any]:
-    written = {"name": written} if isinstance(written, str) else written
-    if not isinstance(written, Mapping) or not isinstance(written.get("name"), str):
-        raise ValueError(f"{kind} is a name, or keys and values with a name, not {described(written)}")
-    name = written["name"]
-    if name not in parts:
-        raise ValueError(f"there is no {kind} {name!r}; {nearest_of(name, dict.fromkeys([*parts, *more]))}")
-    settings = {key: value for key, value in written.items() if key != "name"}
+def _read(kind: str, written: Any, parts: Mapping[str, Part], none: str | None = None) -> dict[str, Any]:
+    """A part that is not the word `none`, which the message about an unknown name has among the others."""
+    name, settings = named_part(written, {**({none: None} if none else {}), **parts}, kind)
+    if name == none:
+        raise ValueError(f"{kind} {none} has no settings; leave {', '.join(settings)} out")
     for key in ("eps", "step"):
         if isinstance(settings.get(key), str):
             settings[key] = pixel_fraction(settings[key])

@@ -17,7 +17,7 @@ class Scaled:
         self.factor = factor
 
     def gather(self, network: nn.Module, step_number: int) -> None:
-        """Nothing is gathered."""
+        """Does nothing: the weights after the last step are all that is scaled."""
 
     def state(self) -> State:
         """Nothing is to be saved."""

@@ -25,7 +25,7 @@ class Swag(Gathering):
         self.spread: State = {}  # the sum of squared deviations from the mean (Welford 1962), which cancels nothing
 
     def take(self, network: nn.Module) -> None:
-        """Adds the parameters."""
+        """Takes the parameters into their mean and their spread around it."""
         for name, value in parameters_of(network).items():
             if name not in self.mean:
                 self.mean[name], self.spread[name] = value.clone(), torch.zeros_like(value)

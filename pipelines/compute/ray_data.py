@@ -80,7 +80,7 @@ class _Watch:
 
     @contextmanager
     def over(self, seconds: float) -> Iterator[None]:
-        """Watches the block."""
+        """Ends the process if the block, since its begin or its last `progress`, lasts longer than these seconds."""
         self._seconds, self._shown = seconds, time.monotonic()
         faulthandler.dump_traceback_later(seconds, exit=True)
         try:

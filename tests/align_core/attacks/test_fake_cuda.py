@@ -16,7 +16,7 @@ from torch import Tensor
 from align_core.attacks import PRESETS, Others, loop
 from align_core.attacks.views import warp
 from align_core.model_config import Precision
-from align_core.models import Classifier
+from align_core.models import Classifier, predicting
 
 
 def no_gradient(value: Tensor, leaf: Tensor) -> tuple[Tensor]:
@@ -42,7 +42,7 @@ def attacked_on(device: str, method: str, precision: Precision = "fp32") -> set[
     surrogate.precision = precision
     attack = attack_of(method, **quick(method, steps=2)).for_images(3, 16)
     wanted = labels if attack.is_targeted else None
-    with torch.enable_grad(), loop._frozen(surrogate):
+    with torch.enable_grad(), predicting(surrogate, frozen=True):
         others = Others(images, labels)
         batch = loop._attacked(lambda step: [surrogate], images, labels, wanted, labels, attack, others, 7)
     assert batch.images_BCHW.shape == images.shape and batch.images_BCHW.dtype == torch.uint8

@@ -7,7 +7,8 @@ from small_nets import cnn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from align_core.refinements.at import gradient_in, predicting, within
+from align_core.models import predicting
+from align_core.refinements.at import gradient_in, within
 from align_core.refinements.pgd import pgd
 from align_core.refinements.pgd_l2 import pgd_l2
 from align_core.refinements.random import random

@@ -60,7 +60,7 @@ SETTINGS = [
     bad("unknown loss", "align: there is no alignment loss 'kll'", {"align.loss": "kll"}),
     bad("loss twice", "align: loss must name at least one loss, and each of them once", {"align.loss": ["kl", "kl"]}),
     bad("setting of a loss", "loss rkd has no setting 'angel'; did", {"align.loss": [{"name": "rkd", "angel": 1}]}),
-    bad("unknown part", "align: there is no keep 'emma'; did you mean 'ema'?", {"align.keep": "emma"}),
+    bad("unknown part", "align: there is no keep 'emma'; choose from last, ema, swa", {"align.keep": "emma"}),
     bad("unknown term", "align: there is no term 'saa'", {"align.terms": ["saa"]}),
     bad("setting of a part", "rho of update sam must be from", {"align.update": {"name": "sam", "rho": -1}}),
     bad("smoothed labels", "align: label_smoothing has no effect, because label", {"align.label_smoothing": 0.1}),
