@@ -118,7 +118,7 @@ def read_part(kind: str, written: Any) -> str | dict[str, Any]:
 
 def read_terms(written: Any) -> list[dict[str, Any]]:
     """The further terms of a loss as a file writes them. Raises ValueError, which says what to change."""
-    terms = [_read("term", own, TERMS) for own in (written if isinstance(written, list | tuple) else [written])]
+    terms = [_read("terms", own, TERMS) for own in (written if isinstance(written, list | tuple) else [written])]
     names = [own["name"] for own in terms]
     if len(set(names)) < len(names):
         raise ValueError("terms: each may be named once")
@@ -127,9 +127,12 @@ def read_terms(written: Any) -> list[dict[str, Any]]:
 
 def _read(kind: str, written: Any, parts: Mapping[str, Part], none: str | None = None) -> dict[str, Any]:
     """A part that is not the word `none`, which the message about an unknown name has among the others."""
-    name, settings = named_part(written, {**({none: None} if none else {}), **parts}, kind)
+    try:
+        name, settings = named_part(written, {**({none: None} if none else {}), **parts}, "part")
+    except ValueError as problem:
+        raise ValueError(f"{kind}: {problem}") from problem
     if name == none:
-        raise ValueError(f"{kind} {none} has no settings; leave {', '.join(settings)} out")
+        raise ValueError(f"{kind}: {none} has no settings; leave {', '.join(settings)} out")
     for key in ("eps", "step"):
         if isinstance(settings.get(key), str):
             settings[key] = pixel_fraction(settings[key])
