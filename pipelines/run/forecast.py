@@ -69,7 +69,7 @@ class FineTune:
     def line(self) -> str:
         """The line that `witness plan` prints."""
         time = "time unknown" if self.seconds is None else f"about {_time(self.seconds)}"
-        return f"  {self.stage:8} {self.name}: {self.steps:,} steps; {time}"
+        return f"  {self.stage:8} {self.name}: {_steps(self.steps)}; {time}"
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Forecast:
         time = "time unknown until a run has measured the rates"
         if seconds is not None:
             time = f"about {_time(seconds)} one after another, less where there is room for several"
-        return f"align     networks to make first: {', '.join(self.missing_networks)}; {steps:,} steps, {time}"
+        return f"align     networks to make first: {', '.join(self.missing_networks)}; {_steps(steps)}, {time}"
 
     def _total(self, stage: str, unit: str) -> str:
         parts = [part for part in self.parts if part.stage == stage]
@@ -260,6 +260,10 @@ class _Estimator:
 
 def _gradients(count: int | None) -> str:
     return "unknown until it is measured" if count is None else f"{count:,}"
+
+
+def _steps(count: int) -> str:
+    return f"{count:,} step" if count == 1 else f"{count:,} steps"
 
 
 def _time(seconds: float) -> str:
