@@ -38,62 +38,44 @@ def check_variant(name: str, variant: "VariantConfig") -> None:
 
 
 def check_variants(experiment: "Experiment") -> None:
-    """Raises InputError where a variant names what there is not, or what depends on itself."""
-    for name, variant in experiment.variants.items():
-        key = f"variants.{name}"
-        for member in variant.ensemble or []:
-            _check_known(f"{key}.ensemble", member, experiment, models=True)
-        if variant.budget is not None:
-            _check_made(f"{key}.budget", variant.budget, experiment)
-        if variant.is_made and variant.witnesses and not experiment.variant_align(name).needs_witnesses:
-            raise InputError(f"{key}.witnesses: what it is made by needs no witness; leave them out")
-        if variant.is_made:
-            align = experiment.variant_align(name)
-            check_weights(f"{key}.align", align.over_witnesses, variant.witnesses or experiment.witnesses)
-    if experiment.registered_as and networks_are_several(experiment.align.keep):
-        raise InputError("register: align.keep leaves several networks, and a model of the registry is one")
-    check_weights("align", experiment.align.over_witnesses, experiment.witnesses)
-    for pair in experiment.contrasts:
-        for member in pair:
-            _check_known("contrasts", member, experiment, models=False)
-        if pair[0] == pair[1]:
-            raise InputError(f"contrasts: {pair[0]} is compared with itself")
+    """Raises InputError where a variant or a contrast names what there is not, or what depends on itself."""
+    from pipelines.experiment.surrogates import surrogates_of  # which is made of experiments
+
     for name in experiment.variants:
         _check_order(experiment, name, ())
+    surrogates = {own.name: own for own in surrogates_of(experiment)}
+    for name, variant in experiment.variants.items():
+        key, own = f"variants.{name}", surrogates[name].align
+        for member in variant.ensemble or []:
+            _check_known(f"{key}.ensemble", "model or surrogate", member, [*surrogates, *experiment.models])
+        if variant.budget is not None:
+            _check_known(f"{key}.budget", "surrogate", variant.budget, list(surrogates))
+            if surrogates[variant.budget].align is None:
+                raise InputError(f"{key}.budget: {variant.budget} is used as it is, so that it has no budget")
+        if own is not None and variant.witnesses and not own.needs_witnesses:
+            raise InputError(f"{key}.witnesses: what it is made by needs no witness; leave them out")
+        if own is not None:
+            _check_weights(f"{key}.align", own.over_witnesses, variant.witnesses or experiment.witnesses)
+    _check_weights("align", experiment.align.over_witnesses, experiment.witnesses)
+    if experiment.registered_as and networks_are_several(experiment.align.keep):
+        raise InputError("register: align.keep leaves several networks, and a model of the registry is one")
+    for pair in experiment.contrasts:
+        for member in pair:
+            _check_known("contrasts", "surrogate", member, list(surrogates))
+        if pair[0] == pair[1]:
+            raise InputError(f"contrasts: {pair[0]} is compared with itself")
 
 
-def check_weights(key: str, weights: str | list[float], witnesses: list[str]) -> None:
+def _check_weights(key: str, weights: str | list[float], witnesses: list[str]) -> None:
     """Raises InputError where the losses to witnesses have weights, but not as many as there are witnesses."""
     if not isinstance(weights, str) and len(weights) != len(witnesses):
         counts = f"{len(weights)} weights, and there are {len(witnesses)} witnesses"
         raise InputError(f"{key}.over_witnesses: has {counts}; give a weight for each")
 
 
-def surrogate_names(experiment: "Experiment") -> list[str]:
-    """The names of all surrogates of an experiment."""
-    own = ["source", "aligned", *experiment.controls, *experiment.variants]
-    several = len(experiment.witnesses) > 1 and "witness" in experiment.controls
-    sources = {variant.source for variant in experiment.variants.values()} - {None, experiment.source}
-    return (
-        [name for name in own if name != "witness" or not several]
-        + ([f"witness-{name}" for name in experiment.witnesses] if several else [])
-        + [f"source-{name}" for name in sorted(filter(None, sources))]
-    )
-
-
-def _check_known(key: str, name: str, experiment: "Experiment", models: bool) -> None:
-    known = [*surrogate_names(experiment), *(experiment.models if models else ())]
+def _check_known(key: str, kinds: str, name: str, known: list[str]) -> None:
     if name not in known:
-        kinds = "model or surrogate" if models else "surrogate"
         raise InputError(f"{key}: there is no {kinds} {name!r}{nearest(name, known)}")
-
-
-def _check_made(key: str, name: str, experiment: "Experiment") -> None:
-    """A budget is that of a surrogate for which something is made."""
-    _check_known(key, name, experiment, models=False)
-    is_made = name in ("aligned", "label_only") or (name in experiment.variants and experiment.variants[name].is_made)
-    if not is_made:
-        raise InputError(f"{key}: {name} is used as it is, so that it has no budget")
 
 
 def _check_order(experiment: "Experiment", name: str, above: tuple[str, ...]) -> None:
