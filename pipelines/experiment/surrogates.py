@@ -179,7 +179,7 @@ def contrasts_of(surrogates: Sequence[Surrogate], further: Sequence[Sequence[str
     """
     names = {surrogate.name: surrogate for surrogate in surrogates}
     aligned = [s for s in surrogates if s.is_aligned]
-    controls = [s for s in surrogates if s.name in ("label_only", "ensemble") or _is_witness(s)]
+    controls = [s for s in surrogates if is_control(s.name)]
     pairs = [(s.name, control.name) for s in aligned for control in controls if s.source == control.source]
     pairs += [(s.name, "aligned") for s in aligned if s.name != "aligned" and s.source == names["aligned"].source]
     if "ensemble" in names and "aligned_ensemble" in names:
@@ -192,5 +192,6 @@ def _unaligned(name: str, members: tuple[str, ...], source: str, baseline: str) 
     return Surrogate(name=name, members=members, source=source, baseline=baseline)
 
 
-def _is_witness(surrogate: Surrogate) -> bool:
-    return surrogate.name == "witness" or surrogate.name.startswith("witness-")
+def is_control(name: str) -> bool:
+    """Whether a surrogate of this name is a control that aligned and refined ones are compared with."""
+    return name in ("label_only", "witness", "ensemble") or name.startswith("witness-")

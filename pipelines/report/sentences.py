@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pipelines.experiment.surrogates import is_control
 from pipelines.report.rows import ContrastRow, MeanRow, SurrogateRow
 
 if TYPE_CHECKING:
@@ -29,11 +30,6 @@ def verdicts(report: "Report") -> list[str]:
         for row in report.means()
         if row["gain"] is not None
     ]
-
-
-def is_control(name: str) -> bool:
-    """Whether a surrogate of this name is a control that an aligned one is compared with."""
-    return name in ("label_only", "witness", "ensemble") or name.startswith("witness-")
 
 
 def broken_controls(surrogates: Sequence[SurrogateRow]) -> dict[str, str]:
