@@ -257,17 +257,22 @@ class Training:
     Attributes:
         optimizer, batchnorm: as in AlignConfig.
         rows: images that one worker takes at a step.
+        freeze: as in AlignConfig.
+        terms: names of the further terms of the loss, of which some need second derivatives.
     """
 
     optimizer: Literal["sgd", "adamw"]
     batchnorm: Literal["update", "frozen"]
     rows: int
+    freeze: tuple[str, ...] = ()
+    terms: tuple[str, ...] = ()
 
 
 def training_of(align: AlignConfig, images: int) -> Training:
     """What a trial needs to know of an alignment on a training set of `images` images."""
     rows = min(align.batch_size, images) // align.workers
-    return Training(align.optimizer.name, align.batchnorm, max(1, rows))
+    terms = tuple(own["name"] for own in align.terms)
+    return Training(align.optimizer.name, align.batchnorm, max(1, rows), tuple(align.freeze), terms)
 
 
 def training_on_labels(train: TrainConfig) -> AlignConfig:

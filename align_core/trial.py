@@ -3,7 +3,7 @@
 Whatever would break later, perhaps after hours, breaks here, with a message that says what is wrong with the model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from align_core.align_config import AlignConfig, OptimizerConfig, Training
 from align_core.alignment import Alignment, NonFiniteLoss
 from align_core.errors import InputError, reason_of
+from align_core.features import find_last_layer, find_map_layer
 from align_core.folding import Pair, fold, foldable
 from align_core.model_config import Precision
 from align_core.models import Classifier, copy_of
@@ -56,6 +57,7 @@ def try_model(
     *,
     crafted_on: bool = False,
     trainings: Sequence[Training] = (),
+    sees: Collection[str] = (),
 ) -> Trial:
     """Tries a model on random images; it is left as it was.
 
@@ -68,6 +70,7 @@ def try_model(
         classes: number of logits K that it must return.
         crafted_on: whether adversarial images are crafted on it.
         trainings: the ways in which it is trained.
+        sees: what losses compare of it beside its logits: `features`, `places`.
 
     Raises InputError where the model cannot do what it is to be used for.
     """
@@ -90,12 +93,24 @@ def try_model(
         if crafted_on:
             faint_1CHW = 0.5 + 0.1 * (torch.rand((1, *shape), generator=generator) - 0.5)
             _try_input_gradient(classifier, name, torch.cat([noise_BCHW[:1], faint_1CHW]))
+        if sees:
+            _try_features(classifier, name, noise_BCHW, "places" in sees)
         for training in trainings:
             _try_training(classifier, name, noise_BCHW, classes, training, trial)
     finally:
         classifier.train(was_training).to(memory_format=torch.contiguous_format)
     trial.notes = list(dict.fromkeys(trial.notes))
     return trial
+
+
+def _try_features(classifier: Classifier, name: str, images_BCHW: Tensor, with_places: bool) -> None:
+    """Finds what losses compare of the model beside its logits."""
+    try:
+        find_last_layer(classifier, images_BCHW)
+        if with_places:
+            find_map_layer(classifier, images_BCHW)
+    except InputError as problem:
+        raise InputError(f"models.{name}: {problem}") from problem
 
 
 def _try_folding(classifier: Classifier, images_BCHW: Tensor, trial: Trial) -> None:
@@ -277,12 +292,17 @@ def _try_training(
             label_weight=1.0,
             optimizer=OptimizerConfig(name=training.optimizer, lr=1e-4),
             batchnorm=training.batchnorm,
+            freeze=list(training.freeze),
+            terms=list(training.terms),
         )
         with own_code(f"{cannot}copying it"):
             source = copy_of(classifier)
             if next(source.parameters(), None) is None:
                 raise InputError(f"{cannot}it has no parameters")
-            return Alignment(source, [_Witness(rows, classes)], align, total_steps=2, seed=0)
+            try:
+                return Alignment(source, [_Witness(rows, classes)], align, total_steps=2, seed=0)
+            except InputError as problem:  # about what is frozen
+                raise InputError(f"models.{name}: align.{problem}") from problem
 
     def step(alignment: Alignment) -> bool:
         """Whether the step was taken: not where the loss on these random images is not finite, which says little."""

@@ -177,7 +177,7 @@ class _Model:
         """Identifies a trial: by settings, code, the bytes of the weights, and what the model is used for."""
         settings = asdict(self.config) | ({"weights": None} if self.config.weights_file else {})
         images = [self.experiment.data.classes_count, list(self.test.shape)]
-        used = [self.use.crafted_on, [asdict(training) for training in self.use.trainings]]
+        used = [self.use.crafted_on, [asdict(training) for training in self.use.trainings], self.use.sees]
         precision = [] if (own := self.experiment.compute.precision) == "fp32" else [own]
         return fingerprint_of([settings, *images, self.code, self.content, used, *precision])
 
@@ -211,6 +211,7 @@ class _Model:
             self.experiment.data.classes_count,
             crafted_on=self.use.crafted_on,
             trainings=self.use.trainings,
+            sees=self.use.sees,
         )
         return _Tried(digest=self._digest(), **asdict(trial))
 

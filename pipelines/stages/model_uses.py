@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from align_core.align_config import Training, training_of, training_on_labels
+from align_core.losses import LOSSES
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.surrogates import surrogates_of
 
@@ -15,11 +16,13 @@ class ModelUse:
         has_role: whether the experiment uses it at all.
         crafted_on: whether adversarial images are crafted on it, by itself, in an ensemble, or after its alignment.
         trainings: the ways in which it is trained or aligned.
+        sees: what losses compare of it beside its logits, `features` or `places`, in order.
     """
 
     has_role: bool = False
     crafted_on: bool = False
     trainings: list[Training] = field(default_factory=list)
+    sees: list[str] = field(default_factory=list)
 
 
 def uses_of(experiment: Experiment, train_images: int) -> dict[str, ModelUse]:
@@ -31,6 +34,9 @@ def uses_of(experiment: Experiment, train_images: int) -> dict[str, ModelUse]:
             uses[name].crafted_on = True
         if surrogate.align is not None:
             uses[surrogate.source].trainings.append(training_of(surrogate.align, train_images))
+            seen = {LOSSES[own["name"]].sees for own in surrogate.align.losses} - {"logits"}
+            for name in {surrogate.source, *surrogate.witnesses} & uses.keys() if surrogate.align.weight else ():
+                uses[name].sees = sorted({*uses[name].sees, *seen})
     for name, config in experiment.models.items():
         if config.train is not None:
             uses[name].trainings.append(training_of(training_on_labels(config.train), train_images))

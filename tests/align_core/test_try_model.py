@@ -238,3 +238,62 @@ def test_how_many_images_a_worker_takes(images: int, workers: int, rows: int) ->
 
 def raise_(problem: BaseException) -> Any:
     raise problem
+
+
+class Doubled(nn.Module):
+    """Changes what its last layer returns, so that no layer returns its logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Plain()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = 2 * self.net(images)
+        return logits
+
+
+class Rounding(nn.Module):
+    """Sees its input through a function whose gradient cannot be differentiated again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Plain()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.net(Once.apply(images))  # type: ignore[no-untyped-call]
+        return logits
+
+
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: torch.Tensor) -> torch.Tensor:
+        return images.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient.clone()
+
+
+class TestRefinements:
+    """What a loss or a part needs of a model is tried before any work."""
+
+    def test_features_that_cannot_be_found(self) -> None:
+        try_model(classifier_of(Plain()), "m", SHAPE, CLASSES, sees=["features"])
+        with pytest.raises(InputError, match=r"models\.m: its features cannot be found, because no linear layer"):
+            try_model(classifier_of(Doubled()), "m", SHAPE, CLASSES, sees=["features"])
+
+    def test_places_that_cannot_be_predicted_at(self) -> None:
+        flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, CLASSES))
+        with pytest.raises(InputError, match=r"models\.m: it cannot predict at places of the image"):
+            try_model(classifier_of(flat), "m", SHAPE, CLASSES, sees=["features", "places"])
+
+    def test_parameters_that_are_not_there_to_be_frozen(self) -> None:
+        tried(Plain(), True, Training("sgd", "update", 2, freeze=("*.weight",)))
+        with pytest.raises(InputError, match=r"models\.m: align\.freeze: no parameter is called 'layer9.\*'"):
+            tried(Plain(), True, Training("sgd", "update", 2, freeze=("layer9.*",)))
+
+    def test_second_derivatives_that_there_are_none_of(self) -> None:
+        tried(Plain(), True, Training("sgd", "update", 2, terms=("score_matching",)))
+        with pytest.raises(InputError, match=r"models\.m: it cannot be trained: a step on 2 images raises RuntimeErr"):
+            tried(Rounding(), True, Training("sgd", "update", 2, terms=("score_matching",)))
