@@ -89,7 +89,7 @@ REFINEMENTS: dict[str, Refinement] = {
             "update": "gradient_norm",
             "keep": "swag",
         },
-        "the authors draw a new network at every step, of which 10 are drawn once here",
+        "the authors draw a new network at every step; here 10 are drawn once, and seen in turn",
     ),
     "sam": Refinement(
         "a fine-tune to weights whose neighbourhood has a low loss",
@@ -130,7 +130,7 @@ REFINEMENTS: dict[str, Refinement] = {
         "input gradients are matched to the score of the images' distribution",
         "Zhu et al., 2210.04213",
         2022,
-        {**_ON_LABELS, "terms": ["score_matching"]},
+        {**_ON_LABELS, "terms": [{"name": "score_matching", "weight": 0.01}]},
         "the authors withhold their training code: the loss follows from the score-matching identity, and its weight "
         "is our own",
     ),
