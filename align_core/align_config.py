@@ -135,9 +135,6 @@ class AlignConfig(Settings):
     checkpoint_steps: int = 200
 
     def __post_init__(self) -> None:
-        for name, kind in (("optimizer", OptimizerConfig), ("augment", AugmentConfig)):
-            if isinstance(value := getattr(self, name), Mapping):  # as a preset has it
-                object.__setattr__(self, name, kind(**value))
         super().__post_init__()
         self._read_parts()
         if self.temperature <= 0:
@@ -236,6 +233,16 @@ class AlignConfig(Settings):
 def _is_weight(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and 0 <= value < math.inf
+
+
+def align_config_of(settings: Mapping[str, Any]) -> AlignConfig:
+    """An alignment from plain settings, in which the optimiser and the augmentation may be mappings, as in presets.
+
+    Raises ValueError or TypeError for settings that make no alignment.
+    """
+    kinds = {"optimizer": OptimizerConfig, "augment": AugmentConfig}
+    own = {name: kinds[name](**settings[name]) for name in kinds if isinstance(settings.get(name), Mapping)}
+    return AlignConfig(**{**settings, **own})
 
 
 def _unlike(settings: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import torch
 from small_nets import random_batches
 from torch import nn
 
-from align_core.align_config import AlignConfig
+from align_core.align_config import AlignConfig, align_config_of
 from align_core.alignment import Alignment
 from align_core.models import Classifier
 from align_core.refinements import REFINEMENTS, laid_over
@@ -40,7 +40,7 @@ class Counting(nn.Module):
 
 @pytest.mark.parametrize("name", REFINEMENTS)
 def test_one_step_costs_what_is_stated(name: str) -> None:
-    align = AlignConfig(**laid_over(REFINEMENTS[name].settings, {"batch_size": 8}))
+    align = align_config_of(laid_over(REFINEMENTS[name].settings, {"batch_size": 8}))
     source, witnesses = Counting(0), [Counting(1), Counting(2)]
     teachers = [Classifier(own, (0.0,) * 3, (1.0,) * 3) for own in witnesses]
     classifier = Classifier(source, (0.0,) * 3, (1.0,) * 3)
