@@ -148,7 +148,7 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
         for key, value in [
             ("temperature", 7), ("weight", 7), ("label_weight", 7), ("epochs", 7), ("batch_size", 7), ("workers", 2),
             ("clip_grad_norm", 7), ("batchnorm", "frozen"), ("checkpoint_steps", 7), ("loss", "mse"),
-            ("teacher", "source"), ("over_witnesses", "max"), ("limit_steps", 7), ("freeze", ["a.*"]),
+            ("teacher", "source"), ("over_witnesses", "max"), ("limit_steps", 7), ("freeze", ["*.weight"]),
             ("inputs", {"name": "random", "eps": 0.5}), ("mix", {"name": "mixup", "alpha": 0.5}),
             ("terms", [{"name": "input_gradient", "weight": 7.0}]), ("update", {"name": "sam", "rho": 0.5}),
             ("keep", {"name": "ema", "decay": 0.5}),
