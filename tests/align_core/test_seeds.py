@@ -1,0 +1,50 @@
+"""Figures over several seeds, by hand, and how often the intervals cover the truth."""
+
+import numpy as np
+import pytest
+
+from align_core.seeds import over_seeds
+
+
+def test_a_case_by_hand() -> None:
+    # Mean 4, standard deviation 2; over images the mean varies with variance 1 (draws 3 and 5 are 1 away, and R - 1 = 1
+    # makes it 2). The standard error is sqrt(4 / 3 + 2), and t with 2 degrees of freedom is 4.302653.
+    found = over_seeds([2.0, 4.0, 6.0], np.array([[1.0, 3.0], [3.0, 5.0], [5.0, 7.0]]))
+    half = 4.302653 * np.sqrt(4 / 3 + 2)
+    assert (found.value, found.spread) == (4.0, 2.0)
+    assert (found.low, found.high) == pytest.approx((3.05, 4.95))
+    assert (found.both_low, found.both_high) == pytest.approx((4 - half, 4 + half), rel=1e-6)
+    # By the density of t with 2 degrees of freedom: 1 - x / sqrt(2 + x^2).
+    x = 4 / np.sqrt(4 / 3 + 2)
+    assert found.p_value == pytest.approx(1 - x / np.sqrt(2 + x * x), rel=1e-6)
+
+
+def test_seeds_that_agree_on_images_that_agree_leave_no_doubt() -> None:
+    assert over_seeds([1.0, 1.0], np.ones((2, 5))).p_value == 0
+    assert over_seeds([0.0, 0.0], np.zeros((2, 5))).p_value == 1
+
+
+def test_one_seed_has_no_spread() -> None:
+    with pytest.raises(ValueError, match="at least two seeds"):
+        over_seeds([1.0], np.ones((1, 5)))
+    with pytest.raises(ValueError, match="at least two seeds"):
+        over_seeds([1.0, 2.0], np.ones((3, 5)))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("between", [0.0, 4.0])
+def test_the_interval_over_both_covers_the_truth(seeds: int, between: float) -> None:
+    """Gains of 100 images whose own effects vary, that of a seed too, and that of either beside the other."""
+    rng, images, repeats, resamples = np.random.default_rng(seeds), 100, 400, 200
+    truth, covered, over_images = 3.0, 0, 0
+    for _ in range(repeats):
+        of_image = rng.normal(0, 30, images)
+        of_seed = rng.normal(0, between, (seeds, 1))
+        gains = truth + of_image + of_seed + rng.normal(0, 20, (seeds, images))
+        chosen = rng.integers(images, size=(resamples, images))
+        found = over_seeds(gains.mean(axis=1).tolist(), gains[:, chosen].mean(axis=2))
+        covered += found.both_low <= truth <= found.both_high
+        over_images += found.low <= truth <= found.high
+    assert covered / repeats > 0.94
+    if between and seeds == 2:
+        assert over_images / repeats < 0.9  # an interval over images alone says too little
