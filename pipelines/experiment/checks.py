@@ -34,6 +34,7 @@ def checked(experiment: "Experiment") -> "Experiment":
         check_name(experiment.name)
     except ValueError as problem:
         raise InputError(f"name: {problem}") from problem
+    _check_seeds(experiment.seeds)
     for name, variant in experiment.variants.items():
         check_variant(name, variant)
         _check_alignment(experiment, name)
@@ -46,6 +47,14 @@ def checked(experiment: "Experiment") -> "Experiment":
     _check_groups(experiment)
     _check_names(experiment)
     return experiment.model_copy(update={"attacks": attacks})
+
+
+def _check_seeds(seeds: list[int]) -> None:
+    twice = [seed for seed in seeds if seeds.count(seed) > 1]
+    if twice:
+        raise InputError(f"seeds: {twice[0]} is named twice")
+    if len(seeds) == 1:
+        raise InputError(f"seeds: one seed has no spread; write seed: {seeds[0]}, or name several")
 
 
 def _check_alignment(experiment: "Experiment", variant: str) -> None:

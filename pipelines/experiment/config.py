@@ -260,6 +260,7 @@ class Experiment(Section):
     Attributes:
         name: of its folder in the output folder, and of the experiment in MLflow.
         seed: of all random choices.
+        seeds: in place of `seed`: every fine-tune and every attack is repeated with each; the first decides all else.
         output: the output folder, or the URI of one in an object store.
         tracking: the URI of MLflow's store (`pipelines.tracking.runs.tracking_uri` has the default).
         registered_as: the key `register`: the name under which the aligned model goes to MLflow's registry.
@@ -277,6 +278,7 @@ class Experiment(Section):
 
     name: Name
     seed: int = Field(default=0, ge=0)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
     output: str = "runs"
     tracking: str | None = None
     registered_as: Name | None = Field(default=None, alias="register")
@@ -294,6 +296,21 @@ class Experiment(Section):
     contrasts: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
     attacks: dict[Name, Attack] = Field(min_length=1)
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_of_seeds(cls, content: Any) -> Any:
+        """The first of several seeds is that of whatever is not repeated."""
+        if not isinstance(content, dict) or not content.get("seeds") or not isinstance(content["seeds"], list):
+            return content
+        if "seed" in content:
+            raise ValueError("seeds: stands in place of `seed`; leave one of them out")
+        return content | {"seed": content["seeds"][0]}
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """The seeds with which fine-tunes and attacks are made: one, or several."""
+        return self.seeds or [self.seed]
 
     def variant_align(self, name: str) -> AlignConfig:
         """How a variant is made: its own settings over those of its refinement, and these over the experiment's.

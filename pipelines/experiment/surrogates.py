@@ -1,6 +1,7 @@
 """The surrogates of an experiment: the source, the aligned one, controls and variants, and the pairs to compare."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from align_core.align_config import AlignConfig
@@ -26,6 +27,7 @@ class Surrogate:
         refine: the name of the refinement that makes it; None where nothing is made, or it has none.
         budget: the name of the surrogate of whose passes it takes as many; None for its own number of epochs.
         combine: what attacks on its networks go by, where it has several.
+        seed: of its fine-tune, and of the attacks on it.
     """
 
     name: str
@@ -38,6 +40,12 @@ class Surrogate:
     refine: str | None = None
     budget: str | None = None
     combine: Combine = "logits"
+    seed: int = 0
+
+    @property
+    def series(self) -> str:
+        """The name under which the tables have it: its own without its seed, where there are several."""
+        return self.name.partition("~")[0]
 
     @property
     def seen_at_once(self) -> tuple[str, ...]:
@@ -48,7 +56,8 @@ class Surrogate:
 def surrogates_of(experiment: Experiment) -> list[Surrogate]:
     """Returns every surrogate in the order of the tables: source, aligned, controls and variants as in the file.
 
-    A variant with a source of its own is preceded by the surrogate `source-NAME`, unless an earlier one added it.
+    A variant with a source of its own is preceded by the surrogate `source-NAME`, unless an earlier one added it. Where
+    the experiment has several seeds, each surrogate stands there once for every seed, as `NAME~SEED`.
     """
     source, witnesses, align = experiment.source, tuple(experiment.witnesses), experiment.align
     found = [
@@ -78,7 +87,28 @@ def surrogates_of(experiment: Experiment) -> list[Surrogate]:
     for name in experiment.variants:
         found += _variant(experiment, name, found)
     by_name = {surrogate.name: surrogate for surrogate in found}
-    return [replace(own, members=_members(own.name, by_name)) for own in found]
+    once = [replace(own, members=_members(own.name, by_name), seed=experiment.seed) for own in found]
+    if not experiment.seeds:
+        return once
+    trained = {own.name for own in once if own.align is not None}
+    return [_with_seed(own, seed, trained) for own in once for seed in experiment.seeds]
+
+
+def _with_seed(surrogate: Surrogate, seed: int, trained: AbstractSet[str]) -> Surrogate:
+    """A surrogate as it is made with one of several seeds, from others that are made with it."""
+
+    def of_seed(name: str) -> str:
+        return f"{name}~{seed}" if name in trained else name
+
+    return replace(
+        surrogate,
+        name=f"{surrogate.name}~{seed}",
+        members=tuple(map(of_seed, surrogate.members)),
+        baseline=f"{surrogate.baseline}~{seed}",
+        witnesses=tuple(map(of_seed, surrogate.witnesses)),
+        budget=surrogate.budget and f"{surrogate.budget}~{seed}",
+        seed=seed,
+    )
 
 
 def _members(name: str, by_name: Mapping[str, Surrogate]) -> tuple[str, ...]:
@@ -138,9 +168,8 @@ def resolved(surrogates: Sequence[Surrogate], images: int) -> list[Surrogate]:
         several = next((name for name in own.witnesses if len(networks.get(name, ())) > 1), None)
         if several is not None:
             count = len(networks[several])
-            raise InputError(
-                f"variants.{own.name}.witnesses: {several} is {count} networks, and a witness is one; name one that is"
-            )
+            key = f"variants.{own.series}.witnesses"
+            raise InputError(f"{key}: {several} is {count} networks, and a witness is one; name one that is")
         members = tuple(name for member in own.members for name in networks.get(member, (member,)))
         found.append(replace(own, members=members))
     return found
@@ -154,7 +183,7 @@ def _within_budget(own: Surrogate, align: AlignConfig, by_name: Mapping[str, Sur
     rows = min(align.batch_size, images // align.workers * align.workers)
     steps = budget // (passes_per_image(align, len(own.witnesses)).total * rows)
     if steps < 1:
-        raise InputError(f"variants.{own.name}.budget: that of {own.budget} is less than one step of {own.name}")
+        raise InputError(f"variants.{own.series}.budget: that of {own.budget} is less than one step of {own.name}")
     return replace(align, limit_steps=steps)
 
 

@@ -207,7 +207,7 @@ class Blueprint:
     def adversarial(self, surrogate: Surrogate, attack: str) -> ChunkedTable:
         """The adversarial images of one surrogate and attack."""
         members = self._networks(surrogate.members)
-        return self._tables.adversarial(surrogate.name, members, surrogate.combine, attack, self.attack_inputs(attack))
+        return self._tables.adversarial(surrogate, members, attack, self.attack_inputs(attack))
 
     def attack_inputs(self, attack: str) -> dict[str, Any]:
         """What decides the images of an attack: its settings, and the code of one that is the user's own."""

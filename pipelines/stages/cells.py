@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from align_core.model_config import Combine, Precision
+from align_core.model_config import Precision
 from pipelines.compute.networks import Network
+from pipelines.experiment.surrogates import Surrogate
 from pipelines.stages.revisions import REVISIONS
 from pipelines.storage.chunked_table import ChunkedTable
 
@@ -45,7 +46,8 @@ class TablesOverImages:
     """Makes the tables over one set of test images.
 
     Args:
-        images: hash of the test images. seed: of the attacks. chunk: images per chunk. precision: of every prediction.
+        images: hash of the test images. chunk: images per chunk. precision: of every prediction.
+        seed: of what all surrogates have in common: images that are mixed in, random classes to lead to.
         pass_rows: rows of a pass while crafting, or None for the device's own.
         towards: rule -> what decides the classes that it leads to, beyond images and seed, for rules that have such.
     """
@@ -62,7 +64,7 @@ class TablesOverImages:
         return ChunkedTable(f"clean/{name}", self._evaluation(members, self.images) | {"stage": "clean"})
 
     def adversarial(
-        self, surrogate: str, members: Sequence[Network], combine: Combine, name: str, attack: Mapping[str, Any]
+        self, surrogate: Surrogate, members: Sequence[Network], name: str, attack: Mapping[str, Any]
     ) -> ChunkedTable:
         """Adversarial images of one surrogate under one attack, of which `attack` is what decides its images."""
         inputs = {
@@ -72,16 +74,18 @@ class TablesOverImages:
             "folded": _folded(members),
             "attack": attack,
             "images": self.images,
-            "seed": self.seed,
+            "seed": surrogate.seed,
             "chunk": self.chunk,
             "precision": self.precision,
             "pass": self.pass_rows,
         }
-        if combine != "logits" and len(members) > 1:
-            inputs["combine"] = combine
+        if surrogate.seed != self.seed:
+            inputs["common_seed"] = self.seed
+        if surrogate.combine != "logits" and len(members) > 1:
+            inputs["combine"] = surrogate.combine
         if attack["towards"] in self.towards:
             inputs["towards"] = self.towards[attack["towards"]]
-        return ChunkedTable(f"adversarial/{surrogate}/{name}", inputs)
+        return ChunkedTable(f"adversarial/{surrogate.name}/{name}", inputs)
 
     def outcomes(self, folder: str, members: Sequence[Network], adversarial: ChunkedTable) -> ChunkedTable:
         """Predictions on adversarial images; `folder` is `<surrogate>/<attack>/<target>`."""

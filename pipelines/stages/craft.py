@@ -48,7 +48,6 @@ class CraftJob:
         surrogates: by name.
         attacks: by name.
         tables: the table of each "surrogate/attack".
-        seed: of the attacks.
         pass_rows: rows of one pass through a surrogate.
         device, threads: of each worker.
         patience: seconds after which a worker counts as stuck that has begun no pass through its surrogate.
@@ -62,7 +61,6 @@ class CraftJob:
     surrogates: Mapping[str, Surrogate]
     attacks: Mapping[str, AttackConfig | ForeignConfig]
     tables: Mapping[str, ChunkedTable]
-    seed: int
     pass_rows: int
     device: str
     threads: int
@@ -113,7 +111,6 @@ def craft_job(blueprint: Blueprint, device: str, threads: int, patience: float) 
         surrogates={surrogate.name: surrogate for surrogate in blueprint.surrogates},
         attacks=experiment.attacks,
         tables={f"{surrogate}/{attack}": table for (surrogate, attack), table in tables},
-        seed=experiment.seed,
         pass_rows=experiment.compute.pass_rows or PASS_ROWS[device],
         device=device,
         threads=threads,
@@ -214,7 +211,7 @@ class Crafter:
             network = self.networks.mean_of(job.surrogates[surrogate].members, job.surrogates[surrogate].combine)
             start = time.monotonic()  # a network is loaded once, so loading is no part of the speed
             with _watched(network):
-                rows, made = self._craft(network, attack, chunk, item["clean"])
+                rows, made = self._craft(network, job.surrogates[surrogate].seed, attack, chunk, item["clean"])
             table.write_chunk(job.store, chunk, rows)
         except (FloatingPointError, Misbehaved, RuntimeError) as problem:
             is_final = isinstance(problem, FloatingPointError | Misbehaved)
@@ -233,7 +230,7 @@ class Crafter:
             seconds=time.monotonic() - start,
         )
 
-    def _craft(self, network: nn.Module, attack: str, chunk: int, clean: Pixels) -> tuple[pa.Table, Crafted]:
+    def _craft(self, network: nn.Module, seed: int, attack: str, chunk: int, clean: Pixels) -> tuple[pa.Table, Crafted]:
         """The rows of a chunk, and what the attack made."""
         job = self.job
         ids, labels = job.images.ids_of(chunk), job.images.labels_of(chunk)
@@ -245,7 +242,7 @@ class Crafter:
         if config.is_targeted:
             wanted_B = job.towards.of_chunk(config.towards, chunk, images_BCHW, self.networks)
         made = crafted(
-            network, images_BCHW, labels_B, ids, config, job.seed,
+            network, images_BCHW, labels_B, ids, config, seed,
             wanted_B=wanted_B, others=others, pass_rows=job.pass_rows,
         )  # fmt: skip
         linf_B, l2_B = distances(made.images_BCHW, images_BCHW)

@@ -104,6 +104,7 @@ def alignment(
     """The fine-tune of a surrogate from its source, on the train images of this manifest."""
     assert surrogate.align is not None
     inputs = _inputs(surrogate.align, experiment, images) | {
+        "seed": surrogate.seed,
         "source": source.identity,
         "witnesses": [witness.identity for witness in witnesses],
         **_frozen(source),

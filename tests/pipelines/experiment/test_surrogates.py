@@ -91,3 +91,37 @@ def test_contrasts_compare_surrogates_of_the_same_source(
     pairs = contrasts_of(surrogates_of(tiny_blueprint(settings).experiment))
     assert set(pairs) == expected
     assert len(pairs) == len(expected)
+
+
+def test_with_several_seeds_every_surrogate_is_there_once_for_each(tiny_blueprint: Any) -> None:
+    settings = "seeds=[3, 5];controls=[label_only, ensemble];variants={w: {align: {temperature: 9}, budget: aligned}}"
+    blueprint = tiny_blueprint(settings)
+    found = surrogates(blueprint)
+    assert list(found) == [
+        f"{name}~{seed}" for name in ("source", "aligned", "label_only", "ensemble", "w") for seed in (3, 5)
+    ]
+    assert {
+        name: (own.series, own.seed, own.members, own.baseline) for name, own in found.items() if own.seed == 5
+    } == {
+        "source~5": ("source", 5, ("a",), "source~5"),
+        "aligned~5": ("aligned", 5, ("aligned~5",), "source~5"),
+        "label_only~5": ("label_only", 5, ("label_only~5",), "source~5"),
+        "ensemble~5": ("ensemble", 5, ("a", "b"), "source~5"),
+        "w~5": ("w", 5, ("w~5",), "source~5"),
+    }
+    assert (found["w~5"].budget, found["w~5"].witnesses) == ("aligned~5", ("b",))
+    assert (blueprint.experiment.seed, blueprint.experiment.all_seeds) == (3, [3, 5])
+
+
+def test_a_seed_of_several_makes_what_it_makes_alone(tiny_blueprint: Any) -> None:
+    several, alone = tiny_blueprint("seeds=[3, 5];variants={}"), tiny_blueprint("seed=3;variants={}")
+    one = {making.name: making.fingerprint for making in several.alignments()}
+    assert one["aligned~3"] == next(iter(alone.alignments())).fingerprint != one["aligned~5"]
+    crafted = {name: several.adversarial(several.by_name[f"{name}~3"], "x") for name in ("source", "aligned")}
+    for name, table in crafted.items():
+        assert table.fingerprint == alone.adversarial(alone.by_name[name], "x").fingerprint
+        assert table.fingerprint != several.adversarial(several.by_name[f"{name}~5"], "x").fingerprint
+    # What all seeds have in common is decided by the first.
+    other = tiny_blueprint("seeds=[4, 5];variants={}")
+    (one, another) = (own.adversarial(own.by_name["source~5"], "x").fingerprint for own in (several, other))
+    assert one != another
