@@ -204,17 +204,25 @@ def contrasts_of(surrogates: Sequence[Surrogate], further: Sequence[Sequence[str
     """Returns the pairs (surrogate, baseline) of contrasts.csv; `further` are those that the experiment asks for.
 
     Every aligned surrogate is compared with `label_only`, the witnesses and `ensemble`, and every variant with the
-    surrogate `aligned`, if they have the same source. The aligned ensemble is compared with the plain one.
+    surrogate `aligned`, if they have the same source. The aligned ensemble is compared with the plain one. Of several
+    seeds, both surrogates of a pair have the same.
     """
-    names = {surrogate.name: surrogate for surrogate in surrogates}
+    by_seed: dict[int, list[Surrogate]] = {}
+    for surrogate in surrogates:
+        by_seed.setdefault(surrogate.seed, []).append(surrogate)
+    return [pair for own in by_seed.values() for pair in _contrasts_of_a_seed(own, further)]
+
+
+def _contrasts_of_a_seed(surrogates: Sequence[Surrogate], further: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    names = {surrogate.series: surrogate for surrogate in surrogates}
     aligned = [s for s in surrogates if s.is_aligned]
-    controls = [s for s in surrogates if is_control(s.name)]
-    pairs = [(s.name, control.name) for s in aligned for control in controls if s.source == control.source]
-    pairs += [(s.name, "aligned") for s in aligned if s.name != "aligned" and s.source == names["aligned"].source]
+    controls = [s for s in surrogates if is_control(s.series)]
+    pairs = [(s.series, control.series) for s in aligned for control in controls if s.source == control.source]
+    pairs += [(s.series, "aligned") for s in aligned if s.series != "aligned" and s.source == names["aligned"].source]
     if "ensemble" in names and "aligned_ensemble" in names:
         pairs.append(("aligned_ensemble", "ensemble"))
     own = [(one, other) for one, other in further if {one, other} <= names.keys()]
-    return list(dict.fromkeys([*pairs, *own]))
+    return [(names[one].name, names[other].name) for one, other in dict.fromkeys([*pairs, *own])]
 
 
 def _unaligned(name: str, members: tuple[str, ...], source: str, baseline: str) -> Surrogate:
