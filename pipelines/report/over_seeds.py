@@ -20,7 +20,8 @@ Draws = npt.NDArray[np.float64]
 class TablesOverSeeds:
     """The tables of an experiment with several seeds, from those in which every seed is a surrogate by itself.
 
-    A figure over the seeds is blank unless every one of them has it: a mean over fewer could not be compared.
+    A row that not every seed has is left out, and a figure that not every seed has is blank: means over fewer seeds
+    could not be compared.
     """
 
     def __init__(self, maker: TableMaker) -> None:
@@ -29,13 +30,13 @@ class TablesOverSeeds:
 
     def transfer(self) -> list[TransferRow]:
         """The rows of transfer.csv: means over the seeds, and the spread between them."""
-        rows = [self._transfer_row(own) for own in self._of_series(self.maker.transfer(), "attack", "target")]
+        rows = [self._transfer_row(own) for own in self._whole(self.maker.transfer(), "attack", "target")]
         return corrected([cast(TransferRow, row) for row in rows])
 
     def contrasts(self) -> list[ContrastRow]:
         """The rows of contrasts.csv: of a pair, both have the same seed."""
         found = []
-        for rows in self._of_series(self.maker.contrasts(), "baseline", "attack", "target"):
+        for rows in self._whole(self.maker.contrasts(), "baseline", "attack", "target"):
             names = {name: self.by_name[rows[0][name]].series for name in ("surrogate", "baseline")}
             found.append(
                 {**rows[0], **names, "seeds": len(rows), **self._gain(rows, [own["baseline"] for own in rows])}
@@ -45,9 +46,8 @@ class TablesOverSeeds:
     def surrogates(self) -> list[SurrogateRow]:
         """The rows of surrogates.csv: the mean over the seeds of each figure, and of each limit of its interval."""
         found = []
-        for rows in self._of_series(self.maker.surrogates(), "attack"):
-            accuracies = [row["clean_accuracy"] for row in rows if row["clean_accuracy"] is not None]
-            spread = float(np.std(accuracies, ddof=1)) if len(accuracies) == self.count else None
+        for rows in self._whole(self.maker.surrogates(), "attack"):
+            spread = float(np.std([row["clean_accuracy"] for row in rows], ddof=1))
             means = {column: self._mean(rows, column) for column in rows[0]}
             found.append({**means, "surrogate": self._series(rows), "clean_spread": figure(spread)})
         return [cast(SurrogateRow, row) for row in found]
@@ -119,10 +119,14 @@ class TablesOverSeeds:
         values = [row[column] for row in rows]
         if isinstance(values[0], str):
             return values[0]
-        if len(values) < self.count or None in values:
+        if None in values:
             return None
         mean = float(np.mean(values))
         return round(mean) if all(isinstance(value, int) for value in values) else figure(mean)
+
+    def _whole(self, rows: Sequence[Any], *columns: str) -> list[list[Row]]:
+        """The rows that differ in their seed alone, where every seed has one."""
+        return [own for own in self._of_series(rows, *columns) if len(own) == self.count]
 
     def _of_series(self, rows: Sequence[Any], *columns: str) -> list[list[Row]]:
         """The rows that differ in their seed alone, in the order in which the first of each comes."""
