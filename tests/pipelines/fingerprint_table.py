@@ -51,6 +51,7 @@ def _rows() -> Iterator[tuple[str, str, str]]:
     """(key, perhaps with a role after a space; settings on both sides; settings of the changed side alone)."""
     yield "name", "", "name=other"
     yield "seed", "", "seed=5"
+    yield "seeds", "seeds=[0, 5]", "seeds=[0, 6]"
     yield "output", "", "output=there"
     yield "tracking", "", "tracking=http://host:1"
     yield "register", "", "register=mine"

@@ -10,6 +10,7 @@ import yaml
 from experiment_keys import KEYS, pattern
 
 from align_core.attacks import pixel_fraction
+from align_core.errors import InputError
 from pipelines.experiment.config import Experiment, load_experiment
 
 # The design's example, and the keys that are missing in it.
@@ -118,7 +119,18 @@ class TestFull:
         return load_experiment(folder / "e.yaml")
 
     def test_it_holds_every_key(self) -> None:
-        assert {pattern(".".join(path)) for path, _ in leaves(yaml.safe_load(FULL))} == KEYS
+        assert {pattern(".".join(path)) for path, _ in leaves(yaml.safe_load(FULL))} == KEYS - {"seeds"}
+
+    def test_seeds_stand_in_place_of_seed(self, tmp_path: Path) -> None:
+        content = yaml.safe_load(FULL)
+        (tmp_path / "e.yaml").write_text(yaml.safe_dump(content | {"seeds": [4, 2]}))
+        with pytest.raises(InputError, match="seeds: stands in place of `seed`; leave one of them out"):
+            load_experiment(tmp_path / "e.yaml")
+        del content["seed"]
+        for seeds, problem in (([4, 4], "seeds: 4 is named twice"), ([4], "one seed has no spread; write seed: 4")):
+            (tmp_path / "e.yaml").write_text(yaml.safe_dump(content | {"seeds": seeds}))
+            with pytest.raises(InputError, match=problem):
+                load_experiment(tmp_path / "e.yaml")
 
     def test_every_value_arrives(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = tmp_path / "experiments"
@@ -175,6 +187,7 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path, monkeypatch: pytes
     given = experiment.model_dump(mode="json", exclude=set(needed))
     assert given == {
         "seed": 0,
+        "seeds": [],
         "output": str(tmp_path / "runs"),
         "tracking": None,
         "factories": str(tmp_path),

@@ -176,6 +176,7 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ),
     ("variants.v.ensemble=[b, aligned]", lambda b: b.by_name["v"].members, ("b", "aligned")),
     ("variants.v.combine=loss;variants.v.ensemble=[b, a]", lambda b: b.by_name["v"].combine, "loss"),
+    ("seeds=[4, 2]", lambda b: [making(b, f"v~{seed}").inputs["seed"] for seed in (4, 2)], [4, 2]),
     ("contrasts=[[v, source]]", lambda b: contrasts_of(b.planned, b.experiment.contrasts)[-1], ("v", "source")),
     ("variants.v.align={weight: 7}", lambda b: [making(b, name).align.weight for name in ALIGNED], [1, 7]),
     ("attacks.x.method=ni", lambda b: [attack(b)[key] for key in ("nesterov", "samples")], [True, "none"]),
