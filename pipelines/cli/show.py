@@ -72,7 +72,9 @@ def print_result(result: "RunResult", options: argparse.Namespace) -> None:
     from pipelines.storage.credentials import without_credentials
 
     assert result.report is not None
-    table = Table(box=box.SIMPLE_HEAD, title="mean over the targets, %, with 95 % intervals over images")
+    seeds = max(row["seeds"] for row in result.report.transfer)
+    means = f"means over {seeds} seeds and the targets" if seeds > 1 else "mean over the targets"
+    table = Table(box=box.SIMPLE_HEAD, title=f"{means}, %, with 95 % intervals over images")
     for column in ("surrogate", "attack", "transfer rate", "gain over the source", "clean accuracy"):
         table.add_column(column, justify="left" if column in ("surrogate", "attack") else "right")
     for row in result.report.means():

@@ -97,6 +97,29 @@ def test_there_is_an_experiment_with_a_parent_run_and_a_run_per_surrogate(new):
     assert all("version.torch" in run.data.tags for run in logged.runs)
 
 
+def test_each_of_several_seeds_is_a_run_below_that_of_its_surrogate(experiment):
+    experiment.write(seeds=[3, 5])
+    experiment.finish({"outcomes/aligned~5/pgd/twin": "111100000000"})
+    report = log(experiment)
+    logged = Logged(experiment)
+    assert sorted(run.info.run_name for run in logged.runs) == ["aligned", "source", "witness"]
+    aligned = logged.named("aligned")
+    assert (aligned.data.params["surrogate"], aligned.data.params["seed"]) == ("aligned", "3, 5")
+    (row,) = (
+        own for own in report.transfer if (own["surrogate"], own["attack"], own["target"]) == ("aligned", "pgd", "twin")
+    )
+    assert aligned.data.metrics["pgd/twin/gain"] == row["gain"] == pytest.approx(100 * 4 / 12 / 2, abs=1e-4)
+    assert aligned.data.metrics["pgd/twin/gain_spread"] == row["gain_spread"] > 0
+    runs = logged.client.search_runs([logged.experiment.experiment_id], "tags.`witness.kind` = 'seed'")
+    below = {run.info.run_name: run for run in runs if run.data.tags["mlflow.parentRunId"] == aligned.info.run_id}
+    assert sorted(below) == ["aligned~3", "aligned~5"]
+    assert [below[name].data.metrics["pgd/twin/gain"] for name in sorted(below)] == pytest.approx(
+        [0, 100 * 4 / 12], abs=1e-4
+    )
+    assert below["aligned~5"].data.params["seed"] == "5"
+    assert len(logged.client.get_metric_history(below["aligned~5"].info.run_id, "curve/loss")) == len(CURVE)
+
+
 def test_settings_are_parameters_under_their_dotted_keys(experiment):
     experiment.write(seed=7, align={"temperature": 16, "optimizer": {"lr": 0.25}})
     experiment.finish()
