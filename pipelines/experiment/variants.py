@@ -43,7 +43,7 @@ def check_variants(experiment: "Experiment") -> None:
 
     for name in experiment.variants:
         _check_order(experiment, name, ())
-    surrogates = {own.name: own for own in surrogates_of(experiment)}
+    surrogates = {own.series: own for own in surrogates_of(experiment)}
     for name, variant in experiment.variants.items():
         key, own = f"variants.{name}", surrogates[name].align
         for member in variant.ensemble or []:

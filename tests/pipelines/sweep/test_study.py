@@ -205,7 +205,7 @@ def leave(study, record):
     """Writes the record of a trial as a sweep would, and returns the trial's fingerprint."""
     blueprint = study.blueprint
     sweep = Sweep(
-        store=blueprint.store, folder=study.folder, experiment=blueprint.experiment, base=None, inputs=study.inputs,
+        store=blueprint.store, folder=study.folder, entry=study.entry, base=None, inputs=study.inputs,
         identities={name: blueprint.networks[name].identity for name in blueprint.experiment.witnesses},
         validation=None,
         baseline=None, max_clean_drop=study.options.max_clean_drop, worker=None, is_scheduled=False,
@@ -250,5 +250,5 @@ def test_a_space_that_was_changed_between_two_sweeps_shows_and_chooses_what_it_h
     fingerprint = leave(second, trial(3.0, settings={key: NEW[key] for key in after}))
     records = second.records()
     assert fingerprint in [row["trial"] for row in trial_rows(second.space, records, ["cousin"])]
-    assert sweep_figure(second.space, records, fingerprint, "by-hand").startswith(b"\x89PNG")
+    assert sweep_figure(second.space, records, fingerprint, "by-hand", "aligned").startswith(b"\x89PNG")
     assert records[chosen(records, 1.0)].settings.keys() == after.keys()
