@@ -112,7 +112,7 @@ def print_sweep(result: "SweepResult", options: argparse.Namespace) -> None:
     if len(result.rows) > 20:
         print(f"and {len(result.rows) - 20} more in {result.location}/trials.csv")
     if result.test is not None:
-        print_result(result.test, options, result.surrogate)
+        print_result(result.test, options, result.contrast[0]["surrogate"] if result.contrast else result.surrogate)
         for contrast in result.contrast:
             if contrast["target"] == "(mean)" and contrast["gain"] is not None:
                 ends = f"{contrast['gain_low']:+.1f} to {contrast['gain_high']:+.1f}"
