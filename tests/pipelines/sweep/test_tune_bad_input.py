@@ -53,6 +53,17 @@ FLAGS = [
     (["--space", "temperature", "--max-clean-drop", "-1"], "--max-clean-drop -1: must be points of clean accuracy"),
     (["--space", "temperature", "--max-clean-drop", "nan"], "--max-clean-drop nan: must be points of clean accuracy"),
     (["--space", "temperature", "--searcher", "grid", "--samples", "3"], "the grid of temperature has 7 points"),
+    (["--space", "temperature", "--surrogate", "alinged"], "no surrogate 'alinged'; did you mean 'aligned'?"),
+    (["--space", "temperature", "--surrogate", "source"], "--surrogate source: it is the model near as it is, so that"),
+    (["--space", "temperature", "--surrogate", "witness"], "--surrogate witness: it is the model seer as it is, so"),
+    (
+        ["--space", "sam"],
+        "sam.yaml: keys.align.update.rho: of aligned, `update` is plain; choose a space that suits it",
+    ),
+    (
+        ["--space", "sam", "--set", "variants.lgv.refine=lgv", "--surrogate", "lgv"],
+        "sam.yaml: keys.align.update.rho: of lgv, `update` is plain; choose a space that suits it",
+    ),
     (["--space", "witness"], "there is nothing to choose: witnesses = ['seer'] is the only possibility"),
     (["--space", "temperature", "--set", "validation_targets=[]"], "validation_targets: must be given: a sweep"),
     (["--space", "temperature", "--set", "data.validation=null"], "data.validation: must be given: a sweep chooses"),
