@@ -36,9 +36,6 @@ from pipelines.experiment.explain import CLASSES, explained
 from pipelines.experiment.names import Control, Name
 from pipelines.experiment.yaml_file import read_yaml
 
-ALIGN = TypeAdapter(AlignConfig)
-"""Checks the settings of an alignment; making it takes longer than a thousand checks."""
-
 _RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
 _SMALLEST_SHARE = 0.0001
 _LARGEST_AMOUNT = 1_000_000
@@ -324,7 +321,7 @@ class Experiment(Section):
         refined = laid_over(
             dataclasses.asdict(self.align), REFINEMENTS[variant.refine].settings if variant.refine else {}
         )
-        return ALIGN.validate_python(laid_over(refined, variant.align))
+        return TypeAdapter(AlignConfig).validate_python(laid_over(refined, variant.align))
 
     def models_of(self, variant: VariantConfig) -> list[str]:
         """Returns the models that a variant names: of its source, its witnesses, its ensemble, or its own."""

@@ -62,7 +62,7 @@ def test_a_space_that_ships_is_found_by_its_name_alone(tmp_path, monkeypatch):
     ("name", "said"),
     [
         ("temprature", "--space temprature: there is no such space; did you mean 'temperature'?"),
-        ("zzz", "--space zzz: there is no such space; there are: full, optimizer, temperature, "),
+        ("zzz", "--space zzz: there is no such space; there are: alignment, dra, dsm, "),
         ("../tune_spaces/full", "there is no such space"),
         ("nowhere.yaml", "nowhere.yaml: cannot be read"),
         ("nowhere.yml", "nowhere.yml: cannot be read"),

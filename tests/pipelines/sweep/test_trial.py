@@ -127,4 +127,5 @@ def test_its_alignment_has_the_settings_and_a_name_of_its_own(sweep):
 
 def test_witnesses_that_are_made_with_a_seed_are_those_of_that_seed(sweep):
     entry = dataclasses.replace(sweep.entry, networks={"aligned": "aligned~3", "wide": "wide~3", "cnn_b": "cnn_b"})
-    assert dataclasses.replace(sweep, entry=entry).job({"witnesses": ["cnn_b", "wide"]}).witnesses == ("cnn_b", "wide~3")
+    job = dataclasses.replace(sweep, entry=entry).job({"witnesses": ["cnn_b", "wide"]})
+    assert job.witnesses == ("cnn_b", "wide~3")

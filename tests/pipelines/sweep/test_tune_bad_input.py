@@ -108,7 +108,7 @@ SPACES = [
     (space(**{"align.temprature": {"low": 1, "high": 8}}), "no such key; did you mean 'align.temperature'?"),
     (space(**{"attacks.pgd.eps": {"low": 0.01, "high": 0.1}}), "a sweep searches `align.*` and `witnesses` only"),
     (space(**{"align.workers": {"choices": [1, 2]}}), "align.workers: this key changes nothing that a sweep measures"),
-    (space(witnesses={"choices": [["seeer"]]}), "seeer is not a witness of this experiment; did you mean 'seer'?"),
+    (space(witnesses={"choices": [["seeer"]]}), "seeer is not a witness of aligned; did you mean 'seer'?"),
     ({"why": "a test", "keys": {}}, "keys: Dictionary should have at least 1 item"),
     ({"why": "a test"}, "keys: this key is required"),
     ({"why": "a test", "kees": {}}, "kees: unknown key; did you mean 'keys'?"),
