@@ -80,7 +80,7 @@ def tune_command(options: argparse.Namespace) -> int:
     from pipelines.sweep.command import tune_experiment
     from pipelines.sweep.study import Options
 
-    names = ("space", "samples", "searcher", "scheduler", "concurrent", "max_clean_drop", "attack")
+    names = ("space", "samples", "searcher", "scheduler", "concurrent", "max_clean_drop", "attack", "surrogate")
     result = tune_experiment(_request(options), Options(**{name: getattr(options, name) for name in names}))
     if options.json:
         print(json.dumps(result.as_json()))

@@ -75,7 +75,7 @@ def command_line() -> argparse.ArgumentParser:
     )  # fmt: skip
     report = add_stage("report", "write tables, figures and the page from the results that are there")
     report.add_argument("--log", action="store_true", help="log to MLflow again what was logged before")
-    _add_tune(add_computing("tune", "search the alignment's settings on validation images; resumes a search that was "
+    _add_tune(add_computing("tune", "search a surrogate's settings on validation images; resumes a search that was "
                             "stopped", commands.tune_command))  # fmt: skip
     add("plan", "say what a run would do, how long it would take, and which files it would leave; computes nothing",
         commands.plan_command)  # fmt: skip
@@ -224,6 +224,10 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
     tune.add_argument(
         "--max-clean-drop", type=float, default=1.0, metavar="POINTS",
         help="how many points of clean accuracy the chosen settings may cost (default: 1.0)",
+    )  # fmt: skip
+    tune.add_argument(
+        "--surrogate", default="aligned", metavar="NAME",
+        help="the surrogate whose settings are searched, of those that are fine-tuned (default: aligned)",
     )  # fmt: skip
     tune.add_argument("--attack", help="the attack on the validation images; by default the experiment's first")
 

@@ -63,8 +63,8 @@ def print_clean(result: "CleanResult") -> None:
         print(f"not there yet: {', '.join(result.missing)}")
 
 
-def print_result(result: "RunResult", options: argparse.Namespace) -> None:
-    """Prints the table of mean transfer rates, the verdicts, and where the report and the MLflow page are."""
+def print_result(result: "RunResult", options: argparse.Namespace, surrogate: str = "aligned") -> None:
+    """Prints the table of mean transfer rates, a surrogate's verdicts, and where the report and the MLflow page are."""
     from rich import box
     from rich.table import Table
 
@@ -83,7 +83,7 @@ def print_result(result: "RunResult", options: argparse.Namespace) -> None:
         table.add_row(row["surrogate"], row["attack"], rate, _gain(row), accuracy)
     _console().print(table)
     for line in verdicts(result.report):
-        if line.startswith("aligned under"):
+        if line.startswith(f"{surrogate} under"):
             _console().print(line, highlight=False, soft_wrap=True)
     again = ["witness", "ui", str(options.experiment)]
     for key, _, value in (override.partition("=") for override in options.overrides):
@@ -100,7 +100,8 @@ def print_sweep(result: "SweepResult", options: argparse.Namespace) -> None:
 
     table = Table(
         box=box.SIMPLE_HEAD,
-        title="trials, on validation images and targets; * no other trial beats it in both gain and accuracy",
+        title=f"trials of {result.surrogate}, on validation images and targets; "
+        "* no other trial beats it in both gain and accuracy",
     )
     for column in (*result.keys, "gain", "clean accuracy", "status"):
         table.add_column(column, justify="right")
@@ -113,12 +114,13 @@ def print_sweep(result: "SweepResult", options: argparse.Namespace) -> None:
     if len(result.rows) > 20:
         print(f"and {len(result.rows) - 20} more in {result.location}/trials.csv")
     if result.test is not None:
-        print_result(result.test, options)
+        print_result(result.test, options, result.contrast[0]["surrogate"] if result.contrast else result.surrogate)
         for contrast in result.contrast:
             if contrast["target"] == "(mean)" and contrast["gain"] is not None:
                 ends = f"{contrast['gain_low']:+.1f} to {contrast['gain_high']:+.1f}"
                 gain = f"{contrast['gain']:+.1f} points ({ends})"
-                print(f"chosen against default settings under {contrast['attack']}, test targets: {gain}")
+                under = f"under {contrast['attack']}, test targets"
+                print(f"{result.surrogate} with chosen against default settings {under}: {gain}")
         print(f"best settings: {result.location}/best.yaml")
     print(f"trials: {result.location}/trials.csv, sweep.png")
 

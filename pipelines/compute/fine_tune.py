@@ -205,8 +205,11 @@ class Trainer:
 
     def weights(self) -> list[bytes]:
         """The weights of every network that is kept, each as the content of a .safetensors file."""
-        networks = self.alignment.networks(self._images)
-        return [to_bytes(_of_net(state)) for state in networks]
+        return [to_bytes(_of_net(state)) for state in self.networks()]
+
+    def networks(self) -> list[State]:
+        """The weights of every network that would be kept if the training ended here, by name. They may be in use."""
+        return self.alignment.networks(self._images)
 
     def _images(self) -> Iterator[Tensor]:
         """The images of the last epoch, in at most so many batches, from which BatchNorm statistics are taken anew."""

@@ -159,7 +159,7 @@ def resolved(surrogates: Sequence[Surrogate], images: int) -> list[Surrogate]:
     networks: dict[str, tuple[str, ...]] = {}
     for own in surrogates:
         if own.align is not None:
-            by_name[own.name] = own = replace(own, align=_within_budget(own, own.align, by_name, images))
+            by_name[own.name] = own = within_budget(own, budget_of(own, by_name, images), images)
             assert own.align is not None
             kept = networks_kept(own.align, images)
             networks[own.name] = (own.name, *(f"{own.name}#{number}" for number in range(1, kept)))
@@ -175,16 +175,28 @@ def resolved(surrogates: Sequence[Surrogate], images: int) -> list[Surrogate]:
     return found
 
 
-def _within_budget(own: Surrogate, align: AlignConfig, by_name: Mapping[str, Surrogate], images: int) -> AlignConfig:
-    other = by_name[own.budget] if own.budget else None
+def budget_of(surrogate: Surrogate, by_name: Mapping[str, Surrogate], images: int) -> int | None:
+    """The passes through networks that another surrogate's budget gives it; None for its own number of epochs."""
+    other = by_name[surrogate.budget] if surrogate.budget else None
     if other is None or other.align is None:
-        return align
-    budget = passes_of(replace(other, align=_within_budget(other, other.align, by_name, images)), images).total
+        return None
+    return passes_of(within_budget(other, budget_of(other, by_name, images), images), images).total
+
+
+def within_budget(surrogate: Surrogate, budget: int | None, images: int) -> Surrogate:
+    """The surrogate with as many steps as this number of passes through networks allows; as it is, without a budget.
+
+    Raises InputError where that is no step.
+    """
+    align = surrogate.align
+    if budget is None or align is None:
+        return surrogate
     rows = min(align.batch_size, images // align.workers * align.workers)
-    steps = budget // (passes_per_image(align, len(own.witnesses)).total * rows)
+    steps = budget // (passes_per_image(align, len(surrogate.witnesses)).total * rows)
     if steps < 1:
-        raise InputError(f"variants.{own.series}.budget: that of {own.budget} is less than one step of {own.name}")
-    return replace(align, limit_steps=steps)
+        key = f"variants.{surrogate.series}.budget"
+        raise InputError(f"{key}: that of {surrogate.budget} is less than one step of {surrogate.name}")
+    return replace(surrogate, align=replace(align, limit_steps=steps))
 
 
 def passes_of(surrogate: Surrogate, images: int) -> Passes:

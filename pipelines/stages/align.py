@@ -51,22 +51,31 @@ def make_networks(blueprint: Blueprint, worker: Worker, progress: Progress) -> i
     return _make_all(blueprint, blueprint.missing("align"), worker, progress)
 
 
-def train_models(blueprint: Blueprint, names: Container[str], worker: Worker, progress: Progress) -> int:
-    """Trains those of the named models that have no weights yet; returns how many. Raises RunFailed."""
+def make_named(blueprint: Blueprint, names: Container[str], worker: Worker, progress: Progress) -> int:
+    """Makes those of the named models and surrogates that have no weights yet; returns how many.
+
+    Raises RunFailed where one cannot be made.
+    """
     wanted = [making.name for making in blueprint.trainings() if making.name in names]
+    wanted += [own.name for own in blueprint.planned if own.align is not None and own.name in names]
     missing = [name for name in wanted if not blueprint.is_made(name) and name not in blueprint.lost]
     made = _make_all(blueprint, missing, worker, progress)
     for name in wanted:
         if name in blueprint.lost:
-            raise RunFailed(f"{name} cannot be trained: {blueprint.lost[name]}")
+            raise RunFailed(f"{name} cannot be made: {blueprint.lost[name]}")
     return made
 
 
-def check_room(blueprint: Blueprint, worker: Worker) -> None:
-    """Raises InputError where an alignment that is missing wants more workers than the cluster has room for."""
+def check_room(blueprint: Blueprint, worker: Worker, names: Container[str] | None = None) -> None:
+    """Raises InputError where a fine-tune that is missing wants more workers than the cluster has room for.
+
+    With `names`, only those of these surrogates are looked at.
+    """
     room = room_for(worker)
     for surrogate in blueprint.surrogates:
         if surrogate.align is None or blueprint.is_made(surrogate.name):
+            continue
+        if names is not None and surrogate.name not in names:
             continue
         if surrogate.align.workers > room:
             raise InputError(

@@ -183,6 +183,13 @@ class Blueprint:
                 source = self.networks[surrogate.source]
                 yield alignment(surrogate, source, witnesses, self.experiment, images)
 
+    def with_needed(self, names: Iterable[str]) -> Iterator[str]:
+        """The names of some networks, each after those that it is made from: its source and witnesses."""
+        for name in names:
+            if name in self.by_name and (own := self.by_name[name]).align is not None:
+                yield from self.with_needed((own.source, *own.witnesses))
+            yield name
+
     def clean_name(self, surrogate: Surrogate) -> str:
         """The name under which a surrogate's clean predictions are stored: its only member's, or an ensemble's own."""
         return surrogate.members[0] if len(surrogate.members) == 1 else surrogate.name

@@ -1,15 +1,12 @@
-"""The trials of a sweep as a table, which of them is chosen, and the experiment that the choice leads to."""
+"""The trials of a sweep as a table, and which of them is chosen."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from itertools import chain, count
 from typing import Any, TypedDict, cast
 
-from pipelines.experiment.checks import checked
-from pipelines.experiment.config import Experiment, VariantConfig
 from pipelines.storage.csv_table import to_csv
 from pipelines.sweep.record import Record
-from pipelines.sweep.space import Settings, Space, label_of, settled
+from pipelines.sweep.settings import label_of
+from pipelines.sweep.space import Space
 
 _FIGURES = ("gain", "gain_low", "gain_high", "clean_accuracy", "clean_change")
 
@@ -88,26 +85,6 @@ def chosen(records: Mapping[str, Record], max_clean_drop: float) -> str | None:
         return kept[fingerprint].last["gain"], kept[fingerprint].last["clean_accuracy"], fingerprint
 
     return max(kept, key=merit, default=None)
-
-
-def best_experiment(experiment: Experiment, space: str, settings: Settings) -> tuple[Experiment, str]:
-    """Returns the experiment of best.yaml: the chosen settings, with the default ones as its only variant.
-
-    The second value is the name of that variant, one that no model of the experiment has. The experiment's own variants
-    are left out, so that the test images are used for this one comparison. Raises InputError where the new experiment's
-    name is too long.
-    """
-    align, witnesses = settled(experiment, settings)
-    names = chain(("default", "default_settings"), (f"default_{number}" for number in count(2)))
-    default = next(name for name in names if name not in experiment.models)
-    variant = VariantConfig(witnesses=list(experiment.witnesses), align=dataclasses.asdict(experiment.align))
-    changes: dict[str, Any] = {
-        "name": f"{experiment.name}-best-{space}",
-        "align": align,
-        "witnesses": list(witnesses),
-        "variants": {default: variant},
-    }
-    return checked(experiment.model_copy(update=changes)), default
 
 
 def as_csv(rows: Sequence[TrialRow]) -> bytes:

@@ -1,4 +1,4 @@
-"""The command `witness tune`: chooses the alignment's settings on validation images, then measures the choice, once, on
+"""The command `witness tune`: chooses a surrogate's settings on validation images, then measures the choice, once, on
 the test images.
 """
 
@@ -15,13 +15,14 @@ from pipelines.progress import Progress
 from pipelines.report.rows import ContrastRow
 from pipelines.run.command import RunResult, run
 from pipelines.run.request import Request, open_blueprint
-from pipelines.stages.align import train_models
+from pipelines.stages.align import check_room, make_named
 from pipelines.stages.notes import say_notes
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.store import fingerprint_of
-from pipelines.sweep.choice import TrialRow, as_csv, best_experiment, chosen, trial_rows
+from pipelines.sweep.best import Best, best_experiment
+from pipelines.sweep.choice import TrialRow, as_csv, chosen, trial_rows
 from pipelines.sweep.record import STOPPED, Record, read_record, record_path, write_record
-from pipelines.sweep.space import Settings
+from pipelines.sweep.settings import Settings
 from pipelines.sweep.study import Options, Study
 from pipelines.sweep.to_mlflow import log_sweep
 from pipelines.sweep.trial import Sweep
@@ -41,15 +42,16 @@ class SweepResult:
 
     Attributes:
         location: the sweep's folder. tracking: the URI of the MLflow server; both without credentials.
-        keys: the searched keys. rows: the rows of trials.csv.
+        surrogate: whose settings were searched. keys: the searched keys. rows: the rows of trials.csv.
         best: the chosen settings; None where no trial kept clean accuracy.
         test: the run of best.yaml on the test images; None where nothing was chosen or the run was not asked for.
-        contrast: the chosen settings against the default ones, for each attack and test target.
+        contrast: the chosen settings against those of the surrogate's entry, for each attack and test target.
         logged: whether MLflow holds all of the sweep.
     """
 
     location: str
     tracking: str
+    surrogate: str
     keys: list[str]
     rows: list[TrialRow]
     best: Settings | None = None
@@ -69,6 +71,7 @@ class SweepResult:
         return {
             "location": self.location,
             "tracking": self.tracking,
+            "surrogate": self.surrogate,
             "trials": self.counts,
             "best": self.best,
             "test": test,
@@ -89,11 +92,11 @@ def tune_experiment(request: Request, options: Options) -> SweepResult:
         if result.best is None:
             return result
         # The test images are used for the first time here, after everything has been chosen.
-        best, default = best_experiment(blueprint.experiment, study.space.name, result.best)
-        study.copy_known(best.name)
-        result.test = run(replace(request, source=best, overrides=(), output=None, rehash=False))
-        study.keep_trained(best.name)
-        result.contrast = _against_default(result.test, default)
+        best = best_experiment(blueprint.experiment, study.entry, study.space.name, result.best)
+        study.copy_known(best.experiment.name)
+        result.test = run(replace(request, source=best.experiment, overrides=(), output=None, rehash=False))
+        study.keep_made(best.experiment.name)
+        result.contrast = _against_default(result.test, best)
         return result
 
 
@@ -115,15 +118,16 @@ def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
         say_at_once = partial(progress.say, at_once=True)
         stack.enter_context(connected(request.address, blueprint.experiment, say_at_once))
         worker = worker_of(blueprint.experiment.compute)
+        check_room(blueprint, worker, study.needed)
         concurrent = study.concurrent(worker)
     with store.locked():
         blueprint.refresh()
         blueprint.inspected.save(store)
         if is_over:
-            progress.say(f"sweep {study.space.name}: every trial is there already: nothing to compute")
+            progress.say(f"sweep {study.name}: every trial is there already: nothing to compute")
             return _finish(study, progress)
         with progress.logged(store):
-            train_models(blueprint, study.needed, worker, progress)
+            make_named(blueprint, study.needed, worker, progress)
             _sweep(study, worker, concurrent, progress)
             return _finish(study, progress)
 
@@ -138,7 +142,7 @@ def _sweep(study: Study, worker: Worker, concurrent: int, progress: Progress) ->
         sweep = study.sweep(worker)
         bar.set(len(sweep.validation.image_ids))
     for _ in range(_ATTEMPTS):
-        with progress.stage(f"sweep {study.space.name}", study.samples, "trials") as bar:
+        with progress.stage(f"sweep {study.name}", study.samples, "trials") as bar:
             watch = Watch(study, bar)
             ends = run_tune(study, sweep, concurrent, progress.say, watch.look)
             any_lost = _record_ends(study, sweep, ends)
@@ -173,7 +177,7 @@ def _record_ends(study: Study, sweep: Sweep, ends: Sequence["TrialEnd"]) -> bool
 
 
 def _set_aside_others(study: Study, progress: Progress) -> None:
-    """Moves the trials of other images, targets or attacks, under the same space's name, to `.stale`."""
+    """Moves the trials of other images, targets or attacks, under the same sweep's name, to `.stale`."""
     store, path, fingerprint = study.blueprint.store, f"{study.folder}/inputs.json", fingerprint_of(study.inputs)
     stored = store.read_json(path)
     if stored is not None and stored.get("fingerprint") != fingerprint:
@@ -196,16 +200,18 @@ def _finish(study: Study, progress: Progress) -> SweepResult:
     result = SweepResult(
         location=f"{store.location}/{study.folder}",
         tracking=without_credentials(tracking_uri(blueprint.experiment)),
+        surrogate=study.entry.name,
         keys=study.space.keys,
         rows=rows,
     )
     if all(row["status"] != "done" for row in rows):
         raise RunFailed(f"no trial came to its end; the reasons are in {result.location}/trials.csv")
     best = chosen(records, study.options.max_clean_drop)
-    store.write(f"{study.folder}/sweep.png", sweep_figure(study.space, records, best, blueprint.experiment.name))
+    figure = sweep_figure(study.space, records, best, blueprint.experiment.name, study.entry.name)
+    store.write(f"{study.folder}/sweep.png", figure)
     if best is not None:
         result.best = records[best].settings
-        experiment, _ = best_experiment(blueprint.experiment, study.space.name, result.best)
+        experiment = best_experiment(blueprint.experiment, study.entry, study.space.name, result.best).experiment
         store.write(f"{study.folder}/best.yaml", as_yaml(experiment).encode())
     else:
         store.delete(f"{study.folder}/best.yaml")
@@ -213,29 +219,33 @@ def _finish(study: Study, progress: Progress) -> SweepResult:
             f"no trial keeps clean accuracy within {study.options.max_clean_drop:g} points (--max-clean-drop): "
             "nothing is chosen, and the test images are not used"
         )
-    result.logged = log_sweep(blueprint, study.space, records, study.fingerprint, files=study.folder, say=progress.say)
+    what = (blueprint, study.entry, study.space, records, study.fingerprint)
+    result.logged = log_sweep(*what, files=study.folder, say=progress.say)
     return result
 
 
-def _against_default(test: RunResult, default: str) -> list[ContrastRow]:
-    """Returns the chosen settings against the default ones on the test targets.
+def _against_default(test: RunResult, best: Best) -> list[ContrastRow]:
+    """Returns the chosen settings against those of the surrogate's entry on the test targets.
 
-    contrasts.csv compares the default settings, which are a variant there, with the chosen ones, so the signs are
-    reversed here.
+    contrasts.csv compares every variant with `aligned`, so that where the chosen settings are those of `aligned`, the
+    signs are reversed here.
     """
     assert test.report is not None
     rows = test.report.contrasts
+    pair = (best.chosen, best.default)
+    if found := [row for row in rows if (row["surrogate"], row["baseline"]) == pair]:
+        return found
     return [
         {
             **row,
-            "surrogate": "aligned",
-            "baseline": default,
+            "surrogate": best.chosen,
+            "baseline": best.default,
             "gain": _negative(row["gain"]),
             "gain_low": _negative(row["gain_high"]),
             "gain_high": _negative(row["gain_low"]),
         }
         for row in rows
-        if (row["surrogate"], row["baseline"]) == (default, "aligned")
+        if (row["baseline"], row["surrogate"]) == pair
     ]
 
 

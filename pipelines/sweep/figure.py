@@ -10,13 +10,14 @@ from matplotlib.figure import Figure
 from pipelines.report.figures import as_png
 from pipelines.sweep.choice import pareto_set
 from pipelines.sweep.record import Record
-from pipelines.sweep.space import Space, label_of
+from pipelines.sweep.settings import label_of
+from pipelines.sweep.space import Space
 
 # The keys that are shown on the horizontal axis and by colour, where the space has them.
 _ACROSS, _COLOUR = "align.temperature", "align.weight"
 
 
-def sweep_figure(space: Space, records: Mapping[str, Record], best: str | None, name: str) -> bytes:
+def sweep_figure(space: Space, records: Mapping[str, Record], best: str | None, name: str, surrogate: str) -> bytes:
     """Draws the finished trials and returns the picture as PNG.
 
     The left panel shows gain (in points, with its 95 % interval) against temperature, or else the first searched key;
@@ -26,7 +27,7 @@ def sweep_figure(space: Space, records: Mapping[str, Record], best: str | None, 
     Args:
         space, records: what was searched, and the trials by fingerprint; at least one is done.
         best: the fingerprint of the chosen trial, which gets a ring; None where none was chosen.
-        name: the experiment's.
+        name: the experiment's. surrogate: whose settings were searched.
     """
     done = {fingerprint: record for fingerprint, record in records.items() if record.status == "done"}
     across = _ACROSS if _ACROSS in space.keys else space.keys[0]
@@ -60,7 +61,7 @@ def sweep_figure(space: Space, records: Mapping[str, Record], best: str | None, 
     right.legend(frameon=False)
     if colour is not None:
         _colour_bar(figure, shown, right, space, colour)
-    figure.suptitle(f"{name}: sweep {space.name}, {len(done)} trials")
+    figure.suptitle(f"{name}: {surrogate}, sweep {space.name}, {len(done)} trials")
     return as_png(figure)
 
 

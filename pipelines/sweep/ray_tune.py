@@ -14,7 +14,7 @@ from pipelines.environment import set_defaults
 from pipelines.failure import ONCE_MENDED, RunFailed
 from pipelines.storage.store import Store, fingerprint_of
 from pipelines.sweep.search import DistinctSearch
-from pipelines.sweep.space import Settings
+from pipelines.sweep.settings import Settings
 from pipelines.sweep.study import TRIAL_CPUS, Study
 from pipelines.sweep.trial import MEASUREMENTS, Sweep, run_trial, stop_note
 
@@ -75,10 +75,10 @@ def _end_of(result: Any, store: Store) -> TrialEnd:
 
 def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], None]) -> Any:
     store, options, worker = study.blueprint.store, study.options, sweep.worker
-    has_one_worker = study.blueprint.experiment.align.workers == 1
+    has_one_worker = study.entry.align.workers == 1
     needs = {"cpu": worker.cpus, "gpu": worker.gpus, **worker.resources} if has_one_worker else {"cpu": TRIAL_CPUS}
     # Ray Tune's state includes how many trials run at once and what each takes, so a change of these starts a new run.
-    name = f"{study.space.name}-{fingerprint_of([study.fingerprint, concurrent, needs])}"
+    name = f"{study.name}-{fingerprint_of([study.fingerprint, concurrent, needs])}"
     delete_runs(study, keep=name)
     folder, filesystem = store.path(f"{_RUNS}/{name}"), store.filesystem
     trainable = ray_tune.with_resources(ray_tune.with_parameters(run_trial, sweep=sweep), needs)
@@ -120,8 +120,8 @@ def _trial_folder(trial: Any) -> str:
 
 
 def delete_runs(study: Study, keep: str | None = None) -> None:
-    """Deletes what Ray Tune left of this space's sweeps that are over or were given up, except for the run `keep`."""
-    store, start = study.blueprint.store, f"{study.space.name}-"
+    """Deletes what Ray Tune left of sweeps of this name that are over or were given up, except for the run `keep`."""
+    store, start = study.blueprint.store, f"{study.name}-"
     runs = {folder.split("/")[1] for folder in store.listing(_RUNS) if "/" in folder}
     for run in runs:
         if run.startswith(start) and len(run) == len(start) + 16 and run != keep:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict, get_origin, get_type_hints
 
-from pipelines.experiment.config import Experiment
 from pipelines.storage.sealed import read_sealed, write_sealed
 from pipelines.storage.store import Store, fingerprint_of
-from pipelines.sweep.space import Settings, settled
+from pipelines.sweep.entry import Entry, settled
+from pipelines.sweep.settings import Settings
 
 # The reason in the record of a trial that the scheduler ended early.
 STOPPED = "the scheduler saw little hope in it"
@@ -64,17 +64,17 @@ class Record:
 
 
 def trial_fingerprint(
-    experiment: Experiment, inputs: Mapping[str, Any], identities: Mapping[str, Any], settings: Settings
+    entry: Entry, inputs: Mapping[str, Any], identities: Mapping[str, Any], settings: Settings
 ) -> str:
     """Returns the fingerprint of everything that determines a trial's result.
 
     Args:
-        experiment: the experiment that the settings are laid over.
+        entry: the surrogate whose settings they are laid over.
         inputs: what all trials of the sweep have in common (`Study.inputs`).
-        identities: for each witness of the experiment, what identifies its weights.
+        identities: for each of its witnesses, what identifies its weights.
         settings: the values of the searched keys. Only those witnesses count that they name.
     """
-    align, witnesses = settled(experiment, settings)
+    align, witnesses = settled(entry, settings)
     return fingerprint_of([inputs, align.deciding, [identities[name] for name in witnesses]])
 
 

@@ -12,7 +12,8 @@ from optuna.storages.journal import BaseJournalBackend, JournalStorage
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from pipelines.sweep.space import Dimension, Settings, Space, label_of
+from pipelines.sweep.settings import Settings, label_of
+from pipelines.sweep.space import Dimension, Space
 
 # After this many random draws in a row that were all tried before, a space that cannot be listed counts as used up.
 _PATIENCE = 1_000

@@ -1,10 +1,8 @@
-"""A search space: the alignment's settings that a sweep may try, read from a file in `tune_spaces` or a user's own."""
+"""A search space: the settings that a sweep may try, read from a file in `tune_spaces` or a user's own."""
 
-import dataclasses
-import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice, product
 from pathlib import Path
@@ -15,15 +13,12 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 import tune_spaces
 from align_core.align_config import AlignConfig
 from align_core.errors import InputError
-from align_core.refinements import laid_over
 from pipelines.experiment.config import Experiment, Section
 from pipelines.experiment.explain import explained, known_keys, nearest
 from pipelines.experiment.yaml_file import read_yaml
+from pipelines.sweep.entry import Entry, known_part_keys, settled
+from pipelines.sweep.settings import WITNESSES, Settings, label_of
 
-Settings = dict[str, Any]
-"""The values of the searched keys, by their dotted names."""
-
-WITNESSES = "witnesses"
 # Combinations of extreme values that are checked before any trial; a space with very many keys has more of them.
 _MOST_CORNERS = 2_000
 _MOST_WITNESSES = 12
@@ -100,7 +95,7 @@ class Dimension(Section):
 
 @dataclass(frozen=True)
 class Space:
-    """A named space, checked against one experiment.
+    """A named space, checked against one surrogate.
 
     Attributes:
         name: the space's name, which its sweep's folder has too. why: the file's remark on what it is for.
@@ -146,15 +141,15 @@ class Space:
         return math.prod(map(len, self.grid().values()))
 
 
-def load_space(name: str, experiment: Experiment) -> Space:
-    """Reads a space and checks it against an experiment.
+def load_space(name: str, entry: Entry) -> Space:
+    """Reads a space and checks it against a surrogate.
 
     Args:
         name: a name in `tune_spaces`, or the path of a file, which ends in .yaml or .yml.
-        experiment: what the settings are to be laid over.
+        entry: the surrogate whose settings they are to be laid over.
 
-    Raises InputError, naming the file and the key, where the file is wrong or where settings at the edge of the space
-    are ones that no alignment can have.
+    Raises InputError, naming the file and the key, where the file is wrong, where the surrogate has not these settings,
+    or settings at the edge of the space are ones that it cannot have.
     """
     path = _path_of(name)
     content = read_yaml(path)
@@ -165,15 +160,13 @@ def load_space(name: str, experiment: Experiment) -> Space:
     choices: dict[str, list[Any]] = {}
     try:
         for key, dimension in dimensions.keys.items():
-            _check_key(key)
+            _check_key(key, entry, dimensions.keys)
             if dimension.low is None or key == WITNESSES:
-                choices[key] = _choices(key, dimension, experiment)
-        tried = {key: _extremes(dimension, choices.get(key)) for key, dimension in dimensions.keys.items()}
-        for corner in islice(product(*tried.values()), _MOST_CORNERS):
-            settled(experiment, dict(zip(tried, corner, strict=True)))
+                choices[key] = _choices(key, dimension, entry)
         if not any(d.low is not None for d in dimensions.keys.values()) and math.prod(map(len, choices.values())) < 2:
             only = ", ".join(f"{key} = {values[0]}" for key, values in choices.items())
             raise InputError(f"there is nothing to choose: {only} is the only possibility in this experiment")
+        _check_corners(entry, {key: _extremes(own, choices.get(key)) for key, own in dimensions.keys.items()})
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from problem
     ranges = {key: dimension for key, dimension in dimensions.keys.items() if dimension.low is not None}
@@ -205,7 +198,8 @@ def _path_of(name: str) -> Path:
     return path
 
 
-def _check_key(key: str) -> None:
+def _check_key(key: str, entry: Entry, keys: Collection[str]) -> None:
+    """Raises InputError for a key that cannot be searched, that the surrogate has not, or that is below another."""
     if key in _NOT_SEARCHED:
         raise InputError(
             f"keys.{key}: this key changes nothing that a sweep measures, so it cannot be searched; remove it"
@@ -213,11 +207,37 @@ def _check_key(key: str) -> None:
     if key == WITNESSES:
         return
     top = key.partition(".")[0]
-    known = [WITNESSES, *(name for name in _dotted_keys() if name not in _NOT_SEARCHED)]
+    own = [name for name in _dotted_keys() if name not in _NOT_SEARCHED]
     if top in Experiment.model_fields and top != "align":
         raise InputError(f"keys.{key}: a sweep searches `align.*` and `witnesses` only; remove this key")
-    if key not in known:
+    if key not in own and key not in entry.part_keys:
+        if key in known_part_keys():
+            raise InputError(f"keys.{key}: {entry.lacks(key)}; choose a space that suits it")
+        known = [WITNESSES, *own, *entry.part_keys]
         raise InputError(f"keys.{key}: the experiment has no such key{nearest(key, known)}")
+    if below := [other for other in keys if other.startswith(f"{key}.")]:
+        raise InputError(f"keys.{key}: {below[0]} is a setting of it; search one of them")
+
+
+def _check_corners(entry: Entry, tried: Mapping[str, Sequence[Any]]) -> None:
+    """Lays extreme values over the surrogate's own, those of each key with those of the others.
+
+    Raises InputError where they are ones that it cannot have, or where a key changes nothing.
+    """
+    found: dict[tuple[str, ...], str] = {}
+    for corner in islice(product(*tried.values()), _MOST_CORNERS):
+        align, witnesses = settled(entry, dict(zip(tried, corner, strict=True)))
+        found[tuple(map(label_of, corner))] = repr((align.deciding, witnesses))
+    if math.prod(map(len, tried.values())) > _MOST_CORNERS:
+        return  # a key may have an effect beside values that were not looked at
+    for place, key in enumerate(tried):
+        beside: dict[tuple[str, ...], set[str]] = {}
+        for corner_labels, result in found.items():
+            beside.setdefault(corner_labels[:place] + corner_labels[place + 1 :], set()).add(result)
+        if len(tried[key]) > 1 and all(len(results) == 1 for results in beside.values()):
+            is_length = entry.budget is not None and key in ("align.epochs", "align.limit_steps")
+            why = ", whose `budget` decides how long it is trained" if is_length else ""
+            raise InputError(f"keys.{key}: changes nothing of {entry.name}{why}; choose a space that suits it")
 
 
 def _dotted_keys(parents: tuple[str, ...] = ()) -> list[str]:
@@ -228,13 +248,15 @@ def _dotted_keys(parents: tuple[str, ...] = ()) -> list[str]:
     return found
 
 
-def _choices(key: str, dimension: Dimension, experiment: Experiment) -> list[Any]:
+def _choices(key: str, dimension: Dimension, entry: Entry) -> list[Any]:
     if (key == WITNESSES) != (dimension.subsets_of is not None or _are_lists(dimension.choices)):
         raise InputError(
             f"keys.{key}: `witnesses` takes subsets_of or choices that are lists of models, and no other key does"
         )
+    names = entry.witnesses
+    if key == WITNESSES and not names:
+        raise InputError(f"keys.{key}: {entry.name} has no witness; choose a space that suits it")
     if dimension.subsets_of is not None:
-        names = experiment.witnesses
         if len(names) > _MOST_WITNESSES:
             raise InputError(
                 f"keys.{key}: {len(names)} witnesses have 2^{len(names)} subsets; name those to try as choices"
@@ -243,10 +265,8 @@ def _choices(key: str, dimension: Dimension, experiment: Experiment) -> list[Any
     assert dimension.choices is not None
     if key == WITNESSES:
         for witness in (name for choice in dimension.choices for name in choice):
-            if witness not in experiment.witnesses:
-                raise InputError(
-                    f"keys.{key}: {witness} is not a witness of this experiment{nearest(witness, experiment.witnesses)}"
-                )
+            if witness not in names:
+                raise InputError(f"keys.{key}: {witness} is not a witness of {entry.name}{nearest(witness, names)}")
         for choice in dimension.choices:
             if len(set(choice)) < len(choice):
                 raise InputError(f"keys.{key}: {max(choice, key=choice.count)} is named twice in one choice")
@@ -265,13 +285,6 @@ def _number_or_label(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else label_of(value)
 
 
-def label_of(value: Any) -> str:
-    """Returns a value as one word, for tables, MLflow and Optuna: lists joined by `+`, the rest as unquoted JSON."""
-    if isinstance(value, list):
-        return "+".join(map(str, value))
-    return value if isinstance(value, str) else json.dumps(value)
-
-
 def _extremes(dimension: Dimension, choices: list[Any] | None) -> list[Any]:
     if choices is not None:
         return choices
@@ -280,24 +293,3 @@ def _extremes(dimension: Dimension, choices: list[Any] | None) -> list[Any]:
     inside = dimension.low + 0.37 * (dimension.high - dimension.low)
     ends = [dimension.value(dimension.low), dimension.value(dimension.high)]
     return ends if dimension.scale == "integer" else [*ends, dimension.value(inside)]
-
-
-def settled(experiment: Experiment, settings: Settings) -> tuple[AlignConfig, tuple[str, ...]]:
-    """Returns the `align` settings and the witnesses of an experiment after `settings` are laid over them.
-
-    Raises InputError, naming the settings, where no alignment can have them.
-    """
-    nested: dict[str, Any] = {}
-    for key, value in settings.items():
-        *parents, last = key.split(".")
-        section = nested
-        for parent in parents:
-            section = section.setdefault(parent, {})
-        section[last] = value
-    own = laid_over(dataclasses.asdict(experiment.align), nested.get("align", {}))
-    try:
-        align = TypeAdapter(AlignConfig).validate_python(own)
-    except ValidationError as problem:
-        shown = ", ".join(f"{key} = {label_of(value)}" for key, value in settings.items())
-        raise InputError(f"{shown}: {explained(problem, AlignConfig, within='align')}") from problem
-    return align, tuple(nested.get(WITNESSES, experiment.witnesses))

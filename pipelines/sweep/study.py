@@ -1,6 +1,7 @@
 """A sweep as it was asked for: its options are checked, and its trials and its end are found in the store."""
 
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 from align_core.align_config import AugmentConfig
@@ -11,12 +12,13 @@ from pipelines.experiment.explain import nearest
 from pipelines.experiment.wraps import unwrapped
 from pipelines.failure import RunFailed
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.makings import images_seen
+from pipelines.stages.makings import Making, images_seen
 from pipelines.stages.payload import fine_tune_of, network_loader
 from pipelines.stages.revisions import REVISIONS
 from pipelines.stages.seen import SEEN
 from pipelines.storage.store import Store, fingerprint_of
-from pipelines.sweep.choice import best_experiment
+from pipelines.sweep.best import best_experiment
+from pipelines.sweep.entry import ALIGNED, entry_of
 from pipelines.sweep.record import Record, RecordReader, trial_fingerprint
 from pipelines.sweep.space import Space, load_space
 from pipelines.sweep.trial import Sweep, measure_baseline
@@ -43,6 +45,7 @@ class Options:
         concurrent: the number of trials at once; None means as many as `compute.workers` allows and the cluster holds.
         max_clean_drop: how many points of clean accuracy the chosen settings may cost.
         attack: the attack that is used on the validation images; None means the experiment's first.
+        surrogate: the name of the surrogate whose settings are searched.
     """
 
     space: str
@@ -52,6 +55,7 @@ class Options:
     concurrent: int | None = None
     max_clean_drop: float = 1.0
     attack: str | None = None
+    surrogate: str = ALIGNED
 
 
 class Study:
@@ -62,7 +66,9 @@ class Study:
     Attributes:
         blueprint, options: the experiment and how to sweep over it.
         space, attack, samples: what `options` says of them, or its default.
-        needed: the models that trials use. folder: the sweep's folder in the store.
+        entry: the surrogate whose settings are searched.
+        needed: the networks that trials use, and those that these are made from.
+        name: the sweep's own. folder: its folder in the store.
     """
 
     def __init__(self, blueprint: Blueprint, options: Options) -> None:
@@ -74,7 +80,8 @@ class Study:
             raise InputError(
                 f"{missing}: must be given: a sweep chooses on validation images and targets, not on the test ones"
             )
-        self.space = load_space(options.space, experiment)
+        self.entry = entry_of(experiment, options.surrogate, len(blueprint.inspected.manifests["train"]))
+        self.space = load_space(options.space, self.entry)
         self.attack = options.attack or next(iter(experiment.attacks))
         if self.attack not in experiment.attacks:
             raise InputError(
@@ -86,22 +93,28 @@ class Study:
                 "from the label; name an attack with towards: away"
             )
         self.samples = _samples(options, self.space)
-        best_experiment(experiment, self.space.name, {})  # raises now rather than after the last trial
+        best_experiment(experiment, self.entry, self.space.name, {})  # raises now rather than after the last trial
         targets = {unwrapped(experiment.models, name).name for name in experiment.validation_targets}
-        self.needed = {experiment.source, *experiment.witnesses, *targets}
-        self.folder = f"sweeps/{self.space.name}"
+        witnesses = (self.entry.networks[name] for name in self.entry.witnesses)
+        self.needed = set(blueprint.with_needed([self.entry.surrogate.source, *witnesses, *targets]))
+        self.name = self.entry.label(self.space.name)
+        self.folder = f"sweeps/{self.name}"
 
     @property
     def inputs(self) -> dict[str, Any]:
         """What every trial's result depends on besides its settings. The networks that are trained here must exist."""
         blueprint, experiment = self.blueprint, self.blueprint.experiment
-        (aligned,) = (making for making in blueprint.alignments() if making.name == "aligned")
-        images = aligned.inputs["images"]
+        making = self._making
+        images = making.inputs["images"]
+        tuned = {}
+        if self.entry.name != ALIGNED:
+            tuned = {"surrogate": self.entry.name, "combine": self.entry.surrogate.combine}
         if "align.augment.crop" in self.space.keys:  # trials see both, the images' pixels and the original pictures
             crops = (AugmentConfig(crop="none"), AugmentConfig(crop="random_resized"))
             images = [images_seen(crop, experiment, blueprint.inspected.manifests["train"]) for crop in crops]
         return {
-            **{key: value for key, value in aligned.inputs.items() if key not in ("settings", "witnesses")},
+            **{key: value for key, value in making.inputs.items() if key not in ("settings", "witnesses")},
+            **tuned,
             "images": images,
             "stage": "trial",
             "revision": [REVISIONS["align"], REVISIONS["craft"], REVISIONS["evaluate"], REVISIONS["trial"]],
@@ -118,10 +131,11 @@ class Study:
         options, space = self.options, self.space
         ranges = {key: dimension.model_dump(exclude={"why"}) for key, dimension in space.ranges.items()}
         drawn = [ranges, dict(space.choices), self.samples, options.searcher, options.scheduler]
-        base = asdict(self.blueprint.experiment.align)
+        base = asdict(self.entry.align)
         # The drop is part of the score that Optuna learns from; elsewhere it only says which trial is chosen.
         learns_from = options.max_clean_drop if options.searcher == "optuna" else None
-        return fingerprint_of([self.inputs, drawn, base, self.blueprint.experiment.witnesses, learns_from])
+        budget = [] if self.entry.budget is None else [self.entry.budget]
+        return fingerprint_of([self.inputs, drawn, base, list(self.entry.witnesses), learns_from, *budget])
 
     def is_over(self) -> bool:
         """Tells whether a sweep with this fingerprint has ended before, and its trials are still there."""
@@ -151,7 +165,7 @@ class Study:
         Raises InputError, with the numbers, where as many as asked for do not fit the cluster.
         """
         experiment, asked = self.blueprint.experiment, self.options.concurrent
-        workers, room = experiment.align.workers, room_for(worker)
+        workers, room = self.entry.align.workers, room_for(worker)
         fitting = room // workers
         if workers > 1:
             fitting = min(fitting, room_for(replace(worker, cpus=worker.cpus + TRIAL_CPUS / workers)) // workers)
@@ -181,7 +195,7 @@ class Study:
             image_ids=manifest.ids,
             labels=manifest.labels.tolist(),
             contents=manifest.contents,
-            source=experiment.source,
+            source=self.entry.surrogate.source,
             targets=tuple(experiment.validation_targets),
             attack=experiment.attacks[self.attack],
             seed=experiment.seed,
@@ -189,8 +203,7 @@ class Study:
             chunk=experiment.compute.chunk,
             pool=pool_of("data.validation", manifest, images, experiment.data.fit, experiment.seed),
         )
-        (aligned,) = (making for making in blueprint.alignments() if making.name == "aligned")
-        base = replace(fine_tune_of(blueprint, aligned, worker), loader=network_loader(blueprint))
+        base = replace(fine_tune_of(blueprint, self._making, worker), loader=network_loader(blueprint))
         task = ray.remote(measure_baseline).options(**worker.ray_options, max_retries=_RETRIES)
         try:
             baseline = ray.get(task.remote(validation, base, worker))
@@ -201,7 +214,7 @@ class Study:
         return Sweep(
             store=blueprint.store,
             folder=self.folder,
-            experiment=experiment,
+            entry=self.entry,
             base=base,
             inputs=self.inputs,
             identities=self._identities,
@@ -213,28 +226,35 @@ class Study:
         )
 
     def reader(self) -> RecordReader:
-        """Returns what reads the records of this space's trials over this experiment, again and again.
+        """Returns what reads the records of this sweep's trials, again and again.
 
         Records of a space that was changed since, or of other settings of the experiment, are left out.
         """
-        experiment, inputs, identities = self.blueprint.experiment, self.inputs, self._identities
+        entry, inputs, identities = self.entry, self.inputs, self._identities
 
         def belongs(fingerprint: str, record: Record) -> bool:
             holds = self.space.holds(record.settings)
-            return holds and trial_fingerprint(experiment, inputs, identities, record.settings) == fingerprint
+            return holds and trial_fingerprint(entry, inputs, identities, record.settings) == fingerprint
 
         return RecordReader(self.blueprint.store, self.folder, belongs)
 
     def records(self) -> dict[str, Record]:
-        """Reads the records of this space's trials over this experiment, by fingerprint."""
+        """Reads the records of this sweep's trials, by fingerprint."""
         return self.reader().read()
 
     @property
     def _identities(self) -> dict[str, Any]:
-        return {name: self.blueprint.networks[name].identity for name in self.blueprint.experiment.witnesses}
+        networks = self.entry.networks
+        return {name: self.blueprint.networks[networks[name]].identity for name in self.entry.witnesses}
+
+    @property
+    def _making(self) -> Making:
+        """The fine-tune with the settings of the surrogate's entry. Its source and witnesses must exist."""
+        name = self.entry.networks[self.entry.name]
+        return next(making for making in self.blueprint.alignments() if making.name == name)
 
     def copy_known(self, name: str) -> None:
-        """Copies what is known of images and models, and the models trained here, to another experiment.
+        """Copies what is known of images and models, and the networks made for trials, to another experiment.
 
         Raises Busy where another run holds the experiment `name`.
         """
@@ -243,19 +263,20 @@ class Study:
             for file in store.listing(SEEN).get(SEEN, []):
                 if not other.exists(f"{SEEN}/{file}"):
                     other.write(f"{SEEN}/{file}", store.read(f"{SEEN}/{file}"))
-            self._copy_trained(store, other)
+            self._copy_made(store, other)
 
-    def keep_trained(self, name: str) -> None:
-        """Copies the models that another experiment trained to this one, so that no model is trained twice.
+    def keep_made(self, name: str) -> None:
+        """Copies the networks that another experiment made to this one, so that none is made twice.
 
         Raises Busy where another run holds this experiment.
         """
         store, other = self.blueprint.store, Store(self.blueprint.experiment.output, name)
         with store.locked():
-            self._copy_trained(other, store)
+            self._copy_made(other, store)
 
-    def _copy_trained(self, store: Store, other: Store) -> None:
-        for making in self.blueprint.trainings():
+    def _copy_made(self, store: Store, other: Store) -> None:
+        surrogates = (making for making in self.blueprint.alignments() if making.name in self.needed)
+        for making in chain(self.blueprint.trainings(), surrogates):
             folder = making.folder
             own, others = ((each.read_json(f"{folder}/card.json") or {}).get("fingerprint") for each in (store, other))
             if own != making.fingerprint or others == own:

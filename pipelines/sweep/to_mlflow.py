@@ -4,13 +4,16 @@ from collections.abc import Callable, Mapping
 
 from pipelines.report.to_mlflow import curve_points
 from pipelines.stages.blueprint import Blueprint
+from pipelines.sweep.entry import Entry
 from pipelines.sweep.record import Record, StoredMeasurement
-from pipelines.sweep.space import Space, label_of
+from pipelines.sweep.settings import label_of
+from pipelines.sweep.space import Space
 from pipelines.tracking.runs import Point, Runs, log_to_mlflow
 
 
 def log_sweep(
     blueprint: Blueprint,
+    entry: Entry,
     space: Space,
     records: Mapping[str, Record],
     fingerprint: str,
@@ -20,7 +23,8 @@ def log_sweep(
     """Logs every trial that has ended and is not in MLflow yet.
 
     Args:
-        blueprint, space, records: the experiment, what is searched, and the trials by fingerprint.
+        blueprint, entry, space: the experiment, the surrogate whose settings are searched, and which these are.
+        records: the trials by fingerprint.
         fingerprint: the sweep's own, by which its run is found again.
         files: a folder of the store whose files become artifacts of the sweep's run, which then ends; None while the
             sweep goes on.
@@ -30,8 +34,9 @@ def log_sweep(
     """
 
     def write(runs: Runs) -> None:
-        parent = runs.run("sweep", f"sweep {space.name}", None, fingerprint)
-        runs.log_new_parameters(parent, {"space": space.name, "source": blueprint.experiment.source})
+        parent = runs.run("sweep", f"sweep {entry.label(space.name)}", None, fingerprint)
+        about = {"space": space.name, "source": entry.surrogate.source, "surrogate": entry.name}
+        runs.log_new_parameters(parent, about)
         for trial, record in records.items():
             if record.is_final:
                 _log_trial(runs, parent, space, f"{fingerprint}-{trial}", record)

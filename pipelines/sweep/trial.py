@@ -1,6 +1,6 @@
-"""One trial of a sweep: aligns with the settings drawn, measures gain and clean accuracy on the way, records it all.
+"""One trial of a sweep: makes the surrogate with the settings drawn, measures it on the way, and records it all.
 
-A trial with one worker aligns in its own process, which Ray Tune reuses for the next trial, so that models and images
+A trial with one worker trains in its own process, which Ray Tune reuses for the next trial, so that models and images
 are loaded once. A trial with several workers goes through Ray Train.
 """
 
@@ -14,14 +14,16 @@ from typing import Any
 
 import torch
 import torch.distributed
+from torch import nn
 
 from align_core.alignment import NonFiniteLoss
-from align_core.models import Classifier, copy_of
+from align_core.model_config import Combine
+from align_core.models import Classifier, Ensemble, copy_of
 from pipelines.compute.cluster import Worker
 from pipelines.compute.fine_tune import FineTune, Trainer
 from pipelines.compute.ray_train import RUNS, delete_run, trainer_arguments, worker_trainer
-from pipelines.experiment.config import Experiment
 from pipelines.storage.store import Store, fingerprint_of
+from pipelines.sweep.entry import Entry, settled
 from pipelines.sweep.record import (
     STOPPED,
     Record,
@@ -31,7 +33,7 @@ from pipelines.sweep.record import (
     trial_fingerprint,
     write_record,
 )
-from pipelines.sweep.space import Settings, settled
+from pipelines.sweep.settings import Settings
 from pipelines.sweep.validation import Baseline, ValidationSetup, Validator
 
 # A trial is measured this many times, after equal parts of its alignment; only the last time on all validation images.
@@ -48,18 +50,18 @@ class Sweep:
 
     Args:
         store: where the records are, in `folder`.
-        experiment: what the settings are laid over.
-        base: the alignment with the experiment's own settings.
+        entry: the surrogate whose settings they are laid over.
+        base: its fine-tune with the settings of its entry.
         inputs: what all trials of the sweep have in common. identities: what identifies each witness's weights.
         validation, baseline: what the trials are measured on, and what they are compared with.
-        max_clean_drop: how many points of clean accuracy an alignment may cost.
+        max_clean_drop: how many points of clean accuracy a surrogate may cost.
         worker: the resources of one of its workers.
         is_scheduled: whether a scheduler may end a trial early.
     """
 
     store: Store
     folder: str
-    experiment: Experiment
+    entry: Entry
     base: FineTune
     inputs: Mapping[str, Any]
     identities: Mapping[str, Any]
@@ -71,11 +73,12 @@ class Sweep:
 
     def fingerprint(self, settings: Settings) -> str:
         """Returns the fingerprint of everything that determines the result of the trial with these settings."""
-        return trial_fingerprint(self.experiment, self.inputs, self.identities, settings)
+        return trial_fingerprint(self.entry, self.inputs, self.identities, settings)
 
     def job(self, settings: Settings) -> FineTune:
-        """Returns the alignment of the trial with these settings."""
-        align, witnesses = settled(self.experiment, settings)
+        """Returns the fine-tune of the trial with these settings."""
+        align, named = settled(self.entry, settings)
+        witnesses = tuple(self.entry.networks[name] for name in named)
         name = f"trial-{self.fingerprint(settings)}"
         return dataclasses.replace(self.base, name=name, align=align, witnesses=witnesses, progress_file=None)
 
@@ -149,18 +152,13 @@ def _align_and_measure(
     earlier = [] if known is None else [each for each in known.measurements if each["step"] <= resumed]
     spent = earlier[-1]["seconds"] if earlier else 0.0
     record, start = Record(settings, "running", earlier, trainer.curve), time.monotonic()
-    # A copy is measured, in eval mode, so that measuring does not change the model that is being trained.
-    source = trainer.alignment.source
-    assert isinstance(source, Classifier)
-    twin = copy_of(source)
+    surrogate = _Kept(trainer, sweep.entry.surrogate.combine)
 
     def measure() -> None:
         step = trainer.alignment.step_number
-        twin.load_state_dict(source.state_dict())
-        twin.eval().requires_grad_(False)
         everything = range(len(sweep.validation.image_ids))
         positions = everything if step == total else sweep.validation.interim_positions
-        measurement = validator.measure(twin, sweep.baseline, positions)
+        measurement = validator.measure(surrogate.now(), sweep.baseline, positions)
         record.seconds = round(spent + time.monotonic() - start, 2)
         added = {"step": step, "timestamp": time.time(), "seconds": record.seconds}
         record.measurements.append(StoredMeasurement(**asdict(measurement), **added))  # type: ignore[typeddict-item]
@@ -186,8 +184,36 @@ def _align_and_measure(
     return record if record.status == "failed" else None
 
 
+class _Kept:
+    """The surrogate as it stands: copies of the networks that would be kept if the training ended here.
+
+    Copies are measured, in eval mode, so that measuring does not change the network that is being trained.
+
+    Args:
+        trainer: of the surrogate. combine: what attacks go by where it keeps several networks.
+    """
+
+    def __init__(self, trainer: Trainer, combine: Combine) -> None:
+        source = trainer.alignment.source
+        assert isinstance(source, Classifier)
+        self._trainer, self._combine, self._copies = trainer, combine, [_frozen_copy(source)]
+
+    def now(self) -> nn.Module:
+        """One network, or an ensemble of several. It is changed by the next call."""
+        states = self._trainer.networks()
+        self._copies += [_frozen_copy(self._copies[0]) for _ in states[len(self._copies) :]]
+        networks = self._copies[: len(states)]
+        for network, state in zip(networks, states, strict=True):
+            network.load_state_dict(state)
+        return networks[0] if len(networks) == 1 else Ensemble(networks, self._combine)
+
+
+def _frozen_copy(network: Classifier) -> Classifier:
+    return copy_of(network).eval().requires_grad_(False)
+
+
 def _measured_steps(total: int) -> set[int]:
-    """Returns the numbers of the steps after which an alignment of `total` steps is measured."""
+    """Returns the numbers of the steps after which a fine-tune of `total` steps is measured."""
     return {-(-total * part // MEASUREMENTS) for part in range(1, MEASUREMENTS + 1)}
 
 
@@ -214,7 +240,7 @@ def _validator_of(sweep: Sweep) -> Validator:
 
 
 def measure_baseline(validation: ValidationSetup, base: FineTune, worker: Worker) -> Baseline:
-    """Measures the unaligned source on the validation images. It runs as a Ray task before the first trial.
+    """Measures the source as it is on the validation images. It runs as a Ray task before the first trial.
 
     Raises ValueError where the source and the targets have no correctly classified image in common.
     """

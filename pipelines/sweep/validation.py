@@ -14,7 +14,7 @@ from align_core.finite import check_finite
 from align_core.folding import fold
 from align_core.images import Fit, ImageSetConfig
 from align_core.images.decoding import Pixels
-from align_core.models import Classifier, copy_of
+from align_core.models import Classifier, Ensemble, copy_of
 from align_core.numerics import set_policy
 from align_core.transfer import Counts, Flags, MeanCell, mean_over_targets, resampled_counts
 from pipelines.compute.images import opened, read_as_inspected
@@ -34,7 +34,7 @@ class ValidationSetup:
     Args:
         images, fit, image_ids, labels: the validation images, how they are resized, N ids and N labels.
         contents: a hash of each image's pixels when the set was inspected.
-        source: the model that is aligned. targets: the validation targets.
+        source: the model that the surrogate is made from. targets: the validation targets.
         attack, seed, pass_rows: how the images are crafted. chunk: the number of images in a batch.
         pool: the images that the attack may mix in.
     """
@@ -76,7 +76,7 @@ class Baseline:
     """What every trial is compared with, on all N validation images.
 
     Attributes:
-        source: the outcomes of the unaligned source as surrogate.
+        source: the outcomes of the source as it is as surrogate.
         target_right: for each target, whether it classifies each clean image correctly, [N].
     """
 
@@ -123,7 +123,7 @@ class Validator:
         self._resamples: dict[int, list[Counts]] = {}
 
     def baseline(self) -> Baseline:
-        """Measures the unaligned source, and the targets on the clean images.
+        """Measures the source as it is, and the targets on the clean images.
 
         Raises ValueError where no image is classified correctly by both the source and a target, so that no gain could
         be measured, and FloatingPointError where logits or gradients are not finite.
@@ -145,9 +145,7 @@ class Validator:
         Raises ValueError where none of these images counts for any target, and FloatingPointError where logits or
         gradients are not finite.
         """
-        if self._folded and isinstance(surrogate, Classifier):
-            surrogate = fold(copy_of(surrogate), self._folded)
-        outcomes, chosen = self._outcomes(surrogate, positions), np.asarray(positions)
+        outcomes, chosen = self._outcomes(self._as_used(surrogate), positions), np.asarray(positions)
         source_right = baseline.source.right[chosen]
         cells = [
             MeanCell(source_right & baseline.target_right[target][chosen], wrong, baseline.source.wrong[target][chosen])
@@ -165,6 +163,14 @@ class Validator:
         # The change comes from the counts: as floats, 54 % - 55 % is a little more than one point.
         change = 100 * (int(outcomes.right.sum()) - int(source_right.sum())) / len(chosen)
         return Measurement(len(chosen), gain.value, gain.low, gain.high, accuracy, change, rates)
+
+    def _as_used(self, surrogate: nn.Module) -> nn.Module:
+        """A surrogate as it predicts and is crafted on in a run: with the BatchNorms of its networks folded."""
+        if not self._folded:
+            return surrogate
+        if isinstance(surrogate, Ensemble):
+            return Ensemble([self._as_used(member) for member in surrogate.members], surrogate.combine)
+        return fold(copy_of(surrogate), self._folded) if isinstance(surrogate, Classifier) else surrogate
 
     def _resampled(self, images: int) -> list[Counts]:
         """The resamples of this many images. They are drawn once: a process measures many trials, on two sets each."""

@@ -33,5 +33,5 @@ class Watch:
         best = chosen(ended, study.options.max_clean_drop)
         self._bar.set(len(ended), "" if best is None else f"best so far {ended[best].last['gain']:+.1f} points")
         new = {own: record for own, record in ended.items() if self._logged.get(own) is not record}
-        if log_sweep(study.blueprint, study.space, new, study.fingerprint):
+        if log_sweep(study.blueprint, study.entry, study.space, new, study.fingerprint):
             self._logged |= new

@@ -7,17 +7,25 @@ import yaml
 from digits_experiment import write_experiment
 
 from pipelines.experiment.config import Experiment, load_experiment
+from pipelines.sweep.entry import Entry, entry_of
 from pipelines.sweep.record import Record
-from pipelines.sweep.space import Dimension, Settings, Space
+from pipelines.sweep.settings import Settings
+from pipelines.sweep.space import Dimension, Space
 
 TEMPERATURE = {"align.temperature": {"low": 1, "high": 64, "scale": "log"}}
 WITNESSES = ["wide", "cnn_b"]
+IMAGES = 256
 
 
 def experiment_in(folder: Path, **changes: Any) -> Experiment:
     """Returns the digits experiment with two witnesses. The weights that it names do not exist."""
     roles = {"witnesses": WITNESSES, "validation_targets": ["cnn_d"], "variants": {}}
     return load_experiment(write_experiment(folder, folder, **(roles | changes)))
+
+
+def entry_in(folder: Path, surrogate: str = "aligned", **changes: Any) -> Entry:
+    """Returns a surrogate of that experiment, of which the settings are searched."""
+    return entry_of(experiment_in(folder, **changes), surrogate, IMAGES)
 
 
 def space_file(folder: Path, keys: dict[str, dict[str, Any]], name: str = "mine") -> str:

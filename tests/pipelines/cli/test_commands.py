@@ -26,7 +26,7 @@ COMMANDS: dict[str, set[str]] = {
     "demo": set(), "run": {"--rehash"}, "align": {"--rehash"}, "craft": {"--rehash"},
     "evaluate": {"--rehash", "--clean"}, "report": {"--rehash", "--log"},
     "tune": {"--space", "--samples", "--searcher", "--scheduler", "--concurrent", "--max-clean-drop", "--attack",
-             "--rehash"},
+             "--surrogate", "--rehash"},
     "plan": set(), "status": {"--watch", "--cells"}, "verify": {"--sample", "--seed"}, "schedule": {"--once", "--list"},
     "ui": {"--port"}, "init": STARTER, "list": {"--json"},
 }  # fmt: skip

@@ -13,6 +13,7 @@ from align_core.refinements import REFINEMENTS
 from pipelines.cli import main
 from pipelines.cli.catalogue import CONTROLS, LISTS
 from pipelines.experiment.config import Experiment, load_experiment
+from pipelines.sweep.entry import entry_of
 from pipelines.sweep.space import load_space
 
 
@@ -71,11 +72,15 @@ def test_refinements(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_space_that_ships_with_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
     entries = listed(capsys, "spaces")
     assert set(entries) == {file.stem for file in Path(tune_spaces.__file__).parent.glob("*.yaml")}
+    assert REFINEMENTS.keys() < entries.keys()
     recipe = Path(listed(capsys, "experiments")["demo"]["path"])
+    variants = {name: {"refine": name} for name in REFINEMENTS if name != "label_only"}
+    variants |= {name: {"align": {"loss": name}} for name in LOSSES}
     witnesses = "witnesses=[witness_cnn, mid_cnn]"
-    experiment = load_experiment(recipe, [witnesses, "validation_targets=[]"])
+    experiment = load_experiment(recipe, [witnesses, "validation_targets=[]", f"variants={json.dumps(variants)}"])
     for name, entry in entries.items():
-        space = load_space(name, experiment)
+        tuned = entry_of(experiment, name if name in {*variants, "label_only"} else "aligned", 1_000)
+        space = load_space(name, tuned)
         assert set(entry["keys"]) == set(space.keys)
         assert entry["what"].split() == space.why.split()
         assert all(dimension["why"] for dimension in entry["keys"].values())

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from sweeping import TEMPERATURE, experiment_in, space_file, space_of
+from sweeping import TEMPERATURE, entry_in, space_file, space_of
 
 from align_core.errors import InputError
-from pipelines.sweep.space import Dimension, label_of, load_space, settled
+from pipelines.sweep.entry import settled
+from pipelines.sweep.settings import label_of
+from pipelines.sweep.space import Dimension, load_space
 
 THREE = ["wide", "cnn_b", "mlp"]
 BOTH_WEIGHTS = {"align.weight": {"low": 0, "high": 2}, "align.label_weight": {"low": 0, "high": 2}}
@@ -24,7 +26,7 @@ def refused(tmp_path):
     def message(keys: dict[str, Any], **changes: Any) -> str:
         file = space_file(tmp_path, keys)
         with pytest.raises(InputError) as refusal:
-            load_space(file, experiment_in(tmp_path, **changes))
+            load_space(file, entry_in(tmp_path, **changes))
         assert str(refusal.value).startswith(f"{file}: ")
         return str(refusal.value).removeprefix(f"{file}: ")
 
@@ -39,7 +41,7 @@ def test_a_users_own_file_is_known_by_its_name_and_tried_as_it_is_written(tmp_pa
         "align.clip_grad_norm": {"choices": [None, 0.5]},
         "align.epochs": {"low": 1, "high": 4, "scale": "integer", "grid": [2, 4]},
     }
-    space = load_space(space_file(tmp_path, keys, name="my-space"), experiment_in(tmp_path))
+    space = load_space(space_file(tmp_path, keys, name="my-space"), entry_in(tmp_path))
     assert (space.name, space.why) == ("my-space", "a test")
     assert set(space.keys) == set(keys)
     assert set(space.ranges) == {"align.temperature", "align.epochs"}
@@ -52,7 +54,7 @@ def test_a_users_own_file_is_known_by_its_name_and_tried_as_it_is_written(tmp_pa
 
 def test_a_space_that_ships_is_found_by_its_name_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    space = load_space("temperature", experiment_in(tmp_path))
+    space = load_space("temperature", entry_in(tmp_path))
     assert (space.name, space.keys) == ("temperature", ["align.temperature"])
 
 
@@ -60,7 +62,7 @@ def test_a_space_that_ships_is_found_by_its_name_alone(tmp_path, monkeypatch):
     ("name", "said"),
     [
         ("temprature", "--space temprature: there is no such space; did you mean 'temperature'?"),
-        ("zzz", "--space zzz: there is no such space; there are: full, optimizer, temperature, "),
+        ("zzz", "--space zzz: there is no such space; there are: alignment, dra, dsm, "),
         ("../tune_spaces/full", "there is no such space"),
         ("nowhere.yaml", "nowhere.yaml: cannot be read"),
         ("nowhere.yml", "nowhere.yml: cannot be read"),
@@ -68,7 +70,7 @@ def test_a_space_that_ships_is_found_by_its_name_alone(tmp_path, monkeypatch):
 )
 def test_a_space_that_does_not_exist_is_refused(tmp_path, name, said):
     with pytest.raises(InputError) as refusal:
-        load_space(name, experiment_in(tmp_path))
+        load_space(name, entry_in(tmp_path))
     assert said in str(refusal.value)
 
 
@@ -88,7 +90,7 @@ def test_a_space_that_does_not_exist_is_refused(tmp_path, name, said):
 def test_a_file_that_is_not_a_space_is_refused(tmp_path, text, said):
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(InputError) as refusal:
-        load_space(str(tmp_path / "mine.yaml"), experiment_in(tmp_path))
+        load_space(str(tmp_path / "mine.yaml"), entry_in(tmp_path))
     assert str(refusal.value).startswith(str(tmp_path / "mine.yaml"))
     assert said in str(refusal.value)
 
@@ -138,9 +140,9 @@ def test_a_wrong_dimension_is_refused(refused, dimension, said):
         (["wide", "cnn_b"], "takes subsets_of or choices that are lists of models"),
         ([["wide"], "cnn_b"], "takes subsets_of or choices that are lists of models"),
         ([["wide"], []], "takes subsets_of or choices that are lists of models"),
-        ([["wide"], ["mlp"]], "mlp is not a witness of this experiment; there are: cnn_b, wide"),
-        ([["wide"], ["cnn_bb"]], "cnn_bb is not a witness of this experiment; did you mean 'cnn_b'?"),
-        ([["wide"], [3]], "3 is not a witness of this experiment"),
+        ([["wide"], ["mlp"]], "mlp is not a witness of aligned; there are: cnn_b, wide"),
+        ([["wide"], ["cnn_bb"]], "cnn_bb is not a witness of aligned; did you mean 'cnn_b'?"),
+        ([["wide"], [3]], "3 is not a witness of aligned"),
         ([["wide"], ["wide"]], "the choice wide is given twice"),
         ([["wide", "wide"], ["wide"]], "wide is named twice"),
     ],
@@ -209,7 +211,7 @@ def test_settings_that_fail_only_together_are_refused_before_any_trial(refused):
 def test_settings_that_hold_only_together_are_accepted(tmp_path):
     """A weight of 0 is refused together with the experiment's own label_weight of 0, but no trial has that."""
     keys = {"align.weight": {"choices": [0, 1]}, "align.label_weight": {"choices": [0.5, 1]}}
-    assert set(load_space(space_file(tmp_path, keys), experiment_in(tmp_path)).keys) == set(keys)
+    assert set(load_space(space_file(tmp_path, keys), entry_in(tmp_path)).keys) == set(keys)
 
 
 @pytest.mark.parametrize(
@@ -224,8 +226,8 @@ def test_a_space_that_leaves_nothing_to_choose_is_refused(refused, keys, witness
 
 
 def test_witnesses_are_tried_one_by_one_and_in_every_combination(tmp_path):
-    experiment = experiment_in(tmp_path, witnesses=THREE, targets=["cnn_c"])
-    space = load_space(space_file(tmp_path, {"witnesses": {"subsets_of": "witnesses"}}), experiment)
+    entry = entry_in(tmp_path, witnesses=THREE, targets=["cnn_c"])
+    space = load_space(space_file(tmp_path, {"witnesses": {"subsets_of": "witnesses"}}), entry)
     subsets = [[name for name, is_in in zip(THREE, flags, strict=True) if is_in] for flags in product([1, 0], repeat=3)]
     assert sorted(space.choices["witnesses"]) == sorted(subset for subset in subsets if subset)
     assert space.grid_size == 7
@@ -270,22 +272,22 @@ def test_a_range_without_a_grid_has_none():
 
 def test_settings_are_laid_over_the_experiment_and_leave_all_else_as_it_is(tmp_path):
     own = {"temperature": 8, "optimizer": {"name": "sgd", "lr": 0.5, "momentum": 0.8}, "clip_grad_norm": 2.0}
-    experiment = experiment_in(tmp_path, align=own)
+    entry = entry_in(tmp_path, align=own)
     settings = {"align.optimizer.lr": 0.25, "align.clip_grad_norm": None, "align.epochs": 3, "witnesses": ["cnn_b"]}
-    align, witnesses = settled(experiment, settings)
-    optimizer = dataclasses.replace(experiment.align.optimizer, lr=0.25)
-    assert align == dataclasses.replace(experiment.align, optimizer=optimizer, clip_grad_norm=None, epochs=3)
+    align, witnesses = settled(entry, settings)
+    optimizer = dataclasses.replace(entry.align.optimizer, lr=0.25)
+    assert align == dataclasses.replace(entry.align, optimizer=optimizer, clip_grad_norm=None, epochs=3)
     assert (align.temperature, align.optimizer.momentum) == (8.0, 0.8)
     assert witnesses == ("cnn_b",)
-    assert settled(experiment, {}) == (experiment.align, ("wide", "cnn_b"))
-    assert experiment == experiment_in(tmp_path, align=own)
+    assert settled(entry, {}) == (entry.align, ("wide", "cnn_b"))
+    assert entry == entry_in(tmp_path, align=own)
 
 
 @pytest.mark.parametrize("settings", [{"align.temperature": -1.0}, {"align.optimizer.lrr": 1.0}, {"align.epochs": 1.5}])
 def test_settings_that_no_alignment_can_have_are_named(tmp_path, settings):
     ((key, value),) = settings.items()
     with pytest.raises(InputError) as refusal:
-        settled(experiment_in(tmp_path), settings)
+        settled(entry_in(tmp_path), settings)
     assert str(refusal.value).startswith(f"{key} = {value}: ")
 
 
@@ -357,7 +359,7 @@ def test_the_size_of_a_space_is_the_number_of_its_settings():
 
 
 def test_subsets_of_very_many_witnesses_are_refused(tmp_path):
-    experiment = experiment_in(tmp_path)
-    many = experiment.model_copy(update={"witnesses": [f"w{number}" for number in range(40)]})
+    entry, names = entry_in(tmp_path), tuple(f"w{number}" for number in range(40))
+    many = dataclasses.replace(entry, surrogate=dataclasses.replace(entry.surrogate, witnesses=names))
     with pytest.raises(InputError, match=r"keys.witnesses: 40 witnesses have 2\^40 subsets; name those to try"):
         load_space(space_file(tmp_path, {"witnesses": {"subsets_of": "witnesses"}}), many)

@@ -148,6 +148,57 @@ def test_what_changes_neither_leaves_it_the_same(study, overrides, options):
     assert study(*overrides, **options).fingerprint == study().fingerprint
 
 
+RIVALS = "variants={hot: {align: {temperature: 64}}, same: {}, flat: {refine: sam}, taught: {witnesses: [flat, seer]}}"
+
+
+def test_sweeps_over_different_surrogates_of_one_space_do_not_meet(study):
+    """Not even where the settings are the same: their records, and what Ray Tune and MLflow know them by, are apart."""
+    names = ("aligned", "hot", "same", "label_only")
+    studies = [study(RIVALS, "controls=[label_only]", surrogate=name, space="alignment") for name in names[:3]]
+    studies.append(study(RIVALS, "controls=[label_only]", surrogate="label_only", space="label_only"))
+    assert len({own.fingerprint for own in studies}) == len({own.folder for own in studies}) == 4
+    assert [own.folder for own in studies] == [
+        "sweeps/alignment", "sweeps/alignment.hot", "sweeps/alignment.same", "sweeps/label_only.label_only",
+    ]  # fmt: skip
+    assert len({leave(own, trial(settings={"align.temperature": 8.0})) for own in studies[:3]}) == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "is_the_same"),
+    [
+        ("variants.flat.align.update.rho=0.5", False),
+        ("variants.flat.align.epochs=3", False),
+        ("variants.flat.source=stranger", False),
+        ("variants.flat.budget=hot", False),
+        ("variants.hot.align.temperature=32", True),
+        ("align.epochs=2", False),
+        ("align.temperature=2", True),  # SAM learns from the labels alone
+    ],
+)
+def test_a_rivals_sweep_is_known_by_the_settings_of_its_entry(study, override, is_the_same):
+    before, after = study(RIVALS, surrogate="flat", space="sam"), study(RIVALS, override, surrogate="flat", space="sam")
+    records = [
+        leave(own, trial(settings={"align.update.rho": 0.25, "align.optimizer.lr": 0.5})) for own in (before, after)
+    ]
+    if "rho" not in override:  # which every trial draws anew
+        assert (records[0] == records[1]) is is_the_same
+    assert (after.fingerprint == before.fingerprint) is (is_the_same and "temperature=2" not in override)
+
+
+def test_what_a_witness_is_made_from_is_needed_too(study):
+    own = study(RIVALS, surrogate="taught", space="alignment")
+    assert own.needed == {"near", "flat", "seer", "cousin"}
+    own = study(RIVALS, "seeds=[3, 4]", "variants.flat.source=other", surrogate="taught", space="alignment")
+    assert own.needed == {"near", "other", "flat~3", "seer", "cousin"}
+
+
+def test_of_several_seeds_trials_have_the_first(study):
+    one, several = study("seed=3"), study("seeds=[3, 4]")
+    assert several.inputs == one.inputs
+    assert several.inputs["seed"] == 3
+    assert several.fingerprint == one.fingerprint
+
+
 def test_a_sweep_over_crops_depends_on_pixels_and_originals(study, tmp_path):
     manifest = study().blueprint.inspected.manifests["train"]
     originals = [manifest.digest_of_originals, "bicubic"]
@@ -205,7 +256,7 @@ def leave(study, record):
     """Writes the record of a trial as a sweep would, and returns the trial's fingerprint."""
     blueprint = study.blueprint
     sweep = Sweep(
-        store=blueprint.store, folder=study.folder, experiment=blueprint.experiment, base=None, inputs=study.inputs,
+        store=blueprint.store, folder=study.folder, entry=study.entry, base=None, inputs=study.inputs,
         identities={name: blueprint.networks[name].identity for name in blueprint.experiment.witnesses},
         validation=None,
         baseline=None, max_clean_drop=study.options.max_clean_drop, worker=None, is_scheduled=False,
@@ -250,5 +301,5 @@ def test_a_space_that_was_changed_between_two_sweeps_shows_and_chooses_what_it_h
     fingerprint = leave(second, trial(3.0, settings={key: NEW[key] for key in after}))
     records = second.records()
     assert fingerprint in [row["trial"] for row in trial_rows(second.space, records, ["cousin"])]
-    assert sweep_figure(second.space, records, fingerprint, "by-hand").startswith(b"\x89PNG")
+    assert sweep_figure(second.space, records, fingerprint, "by-hand", "aligned").startswith(b"\x89PNG")
     assert records[chosen(records, 1.0)].settings.keys() == after.keys()

@@ -51,7 +51,7 @@ def drawn(monkeypatch):
     def draw(keys, records, best=None) -> Figure:
         with monkeypatch.context() as patch:
             patch.setattr("pipelines.sweep.figure.as_png", lambda figure: figure)
-            return sweep_figure(space_of(keys), records, best, "digits")
+            return sweep_figure(space_of(keys), records, best, "digits", "aligned")
 
     return draw
 
@@ -78,7 +78,7 @@ PICTURES = [*((name, 6, "t3") for name in SPACES), ("learning rate and epochs", 
 @pytest.mark.parametrize(("name", "count", "best"), PICTURES)
 def test_a_picture_comes_of_every_kind_of_space(name, count, best):
     keys = SPACES[name]
-    content = sweep_figure(space_of(keys), trials(keys, count), best, "digits")
+    content = sweep_figure(space_of(keys), trials(keys, count), best, "digits", "aligned")
     with Image.open(io.BytesIO(content)) as picture:
         picture.load()
         assert picture.format == "PNG"

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from sweeping import experiment_in, trial
+from sweeping import entry_in, trial
 
 from align_core.images import Fit, ImageSetConfig
 from pipelines.compute.cluster import Worker
@@ -22,14 +22,14 @@ def store(tmp_path):
 @pytest.fixture
 def sweep(tmp_path, store):
     """A sweep that allows a loss of two points of clean accuracy. Its images and weights are never loaded."""
-    experiment = experiment_in(tmp_path, align={"temperature": 4, "epochs": 2, "optimizer": {"lr": 0.5}})
+    entry = entry_in(tmp_path, align={"temperature": 4, "epochs": 2, "optimizer": {"lr": 0.5}})
     base = FineTune(
-        name="aligned", start="cnn_a", witnesses=("wide", "cnn_b"), align=experiment.align, loader=None,
+        name="aligned", start="cnn_a", witnesses=("wide", "cnn_b"), align=entry.align, loader=None,
         images=ImageSetConfig(kind="digits"), fit=Fit(16), image_ids=["00000"], labels=[0],
         contents=[""], originals=[""], seed=0, threads=1, progress_file="",
     )  # fmt: skip
     return Sweep(
-        store=store, folder="sweeps/mine", experiment=experiment, base=base, inputs={"images": "abc"},
+        store=store, folder="sweeps/mine", entry=entry, base=base, inputs={"images": "abc"},
         identities={name: {"weights": weights} for name, weights in WEIGHTS.items()}, validation=None, baseline=None,
         max_clean_drop=2.0, worker=Worker("cpu", 1, 1, 0, {}, 1), is_scheduled=False,
     )  # fmt: skip
@@ -116,10 +116,16 @@ def test_whatever_changes_a_result_is_another_trial(sweep):
 def test_its_alignment_has_the_settings_and_a_name_of_its_own(sweep):
     settings = {"align.temperature": 16.0, "witnesses": ["cnn_b"]}
     job = sweep.job(settings)
-    assert job.align == dataclasses.replace(sweep.experiment.align, temperature=16.0)
+    assert job.align == dataclasses.replace(sweep.entry.align, temperature=16.0)
     assert job.witnesses == ("cnn_b",)
     other = sweep.job({"align.temperature": 8.0})
     assert sweep.fingerprint(settings) in job.name
     assert job.name != other.name
     kept = {"start", "images", "image_ids", "labels", "seed", "loader", "threads"}
     assert all(getattr(job, name) == getattr(sweep.base, name) for name in kept)
+
+
+def test_witnesses_that_are_made_with_a_seed_are_those_of_that_seed(sweep):
+    entry = dataclasses.replace(sweep.entry, networks={"aligned": "aligned~3", "wide": "wide~3", "cnn_b": "cnn_b"})
+    job = dataclasses.replace(sweep, entry=entry).job({"witnesses": ["cnn_b", "wide"]})
+    assert job.witnesses == ("cnn_b", "wide~3")

@@ -72,7 +72,8 @@ class Small:
     """The parts of a study that a watch looks at."""
 
     def __init__(self, store: Store) -> None:
-        self.blueprint, self.space, self.fingerprint = None, None, "0" * 16
+        self.blueprint = self.entry = self.space = None
+        self.fingerprint = "0" * 16
         self.options = type("Options", (), {"max_clean_drop": 1.0})
         self._store = store
 
@@ -84,7 +85,7 @@ def test_a_trial_that_ended_is_logged_once_and_again_only_where_the_server_was_d
     sent: list[list[str]] = []
     is_up = True
 
-    def log(blueprint: Any, space: Any, records: Mapping[str, Record], fingerprint: str) -> bool:
+    def log(blueprint: Any, entry: Any, space: Any, records: Mapping[str, Record], fingerprint: str) -> bool:
         sent.append(list(records))
         return is_up
 
