@@ -15,6 +15,7 @@ from pipelines.stages.inspect_attacks import InspectedAttacks, inspect_attacks
 from pipelines.stages.inspect_images import manifests
 from pipelines.stages.inspect_models import inspect_models
 from pipelines.stages.inspect_published import Published, inspect_published
+from pipelines.stages.trials_shown import trials_shown
 from pipelines.storage.store import Store
 
 
@@ -65,7 +66,8 @@ def inspect_inputs(
     found, unsaved = manifests(experiment, store, progress, trust_images)
     inspected = Inspected(found, {}, unsaved=unsaved)
     inspected.attacks = inspect_attacks(experiment, store, inspected.shape)
-    models = inspect_models(experiment, store, inspected.manifests, trust_weights)
+    with trials_shown(progress) as shown:
+        models = inspect_models(experiment, store, inspected.manifests, shown, trust_weights)
     inspected.networks |= models.networks
     inspected.unused_parameters, inspected.notes = models.unused_parameters, models.notes + inspected.attacks.notes
     inspected.folding = models.folding

@@ -23,6 +23,7 @@ from pipelines.stages.first_look import FirstLook, look_at
 from pipelines.stages.known import Known
 from pipelines.stages.model_uses import ModelUse, uses_of
 from pipelines.stages.seen import SEEN
+from pipelines.stages.trials_shown import Shown
 from pipelines.storage.store import Store, fingerprint_of
 from pipelines.tracking.registry import Registered, registered
 
@@ -72,12 +73,13 @@ class _Tried:
 
 
 def inspect_models(
-    experiment: Experiment, store: Store, manifests: Mapping[str, Manifest], trusting: bool
+    experiment: Experiment, store: Store, manifests: Mapping[str, Manifest], shown: Shown, trusting: bool
 ) -> InspectedModels:
     """Every model of the experiment.
 
     Args:
         manifests: those of the image sets, by role.
+        shown: shows the trial of a model, where there is one to make.
         trusting: whether weights of unchanged path, size and modification time count as unchanged.
 
     Raises InputError, naming the model, for one that cannot do what it is used for.
@@ -94,7 +96,7 @@ def inspect_models(
         if model.config.weights and not model.config.weights_file and not trusting:
             tried.forget(model.trial_key)  # a library or a factory reads its weights from where nothing here looks
         try:
-            one = tried.get(model.trial_key, _Tried, model.try_it)
+            one = tried.get(model.trial_key, _Tried, shown(name, model.try_it))
         except InputError as problem:
             raise InputError(f"{problem}{model.mend_of_channels()}") from problem
         stored, frozen = model.origin.stored if model.origin else None, tuple(one.frozen)
