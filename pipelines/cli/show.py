@@ -72,7 +72,9 @@ def print_result(result: "RunResult", options: argparse.Namespace) -> None:
     from pipelines.storage.credentials import without_credentials
 
     assert result.report is not None
-    table = Table(box=box.SIMPLE_HEAD, title="mean over the targets, %, with 95 % intervals over images")
+    table = Table(
+        box=box.SIMPLE_HEAD, title="mean over the targets of each surrogate, %, with 95 % intervals over images"
+    )
     for column in ("surrogate", "attack", "transfer rate", "gain over the source", "clean accuracy"):
         table.add_column(column, justify="left" if column in ("surrogate", "attack") else "right")
     for row in result.report.means():
@@ -81,7 +83,7 @@ def print_result(result: "RunResult", options: argparse.Namespace) -> None:
         table.add_row(row["surrogate"], row["attack"], rate, _gain(row), accuracy)
     _console().print(table)
     for line in verdicts(result.report):
-        if line.startswith("aligned under"):
+        if line.startswith(("aligned under", "aligned-")):
             _console().print(line, highlight=False, soft_wrap=True)
     again = ["witness", "ui", str(options.experiment)]
     for key, _, value in (override.partition("=") for override in options.overrides):

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pipelines.experiment.names import RELATIONS
+from pipelines.experiment.surrogates import is_control
 from pipelines.report.rows import TransferRow
 
 # Inches. Panels that do not fit side by side go below each other; if the targets do not fit, only means are shown.
@@ -106,7 +107,9 @@ def _draw_bands(panel: Axes, targets: Sequence[str], labels: Sequence[str]) -> N
     panel.spines[["top", "left", "right"]].set_visible(False)
 
 
-def transfer_heatmap(transfer: Sequence[TransferRow], title: str) -> bytes:
+def transfer_heatmap(
+    transfer: Sequence[TransferRow], title: str, white_box: Mapping[tuple[str, str, str], float | None] | None = None
+) -> bytes:
     """Draws the transfer rate of every surrogate on every target, in percent; returns a PNG file.
 
     There is a panel per attack, with the surrogates from top to bottom, the targets from left to right, and their mean
@@ -115,6 +118,8 @@ def transfer_heatmap(transfer: Sequence[TransferRow], title: str) -> bytes:
     Args:
         transfer: the rows of transfer.csv.
         title: stands above the panels.
+        white_box: (attack, surrogate, target) -> the rate of a surrogate that is the target itself, which is drawn in
+            brackets and without a colour.
     """
     attacks = list(dict.fromkeys(row["attack"] for row in transfer))
     surrogates = list(dict.fromkeys(row["surrogate"] for row in transfer))
@@ -125,6 +130,10 @@ def transfer_heatmap(transfer: Sequence[TransferRow], title: str) -> bytes:
     figure, panels = _panels(attacks, 0.3 + 0.55 * len(targets), 0.09 * _longest(surrogates), height)
     for panel, attack in zip(panels, attacks, strict=True):
         _draw_rates(panel, [[rates.get((attack, s, t)) for t in targets] for s in surrogates], targets)
+        for (own, surrogate, target), rate in (white_box or {}).items():
+            if own == attack and rate is not None and surrogate in surrogates and target in targets:
+                place = (targets.index(target) + 0.5, surrogates.index(surrogate) + 0.5)
+                panel.text(*place, f"({rate:.0f})", ha="center", va="center", color="0.45", fontsize="small")
         across, down = ([index + 0.5 for index in range(len(names))] for names in (targets, surrogates))
         panel.set_xticks(across, labels, rotation=40, ha="right", rotation_mode="anchor")
         panel.set_yticks(down, surrogates)
@@ -176,7 +185,7 @@ def styles_of(surrogates: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _is_control(surrogate: str) -> bool:
-    return (surrogate in _STYLES and surrogate != "aligned") or surrogate.startswith("witness-")
+    return is_control(surrogate) or surrogate == "aligned_ensemble" or surrogate.startswith("aligned_ensemble-")
 
 
 def _means_first(rows: Sequence[TransferRow]) -> list[str]:
