@@ -275,7 +275,7 @@ class TableMaker:
         witnesses = surrogate.witnesses or tuple(self.blueprint.experiment.witnesses)
         agreement, robust = None, None
         align, images = surrogate.align, len(self.blueprint.inspected.manifests["train"])
-        if outcomes.prediction.keys() >= set(witnesses):
+        if witnesses and outcomes.prediction.keys() >= set(witnesses):
             own = outcomes.prediction[clean_name]
             agreement = 100 * float(np.mean([(own == outcomes.prediction[w]).mean() for w in witnesses]))
         if all((surrogate.name, attack, SELF) in outcomes.wrong for attack in self.attacks):
