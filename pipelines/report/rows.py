@@ -72,7 +72,7 @@ class ContrastRow(TypedDict):
     attack: str
     """The attack, by its name in the experiment file."""
     target: str
-    """The attacked model; or `(mean)`, the mean over all targets."""
+    """The attacked model; or `(mean)`, the mean over all targets that both have."""
     n: int
     """Number of test images that count, as in TransferRow."""
     gain: float | None

@@ -10,6 +10,8 @@ from digits_experiment import IMAGE_SIZE, Finished, read_table, write_experiment
 from digits_folder import changed, state
 
 from align_core.images import ImageSetConfig, open_image_set, read_images
+from pipelines.cli import main
+from pipelines.run.clean import evaluate_clean
 from pipelines.run.command import run
 from pipelines.run.request import Request
 from pipelines.run.verify import verify_experiment
@@ -95,11 +97,20 @@ def test_the_time_of_every_fine_tune_is_that_of_its_card(matrix: Finished) -> No
     assert (times.loc[[(name, "(fine-tune)") for name in made], "images"] == 256).all()  # an epoch
 
 
-def test_what_is_there_is_not_computed_again_and_is_what_it_claims_to_be(matrix: Finished) -> None:
+def test_what_is_there_is_not_computed_again_and_is_what_it_claims_to_be(
+    matrix: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
     request, before = Request(matrix.file, ["align.epochs=1"], quiet=True), state(matrix.folder)
     assert run(request).made == {"report": 0}
     assert changed(matrix.folder, before) == set()
     assert verify_experiment(request).findings == []
+    roles = {row.name: row.role for row in evaluate_clean(request).rows}
+    assert {name: roles[name] for name in (*NAMES, "wide", "aligned-cnn_b")} == {
+        **dict.fromkeys(NAMES, "source, target"), "wide": "witness", "aligned-cnn_b": "surrogate",
+    }  # fmt: skip
+    assert main(["run", str(matrix.file), "--set", "align.epochs=1"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"aligned-{own} under pgd: " in said for own in NAMES)
     # The file that a run leaves is the same experiment.
     again = Request(matrix.folder / "experiment.yaml", output=str(matrix.folder.parent), quiet=True)
     assert run(again).made == {"report": 0}
