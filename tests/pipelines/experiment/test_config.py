@@ -44,6 +44,7 @@ models:
 source: resnet20
 witnesses: [rn50]
 targets: [rn50v1, small]
+matrix: []
 validation_targets: [vgg11]
 groups: {small_ones: [small]}
 controls: [label_only, witness, ensemble, aligned_ensemble]
@@ -175,6 +176,7 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path, monkeypatch: pytes
     given = experiment.model_dump(mode="json", exclude=set(needed))
     assert given == {
         "seed": 0,
+        "matrix": [],
         "output": str(tmp_path / "runs"),
         "tracking": None,
         "factories": str(tmp_path),
