@@ -246,26 +246,30 @@ def contrasts_of(surrogates: Sequence[Surrogate], further: Sequence[Sequence[str
 
     Every aligned surrogate is compared with `label_only`, the witnesses and `ensemble`, and every variant with the
     surrogate `aligned`, if they have the same source; in a matrix, where a witness has no source but itself, with every
-    witness. The aligned ensemble is compared with the plain one. Both of a pair have the same seed.
+    witness. The aligned ensemble is compared with the plain one. Of several seeds, both surrogates of a pair have the
+    same.
     """
-    seeds = dict.fromkeys(s.seed for s in surrogates)
+    by_seed: dict[int, list[Surrogate]] = {}
+    for surrogate in surrogates:
+        by_seed.setdefault(surrogate.seed, []).append(surrogate)
+    return [pair for own in by_seed.values() for pair in _contrasts_of_a_seed(own, further)]
+
+
+def _contrasts_of_a_seed(surrogates: Sequence[Surrogate], further: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    names = {surrogate.series: surrogate.name for surrogate in surrogates}
     aligned = [s for s in surrogates if s.is_aligned]
     controls = [s for s in surrogates if is_control(s.role)]
     pairs = [
         (s.name, control.name)
         for s in aligned
         for control in controls
-        if control.seed == s.seed and (control.source == s.source or control.baseline == control.name)
+        if control.source == s.source or control.baseline == control.name
     ]
     ensembles = [s for s in surrogates if s.role == "aligned_ensemble"]
     for role, those in (("aligned", aligned), ("ensemble", ensembles)):
-        others = {(s.source, s.seed): s.name for s in surrogates if s.role == role}
-        pairs += [(s.name, others[s.source, s.seed]) for s in those if (s.source, s.seed) in others]
-    named = {(s.series, s.seed): s.name for s in surrogates}
-    for one, other in further:
-        pairs += [
-            (named[one, seed], named[other, seed]) for seed in seeds if {(one, seed), (other, seed)} <= named.keys()
-        ]
+        others = {s.source: s.name for s in surrogates if s.role == role}
+        pairs += [(s.name, others[s.source]) for s in those if s.source in others]
+    pairs += [(names[one], names[other]) for one, other in further if {one, other} <= names.keys()]
     return [pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1]]
 
 

@@ -1,4 +1,4 @@
-"""Makes the report from the outcomes: four tables, three figures and an HTML page that needs no other file.
+"""Makes the report from the outcomes: five tables, three figures and an HTML page that needs no other file.
 
 A report is made again only when something that it is computed from has changed.
 """
@@ -12,8 +12,8 @@ from typing import Any
 
 from pipelines.failure import RunFailed
 from pipelines.report.remarks import remarks_on, uneven
-from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SurrogateRow, TimeRow, TransferRow
-from pipelines.report.sentences import verdicts
+from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SeedRow, SurrogateRow, TimeRow, TransferRow
+from pipelines.report.sentences import notes, verdicts
 from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.csv_table import from_csv, to_csv
 from pipelines.storage.store import Say, Store, fingerprint_of
@@ -23,21 +23,11 @@ FILES = (*(f"{table}.csv" for table in COLUMNS), *(f"{figure}.png" for figure in
 """Every file of a report, in the folder `report`. Beside them, report.json says what they were made from, and holds
 their hashes."""
 _KEPT = "report/report.json"
-_REVISION = 6  # to be raised when the same outcomes give other figures, or are no longer taken for sound
-_WHOLE_COLUMNS = {"n", "gradients", "images", "steps", "images_seen", "forward_passes", "backward_passes"}
+_REVISION = 7  # to be raised when the same outcomes give other figures, or are no longer taken for sound
+_WHOLE_COLUMNS = {
+    "n", "gradients", "images", "seed", "seeds", "steps", "images_seen", "forward_passes", "backward_passes"
+}  # fmt: skip
 _TEXT_COLUMNS = {"surrogate", "attack", "target", "relation", "baseline", "worker", "refinement"}
-
-NOTES = (
-    "Rates and accuracies are in percent, gains in percentage points. A rate is over the test images that the original "
-    "source and the target both classify correctly when clean: the same images for every attack and every surrogate of "
-    "that source.",
-    "Intervals (95 %) are over images, not over training seeds: another run of the same training would move the "
-    "figures by more than they say. p-values (exact McNemar) are not corrected for the number of comparisons.",
-    "targeted_rate is the share of the same images that the target takes for the class that a targeted attack leads "
-    "to; it is blank for other attacks. mean_ssim is the structural similarity of attacked and clean images.",
-    "robust_accuracy is the share still right under every attack of this experiment: an upper bound on true "
-    "robustness.",
-)
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#1b1f24}"
@@ -60,6 +50,7 @@ class Report:
         transfer: how well every surrogate transfers to every target.
         contrasts: aligned surrogates against the controls.
         surrogates: accuracy and robustness of the surrogates themselves.
+        seeds: what each of several seeds gave by itself; empty where there is one.
         times: how long crafting took. They are measured, so that they differ from run to run.
 
     `rows.py` says what each column means.
@@ -69,13 +60,12 @@ class Report:
     transfer: list[TransferRow]
     contrasts: list[ContrastRow]
     surrogates: list[SurrogateRow]
+    seeds: list[SeedRow]
     times: list[TimeRow]
 
     def tables(self) -> dict[str, Sequence[Mapping[str, object]]]:
         """The rows of each table, by the name of its CSV file and in the order of the page."""
-        return {
-            "transfer": self.transfer, "contrasts": self.contrasts, "surrogates": self.surrogates, "times": self.times
-        }  # fmt: skip
+        return {name: getattr(self, name) for name in COLUMNS}
 
     def means(self) -> list[MeanRow]:
         """The `(mean)` row of every surrogate and attack, with the surrogate's clean accuracy."""
@@ -126,15 +116,16 @@ def computed_report(blueprint: Blueprint) -> Report:
 def _computed(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Report, list[str]]:
     """The report, and what its page has to say before its tables, of which `say` is told what no stage has said."""
     from pipelines.report.outcomes import read_outcomes
+    from pipelines.report.over_seeds import TablesOverSeeds
     from pipelines.report.tables import TableMaker
 
     outcomes = read_outcomes(blueprint)
     for line in uneven(outcomes):
         say(line)
-    maker = TableMaker(blueprint, outcomes)
-    report = Report(
-        report_fingerprint(blueprint), maker.transfer(), maker.contrasts(), maker.surrogates(), maker.times()
-    )
+    by_itself = TableMaker(blueprint, outcomes)
+    maker = TablesOverSeeds(by_itself) if blueprint.experiment.seeds else by_itself
+    tables = maker.transfer(), maker.contrasts(), maker.surrogates(), maker.seeds(), maker.times()
+    report = Report(report_fingerprint(blueprint), *tables)
     if not report.transfer:
         raise RunFailed("there is nothing to report: " + "; ".join(blueprint.holes()))
     return report, remarks_on(blueprint, outcomes, report.transfer)
@@ -233,15 +224,16 @@ def html_page(name: str, report: Report, figures: dict[str, bytes], remarks: Seq
         for figure, content in figures.items()
     )
     sentences = "".join(f"<li>{html.escape(line)}</li>" for line in verdicts(report))
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in NOTES)
+    explained = "".join(f"<p>{html.escape(note)}</p>" for note in notes(report))
     warned = "".join(f"<p>{html.escape(remark)}</p>" for remark in remarks)
     warned = f'<aside class="remarks">{warned}</aside>' if warned else ""
-    tables = "".join(f"<h2>{table}.csv</h2>{_html_table(rows)}" for table, rows in report.tables().items())
+    there = {table: rows for table, rows in report.tables().items() if rows or table != "seeds"}
+    tables = "".join(f"<h2>{table}.csv</h2>{_html_table(rows)}" for table, rows in there.items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         f"<title>{html.escape(name)}</title><style>{_STYLE}</style></head><body>"
-        f"<h1>{html.escape(name)}</h1>{warned}<ul>{sentences}</ul><aside>{notes}</aside>{images}{tables}</body></html>\n"
+        f"<h1>{html.escape(name)}</h1>{warned}<ul>{sentences}</ul><aside>{explained}</aside>{images}{tables}</body></html>\n"
     )
 
 

@@ -118,6 +118,6 @@ def _draw(panel: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str, 
     panel.set_ylabel("transfer rate, percent (95 %)", fontsize="small")
     panel.grid(alpha=0.3)
     if points:
-        panel.legend(fontsize="small")
+        panel.legend(fontsize="small", loc="lower right")  # "best" tries every place: seconds where points are many
     else:
         panel.text(0.5, 0.5, "no rate could be measured", ha="center", va="center", transform=panel.transAxes)

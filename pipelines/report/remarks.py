@@ -50,8 +50,8 @@ def _no_better_than_chance(blueprint: Blueprint, outcomes: "Outcomes") -> list[s
 def _blank_means(transfer: Sequence[TransferRow]) -> list[str]:
     blank = [row for row in transfer if row["target"].startswith("(mean") and row["rate_all"] is None]
     return [
-        f"The {row['target']} of {row['surrogate']} under {row['attack']} is blank, because not all of its targets are "
-        "there for this surrogate and its source: a mean over other targets could not be compared."
+        f"The {row['target']} of {row['surrogate']} under {row['attack']} is blank, because not all of its targets and "
+        "seeds are there for this surrogate and its source: a mean over others could not be compared."
         for row in blank
     ]
 

@@ -2,7 +2,10 @@
 
 Rates and accuracies are in percent, 0 to 100; gains and changes are in percentage points. A figure is None, and its
 cell in the CSV file empty, where it does not apply or where there is nothing to measure it on. Intervals are 95 %
-intervals over test images: they do not cover what another training run would change.
+intervals over test images: they do not cover what another training run would change, except for those that are said to.
+
+Where an experiment has several seeds, a row stands for all of them: figures are means over the seeds, and their
+intervals are percentiles of 10,000 resamples of the images, for these very seeds. seeds.csv has each seed by itself.
 """
 
 from typing import TypedDict
@@ -25,6 +28,8 @@ class TransferRow(TypedDict):
     For a mean, the number of images that count for any of its targets."""
     gradients: int
     """What the attack cost per image: forward and backward passes, each member of an ensemble counted."""
+    seeds: int
+    """Number of seeds that the row stands for."""
     rate: float | None
     """Transfer rate, percent: share of the n images that the target misclassifies when attacked. A mean weights its
     targets equally."""
@@ -32,6 +37,8 @@ class TransferRow(TypedDict):
     """Lower end of the interval of `rate`: Wilson's for a target, and percentiles of 10,000 resamples for a mean."""
     rate_high: float | None
     """Upper end of the interval of `rate`."""
+    rate_spread: float | None
+    """Standard deviation of `rate` between the seeds, points. None where there is one seed."""
     rate_all: float | None
     """Share of all test images that the target misclassifies when attacked, percent: the rate that TransferAttack
     reports. It also counts images that the target misclassifies without an attack."""
@@ -49,8 +56,16 @@ class TransferRow(TypedDict):
     """Lower end of the paired interval of `gain`: Newcombe's method 10 for a target, resampled images for a mean."""
     gain_high: float | None
     """Upper end of the interval of `gain`."""
+    gain_spread: float | None
+    """Standard deviation of `gain` between the seeds, points. None where there is one seed."""
+    gain_both_low: float | None
+    """Lower end of the interval of `gain` over other images and other seeds: variance between seeds plus variance over
+    images, Student's t with one degree of freedom less than there are seeds. None where there is one seed."""
+    gain_both_high: float | None
+    """Upper end of that interval."""
     p_value: float | None
-    """Two-sided exact McNemar test of `gain`, 0 to 1, not corrected for the number of comparisons. None for a mean."""
+    """Two-sided exact McNemar test of `gain`, 0 to 1, not corrected for the number of comparisons; over several seeds
+    that of the t-test over images and seeds. None for a mean."""
     p_holm: float | None
     """`p_value` after Holm's correction for all rows of this attack that have one. None for a mean."""
 
@@ -75,12 +90,20 @@ class ContrastRow(TypedDict):
     """The attacked model; or `(mean)`, the mean over all targets that both have."""
     n: int
     """Number of test images that count, as in TransferRow."""
+    seeds: int
+    """Number of seeds that the row stands for."""
     gain: float | None
     """Rate of `surrogate` minus rate of `baseline` on the same images, points."""
     gain_low: float | None
     """Lower end of the interval of `gain`, as in TransferRow."""
     gain_high: float | None
     """Upper end of the interval of `gain`."""
+    gain_spread: float | None
+    """Standard deviation of `gain` between the seeds, as in TransferRow."""
+    gain_both_low: float | None
+    """Lower end of the interval of `gain` over images and seeds, as in TransferRow."""
+    gain_both_high: float | None
+    """Upper end of that interval."""
     p_value: float | None
     """Test of `gain`, as in TransferRow."""
     p_holm: float | None
@@ -99,7 +122,10 @@ class SurrogateRow(TypedDict):
     clean_accuracy_low: float | None
     """Lower end of the Wilson interval of `clean_accuracy`."""
     clean_accuracy_high: float | None
-    """Upper end of the Wilson interval of `clean_accuracy`."""
+    """Upper end of the Wilson interval of `clean_accuracy`. Over several seeds, the limits of the intervals in this
+    table are the means of each seed's."""
+    clean_spread: float | None
+    """Standard deviation of `clean_accuracy` between the seeds, points. None where there is one seed."""
     clean_change: float | None
     """`clean_accuracy` minus that of the original source, points. None for that source itself."""
     clean_change_low: float | None
@@ -136,6 +162,29 @@ class SurrogateRow(TypedDict):
     """Backward passes of images through the source."""
 
 
+class SeedRow(TypedDict):
+    """One seed of a surrogate in seeds.csv, under one attack and for one target or mean; empty where there is one."""
+
+    surrogate: str
+    """The surrogate, as in TransferRow."""
+    seed: int
+    """The seed of its fine-tune and of the attack."""
+    attack: str
+    """The attack."""
+    target: str
+    """The attacked model or mean, as in TransferRow."""
+    n: int
+    """Number of test images that count, as in TransferRow."""
+    rate: float | None
+    """Transfer rate, as in TransferRow."""
+    targeted_rate: float | None
+    """Targeted rate, as in TransferRow."""
+    gain: float | None
+    """Gain over the surrogate's original source under the same seed."""
+    clean_accuracy: float | None
+    """Clean accuracy, as in SurrogateRow."""
+
+
 class TimeRow(TypedDict):
     """One row of times.csv: how long crafting took on one kind of worker, or how long a surrogate took to be made.
 
@@ -163,6 +212,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "transfer": tuple(TransferRow.__annotations__),
     "contrasts": tuple(ContrastRow.__annotations__),
     "surrogates": tuple(SurrogateRow.__annotations__),
+    "seeds": tuple(SeedRow.__annotations__),
     "times": tuple(TimeRow.__annotations__),
 }
 """The columns of each table, in the order of the CSV file."""

@@ -9,8 +9,33 @@ from pipelines.report.rows import ContrastRow, MeanRow, SurrogateRow
 if TYPE_CHECKING:
     from pipelines.report.page import Report
 
+_NOTES = (
+    "Rates and accuracies are in percent, gains in percentage points. A rate is over the test images that the original "
+    "source and the target both classify correctly when clean: the same images for every attack and every surrogate of "
+    "that source.",
+    "p_value is not corrected for the number of comparisons; p_holm is, for all rows of an attack that have one.",
+    "targeted_rate is the share of the same images that the target takes for the class that a targeted attack leads "
+    "to; it is blank for other attacks. mean_ssim is the structural similarity of attacked and clean images.",
+    "robust_accuracy is the share still right under every attack of this experiment: an upper bound on true "
+    "robustness.",
+)
+_ONE_SEED = (
+    "Intervals (95 %) are over images, not over training seeds: another run of the same training would move the "
+    "figures by more than they say."
+)
+_SEVERAL_SEEDS = (
+    "Figures are means over {seeds} seeds, each with its own fine-tunes and attacks. Intervals (95 %) are over images, "
+    "for these very seeds; gain_both is the interval over other images and other seeds, and the sentences above go by "
+    "it. A spread is the standard deviation between the seeds."
+)
 _BROKEN_BY = -2.0
 """Points of clean accuracy: a control that lost more than that, beyond doubt, is no longer like the source."""
+
+
+def notes(report: "Report") -> list[str]:
+    """What a reader has to know of the tables, a paragraph each."""
+    seeds = max(row["seeds"] for row in report.transfer)
+    return [_NOTES[0], _SEVERAL_SEEDS.format(seeds=seeds) if seeds > 1 else _ONE_SEED, *_NOTES[1:]]
 
 
 def verdicts(report: "Report") -> list[str]:
@@ -18,7 +43,8 @@ def verdicts(report: "Report") -> list[str]:
 
     By the mean over all targets: against the source; against the controls, beside which alone an effect counts; at what
     cost in clean accuracy; and at what budget. One is called better or worse than another only where the 95 % interval
-    of the difference excludes zero. Surrogates without a gain, such as the source itself, are left out.
+    of the difference excludes zero: over several seeds, that over images and seeds. Surrogates without a gain, such as
+    the source itself, are left out.
     """
     contrasts: dict[tuple[str, str], list[ContrastRow]] = {}
     for row in report.contrasts:
@@ -49,8 +75,7 @@ def broken_controls(surrogates: Sequence[SurrogateRow]) -> dict[str, str]:
 
 
 def _sentence(row: MeanRow, contrasts: Sequence[ContrastRow], about: Mapping[str, SurrogateRow]) -> str:
-    gain, low, high = row["gain"], row["gain_low"], row["gain_high"]
-    against = f"{_compared(low, high, 'transfers ', 'shows ')} the source: {_interval(gain, low, high)}"
+    against = f"{_compared(row, 'transfers ', 'shows ')} the source: {_gain(row)}"
     parts = [against, *_beside_controls(contrasts, broken_controls(list(about.values())))]
     own = about.get(row["surrogate"])
     if own is not None and own["clean_change"] is not None:
@@ -58,20 +83,30 @@ def _sentence(row: MeanRow, contrasts: Sequence[ContrastRow], about: Mapping[str
         parts.append(f"clean accuracy {change}")
     if own is not None and own["forward_passes"] is not None and own["backward_passes"] is not None:
         parts.append(f"made in {own['forward_passes'] + own['backward_passes']:,} passes")
+    if row["seeds"] > 1:
+        parts.append(f"over {row['seeds']} seeds")
     return f"{row['surrogate']} under {row['attack']}: " + "; ".join(parts)
 
 
 def _beside_controls(contrasts: Sequence[ContrastRow], broken: Mapping[str, str]) -> list[str]:
     """What comes of comparing a surrogate with the controls."""
-    found = []
-    for row in contrasts:
-        gain, low, high = row["gain"], row["gain_low"], row["gain_high"]
-        if gain is not None:
-            found.append(f"{_compared(low, high, '', '')} {row['baseline']}: {_interval(gain, low, high)}")
+    found = [
+        f"{_compared(row, '', '')} {row['baseline']}: {_gain(row)}" for row in contrasts if row["gain"] is not None
+    ]
     return found + [broken[row["baseline"]] for row in contrasts if row["baseline"] in broken]
 
 
-def _compared(low: float | None, high: float | None, does: str, shows: str) -> str:
+def _limits(row: MeanRow | ContrastRow) -> tuple[float | None, float | None]:
+    """The interval that decides: over images and seeds where there are several, else over images."""
+    return (row["gain_both_low"], row["gain_both_high"]) if row["seeds"] > 1 else (row["gain_low"], row["gain_high"])
+
+
+def _gain(row: MeanRow | ContrastRow) -> str:
+    return _interval(row["gain"], *_limits(row))
+
+
+def _compared(row: MeanRow | ContrastRow, does: str, shows: str) -> str:
+    low, high = _limits(row)
     assert low is not None and high is not None
     if low > 0:
         return f"{does}better than"

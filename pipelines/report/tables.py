@@ -6,23 +6,20 @@ The statistics are those of `align_core.transfer`. What each column means is sai
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import chain, product
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from align_core.multiplicity import holm
 from align_core.transfer import (
     NO_GAIN,
     NO_RATE,
     Flags,
     Gain,
     Interval,
-    MeanCell,
     OnTargets,
     mean_gain,
     mean_interval,
-    mean_over_targets,
     paired_gain,
     relation,
     resampled_counts,
@@ -33,11 +30,15 @@ from pipelines.experiment.names import RELATIONS
 from pipelines.experiment.surrogates import Surrogate, contrasts_of, images_seen_by, passes_of
 from pipelines.report.fine_tune_times import fine_tune_times
 from pipelines.report.outcomes import Outcomes
-from pipelines.report.rows import ContrastRow, SurrogateRow, TimeRow, TransferRow
+from pipelines.report.p_values import corrected, p_value
+from pipelines.report.rounding import figure
+from pipelines.report.rows import ContrastRow, SeedRow, SurrogateRow, TimeRow, TransferRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF
 from pipelines.stages.times import CraftingTimes
 
+Draws = npt.NDArray[np.float64]
+"""A rate or a gain in each resample of the images, [R]."""
 Outcome = Literal["wrong", "hit"]
 """What a rate counts: images that a target gets wrong, or that it takes for the class that a targeted attack led to."""
 
@@ -79,7 +80,8 @@ class TableMaker:
                 there = [t for t in self.targets if self._is_there(surrogate.name, attack, t)]
                 rows += [self._target_row(surrogate, attack, target) for target in there]
                 if there:
-                    rows += [self._mean_row(surrogate, attack, kind) for kind in self._groups(surrogate)]
+                    kinds = [kind for kind in self._groups(surrogate) if not kind.startswith("@")]
+                    rows += [self._mean_row(surrogate, attack, kind) for kind in kinds]
         return corrected(rows)
 
     def contrasts(self) -> list[ContrastRow]:
@@ -102,9 +104,32 @@ class TableMaker:
                     rows.append(_contrast_row(name, baseline, attack, target, int(own.sum()), gain))
                 if there and len(there) == len(both):  # a mean over other targets could not be compared with any other
                     n = int(np.logical_or.reduce(list(counted.values())).sum())
-                    gain = self._mean_gain(surrogate, other, attack, "", counted)
+                    gain = self._mean_gain(surrogate, other, attack, "(mean)", counted)
                     rows.append(_contrast_row(name, baseline, attack, "(mean)", n, gain))
         return corrected(rows)
+
+    def rate_draws(self, outcome: Outcome, surrogate: str, attack: str, target: str) -> Draws | None:
+        """A rate in each resample, float64 [R]: of a mean, or of a target where the experiment has several seeds."""
+        return self._resampled.get((outcome, surrogate, attack, _kind(target)))
+
+    def gain_draws(self, surrogate: str, baseline: str, attack: str, target: str) -> Draws:
+        """The gain of one surrogate over another in each resample, float64 [R], for a target or a mean over targets.
+
+        Surrogates of two sources are compared on the images that count for both, and in a matrix on the targets that
+        both have.
+        """
+        one, other = self.blueprint.by_name[surrogate], self.blueprint.by_name[baseline]
+        kind, groups = _kind(target), self._groups(one)
+        if one.source == other.source and groups[kind] == self._groups(other).get(kind):
+            draws, baseline_draws = (self._resampled["wrong", own, attack, kind] for own in (surrogate, baseline))
+            return draws - baseline_draws
+        targets = other.unseen(groups[kind])
+        eligible = [self._counted[one.source, own] & self._counted[other.source, own] for own in targets]
+        sides = [self._wrong(name, attack, targets) for name in (surrogate, baseline)]
+        outcomes = [OnTargets(eligible, wrong, [range(len(targets))]) for wrong in sides]
+        counts = resampled_counts(len(self.outcomes.labels), self.blueprint.experiment.seed)
+        (draws,), (baseline_draws,) = resampled_means(outcomes, counts)
+        return draws - baseline_draws
 
     def surrogates(self) -> list[SurrogateRow]:
         """The rows of surrogates.csv: a row per attack and one over all attacks, for each surrogate."""
@@ -112,6 +137,10 @@ class TableMaker:
             own for own in self.blueprint.surrogates if self.blueprint.clean_name(own) in self.outcomes.prediction
         ]
         return [row for surrogate in measured for row in self._surrogate_rows(surrogate)]
+
+    def seeds(self) -> list[SeedRow]:
+        """The rows of seeds.csv: none, because every surrogate has one seed here."""
+        return []
 
     def times(self) -> list[TimeRow]:
         """The rows of times.csv: what each surrogate was measured to take to be made, and each attack on it."""
@@ -146,10 +175,12 @@ class TableMaker:
         groups = {"": list(self.targets)}
         groups |= {kind: [t for t in self.targets if relations[t] == kind] for kind in RELATIONS}
         groups |= self.blueprint.experiment.groups
+        if self.blueprint.experiment.seeds:  # the intervals of single targets, too, are over resamples
+            groups |= {f"@{target}": [target] for target in self.targets}
         return {kind: own for kind, group in groups.items() if (own := surrogate.unseen(group))}
 
     @cached_property
-    def _resampled(self) -> dict[tuple[Outcome, str, str, str], npt.NDArray[np.float64]]:
+    def _resampled(self) -> dict[tuple[Outcome, str, str, str], Draws]:
         """(outcome, surrogate, attack, group of targets) -> its mean rate in each resample. One pass over all of them.
 
         A group is left out where one of its cells is not there.
@@ -215,7 +246,7 @@ class TableMaker:
             targeted = mean_interval(eligible, self._hit(surrogate.name, attack, group), hits)
         gain = NO_GAIN
         if surrogate.name != surrogate.baseline:
-            gain = self._mean_gain(surrogate, self.blueprint.by_name[surrogate.baseline], attack, kind, counted)
+            gain = self._mean_gain(surrogate, self.blueprint.by_name[surrogate.baseline], attack, name, counted)
         rate_all = 100 * float(np.mean([wrong_N.mean() for wrong_N in wrong]))
         n = self._images_in_any(source, group)
         return _transfer_row(surrogate.name, attack, name, relation, n, cost, rate, rate_all, targeted, gain)
@@ -228,20 +259,15 @@ class TableMaker:
         return gradients * len(surrogate.seen_at_once)
 
     def _mean_gain(
-        self, one: Surrogate, other: Surrogate, attack: str, kind: str, counted: Mapping[str, Flags]
+        self, one: Surrogate, other: Surrogate, attack: str, mean: str, counted: Mapping[str, Flags]
     ) -> Gain:
         """The mean gain of one surrogate over another over some targets, of which `counted` says which images count.
 
-        It is that of the resamples that are there where both have the same source, and these targets are their group
-        `kind`.
+        `mean` is how these targets are called, such as `(mean)`.
         """
         wrong, other_wrong = (self._wrong(own.name, attack, list(counted)) for own in (one, other))
-        if one.source == other.source and all(self._groups(own).get(kind) == list(counted) for own in (one, other)):
-            draws, other_draws = (self._resampled["wrong", own.name, attack, kind] for own in (one, other))
-            return mean_gain(list(counted.values()), wrong, other_wrong, draws - other_draws)
-        cells = [MeanCell(*own) for own in zip(counted.values(), wrong, other_wrong, strict=True)]
-        counts = resampled_counts(len(self.outcomes.labels), self.blueprint.experiment.seed)
-        return mean_over_targets(cells, counts)[1]
+        draws = self.gain_draws(one.name, other.name, attack, mean)
+        return mean_gain(list(counted.values()), wrong, other_wrong, draws)
 
     def _surrogate_rows(self, surrogate: Surrogate) -> list[SurrogateRow]:
         outcomes, clean_name = self.outcomes, self.blueprint.clean_name(surrogate)
@@ -256,11 +282,11 @@ class TableMaker:
             row: SurrogateRow = {
                 **over_all,
                 "attack": attack,
-                "attacked_accuracy": _figure(100 * float((~wrong).mean())),
-                "whitebox_rate": _figure(wilson(int((wrong & right).sum()), int(right.sum())).value),
-                "whitebox_targeted_rate": _figure(targeted),
-                "mean_l2": _figure(float(outcomes.l2[surrogate.name, attack].astype(np.float64).mean())),
-                "mean_ssim": _figure(float(outcomes.ssim[surrogate.name, attack].astype(np.float64).mean())),
+                "attacked_accuracy": figure(100 * float((~wrong).mean())),
+                "whitebox_rate": figure(wilson(int((wrong & right).sum()), int(right.sum())).value),
+                "whitebox_targeted_rate": figure(targeted),
+                "mean_l2": figure(float(outcomes.l2[surrogate.name, attack].astype(np.float64).mean())),
+                "mean_ssim": figure(float(outcomes.ssim[surrogate.name, attack].astype(np.float64).mean())),
                 "robust_accuracy": None,
             }
             rows.append(row)
@@ -283,25 +309,31 @@ class TableMaker:
         return {
             "surrogate": surrogate.name,
             "attack": "(all)",
-            "clean_accuracy": _figure(clean.value),
-            "clean_accuracy_low": _figure(clean.low),
-            "clean_accuracy_high": _figure(clean.high),
-            "clean_change": _figure(change.value),
-            "clean_change_low": _figure(change.low),
-            "clean_change_high": _figure(change.high),
-            "witness_agreement": _figure(agreement),
+            "clean_accuracy": figure(clean.value),
+            "clean_accuracy_low": figure(clean.low),
+            "clean_accuracy_high": figure(clean.high),
+            "clean_spread": None,
+            "clean_change": figure(change.value),
+            "clean_change_low": figure(change.low),
+            "clean_change_high": figure(change.high),
+            "witness_agreement": figure(agreement),
             "attacked_accuracy": None,
             "whitebox_rate": None,
             "whitebox_targeted_rate": None,
             "mean_l2": None,
             "mean_ssim": None,
-            "robust_accuracy": _figure(robust),
+            "robust_accuracy": figure(robust),
             "refinement": surrogate.refine or "",
             "steps": None if align is None else align.steps(images),
             "images_seen": None if align is None else images_seen_by(surrogate, images),
             "forward_passes": None if align is None else passes_of(surrogate, images).forward,
             "backward_passes": None if align is None else passes_of(surrogate, images).backward,
         }
+
+
+def _kind(target: str) -> str:
+    """The group of targets that a row is about: `@` and its name for a single target."""
+    return target.strip("()").removeprefix("mean").strip() if target.startswith("(mean") else f"@{target}"
 
 
 def _transfer_row(
@@ -323,17 +355,22 @@ def _transfer_row(
         "relation": kind,
         "n": n,
         "gradients": gradients,
-        "rate": _figure(rate.value),
-        "rate_low": _figure(rate.low),
-        "rate_high": _figure(rate.high),
-        "rate_all": _figure(rate_all),
-        "targeted_rate": _figure(targeted.value),
-        "targeted_low": _figure(targeted.low),
-        "targeted_high": _figure(targeted.high),
-        "gain": _figure(gain.value),
-        "gain_low": _figure(gain.low),
-        "gain_high": _figure(gain.high),
-        "p_value": _p_value(gain.p_value),
+        "seeds": 1,
+        "rate": figure(rate.value),
+        "rate_low": figure(rate.low),
+        "rate_high": figure(rate.high),
+        "rate_spread": None,
+        "rate_all": figure(rate_all),
+        "targeted_rate": figure(targeted.value),
+        "targeted_low": figure(targeted.low),
+        "targeted_high": figure(targeted.high),
+        "gain": figure(gain.value),
+        "gain_low": figure(gain.low),
+        "gain_high": figure(gain.high),
+        "gain_spread": None,
+        "gain_both_low": None,
+        "gain_both_high": None,
+        "p_value": p_value(gain.p_value),
         "p_holm": None,
     }
 
@@ -345,34 +382,13 @@ def _contrast_row(surrogate: str, baseline: str, attack: str, target: str, n: in
         "attack": attack,
         "target": target,
         "n": n,
-        "gain": _figure(gain.value),
-        "gain_low": _figure(gain.low),
-        "gain_high": _figure(gain.high),
-        "p_value": _p_value(gain.p_value),
+        "seeds": 1,
+        "gain": figure(gain.value),
+        "gain_low": figure(gain.low),
+        "gain_high": figure(gain.high),
+        "gain_spread": None,
+        "gain_both_low": None,
+        "gain_both_high": None,
+        "p_value": p_value(gain.p_value),
         "p_holm": None,
     }
-
-
-def _figure(value: float | None) -> float | None:
-    """Rounds to four decimals, which is finer than any interval and hides the last bits that differ between machines.
-
-    Adding 0.0 turns a negative zero into zero.
-    """
-    return None if value is None else round(value, 4) + 0.0
-
-
-def _p_value(value: float | None) -> float | None:
-    """Six significant digits: p-values may be far smaller than four decimals can show."""
-    return None if value is None else float(f"{value:.6g}")
-
-
-Row = TypeVar("Row", TransferRow, ContrastRow)
-
-
-def corrected(rows: list[Row]) -> list[Row]:
-    """The rows with `p_holm`: Holm's correction over those rows of each attack that have a p-value."""
-    for attack in dict.fromkeys(row["attack"] for row in rows):
-        tested = [row for row in rows if row["attack"] == attack and row["p_value"] is not None]
-        for row, value in zip(tested, holm([float(row["p_value"] or 0) for row in tested]), strict=True):
-            row["p_holm"] = _p_value(value)
-    return rows

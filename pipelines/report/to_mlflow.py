@@ -24,11 +24,12 @@ _CURVES = ("loss", "alignment_loss", "label_loss", "grad_norm", "lr")
 # The columns of transfer.csv, contrasts.csv and (per attack, and over all attacks) surrogates.csv that become metrics.
 _TRANSFER = (
     "rate", "rate_low", "rate_high", "rate_all", "targeted_rate", "targeted_low", "targeted_high", "gain", "gain_low",
-    "gain_high", "p_value", "n", "gradients",
+    "gain_high", "p_value", "n", "gradients", "rate_spread", "gain_spread", "gain_both_low", "gain_both_high",
 )  # fmt: skip
-_CONTRAST = ("gain", "gain_low", "gain_high")
+_CONTRAST = ("gain", "gain_low", "gain_high", "gain_spread", "gain_both_low", "gain_both_high")
+_OF_SEED = ("rate", "targeted_rate", "gain", "n")
 _UNDER_ATTACK = ("attacked_accuracy", "whitebox_rate", "whitebox_targeted_rate", "mean_l2", "mean_ssim")
-_OVER_ALL = ("clean_accuracy", "clean_change", "witness_agreement", "robust_accuracy")
+_OVER_ALL = ("clean_accuracy", "clean_spread", "clean_change", "witness_agreement", "robust_accuracy")
 
 
 def curve_points(curve: Iterable[Mapping[str, Any]]) -> list[Point]:
@@ -49,7 +50,7 @@ def log_report(blueprint: Blueprint, report: Report, say: Say, again: bool = Fal
 
     A report that was logged to that server before is not sent again unless `again` is set. If the server cannot be
     reached, `say` is called with a warning, and the result is False. Where the experiment has `registered_as`, the
-    aligned model is also registered under that name.
+    aligned model, of several seeds that of the first, is also registered under that name.
     """
     uri = without_credentials(tracking_uri(blueprint.experiment))
     marker = {"report": report.fingerprint, "tracking": fingerprint_of(uri)}
@@ -73,11 +74,29 @@ def _write_report(runs: Runs, blueprint: Blueprint, report: Report) -> None:
     for name in FILES:
         runs.log_artifact(parent, name, blueprint.store.read(f"report/{name}"))
     runs.log_artifact(parent, "experiment.yaml", blueprint.store.read("experiment.yaml"))
+    series: dict[str, list[Surrogate]] = {}
     for surrogate in blueprint.surrogates:
-        run = runs.run("surrogate", surrogate.name, parent, _run_fingerprint(blueprint, surrogate))
-        _log_surrogate(runs, run, blueprint, report, surrogate)
+        series.setdefault(surrogate.series, []).append(surrogate)
+    for name, own in series.items():
+        fingerprints = [_run_fingerprint(blueprint, surrogate) for surrogate in own]
+        run = runs.run("surrogate", name, parent, fingerprints[0] if len(own) == 1 else fingerprint_of(fingerprints))
+        if len(own) == 1:
+            _log_surrogate(runs, run, blueprint, own[0], _metrics(report, name))
+        else:
+            _log_seeds(runs, run, blueprint, report, own)
         runs.end(run)
     runs.end(parent)
+
+
+def _log_seeds(runs: Runs, run: str, blueprint: Blueprint, report: Report, series: Sequence[Surrogate]) -> None:
+    """Logs what a surrogate is over all seeds, and below it a run for each seed, with the curves of its fine-tune."""
+    seeds = ", ".join(str(surrogate.seed) for surrogate in series)
+    runs.log_new_parameters(run, _parameters(blueprint, series[0]) | {"surrogate": series[0].series, "seed": seeds})
+    runs.log_changed_metrics(run, _metrics(report, series[0].series))
+    for surrogate in series:
+        own = runs.run("seed", surrogate.name, run, _run_fingerprint(blueprint, surrogate))
+        _log_surrogate(runs, own, blueprint, surrogate, _metrics_of_seed(report, surrogate))
+        runs.end(own)
 
 
 def _run_fingerprint(blueprint: Blueprint, surrogate: Surrogate) -> str:
@@ -90,9 +109,9 @@ def _run_fingerprint(blueprint: Blueprint, surrogate: Surrogate) -> str:
     return fingerprint_of([attacks, _parameters(blueprint, surrogate)])
 
 
-def _log_surrogate(runs: Runs, run: str, blueprint: Blueprint, report: Report, surrogate: Surrogate) -> None:
+def _log_surrogate(runs: Runs, run: str, blueprint: Blueprint, surrogate: Surrogate, metrics: dict[str, float]) -> None:
     runs.log_new_parameters(run, _parameters(blueprint, surrogate))
-    runs.log_changed_metrics(run, _metrics(report, surrogate.name))
+    runs.log_changed_metrics(run, metrics)
     card = f"models/{surrogate.name}/card.json"
     if surrogate.align is not None and blueprint.store.exists(card):
         runs.log_artifact(run, "card.json", blueprint.store.read(card))
@@ -100,10 +119,12 @@ def _log_surrogate(runs: Runs, run: str, blueprint: Blueprint, report: Report, s
             curves = from_csv(blueprint.store.read(f"models/{surrogate.name}/curves.csv"))
             runs.log_points(run, curve_points(curves))
             runs.set_tag(run, "witness.curves", "logged")
-    if surrogate.name == "aligned" and blueprint.experiment.registered_as is not None:
+    is_first = surrogate.series == "aligned" and surrogate.seed == blueprint.experiment.seed
+    if is_first and blueprint.experiment.registered_as is not None:
         for name in REGISTERED:
-            runs.log_artifact(run, name, blueprint.store.read(f"models/aligned/{name}"), folder="model")
-        runs.register(run, "model", blueprint.experiment.registered_as, str(blueprint.networks["aligned"].digest))
+            runs.log_artifact(run, name, blueprint.store.read(f"models/{surrogate.name}/{name}"), folder="model")
+        digest = blueprint.networks[surrogate.name].digest
+        runs.register(run, "model", blueprint.experiment.registered_as, str(digest))
 
 
 def _parameters(blueprint: Blueprint, surrogate: Surrogate) -> dict[str, Any]:
@@ -113,7 +134,7 @@ def _parameters(blueprint: Blueprint, surrogate: Surrogate) -> dict[str, Any]:
         "surrogate": surrogate.name,
         "source": surrogate.source,
         "witnesses": ", ".join(surrogate.witnesses),
-        "seed": experiment.seed,
+        "seed": surrogate.seed,
         "data.image_size": experiment.data.image_size,
         "data.resize": experiment.data.fit.short_side,
         "data.interpolation": experiment.data.interpolation,
@@ -138,24 +159,17 @@ def _metrics(report: Report, surrogate: str) -> dict[str, float]:
     Blank figures are left out. MLflow does not allow brackets in names, so `(mean)` becomes `mean`.
     """
     metrics: dict[str, float] = {}
-
-    def add(prefix: str, row: Mapping[str, object], names: Sequence[str]) -> None:
-        for name in names:
-            value = row[name]
-            if isinstance(value, int | float):
-                metrics[f"{prefix}{name}"] = float(value)
-
     for row in report.transfer:
         if row["surrogate"] == surrogate:
-            add(f"{row['attack']}/{row['target'].strip('()')}/", row, _TRANSFER)
+            metrics |= _numbers(f"{row['attack']}/{row['target'].strip('()')}/", row, _TRANSFER)
     for contrast in report.contrasts:
         if contrast["surrogate"] == surrogate:
             target = contrast["target"].strip("()")
-            add(f"{contrast['attack']}/{target}/against {contrast['baseline']}/", contrast, _CONTRAST)
+            metrics |= _numbers(f"{contrast['attack']}/{target}/against {contrast['baseline']}/", contrast, _CONTRAST)
     for own in report.surrogates:
         if own["surrogate"] == surrogate:
-            add(f"{own['attack'].strip('()')}/", own, _UNDER_ATTACK)
-            add("", own, _OVER_ALL)
+            metrics |= _numbers(f"{own['attack'].strip('()')}/", own, _UNDER_ATTACK)
+            metrics |= _numbers("", own, _OVER_ALL)
     for attack in dict.fromkeys(row["attack"] for row in report.times):
         spent = [row for row in report.times if (row["surrogate"], row["attack"]) == (surrogate, attack)]
         if spent:
@@ -163,6 +177,21 @@ def _metrics(report: Report, surrogate: str) -> dict[str, float]:
             prefix = "fine_tune_" if attack == FINE_TUNE else f"{attack}/"
             metrics |= {f"{prefix}seconds": seconds, f"{prefix}images_per_second": images / seconds}
     return metrics
+
+
+def _metrics_of_seed(report: Report, surrogate: Surrogate) -> dict[str, float]:
+    """The figures of one of several seeds, under the same names."""
+    metrics: dict[str, float] = {}
+    for row in report.seeds:
+        if (row["surrogate"], row["seed"]) == (surrogate.series, surrogate.seed):
+            metrics |= _numbers(f"{row['attack']}/{row['target'].strip('()')}/", row, _OF_SEED)
+            metrics |= _numbers("", row, ["clean_accuracy"])
+    return metrics
+
+
+def _numbers(prefix: str, row: Mapping[str, object], names: Sequence[str]) -> dict[str, float]:
+    """These columns of a row, but for those that are blank, as metrics."""
+    return {f"{prefix}{name}": float(value) for name in names if isinstance(value := row[name], int | float)}
 
 
 def serve_page(uri: str, port: int) -> int:

@@ -162,6 +162,11 @@ class Results:
         return _frame(self._report.surrogates)
 
     @cached_property
+    def seeds(self) -> "pd.DataFrame":
+        """seeds.csv: what each of several seeds gave by itself; empty where there is one."""
+        return _frame(self._report.seeds)
+
+    @cached_property
     def times(self) -> "pd.DataFrame":
         """times.csv: how long crafting took, a row per surrogate, attack and kind of worker."""
         return _frame(self._report.times)

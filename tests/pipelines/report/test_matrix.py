@@ -196,3 +196,34 @@ def test_a_mean_is_blank_where_one_of_the_own_targets_is_not_there(blueprint: Bl
     means = frame[(frame["target"] == "(mean)") & (frame["attack"] == "pgd")].set_index("surrogate")
     blank = {name for name, row in means.iterrows() if pd.isna(row["rate"])}
     assert blank == {"source-near", "aligned-near", "label_only-near", "ensemble-near"}  # not to_twin, nor the others
+
+
+def test_a_matrix_of_several_seeds_has_the_means_over_them(tmp_path: Path) -> None:
+    twice = {
+        f"outcomes/{surrogate}/pgd/{target}": digits
+        for surrogate, target, digits in (
+            ("source-near~3", "twin", "111111000000"),  # 6 and 3 of 12 images, 3 on the other target
+            ("source-near~5", "twin", "111000000000"),
+            ("source-near~3", "stranger", "000000000111"),
+            ("aligned-near~5", "stranger", "111111111111"),
+            ("to_twin~3", "stranger", "000000111111"),
+            ("source-near~3", "@self", "111111111000"),
+            ("source-near~5", "@self", "111111111111"),
+        )
+    }
+    blueprint = hand_made(tmp_path, **CHANGES, seeds=[3, 5]).finish(twice)
+    report, _ = make_report(blueprint)
+
+    def row(surrogate: str, target: str) -> Row:
+        return only(report.transfer, surrogate=surrogate, attack="pgd", target=target)
+
+    assert {own["target"] for own in report.transfer if own["surrogate"] == "to_twin"} >= {"stranger", "(mean)"}
+    assert (row("source-near", "twin")["rate"], row("source-near", "stranger")["rate"]) == (37.5, 12.5)
+    assert row("source-near", "(mean)")["rate"] == 25.0
+    assert (row("aligned-near", "(mean)")["rate"], row("aligned-near", "(mean)")["gain"]) == (25.0, 0.0)
+    # Of its only target: 50 points with the first seed, of which the source has 25, and none with the other.
+    assert (row("to_twin", "(mean)")["rate"], row("to_twin", "(mean)")["gain"]) == (25.0, 12.5)
+    contrast = only(report.contrasts, surrogate="to_twin", baseline="aligned-near", attack="pgd", target="(mean)")
+    assert contrast["gain"] == pytest.approx((50 - 100) / 2)
+    assert only(report.contrasts, surrogate="source-near", baseline="source-stranger", attack="pgd", target="twin")
+    assert white_box_rates(blueprint, report.surrogates)["pgd", "source-near", "near"] == 87.5

@@ -16,15 +16,16 @@ from PIL import Image
 from pipelines import RunFailed, load_results
 from pipelines.cli import main
 from pipelines.report.figures import gain_figure, transfer_heatmap
-from pipelines.report.page import NOTES, Report, html_page, make_report, read_report
-from pipelines.report.sentences import verdicts
+from pipelines.report.page import Report, html_page, make_report, read_report
+from pipelines.report.sentences import notes, verdicts
 
 FILES = [
-    "contrasts.csv", "gain.png", "pareto.png", "report.html", "report.json", "surrogates.csv", "times.csv",
-    "transfer.csv",
-    "transfer.png",
+    "contrasts.csv", "gain.png", "pareto.png", "report.html", "report.json", "seeds.csv", "surrogates.csv",
+    "times.csv", "transfer.csv", "transfer.png",
 ]  # fmt: skip
-GAIN = ["gain", "gain_low", "gain_high", "p_value", "p_holm"]
+GAIN = [
+    "gain", "gain_low", "gain_high", "gain_spread", "gain_both_low", "gain_both_high", "p_value", "p_holm",
+]  # fmt: skip
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -39,14 +40,14 @@ def test_the_tables_have_the_columns_that_the_design_names_in_its_order(experime
     columns = {name: list(pd.read_csv(experiment.report / f"{name}.csv")) for name in ("transfer", "contrasts")}
     assert columns == {
         "transfer": [
-            "surrogate", "attack", "target", "relation", "n", "gradients", "rate", "rate_low", "rate_high", "rate_all",
-            "targeted_rate", "targeted_low", "targeted_high", *GAIN,
+            "surrogate", "attack", "target", "relation", "n", "gradients", "seeds", "rate", "rate_low",
+            "rate_high", "rate_spread", "rate_all", "targeted_rate", "targeted_low", "targeted_high", *GAIN,
         ],
-        "contrasts": ["surrogate", "baseline", "attack", "target", "n", *GAIN],
+        "contrasts": ["surrogate", "baseline", "attack", "target", "n", "seeds", *GAIN],
     }  # fmt: skip
     assert list(pd.read_csv(experiment.report / "surrogates.csv")) == [
         "surrogate", "attack", "clean_accuracy", "clean_accuracy_low", "clean_accuracy_high",
-        "clean_change", "clean_change_low", "clean_change_high", "witness_agreement",
+        "clean_spread", "clean_change", "clean_change_low", "clean_change_high", "witness_agreement",
         "attacked_accuracy", "whitebox_rate", "whitebox_targeted_rate", "mean_l2", "mean_ssim", "robust_accuracy",
         "refinement", "steps", "images_seen", "forward_passes", "backward_passes",
     ]  # fmt: skip
@@ -57,7 +58,7 @@ def test_a_table_without_rows_still_names_its_columns(experiment):
     report, _ = make_report(experiment.finish())
     assert report.contrasts == []
     assert (experiment.report / "contrasts.csv").read_text() == ",".join(
-        ["surrogate", "baseline", "attack", "target", "n", *GAIN]
+        ["surrogate", "baseline", "attack", "target", "n", "seeds", *GAIN]
     ) + "\n"
 
 
@@ -247,7 +248,7 @@ def test_the_page_needs_no_other_file_and_holds_all_figures(experiment, blueprin
 def test_the_page_shows_the_verdicts_the_caveats_and_every_row(blueprint, experiment):
     report, _ = make_report(blueprint)
     texts = Page((experiment.report / "report.html").read_text()).texts
-    assert {*verdicts(report), *NOTES} <= set(texts)
+    assert {*verdicts(report), *notes(report)} <= set(texts)
     for value in ("66.67", "same_architecture", "(mean)"):
         assert value in texts
     text = (experiment.report / "report.html").read_text()
@@ -259,7 +260,7 @@ def test_names_cannot_break_the_page(blueprint):
     report, _ = make_report(blueprint)
     evil = "<b>&\"'</b>"
     rows = [row | {"surrogate": evil, "target": evil} for row in report.transfer]
-    text = html_page(evil, Report("", rows, [], [], []), {})
+    text = html_page(evil, Report("", rows, [], [], [], []), {})
     assert "<b>" not in text
     assert evil in Page(text).texts
 
