@@ -123,7 +123,7 @@ def transfer_heatmap(
     """
     attacks = list(dict.fromkeys(row["attack"] for row in transfer))
     surrogates = list(dict.fromkeys(row["surrogate"] for row in transfer))
-    targets = [t for t in _means_first(transfer) if not t.startswith("(mean ")]
+    targets = targets_across(transfer, white_box or {})
     labels = [_label(target, []) for target in targets]
     rates = {(row["attack"], row["surrogate"], row["target"]): row["rate"] for row in transfer}
     height = 0.7 + 0.36 * len(surrogates) + 0.06 * _longest(labels)
@@ -143,6 +143,16 @@ def transfer_heatmap(
         panel.set_title(attack, fontsize="medium")
     figure.suptitle(title)
     return as_png(figure)
+
+
+def targets_across(
+    transfer: Sequence[TransferRow], white_box: Mapping[tuple[str, str, str], float | None]
+) -> list[str]:
+    """The columns of the heatmap: the mean, then targets in the order of the rows, so that those that are sources too
+    lie on a diagonal."""
+    columns = [target for target in _means_first(transfer) if not target.startswith("(mean ")]
+    means = [target for target in columns if target.startswith("(mean")]
+    return list(dict.fromkeys([*means, *(own for _, _, own in white_box if own in columns), *columns]))
 
 
 def _draw_rates(panel: Axes, rates: Sequence[Sequence[float | None]], targets: Sequence[str]) -> None:

@@ -176,12 +176,11 @@ def white_box_rates(
 
     The images that count are those that it classifies correctly, as both source and target.
     """
-    targets = {(own.series, own.members[0]) for own in blueprint.surrogates if len(own.members) == 1}
+    alone = {own.series: own.members[0] for own in blueprint.surrogates if len(own.members) == 1}
     return {
         (row["attack"], row["surrogate"], target): row["whitebox_rate"]
         for row in surrogates
-        for series, target in targets
-        if series == row["surrogate"] and target in blueprint.targets and row["attack"] != "(all)"
+        if (target := alone.get(row["surrogate"])) in blueprint.targets and row["attack"] != "(all)"
     }
 
 

@@ -14,7 +14,7 @@ from hand_made import IMAGES, HandMade, hand_made
 from align_core.errors import InputError
 from align_core.transfer import resampled_counts
 from pipelines import load_results
-from pipelines.report.figures import transfer_heatmap
+from pipelines.report.figures import targets_across, transfer_heatmap
 from pipelines.report.outcomes import read_outcomes
 from pipelines.report.page import make_report, white_box_rates
 from pipelines.report.sentences import broken_controls, verdicts
@@ -147,7 +147,8 @@ def test_the_diagonal_is_the_white_box_rate_of_each_source(blueprint: Blueprint,
     transfer = maker.transfer()
     drawn = transfer_heatmap(transfer, "title", rates)
     assert drawn != transfer_heatmap(transfer, "title")
-    assert drawn != transfer_heatmap(transfer, "title", {cell: 3.0 for cell in rates})
+    assert drawn != transfer_heatmap(transfer, "title", dict.fromkeys(rates, 3.0))
+    assert targets_across(transfer, rates) == ["(mean)", *MATRIX]  # the first row has no cell of the first
 
 
 def test_the_page_says_that_means_are_over_different_targets(blueprint: Blueprint) -> None:
