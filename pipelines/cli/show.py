@@ -74,7 +74,8 @@ def print_result(result: "RunResult", options: argparse.Namespace, surrogate: st
     assert result.report is not None
     seeds = max(row["seeds"] for row in result.report.transfer)
     means = f"means over {seeds} seeds and the targets" if seeds > 1 else "mean over the targets"
-    table = Table(box=box.SIMPLE_HEAD, title=f"{means}, %, with 95 % intervals over images")
+    title = f"{means} of each surrogate, %, with 95 % intervals over images"
+    table = Table(box=box.SIMPLE_HEAD, title=title)
     for column in ("surrogate", "attack", "transfer rate", "gain over the source", "clean accuracy"):
         table.add_column(column, justify="left" if column in ("surrogate", "attack") else "right")
     for row in result.report.means():
@@ -83,7 +84,7 @@ def print_result(result: "RunResult", options: argparse.Namespace, surrogate: st
         table.add_row(row["surrogate"], row["attack"], rate, _gain(row), accuracy)
     _console().print(table)
     for line in verdicts(result.report):
-        if line.startswith(f"{surrogate} under"):
+        if line.startswith((f"{surrogate} under", f"{surrogate}-")):
             _console().print(line, highlight=False, soft_wrap=True)
     again = ["witness", "ui", str(options.experiment)]
     for key, _, value in (override.partition("=") for override in options.overrides):

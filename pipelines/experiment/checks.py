@@ -8,6 +8,7 @@ from align_core.align_config import AlignConfig
 from align_core.attacks import AttackConfig, ForeignConfig
 from align_core.errors import InputError
 from pipelines.experiment.explain import explained, nearest
+from pipelines.experiment.matrix import check_matrix
 from pipelines.experiment.names import (
     MLFLOW_NAMES,
     RELATIONS,
@@ -39,6 +40,7 @@ def checked(experiment: "Experiment") -> "Experiment":
         check_variant(name, variant)
         _check_alignment(experiment, name)
     attacks = {name: _checked_attack(name, attack, experiment.data) for name, attack in experiment.attacks.items()}
+    check_matrix(experiment)
     roles = _roles(experiment)
     check_variants(experiment)
     _check_models(experiment, roles)
@@ -79,6 +81,8 @@ def _checked_attack(
 def _roles(experiment: "Experiment") -> dict[str, list[str]]:
     """Key of every role -> the models that it names."""
     roles = {"source": [experiment.source], "witnesses": experiment.witnesses, "targets": experiment.targets}
+    if experiment.matrix:
+        roles = {"matrix": experiment.matrix, "witnesses": experiment.witnesses}
     roles["validation_targets"] = experiment.validation_targets
     for name, variant in experiment.variants.items():
         roles[f"variants.{name}.source"] = [variant.source] if variant.source else []
@@ -102,10 +106,13 @@ def _check_models(experiment: "Experiment", roles: dict[str, list[str]]) -> None
 
 
 def _check_disjoint(experiment: "Experiment", roles: dict[str, list[str]]) -> None:
-    """No target is known to the attacker, no witness is its own source, and no target is used for tuning as well."""
+    """No target is known to the attacker, no witness is its own source, and no target is used for tuning as well.
+
+    In a matrix, where each source is a target of the others, `Surrogate.unseen` leaves out the targets that are known.
+    """
     attacker = {name: role for role, names in roles.items() if not role.endswith("targets") for name in names}
     for role in ("targets", "validation_targets"):
-        for name in roles[role]:
+        for name in roles.get(role, []):
             within = unwrapped(experiment.models, name).name
             if within in attacker:
                 shown = name if within == name else f"{name} is {within} with a defence, and {within}"

@@ -1,8 +1,6 @@
 """The experiment file: every key with its type and default. A file is checked whole before anything is computed."""
 
 import dataclasses
-import os
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +31,9 @@ from align_core.refinements import REFINEMENTS, laid_over
 from align_core.settings import described, strict
 from pipelines.experiment.checks import checked
 from pipelines.experiment.explain import CLASSES, explained
+from pipelines.experiment.matrix import with_roles
 from pipelines.experiment.names import Control, Name
+from pipelines.experiment.paths import with_absolute_paths
 from pipelines.experiment.yaml_file import read_yaml
 
 _RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
@@ -267,6 +267,8 @@ class Experiment(Section):
         factories: the folder in which the modules of `factory:` are looked for first; by default that of the file.
         data, models: the image sets, and all models by name.
         source, witnesses, targets, validation_targets: names of models, by their role.
+        matrix: in place of `source` and `targets`: models of which each is a source, and a target of the others. Then
+            `targets` holds all of them, and `source` the first.
         groups: targets by the name of a group; the tables have the mean over each.
         controls: the surrogates that a gain is compared with.
         align: the settings of the alignment.
@@ -286,8 +288,9 @@ class Experiment(Section):
     data: DataConfig
     models: dict[Name, Model]
     source: str
-    witnesses: list[str] = Field(min_length=1)
+    witnesses: list[str]
     targets: list[str] = Field(min_length=1)
+    matrix: list[str] = Field(default_factory=list)
     validation_targets: list[str] = Field(default_factory=list)
     groups: dict[Name, list[str]] = Field(default_factory=dict)
     controls: list[Control] = Field(default_factory=lambda: list(get_args(Control)))
@@ -306,6 +309,17 @@ class Experiment(Section):
         if "seed" in content:
             raise ValueError("seeds: stands in place of `seed`; leave one of them out")
         return content | {"seed": content["seeds"][0]}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _roles_in_a_matrix(cls, content: Any) -> Any:
+        """The models of a matrix are sources and targets."""
+        return with_roles(content)
+
+    @property
+    def sources(self) -> list[str]:
+        """The models that stand for themselves as sources: one, or those of a matrix."""
+        return self.matrix or [self.source]
 
     @property
     def all_seeds(self) -> list[int]:
@@ -330,7 +344,7 @@ class Experiment(Section):
 
     def alignments(self) -> list[tuple[str, str, list[str]]]:
         """Returns (key of the witnesses in the file, source, witnesses) of every alignment that is made here."""
-        own = [("witnesses", self.source, self.witnesses)]
+        own = [("witnesses", source, self.witnesses) for source in self.sources]
         return own + [
             (f"variants.{name}.witnesses", variant.source or self.source, variant.witnesses or self.witnesses)
             for name, variant in self.variants.items()
@@ -361,7 +375,7 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), output: str | Non
     except ValidationError as problem:
         raise InputError(f"{path}: " + explained(problem, Experiment)) from problem
     try:
-        experiment = _with_absolute_paths(checked(experiment), path.absolute().parent)
+        experiment = with_absolute_paths(checked(experiment), path.absolute().parent)
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from problem
     try:
@@ -369,37 +383,3 @@ def load_experiment(path: Path, overrides: Sequence[str] = (), output: str | Non
     except InputError as problem:
         raise InputError(f"{path}: data.classes: {problem}") from problem
     return experiment
-
-
-def _expanded(path: str) -> Path:
-    """Replaces `~` and `$NAME` as a shell does. Raises InputError for a variable or user that there is not."""
-    unset = [name for name in re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", path) if name not in os.environ]
-    if unset:
-        raise InputError(f"{path}: the environment variable {unset[0]} is not set; set it, or write the path itself")
-    expanded = os.path.expanduser(os.path.expandvars(path))  # not Path's, for which ./~name is ~name
-    if expanded.startswith("~"):
-        raise InputError(f"{path}: there is no such user; write ./{path} for a folder of that name")
-    return Path(expanded)
-
-
-def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
-    """Makes paths absolute: `output` is relative to the current folder, all others to that of the file."""
-
-    def absolute(path: str | None) -> str | None:
-        return None if path is None else str((folder / _expanded(path)).absolute())
-
-    def image_set(config: ImageSetConfig | None) -> ImageSetConfig | None:
-        return config and dataclasses.replace(config, path=absolute(config.path), labels=absolute(config.labels))
-
-    def model(config: ModelConfig) -> ModelConfig:
-        weights = absolute(config.weights) if config.weights and config.weights_file else config.weights
-        return dataclasses.replace(config, weights=weights, aligned=absolute(config.aligned))
-
-    data = experiment.data
-    sets: dict[str, Any] = {role: image_set(getattr(data, role)) for role in ("train", "validation", "test")}
-    if isinstance(data.classes, str):
-        sets["classes"] = absolute(data.classes)
-    models = {name: model(config) for name, config in experiment.models.items()}
-    output = experiment.output if "://" in experiment.output else str(_expanded(experiment.output).absolute())
-    own = {"data": data.model_copy(update=sets), "models": models, "output": output}
-    return experiment.model_copy(update=own | {"factories": absolute(experiment.factories or ".")})

@@ -41,7 +41,7 @@ def _finding(error: Any, root: Any, within: str) -> str:
         message = f"must be a list, in square brackets, not {described(given)}"
     elif error["type"] != "value_error" and isinstance(given, str | int | float | bool):
         message += f" (given: {str(given)[:60]!r})"
-    return f"{key}: {message}"
+    return f"{key}: {message}" if key else message
 
 
 def nearest(name: str, known: Iterable[object]) -> str:

@@ -17,8 +17,8 @@ RESERVED_NAMES = {"source", "aligned", "mean", *get_args(Control)}
 RESERVED_ATTACKS = {"mean", "all"}
 """Names of no attack: they stand for rows over all targets, and over all attacks, in the tables and MLflow's keys."""
 
-RESERVED_STARTS = ("source-", "witness-")
-"""How the names of further sources and witnesses begin, where an experiment has several."""
+RESERVED_STARTS = ("source-", "witness-", "label_only-", "ensemble-")
+"""How the names of sources, of witnesses and of controls begin, where an experiment has several."""
 
 MLFLOW_NAMES = ("mlflow.db", "mlartifacts")
 """MLflow's default store in the output folder, where each experiment has a folder of its name."""

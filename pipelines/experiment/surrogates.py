@@ -1,6 +1,6 @@
 """The surrogates of an experiment: the source, the aligned one, controls and variants, and the pairs to compare."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
@@ -9,6 +9,7 @@ from align_core.errors import InputError
 from align_core.model_config import Combine
 from align_core.refinements.cost import Passes, networks_kept, passes_per_image
 from pipelines.experiment.config import Experiment
+from pipelines.experiment.names import Control
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class Surrogate:
         budget: the name of the surrogate of whose passes it takes as many; None for its own number of epochs.
         combine: what attacks on its networks go by, where it has several.
         seed: of its fine-tune, and of the attacks on it.
+        role: what it is to its source: `source`, `aligned` or a control; "" for a variant.
+        known: the names of all models that it consists of or was made from, which are no targets of it.
     """
 
     name: str
@@ -41,11 +44,17 @@ class Surrogate:
     budget: str | None = None
     combine: Combine = "logits"
     seed: int = 0
+    role: str = ""
+    known: frozenset[str] = frozenset()
 
     @property
     def series(self) -> str:
         """The name under which the tables have it: its own without its seed, where there are several."""
         return self.name.partition("~")[0]
+
+    def unseen(self, targets: Sequence[str]) -> list[str]:
+        """Those of these targets on which its transfer is measured: the models that it does not know."""
+        return [target for target in targets if target not in self.known]
 
     @property
     def seen_at_once(self) -> tuple[str, ...]:
@@ -56,42 +65,67 @@ class Surrogate:
 def surrogates_of(experiment: Experiment) -> list[Surrogate]:
     """Returns every surrogate in the order of the tables: source, aligned, controls and variants as in the file.
 
-    A variant with a source of its own is preceded by the surrogate `source-NAME`, unless an earlier one added it. Where
-    the experiment has several seeds, each surrogate stands there once for every seed, as `NAME~SEED`.
+    In a matrix there is one of each for every model of it, as `source-NAME`, `aligned-NAME` and so on. A variant with a
+    source of its own is preceded by the surrogate `source-NAME`, unless an earlier one added it. Where the experiment
+    has several seeds, each surrogate stands there once for every seed, as `NAME~SEED`.
     """
-    source, witnesses, align = experiment.source, tuple(experiment.witnesses), experiment.align
-    found = [
-        _unaligned("source", (source,), source, "source"),
-        Surrogate(
-            name="aligned",
-            members=("aligned",),
-            source=source,
-            baseline="source",
-            witnesses=() if align.teacher == "source" else witnesses,
-            align=align,
-            is_aligned=True,
-            refine="alignment",
-        ),
-    ]
+    found = [_unaligned(experiment, "source", source, (source,)) for source in experiment.sources]
+    if experiment.witnesses:
+        found += [_aligned(experiment, source) for source in experiment.sources]
     for control in experiment.controls:
-        if control == "label_only":
-            on_labels = replace(align, weight=0.0, label_weight=1.0)
-            made = Surrogate(name=control, members=(control,), source=source, baseline="source", align=on_labels)
-            found.append(replace(made, refine=control))
-        elif control == "witness":
-            names = {w: "witness" if len(witnesses) == 1 else f"witness-{w}" for w in witnesses}
-            found += [_unaligned(name, (witness,), source, "source") for witness, name in names.items()]
-        else:
-            first = source if control == "ensemble" else "aligned"
-            found.append(_unaligned(control, (first, *witnesses), source, "source"))
+        found += _control(experiment, control)
     for name in experiment.variants:
         found += _variant(experiment, name, found)
     by_name = {surrogate.name: surrogate for surrogate in found}
-    once = [replace(own, members=_members(own.name, by_name), seed=experiment.seed) for own in found]
+    once = [
+        replace(
+            own,
+            members=_members(own.name, by_name),
+            seed=experiment.seed,
+            known=_known(own.name, by_name) & experiment.models.keys(),
+        )
+        for own in found
+    ]
     if not experiment.seeds:
         return once
     trained = {own.name for own in once if own.align is not None}
     return [_with_seed(own, seed, trained) for own in once for seed in experiment.seeds]
+
+
+def _named(experiment: Experiment, role: str, source: str) -> str:
+    """The name of a surrogate that every source has: its role alone, unless there are several sources."""
+    return f"{role}-{source}" if experiment.matrix else role
+
+
+def _unaligned(experiment: Experiment, role: str, source: str, members: tuple[str, ...]) -> Surrogate:
+    name, baseline = (_named(experiment, own, source) for own in (role, "source"))
+    return Surrogate(name=name, members=members, source=source, baseline=baseline, role=role)
+
+
+def _aligned(experiment: Experiment, source: str) -> Surrogate:
+    name, align = _named(experiment, "aligned", source), experiment.align
+    witnesses = () if align.teacher == "source" else tuple(experiment.witnesses)
+    made = replace(_unaligned(experiment, "aligned", source, (name,)), witnesses=witnesses, align=align)
+    return replace(made, is_aligned=True, refine="alignment")
+
+
+def _control(experiment: Experiment, control: Control) -> Iterator[Surrogate]:
+    """A control of every source. A witness by itself stands there once: it is its own source where others are many."""
+    witnesses = tuple(experiment.witnesses)
+    if control == "witness":
+        for witness in witnesses:
+            name = "witness" if len(witnesses) == 1 else f"witness-{witness}"
+            source, baseline = (witness, name) if experiment.matrix else (experiment.source, "source")
+            yield Surrogate(name=name, members=(witness,), source=source, baseline=baseline, role=control)
+        return
+    for source in experiment.sources:
+        if control == "label_only":
+            on_labels = replace(experiment.align, weight=0.0, label_weight=1.0)
+            made = _unaligned(experiment, control, source, (_named(experiment, control, source),))
+            yield replace(made, align=on_labels, refine=control)
+        else:
+            first = source if control == "ensemble" else _named(experiment, "aligned", source)
+            yield _unaligned(experiment, control, source, (first, *witnesses))
 
 
 def _with_seed(surrogate: Surrogate, seed: int, trained: AbstractSet[str]) -> Surrogate:
@@ -121,13 +155,20 @@ def _members(name: str, by_name: Mapping[str, Surrogate]) -> tuple[str, ...]:
     )
 
 
+def _known(name: str, by_name: Mapping[str, Surrogate]) -> frozenset[str]:
+    """The networks that a surrogate consists of or was made from, and what these were made from."""
+    own = by_name[name]
+    direct = {own.source, *own.members, *own.witnesses}
+    return frozenset(direct).union(*(_known(other, by_name) for other in direct & by_name.keys() - {name}))
+
+
 def _variant(experiment: Experiment, name: str, found: Sequence[Surrogate]) -> list[Surrogate]:
     """A variant, after the surrogate that is its source by itself, where the experiment has not found that yet."""
     variant = experiment.variants[name]
     source = variant.source or experiment.source
-    baseline = "source" if source == experiment.source else f"source-{source}"
-    known = any(surrogate.name == baseline for surrogate in found)
-    own = [] if known else [_unaligned(baseline, (source,), source, baseline)]
+    baseline = f"source-{source}" if experiment.matrix or source != experiment.source else "source"
+    alone = Surrogate(name=baseline, members=(source,), source=source, baseline=baseline, role="source")
+    own = [] if any(surrogate.name == baseline for surrogate in found) else [alone]
     made = Surrogate(name=name, members=(name,), source=source, baseline=baseline, is_aligned=True)
     if variant.model is not None:
         return [*own, replace(made, members=(variant.model,))]
@@ -216,8 +257,9 @@ def contrasts_of(surrogates: Sequence[Surrogate], further: Sequence[Sequence[str
     """Returns the pairs (surrogate, baseline) of contrasts.csv; `further` are those that the experiment asks for.
 
     Every aligned surrogate is compared with `label_only`, the witnesses and `ensemble`, and every variant with the
-    surrogate `aligned`, if they have the same source. The aligned ensemble is compared with the plain one. Of several
-    seeds, both surrogates of a pair have the same.
+    surrogate `aligned`, if they have the same source; in a matrix, where a witness has no source but itself, with every
+    witness. The aligned ensemble is compared with the plain one. Of several seeds, both surrogates of a pair have the
+    same.
     """
     by_seed: dict[int, list[Surrogate]] = {}
     for surrogate in surrogates:
@@ -226,21 +268,23 @@ def contrasts_of(surrogates: Sequence[Surrogate], further: Sequence[Sequence[str
 
 
 def _contrasts_of_a_seed(surrogates: Sequence[Surrogate], further: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
-    names = {surrogate.series: surrogate for surrogate in surrogates}
+    names = {surrogate.series: surrogate.name for surrogate in surrogates}
     aligned = [s for s in surrogates if s.is_aligned]
-    controls = [s for s in surrogates if is_control(s.series)]
-    pairs = [(s.series, control.series) for s in aligned for control in controls if s.source == control.source]
-    pairs += [(s.series, "aligned") for s in aligned if s.series != "aligned" and s.source == names["aligned"].source]
-    if "ensemble" in names and "aligned_ensemble" in names:
-        pairs.append(("aligned_ensemble", "ensemble"))
-    own = [(one, other) for one, other in further if {one, other} <= names.keys()]
-    return [(names[one].name, names[other].name) for one, other in dict.fromkeys([*pairs, *own])]
-
-
-def _unaligned(name: str, members: tuple[str, ...], source: str, baseline: str) -> Surrogate:
-    return Surrogate(name=name, members=members, source=source, baseline=baseline)
+    controls = [s for s in surrogates if is_control(s.role)]
+    pairs = [
+        (s.name, control.name)
+        for s in aligned
+        for control in controls
+        if control.source == s.source or control.baseline == control.name
+    ]
+    ensembles = [s for s in surrogates if s.role == "aligned_ensemble"]
+    for role, those in (("aligned", aligned), ("ensemble", ensembles)):
+        others = {s.source: s.name for s in surrogates if s.role == role}
+        pairs += [(s.name, others[s.source]) for s in those if s.source in others]
+    pairs += [(names[one], names[other]) for one, other in further if {one, other} <= names.keys()]
+    return [pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1]]
 
 
 def is_control(name: str) -> bool:
     """Whether a surrogate of this name is a control that aligned and refined ones are compared with."""
-    return name in ("label_only", "witness", "ensemble") or name.startswith("witness-")
+    return name in ("label_only", "witness", "ensemble") or name.startswith(("label_only-", "witness-", "ensemble-"))

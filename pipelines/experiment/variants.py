@@ -7,6 +7,7 @@ from align_core.errors import InputError
 from align_core.refinements import REFINEMENTS
 from align_core.refinements.cost import networks_are_several
 from pipelines.experiment.explain import nearest
+from pipelines.experiment.matrix import check_surrogates
 
 if TYPE_CHECKING:
     from pipelines.experiment.config import Experiment, VariantConfig
@@ -43,7 +44,8 @@ def check_variants(experiment: "Experiment") -> None:
 
     for name in experiment.variants:
         _check_order(experiment, name, ())
-    surrogates = {own.series: own for own in surrogates_of(experiment)}
+    planned = surrogates_of(experiment)
+    surrogates = {own.series: own for own in planned}
     for name, variant in experiment.variants.items():
         key, own = f"variants.{name}", surrogates[name].align
         for member in variant.ensemble or []:
@@ -64,6 +66,7 @@ def check_variants(experiment: "Experiment") -> None:
             _check_known("contrasts", "surrogate", member, list(surrogates))
         if pair[0] == pair[1]:
             raise InputError(f"contrasts: {pair[0]} is compared with itself")
+    check_surrogates(experiment, planned)
 
 
 def _check_weights(key: str, weights: str | list[float], witnesses: list[str]) -> None:

@@ -20,6 +20,8 @@ def as_yaml(experiment: Experiment) -> str:
     variants = content.pop("variants")
     if experiment.seeds:
         del content["seed"]
+    for key in ("source", "targets") if experiment.matrix else ("matrix",):
+        del content[key]
     # The stars that stand for credentials are removed too, so that the URI is valid.
     content["output"] = re.sub(r"(?<=://)\*\*\*@|[?&]\*\*\*$", "", without_credentials(experiment.output))
     if experiment.tracking is not None and without_credentials(experiment.tracking) != experiment.tracking:

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pipelines.experiment.names import RELATIONS
+from pipelines.experiment.surrogates import is_control
 from pipelines.report.rows import TransferRow
 
 # Inches. Panels that do not fit side by side go below each other; if the targets do not fit, only means are shown.
@@ -106,7 +107,9 @@ def _draw_bands(panel: Axes, targets: Sequence[str], labels: Sequence[str]) -> N
     panel.spines[["top", "left", "right"]].set_visible(False)
 
 
-def transfer_heatmap(transfer: Sequence[TransferRow], title: str) -> bytes:
+def transfer_heatmap(
+    transfer: Sequence[TransferRow], title: str, white_box: Mapping[tuple[str, str, str], float | None] | None = None
+) -> bytes:
     """Draws the transfer rate of every surrogate on every target, in percent; returns a PNG file.
 
     There is a panel per attack, with the surrogates from top to bottom, the targets from left to right, and their mean
@@ -115,16 +118,22 @@ def transfer_heatmap(transfer: Sequence[TransferRow], title: str) -> bytes:
     Args:
         transfer: the rows of transfer.csv.
         title: stands above the panels.
+        white_box: (attack, surrogate, target) -> the rate of a surrogate that is the target itself, which is drawn in
+            brackets and without a colour.
     """
     attacks = list(dict.fromkeys(row["attack"] for row in transfer))
     surrogates = list(dict.fromkeys(row["surrogate"] for row in transfer))
-    targets = [t for t in _means_first(transfer) if not t.startswith("(mean ")]
+    targets = targets_across(transfer, white_box or {})
     labels = [_label(target, []) for target in targets]
     rates = {(row["attack"], row["surrogate"], row["target"]): row["rate"] for row in transfer}
     height = 0.7 + 0.36 * len(surrogates) + 0.06 * _longest(labels)
     figure, panels = _panels(attacks, 0.3 + 0.55 * len(targets), 0.09 * _longest(surrogates), height)
     for panel, attack in zip(panels, attacks, strict=True):
         _draw_rates(panel, [[rates.get((attack, s, t)) for t in targets] for s in surrogates], targets)
+        for (own, surrogate, target), rate in (white_box or {}).items():
+            if own == attack and rate is not None and surrogate in surrogates and target in targets:
+                place = (targets.index(target) + 0.5, surrogates.index(surrogate) + 0.5)
+                panel.text(*place, f"({rate:.0f})", ha="center", va="center", color="0.45", fontsize="small")
         across, down = ([index + 0.5 for index in range(len(names))] for names in (targets, surrogates))
         panel.set_xticks(across, labels, rotation=40, ha="right", rotation_mode="anchor")
         panel.set_yticks(down, surrogates)
@@ -134,6 +143,16 @@ def transfer_heatmap(transfer: Sequence[TransferRow], title: str) -> bytes:
         panel.set_title(attack, fontsize="medium")
     figure.suptitle(title)
     return as_png(figure)
+
+
+def targets_across(
+    transfer: Sequence[TransferRow], white_box: Mapping[tuple[str, str, str], float | None]
+) -> list[str]:
+    """The columns of the heatmap: the mean, then targets in the order of the rows, so that those that are sources too
+    lie on a diagonal."""
+    columns = [target for target in _means_first(transfer) if not target.startswith("(mean ")]
+    means = [target for target in columns if target.startswith("(mean")]
+    return list(dict.fromkeys([*means, *(own for _, _, own in white_box if own in columns), *columns]))
 
 
 def _draw_rates(panel: Axes, rates: Sequence[Sequence[float | None]], targets: Sequence[str]) -> None:
@@ -176,7 +195,7 @@ def styles_of(surrogates: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _is_control(surrogate: str) -> bool:
-    return (surrogate in _STYLES and surrogate != "aligned") or surrogate.startswith("witness-")
+    return is_control(surrogate) or surrogate == "aligned_ensemble" or surrogate.startswith("aligned_ensemble-")
 
 
 def _means_first(rows: Sequence[TransferRow]) -> list[str]:

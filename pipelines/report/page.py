@@ -145,11 +145,17 @@ def _write(blueprint: Blueprint, report: Report, remarks: Sequence[str]) -> None
 
     store, experiment = blueprint.store, blueprint.experiment
     name = experiment.name
+    over = "; means are over each surrogate's own targets" if experiment.matrix else ""
+    in_brackets = "; in brackets white-box" if experiment.matrix else ""
     figures = {
-        "gain": gain_figure(report.transfer, f"{name}: gain in transfer"),
-        "transfer": transfer_heatmap(report.transfer, f"{name}: transfer rate, %"),
+        "gain": gain_figure(report.transfer, f"{name}: gain in transfer{over}"),
+        "transfer": transfer_heatmap(
+            report.transfer,
+            f"{name}: transfer rate, %{over}{in_brackets}",
+            white_box_rates(blueprint, report.surrogates),
+        ),
         "pareto": pareto_figure(
-            report.transfer, experiment.attacks, list(experiment.groups), f"{name}: transfer rate against cost"
+            report.transfer, experiment.attacks, list(experiment.groups), f"{name}: transfer rate against cost{over}"
         ),
     }
     # report.json goes first and comes back last: a run that is killed in between leaves a report that counts as absent.
@@ -161,6 +167,21 @@ def _write(blueprint: Blueprint, report: Report, remarks: Sequence[str]) -> None
         store.write(f"report/{file}", content)
     hashes = {file: sha256(content).hexdigest() for file, content in files.items()}
     store.write_json(_KEPT, {"fingerprint": report.fingerprint, "files": hashes})
+
+
+def white_box_rates(
+    blueprint: Blueprint, surrogates: Sequence[SurrogateRow]
+) -> dict[tuple[str, str, str], float | None]:
+    """(attack, surrogate, target) -> the white-box rate of every surrogate that is a target by itself, as in a matrix.
+
+    The images that count are those that it classifies correctly, as both source and target.
+    """
+    alone = {own.series: own.members[0] for own in blueprint.surrogates if len(own.members) == 1}
+    return {
+        (row["attack"], row["surrogate"], target): row["whitebox_rate"]
+        for row in surrogates
+        if (target := alone.get(row["surrogate"])) in blueprint.targets and row["attack"] != "(all)"
+    }
 
 
 def read_report(store: Store) -> Report:

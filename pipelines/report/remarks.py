@@ -17,11 +17,22 @@ def remarks_on(blueprint: Blueprint, outcomes: "Outcomes", transfer: Sequence[Tr
     trained = _no_better_than_chance(blueprint, outcomes)
     return [
         *missing,
+        *_own_targets(blueprint),
         *_blank_means(transfer),
         *blueprint.inspected.notes,
         *trained,
         *_unperturbed(outcomes),
         *uneven(outcomes),
+    ]
+
+
+def _own_targets(blueprint: Blueprint) -> list[str]:
+    """What has to be known of the means of a matrix."""
+    matrix = blueprint.experiment.matrix
+    return matrix and [
+        f"Each of {', '.join(matrix)} is a source, and a target of the others. A mean of a surrogate is over the "
+        "models that it neither consists of nor was made from, so that means of surrogates of different sources are "
+        "over different targets; gains and contrasts compare both surrogates on the same ones."
     ]
 
 

@@ -87,7 +87,7 @@ class ContrastRow(TypedDict):
     attack: str
     """The attack, by its name in the experiment file."""
     target: str
-    """The attacked model; or `(mean)`, the mean over all targets."""
+    """The attacked model; or `(mean)`, the mean over all targets that both have."""
     n: int
     """Number of test images that count, as in TransferRow."""
     seeds: int
@@ -186,22 +186,26 @@ class SeedRow(TypedDict):
 
 
 class TimeRow(TypedDict):
-    """One row of times.csv: how long crafting took, on one kind of worker. Unlike the other tables, it is measured."""
+    """One row of times.csv: how long crafting took on one kind of worker, or how long a surrogate took to be made.
+
+    Unlike the other tables, it is measured.
+    """
 
     surrogate: str
     """The surrogate."""
     attack: str
-    """The attack that was crafted on it."""
+    """The attack that was crafted on it, or `(fine-tune)`."""
     worker: str
-    """The kind of worker: the GPU's name, or "cpu" with its number of threads."""
-    gradients: int
-    """Gradients per image, as in TransferRow."""
+    """The kind of worker: the GPU's name, or "cpu" with its number of threads; "" for a fine-tune."""
+    gradients: int | None
+    """Gradients per image, as in TransferRow; None for a fine-tune, whose passes are in SurrogateRow."""
     images: int
-    """The number of images that such workers crafted."""
+    """The number of images that such workers crafted; of a fine-tune, the images that it saw."""
     seconds: float
-    """The sum of the workers' times; starting them and loading networks is left out."""
+    """The sum of the workers' times; starting them and loading networks is left out. Of a fine-tune, the time from its
+    start to its end, with starting its workers; of one that was interrupted, since it was resumed."""
     images_per_second: float
-    """`images` over `seconds`: the rate of one worker."""
+    """`images` over `seconds`: the rate of one worker; of a fine-tune, that of all its workers together."""
 
 
 COLUMNS: dict[str, tuple[str, ...]] = {

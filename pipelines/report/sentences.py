@@ -59,15 +59,18 @@ def verdicts(report: "Report") -> list[str]:
 
 
 def broken_controls(surrogates: Sequence[SurrogateRow]) -> dict[str, str]:
-    """The control `label_only`, where it lost clean accuracy beyond doubt, with what has to be said of it.
+    """The controls `label_only` that lost clean accuracy beyond doubt, with what has to be said of each.
 
     Such a control differs from the source in more than further training, so that to be better than it shows little.
     """
     found = {}
-    for row in (own for own in surrogates if own["surrogate"] == "label_only"):
+    for row in surrogates:
+        name = row["surrogate"]
+        if name != "label_only" and not name.startswith("label_only-"):
+            continue
         change, high = row["clean_change"], row["clean_change_high"]
         if change is not None and high is not None and high < 0 and change <= _BROKEN_BY:
-            found["label_only"] = f"label_only lost {-change:.1f} points of clean accuracy and is a broken control"
+            found[name] = f"{name} lost {-change:.1f} points of clean accuracy and is a broken control"
     return found
 
 

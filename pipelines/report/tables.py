@@ -3,7 +3,7 @@
 The statistics are those of `align_core.transfer`. What each column means is said in `rows.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import chain, product
 from typing import Literal
@@ -28,6 +28,7 @@ from align_core.transfer import (
 )
 from pipelines.experiment.names import RELATIONS
 from pipelines.experiment.surrogates import Surrogate, contrasts_of, images_seen_by, passes_of
+from pipelines.report.fine_tune_times import fine_tune_times
 from pipelines.report.outcomes import Outcomes
 from pipelines.report.p_values import corrected, p_value
 from pipelines.report.rounding import figure
@@ -79,56 +80,50 @@ class TableMaker:
                 there = [t for t in self.targets if self._is_there(surrogate.name, attack, t)]
                 rows += [self._target_row(surrogate, attack, target) for target in there]
                 if there:
-                    kinds = [kind for kind in self._groups(surrogate.source) if not kind.startswith("@")]
+                    kinds = [kind for kind in self._groups(surrogate) if not kind.startswith("@")]
                     rows += [self._mean_row(surrogate, attack, kind) for kind in kinds]
         return corrected(rows)
 
     def contrasts(self) -> list[ContrastRow]:
         """The rows of contrasts.csv; which pairs there are is decided by `contrasts_of`.
 
-        Surrogates of two sources are compared on the images that count for both.
+        Surrogates of two sources are compared on the images that count for both, and in a matrix on the targets that
+        both have.
         """
         rows = []
         for name, baseline in contrasts_of(self.blueprint.planned, self.blueprint.experiment.contrasts):
             surrogate, other = self.blueprint.by_name[name], self.blueprint.by_name[baseline]
+            both = surrogate.unseen(other.unseen(self.targets))
             for attack in self.attacks:
-                there = [t for t in self.targets if all(self._is_there(s, attack, t) for s in (name, baseline))]
+                there = [t for t in both if all(self._is_there(s, attack, t) for s in (name, baseline))]
                 counted = {t: self._counted[surrogate.source, t] & self._counted[other.source, t] for t in there}
                 for target in there:
                     own = counted[target]
                     wrong, baseline_wrong = (self.outcomes.wrong[s, attack, target][own] for s in (name, baseline))
                     gain = paired_gain(wrong, baseline_wrong)
                     rows.append(_contrast_row(name, baseline, attack, target, int(own.sum()), gain))
-                if len(there) == len(self.targets):  # a mean over other targets could not be compared with any other
+                if there and len(there) == len(both):  # a mean over other targets could not be compared with any other
                     n = int(np.logical_or.reduce(list(counted.values())).sum())
-                    gain = self._mean_contrast(surrogate, other, attack, counted)
+                    gain = self._mean_gain(surrogate, other, attack, "(mean)", counted)
                     rows.append(_contrast_row(name, baseline, attack, "(mean)", n, gain))
         return corrected(rows)
-
-    def _mean_contrast(self, one: Surrogate, other: Surrogate, attack: str, counted: dict[str, Flags]) -> Gain:
-        """The mean gain of one surrogate over another over all targets, on the images that count."""
-        if one.source == other.source:
-            return self._mean_gain(one, other.name, attack, "")
-        eligible, targets = list(counted.values()), list(counted)
-        wrong, other_wrong = (self._wrong(name, attack, targets) for name in (one.name, other.name))
-        return mean_gain(eligible, wrong, other_wrong, self.gain_draws(one.name, other.name, attack, "(mean)"))
 
     def rate_draws(self, outcome: Outcome, surrogate: str, attack: str, target: str) -> Draws | None:
         """A rate in each resample, float64 [R]: of a mean, or of a target where the experiment has several seeds."""
         return self._resampled.get((outcome, surrogate, attack, _kind(target)))
 
     def gain_draws(self, surrogate: str, baseline: str, attack: str, target: str) -> Draws:
-        """The gain of one surrogate over another in each resample, float64 [R], for a target or for `(mean)`.
+        """The gain of one surrogate over another in each resample, float64 [R], for a target or a mean over targets.
 
-        Surrogates of two sources are compared on the images that count for both.
+        Surrogates of two sources are compared on the images that count for both, and in a matrix on the targets that
+        both have.
         """
         one, other = self.blueprint.by_name[surrogate], self.blueprint.by_name[baseline]
-        if one.source == other.source:
-            draws, baseline_draws = (
-                self._resampled["wrong", own, attack, _kind(target)] for own in (surrogate, baseline)
-            )
+        kind, groups = _kind(target), self._groups(one)
+        if one.source == other.source and groups[kind] == self._groups(other).get(kind):
+            draws, baseline_draws = (self._resampled["wrong", own, attack, kind] for own in (surrogate, baseline))
             return draws - baseline_draws
-        targets = self.targets if target == "(mean)" else [target]
+        targets = other.unseen(groups[kind])
         eligible = [self._counted[one.source, own] & self._counted[other.source, own] for own in targets]
         sides = [self._wrong(name, attack, targets) for name in (surrogate, baseline)]
         outcomes = [OnTargets(eligible, wrong, [range(len(targets))]) for wrong in sides]
@@ -148,9 +143,9 @@ class TableMaker:
         return []
 
     def times(self) -> list[TimeRow]:
-        """The rows of times.csv: what crafting was measured to take, for each surrogate and attack."""
+        """The rows of times.csv: what each surrogate was measured to take to be made, and each attack on it."""
         known = CraftingTimes(self.blueprint.store)
-        return [
+        return fine_tune_times(self.blueprint) + [
             {
                 "surrogate": surrogate.name,
                 "attack": attack,
@@ -171,15 +166,18 @@ class TableMaker:
         source = self.blueprint.by_name[surrogate].source
         return (surrogate, attack, target) in self.outcomes.wrong and (source, target) in self._counted
 
-    def _groups(self, source: str) -> dict[str, list[str]]:
-        """The groups of targets that have a mean: "" is all, then those by relation, then the experiment's own."""
-        relations = self._relations[source]
+    def _groups(self, surrogate: Surrogate) -> dict[str, list[str]]:
+        """The groups of targets that have a mean: "" is all, then those by relation, then the experiment's own.
+
+        In a matrix they hold the surrogate's own targets.
+        """
+        relations = self._relations[surrogate.source]
         groups = {"": list(self.targets)}
         groups |= {kind: [t for t in self.targets if relations[t] == kind] for kind in RELATIONS}
         groups |= self.blueprint.experiment.groups
         if self.blueprint.experiment.seeds:  # the intervals of single targets, too, are over resamples
             groups |= {f"@{target}": [target] for target in self.targets}
-        return {kind: group for kind, group in groups.items() if group}
+        return {kind: own for kind, group in groups.items() if (own := surrogate.unseen(group))}
 
     @cached_property
     def _resampled(self) -> dict[tuple[Outcome, str, str, str], Draws]:
@@ -190,7 +188,7 @@ class TableMaker:
         keys: list[list[tuple[Outcome, str, str, str]]] = []
         outcomes: list[OnTargets] = []
         for surrogate, attack in product(self.blueprint.surrogates, self.attacks):
-            name, groups = surrogate.name, self._groups(surrogate.source)
+            name, groups = surrogate.name, self._groups(surrogate)
             there = [target for target in self.targets if self._is_there(name, attack, target)]
             whole = {kind: [there.index(t) for t in own] for kind, own in groups.items() if set(own) <= set(there)}
             if not whole:
@@ -235,18 +233,20 @@ class TableMaker:
         It is blank unless all of them are there, for the surrogate and for its baseline: means over other targets could
         not be compared.
         """
-        source, group = surrogate.source, self._groups(surrogate.source)[kind]
+        source, group = surrogate.source, self._groups(surrogate)[kind]
         name, relation = f"(mean {kind})" if kind else "(mean)", kind if kind in RELATIONS else ""
         cost = self._cost(surrogate, attack)
-        if not all(("wrong", own, attack, kind) in self._resampled for own in (surrogate.name, surrogate.baseline)):
+        if not all(self._is_there(own, attack, t) for own in (surrogate.name, surrogate.baseline) for t in group):
             return _transfer_row(surrogate.name, attack, name, relation, 0, cost, NO_RATE, None, NO_RATE, NO_GAIN)
-        eligible, wrong = [self._counted[source, t] for t in group], self._wrong(surrogate.name, attack, group)
+        counted, wrong = {t: self._counted[source, t] for t in group}, self._wrong(surrogate.name, attack, group)
+        eligible = list(counted.values())
         rate = mean_interval(eligible, wrong, self._resampled["wrong", surrogate.name, attack, kind])
         targeted, hits = NO_RATE, self._resampled.get(("hit", surrogate.name, attack, kind))
         if hits is not None:
             targeted = mean_interval(eligible, self._hit(surrogate.name, attack, group), hits)
-        is_source = surrogate.name == surrogate.baseline
-        gain = NO_GAIN if is_source else self._mean_gain(surrogate, surrogate.baseline, attack, kind)
+        gain = NO_GAIN
+        if surrogate.name != surrogate.baseline:
+            gain = self._mean_gain(surrogate, self.blueprint.by_name[surrogate.baseline], attack, name, counted)
         rate_all = 100 * float(np.mean([wrong_N.mean() for wrong_N in wrong]))
         n = self._images_in_any(source, group)
         return _transfer_row(surrogate.name, attack, name, relation, n, cost, rate, rate_all, targeted, gain)
@@ -258,13 +258,16 @@ class TableMaker:
             gradients = round(self.outcomes.gradients[surrogate.name, attack])
         return gradients * len(surrogate.seen_at_once)
 
-    def _mean_gain(self, surrogate: Surrogate, baseline: str, attack: str, kind: str) -> Gain:
-        """The mean gain over a group of targets, against a surrogate with the same source."""
-        group = self._groups(surrogate.source)[kind]
-        eligible = [self._counted[surrogate.source, target] for target in group]
-        wrong, baseline_wrong = (self._wrong(name, attack, group) for name in (surrogate.name, baseline))
-        draws = self.gain_draws(surrogate.name, baseline, attack, f"(mean {kind})" if kind else "(mean)")
-        return mean_gain(eligible, wrong, baseline_wrong, draws)
+    def _mean_gain(
+        self, one: Surrogate, other: Surrogate, attack: str, mean: str, counted: Mapping[str, Flags]
+    ) -> Gain:
+        """The mean gain of one surrogate over another over some targets, of which `counted` says which images count.
+
+        `mean` is how these targets are called, such as `(mean)`.
+        """
+        wrong, other_wrong = (self._wrong(own.name, attack, list(counted)) for own in (one, other))
+        draws = self.gain_draws(one.name, other.name, attack, mean)
+        return mean_gain(list(counted.values()), wrong, other_wrong, draws)
 
     def _surrogate_rows(self, surrogate: Surrogate) -> list[SurrogateRow]:
         outcomes, clean_name = self.outcomes, self.blueprint.clean_name(surrogate)
@@ -298,7 +301,7 @@ class TableMaker:
         witnesses = surrogate.witnesses or tuple(self.blueprint.experiment.witnesses)
         agreement, robust = None, None
         align, images = surrogate.align, len(self.blueprint.inspected.manifests["train"])
-        if outcomes.prediction.keys() >= set(witnesses):
+        if witnesses and outcomes.prediction.keys() >= set(witnesses):
             own = outcomes.prediction[clean_name]
             agreement = 100 * float(np.mean([(own == outcomes.prediction[w]).mean() for w in witnesses]))
         if all((surrogate.name, attack, SELF) in outcomes.wrong for attack in self.attacks):

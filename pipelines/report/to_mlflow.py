@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipelines.experiment.surrogates import Surrogate
+from pipelines.report.fine_tune_times import FINE_TUNE
 from pipelines.report.page import FILES, Report
 from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.credentials import without_credentials
@@ -173,7 +174,8 @@ def _metrics(report: Report, surrogate: str) -> dict[str, float]:
         spent = [row for row in report.times if (row["surrogate"], row["attack"]) == (surrogate, attack)]
         if spent:
             seconds, images = sum(row["seconds"] for row in spent), sum(row["images"] for row in spent)
-            metrics |= {f"{attack}/seconds": seconds, f"{attack}/images_per_second": images / seconds}
+            prefix = "fine_tune_" if attack == FINE_TUNE else f"{attack}/"
+            metrics |= {f"{prefix}seconds": seconds, f"{prefix}images_per_second": images / seconds}
     return metrics
 
 

@@ -115,7 +115,7 @@ def _accuracy(blueprint: Blueprint, name: str, own: Predictions) -> CleanAccurac
 
 def _role(experiment: Experiment, name: str) -> str:
     roles = {
-        "source": [experiment.source],
+        "source": experiment.sources,
         "witness": experiment.witnesses,
         "target": experiment.targets,
         "validation target": experiment.validation_targets,

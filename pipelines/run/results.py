@@ -192,7 +192,7 @@ class Results:
         Raises InputError for a name that there is not.
         """
         self._check(surrogate, attack)
-        targets = [SELF, *self._blueprint.experiment.targets]
+        targets = [SELF, *self._blueprint.by_name[surrogate].unseen(self._blueprint.experiment.targets)]
         if target not in targets:
             raise InputError(f"there is no target {target!r}{nearest(target, targets)}")
         cell = self._blueprint.cell(surrogate, attack, target)

@@ -243,8 +243,9 @@ class Blueprint:
     def _cells(self) -> dict[tuple[str, str, str], Cell]:
         found = {}
         for (name, attack), adversarial in self.all_adversarial().items():
-            for target in (SELF, *self.targets):
-                members = self.by_name[name].members if target == SELF else (target,)
+            surrogate = self.by_name[name]
+            for target in (SELF, *surrogate.unseen(self.targets)):
+                members = surrogate.members if target == SELF else (target,)
                 table = self._tables.outcomes(f"{name}/{attack}/{target}", self._networks(members), adversarial)
                 found[name, attack, target] = Cell(name, attack, target, Predictions(members, table))
         return found

@@ -10,6 +10,7 @@ from align_core.images.inspection import Inspection
 from align_core.images.notes import are, listed
 from pipelines.compute.networks import Network, same_tensors
 from pipelines.experiment.config import DataConfig, Experiment
+from pipelines.experiment.surrogates import surrogates_of
 from pipelines.stages.ancestors import Ancestors
 
 
@@ -78,12 +79,22 @@ def notes_on_sources(
 
 
 def _targets_and_attackers(experiment: Experiment) -> list[tuple[str, str, str]]:
-    """(role, target, model of the attacker) of every pair of the two."""
+    """(role, target, model of the attacker) of every pair of the two, of which no surrogate knows both."""
     attacker = [experiment.source, *experiment.witnesses]
     for variant in experiment.variants.values():
         attacker += experiment.models_of(variant)
     roles = ("targets", "validation_targets")
-    return [(role, target, own) for role in roles for target in getattr(experiment, role) for own in attacker]
+    if not experiment.matrix:
+        return [(role, target, own) for role in roles for target in getattr(experiment, role) for own in attacker]
+    pairs = [("matrix", target, own) for own in experiment.witnesses for target in experiment.targets]
+    for surrogate in surrogates_of(experiment):
+        pairs += [
+            (role, target, own)
+            for own in sorted(surrogate.known)
+            for role, targets in (("matrix", experiment.targets), ("validation_targets", experiment.validation_targets))
+            for target in surrogate.unseen(targets)
+        ]
+    return list(dict.fromkeys(pairs))
 
 
 def _are_the_same(one: Network, other: Network) -> bool:

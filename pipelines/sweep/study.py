@@ -75,6 +75,8 @@ class Study:
         experiment = blueprint.experiment
         self.blueprint, self.options = blueprint, options
         _check_options(options)
+        if experiment.matrix:
+            raise InputError("matrix: a sweep is over the alignment of one source; name `source` and `targets` instead")
         if not experiment.validation_targets or experiment.data.validation is None:
             missing = "data.validation" if experiment.validation_targets else "validation_targets"
             raise InputError(

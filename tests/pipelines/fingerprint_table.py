@@ -109,6 +109,7 @@ def _rows() -> Iterator[tuple[str, str, str]]:
     yield "source", "targets=[c]", "source=d"
     yield "witnesses", "targets=[c]", "witnesses=[d]"
     yield "targets", "", "targets=[c]"
+    yield "matrix", "source=null;targets=null;variants={};matrix=[a, c]", "matrix=[a, c, d]"
     yield "validation_targets", "", "validation_targets=[d]"
     yield "groups.*", "", "groups={both: [c, e]}"
     yield "controls", "", "controls=[label_only]"

@@ -94,8 +94,9 @@ class HandMade:
         return open_blueprint(Request(self.file, quiet=True))
 
     def write(self, **changes: Any) -> None:
-        """Writes the experiment file, with some of its sections changed."""
-        self.file.write_text(yaml.safe_dump(self.content() | changes, sort_keys=False))
+        """Writes the experiment file, with some of its sections changed; None leaves a section out."""
+        content = {key: value for key, value in (self.content() | changes).items() if value is not None}
+        self.file.write_text(yaml.safe_dump(content, sort_keys=False))
 
     def finish(self, outcomes: Mapping[str, str] | None = None) -> Blueprint:
         """Makes every network and fills every table with the given outcomes; replaces what was there."""

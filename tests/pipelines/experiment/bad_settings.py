@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 INF, NAN = float("inf"), float("nan")
+GONE = object()
+"""Stands for a key that is removed from the experiment."""
 
 
 def bad(name: str, message: str | tuple[str, ...], changes: str | dict[str, Any] | None = None, *arguments: str) -> Any:

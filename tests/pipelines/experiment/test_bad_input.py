@@ -12,15 +12,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from bad_settings import SETTINGS, bad
+from bad_matrices import MATRICES
+from bad_settings import GONE, SETTINGS, bad
 from hand_made import hand_made
 from PIL import Image
 from safetensors.torch import load_file
 
 from pipelines.cli import main
-
-GONE = object()
-"""Stands for a key that is removed from the experiment."""
 
 
 class MakesFolder:
@@ -244,6 +242,7 @@ CASES = [
     }),
     bad("no aligned model", ("models.near: ", "card.json: not the card of"), {"models.near": {"aligned": "photos"}}),
     *SETTINGS,
+    *MATRICES,
     # YAML that would take endless time or memory, or that says something else than it seems to
     bad("alias bomb", "with its aliases this is more than 100,000 values", BOMB),
     bad("alias of itself", "line 2: what this anchor names contains itself", "name: a\nmodels: &a {b: *a}\n"),

@@ -45,6 +45,7 @@ models:
 source: resnet20
 witnesses: [rn50]
 targets: [rn50v1, small]
+matrix: []
 validation_targets: [vgg11]
 groups: {small_ones: [small]}
 controls: [label_only, witness, ensemble, aligned_ensemble]
@@ -188,6 +189,7 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path, monkeypatch: pytes
     assert given == {
         "seed": 0,
         "seeds": [],
+        "matrix": [],
         "output": str(tmp_path / "runs"),
         "tracking": None,
         "factories": str(tmp_path),

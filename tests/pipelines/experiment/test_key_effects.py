@@ -140,6 +140,11 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("models.j.wrap=bits;models.j.model=c;targets=[j]", wraps_of_j, [("bits", {"depth": 5})]),
     ("models.j.model=c;models.j.wrap=jpeg;models.j.quality=9;targets=[j]", wraps_of_j, [("jpeg", {"quality": 9})]),
     ("targets=[d]", lambda b: {cell.target for cell in b.cells()}, {"@self", "d"}),
+    (
+        "matrix=[a, d];source=null;targets=null;variants={}",
+        lambda b: {(cell.surrogate, cell.target) for cell in b.cells() if cell.target != "@self"},
+        {("source-a", "d"), ("source-d", "a"), ("aligned-a", "d"), ("aligned-d", "a")},
+    ),
     ("validation_targets=[d]", lambda b: b.experiment.validation_targets, ["d"]),
     ("groups={both: [e, c]}", lambda b: b.experiment.groups, {"both": ["e", "c"]}),  # its effect: test_tables
     ("controls=[witness]", lambda b: list(b.by_name), ["source", "aligned", "witness", "v"]),

@@ -125,3 +125,107 @@ def test_a_seed_of_several_makes_what_it_makes_alone(tiny_blueprint: Any) -> Non
     other = tiny_blueprint("seeds=[4, 5];variants={}")
     (one, another) = (own.adversarial(own.by_name["source~5"], "x").fingerprint for own in (several, other))
     assert one != another
+
+
+MATRIX = "matrix=[a, c, d];source=null;targets=null;variants={}"
+
+
+def test_in_a_matrix_every_model_is_a_source_and_a_target_of_the_others(tiny_blueprint: Any) -> None:
+    found = surrogates(tiny_blueprint(f"{MATRIX};witnesses=[]"))
+    targets = ["a", "c", "d"]
+    assert {name: (s.source, s.baseline, list(s.members), s.unseen(targets)) for name, s in found.items()} == {
+        "source-a": ("a", "source-a", ["a"], ["c", "d"]),
+        "source-c": ("c", "source-c", ["c"], ["a", "d"]),
+        "source-d": ("d", "source-d", ["d"], ["a", "c"]),
+    }
+
+
+def test_with_witnesses_every_model_of_a_matrix_is_aligned_and_controlled(tiny_blueprint: Any) -> None:
+    settings = "matrix=[a, c];variants={};controls=[label_only, witness, ensemble, aligned_ensemble];align.epochs=3"
+    blueprint = tiny_blueprint(f"{MATRIX};{settings}")
+    found = surrogates(blueprint)
+    assert {name: (s.source, s.baseline, list(s.members), s.witnesses) for name, s in found.items()} == {
+        "source-a": ("a", "source-a", ["a"], ()),
+        "source-c": ("c", "source-c", ["c"], ()),
+        "aligned-a": ("a", "source-a", ["aligned-a"], ("b",)),
+        "aligned-c": ("c", "source-c", ["aligned-c"], ("b",)),
+        "label_only-a": ("a", "source-a", ["label_only-a"], ()),
+        "label_only-c": ("c", "source-c", ["label_only-c"], ()),
+        "witness": ("b", "witness", ["b"], ()),
+        "ensemble-a": ("a", "source-a", ["a", "b"], ()),
+        "ensemble-c": ("c", "source-c", ["c", "b"], ()),
+        "aligned_ensemble-a": ("a", "source-a", ["aligned-a", "b"], ()),
+        "aligned_ensemble-c": ("c", "source-c", ["aligned-c", "b"], ()),
+    }
+    assert list(found) == [
+        *("source-a", "source-c", "aligned-a", "aligned-c", "label_only-a", "label_only-c", "witness"),
+        *("ensemble-a", "ensemble-c", "aligned_ensemble-a", "aligned_ensemble-c"),
+    ]
+    for name in ("a", "c"):
+        aligned, control = found[f"aligned-{name}"].align, found[f"label_only-{name}"].align
+        assert aligned.epochs == 3 and control == dataclasses.replace(aligned, weight=0.0, label_weight=1.0)
+    assert {name: s.unseen(["a", "c"]) for name, s in found.items()} == {
+        name: ["a", "c"] if name == "witness" else ["c"] if name.endswith("-a") else ["a"] for name in found
+    }
+    assert contrasts_of(list(found.values())) == [
+        *(("aligned-a", own) for own in ("label_only-a", "witness", "ensemble-a")),
+        *(("aligned-c", own) for own in ("label_only-c", "witness", "ensemble-c")),
+        *((f"aligned_ensemble-{name}", f"ensemble-{name}") for name in ("a", "c")),
+    ]
+    makings = {making.name: (making.start, making.witnesses) for making in blueprint.alignments()}
+    assert makings["aligned-c"] == ("c", ("b",)) and makings["label_only-c"] == ("c", ())
+
+
+def test_what_is_made_in_a_matrix_is_what_an_experiment_of_one_source_makes(tiny_blueprint: Any) -> None:
+    of_matrix = tiny_blueprint("matrix=[a, c];source=null;targets=null;variants={};controls=[label_only]")
+    alone = tiny_blueprint("source=c;targets=[a];variants={};controls=[label_only]")
+    one, other = ({making.name: making.fingerprint for making in own.alignments()} for own in (of_matrix, alone))
+    assert (one["aligned-c"], one["label_only-c"]) == (other["aligned"], other["label_only"])
+    tables = [own.cell(name, "x", "a").table for own, name in ((of_matrix, "source-c"), (alone, "source"))]
+    assert tables[0].fingerprint == tables[1].fingerprint
+
+
+def test_a_variant_in_a_matrix_has_the_targets_that_it_does_not_know(tiny_blueprint: Any) -> None:
+    variants = (
+        "variants={to_d: {source: a, witnesses: [d]}, both: {source: a, ensemble: [c, to_d]}, "
+        "hot: {source: a, align: {temperature: 9}}, outside: {source: f}, rest: {source: c, ensemble: [source-a, c]}}"
+    )
+    more = "models.f={factory: 'nets_of_any_size:net', train: {}};matrix=[a, c, d, e]"
+    blueprint = tiny_blueprint(f"{MATRIX};{variants};{more};contrasts=[[both, rest], [source-d, source-c]]")
+    found, targets = surrogates(blueprint), ["a", "c", "d", "e"]
+    assert {name: s.unseen(targets) for name, s in found.items() if not s.role} == {
+        "to_d": ["c", "e"],
+        "both": ["e"],  # c itself, and what to_d was made from
+        "hot": ["c", "d", "e"],
+        "outside": targets,
+        "rest": ["d", "e"],
+    }
+    assert found["source-f"].unseen(targets) == targets
+    assert {(cell.surrogate, cell.target) for cell in blueprint.cells() if cell.surrogate == "rest"} == {
+        ("rest", "@self"), ("rest", "d"), ("rest", "e"),
+    }  # fmt: skip
+    assert contrasts_of(list(found.values()), blueprint.experiment.contrasts) == [
+        *((name, "aligned-a") for name in ("to_d", "hot")),
+        ("both", "rest"),
+        ("source-d", "source-c"),
+    ]
+
+
+def test_a_matrix_of_several_seeds_has_each_of_its_surrogates_once_for_each(tiny_blueprint: Any) -> None:
+    settings = "seeds=[3, 5];controls=[label_only, witness];contrasts=[[witness, source-c]]"
+    blueprint = tiny_blueprint(f"{MATRIX};matrix=[a, c];{settings}")
+    found = surrogates(blueprint)
+    names = ("source-a", "source-c", "aligned-a", "aligned-c", "label_only-a", "label_only-c", "witness")
+    assert list(found) == [f"{name}~{seed}" for name in names for seed in (3, 5)]
+    assert [own.series for own in found.values() if own.seed == 5] == list(names)
+    aligned, witness = found["aligned-c~5"], found["witness~5"]
+    assert (aligned.baseline, aligned.members, aligned.known) == ("source-c~5", ("aligned-c~5",), {"b", "c"})
+    assert (witness.baseline, witness.source, witness.unseen(["a", "c"])) == ("witness~5", "b", ["a", "c"])
+    assert {(cell.surrogate, cell.target) for cell in blueprint.cells() if cell.surrogate == "source-a~5"} == {
+        ("source-a~5", "@self"), ("source-a~5", "c"),
+    }  # fmt: skip
+    assert set(contrasts_of(list(found.values()), blueprint.experiment.contrasts)) == {
+        *((f"aligned-{own}~{seed}", f"label_only-{own}~{seed}") for own in ("a", "c") for seed in (3, 5)),
+        *((f"aligned-{own}~{seed}", f"witness~{seed}") for own in ("a", "c") for seed in (3, 5)),
+        *((f"witness~{seed}", f"source-c~{seed}") for seed in (3, 5)),
+    }

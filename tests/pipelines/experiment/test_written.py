@@ -40,6 +40,11 @@ CHANGES = {
         },
     },
     "no controls": {"controls": []},
+    "a matrix": {"matrix": ["cnn_a", "cnn_c", "mlp"], "source": None, "targets": None, "variants": {}},
+    "a matrix without witnesses": {
+        "matrix": ["cnn_a", "cnn_c"], "source": None, "targets": None, "variants": {}, "witnesses": [],
+    },
+    "several seeds": {"seeds": [3, 4]},
     "validation": {
         "data": GIVEN["data"] | {"validation": {"kind": "npz", "path": "sets/v.npz", "limit": 9}},
         "validation_targets": ["cnn_d"],

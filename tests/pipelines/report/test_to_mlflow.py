@@ -170,6 +170,9 @@ def test_times_are_metrics_summed_over_kinds_of_workers(experiment):
     metrics = {run.info.run_name: run.data.metrics for run in Logged(experiment).runs}
     assert (metrics["aligned"]["mi/seconds"], metrics["aligned"]["mi/images_per_second"]) == (6.0, 2.0)
     assert "pgd/seconds" not in metrics["aligned"] and "mi/seconds" not in metrics["source"]
+    # An epoch over four images, in the second that the card says.
+    assert (metrics["aligned"]["fine_tune_seconds"], metrics["aligned"]["fine_tune_images_per_second"]) == (1.0, 4.0)
+    assert "fine_tune_seconds" not in metrics["source"]
 
 
 def test_curves_are_logged_by_step_with_their_own_timestamps(experiment):

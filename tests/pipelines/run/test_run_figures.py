@@ -1,6 +1,7 @@
 """The figures of the report, recomputed from the stored predictions with pandas, scipy and statsmodels."""
 
 import csv
+import json
 from typing import Any
 
 import numpy as np
@@ -108,12 +109,23 @@ class TestFigures:
 
     def test_times_are_of_every_image_that_was_crafted(self, finished: Finished) -> None:
         rows = pd.read_csv(finished.folder / "report/times.csv")
+        rows = rows[rows["attack"] != "(fine-tune)"]
         assert list(zip(rows["surrogate"], rows["attack"], strict=True)) == [(s, a) for s in MEMBERS for a in ATTACKS]
         assert set(rows["images"]) == {60} and set(rows["worker"]) == {"cpu, 1 thread"}
         assert (rows["seconds"] > 0).all()
         assert (rows["images_per_second"] * rows["seconds"]).to_numpy() == pytest.approx(
             60, rel=0.1
         )  # both are rounded
+
+    def test_times_are_of_every_fine_tune_as_its_card_has_it(self, finished: Finished) -> None:
+        rows = pd.read_csv(finished.folder / "report/times.csv")
+        rows = rows[rows["attack"] == "(fine-tune)"].set_index("surrogate")
+        assert list(rows.index) == ["aligned", "label_only", "warm", "other"]
+        for surrogate, row in rows.iterrows():
+            card = json.loads((finished.folder / "models" / str(surrogate) / "card.json").read_text())
+            assert row["seconds"] == card["seconds"] > 0
+            assert row["images"] == 4 * 256  # epochs and images of each
+            assert row["images_per_second"] == pytest.approx(row["images"] / row["seconds"], abs=1e-3)
 
     def test_contrasts(self, finished: Finished, flags: dict[Any, np.ndarray]) -> None:
         rows = pd.read_csv(finished.folder / "report/contrasts.csv")

@@ -54,11 +54,29 @@ def test_the_table_has_a_row_for_each_kind_of_worker(experiment: HandMade) -> No
     report, _ = make_report(blueprint)
     rows = pd.read_csv(experiment.report / "times.csv").to_dict("records")
     common = {"surrogate": "aligned", "attack": "mi", "gradients": 4}
+    (made, *rows), (of_fine_tune, *crafted) = rows, report.times
     assert rows == [
         common | {"worker": "a GPU", "images": 4, "seconds": 0.125, "images_per_second": 32.0},
         common | {"worker": "cpu, 1 thread", "images": 8, "seconds": 2.0, "images_per_second": 4.0},
     ]
-    assert rows == report.times
+    assert rows == crafted
+    # The card says a second, and the alignment is an epoch over four training images.
+    assert of_fine_tune == {
+        "surrogate": "aligned", "attack": "(fine-tune)", "worker": "", "gradients": None, "images": 4, "seconds": 1.0,
+        "images_per_second": 4.0,
+    }  # fmt: skip
+    assert {key: value for key, value in made.items() if key not in ("worker", "gradients")} == {
+        key: value for key, value in of_fine_tune.items() if key not in ("worker", "gradients")
+    }
+
+
+@pytest.mark.parametrize("seconds", [None, "1", 0.0, -1.0, float("inf")])
+def test_a_fine_tune_whose_card_does_not_say_how_long_it_took_has_no_row(experiment: HandMade, seconds: object) -> None:
+    blueprint = experiment.finish()
+    card = blueprint.store.read_json("models/aligned/card.json") or {}
+    blueprint.store.write_json("models/aligned/card.json", {**card, "seconds": seconds})
+    report, _ = make_report(blueprint)
+    assert report.times == []
 
 
 def test_further_crafting_is_no_finding_of_verify_but_an_edit_is(experiment: HandMade) -> None:

@@ -39,6 +39,7 @@ def temperature(**dimension: Any) -> dict[str, Any]:
     return space(**{"align.temperature": dimension})
 
 
+MATRIX = ("matrix=[near, twin]", "source=null", "targets=null")
 FLAGS = [
     (["--space", "temprature"], "--space temprature: there is no such space; did you mean 'temperature'?"),
     (["--space", "nowhere.yaml"], "nowhere.yaml: "),
@@ -69,6 +70,10 @@ FLAGS = [
     (["--space", "temperature", "--set", "data.validation=null"], "data.validation: must be given: a sweep chooses"),
     (["--space", "temperature", "--set", "validation_targets=[twin]"], "validation_targets: twin is in targets too"),
     (["--space", "temperature", "--set", "validation_targets=[seer]"], "seer is named in witnesses too"),
+    (
+        ["--space", "temperature", *(part for key in MATRIX for part in ("--set", key))],
+        "matrix: a sweep is over the alignment of one source; name `source` and `targets` instead",
+    ),
     (["--space", "temperature", "--set", "name=" + 95 * "x"], "is no name"),
 ]
 

@@ -1,0 +1,48 @@
+"""Paths in an experiment file: relative to the file or, for `output`, to the current folder; with `~` and `$NAME`."""
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align_core.errors import InputError
+from align_core.images import ImageSetConfig
+from align_core.model_config import ModelConfig
+
+if TYPE_CHECKING:
+    from pipelines.experiment.config import Experiment
+
+
+def _expanded(path: str) -> Path:
+    """Replaces `~` and `$NAME` as a shell does. Raises InputError for a variable or user that there is not."""
+    unset = [name for name in re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", path) if name not in os.environ]
+    if unset:
+        raise InputError(f"{path}: the environment variable {unset[0]} is not set; set it, or write the path itself")
+    expanded = os.path.expanduser(os.path.expandvars(path))  # not Path's, for which ./~name is ~name
+    if expanded.startswith("~"):
+        raise InputError(f"{path}: there is no such user; write ./{path} for a folder of that name")
+    return Path(expanded)
+
+
+def with_absolute_paths(experiment: "Experiment", folder: Path) -> "Experiment":
+    """Makes paths absolute: `output` is relative to the current folder, all others to that of the file."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str((folder / _expanded(path)).absolute())
+
+    def image_set(config: ImageSetConfig | None) -> ImageSetConfig | None:
+        return config and dataclasses.replace(config, path=absolute(config.path), labels=absolute(config.labels))
+
+    def model(config: ModelConfig) -> ModelConfig:
+        weights = absolute(config.weights) if config.weights and config.weights_file else config.weights
+        return dataclasses.replace(config, weights=weights, aligned=absolute(config.aligned))
+
+    data = experiment.data
+    sets: dict[str, Any] = {role: image_set(getattr(data, role)) for role in ("train", "validation", "test")}
+    if isinstance(data.classes, str):
+        sets["classes"] = absolute(data.classes)
+    models = {name: model(config) for name, config in experiment.models.items()}
+    output = experiment.output if "://" in experiment.output else str(_expanded(experiment.output).absolute())
+    own = {"data": data.model_copy(update=sets), "models": models, "output": output}
+    return experiment.model_copy(update=own | {"factories": absolute(experiment.factories or ".")})
