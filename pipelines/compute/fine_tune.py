@@ -1,12 +1,14 @@
 """One fine-tune as a job that a worker can be sent: what is trained, on which images, and the loop around the step."""
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -15,7 +17,8 @@ from align_core.align_config import AlignConfig
 from align_core.alignment import Alignment, NonFiniteLoss
 from align_core.batches import Batches
 from align_core.errors import InputError, reason_of
-from align_core.images import Fit, ImageSetConfig
+from align_core.images import Fit, ImageSetConfig, read_images
+from align_core.likeness import Effect, Likeness, effect_from
 from align_core.models import Classifier, build, copy_of
 from align_core.numerics import set_policy
 from align_core.weights import State, not_finite, to_bytes
@@ -119,6 +122,7 @@ class Trainer:
         )
         self.curve: Curve = []
         self.said: list[str] = []
+        self.likeness_before: Likeness | None = None
         self._progress_written = 0.0
 
     def run(
@@ -156,6 +160,23 @@ class Trainer:
         if bad := not_finite(source.state_dict(), parameters):
             raise NonFiniteLoss(f"after the last step the weights are not finite ({bad[0]}): lower align.optimizer.lr")
 
+    def look(self) -> None:
+        """Takes note of how like its witnesses the network is, before the first step.
+
+        The first worker alone does, and the others wait for it at their first step.
+        """
+        if self.rank == 0 and self.job.witnesses and self.alignment.step_number == 0:
+            self.likeness_before = self.alignment.likeness(self._sample)
+
+    def _sample(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Some training images as they are, the same for every fine-tune, in batches of about the size of a step's."""
+        positions = likeness_sample(len(self.job.image_ids))
+        rows = max(1, self.batches.batch_size // self.world)
+        for chosen in np.array_split(positions, -(-len(positions) // rows)):
+            pixels = read_images(self.batches.images, [self.job.image_ids[position] for position in chosen])
+            images_BCHW = torch.from_numpy(pixels).to(self.device).to(torch.float32) / 255
+            yield images_BCHW, torch.tensor([self.job.labels[position] for position in chosen], device=self.device)
+
     def _with_names(self, problem: NonFiniteLoss, step: int) -> NonFiniteLoss:
         """The same with the names of the witness and the images, where these were the cause."""
         if problem.witness is None:
@@ -185,16 +206,21 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint: the state, and the curve up to it."""
-        write_checkpoint(folder, self.alignment.state(), self.curve)
+        state = self.alignment.state()
+        if (before := self.likeness_before) is not None:
+            state[_BEFORE] = torch.tensor([before.loss, before.agreement], dtype=torch.float64)
+        write_checkpoint(folder, state, self.curve)
 
     def restore(self, folder: Path) -> None:
         """Resumes from a checkpoint that `save` wrote. Raises DamagedCheckpoint where it is not what was written."""
         state, curve = read_checkpoint(folder)
+        before = state.pop(_BEFORE, None)
         try:
             self.alignment.restore(state)
         except (KeyError, RuntimeError) as problem:
             raise DamagedCheckpoint(f"is not of this network: {problem}") from problem
         self.curve = curve
+        self.likeness_before = None if before is None else Likeness(*before.tolist())
 
     def say(self, line: str) -> None:
         """Leaves a line for the user beside the progress, where the run finds it."""
@@ -203,10 +229,13 @@ class Trainer:
             progress = {"done": self.alignment.step_number, "total": len(self.batches), "said": self.said}
             self.job.loader.store.write_json(path, progress)
 
-    def weights(self) -> list[bytes]:
-        """The weights of every network that is kept, each as the content of a .safetensors file."""
+    def result(self) -> "Tuned":
+        """What it ends with. Of several workers, the first alone may be asked."""
         networks = self.alignment.networks(self._images)
-        return [to_bytes(_of_net(state)) for state in networks]
+        effect, before = None, self.likeness_before
+        if before is not None and (after := self.alignment.likeness(self._sample, networks)) is not None:
+            effect = Effect(len(likeness_sample(len(self.job.image_ids))), before, after)
+        return Tuned([to_bytes(_of_net(state)) for state in networks], self.curve, effect)
 
     def _images(self) -> Iterator[Tensor]:
         """The images of the last epoch, in at most so many batches, from which BatchNorm statistics are taken anew."""
@@ -216,11 +245,36 @@ class Trainer:
             yield images_BCHW.to(self.device)
 
 
-Tuned = tuple[list[bytes], Curve]
-"""What a fine-tune ends with: the weights of every network that it leaves, as .safetensors files, and its curve."""
+class Tuned(NamedTuple):
+    """What a fine-tune ends with.
+
+    Attributes:
+        weights: of every network that it leaves, the content of a .safetensors file.
+        curve: a row per step.
+        effect: what it did to the likeness to its witnesses; None without any, or where that is not known.
+    """
+
+    weights: list[bytes]
+    curve: Curve
+    effect: Effect | None = None
+
 
 _Loaded = tuple[Tensor, Tensor] | InputError
 _MOST_BATCHES = 100
+_MOST_LOOKED_AT = 500
+_BEFORE = "likeness_before"
+_EFFECT = "effect.json"
+
+
+def likeness_sample(images: int) -> list[int]:
+    """The positions of the training images on which the likeness to the witnesses is measured: at most 500, drawn once.
+
+    They depend on the number of images alone, so that surrogates and seeds are compared on the same ones.
+    """
+    if images <= _MOST_LOOKED_AT:
+        return list(range(images))
+    drawn = np.random.default_rng(0).choice(images, _MOST_LOOKED_AT, replace=False)
+    return sorted(int(position) for position in drawn)
 
 
 @dataclass(frozen=True)
@@ -240,7 +294,7 @@ class _Loading:
 
 
 def fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> Tuned:
-    """A fine-tune by one worker, in this process; returns the weights, as .safetensors, and the curve.
+    """A fine-tune by one worker, in this process.
 
     Args:
         checkpoints: a folder in the store. The fine-tune resumes from the checkpoint there, bit for bit on a CPU, and
@@ -257,8 +311,9 @@ def fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> Tuned:
             for name in (CURVE, STATE):  # in this order, so that no state is without its curve
                 store.write(f"{checkpoints}/{name}", (Path(folder) / name).read_bytes())
 
+    trainer.look()
     trainer.run(checkpoint)
-    return trainer.weights(), trainer.curve
+    return trainer.result()
 
 
 def _resumed(job: FineTune, device: str, checkpoints: str) -> Trainer | None:
@@ -282,18 +337,19 @@ def _resumed(job: FineTune, device: str, checkpoints: str) -> Trainer | None:
 
 
 def write_networks(trainer: Trainer, folder: Path) -> None:
-    """Adds the networks that are kept to a checkpoint."""
-    for number, own in enumerate(trainer.weights()):
+    """Adds the networks that are kept, and what was done to them, to a checkpoint."""
+    found = trainer.result()
+    for number, own in enumerate(found.weights):
         (folder / f"network-{number:04}.safetensors").write_bytes(own)
+    (folder / _EFFECT).write_text(json.dumps(found.effect and found.effect.as_dict()))
 
 
 def from_checkpoint(folder: Path) -> Tuned:
-    """The networks that are kept and the curve, from what `Trainer.save` and `write_networks` wrote.
-
-    Raises DamagedCheckpoint.
-    """
+    """What a fine-tune ended with, from what `Trainer.save` and `write_networks` wrote. Raises DamagedCheckpoint."""
     _, curve = read_checkpoint(folder)
-    return [path.read_bytes() for path in sorted(folder.glob("network-*.safetensors"))], curve
+    weights = [path.read_bytes() for path in sorted(folder.glob("network-*.safetensors"))]
+    effect = folder / _EFFECT
+    return Tuned(weights, curve, effect_from(json.loads(effect.read_text())) if effect.exists() else None)
 
 
 def _of_net(state: State) -> State:

@@ -35,7 +35,7 @@ RETRIES = 3
 
 
 def fine_tune(job: FineTune, run_name: str, worker: Worker) -> Tuned:
-    """Fine-tunes on `job.align.workers` workers; returns the weights, as .safetensors, and the curve.
+    """Fine-tunes on `job.align.workers` workers; returns what it ends with.
 
     Args:
         run_name: the run whose checkpoints it resumes from, and to which it adds.
@@ -58,10 +58,10 @@ def _by_one(job: FineTune, run_name: str, worker: Worker) -> Tuned:
     # A lost process is retried by Ray itself; of exceptions, only those of a disk or store that may recover.
     task = ray.remote(fine_tune_alone).options(**worker.ray_options, max_retries=RETRIES, retry_exceptions=[OSError])
     try:
-        weights, curve = ray.get(task.remote(job, worker.device, f"{RUNS}/{run_name}/checkpoint"))
+        result: Tuned = ray.get(task.remote(job, worker.device, f"{RUNS}/{run_name}/checkpoint"))
     except ray.exceptions.RayTaskError as problem:
         raise problem.cause from problem  # as if it had happened here
-    return weights, curve
+    return result
 
 
 def _by_several(job: FineTune, run_name: str, worker: Worker) -> Tuned:
@@ -172,6 +172,7 @@ def _train_worker(config: dict[str, FineTune]) -> dict[str, str]:
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     try:
+        trainer.look()
         trainer.run(checkpoint)
         checkpoint(is_end=True)
     except NonFiniteLoss as problem:

@@ -35,6 +35,7 @@ from pipelines.report.outcomes import Outcomes
 from pipelines.report.rows import ContrastRow, SurrogateRow, TimeRow, TransferRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF
+from pipelines.stages.effects import effect_of
 from pipelines.stages.times import CraftingTimes
 
 Outcome = Literal["wrong", "hit"]
@@ -269,11 +270,12 @@ class TableMaker:
         has_no_change = surrogate.name == surrogate.baseline or surrogate.source not in outcomes.prediction
         change = NO_GAIN if has_no_change else paired_gain(right, outcomes.right(surrogate.source))
         witnesses = surrogate.witnesses or tuple(self.blueprint.experiment.witnesses)
-        agreement, robust = None, None
+        agreement, agreement_change, robust = None, None, None
         align, images = surrogate.align, len(self.blueprint.inspected.manifests["train"])
+        effect = effect_of(self.blueprint, surrogate.name)
         if outcomes.prediction.keys() >= set(witnesses):
-            own = outcomes.prediction[clean_name]
-            agreement = 100 * float(np.mean([(own == outcomes.prediction[w]).mean() for w in witnesses]))
+            agreement = self._agreement(clean_name, witnesses)
+            agreement_change = None if has_no_change else agreement - self._agreement(surrogate.source, witnesses)
         if all((surrogate.name, attack, SELF) in outcomes.wrong for attack in self.attacks):
             robust = 100 * float(outcomes.robust(surrogate.name, clean_name, self.attacks).mean())
         return {
@@ -286,6 +288,9 @@ class TableMaker:
             "clean_change_low": _figure(change.low),
             "clean_change_high": _figure(change.high),
             "witness_agreement": _figure(agreement),
+            "agreement_change": _figure(agreement_change),
+            "loss_before": _figure(effect and effect.before.loss),
+            "loss_after": _figure(effect and effect.after.loss),
             "attacked_accuracy": None,
             "whitebox_rate": None,
             "whitebox_targeted_rate": None,
@@ -298,6 +303,11 @@ class TableMaker:
             "forward_passes": None if align is None else passes_of(surrogate, images).forward,
             "backward_passes": None if align is None else passes_of(surrogate, images).backward,
         }
+
+    def _agreement(self, name: str, witnesses: Sequence[str]) -> float:
+        """Percent of the clean images for which a network and a witness predict the same; the mean over witnesses."""
+        known = self.outcomes.prediction
+        return 100 * float(np.mean([(known[name] == known[witness]).mean() for witness in witnesses]))
 
 
 def _transfer_row(

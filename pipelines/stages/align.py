@@ -17,6 +17,7 @@ from safetensors.torch import load as load_safetensors
 
 from align_core.alignment import NonFiniteLoss
 from align_core.errors import InputError, reason_of
+from align_core.likeness import Effect
 from align_core.model_config import model_config_as_dict
 from align_core.models import load
 from align_core.own_code import own_code
@@ -184,7 +185,7 @@ def _commit_result(
     making = finished.making
     what = "alignment" if making.start else "training"
     try:
-        weights, curve = future.result()
+        weights, curve, effect = future.result()
     except NonFiniteLoss as problem:
         write_failure(blueprint.store, making, f"its {what} failed: {reason_of(problem)}")
         progress.say(f"the {what} of {making.name} failed: {reason_of(problem)}; all others go on")
@@ -195,9 +196,11 @@ def _commit_result(
     except Exception as problem:  # of the user's code, of torch, or of Ray
         failures.append(f"the {what} of {making.name} failed: {reason_of(problem)}")
         return None
-    note = commit(blueprint.store, making, weights, curve, time.time() - finished.began, blueprint.inspected.shape)
-    if note:
+    seconds, shape = time.time() - finished.began, blueprint.inspected.shape
+    if note := commit(blueprint.store, making, weights, curve, seconds, shape, effect):
         progress.say(note)
+    if effect is not None:
+        progress.say(f"{making.name}: {effect.warning() or effect.line()}")
     delete_run(blueprint.store, making.run_name)
     blueprint.damaged.discard(making.name)
     blueprint.refresh()
@@ -226,7 +229,13 @@ def _note_speed(speeds: Speeds, finished: _UnderWay, curve: Curve, worker: Worke
 
 
 def commit(
-    store: Store, making: Making, weights: Sequence[bytes], curve: Curve, seconds: float, shape: tuple[int, int, int]
+    store: Store,
+    making: Making,
+    weights: Sequence[bytes],
+    curve: Curve,
+    seconds: float,
+    shape: tuple[int, int, int],
+    effect: Effect | None = None,
 ) -> str | None:
     """Puts a network into the store: weights, curve, and last the card, which says that it is complete.
 
@@ -234,6 +243,7 @@ def commit(
         weights: of each network, the content of a .safetensors file.
         seconds: that it took to make, for the card.
         shape: channels, height and width of the images.
+        effect: what it did to the likeness to the witnesses, for the card.
 
     The card holds everything that decides predictions and is not in the weights: the constructor's arguments and the
     preprocessing, as the library set them when the network was made. It also has by how much the network's logits
@@ -261,6 +271,7 @@ def commit(
         "folding_difference": folding.largest,
         "versions": versions(),
         "seconds": round(seconds, 1),
+        **({"effect": effect.as_dict()} if effect is not None else {}),
     }
     if len(weights) > 1:
         card |= {

@@ -1,0 +1,115 @@
+"""How like its witnesses a network is: what an alignment is meant to raise, measured before it and after it."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from align_core.models import predicting
+from align_core.weights import State
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How like its witnesses a network is.
+
+    Attributes:
+        loss: the alignment loss, the mean over images.
+        agreement: percent of images for which network and witness predict the same class, the mean over witnesses.
+    """
+
+    loss: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an alignment did.
+
+    Attributes:
+        images: number of training images, as they are, on which it was measured.
+        before, after: how like its witnesses the network was before the first step, and with the weights that are kept.
+    """
+
+    images: int
+    before: Likeness
+    after: Likeness
+
+    def line(self) -> str:
+        """What it did, in words."""
+        return (
+            f"agreement with its witnesses {self.before.agreement:.1f} -> {self.after.agreement:.1f} %, alignment loss "
+            f"{self.before.loss:.4g} -> {self.after.loss:.4g} (on {self.images:,} training images)"
+        )
+
+    def warning(self) -> str | None:
+        """What has to be said of an alignment that did not work; None for one that did."""
+        fell = self.after.agreement < self.before.agreement
+        stayed = not self.after.loss < self.before.loss
+        if not fell and not stayed:
+            return None
+        what = "fewer predictions agree than before" if fell else "its loss did not fall"
+        what += " and its loss did not fall" if fell and stayed else ""
+        return (
+            f"this alignment did not work, because {what}: {self.line()}. A lower align.optimizer.lr, a "
+            "align.optimizer.warmup or more steps are what to try"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as a card has them."""
+        return asdict(self)
+
+
+def effect_from(stored: Any) -> Effect | None:
+    """What `Effect.as_dict` returned, again; None for anything else."""
+    try:
+        return Effect(int(stored["images"]), Likeness(**stored["before"]), Likeness(**stored["after"]))
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def likeness_of(
+    compared: Callable[[Tensor, Tensor], tuple[Tensor, Mapping[str, Tensor], Sequence[Tensor]]],
+    batches: Iterable[tuple[Tensor, Tensor]],
+) -> Likeness | None:
+    """How like its witnesses a network is, over all images of some batches; None where a value is not finite.
+
+    Args:
+        compared: images [B, C, H, W] and labels [B] to the network's logits, the alignment losses, each with its
+            weight, and the logits of each witness.
+    """
+    loss, agreeing, images = 0.0, 0.0, 0
+    for images_BCHW, labels_B in batches:
+        with torch.no_grad():
+            logits_BK, losses, theirs = compared(images_BCHW, labels_B)
+        own_B = logits_BK.argmax(dim=1)
+        loss += len(own_B) * sum(float(own) for own in losses.values())
+        agreeing += sum(int((own_B == other_BK.argmax(dim=1)).sum()) for other_BK in theirs) / len(theirs)
+        images += len(own_B)
+    found = Likeness(loss / images, 100 * agreeing / images)
+    return found if math.isfinite(found.loss) else None
+
+
+def mean_likeness(found: Sequence[Likeness | None]) -> Likeness | None:
+    """The mean over several networks; None where one of them is not known."""
+    known = [own for own in found if own is not None]
+    if not known or len(known) < len(found):
+        return None
+    return Likeness(*(sum(getattr(own, name) for own in known) / len(known) for name in ("loss", "agreement")))
+
+
+@contextmanager
+def looked_at(network: nn.Module, state: State | None = None) -> Iterator[None]:
+    """Puts a network into eval mode, with other weights if given; afterwards it is exactly as it was."""
+    own = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    with predicting(network):
+        try:
+            if state is not None:
+                network.load_state_dict(state)
+            yield
+        finally:
+            network.load_state_dict(own)
