@@ -16,15 +16,17 @@ from torch.utils.data import DataLoader, Dataset
 from align_core.align_config import AlignConfig
 from align_core.alignment import Alignment, NonFiniteLoss
 from align_core.batches import Batches
+from align_core.beginnings import begin
 from align_core.errors import InputError, reason_of
 from align_core.images import Fit, ImageSetConfig, read_images
 from align_core.likeness import Effect, Likeness, effect_from
-from align_core.models import Classifier, build, copy_of
+from align_core.models import Classifier, copy_of
 from align_core.numerics import set_policy
 from align_core.weights import State, not_finite, to_bytes
 from pipelines.compute.checkpoint import CURVE, STATE, Curve, DamagedCheckpoint, read_checkpoint, write_checkpoint
 from pipelines.compute.images import AsInspected, opened
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, on_device
+from pipelines.failure import InputChangedError
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class FineTune:
 
     Args:
         name: of the surrogate or model that is made.
-        start: the network whose weights it starts from; None for random weights.
+        start: the network whose weights it starts from; None for random weights, or those that its model names.
         witnesses: the networks whose predictions it is aligned to; without any, it learns from the labels alone.
         align: the settings.
         loader: loads `start` and `witnesses`.
@@ -73,12 +75,20 @@ class FineTune:
         return Batches(image_set, self.image_ids, self.labels, self.align, self.seed, rank, world)
 
     def starting_network(self, networks: LoadedNetworks, device: str) -> Classifier:
-        """The network to be trained, on the device: a copy of `start`, or random weights."""
+        """The network to be trained, on the device: a copy of `start`, or that which the model's training begins with.
+
+        Raises InputChangedError where this starts from other weights than when the models were inspected.
+        """
         if self.start is not None:
             return copy_of(networks.network(self.start))
         torch.manual_seed(self.seed)
         network = self.loader.networks[self.name]
-        classifier = build(network.config, self.loader.classes, self.loader.channels)
+        classifier, begins = begin(network.config, self.loader.classes, self.loader.channels, self.fit.size)
+        if begins != network.begins:
+            raise InputChangedError(
+                f"models.{self.name}: the weights that it starts from are not as they were when the models were "
+                "inspected. Run again, and leave images and weights as they are while a run is at work"
+            )
         classifier.precision = self.loader.precision
         return on_device(classifier, device, network.channels_last)
 
