@@ -6,11 +6,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from align_core.models import predicting
 from align_core.weights import State
+
+_MOST_LOOKED_AT = 500
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,17 @@ def effect_from(stored: Any) -> Effect | None:
         return Effect(int(stored["images"]), Likeness(**stored["before"]), Likeness(**stored["after"]))
     except (TypeError, KeyError, ValueError):
         return None
+
+
+def likeness_sample(images: int) -> list[int]:
+    """The positions of the training images on which the likeness to the witnesses is measured: at most 500, drawn once.
+
+    They depend on the number of images alone, so that surrogates and seeds are compared on the same ones.
+    """
+    if images <= _MOST_LOOKED_AT:
+        return list(range(images))
+    drawn = np.random.default_rng(0).choice(images, _MOST_LOOKED_AT, replace=False)
+    return sorted(int(position) for position in drawn)
 
 
 def likeness_of(

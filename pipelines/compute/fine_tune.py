@@ -1,15 +1,16 @@
 """One fine-tune as a job that a worker can be sent: what is trained, on which images, and the loop around the step."""
 
-import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import torch
+import torch.distributed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,15 +18,18 @@ from align_core.align_config import AlignConfig
 from align_core.alignment import Alignment, NonFiniteLoss
 from align_core.batches import Batches
 from align_core.beginnings import begin
+from align_core.early_stop import EarlyStop
 from align_core.errors import InputError, reason_of
 from align_core.images import Fit, ImageSetConfig, read_images
-from align_core.likeness import Effect, Likeness, effect_from
+from align_core.likeness import Effect, Likeness, likeness_sample
 from align_core.models import Classifier, copy_of
 from align_core.numerics import set_policy
 from align_core.weights import State, not_finite, to_bytes
 from pipelines.compute.checkpoint import CURVE, STATE, Curve, DamagedCheckpoint, read_checkpoint, write_checkpoint
+from pipelines.compute.early_stop import Check, Checked
 from pipelines.compute.images import AsInspected, opened
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, on_device
+from pipelines.compute.tuned import Stopped, Tuned
 from pipelines.failure import InputChangedError
 
 
@@ -46,6 +50,7 @@ class FineTune:
         threads: CPU threads for torch.
         progress_file: a file in the store to which the first worker writes how far it is; None for no progress.
         unused_parameters: whether a step leaves parameters without a gradient. Data-parallel workers must know.
+        checked: on what it is checked, where the settings have an early stop.
     """
 
     name: str
@@ -63,6 +68,7 @@ class FineTune:
     threads: int
     progress_file: str | None
     unused_parameters: bool = False
+    checked: Checked | None = None
 
     def batches(self, rank: int = 0, world: int = 1) -> Batches:
         """The batches of worker number `rank` of `world` data-parallel workers.
@@ -133,6 +139,10 @@ class Trainer:
         self.curve: Curve = []
         self.said: list[str] = []
         self.likeness_before: Likeness | None = None
+        self.early_stop: EarlyStop | None = None
+        if job.align.early_stop is not None and job.checked is not None:
+            self.early_stop = EarlyStop(job.align.early_stop, self.batches.steps_per_epoch, len(self.batches))
+            self._check = Check(job.checked, job.witnesses, networks, device)
         self._progress_written = 0.0
 
     def run(
@@ -141,7 +151,7 @@ class Trainer:
         at: Container[int] | None = None,
         is_to_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Trains from the present state to the last step, or to a step after which `is_to_stop()` is true.
+        """Trains from the present state to the last step, or to where an early stop or `is_to_stop()` ends it.
 
         Args:
             checkpoint: called after the steps in `at`; None stands for the end of every epoch, and every
@@ -150,7 +160,8 @@ class Trainer:
         Raises NonFiniteLoss, also where the weights that the last step led to are not finite, and InputError for an
         image that is unreadable or is not the one that was inspected.
         """
-        steps = range(self.alignment.step_number, len(self.batches))
+        is_over = self.early_stop is not None and self.early_stop.is_over
+        steps = range(self.alignment.step_number, self.alignment.step_number if is_over else len(self.batches))
         per_epoch, every = self.batches.steps_per_epoch, self.job.align.checkpoint_steps
         for step, (images_BCHW, labels_B) in zip(steps, self._loaded(steps), strict=True):
             try:
@@ -159,16 +170,39 @@ class Trainer:
                 raise self._with_names(problem, step) from problem
             self.curve.append({"step": step, "epoch": step // per_epoch, "timestamp": time.time(), **row})
             self._write_progress(step + 1)
+            if self.early_stop is not None and self.early_stop.is_due(step + 1):
+                self._take_check(self.early_stop, step + 1)
             in_epoch = step % per_epoch + 1
             is_usual = in_epoch == per_epoch or in_epoch % every == 0
             if is_usual if at is None else step + 1 in at:
                 checkpoint()
+            if self.early_stop is not None and self.early_stop.is_over:
+                break
             if step + 1 < len(self.batches) and is_to_stop():
                 return
         source = self.alignment.source
         parameters = {name for name, _ in source.named_parameters(remove_duplicate=False)}
         if bad := not_finite(source.state_dict(), parameters):
             raise NonFiniteLoss(f"after the last step the weights are not finite ({bad[0]}): lower align.optimizer.lr")
+
+    def _take_check(self, early_stop: EarlyStop, step: int) -> None:
+        """Checks the network that would be kept now. The first worker measures, and tells the others what it found."""
+        kept, value, problem = dict[str, Tensor](), math.nan, ""
+        if self.rank == 0:
+            folded = self.job.loader.networks[self.job.start or self.job.name].folded
+            (kept,) = self.alignment.networks(self._images)
+            try:
+                source = cast(Classifier, self.alignment.source)
+                value = self._check(source, kept, folded)
+            except FloatingPointError as found:  # told to the others, which would wait for this worker for ever
+                problem = f" ({found})"
+        if self.world > 1:
+            value_1 = torch.tensor([value], dtype=torch.float64, device=self.device)
+            torch.distributed.broadcast(value_1, 0)
+            value = value_1.item()
+        if math.isnan(value):
+            raise NonFiniteLoss(f"the check after step {step} found values that are not finite{problem}")
+        early_stop.note(step, value, kept)
 
     def look(self) -> None:
         """Takes note of how like its witnesses the network is, before the first step.
@@ -219,6 +253,8 @@ class Trainer:
         state = self.alignment.state()
         if (before := self.likeness_before) is not None:
             state[_BEFORE] = torch.tensor([before.loss, before.agreement], dtype=torch.float64)
+        if self.early_stop is not None:
+            state |= {f"{_EARLY_STOP}{name}": value for name, value in self.early_stop.state().items()}
         write_checkpoint(folder, state, self.curve)
 
     def restore(self, folder: Path) -> None:
@@ -227,6 +263,9 @@ class Trainer:
         before = state.pop(_BEFORE, None)
         try:
             self.alignment.restore(state)
+            if self.early_stop is not None:
+                own = {name: value for name, value in state.items() if name.startswith(_EARLY_STOP)}
+                self.early_stop.restore({name.removeprefix(_EARLY_STOP): value for name, value in own.items()})
         except (KeyError, RuntimeError) as problem:
             raise DamagedCheckpoint(f"is not of this network: {problem}") from problem
         self.curve = curve
@@ -239,13 +278,18 @@ class Trainer:
             progress = {"done": self.alignment.step_number, "total": len(self.batches), "said": self.said}
             self.job.loader.store.write_json(path, progress)
 
-    def result(self) -> "Tuned":
+    def result(self) -> Tuned:
         """What it ends with. Of several workers, the first alone may be asked."""
-        networks = self.alignment.networks(self._images)
+        stopped, early_stop = None, self.early_stop
+        if early_stop is not None:
+            networks, steps = [early_stop.kept], self.alignment.step_number
+            stopped = Stopped(early_stop.config.on, early_stop.checks, steps, len(self.batches))
+        else:
+            networks = self.alignment.networks(self._images)
         effect, before = None, self.likeness_before
         if before is not None and (after := self.alignment.likeness(self._sample, networks)) is not None:
             effect = Effect(len(likeness_sample(len(self.job.image_ids))), before, after)
-        return Tuned([to_bytes(_of_net(state)) for state in networks], self.curve, effect)
+        return Tuned([to_bytes(_of_net(state)) for state in networks], self.curve, effect, stopped)
 
     def _images(self) -> Iterator[Tensor]:
         """The images of the last epoch, in at most so many batches, from which BatchNorm statistics are taken anew."""
@@ -255,36 +299,10 @@ class Trainer:
             yield images_BCHW.to(self.device)
 
 
-class Tuned(NamedTuple):
-    """What a fine-tune ends with.
-
-    Attributes:
-        weights: of every network that it leaves, the content of a .safetensors file.
-        curve: a row per step.
-        effect: what it did to the likeness to its witnesses; None without any, or where that is not known.
-    """
-
-    weights: list[bytes]
-    curve: Curve
-    effect: Effect | None = None
-
-
 _Loaded = tuple[Tensor, Tensor] | InputError
 _MOST_BATCHES = 100
-_MOST_LOOKED_AT = 500
 _BEFORE = "likeness_before"
-_EFFECT = "effect.json"
-
-
-def likeness_sample(images: int) -> list[int]:
-    """The positions of the training images on which the likeness to the witnesses is measured: at most 500, drawn once.
-
-    They depend on the number of images alone, so that surrogates and seeds are compared on the same ones.
-    """
-    if images <= _MOST_LOOKED_AT:
-        return list(range(images))
-    drawn = np.random.default_rng(0).choice(images, _MOST_LOOKED_AT, replace=False)
-    return sorted(int(position) for position in drawn)
+_EARLY_STOP = "early_stop."
 
 
 @dataclass(frozen=True)
@@ -344,22 +362,6 @@ def _resumed(job: FineTune, device: str, checkpoints: str) -> Trainer | None:
             trainer = Trainer(job, device)
             trainer.say(f"{job.name}: its checkpoint {reason_of(problem)}; it starts again from the first step")
     return trainer
-
-
-def write_networks(trainer: Trainer, folder: Path) -> None:
-    """Adds the networks that are kept, and what was done to them, to a checkpoint."""
-    found = trainer.result()
-    for number, own in enumerate(found.weights):
-        (folder / f"network-{number:04}.safetensors").write_bytes(own)
-    (folder / _EFFECT).write_text(json.dumps(found.effect and found.effect.as_dict()))
-
-
-def from_checkpoint(folder: Path) -> Tuned:
-    """What a fine-tune ended with, from what `Trainer.save` and `write_networks` wrote. Raises DamagedCheckpoint."""
-    _, curve = read_checkpoint(folder)
-    weights = [path.read_bytes() for path in sorted(folder.glob("network-*.safetensors"))]
-    effect = folder / _EFFECT
-    return Tuned(weights, curve, effect_from(json.loads(effect.read_text())) if effect.exists() else None)
 
 
 def _of_net(state: State) -> State:

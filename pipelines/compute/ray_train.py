@@ -20,12 +20,10 @@ from pipelines.compute.cluster import Worker
 from pipelines.compute.fine_tune import (
     FineTune,
     Trainer,
-    Tuned,
     fine_tune_alone,
-    from_checkpoint,
-    write_networks,
 )
 from pipelines.compute.ray_internals import raised_by_workers
+from pipelines.compute.tuned import Tuned, from_checkpoint, write_networks
 from pipelines.storage.store import Store
 
 RUNS = ".train"
@@ -168,7 +166,7 @@ def _train_worker(config: dict[str, FineTune]) -> dict[str, str]:
         with tempfile.TemporaryDirectory() as folder:
             trainer.save(Path(folder))
             if is_end:
-                write_networks(trainer, Path(folder))
+                write_networks(trainer.result(), Path(folder))
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     try:

@@ -75,7 +75,8 @@ def surrogates_of(experiment: Experiment) -> list[Surrogate]:
     ]
     for control in experiment.controls:
         if control == "label_only":
-            on_labels = replace(align, weight=0.0, label_weight=1.0)
+            stop = align.early_stop if align.early_stop and align.early_stop.on == "gain" else None
+            on_labels = replace(align, weight=0.0, label_weight=1.0, early_stop=stop)  # it has no witness to agree with
             made = Surrogate(name=control, members=(control,), source=source, baseline="source", align=on_labels)
             found.append(replace(made, refine=control))
         elif control == "witness":
@@ -187,17 +188,20 @@ def _within_budget(own: Surrogate, align: AlignConfig, by_name: Mapping[str, Sur
     return replace(align, limit_steps=steps)
 
 
-def passes_of(surrogate: Surrogate, images: int) -> Passes:
+def passes_of(surrogate: Surrogate, images: int, steps: int | None = None) -> Passes:
     """All passes of a fine-tune through its networks, over a training set of `images` images."""
     assert surrogate.align is not None
-    return passes_per_image(surrogate.align, len(surrogate.witnesses)).times(images_seen_by(surrogate, images))
+    return passes_per_image(surrogate.align, len(surrogate.witnesses)).times(images_seen_by(surrogate, images, steps))
 
 
-def images_seen_by(surrogate: Surrogate, images: int) -> int:
-    """The training images of all steps of a fine-tune together, over a training set of `images` images."""
+def images_seen_by(surrogate: Surrogate, images: int, steps: int | None = None) -> int:
+    """The training images of all steps of a fine-tune together, over a training set of `images` images.
+
+    `steps` are those that it took; by default all.
+    """
     align = surrogate.align
     assert align is not None
-    return align.steps(images) * min(align.batch_size, images // align.workers * align.workers)
+    return (steps or align.steps(images)) * min(align.batch_size, images // align.workers * align.workers)
 
 
 def contrasts_of(surrogates: Sequence[Surrogate], further: Sequence[Sequence[str]] = ()) -> list[tuple[str, str]]:

@@ -35,7 +35,7 @@ from pipelines.report.outcomes import Outcomes
 from pipelines.report.rows import ContrastRow, SurrogateRow, TimeRow, TransferRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF
-from pipelines.stages.effects import effect_of
+from pipelines.stages.effects import effect_of, steps_taken
 from pipelines.stages.times import CraftingTimes
 
 Outcome = Literal["wrong", "hit"]
@@ -272,7 +272,7 @@ class TableMaker:
         witnesses = surrogate.witnesses or tuple(self.blueprint.experiment.witnesses)
         agreement, agreement_change, robust = None, None, None
         align, images = surrogate.align, len(self.blueprint.inspected.manifests["train"])
-        effect = effect_of(self.blueprint, surrogate.name)
+        effect, steps = effect_of(self.blueprint, surrogate.name), steps_taken(self.blueprint, surrogate.name)
         if outcomes.prediction.keys() >= set(witnesses):
             agreement = self._agreement(clean_name, witnesses)
             agreement_change = None if has_no_change else agreement - self._agreement(surrogate.source, witnesses)
@@ -298,10 +298,10 @@ class TableMaker:
             "mean_ssim": None,
             "robust_accuracy": _figure(robust),
             "refinement": surrogate.refine or "",
-            "steps": None if align is None else align.steps(images),
-            "images_seen": None if align is None else images_seen_by(surrogate, images),
-            "forward_passes": None if align is None else passes_of(surrogate, images).forward,
-            "backward_passes": None if align is None else passes_of(surrogate, images).backward,
+            "steps": None if align is None else steps or align.steps(images),
+            "images_seen": None if align is None else images_seen_by(surrogate, images, steps),
+            "forward_passes": None if align is None else passes_of(surrogate, images, steps).forward,
+            "backward_passes": None if align is None else passes_of(surrogate, images, steps).backward,
         }
 
     def _agreement(self, name: str, witnesses: Sequence[str]) -> float:

@@ -27,9 +27,10 @@ from align_core.trial import FoldingDifference, folding_difference, random_image
 from align_core.weights import State, hash_weights
 from pipelines.compute.checkpoint import Curve
 from pipelines.compute.cluster import Worker, room_for
-from pipelines.compute.fine_tune import FineTune, Tuned
+from pipelines.compute.fine_tune import FineTune
 from pipelines.compute.loading import on_device
 from pipelines.compute.ray_train import RUNS, delete_run, fine_tune
+from pipelines.compute.tuned import Stopped, Tuned
 from pipelines.failure import ONCE_MENDED, InputChangedError, RunFailed
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
@@ -185,7 +186,7 @@ def _commit_result(
     making = finished.making
     what = "alignment" if making.start else "training"
     try:
-        weights, curve, effect = future.result()
+        tuned = future.result()
     except NonFiniteLoss as problem:
         write_failure(blueprint.store, making, f"its {what} failed: {reason_of(problem)}")
         progress.say(f"the {what} of {making.name} failed: {reason_of(problem)}; all others go on")
@@ -197,16 +198,18 @@ def _commit_result(
         failures.append(f"the {what} of {making.name} failed: {reason_of(problem)}")
         return None
     seconds, shape = time.time() - finished.began, blueprint.inspected.shape
-    if note := commit(blueprint.store, making, weights, curve, seconds, shape, effect):
+    if note := commit(blueprint.store, making, tuned.weights, tuned.curve, seconds, shape, tuned.effect, tuned.stopped):
         progress.say(note)
-    if effect is not None:
-        progress.say(f"{making.name}: {effect.warning() or effect.line()}")
+    if tuned.stopped is not None:
+        progress.say(f"{making.name}: {tuned.stopped.line()}")
+    if tuned.effect is not None:
+        progress.say(f"{making.name}: {tuned.effect.warning() or tuned.effect.line()}")
     delete_run(blueprint.store, making.run_name)
     blueprint.damaged.discard(making.name)
     blueprint.refresh()
     if making.start is None:
         _look_at(blueprint, making.name, progress)
-    return curve
+    return tuned.curve
 
 
 def _look_at(blueprint: Blueprint, name: str, progress: Progress) -> None:
@@ -236,6 +239,7 @@ def commit(
     seconds: float,
     shape: tuple[int, int, int],
     effect: Effect | None = None,
+    stopped: Stopped | None = None,
 ) -> str | None:
     """Puts a network into the store: weights, curve, and last the card, which says that it is complete.
 
@@ -244,6 +248,7 @@ def commit(
         seconds: that it took to make, for the card.
         shape: channels, height and width of the images.
         effect: what it did to the likeness to the witnesses, for the card.
+        stopped: what came of its early stop, for the card.
 
     The card holds everything that decides predictions and is not in the weights: the constructor's arguments and the
     preprocessing, as the library set them when the network was made. It also has by how much the network's logits
@@ -272,6 +277,7 @@ def commit(
         "versions": versions(),
         "seconds": round(seconds, 1),
         **({"effect": effect.as_dict()} if effect is not None else {}),
+        **({"early_stop": stopped.as_dict()} if stopped is not None else {}),
     }
     if len(weights) > 1:
         card |= {

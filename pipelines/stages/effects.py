@@ -14,6 +14,16 @@ def effect_of(blueprint: Blueprint, name: str) -> Effect | None:
     return effect_from((blueprint.store.read_json(f"models/{name}/card.json") or {}).get("effect"))
 
 
+def steps_taken(blueprint: Blueprint, name: str) -> int | None:
+    """How many steps a surrogate with an early stop took, as its card says; None for all others."""
+    surrogate = blueprint.by_name[name]
+    if surrogate.align is None or surrogate.align.early_stop is None:
+        return None
+    noted = (blueprint.store.read_json(f"models/{name}/card.json") or {}).get("early_stop")
+    steps = noted.get("steps") if isinstance(noted, dict) else None
+    return steps if isinstance(steps, int) else None
+
+
 def without_effect(blueprint: Blueprint) -> Iterator[str]:
     """A warning for each surrogate whose alignment did not work."""
     for surrogate in blueprint.surrogates:

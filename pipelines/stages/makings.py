@@ -101,15 +101,24 @@ def training(network: Network, experiment: Experiment, images: Manifest) -> Maki
 
 
 def alignment(
-    surrogate: Surrogate, source: Network, witnesses: Sequence[Network], experiment: Experiment, images: Manifest
+    surrogate: Surrogate,
+    source: Network,
+    witnesses: Sequence[Network],
+    experiment: Experiment,
+    images: Manifest,
+    stopping: Mapping[str, Any],
 ) -> Making:
-    """The fine-tune of a surrogate from its source, on the train images of this manifest."""
+    """The fine-tune of a surrogate from its source, on the train images of this manifest.
+
+    `stopping` is what decides its early stop, if it has one (`stopping.stopping_inputs`).
+    """
     assert surrogate.align is not None
     inputs = _inputs(surrogate.align, experiment, images) | {
         "seed": surrogate.seed,
         "source": source.identity,
         "witnesses": [witness.identity for witness in witnesses],
         **_frozen(source),
+        **stopping,
     }
     return Making(
         name=surrogate.name,

@@ -74,6 +74,11 @@ class Study:
             raise InputError(
                 f"{missing}: must be given: a sweep chooses on validation images and targets, not on the test ones"
             )
+        if experiment.align.early_stop is not None:
+            raise InputError(
+                "align.early_stop: a sweep measures every trial on the validation images itself, and takes all steps; "
+                "leave it out here with --set align.early_stop=null"
+            )
         self.space = load_space(options.space, experiment)
         self.attack = options.attack or next(iter(experiment.attacks))
         if self.attack not in experiment.attacks:
@@ -118,7 +123,7 @@ class Study:
         options, space = self.options, self.space
         ranges = {key: dimension.model_dump(exclude={"why"}) for key, dimension in space.ranges.items()}
         drawn = [ranges, dict(space.choices), self.samples, options.searcher, options.scheduler]
-        base = asdict(self.blueprint.experiment.align)
+        base = {key: value for key, value in asdict(self.blueprint.experiment.align).items() if key != "early_stop"}
         # The drop is part of the score that Optuna learns from; elsewhere it only says which trial is chosen.
         learns_from = options.max_clean_drop if options.searcher == "optuna" else None
         return fingerprint_of([self.inputs, drawn, base, self.blueprint.experiment.witnesses, learns_from])

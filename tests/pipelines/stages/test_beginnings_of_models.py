@@ -55,7 +55,7 @@ def test_it_is_trained_from_the_weights(experiment: HandMade, capsys: pytest.Cap
     assert note in blueprint.inspected.notes
     (making,) = blueprint.trainings()
     assert making.folder == "trained/near" and not blueprint.is_made("near")
-    (kept,), _, effect = fine_tune_alone(fine_tune_of(blueprint, making, WORKER), "cpu", "elsewhere")
+    (kept,), _, effect, *_ = fine_tune_alone(fine_tune_of(blueprint, making, WORKER), "cpu", "elsewhere")
     found = load_bytes(kept)
     assert effect is None
     for name in BODY:
@@ -75,7 +75,7 @@ def test_it_is_trained_from_the_weights(experiment: HandMade, capsys: pytest.Cap
 def test_it_learns(experiment: HandMade) -> None:
     blueprint = with_training(experiment, lr=0.01, epochs=3).blueprint()
     (making,) = blueprint.trainings()
-    (kept,), curve, _ = fine_tune_alone(fine_tune_of(blueprint, making, WORKER), "cpu", "elsewhere")
+    (kept,), curve, *_ = fine_tune_alone(fine_tune_of(blueprint, making, WORKER), "cpu", "elsewhere")
     assert curve[-1]["label_loss"] < curve[0]["label_loss"]
     assert not torch.equal(load_bytes(kept)["1.weight"], load_file(experiment.folder / "near.safetensors")["1.weight"])
 

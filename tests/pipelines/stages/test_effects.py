@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import pipelines.stages.align as align_stage
-from align_core.likeness import Effect, Likeness
+from align_core.likeness import Effect, Likeness, likeness_sample
 from pipelines.cli import main
-from pipelines.compute.fine_tune import FineTune, fine_tune_alone, likeness_sample
+from pipelines.compute.fine_tune import FineTune, fine_tune_alone
 from pipelines.compute.ray_train import fine_tune
 from pipelines.progress import Progress
 from pipelines.report.page import make_report
@@ -68,7 +68,7 @@ def expected(folder: Path, kept: bytes) -> tuple[list[float], list[float]]:
 @pytest.mark.parametrize("keep", ["last", "ema"])
 def test_it_is_measured_on_the_images_as_they_are_and_on_what_is_kept(tmp_path: Path, keep: str) -> None:
     """Training sees augmented images, and what is kept may be a mean of weights."""
-    (kept,), _, effect = fine_tune_alone(job_in(tmp_path, keep=keep), "cpu", "elsewhere")
+    (kept,), _, effect, *_ = fine_tune_alone(job_in(tmp_path, keep=keep), "cpu", "elsewhere")
     assert effect is not None and effect.images == 4
     losses, agreement = expected(tmp_path, kept)
     assert [effect.before.loss, effect.after.loss] == pytest.approx(losses, rel=1e-4)
@@ -101,7 +101,7 @@ def test_without_a_witness_nothing_is_measured(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_workers_measure_it_once(ray_cluster: None, tmp_path: Path) -> None:
     job = job_in(tmp_path, workers=2, batch_size=4)
-    (kept,), _, effect = fine_tune(job, "aligned-x", WORKER)
+    (kept,), _, effect, *_ = fine_tune(job, "aligned-x", WORKER)
     losses, agreement = expected(tmp_path, kept)
     assert effect is not None and effect.images == 4
     assert [effect.before.loss, effect.after.loss] == pytest.approx(losses, rel=1e-4)
