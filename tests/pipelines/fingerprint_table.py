@@ -121,6 +121,15 @@ def _rows() -> Iterator[tuple[str, str, str]]:
         ("freeze", "['*.weight']"), ("augment.crop", "random_resized"), ("augment.flip", "false"),
     ):  # fmt: skip
         yield f"align.{key}", "", f"align.{key}={value}"
+    stopping = f"{_NPZ['validation']};validation_targets=[d]"
+    for key, before, value in (
+        ("on", "attack: x, on: gain", "{on: agreement}"),
+        ("every", "on: agreement", "{every: 2}"),
+        ("patience", "on: agreement", "{patience: 5}"),
+        ("attack", "attack: x, on: gain", "{on: gain, attack: y}"),
+    ):
+        base = f"{stopping};attacks.y={{method: fgsm, eps: 8/255}};align.early_stop={{{before}}}"
+        yield f"align.early_stop.{key}", base, f"align.early_stop={value}"
     yield "align.label_smoothing", "align.label_weight=1", "align.label_smoothing=0.1"
     yield "align.over_witnesses", "witnesses=[b, d];targets=[c]", "align.over_witnesses=max"
     yield "contrasts", "", "contrasts=[[v, source]]"
