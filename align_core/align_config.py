@@ -194,10 +194,10 @@ class AlignConfig(Settings):
             raise ValueError("label_smoothing has no effect, because label_weight is 0")
         if self.early_stop is not None and networks_are_several(self.keep):
             raise ValueError("early_stop: it keeps one network, and `keep` leaves several; leave one of them out")
-        if self.early_stop is not None and self.early_stop.on == "agreement" and not self.needs_witnesses:
+        if self.early_stop is not None and self.early_stop.by == "agreement" and not self.needs_witnesses:
             raise ValueError(
-                "early_stop: it is on agreement with the witnesses, and without them there is none; leave it out "
-                "(early_stop: null), or stop on gain"
+                "early_stop: it is by agreement with the witnesses, and without them there is none; leave it out "
+                "(early_stop: null), or stop by gain"
             )
 
     @property

@@ -13,14 +13,14 @@ class EarlyStopConfig(Settings):
     """When an alignment ends before its last step, and by what its weights are chosen. Raises ValueError.
 
     Args:
-        on: what is measured on validation images: `agreement`, the share of predictions that are those of the
+        by: what is measured on validation images: `agreement`, the share of predictions that are those of the
             witnesses; or `gain`, the rate at which attacks on the network fool the validation targets.
         every: steps between two checks; by default there is one at the end of every epoch. The last step has one, too.
         patience: number of checks in a row without a better one than before, after which it ends.
-        attack: the name of the attack that is crafted, where it is on `gain`.
+        attack: the name of the attack that is crafted, where it is by `gain`.
     """
 
-    on: Literal["agreement", "gain"] = "agreement"
+    by: Literal["agreement", "gain"] = "agreement"
     every: int | None = None
     patience: int = 3
     attack: str | None = None
@@ -31,7 +31,7 @@ class EarlyStopConfig(Settings):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= _MOST:
                 raise ValueError(f"early_stop: {name} must be from 1 to {_MOST:,}, not {value}")
-        if self.on == "gain" and self.attack is None:
-            raise ValueError("early_stop: on gain, it needs an `attack`: the name of one of the experiment's")
-        if self.on == "agreement" and self.attack is not None:
-            raise ValueError("early_stop: on agreement, nothing is crafted; leave `attack` out, or stop on gain")
+        if self.by == "gain" and self.attack is None:
+            raise ValueError("early_stop: by gain, it needs an `attack`: the name of one of the experiment's")
+        if self.by == "agreement" and self.attack is not None:
+            raise ValueError("early_stop: by agreement, nothing is crafted; leave `attack` out, or stop by gain")

@@ -28,7 +28,7 @@ class Checked:
         images, fit, channels: the validation images, and what is made of them.
         image_ids, labels, contents: of those that are used, with a hash of the pixels of each.
         rows: images in a batch.
-        attack: what is crafted, where it stops on gain, and what follows is for this alone.
+        attack: what is crafted, where it stops by gain, and what follows is for this alone.
         source, targets: the original source, and the validation targets.
         seed, pass_rows, pool: as attacks on test images have them; the pool is of validation images.
     """
@@ -101,8 +101,8 @@ class Check:
                 rates.append(100 * float(torch.cat(found)[counts_N].double().mean()))
         if not rates:
             raise InputError(
-                "align.early_stop: on gain, no validation image is classified correctly by both the source and a "
-                "validation target; give more images, or stop on agreement"
+                "align.early_stop: by gain, no validation image is classified correctly by both the source and a "
+                "validation target; give more images, or stop by agreement"
             )
         return float(np.mean(rates))
 

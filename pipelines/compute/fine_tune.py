@@ -283,7 +283,7 @@ class Trainer:
         stopped, early_stop = None, self.early_stop
         if early_stop is not None:
             networks, steps = [early_stop.kept], self.alignment.step_number
-            stopped = Stopped(early_stop.config.on, early_stop.checks, steps, len(self.batches))
+            stopped = Stopped(early_stop.config.by, early_stop.checks, steps, len(self.batches))
         else:
             networks = self.alignment.networks(self._images)
         effect, before = None, self.likeness_before

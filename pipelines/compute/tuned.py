@@ -17,12 +17,12 @@ class Stopped:
     """What came of an early stop.
 
     Attributes:
-        on: what was measured, `agreement` or `gain`.
+        by: what was measured, `agreement` or `gain`.
         checks: step and value, in percent, of every check.
         steps, total: how many steps were taken, and how many there would have been.
     """
 
-    on: str
+    by: str
     checks: list[tuple[int, float]]
     steps: int
     total: int
@@ -32,7 +32,7 @@ class Stopped:
         step, value = max(self.checks, key=lambda check: check[1])
         ended = f", and it ended after step {self.steps}" if self.steps < self.total else ""
         return (
-            f"kept are the weights of step {step} of {self.total}, with {value:.1f} % {_MEASURED[self.on]} on "
+            f"kept are the weights of step {step} of {self.total}, with {value:.1f} % {_MEASURED[self.by]} on "
             f"validation images{ended}"
         )
 

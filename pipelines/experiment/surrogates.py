@@ -75,7 +75,7 @@ def surrogates_of(experiment: Experiment) -> list[Surrogate]:
     ]
     for control in experiment.controls:
         if control == "label_only":
-            stop = align.early_stop if align.early_stop and align.early_stop.on == "gain" else None
+            stop = align.early_stop if align.early_stop and align.early_stop.by == "gain" else None
             on_labels = replace(align, weight=0.0, label_weight=1.0, early_stop=stop)  # it has no witness to agree with
             made = Surrogate(name=control, members=(control,), source=source, baseline="source", align=on_labels)
             found.append(replace(made, refine=control))

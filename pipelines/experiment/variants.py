@@ -85,7 +85,7 @@ def _check_early_stop(experiment: "Experiment", key: str, align: AlignConfig) ->
     if stop.attack is None:
         return
     if not experiment.validation_targets:
-        raise InputError(f"{key}: on gain, it needs validation_targets: an end is not chosen on the test targets")
+        raise InputError(f"{key}: by gain, it needs validation_targets: an end is not chosen on the test targets")
     _check_known(f"{key}.attack", "attack", stop.attack, list(experiment.attacks))
     if experiment.attacks[stop.attack].is_targeted:
         raise InputError(

@@ -166,7 +166,7 @@ class Blueprint:
     def trained_for_run(self) -> list[str]:
         """The models that are trained here and that a run needs.
 
-        Validation targets are trained for sweeps only, and for surrogates that stop early on gain.
+        Validation targets are trained for sweeps only, and for surrogates that stop early by gain.
         """
         needed = {unwrapped(self.experiment.models, name).name for name in self.experiment.targets}
         for surrogate in self.planned:

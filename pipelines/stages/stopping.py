@@ -75,5 +75,5 @@ def checked_of(blueprint: "Blueprint", making: Making) -> "Checked | None":
 
 def needed_for_checks(experiment: Experiment, align: AlignConfig | None) -> tuple[str, ...]:
     """The models that are predicted with at every check, beside source and witnesses."""
-    on_gain = align is not None and align.early_stop is not None and align.early_stop.on == "gain"
+    on_gain = align is not None and align.early_stop is not None and align.early_stop.by == "gain"
     return tuple(experiment.validation_targets) if on_gain else ()

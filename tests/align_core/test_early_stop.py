@@ -71,13 +71,13 @@ def test_what_is_kept_is_a_copy_and_survives_being_saved() -> None:
     [
         ({"early_stop": {"patience": 0}}, "patience must be from 1"),
         ({"early_stop": {"every": 0}}, "every must be from 1"),
-        ({"early_stop": {"on": "gain"}}, "on gain, it needs an `attack`"),
-        ({"early_stop": {"attack": "pgd"}}, "on agreement, nothing is crafted"),
-        ({"early_stop": {"on": "loss"}}, "on must be one of agreement, gain"),
+        ({"early_stop": {"by": "gain"}}, "by gain, it needs an `attack`"),
+        ({"early_stop": {"attack": "pgd"}}, "by agreement, nothing is crafted"),
+        ({"early_stop": {"by": "loss"}}, "by must be one of agreement, gain"),
         ({"early_stop": {}, "keep": "collect"}, "it keeps one network, and `keep` leaves several"),
-        ({"early_stop": {"on": "gain", "attack": "pgd"}, "keep": "swag"}, "it keeps one network"),
-        ({"early_stop": {}, "weight": 0.0, "label_weight": 1.0}, "it is on agreement with the witnesses"),
-        ({"early_stop": {}, "teacher": "source"}, "it is on agreement with the witnesses"),
+        ({"early_stop": {"by": "gain", "attack": "pgd"}, "keep": "swag"}, "it keeps one network"),
+        ({"early_stop": {}, "weight": 0.0, "label_weight": 1.0}, "it is by agreement with the witnesses"),
+        ({"early_stop": {}, "teacher": "source"}, "it is by agreement with the witnesses"),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
@@ -88,5 +88,5 @@ def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> 
 def test_it_decides_the_result_and_its_absence_does_not_show() -> None:
     assert "early_stop" not in AlignConfig().effective and AlignConfig().deciding == {}
     found = align_config_of({"early_stop": {"patience": 2}}).deciding
-    assert found == {"early_stop": {"on": "agreement", "every": None, "patience": 2, "attack": None}}
-    assert align_config_of({"early_stop": {"on": "gain", "attack": "x"}, "keep": "ema"}).early_stop is not None
+    assert found == {"early_stop": {"by": "agreement", "every": None, "patience": 2, "attack": None}}
+    assert align_config_of({"early_stop": {"by": "gain", "attack": "x"}, "keep": "ema"}).early_stop is not None

@@ -35,7 +35,7 @@ ALIGN: dict[str, Any] = {
     "optimizer": {"lr": 0.03, "momentum": 0.9, "schedule": "constant"},
 }  # fmt: skip
 AGREEMENT = {"every": 3, "patience": 3}
-GAIN = {"on": "gain", "attack": "pgd", "every": 3, "patience": 3}
+GAIN = {"by": "gain", "attack": "pgd", "every": 3, "patience": 3}
 
 
 @pytest.fixture(autouse=True)

@@ -117,17 +117,17 @@ SETTINGS = [
     ),
     bad("early stop without images", "align.early_stop: needs data.validation", {"align.early_stop": {}}),
     bad(
-        "early stop without targets", "align.early_stop: on gain, it needs validation_targets",
-        {"align.early_stop": {"on": "gain", "attack": "pgd"}, **VALIDATION},
+        "early stop without targets", "align.early_stop: by gain, it needs validation_targets",
+        {"align.early_stop": {"by": "gain", "attack": "pgd"}, **VALIDATION},
     ),
     bad(
         "early stop by an unknown attack", "align.early_stop.attack: there is no attack 'pdg'; did you mean 'pgd'",
-        {"align.early_stop": {"on": "gain", "attack": "pdg"}, "validation_targets": ["other"], **VALIDATION},
+        {"align.early_stop": {"by": "gain", "attack": "pdg"}, "validation_targets": ["other"], **VALIDATION},
     ),
     bad(
         "early stop by a targeted attack", "align.early_stop.attack: pgd leads towards a class",
         {
-            "align.early_stop": {"on": "gain", "attack": "pgd"}, "attacks.pgd.towards": "next",
+            "align.early_stop": {"by": "gain", "attack": "pgd"}, "attacks.pgd.towards": "next",
             "validation_targets": ["other"], **VALIDATION,
         },
     ),
@@ -137,10 +137,10 @@ SETTINGS = [
     ),
     bad(
         "early stop of several networks", "early_stop: it keeps one network, and `keep` leaves several",
-        {"variants.v": {"refine": "lgv", "align": {"early_stop": {"on": "gain", "attack": "pgd"}}}},
+        {"variants.v": {"refine": "lgv", "align": {"early_stop": {"by": "gain", "attack": "pgd"}}}},
     ),
     bad(
-        "early stop without a witness", "early_stop: it is on agreement with the witnesses",
+        "early stop without a witness", "early_stop: it is by agreement with the witnesses",
         {"align.early_stop": {}, "variants.v": {"refine": "sam"}, **VALIDATION},
     ),
     bad(

@@ -171,8 +171,8 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
         for key, value, others in [
             ("every", 7, "data.validation={kind: npz, path: others.npz}"),
             ("patience", 7, "data.validation={kind: npz, path: others.npz}"),
-            ("on", "gain", f"align.early_stop.attack=x;{STOPPING}"),
-            ("attack", "x", f"align.early_stop.on=gain;{STOPPING}"),
+            ("by", "gain", f"align.early_stop.attack=x;{STOPPING}"),
+            ("attack", "x", f"align.early_stop.by=gain;{STOPPING}"),
         ]
     ),
     ("align.label_smoothing=0.5;align.label_weight=1", lambda b: making(b, "v").align.label_smoothing, 0.5),

@@ -24,7 +24,7 @@ from pipelines.stages.payload import fine_tune_of
 from pipelines.sweep.space import load_space
 from pipelines.sweep.study import Options, Study
 
-GAIN = {"on": "gain", "attack": "pgd"}
+GAIN = {"by": "gain", "attack": "pgd"}
 ALIGN = {"epochs": 4, "batch_size": 2}
 
 
@@ -102,7 +102,7 @@ def test_an_attack_is_crafted_on_a_stratified_sample_and_agreement_measured_on_a
 def test_a_validation_target_that_is_trained_here_comes_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also where it is one with a defence. Without an early stop on gain, no run needs it."""
+    """Also where it is one with a defence. Without an early stop by gain, no run needs it."""
     experiment = experiment_in(tmp_path, None)
     models = experiment.content()["models"]
     cousin = {key: value for key, value in models["cousin"].items() if key != "weights"} | {"train": {"epochs": 1}}
@@ -132,7 +132,7 @@ def test_a_validation_target_that_is_trained_here_comes_first(
 
 def with_steps(blueprint: Blueprint, name: str, steps: int) -> None:
     card = blueprint.store.read_json(f"models/{name}/card.json") or {}
-    noted = {"on": "agreement", "checks": [[2, 50.0]], "steps": steps, "total": 8}
+    noted = {"by": "agreement", "checks": [[2, 50.0]], "steps": steps, "total": 8}
     blueprint.store.write_json(f"models/{name}/card.json", card | {"early_stop": noted})
 
 
@@ -160,7 +160,7 @@ def test_sweeps_refuse_it(tmp_path: Path) -> None:
     blueprint = experiment_in(tmp_path, {"patience": 3}).blueprint()
     with pytest.raises(InputError, match=r"align\.early_stop: a sweep measures every trial"):
         Study(blueprint, Options(space="temperature"))
-    (tmp_path / "space.yaml").write_text("keys: {align.early_stop.patience: {choices: [1, 2]}}\n")
+    (tmp_path / "space.yaml").write_text("why: x\nkeys: {align.early_stop.patience: {why: x, choices: [1, 2]}}\n")
     with pytest.raises(InputError, match=r"keys\.align\.early_stop\.patience: trials take all steps"):
         load_space(str(tmp_path / "space.yaml"), replace_stop(blueprint))
 
