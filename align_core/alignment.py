@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from align_core.align_config import AlignConfig
+from align_core.effect import Likeness
 from align_core.layer_rates import freeze, freeze_batchnorm, optimizer_of, shares
-from align_core.likeness import Likeness, likeness_of, looked_at, mean_likeness
+from align_core.likeness import likeness_of, looked_at, mean_likeness
 from align_core.losses.over_witnesses import over_witnesses
 from align_core.losses.seen import Seen, load_loss
 from align_core.models import copy_of

@@ -19,9 +19,10 @@ from align_core.alignment import Alignment, NonFiniteLoss
 from align_core.batches import Batches
 from align_core.beginnings import begin
 from align_core.early_stop import EarlyStop
+from align_core.effect import Effect, Likeness
 from align_core.errors import InputError, reason_of
 from align_core.images import Fit, ImageSetConfig, read_images
-from align_core.likeness import Effect, Likeness, likeness_sample
+from align_core.likeness import likeness_sample
 from align_core.models import Classifier, copy_of
 from align_core.numerics import set_policy
 from align_core.weights import State, not_finite, to_bytes

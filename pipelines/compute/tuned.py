@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from align_core.likeness import Effect, effect_from
+from align_core.effect import Effect, effect_from
 from pipelines.compute.checkpoint import Curve, read_checkpoint
 
 _ABOUT = "about.json"

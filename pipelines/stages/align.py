@@ -16,8 +16,8 @@ from statistics import median
 from safetensors.torch import load as load_safetensors
 
 from align_core.alignment import NonFiniteLoss
+from align_core.effect import Effect
 from align_core.errors import InputError, reason_of
-from align_core.likeness import Effect
 from align_core.model_config import model_config_as_dict
 from align_core.models import load
 from align_core.own_code import own_code

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from align_core.likeness import Effect, effect_from
+from align_core.effect import Effect, effect_from
 from pipelines.stages.blueprint import Blueprint
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from align_core.align_config import AlignConfig, OptimizerConfig
 from align_core.alignment import Alignment
-from align_core.likeness import Effect, Likeness, effect_from
+from align_core.effect import Effect, Likeness, effect_from
 
 BATCHES = [*random_batches(2, 1, 8, 8, classes=10), tuple(own[:3] for own in random_batches(1, 1, 8, 8, classes=10)[0])]
 

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import pipelines.stages.align as align_stage
-from align_core.likeness import Effect, Likeness, likeness_sample
+from align_core.effect import Effect, Likeness
+from align_core.likeness import likeness_sample
 from pipelines.cli import main
 from pipelines.compute.fine_tune import FineTune, fine_tune_alone
 from pipelines.compute.ray_train import fine_tune
