@@ -178,7 +178,7 @@ class Blueprint:
         return self.networks[name].digest is not None
 
     def trainings(self) -> Iterator[Making]:
-        """The models that are trained from random weights."""
+        """The models that are trained here."""
         images = self.inspected.manifests["train"]
         for name, config in self.experiment.models.items():
             if config.train is not None:
