@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from align_core.early_stop_config import EarlyStopConfig
 from align_core.errors import InputError
 from align_core.losses import LOSSES, read_losses
 from align_core.model_config import TrainConfig, check_length
-from align_core.refinements.parts import read_part, read_terms
+from align_core.refinements.parts import networks_are_several, read_part, read_terms
 from align_core.settings import Settings
 
 _MOST_WORKERS = 10_000
@@ -109,6 +110,7 @@ class AlignConfig(Settings):
             falls to chance at once if the layers that remain are updated.
         augment: augmentation of the training images.
         checkpoint_steps: steps between checkpoints within an epoch. Every epoch ends with one, too.
+        early_stop: by what its end and its weights are chosen on validation images; None takes all steps.
     """
 
     loss: str | list[Any] | dict[str, Any] = "kl"
@@ -133,6 +135,7 @@ class AlignConfig(Settings):
     batchnorm: Literal["update", "frozen"] = "update"
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     checkpoint_steps: int = 200
+    early_stop: EarlyStopConfig | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -189,6 +192,13 @@ class AlignConfig(Settings):
             raise ValueError("terms: self_adversarial aligns the source to its teacher, and weight is 0")
         if not self.label_weight and self.label_smoothing:
             raise ValueError("label_smoothing has no effect, because label_weight is 0")
+        if self.early_stop is not None and networks_are_several(self.keep):
+            raise ValueError("early_stop: it keeps one network, and `keep` leaves several; leave one of them out")
+        if self.early_stop is not None and self.early_stop.by == "agreement" and not self.needs_witnesses:
+            raise ValueError(
+                "early_stop: it is by agreement with the witnesses, and without them there is none; leave it out "
+                "(early_stop: null), or stop by gain"
+            )
 
     @property
     def losses(self) -> list[dict[str, Any]]:
@@ -219,6 +229,7 @@ class AlignConfig(Settings):
         """
         without = {"checkpoint_steps"} | (set() if self.weight else set(_OF_ALIGNMENT))
         without |= {"epochs"} if self.limit_steps else {"limit_steps"}
+        without |= {"early_stop"} if self.early_stop is None else set()
         return {name: value for name, value in asdict(self).items() if name not in without}
 
     @property
@@ -240,7 +251,7 @@ def align_config_of(settings: Mapping[str, Any]) -> AlignConfig:
 
     Raises ValueError or TypeError for settings that make no alignment.
     """
-    kinds = {"optimizer": OptimizerConfig, "augment": AugmentConfig}
+    kinds: dict[str, Any] = {"optimizer": OptimizerConfig, "augment": AugmentConfig, "early_stop": EarlyStopConfig}
     own = {name: kinds[name](**settings[name]) for name in kinds if isinstance(settings.get(name), Mapping)}
     return AlignConfig(**{**settings, **own})
 

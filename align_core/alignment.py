@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from align_core.align_config import AlignConfig, OptimizerConfig
-from align_core.layer_rates import freeze, shares
+from align_core.align_config import AlignConfig
+from align_core.effect import Likeness
+from align_core.layer_rates import freeze, freeze_batchnorm, optimizer_of, shares
+from align_core.likeness import likeness_of, looked_at, mean_likeness
 from align_core.losses.over_witnesses import over_witnesses
 from align_core.losses.seen import Seen, load_loss
 from align_core.models import copy_of
@@ -102,10 +104,10 @@ class Alignment:
         source.train()
         freeze(source, align.freeze)
         if align.batchnorm == "frozen":
-            _freeze_batchnorm(source)
+            freeze_batchnorm(source)
         self._parameters = [parameter for parameter in self._sight.parameters() if parameter.requires_grad]
         self._shares = shares(source, self._parameters, align.optimizer.layer_decay)
-        self.optimizer = _optimizer(self._parameters, self._shares, align.optimizer)
+        self.optimizer = optimizer_of(self._parameters, self._shares, align.optimizer)
         self._parallel = wrap(self._sight)
         self._terms = {own["name"]: (own["weight"], part_code(_without(own, "weight"))) for own in align.terms}
         self._perturb = _code_of(align.inputs)
@@ -226,8 +228,13 @@ class Alignment:
 
     def _compared(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The source's logits at some images, and the alignment losses by name."""
-        theirs = self._taught(images_BCHW)
-        logits_BK, features, places_BKHW = self._parallel(images_BCHW)
+        return self._beside(self._taught(images_BCHW), self._parallel, images_BCHW, labels_B)
+
+    def _beside(
+        self, theirs: Sequence[Seen], sight: nn.Module, images_BCHW: Tensor, labels_B: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same beside what the teachers make of the images."""
+        logits_BK, features, places_BKHW = sight(images_BCHW)
         own = [Seen(logits_BK, features[w] if features else None, places_BKHW, labels_B) for w in range(len(theirs))]
         if not theirs:
             return logits_BK, {}
@@ -280,6 +287,33 @@ class Alignment:
         torch.manual_seed(self.seed)  # of dropout, while statistics are taken
         kept: list[State] = self._keep.networks(self.source, lambda state: refreshed(self.source, state, batches()))
         return kept
+
+    def likeness(
+        self, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]], states: Sequence[State] = ()
+    ) -> Likeness | None:
+        """How like its teachers the source is in eval mode, or networks with its layers and other weights on average.
+
+        Nothing of the training changes by it, and it may be called by one data-parallel worker alone.
+
+        Args:
+            batches: returns images and labels, as `step` takes them; those of its augmentation are not wanted here.
+            states: weights of the networks that `networks` returns; by default the source is looked at as it is.
+
+        Returns None where there is no teacher, or a loss is not finite.
+        """
+
+        def compared(images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
+            theirs = self._taught(images_BCHW)
+            logits_BK, losses = self._beside(theirs, self._sight, images_BCHW, labels_B)
+            weighted = {name: self._losses[name][0] * loss for name, loss in losses.items()}
+            return logits_BK, weighted, [own.logits_BK for own in theirs]
+
+        found: list[Likeness | None] = []
+        looks: Sequence[State | None] = states or [None]
+        for state in looks if self.witnesses else ():
+            with looked_at(self.source, state):
+                found.append(likeness_of(compared, batches()))
+        return mean_likeness(found)
 
     def _diverged(self, loss: float, images_BCHW: Tensor) -> NonFiniteLoss:
         for number, own in enumerate(self._taught(images_BCHW)):
@@ -357,28 +391,3 @@ def _without(part: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _under(prefix: str, state: State) -> State:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def _optimizer(
-    parameters: Sequence[nn.Parameter], shares: Sequence[float], config: OptimizerConfig
-) -> torch.optim.Optimizer:
-    """The optimiser, with a group of parameters for every share of the learning rate."""
-    groups = [
-        {"params": [own for own, of_it in zip(parameters, shares, strict=True) if of_it == share], "share": share}
-        for share in dict.fromkeys(shares)
-    ]
-    if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
-    return torch.optim.SGD(
-        groups,
-        lr=config.lr,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
-    )
-
-
-def _freeze_batchnorm(module: nn.Module) -> None:
-    for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            part.eval().requires_grad_(False)

@@ -1,11 +1,13 @@
-"""Which parameters are trained, and at which learning rate: freezing by name, and layer-wise decay."""
+"""Which parameters are trained, at which learning rate and by which optimiser: freezing, and layer-wise decay."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import nn
 
+from align_core.align_config import OptimizerConfig
 from align_core.errors import InputError
 from align_core.models import Classifier
 
@@ -29,6 +31,13 @@ def freeze(source: nn.Module, patterns: Sequence[str]) -> None:
         raise InputError("freeze: every parameter is frozen, so that nothing would be trained")
 
 
+def freeze_batchnorm(source: nn.Module) -> None:
+    """Keeps statistics, scale and shift of every BatchNorm as they are."""
+    for part in source.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.eval().requires_grad_(False)
+
+
 def shares(source: nn.Module, parameters: Sequence[nn.Parameter], decay: float) -> list[float]:
     """The share of the learning rate of each parameter: `decay` to the power of its distance from the last layer.
 
@@ -40,6 +49,25 @@ def shares(source: nn.Module, parameters: Sequence[nn.Parameter], decay: float) 
     number = _layers(source.net if isinstance(source, Classifier) else source)
     last = max(number.values())
     return [decay ** (last - number.get(id(parameter), last)) for parameter in parameters]
+
+
+def optimizer_of(
+    parameters: Sequence[nn.Parameter], shares: Sequence[float], config: OptimizerConfig
+) -> torch.optim.Optimizer:
+    """The optimiser, with a group of parameters for every share of the learning rate."""
+    groups = [
+        {"params": [own for own, of_it in zip(parameters, shares, strict=True) if of_it == share], "share": share}
+        for share in dict.fromkeys(shares)
+    ]
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        groups,
+        lr=config.lr,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        weight_decay=config.weight_decay,
+    )
 
 
 def _layers(net: Any) -> dict[int, int]:

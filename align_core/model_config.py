@@ -74,7 +74,8 @@ class ModelConfig(Settings):
         args: keyword arguments for the constructor or the factory, or the settings of the defence.
         weights: a file, `pretrained` (timm), a member of torchvision's weights enumeration, or `none`, where what a
             factory returns has its weights already.
-        train: how the model is trained by Witness, instead of `weights`.
+        train: how the model is trained by Witness: from random weights or, where `weights` are given, from these, with
+            a new classifier where they are for another number of classes.
         mean, std: per-channel normalisation of the input. By default it is the one that the library configures; a model
             from a factory has none.
         input_size: side in pixels to which the input is resized. By default it is the one that the library configures;
@@ -110,9 +111,14 @@ class ModelConfig(Settings):
         if self.weights == "none" and self.factory is None:
             raise ValueError("weights: none is for a factory that returns a network with its weights")
         is_aligned = self.aligned is not None or self.mlflow is not None
-        if not is_aligned and (self.weights is None) == (self.train is None):
+        if not is_aligned and self.weights is None and self.train is None:
             mend = " (weights: none, if the factory returns a network with its weights)" if self.factory else ""
-            raise ValueError(f"either `weights` or `train` is needed, and not both{mend}")
+            raise ValueError(f"either `weights` or `train` is needed, or both{mend}")
+        if self.weights == "none" and self.train is not None:
+            raise ValueError(
+                "a training starts from what the factory returns unless `weights` names a file: leave `weights: none` "
+                "out"
+            )
         if self.mlflow is not None and not re.fullmatch(r"models:/[^/@]+/\d+", self.mlflow):
             raise ValueError(f"mlflow must be models:/NAME/VERSION, with a number as version, not {self.mlflow!r}")
         if is_aligned and (self.weights or self.train or self.args):
@@ -190,7 +196,7 @@ class ModelConfig(Settings):
 
     @property
     def weights_file(self) -> Path | None:
-        """The weights file, or None where the library supplies the weights or the model is trained by Witness."""
+        """The weights file, or None where the library supplies the weights, or a training starts from random ones."""
         if self.aligned is not None:
             return Path(self.aligned) / "model.safetensors"
         if self.weights is None or (self.timm and self.weights == "pretrained") or self.brings_weights:

@@ -162,7 +162,7 @@ def build(config: ModelConfig, classes: int, channels: int) -> Classifier:
     """Builds a model. Its weights are random unless the configuration names weights that the library supplies.
 
     Args:
-        config: architecture and preprocessing.
+        config: architecture and preprocessing. What a training starts from is left to `beginnings.begin`.
         classes: number of classes K. Weights that the library supplies keep their own number.
         channels: number of image channels, 1 or 3.
 
@@ -192,7 +192,7 @@ def load(config: ModelConfig, classes: int, channels: int, weights: Path | State
     """
     config = resolve_aligned(config)
     classifier = build(config, classes, channels)
-    source = weights if weights is not None else config.weights_file
+    source = weights if weights is not None or config.train else config.weights_file
     if isinstance(source, Path):
         load_into(classifier.net, read_weights(source), str(source))
     elif source is not None:
@@ -204,7 +204,7 @@ def _from_timm(config: ModelConfig, classes: int, channels: int) -> Classifier:
     import timm
     from timm.data import resolve_data_config
 
-    pretrained = config.weights == "pretrained"
+    pretrained = config.weights == "pretrained" and config.train is None
     arguments = {"in_chans": channels, **({} if pretrained else {"num_classes": classes}), **config.args}
     try:
         if pretrained:
@@ -246,6 +246,8 @@ def _from_torchvision(config: ModelConfig, classes: int, channels: int) -> Class
     if name not in torchvision.models.list_models(torchvision.models):
         raise InputError(f"torchvision: there is no image classifier {name!r}")
     weights, arguments = torchvision_weights(config), torchvision_arguments(config, classes)
+    if config.train is not None:
+        weights = None
     if weights is not None:
         try:
             # The constructor below unpickles the file in torch's cache without restrictions. This call checks first

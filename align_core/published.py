@@ -122,7 +122,8 @@ def _as_built_by_timm(config: ModelConfig, name: str, classes: int, channels: in
     if not published:  # from a folder or a hub, which say everything themselves
         return config
     own = int(published.get("num_classes") or 0)
-    arguments = {"in_chans": channels, "num_classes": own if config.weights == "pretrained" and own else classes}
+    keeps_own = config.weights == "pretrained" and config.train is None and own
+    arguments = {"in_chans": channels, "num_classes": own if keeps_own else classes}
     if published.get("fixed_input_size"):
         arguments["img_size"] = published["input_size"][-1]
     arguments |= config.args
@@ -225,7 +226,7 @@ def torchvision_arguments(config: ModelConfig, classes: int) -> dict[str, Any]:
     name, weights = str(config.torchvision), torchvision_weights(config)
     set_with_weights = _SET_WITH_WEIGHTS.get(name, {})
     if weights is not None:
-        brought = {"num_classes": _classes_of(weights), **set_with_weights}
+        brought = {"num_classes": classes if config.train else _classes_of(weights), **set_with_weights}
         if name.startswith("vit_"):
             brought["image_size"] = weights.meta["min_size"][0]
         elif name == "maxvit_t":

@@ -25,13 +25,13 @@ def selected(config: ImageSetConfig, ids: Sequence[str], labels: Labels) -> list
     if config.limit is not None:
         positions = positions[: config.limit]
     if config.sample is not None:
-        positions = _stratified(positions, ids, labels, config.sample, config.sample_seed)
+        positions = stratified(positions, ids, labels, config.sample, config.sample_seed)
     if not positions:
         raise InputError(f"{config.path or config.kind}: the image set is empty")
     return positions
 
 
-def _stratified(positions: Sequence[int], ids: Sequence[str], labels: Labels, size: int, seed: int) -> list[int]:
+def stratified(positions: Sequence[int], ids: Sequence[str], labels: Labels, size: int, seed: int) -> list[int]:
     """`size` of the positions, of each class in proportion to its images, or all where there are no more.
 
     Within a class images are drawn in the order of a hash of the seed and the id, so that neither the order of files

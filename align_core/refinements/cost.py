@@ -1,9 +1,9 @@
 """What a refinement costs: passes through networks, and how many networks it leaves. Nothing here imports torch."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from align_core.align_config import AlignConfig
+from align_core.refinements.parts import networks_are_several
 
 
 class Passes(NamedTuple):
@@ -41,11 +41,6 @@ def passes_per_image(align: AlignConfig, witnesses: int) -> Passes:
         forward, backward = forward + more[0], backward + more[1]
     rounds = 1 if align.update == "plain" else 2
     return Passes(perturbing + rounds * forward, perturbing + rounds * backward)
-
-
-def networks_are_several(keep: str | Mapping[str, Any]) -> bool:
-    """Whether this part `keep` leaves networks of which there may be several."""
-    return not isinstance(keep, str) and keep["name"] in ("collect", "swag")
 
 
 def networks_kept(align: AlignConfig, images: int) -> int:

@@ -98,6 +98,12 @@ KEEPS: dict[str, Part] = {
 }
 """What is kept of the weights, instead of the last ones alone."""
 
+
+def networks_are_several(keep: str | Mapping[str, Any]) -> bool:
+    """Whether this part `keep` leaves networks of which there may be several."""
+    return not isinstance(keep, str) and keep["name"] in ("collect", "swag")
+
+
 KINDS: dict[str, tuple[str, Mapping[str, Part]]] = {
     "inputs": ("clean", INPUTS),
     "mix": ("none", MIXES),

@@ -44,12 +44,12 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def print_status(status: "Status") -> None:
-    """Prints a line per stage and surrogate or model, then the sums over everything."""
+    """Prints a line per stage and surrogate or model, then the sums over everything, and warnings."""
     rows = [["stage", "of", "state", "chunks"]]
     for group in status.groups():
         chunks = f"{group.done:,} of {group.chunks:,}" if group.chunks else ""
         rows.append([group.stage, group.name, group.state, chunks])
-    print(*columns(rows), f"in all: {status.sums()}", sep="\n")
+    print(*columns(rows), f"in all: {status.sums()}", *status.warnings, sep="\n")
 
 
 def print_clean(result: "CleanResult") -> None:
@@ -86,6 +86,8 @@ def print_result(result: "RunResult", options: argparse.Namespace, surrogate: st
     for line in verdicts(result.report):
         if line.startswith((f"{surrogate} under", f"{surrogate}-")):
             _console().print(line, highlight=False, soft_wrap=True)
+    for line in result.warnings:
+        _console().print(line, highlight=False, soft_wrap=True)
     again = ["witness", "ui", str(options.experiment)]
     for key, _, value in (override.partition("=") for override in options.overrides):
         again += ["--set", f"{key}={without_credentials(value)}"]

@@ -1,5 +1,6 @@
 """One fine-tune as a job that a worker can be sent: what is trained, on which images, and the loop around the step."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Container, Iterator
@@ -7,21 +8,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
+import torch.distributed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from align_core.align_config import AlignConfig
 from align_core.alignment import Alignment, NonFiniteLoss
 from align_core.batches import Batches
+from align_core.beginnings import begin
+from align_core.early_stop import EarlyStop
+from align_core.effect import Effect, Likeness
 from align_core.errors import InputError, reason_of
-from align_core.images import Fit, ImageSetConfig
-from align_core.models import Classifier, build, copy_of
+from align_core.images import Fit, ImageSetConfig, read_images
+from align_core.likeness import likeness_sample
+from align_core.models import Classifier, copy_of
 from align_core.numerics import set_policy
 from align_core.weights import State, not_finite, to_bytes
 from pipelines.compute.checkpoint import CURVE, STATE, Curve, DamagedCheckpoint, read_checkpoint, write_checkpoint
+from pipelines.compute.early_stop import Check, Checked
 from pipelines.compute.images import AsInspected, opened
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, on_device
+from pipelines.compute.tuned import Stopped, Tuned
+from pipelines.failure import InputChangedError
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class FineTune:
 
     Args:
         name: of the surrogate or model that is made.
-        start: the network whose weights it starts from; None for random weights.
+        start: the network whose weights it starts from; None for random weights, or those that its model names.
         witnesses: the networks whose predictions it is aligned to; without any, it learns from the labels alone.
         align: the settings.
         loader: loads `start` and `witnesses`.
@@ -41,6 +51,7 @@ class FineTune:
         threads: CPU threads for torch.
         progress_file: a file in the store to which the first worker writes how far it is; None for no progress.
         unused_parameters: whether a step leaves parameters without a gradient. Data-parallel workers must know.
+        checked: on what it is checked, where the settings have an early stop.
     """
 
     name: str
@@ -58,6 +69,7 @@ class FineTune:
     threads: int
     progress_file: str | None
     unused_parameters: bool = False
+    checked: Checked | None = None
 
     def batches(self, rank: int = 0, world: int = 1) -> Batches:
         """The batches of worker number `rank` of `world` data-parallel workers.
@@ -70,12 +82,20 @@ class FineTune:
         return Batches(image_set, self.image_ids, self.labels, self.align, self.seed, rank, world)
 
     def starting_network(self, networks: LoadedNetworks, device: str) -> Classifier:
-        """The network to be trained, on the device: a copy of `start`, or random weights."""
+        """The network to be trained, on the device: a copy of `start`, or that which the model's training begins with.
+
+        Raises InputChangedError where this starts from other weights than when the models were inspected.
+        """
         if self.start is not None:
             return copy_of(networks.network(self.start))
         torch.manual_seed(self.seed)
         network = self.loader.networks[self.name]
-        classifier = build(network.config, self.loader.classes, self.loader.channels)
+        classifier, begins = begin(network.config, self.loader.classes, self.loader.channels, self.fit.size)
+        if begins != network.begins:
+            raise InputChangedError(
+                f"models.{self.name}: the weights that it starts from are not as they were when the models were "
+                "inspected. Run again, and leave images and weights as they are while a run is at work"
+            )
         classifier.precision = self.loader.precision
         return on_device(classifier, device, network.channels_last)
 
@@ -119,6 +139,11 @@ class Trainer:
         )
         self.curve: Curve = []
         self.said: list[str] = []
+        self.likeness_before: Likeness | None = None
+        self.early_stop: EarlyStop | None = None
+        if job.align.early_stop is not None and job.checked is not None:
+            self.early_stop = EarlyStop(job.align.early_stop, self.batches.steps_per_epoch, len(self.batches))
+            self._check = Check(job.checked, job.witnesses, networks, device)
         self._progress_written = 0.0
 
     def run(
@@ -127,7 +152,7 @@ class Trainer:
         at: Container[int] | None = None,
         is_to_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Trains from the present state to the last step, or to a step after which `is_to_stop()` is true.
+        """Trains from the present state to the last step, or to where an early stop or `is_to_stop()` ends it.
 
         Args:
             checkpoint: called after the steps in `at`; None stands for the end of every epoch, and every
@@ -136,7 +161,8 @@ class Trainer:
         Raises NonFiniteLoss, also where the weights that the last step led to are not finite, and InputError for an
         image that is unreadable or is not the one that was inspected.
         """
-        steps = range(self.alignment.step_number, len(self.batches))
+        is_over = self.early_stop is not None and self.early_stop.is_over
+        steps = range(self.alignment.step_number, self.alignment.step_number if is_over else len(self.batches))
         per_epoch, every = self.batches.steps_per_epoch, self.job.align.checkpoint_steps
         for step, (images_BCHW, labels_B) in zip(steps, self._loaded(steps), strict=True):
             try:
@@ -145,16 +171,56 @@ class Trainer:
                 raise self._with_names(problem, step) from problem
             self.curve.append({"step": step, "epoch": step // per_epoch, "timestamp": time.time(), **row})
             self._write_progress(step + 1)
+            if self.early_stop is not None and self.early_stop.is_due(step + 1):
+                self._take_check(self.early_stop, step + 1)
             in_epoch = step % per_epoch + 1
             is_usual = in_epoch == per_epoch or in_epoch % every == 0
             if is_usual if at is None else step + 1 in at:
                 checkpoint()
+            if self.early_stop is not None and self.early_stop.is_over:
+                break
             if step + 1 < len(self.batches) and is_to_stop():
                 return
         source = self.alignment.source
         parameters = {name for name, _ in source.named_parameters(remove_duplicate=False)}
         if bad := not_finite(source.state_dict(), parameters):
             raise NonFiniteLoss(f"after the last step the weights are not finite ({bad[0]}): lower align.optimizer.lr")
+
+    def _take_check(self, early_stop: EarlyStop, step: int) -> None:
+        """Checks the network that would be kept now. The first worker measures, and tells the others what it found."""
+        kept, value, problem = dict[str, Tensor](), math.nan, ""
+        if self.rank == 0:
+            folded = self.job.loader.networks[self.job.start or self.job.name].folded
+            (kept,) = self.alignment.networks(self._images)
+            try:
+                source = cast(Classifier, self.alignment.source)
+                value = self._check(source, kept, folded)
+            except FloatingPointError as found:  # told to the others, which would wait for this worker for ever
+                problem = f" ({found})"
+        if self.world > 1:
+            value_1 = torch.tensor([value], dtype=torch.float64, device=self.device)
+            torch.distributed.broadcast(value_1, 0)
+            value = value_1.item()
+        if math.isnan(value):
+            raise NonFiniteLoss(f"the check after step {step} found values that are not finite{problem}")
+        early_stop.note(step, value, kept)
+
+    def look(self) -> None:
+        """Takes note of how like its witnesses the network is, before the first step.
+
+        The first worker alone does, and the others wait for it at their first step.
+        """
+        if self.rank == 0 and self.job.witnesses and self.alignment.step_number == 0:
+            self.likeness_before = self.alignment.likeness(self._sample)
+
+    def _sample(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Some training images as they are, the same for every fine-tune, in batches of about the size of a step's."""
+        positions = likeness_sample(len(self.job.image_ids))
+        rows = max(1, self.batches.batch_size // self.world)
+        for chosen in np.array_split(positions, -(-len(positions) // rows)):
+            pixels = read_images(self.batches.images, [self.job.image_ids[position] for position in chosen])
+            images_BCHW = torch.from_numpy(pixels).to(self.device).to(torch.float32) / 255
+            yield images_BCHW, torch.tensor([self.job.labels[position] for position in chosen], device=self.device)
 
     def _with_names(self, problem: NonFiniteLoss, step: int) -> NonFiniteLoss:
         """The same with the names of the witness and the images, where these were the cause."""
@@ -185,16 +251,26 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint: the state, and the curve up to it."""
-        write_checkpoint(folder, self.alignment.state(), self.curve)
+        state = self.alignment.state()
+        if (before := self.likeness_before) is not None:
+            state[_BEFORE] = torch.tensor([before.loss, before.agreement], dtype=torch.float64)
+        if self.early_stop is not None:
+            state |= {f"{_EARLY_STOP}{name}": value for name, value in self.early_stop.state().items()}
+        write_checkpoint(folder, state, self.curve)
 
     def restore(self, folder: Path) -> None:
         """Resumes from a checkpoint that `save` wrote. Raises DamagedCheckpoint where it is not what was written."""
         state, curve = read_checkpoint(folder)
+        before = state.pop(_BEFORE, None)
         try:
             self.alignment.restore(state)
+            if self.early_stop is not None:
+                own = {name: value for name, value in state.items() if name.startswith(_EARLY_STOP)}
+                self.early_stop.restore({name.removeprefix(_EARLY_STOP): value for name, value in own.items()})
         except (KeyError, RuntimeError) as problem:
             raise DamagedCheckpoint(f"is not of this network: {problem}") from problem
         self.curve = curve
+        self.likeness_before = None if before is None else Likeness(*before.tolist())
 
     def say(self, line: str) -> None:
         """Leaves a line for the user beside the progress, where the run finds it."""
@@ -203,13 +279,22 @@ class Trainer:
             progress = {"done": self.alignment.step_number, "total": len(self.batches), "said": self.said}
             self.job.loader.store.write_json(path, progress)
 
-    def weights(self) -> list[bytes]:
-        """The weights of every network that is kept, each as the content of a .safetensors file."""
-        return [to_bytes(_of_net(state)) for state in self.networks()]
-
     def networks(self) -> list[State]:
         """The weights of every network that would be kept if the training ended here, by name. They may be in use."""
         return self.alignment.networks(self._images)
+
+    def result(self) -> Tuned:
+        """What it ends with. Of several workers, the first alone may be asked."""
+        stopped, early_stop = None, self.early_stop
+        if early_stop is not None:
+            networks, steps = [early_stop.kept], self.alignment.step_number
+            stopped = Stopped(early_stop.config.by, early_stop.checks, steps, len(self.batches))
+        else:
+            networks = self.networks()
+        effect, before = None, self.likeness_before
+        if before is not None and (after := self.alignment.likeness(self._sample, networks)) is not None:
+            effect = Effect(len(likeness_sample(len(self.job.image_ids))), before, after)
+        return Tuned([to_bytes(_of_net(state)) for state in networks], self.curve, effect, stopped)
 
     def _images(self) -> Iterator[Tensor]:
         """The images of the last epoch, in at most so many batches, from which BatchNorm statistics are taken anew."""
@@ -219,11 +304,10 @@ class Trainer:
             yield images_BCHW.to(self.device)
 
 
-Tuned = tuple[list[bytes], Curve]
-"""What a fine-tune ends with: the weights of every network that it leaves, as .safetensors files, and its curve."""
-
 _Loaded = tuple[Tensor, Tensor] | InputError
 _MOST_BATCHES = 100
+_BEFORE = "likeness_before"
+_EARLY_STOP = "early_stop."
 
 
 @dataclass(frozen=True)
@@ -243,7 +327,7 @@ class _Loading:
 
 
 def fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> Tuned:
-    """A fine-tune by one worker, in this process; returns the weights, as .safetensors, and the curve.
+    """A fine-tune by one worker, in this process.
 
     Args:
         checkpoints: a folder in the store. The fine-tune resumes from the checkpoint there, bit for bit on a CPU, and
@@ -260,8 +344,9 @@ def fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> Tuned:
             for name in (CURVE, STATE):  # in this order, so that no state is without its curve
                 store.write(f"{checkpoints}/{name}", (Path(folder) / name).read_bytes())
 
+    trainer.look()
     trainer.run(checkpoint)
-    return trainer.weights(), trainer.curve
+    return trainer.result()
 
 
 def _resumed(job: FineTune, device: str, checkpoints: str) -> Trainer | None:
@@ -282,21 +367,6 @@ def _resumed(job: FineTune, device: str, checkpoints: str) -> Trainer | None:
             trainer = Trainer(job, device)
             trainer.say(f"{job.name}: its checkpoint {reason_of(problem)}; it starts again from the first step")
     return trainer
-
-
-def write_networks(trainer: Trainer, folder: Path) -> None:
-    """Adds the networks that are kept to a checkpoint."""
-    for number, own in enumerate(trainer.weights()):
-        (folder / f"network-{number:04}.safetensors").write_bytes(own)
-
-
-def from_checkpoint(folder: Path) -> Tuned:
-    """The networks that are kept and the curve, from what `Trainer.save` and `write_networks` wrote.
-
-    Raises DamagedCheckpoint.
-    """
-    _, curve = read_checkpoint(folder)
-    return [path.read_bytes() for path in sorted(folder.glob("network-*.safetensors"))], curve
 
 
 def _of_net(state: State) -> State:

@@ -22,6 +22,7 @@ class Network:
         folded: names of a convolution and of the BatchNorm that is folded into it where it predicts or is crafted on.
         frozen: names of the parameters that a training leaves as they are.
         wraps: the defences around it, the outermost first.
+        begins: hash of the weights that its training starts from; None for random weights, and where none is trained.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Network:
     folded: tuple[tuple[str, str], ...] = ()
     frozen: tuple[str, ...] = ()
     wraps: tuple[Wrap, ...] = ()
+    begins: str | None = None
 
     @property
     def identity(self) -> dict[str, Any]:

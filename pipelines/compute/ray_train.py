@@ -20,12 +20,10 @@ from pipelines.compute.cluster import Worker
 from pipelines.compute.fine_tune import (
     FineTune,
     Trainer,
-    Tuned,
     fine_tune_alone,
-    from_checkpoint,
-    write_networks,
 )
 from pipelines.compute.ray_internals import raised_by_workers
+from pipelines.compute.tuned import Tuned, from_checkpoint, write_networks
 from pipelines.storage.store import Store
 
 RUNS = ".train"
@@ -35,7 +33,7 @@ RETRIES = 3
 
 
 def fine_tune(job: FineTune, run_name: str, worker: Worker) -> Tuned:
-    """Fine-tunes on `job.align.workers` workers; returns the weights, as .safetensors, and the curve.
+    """Fine-tunes on `job.align.workers` workers; returns what it ends with.
 
     Args:
         run_name: the run whose checkpoints it resumes from, and to which it adds.
@@ -58,10 +56,10 @@ def _by_one(job: FineTune, run_name: str, worker: Worker) -> Tuned:
     # A lost process is retried by Ray itself; of exceptions, only those of a disk or store that may recover.
     task = ray.remote(fine_tune_alone).options(**worker.ray_options, max_retries=RETRIES, retry_exceptions=[OSError])
     try:
-        weights, curve = ray.get(task.remote(job, worker.device, f"{RUNS}/{run_name}/checkpoint"))
+        result: Tuned = ray.get(task.remote(job, worker.device, f"{RUNS}/{run_name}/checkpoint"))
     except ray.exceptions.RayTaskError as problem:
         raise problem.cause from problem  # as if it had happened here
-    return weights, curve
+    return result
 
 
 def _by_several(job: FineTune, run_name: str, worker: Worker) -> Tuned:
@@ -168,10 +166,11 @@ def _train_worker(config: dict[str, FineTune]) -> dict[str, str]:
         with tempfile.TemporaryDirectory() as folder:
             trainer.save(Path(folder))
             if is_end:
-                write_networks(trainer, Path(folder))
+                write_networks(trainer.result(), Path(folder))
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     try:
+        trainer.look()
         trainer.run(checkpoint)
         checkpoint(is_end=True)
     except NonFiniteLoss as problem:

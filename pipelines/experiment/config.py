@@ -138,7 +138,7 @@ class DataConfig(Section):
         on_duplicate: whether an image that is in two sets, or in one with two labels, stops the run, or is skipped and
             counted.
         train: images for alignments and for models that are trained here.
-        validation: images on which a sweep chooses its settings; without them there can be no sweep.
+        validation: images on which a sweep chooses its settings, and an early stop the end of an alignment.
         test: images on which everything is measured.
     """
 

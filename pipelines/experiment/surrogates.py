@@ -120,7 +120,9 @@ def _control(experiment: Experiment, control: Control) -> Iterator[Surrogate]:
         return
     for source in experiment.sources:
         if control == "label_only":
-            on_labels = replace(experiment.align, weight=0.0, label_weight=1.0)
+            stop = experiment.align.early_stop
+            stop = stop if stop and stop.by == "gain" else None  # it has no witness to agree with
+            on_labels = replace(experiment.align, weight=0.0, label_weight=1.0, early_stop=stop)
             made = _unaligned(experiment, control, source, (_named(experiment, control, source),))
             yield replace(made, align=on_labels, refine=control)
         else:
@@ -240,17 +242,20 @@ def within_budget(surrogate: Surrogate, budget: int | None, images: int) -> Surr
     return replace(surrogate, align=replace(align, limit_steps=steps))
 
 
-def passes_of(surrogate: Surrogate, images: int) -> Passes:
+def passes_of(surrogate: Surrogate, images: int, steps: int | None = None) -> Passes:
     """All passes of a fine-tune through its networks, over a training set of `images` images."""
     assert surrogate.align is not None
-    return passes_per_image(surrogate.align, len(surrogate.witnesses)).times(images_seen_by(surrogate, images))
+    return passes_per_image(surrogate.align, len(surrogate.witnesses)).times(images_seen_by(surrogate, images, steps))
 
 
-def images_seen_by(surrogate: Surrogate, images: int) -> int:
-    """The training images of all steps of a fine-tune together, over a training set of `images` images."""
+def images_seen_by(surrogate: Surrogate, images: int, steps: int | None = None) -> int:
+    """The training images of all steps of a fine-tune together, over a training set of `images` images.
+
+    `steps` are those that it took; by default all.
+    """
     align = surrogate.align
     assert align is not None
-    return align.steps(images) * min(align.batch_size, images // align.workers * align.workers)
+    return (steps or align.steps(images)) * min(align.batch_size, images // align.workers * align.workers)
 
 
 def contrasts_of(surrogates: Sequence[Surrogate], further: Sequence[Sequence[str]] = ()) -> list[tuple[str, str]]:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from align_core.align_config import AlignConfig
 from align_core.errors import InputError
 from align_core.refinements import REFINEMENTS
-from align_core.refinements.cost import networks_are_several
+from align_core.refinements.parts import networks_are_several
 from pipelines.experiment.explain import nearest
 from pipelines.experiment.matrix import check_surrogates
 
@@ -52,12 +53,20 @@ def check_variants(experiment: "Experiment") -> None:
             _check_known(f"{key}.ensemble", "model or surrogate", member, [*surrogates, *experiment.models])
         if variant.budget is not None:
             _check_known(f"{key}.budget", "surrogate", variant.budget, list(surrogates))
-            if surrogates[variant.budget].align is None:
+            budgeted = surrogates[variant.budget].align
+            if budgeted is None:
                 raise InputError(f"{key}.budget: {variant.budget} is used as it is, so that it has no budget")
+            if budgeted.early_stop is not None:
+                raise InputError(
+                    f"{key}.budget: {variant.budget} stops early, so that its budget is not known before; give "
+                    "align.limit_steps instead"
+                )
         if own is not None and variant.witnesses and not own.needs_witnesses:
             raise InputError(f"{key}.witnesses: what it is made by needs no witness; leave them out")
         if own is not None:
+            _check_early_stop(experiment, f"{key}.align", own)
             _check_weights(f"{key}.align", own.over_witnesses, variant.witnesses or experiment.witnesses)
+    _check_early_stop(experiment, "align", experiment.align)
     _check_weights("align", experiment.align.over_witnesses, experiment.witnesses)
     if experiment.registered_as and networks_are_several(experiment.align.keep):
         raise InputError("register: align.keep leaves several networks, and a model of the registry is one")
@@ -67,6 +76,25 @@ def check_variants(experiment: "Experiment") -> None:
         if pair[0] == pair[1]:
             raise InputError(f"contrasts: {pair[0]} is compared with itself")
     check_surrogates(experiment, planned)
+
+
+def _check_early_stop(experiment: "Experiment", key: str, align: AlignConfig) -> None:
+    """Raises InputError where an early stop has not what it is measured on."""
+    stop, key = align.early_stop, f"{key}.early_stop"
+    if stop is None:
+        return
+    if experiment.data.validation is None:
+        raise InputError(f"{key}: needs data.validation: an end is chosen on validation images, not on the test ones")
+    if stop.attack is None:
+        return
+    if not experiment.validation_targets:
+        raise InputError(f"{key}: by gain, it needs validation_targets: an end is not chosen on the test targets")
+    _check_known(f"{key}.attack", "attack", stop.attack, list(experiment.attacks))
+    if experiment.attacks[stop.attack].is_targeted:
+        raise InputError(
+            f"{key}.attack: {stop.attack} leads towards a class, and it is measured how often targets are led away "
+            "from the label; name an attack with towards: away"
+        )
 
 
 def _check_weights(key: str, weights: str | list[float], witnesses: list[str]) -> None:

@@ -15,6 +15,7 @@ from pipelines.report.remarks import remarks_on, uneven
 from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SeedRow, SurrogateRow, TimeRow, TransferRow
 from pipelines.report.sentences import notes, verdicts
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.effects import effect_of
 from pipelines.storage.csv_table import from_csv, to_csv
 from pipelines.storage.store import Say, Store, fingerprint_of
 
@@ -23,7 +24,7 @@ FILES = (*(f"{table}.csv" for table in COLUMNS), *(f"{figure}.png" for figure in
 """Every file of a report, in the folder `report`. Beside them, report.json says what they were made from, and holds
 their hashes."""
 _KEPT = "report/report.json"
-_REVISION = 7  # to be raised when the same outcomes give other figures, or are no longer taken for sound
+_REVISION = 8  # to be raised when the same outcomes give other figures, or are no longer taken for sound
 _WHOLE_COLUMNS = {
     "n", "gradients", "images", "seed", "seeds", "steps", "images_seen", "forward_passes", "backward_passes"
 }  # fmt: skip
@@ -86,8 +87,9 @@ def report_fingerprint(blueprint: Blueprint) -> str:
     holes = [blueprint.holes()] if blueprint.holes() else []
     named = [blueprint.experiment.name, blueprint.experiment.seed]
     groups = [list(blueprint.experiment.groups.items())] if blueprint.experiment.groups else []
+    effects = {own.name: effect.as_dict() for own in blueprint.surrogates if (effect := effect_of(blueprint, own.name))}
     contrasts = [{"contrasts": blueprint.experiment.contrasts}] if blueprint.experiment.contrasts else []
-    return fingerprint_of([_REVISION, *named, tables, cells, relations, *holes, *groups, *contrasts])
+    return fingerprint_of([_REVISION, *named, tables, cells, relations, *holes, *groups, *contrasts, effects])
 
 
 def make_report(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Report, bool]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.report.rows import TransferRow
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.effects import without_effect
 from pipelines.stages.first_look import compared, sample_of
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def remarks_on(blueprint: Blueprint, outcomes: "Outcomes", transfer: Sequence[Tr
         *_blank_means(transfer),
         *blueprint.inspected.notes,
         *trained,
+        *without_effect(blueprint),
         *_unperturbed(outcomes),
         *uneven(outcomes),
     ]

@@ -135,6 +135,13 @@ class SurrogateRow(TypedDict):
     witness_agreement: float | None
     """Share of clean test images on which surrogate and witness predict the same class, percent; the mean over several
     witnesses."""
+    agreement_change: float | None
+    """`witness_agreement` minus the same of the original source with the same witnesses, points. None for that source
+    itself."""
+    loss_before: float | None
+    """Alignment loss to its witnesses before the first step, on training images as they are. None without witnesses."""
+    loss_after: float | None
+    """The same with the weights that were kept."""
     attacked_accuracy: float | None
     """Share of all test images that the surrogate itself still classifies correctly under `attack`, percent."""
     whitebox_rate: float | None

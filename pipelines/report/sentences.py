@@ -42,9 +42,9 @@ def verdicts(report: "Report") -> list[str]:
     """Says of each surrogate and attack whether it transfers better than the source, and what that is worth.
 
     By the mean over all targets: against the source; against the controls, beside which alone an effect counts; at what
-    cost in clean accuracy; and at what budget. One is called better or worse than another only where the 95 % interval
-    of the difference excludes zero: over several seeds, that over images and seeds. Surrogates without a gain, such as
-    the source itself, are left out.
+    cost in clean accuracy; whether it agrees less with its witnesses than before; and at what budget. One is called
+    better or worse than another only where the 95 % interval of the difference excludes zero: over several seeds, that
+    over images and seeds. Surrogates without a gain, such as the source itself, are left out.
     """
     contrasts: dict[tuple[str, str], list[ContrastRow]] = {}
     for row in report.contrasts:
@@ -81,6 +81,8 @@ def _sentence(row: MeanRow, contrasts: Sequence[ContrastRow], about: Mapping[str
     if own is not None and own["clean_change"] is not None:
         change = _interval(own["clean_change"], own["clean_change_low"], own["clean_change_high"])
         parts.append(f"clean accuracy {change}")
+    if own is not None and own["loss_before"] is not None and (own["agreement_change"] or 0) < 0:
+        parts.append(f"it agrees less with its witnesses than the source does: {own['agreement_change']:+.1f} points")
     if own is not None and own["forward_passes"] is not None and own["backward_passes"] is not None:
         parts.append(f"made in {own['forward_passes'] + own['backward_passes']:,} passes")
     if row["seeds"] > 1:

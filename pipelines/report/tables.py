@@ -35,6 +35,7 @@ from pipelines.report.rounding import figure
 from pipelines.report.rows import ContrastRow, SeedRow, SurrogateRow, TimeRow, TransferRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF
+from pipelines.stages.effects import effect_of, steps_taken
 from pipelines.stages.times import CraftingTimes
 
 Draws = npt.NDArray[np.float64]
@@ -299,11 +300,12 @@ class TableMaker:
         has_no_change = surrogate.name == surrogate.baseline or surrogate.source not in outcomes.prediction
         change = NO_GAIN if has_no_change else paired_gain(right, outcomes.right(surrogate.source))
         witnesses = surrogate.witnesses or tuple(self.blueprint.experiment.witnesses)
-        agreement, robust = None, None
+        agreement, agreement_change, robust = None, None, None
         align, images = surrogate.align, len(self.blueprint.inspected.manifests["train"])
+        effect, steps = effect_of(self.blueprint, surrogate.name), steps_taken(self.blueprint, surrogate.name)
         if witnesses and outcomes.prediction.keys() >= set(witnesses):
-            own = outcomes.prediction[clean_name]
-            agreement = 100 * float(np.mean([(own == outcomes.prediction[w]).mean() for w in witnesses]))
+            agreement = self._agreement(clean_name, witnesses)
+            agreement_change = None if has_no_change else agreement - self._agreement(surrogate.source, witnesses)
         if all((surrogate.name, attack, SELF) in outcomes.wrong for attack in self.attacks):
             robust = 100 * float(outcomes.robust(surrogate.name, clean_name, self.attacks).mean())
         return {
@@ -317,6 +319,9 @@ class TableMaker:
             "clean_change_low": figure(change.low),
             "clean_change_high": figure(change.high),
             "witness_agreement": figure(agreement),
+            "agreement_change": figure(agreement_change),
+            "loss_before": None if effect is None else figure(effect.before.loss),
+            "loss_after": None if effect is None else figure(effect.after.loss),
             "attacked_accuracy": None,
             "whitebox_rate": None,
             "whitebox_targeted_rate": None,
@@ -324,11 +329,16 @@ class TableMaker:
             "mean_ssim": None,
             "robust_accuracy": figure(robust),
             "refinement": surrogate.refine or "",
-            "steps": None if align is None else align.steps(images),
-            "images_seen": None if align is None else images_seen_by(surrogate, images),
-            "forward_passes": None if align is None else passes_of(surrogate, images).forward,
-            "backward_passes": None if align is None else passes_of(surrogate, images).backward,
+            "steps": None if align is None else steps or align.steps(images),
+            "images_seen": None if align is None else images_seen_by(surrogate, images, steps),
+            "forward_passes": None if align is None else passes_of(surrogate, images, steps).forward,
+            "backward_passes": None if align is None else passes_of(surrogate, images, steps).backward,
         }
+
+    def _agreement(self, name: str, witnesses: Sequence[str]) -> float:
+        """Percent of the clean images for which a network and a witness predict the same; the mean over witnesses."""
+        known = self.outcomes.prediction
+        return 100 * float(np.mean([(known[name] == known[witness]).mean() for witness in witnesses]))
 
 
 def _kind(target: str) -> str:

@@ -16,6 +16,7 @@ from pipelines.report.to_mlflow import log_report
 from pipelines.run.request import Request, open_blueprint
 from pipelines.run.resolved import write_resolved
 from pipelines.stages.blueprint import STAGES, Blueprint
+from pipelines.stages.effects import without_effect
 from pipelines.stages.notes import say_notes
 from pipelines.storage.credentials import without_credentials
 from pipelines.tracking.runs import tracking_uri
@@ -32,6 +33,7 @@ class RunResult:
         logged: whether MLflow holds the report.
         spent: the time of every part.
         holes: networks and tables that could not be made, each with the reason; the report is without them.
+        warnings: surrogates whose alignment did not work, a sentence each.
     """
 
     location: str
@@ -41,6 +43,7 @@ class RunResult:
     logged: bool = False
     spent: list[Spent] = field(default_factory=list)
     holes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
@@ -52,6 +55,7 @@ class RunResult:
             "logged": self.logged,
             "spent": [asdict(spent) for spent in self.spent],
             "holes": self.holes,
+            "warnings": self.warnings,
             **report,
         }
 
@@ -91,6 +95,7 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
             progress.say("everything is there already: nothing to compute")
         blueprint.check_finished(work)
         result.holes = blueprint.holes()
+        result.warnings = list(without_effect(blueprint))
         if "report" in stages:
             blueprint.check_finished()
             result.holes = blueprint.holes()

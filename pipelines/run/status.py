@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.effects import without_effect
 from pipelines.storage.chunked_table import ChunkedTable
 
 State = Literal["missing", "partial", "done", "failed"]
@@ -63,11 +64,13 @@ class Status:
     """The state of a whole experiment at one time (`at`, in seconds of a monotonic clock).
 
     `failures` says why by the folder of each network and table that failed, but for tables whose images failed.
+    `warnings` are of surrogates whose alignment did not work.
     """
 
     entries: list[Entry]
     at: float = field(default_factory=time.monotonic)
     failures: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def is_done(self) -> bool:
@@ -116,8 +119,8 @@ class Status:
         return [*(f"{folder}: {why}" for folder, why in self.failures.items()), end]
 
     def lines(self) -> list[str]:
-        """A line per entry, then the totals."""
-        return [*(entry.line() for entry in self.entries), f"in all: {self.sums()}"]
+        """A line per entry, then the totals and the warnings."""
+        return [*(entry.line() for entry in self.entries), f"in all: {self.sums()}", *self.warnings]
 
     def since(self, first: "Status") -> str:
         """The totals, with the rate since an earlier status and the time that remains at this rate."""
@@ -128,7 +131,8 @@ class Status:
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
-        return {"done": self.done, "chunks": self.chunks, "entries": [vars(entry) for entry in self.entries]}
+        entries = [vars(entry) for entry in self.entries]
+        return {"done": self.done, "chunks": self.chunks, "entries": entries, "warnings": self.warnings}
 
 
 def watch(request: Request, every: float = 2.0) -> Iterator[Status]:
@@ -167,7 +171,7 @@ def _status(blueprint: Blueprint) -> Status:
     failed = failures.keys() | waiting
     left = {own.folder: _left(own, len(there[own.folder]), chunks, failed) for own in unfinished}
     entries = [left.get(table.folder) or Entry(table.folder, "done", chunks, chunks) for table in tables]
-    return Status([*networks, *entries], failures=failures)
+    return Status([*networks, *entries], failures=failures, warnings=list(without_effect(blueprint)))
 
 
 def _state_of(network: str, blueprint: Blueprint, absent: Sequence[str]) -> State:

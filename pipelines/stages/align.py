@@ -16,6 +16,7 @@ from statistics import median
 from safetensors.torch import load as load_safetensors
 
 from align_core.alignment import NonFiniteLoss
+from align_core.effect import Effect
 from align_core.errors import InputError, reason_of
 from align_core.model_config import model_config_as_dict
 from align_core.models import load
@@ -26,9 +27,10 @@ from align_core.trial import FoldingDifference, folding_difference, random_image
 from align_core.weights import State, hash_weights
 from pipelines.compute.checkpoint import Curve
 from pipelines.compute.cluster import Worker, room_for
-from pipelines.compute.fine_tune import FineTune, Tuned
+from pipelines.compute.fine_tune import FineTune
 from pipelines.compute.loading import on_device
 from pipelines.compute.ray_train import RUNS, delete_run, fine_tune
+from pipelines.compute.tuned import Stopped, Tuned
 from pipelines.failure import ONCE_MENDED, InputChangedError, RunFailed
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
@@ -193,7 +195,7 @@ def _commit_result(
     making = finished.making
     what = "alignment" if making.start else "training"
     try:
-        weights, curve = future.result()
+        tuned = future.result()
     except NonFiniteLoss as problem:
         write_failure(blueprint.store, making, f"its {what} failed: {reason_of(problem)}")
         progress.say(f"the {what} of {making.name} failed: {reason_of(problem)}; all others go on")
@@ -204,15 +206,19 @@ def _commit_result(
     except Exception as problem:  # of the user's code, of torch, or of Ray
         failures.append(f"the {what} of {making.name} failed: {reason_of(problem)}")
         return None
-    note = commit(blueprint.store, making, weights, curve, time.time() - finished.began, blueprint.inspected.shape)
-    if note:
+    seconds, shape = time.time() - finished.began, blueprint.inspected.shape
+    if note := commit(blueprint.store, making, tuned.weights, tuned.curve, seconds, shape, tuned.effect, tuned.stopped):
         progress.say(note)
+    if tuned.stopped is not None:
+        progress.say(f"{making.name}: {tuned.stopped.line()}")
+    if tuned.effect is not None:
+        progress.say(f"{making.name}: {tuned.effect.warning() or tuned.effect.line()}")
     delete_run(blueprint.store, making.run_name)
     blueprint.damaged.discard(making.name)
     blueprint.refresh()
     if making.start is None:
         _look_at(blueprint, making.name, progress)
-    return curve
+    return tuned.curve
 
 
 def _look_at(blueprint: Blueprint, name: str, progress: Progress) -> None:
@@ -235,7 +241,14 @@ def _note_speed(speeds: Speeds, finished: _UnderWay, curve: Curve, worker: Worke
 
 
 def commit(
-    store: Store, making: Making, weights: Sequence[bytes], curve: Curve, seconds: float, shape: tuple[int, int, int]
+    store: Store,
+    making: Making,
+    weights: Sequence[bytes],
+    curve: Curve,
+    seconds: float,
+    shape: tuple[int, int, int],
+    effect: Effect | None = None,
+    stopped: Stopped | None = None,
 ) -> str | None:
     """Puts a network into the store: weights, curve, and last the card, which says that it is complete.
 
@@ -243,6 +256,8 @@ def commit(
         weights: of each network, the content of a .safetensors file.
         seconds: that it took to make, for the card.
         shape: channels, height and width of the images.
+        effect: what it did to the likeness to the witnesses, for the card.
+        stopped: what came of its early stop, for the card.
 
     The card holds everything that decides predictions and is not in the weights: the constructor's arguments and the
     preprocessing, as the library set them when the network was made. It also has by how much the network's logits
@@ -270,6 +285,8 @@ def commit(
         "folding_difference": folding.largest,
         "versions": versions(),
         "seconds": round(seconds, 1),
+        **({"effect": effect.as_dict()} if effect is not None else {}),
+        **({"early_stop": stopped.as_dict()} if stopped is not None else {}),
     }
     if len(weights) > 1:
         card |= {

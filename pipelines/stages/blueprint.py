@@ -20,6 +20,7 @@ from pipelines.stages.cells import SELF, Cell, Predictions, TablesOverImages
 from pipelines.stages.evaluations import Evaluation
 from pipelines.stages.inspect import Inspected
 from pipelines.stages.makings import Making, alignment, digests_of, read_failure, training, weights_file
+from pipelines.stages.stopping import needed_for_checks, stopping_inputs
 from pipelines.storage.chunked_table import ChunkedTable, Listing
 from pipelines.storage.store import Store
 
@@ -77,7 +78,7 @@ class Blueprint:
                 self.lost[making.name] = reason
         self._refresh_defended()
         for surrogate in self._in_order:
-            gone = [name for name in (surrogate.source, *surrogate.witnesses) if name in self.lost]
+            gone = [name for name in self._needed_by(surrogate) if name in self.lost]
             if surrogate.align is not None and gone:
                 self.lost.setdefault(surrogate.name, f"it needs {gone[0]}, which could not be made")
         if (self.networks, self.lost) != before:  # otherwise the tables stay, of which there may be thousands
@@ -124,6 +125,12 @@ class Blueprint:
 
         return sorted(self.planned, key=depth)
 
+    def _needed_by(self, surrogate: Surrogate) -> tuple[str, ...]:
+        """The networks without which a surrogate cannot be made."""
+        checks = needed_for_checks(self.experiment, surrogate.align)
+        within = [unwrapped(self.experiment.models, name).name for name in checks]
+        return (surrogate.source, *surrogate.witnesses, *within)
+
     @property
     def surrogates(self) -> list[Surrogate]:
         """The surrogates that are there or can be made."""
@@ -157,10 +164,13 @@ class Blueprint:
 
     @cached_property
     def trained_for_run(self) -> list[str]:
-        """The models that are trained here and that a run needs. Validation targets are trained for sweeps only."""
+        """The models that are trained here and that a run needs.
+
+        Validation targets are trained for sweeps only, and for surrogates that stop early by gain.
+        """
         needed = {unwrapped(self.experiment.models, name).name for name in self.experiment.targets}
         for surrogate in self.planned:
-            needed |= {surrogate.source, *surrogate.members, *surrogate.witnesses}
+            needed |= {*surrogate.members, *self._needed_by(surrogate)}
         return [name for name, config in self.experiment.models.items() if config.train and name in needed]
 
     def is_made(self, name: str) -> bool:
@@ -168,7 +178,7 @@ class Blueprint:
         return self.networks[name].digest is not None
 
     def trainings(self) -> Iterator[Making]:
-        """The models that are trained from random weights."""
+        """The models that are trained here."""
         images = self.inspected.manifests["train"]
         for name, config in self.experiment.models.items():
             if config.train is not None:
@@ -178,10 +188,11 @@ class Blueprint:
         """The surrogates that are aligned here and whose source and witnesses are there."""
         images = self.inspected.manifests["train"]
         for surrogate in self._in_order:
-            if surrogate.align is not None and all(map(self.is_made, (surrogate.source, *surrogate.witnesses))):
+            if surrogate.align is not None and all(map(self.is_made, self._needed_by(surrogate))):
                 witnesses = [self.networks[name] for name in surrogate.witnesses]
                 source = self.networks[surrogate.source]
-                yield alignment(surrogate, source, witnesses, self.experiment, images)
+                stopping = stopping_inputs(self, surrogate.align)
+                yield alignment(surrogate, source, witnesses, self.experiment, images, stopping)
 
     def with_needed(self, names: Iterable[str]) -> Iterator[str]:
         """The names of some networks, each after those that it is made from: its source and witnesses."""

@@ -49,9 +49,14 @@ def check_weights_differ(experiment: Experiment, networks: Mapping[str, Network]
 def check_ancestors(
     experiment: Experiment, networks: Mapping[str, Network], ancestors: Mapping[str, Ancestors]
 ) -> None:
-    """Checks that no target is what a model of the attacker was aligned to, or from, in another experiment."""
+    """Checks that no target is what a model of the attacker was aligned to, or from, or starts its training from."""
     for role, name, other in _targets_and_attackers(experiment):
         own, digest = ancestors[other], networks[name].digest
+        if same_tensors(digest, networks[other].begins):
+            raise InputError(
+                f"{role}: the training of {other} starts from the weights of {name}; a target is a model that the "
+                "attacker cannot see"
+            )
         to = any(same_tensors(digest, witness) for witness in own.witnesses)
         if to or same_tensors(digest, own.source):
             how = "to" if to else "from"

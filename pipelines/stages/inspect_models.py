@@ -56,7 +56,10 @@ class InspectedModels:
 
 @dataclass(frozen=True)
 class _Tried:
-    """What a trial that passed found out; the digest is None for a model that is trained here."""
+    """What a trial that passed found out; the digest is None for a model that is trained here.
+
+    `begins` is the hash of the weights that its training starts from, if it starts from any.
+    """
 
     digest: str | None
     notes: list[str]
@@ -65,10 +68,11 @@ class _Tried:
     folded: Sequence[Sequence[str]]
     folding_difference: float
     frozen: list[str]
+    begins: str | None = None
 
     def __post_init__(self) -> None:
         are_lists = all(isinstance(own, list | tuple) for own in (self.notes, self.frozen, self.folded))
-        if not isinstance(self.digest, str | None) or not are_lists:
+        if not isinstance(self.digest, str | None) or not isinstance(self.begins, str | None) or not are_lists:
             raise TypeError("not what a trial found out")
 
 
@@ -110,6 +114,7 @@ def inspect_models(
             folded=tuple((convolution, batchnorm) for convolution, batchnorm in one.folded),
             frozen=frozen,
             wraps=model.wraps,
+            begins=one.begins,
         )
         if one.folded:
             found.folding[name] = {"batchnorms": len(one.folded), "largest_difference": one.folding_difference}
@@ -183,19 +188,25 @@ class _Model:
         precision = [] if (own := self.experiment.compute.precision) == "fp32" else [own]
         return fingerprint_of([settings, *images, self.code, self.content, used, *precision])
 
-    @cached_property
+    @property
     def _classifier(self) -> "Classifier":
-        # Imported here because an input that is known needs no torch, and `witness status` must answer at once.
-        from align_core.models import build, load
+        return self._built[0]
 
-        classes, channels = self.experiment.data.classes_count, self.test.shape[0]
+    @cached_property
+    def _built(self) -> tuple["Classifier", str | None]:
+        """The model, and the hash of the weights that its training starts from."""
+        # Imported here because an input that is known needs no torch, and `witness status` must answer at once.
+        from align_core.beginnings import begin
+        from align_core.models import load
+
+        classes, channels, begins = self.experiment.data.classes_count, self.test.shape[0], None
         try:
             if self.config.train:
-                classifier = build(self.config, classes, channels)
+                classifier, begins = begin(self.config, classes, channels, self.test.shape[1])
             else:
                 classifier = load(self.config, classes, channels, self.origin.weights() if self.origin else None)
             classifier.precision = self.experiment.compute.precision
-            return classifier
+            return classifier, begins
         except InputError as problem:
             raise InputError(f"models.{self.name}: {problem}") from problem
 
@@ -215,7 +226,7 @@ class _Model:
             trainings=self.use.trainings,
             sees=self.use.sees,
         )
-        return _Tried(digest=self._digest(), **asdict(trial))
+        return _Tried(digest=self._digest(), begins=self._built[1], **asdict(trial))
 
     def mend_of_channels(self) -> str:
         """How to mend what went wrong, where the model does work with images of another number of channels."""

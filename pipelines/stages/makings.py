@@ -1,4 +1,4 @@
-"""Networks that an experiment makes, trained from random weights or aligned from a source, and what determines them."""
+"""Networks that an experiment makes, trained on labels or aligned from a source, and what determines them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Making:
         name: of the network.
         folder: where it lies in the store: model.safetensors, card.json, curves.csv.
         inputs: everything that determines it.
-        start: the network whose weights it starts from; None for random weights.
+        start: the network whose weights it starts from; None for random weights, or those that its model names.
         witnesses: the networks it is aligned to.
         align: the settings; training on labels is an alignment without a witness.
         model: architecture and preprocessing.
@@ -72,7 +72,7 @@ class Making:
 
 
 def training(network: Network, experiment: Experiment, images: Manifest) -> Making:
-    """The training of a model from random weights, on the train images of this manifest."""
+    """The training of a model from random weights, or those it names, on the train images of this manifest."""
     name, model = network.name, network.config
     assert model.train is not None
     align = training_on_labels(model.train)
@@ -83,6 +83,8 @@ def training(network: Network, experiment: Experiment, images: Manifest) -> Maki
     }
     if network.code is not None:
         inputs["code"] = dict(network.code)
+    if network.begins is not None:
+        inputs["begins"] = network.begins
     inputs |= _frozen(network)
     return Making(
         name=name,
@@ -99,15 +101,24 @@ def training(network: Network, experiment: Experiment, images: Manifest) -> Maki
 
 
 def alignment(
-    surrogate: Surrogate, source: Network, witnesses: Sequence[Network], experiment: Experiment, images: Manifest
+    surrogate: Surrogate,
+    source: Network,
+    witnesses: Sequence[Network],
+    experiment: Experiment,
+    images: Manifest,
+    stopping: Mapping[str, Any],
 ) -> Making:
-    """The fine-tune of a surrogate from its source, on the train images of this manifest."""
+    """The fine-tune of a surrogate from its source, on the train images of this manifest.
+
+    `stopping` is what decides its early stop, if it has one (`stopping.stopping_inputs`).
+    """
     assert surrogate.align is not None
     inputs = _inputs(surrogate.align, experiment, images) | {
         "seed": surrogate.seed,
         "source": source.identity,
         "witnesses": [witness.identity for witness in witnesses],
         **_frozen(source),
+        **stopping,
     }
     return Making(
         name=surrogate.name,

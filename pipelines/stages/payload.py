@@ -9,6 +9,7 @@ from pipelines.compute.ray_train import RUNS
 from pipelines.compute.towards import Towards
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.makings import Making
+from pipelines.stages.stopping import checked_of, needed_for_checks
 
 
 def test_images(blueprint: Blueprint) -> TestImages:
@@ -48,7 +49,8 @@ def network_loader(blueprint: Blueprint) -> NetworkLoader:
 def fine_tune_of(blueprint: Blueprint, making: Making, worker: Worker) -> FineTune:
     """A network to be trained or aligned, with the training images and the networks that this takes."""
     data, manifest = blueprint.experiment.data, blueprint.inspected.manifests["train"]
-    needed = {*making.witnesses, making.start or making.name}
+    checks = needed_for_checks(blueprint.experiment, making.align)
+    needed = {*making.witnesses, making.start or making.name, *checks}
     return FineTune(
         name=making.name,
         start=making.start,
@@ -65,4 +67,5 @@ def fine_tune_of(blueprint: Blueprint, making: Making, worker: Worker) -> FineTu
         threads=worker.threads,
         progress_file=f"{RUNS}/{making.run_name}-progress.json",
         unused_parameters=(making.start or making.name) in blueprint.inspected.unused_parameters,
+        checked=checked_of(blueprint, making),
     )

@@ -25,6 +25,7 @@ _MOST_WITNESSES = 12
 _STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 # These keys say how the work is spread and saved. They change nothing that a sweep measures.
 _NOT_SEARCHED = ("align.workers", "align.checkpoint_steps")
+_EARLY_STOP = "align.early_stop"
 
 
 class Dimension(Section):
@@ -204,10 +205,14 @@ def _check_key(key: str, entry: Entry, keys: Collection[str]) -> None:
         raise InputError(
             f"keys.{key}: this key changes nothing that a sweep measures, so it cannot be searched; remove it"
         )
+    if key == _EARLY_STOP or key.startswith(f"{_EARLY_STOP}."):
+        raise InputError(
+            f"keys.{key}: trials take all steps, and are measured on the way by the sweep; remove this key"
+        )
     if key == WITNESSES:
         return
     top = key.partition(".")[0]
-    own = [name for name in _dotted_keys() if name not in _NOT_SEARCHED]
+    own = [name for name in _dotted_keys() if not name.startswith((*_NOT_SEARCHED, _EARLY_STOP))]
     if top in Experiment.model_fields and top != "align":
         raise InputError(f"keys.{key}: a sweep searches `align.*` and `witnesses` only; remove this key")
     if key not in own and key not in entry.part_keys:

@@ -83,6 +83,11 @@ class Study:
                 f"{missing}: must be given: a sweep chooses on validation images and targets, not on the test ones"
             )
         self.entry = entry_of(experiment, options.surrogate, len(blueprint.inspected.manifests["train"]))
+        if self.entry.align.early_stop is not None:
+            raise InputError(
+                "early_stop: a sweep measures every trial on the validation images itself, and takes all steps; leave "
+                "it out here with --set align.early_stop=null, or in the variant"
+            )
         self.space = load_space(options.space, self.entry)
         self.attack = options.attack or next(iter(experiment.attacks))
         if self.attack not in experiment.attacks:
@@ -133,7 +138,7 @@ class Study:
         options, space = self.options, self.space
         ranges = {key: dimension.model_dump(exclude={"why"}) for key, dimension in space.ranges.items()}
         drawn = [ranges, dict(space.choices), self.samples, options.searcher, options.scheduler]
-        base = asdict(self.entry.align)
+        base = {key: value for key, value in asdict(self.entry.align).items() if key != "early_stop"}
         # The drop is part of the score that Optuna learns from; elsewhere it only says which trial is chosen.
         learns_from = options.max_clean_drop if options.searcher == "optuna" else None
         budget = [] if self.entry.budget is None else [self.entry.budget]

@@ -90,6 +90,8 @@ def _rows() -> Iterator[tuple[str, str, str]]:
     yield "models.*.args of a defence", wrapped, "models.n.quality=60"
     yield "models.*.args", _TRAINED, "models.n.args={width: 7}"
     yield "models.*.weights", "", "models.a.weights=d.safetensors"
+    begun = _TRAINED.replace("train: {}", "train: {}, weights: a.safetensors")
+    yield "models.*.weights of a model that is trained here", begun, "models.n.weights=d.safetensors"
     for key, value in (
         ("epochs", 7), ("lr", 7), ("batch_size", 7), ("weight_decay", 7), ("crop", "pad4"), ("flip", "true"),
     ):  # fmt: skip
@@ -123,6 +125,15 @@ def _rows() -> Iterator[tuple[str, str, str]]:
         ("freeze", "['*.weight']"), ("augment.crop", "random_resized"), ("augment.flip", "false"),
     ):  # fmt: skip
         yield f"align.{key}", "", f"align.{key}={value}"
+    stopping = f"{_NPZ['validation']};validation_targets=[d]"
+    for key, before, value in (
+        ("by", "attack: x, by: gain", "{by: agreement}"),
+        ("every", "by: agreement", "{every: 2}"),
+        ("patience", "by: agreement", "{patience: 5}"),
+        ("attack", "attack: x, by: gain", "{by: gain, attack: y}"),
+    ):
+        base = f"{stopping};attacks.y={{method: fgsm, eps: 8/255}};align.early_stop={{{before}}}"
+        yield f"align.early_stop.{key}", base, f"align.early_stop={value}"
     yield "align.label_smoothing", "align.label_weight=1", "align.label_smoothing=0.1"
     yield "align.over_witnesses", "witnesses=[b, d];targets=[c]", "align.over_witnesses=max"
     yield "contrasts", "", "contrasts=[[v, source]]"

@@ -118,7 +118,7 @@ def test_an_array_that_is_replaced_is_met_where_it_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, file = job_in(tmp_path), tmp_path / "images.npz"
-    weights, _ = fine_tune_alone(job, "cpu", "elsewhere")
+    weights, *_ = fine_tune_alone(job, "cpu", "elsewhere")
     overwritten = tmp_path / "other.npz"
     overwritten.write_bytes(file.read_bytes())
     overwrite_rows(overwritten)
@@ -158,7 +158,7 @@ def test_a_file_that_is_overwritten_during_an_alignment(
 def test_only_crops_of_the_originals_depend_on_what_lies_outside_the_image(tmp_path: Path) -> None:
     data = with_pictures(tmp_path)
     inner, whole = job_in(tmp_path, "none", data=data), job_in(tmp_path, "random_resized", data=data)
-    weights, _ = fine_tune_alone(inner, "cpu", "elsewhere")
+    weights, *_ = fine_tune_alone(inner, "cpu", "elsewhere")
     paint(tmp_path / "pictures" / "c1" / "1.png", slice(0, 3))
     assert fine_tune_alone(inner, "cpu", "again")[0] == weights
     refused(whole, OTHERS.format("c1/1.png"))

@@ -65,13 +65,13 @@ def break_off(monkeypatch: pytest.MonkeyPatch, file: str, times: int) -> None:
 def test_it_resumes_bit_for_bit(
     job: FineTune, monkeypatch: pytest.MonkeyPatch, file: str, times: int, resumed_from: int
 ) -> None:
-    weights, curve = fine_tune_alone(job, "cpu", "elsewhere")
+    weights, curve, *_ = fine_tune_alone(job, "cpu", "elsewhere")
     with monkeypatch.context() as patch:
         break_off(patch, file, times)
         with pytest.raises(Broken):
             fine_tune_alone(job, "cpu", CHECKPOINTS)
     broken_at = time.time()
-    resumed_weights, resumed_curve = fine_tune_alone(job, "cpu", CHECKPOINTS)
+    resumed_weights, resumed_curve, *_ = fine_tune_alone(job, "cpu", CHECKPOINTS)
     assert resumed_weights == weights
     figures = [{key: value for key, value in row.items() if key != "timestamp"} for row in curve]
     assert [{key: row[key] for key in own} for row, own in zip(resumed_curve, figures, strict=True)] == figures
@@ -81,8 +81,8 @@ def test_it_resumes_bit_for_bit(
 
 def test_a_finished_one_is_not_trained_again(job: FineTune, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver may be killed after the last checkpoint and before the network is committed."""
-    weights, curve = fine_tune_alone(job, "cpu", CHECKPOINTS)
-    assert fine_tune_alone(job, "cpu", CHECKPOINTS) == (weights, curve)
+    weights, curve, *_ = fine_tune_alone(job, "cpu", CHECKPOINTS)
+    assert fine_tune_alone(job, "cpu", CHECKPOINTS)[:2] == (weights, curve)
 
 
 @pytest.mark.parametrize("file", ["curve.json", "state.safetensors"])
@@ -90,13 +90,13 @@ def test_a_finished_one_is_not_trained_again(job: FineTune, monkeypatch: pytest.
     "damage", [lambda content: content[: len(content) // 2], lambda _: b"", lambda _: b"{}", lambda _: b"[]", None]
 )
 def test_a_damaged_checkpoint_costs_time_alone(job: FineTune, file: str, damage) -> None:
-    weights, _ = fine_tune_alone(job, "cpu", CHECKPOINTS)
+    weights, *_ = fine_tune_alone(job, "cpu", CHECKPOINTS)
     store, path = job.loader.store, f"{CHECKPOINTS}/{file}"
     if damage is None:
         store.delete(path)
     else:
         store.write(path, damage(store.read(path)))
-    again, curve = fine_tune_alone(job, "cpu", CHECKPOINTS)
+    again, curve, *_ = fine_tune_alone(job, "cpu", CHECKPOINTS)
     assert again == weights
     assert [row["step"] for row in curve] == list(range(STEPS))
 
@@ -116,12 +116,12 @@ def flipped(content: bytes, share: float) -> bytes:
     ],
 )
 def test_a_flipped_bit_in_a_checkpoint_is_noticed_and_said(job: FineTune, file: str, change) -> None:
-    weights, curve = fine_tune_alone(job, "cpu", CHECKPOINTS)
+    weights, curve, *_ = fine_tune_alone(job, "cpu", CHECKPOINTS)
     store, path = job.loader.store, f"{CHECKPOINTS}/{file}"
     before = store.read(path)
     store.write(path, change(before))
     assert store.read(path) != before
-    again, figures = fine_tune_alone(job, "cpu", CHECKPOINTS)
+    again, figures, *_ = fine_tune_alone(job, "cpu", CHECKPOINTS)
     assert again == weights and figures[-1]["loss"] == curve[-1]["loss"] and figures[0]["lr"] == curve[0]["lr"]
     assert (store.read_json(str(job.progress_file)) or {})["said"] == [
         "aligned: its checkpoint is not what was written: its checksum differs; it starts again from the first step"
@@ -152,14 +152,14 @@ def test_two_workers_fall_back_to_an_earlier_checkpoint_and_say_so(
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     job = job_in(tmp_path, workers=2, batch_size=4, checkpoint_steps=1)
-    weights, curve = fine_tune(job, "aligned-x", WORKER)
+    weights, curve, *_ = fine_tune(job, "aligned-x", WORKER)
     folder = Path(job.loader.store.path(".train/aligned-x"))
     *_, earlier, latest = sorted(folder.glob("checkpoint_2*"))  # Ray deletes older ones in the background
     state = latest / "state.safetensors"
     state.write_bytes(flipped(state.read_bytes(), 0.9))
     with pytest.raises(DamagedCheckpoint):
         read_checkpoint(latest)
-    again, figures = fine_tune(job, "aligned-x", WORKER)
+    again, figures, *_ = fine_tune(job, "aligned-x", WORKER)
     assert again == weights
     taken_before = len(read_checkpoint(earlier)[1]) if earlier.exists() else len(curve) - 1
     assert figures[:taken_before] == curve[:taken_before]  # with their timestamps: these steps were not taken again
@@ -237,12 +237,12 @@ def test_shared_and_computed_weights_are_saved_resumed_and_written(
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     job = job_from(tmp_path, factory)
-    (weights,), _ = fine_tune_alone(job, "cpu", "elsewhere")
+    (weights,), *_ = fine_tune_alone(job, "cpu", "elsewhere")
     with monkeypatch.context() as patch:
         break_off(patch, "state.safetensors", 4)
         with pytest.raises(Broken):
             fine_tune_alone(job, "cpu", CHECKPOINTS)
-    resumed, curve = fine_tune_alone(job, "cpu", CHECKPOINTS)
+    resumed, curve, *_ = fine_tune_alone(job, "cpu", CHECKPOINTS)
     assert resumed == [weights]
     assert len(curve) == STEPS
     (tmp_path / "made.safetensors").write_bytes(weights)

@@ -10,6 +10,7 @@ import pytest
 INF, NAN = float("inf"), float("nan")
 GONE = object()
 """Stands for a key that is removed from the experiment."""
+VALIDATION = {"data.validation": {"kind": "npz", "path": "again.npz"}}
 
 
 def bad(name: str, message: str | tuple[str, ...], changes: str | dict[str, Any] | None = None, *arguments: str) -> Any:
@@ -115,6 +116,38 @@ SETTINGS = [
     bad(
         "budgets in a circle", "variants.v: it needs itself: v needs w needs v",
         {"variants.v": {"budget": "w"}, "variants.w": {"budget": "v"}},
+    ),
+    bad("early stop without images", "align.early_stop: needs data.validation", {"align.early_stop": {}}),
+    bad(
+        "early stop without targets", "align.early_stop: by gain, it needs validation_targets",
+        {"align.early_stop": {"by": "gain", "attack": "pgd"}, **VALIDATION},
+    ),
+    bad(
+        "early stop by an unknown attack", "align.early_stop.attack: there is no attack 'pdg'; did you mean 'pgd'",
+        {"align.early_stop": {"by": "gain", "attack": "pdg"}, "validation_targets": ["other"], **VALIDATION},
+    ),
+    bad(
+        "early stop by a targeted attack", "align.early_stop.attack: pgd leads towards a class",
+        {
+            "align.early_stop": {"by": "gain", "attack": "pgd"}, "attacks.pgd.towards": "next",
+            "validation_targets": ["other"], **VALIDATION,
+        },
+    ),
+    bad(
+        "early stop of a variant", "variants.v.align.early_stop: needs data.validation",
+        {"variants.v.align": {"early_stop": {}}},
+    ),
+    bad(
+        "early stop of several networks", "early_stop: it keeps one network, and `keep` leaves several",
+        {"variants.v": {"refine": "lgv", "align": {"early_stop": {"by": "gain", "attack": "pgd"}}}},
+    ),
+    bad(
+        "early stop without a witness", "early_stop: it is by agreement with the witnesses",
+        {"align.early_stop": {}, "variants.v": {"refine": "sam"}, **VALIDATION},
+    ),
+    bad(
+        "budget that is not known", "variants.v.budget: aligned stops early, so that its budget is not known",
+        {"align.early_stop": {}, "variants.v": {"budget": "aligned"}, **VALIDATION},
     ),
     bad("aligned to itself", "variants.v: it needs itself: v needs v", {"variants.v.witnesses": ["v"]}),
     bad(

@@ -59,6 +59,7 @@ def attack(blueprint: Blueprint) -> dict[str, Any]:
 
 
 ALIGNED = ("aligned", "v")
+STOPPING = "data.validation={kind: npz, path: others.npz};validation_targets=[d]"
 
 
 def wraps_of_j(blueprint: Blueprint) -> list[Any]:
@@ -164,6 +165,19 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
         for key, value in [
             ("name", "adamw"), ("lr", 7), ("momentum", 0.7), ("nesterov", False), ("weight_decay", 7),
             ("schedule", "constant"), ("warmup", 0.5), ("layer_decay", 0.5),
+        ]
+    ),
+    *(
+        (
+            f"align.early_stop.{key}={value};{others}",
+            lambda b, key=key: [getattr(making(b, n).align.early_stop, key) for n in ALIGNED],
+            [value] * 2,
+        )
+        for key, value, others in [
+            ("every", 7, "data.validation={kind: npz, path: others.npz}"),
+            ("patience", 7, "data.validation={kind: npz, path: others.npz}"),
+            ("by", "gain", f"align.early_stop.attack=x;{STOPPING}"),
+            ("attack", "x", f"align.early_stop.by=gain;{STOPPING}"),
         ]
     ),
     ("align.label_smoothing=0.5;align.label_weight=1", lambda b: making(b, "v").align.label_smoothing, 0.5),

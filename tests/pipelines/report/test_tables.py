@@ -378,7 +378,12 @@ def test_every_row_about_the_surrogates_themselves(maker, outcomes):
             change = [row[column] for column in ("clean_change", "clean_change_low", "clean_change_high")]
             if surrogate in BASELINES.values():
                 assert change == [None] * 3
+                assert row["agreement_change"] is None
             else:
                 of_source = ~flags(outcomes[f"clean/{source}"])
                 expected = (100 * (right.mean() - of_source.mean()), *newcombe(right, of_source))
                 assert change == pytest.approx(list(expected), abs=1e-4)
+                before = [
+                    a == b for a, b in zip(outcomes[f"clean/{source}"], outcomes[f"clean/{witness}"], strict=True)
+                ]
+                assert row["agreement_change"] == pytest.approx(100 * (same - np.mean(before)), abs=1e-4)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from align_core.weights import to_bytes
+from pipelines.compute.tuned import Tuned
 from pipelines.progress import Progress
 from pipelines.run.resolved import FOUND, write_resolved
 from pipelines.stages.align import _commit_result, _UnderWay
@@ -65,7 +66,7 @@ def weights(mean: float) -> State:
 def made(blueprint: Blueprint, making: Making, state: State) -> dict[str, Any]:
     """The card, after a fine-tune that ended with these weights."""
     future: Future[Any] = Future()
-    future.set_result(([to_bytes(state)], CURVE))
+    future.set_result(Tuned([to_bytes(state)], CURVE))
     under_way = _UnderWay(making, fine_tune_of(blueprint, making, WORKER), 0.0)
     assert _commit_result(blueprint, future, under_way, Progress(), []) is not None
     return blueprint.store.read_json(f"{making.folder}/card.json") or {}

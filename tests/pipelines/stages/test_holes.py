@@ -15,6 +15,7 @@ from align_core.alignment import NonFiniteLoss
 from align_core.weights import to_bytes
 from pipelines.cli import main
 from pipelines.compute.fill import _failures
+from pipelines.compute.tuned import Tuned
 from pipelines.failure import RunFailed
 from pipelines.progress import Progress
 from pipelines.report.page import make_report
@@ -173,7 +174,7 @@ class TestTheEndOfAFineTune:
         making = making_of(blueprint, "hot")
         write_failure(blueprint.store, making, REASON)
         weights = to_bytes(_weights(making.fingerprint, making.model))
-        assert self.ended(blueprint, "hot", ([weights], CURVE)) == (True, [])
+        assert self.ended(blueprint, "hot", Tuned([weights], CURVE)) == (True, [])
         assert not blueprint.store.exists(making.failed_file)
         assert blueprint.lost == {}
 

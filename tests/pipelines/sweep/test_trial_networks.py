@@ -37,7 +37,7 @@ def test_the_last_are_those_of_a_run_and_looking_at_them_changes_nothing(
 ) -> None:
     alone = trainer_of(blueprint, name)
     alone.run()
-    made = alone.weights()
+    made = alone.result().weights
     watched = trainer_of(blueprint, name)
     kept, found = _Kept(watched, "cycle"), []
 
@@ -51,6 +51,6 @@ def test_the_last_are_those_of_a_run_and_looking_at_them_changes_nothing(
 
     watched.run(look, {8, 16})
     assert [len(own) for own in found] == counts
-    assert watched.weights() == made
+    assert watched.result().weights == made
     for state, expected in zip(found[-1], alone.networks(), strict=True):
         assert all(torch.equal(value, expected[f"net.{key}"]) for key, value in state.items())

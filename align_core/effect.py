@@ -1,0 +1,63 @@
+"""What an alignment did to the likeness to its witnesses, and what has to be said of it. Nothing here imports torch."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How like its witnesses a network is.
+
+    Attributes:
+        loss: the alignment loss, the mean over images.
+        agreement: percent of images for which network and witness predict the same class, the mean over witnesses.
+    """
+
+    loss: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an alignment did.
+
+    Attributes:
+        images: number of training images, as they are, on which it was measured.
+        before, after: how like its witnesses the network was before the first step, and with the weights that are kept.
+    """
+
+    images: int
+    before: Likeness
+    after: Likeness
+
+    def line(self) -> str:
+        """What it did, in words."""
+        return (
+            f"agreement with its witnesses {self.before.agreement:.1f} -> {self.after.agreement:.1f} %, alignment loss "
+            f"{self.before.loss:.4g} -> {self.after.loss:.4g} (on {self.images:,} training images)"
+        )
+
+    def warning(self) -> str | None:
+        """What has to be said of an alignment that did not work; None for one that did."""
+        fell = self.after.agreement < self.before.agreement
+        stayed = not self.after.loss < self.before.loss
+        if not fell and not stayed:
+            return None
+        what = "fewer predictions agree than before" if fell else "its loss did not fall"
+        what += " and its loss did not fall" if fell and stayed else ""
+        return (
+            f"this alignment did not work, because {what}: {self.line()}. A lower align.optimizer.lr, a "
+            "align.optimizer.warmup or more steps are what to try"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as a card has them."""
+        return asdict(self)
+
+
+def effect_from(stored: Any) -> Effect | None:
+    """What `Effect.as_dict` returned, again; None for anything else."""
+    try:
+        return Effect(int(stored["images"]), Likeness(**stored["before"]), Likeness(**stored["after"]))
+    except (TypeError, KeyError, ValueError):
+        return None
