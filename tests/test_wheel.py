@@ -96,7 +96,7 @@ def test_the_installed_command_finds_its_recipes_and_spaces(installed: Path, tmp
     recipe = str(folders[0] / "recipes" / "demo.yaml")
     refused = ran(installed, tmp_path / "empty", "witness", "tune", recipe, "--space", "nowhere", "--samples", "1")
     assert refused.returncode == 2, refused.stderr
-    assert "full, optimizer, temperature, temperature_weight, witness" in refused.stderr
+    assert "full, hint, input_gradient, l1," in refused.stderr
 
 
 @pytest.mark.slow

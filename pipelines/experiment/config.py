@@ -321,11 +321,6 @@ class Experiment(Section):
         """The models that stand for themselves as sources: one, or those of a matrix."""
         return self.matrix or [self.source]
 
-    @property
-    def all_seeds(self) -> list[int]:
-        """The seeds with which fine-tunes and attacks are made: one, or several."""
-        return self.seeds or [self.seed]
-
     def variant_align(self, name: str) -> AlignConfig:
         """How a variant is made: its own settings over those of its refinement, and these over the experiment's.
 

@@ -45,12 +45,17 @@ def _finding(error: Any, root: Any, within: str) -> str:
 
 
 def nearest(name: str, known: Iterable[object]) -> str:
-    """Returns the end of a message about an unknown name: `; did you mean X?`, or else the names that there are."""
+    """Returns the end of a message about an unknown name: `; did you mean X?`, or else the names that there are.
+
+    Names that are equally near are named together.
+    """
     names = sorted(map(str, known))
     if not names:
         return "; there are none"
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(names)}"
+    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    likeness = [difflib.SequenceMatcher(None, other, str(name)).ratio() for other in close]
+    near = sorted(repr(other) for other, ratio in zip(close, likeness, strict=True) if ratio == likeness[0])
+    return f"; did you mean {' or '.join(near)}?" if close else f"; there are: {', '.join(names)}"
 
 
 def known_keys(kind: Any, path: Sequence[Any]) -> list[str]:

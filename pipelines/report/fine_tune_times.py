@@ -5,6 +5,7 @@ import math
 from pipelines.experiment.surrogates import images_seen_by
 from pipelines.report.rows import TimeRow
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.effects import steps_taken
 
 FINE_TUNE = "(fine-tune)"
 """Stands in the column `attack`; no attack has brackets in its name."""
@@ -18,7 +19,7 @@ def fine_tune_times(blueprint: Blueprint) -> list[TimeRow]:
             continue
         seconds = (blueprint.store.read_json(f"models/{surrogate.name}/card.json") or {}).get("seconds")
         if isinstance(seconds, float) and 0 < seconds < math.inf:
-            seen = images_seen_by(surrogate, images)
+            seen = images_seen_by(surrogate, images, steps_taken(blueprint, surrogate.name))
             rows.append(
                 {
                     "surrogate": surrogate.name,

@@ -27,15 +27,15 @@ from align_core.transfer import (
     wilson,
 )
 from pipelines.experiment.names import RELATIONS
-from pipelines.experiment.surrogates import Surrogate, contrasts_of, images_seen_by, passes_of
+from pipelines.experiment.surrogates import Surrogate, contrasts_of
 from pipelines.report.fine_tune_times import fine_tune_times
 from pipelines.report.outcomes import Outcomes
 from pipelines.report.p_values import corrected, p_value
 from pipelines.report.rounding import figure
 from pipelines.report.rows import ContrastRow, SeedRow, SurrogateRow, TimeRow, TransferRow
+from pipelines.report.surrogate_rows import SurrogateRows
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF
-from pipelines.stages.effects import effect_of, steps_taken
 from pipelines.stages.times import CraftingTimes
 
 Draws = npt.NDArray[np.float64]
@@ -134,10 +134,7 @@ class TableMaker:
 
     def surrogates(self) -> list[SurrogateRow]:
         """The rows of surrogates.csv: a row per attack and one over all attacks, for each surrogate."""
-        measured = [
-            own for own in self.blueprint.surrogates if self.blueprint.clean_name(own) in self.outcomes.prediction
-        ]
-        return [row for surrogate in measured for row in self._surrogate_rows(surrogate)]
+        return SurrogateRows(self.blueprint, self.outcomes).rows()
 
     def seeds(self) -> list[SeedRow]:
         """The rows of seeds.csv: none, because every surrogate has one seed here."""
@@ -269,76 +266,6 @@ class TableMaker:
         wrong, other_wrong = (self._wrong(own.name, attack, list(counted)) for own in (one, other))
         draws = self.gain_draws(one.name, other.name, attack, mean)
         return mean_gain(list(counted.values()), wrong, other_wrong, draws)
-
-    def _surrogate_rows(self, surrogate: Surrogate) -> list[SurrogateRow]:
-        outcomes, clean_name = self.outcomes, self.blueprint.clean_name(surrogate)
-        right = outcomes.right(clean_name)
-        over_all = self._over_all_attacks(surrogate, clean_name, right)
-        rows: list[SurrogateRow] = []
-        for attack in self.attacks:
-            if (surrogate.name, attack, SELF) not in outcomes.wrong:
-                continue
-            wrong, hit = outcomes.wrong[surrogate.name, attack, SELF], outcomes.hit.get((surrogate.name, attack, SELF))
-            targeted = None if hit is None else wilson(int((hit & right).sum()), int(right.sum())).value
-            row: SurrogateRow = {
-                **over_all,
-                "attack": attack,
-                "attacked_accuracy": figure(100 * float((~wrong).mean())),
-                "whitebox_rate": figure(wilson(int((wrong & right).sum()), int(right.sum())).value),
-                "whitebox_targeted_rate": figure(targeted),
-                "mean_l2": figure(float(outcomes.l2[surrogate.name, attack].astype(np.float64).mean())),
-                "mean_ssim": figure(float(outcomes.ssim[surrogate.name, attack].astype(np.float64).mean())),
-                "robust_accuracy": None,
-            }
-            rows.append(row)
-        return [*rows, over_all]
-
-    def _over_all_attacks(self, surrogate: Surrogate, clean_name: str, right: Flags) -> SurrogateRow:
-        """The row with the attack `(all)`; `right` says which clean images the surrogate classifies correctly."""
-        outcomes = self.outcomes
-        clean = wilson(int(right.sum()), len(outcomes.labels))
-        has_no_change = surrogate.name == surrogate.baseline or surrogate.source not in outcomes.prediction
-        change = NO_GAIN if has_no_change else paired_gain(right, outcomes.right(surrogate.source))
-        witnesses = surrogate.witnesses or tuple(self.blueprint.experiment.witnesses)
-        agreement, agreement_change, robust = None, None, None
-        align, images = surrogate.align, len(self.blueprint.inspected.manifests["train"])
-        effect, steps = effect_of(self.blueprint, surrogate.name), steps_taken(self.blueprint, surrogate.name)
-        if witnesses and outcomes.prediction.keys() >= set(witnesses):
-            agreement = self._agreement(clean_name, witnesses)
-            agreement_change = None if has_no_change else agreement - self._agreement(surrogate.source, witnesses)
-        if all((surrogate.name, attack, SELF) in outcomes.wrong for attack in self.attacks):
-            robust = 100 * float(outcomes.robust(surrogate.name, clean_name, self.attacks).mean())
-        return {
-            "surrogate": surrogate.name,
-            "attack": "(all)",
-            "clean_accuracy": figure(clean.value),
-            "clean_accuracy_low": figure(clean.low),
-            "clean_accuracy_high": figure(clean.high),
-            "clean_spread": None,
-            "clean_change": figure(change.value),
-            "clean_change_low": figure(change.low),
-            "clean_change_high": figure(change.high),
-            "witness_agreement": figure(agreement),
-            "agreement_change": figure(agreement_change),
-            "loss_before": None if effect is None else figure(effect.before.loss),
-            "loss_after": None if effect is None else figure(effect.after.loss),
-            "attacked_accuracy": None,
-            "whitebox_rate": None,
-            "whitebox_targeted_rate": None,
-            "mean_l2": None,
-            "mean_ssim": None,
-            "robust_accuracy": figure(robust),
-            "refinement": surrogate.refine or "",
-            "steps": None if align is None else steps or align.steps(images),
-            "images_seen": None if align is None else images_seen_by(surrogate, images, steps),
-            "forward_passes": None if align is None else passes_of(surrogate, images, steps).forward,
-            "backward_passes": None if align is None else passes_of(surrogate, images, steps).backward,
-        }
-
-    def _agreement(self, name: str, witnesses: Sequence[str]) -> float:
-        """Percent of the clean images for which a network and a witness predict the same; the mean over witnesses."""
-        known = self.outcomes.prediction
-        return 100 * float(np.mean([(known[name] == known[witness]).mean() for witness in witnesses]))
 
 
 def _kind(target: str) -> str:

@@ -284,7 +284,7 @@ def commit(
         "folded": [batchnorm for _, batchnorm in making.folded],
         "folding_difference": folding.largest,
         "versions": versions(),
-        "seconds": round(seconds, 1),
+        "seconds": round(seconds, 3),
         **({"effect": effect.as_dict()} if effect is not None else {}),
         **({"early_stop": stopped.as_dict()} if stopped is not None else {}),
     }

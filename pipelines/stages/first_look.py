@@ -63,16 +63,15 @@ class FirstLook:
         if not is_better and _by_chance(self.correct, self.images, self.classes) <= _ABOVE_CHANCE:
             return None
         found = f"data.test: {name} classifies {self.correct} of {self.images} images correctly"
+        causes = "are the labels one off, or is this another label set?"
         if is_better:
             found += f", and would classify {most} correctly {_ORDERS[order]}"
         else:
+            causes = "are its weights untrained, the labels one off, or is this another label set?"
             found += f", no better than chance (1 in {self.classes})"
             if trained_here:
                 return f"{found}: has its training failed? models.{name}.train sets its length and learning rate"
-        return (
-            f"{found}: are the labels one off, or is this another label set? `witness evaluate --clean` shows the "
-            "accuracy of every model"
-        )
+        return f"{found}: {causes} `witness evaluate --clean` shows the accuracy of every model"
 
 
 def sample_of(labels_N: Labels) -> Labels:

@@ -158,7 +158,7 @@ class TestFlags:
         assert main(["status", str(hand_made(tmp_path).file), "--json"]) == 0
         captured = capsys.readouterr()
         assert captured.out.count("\n") == 1
-        assert json.loads(captured.out).keys() == {"done", "chunks", "entries"}
+        assert json.loads(captured.out).keys() == {"done", "chunks", "entries", "warnings"}
         assert "inspect data.test" in captured.err
 
     def test_output(self, finished: HandMade, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,14 +70,15 @@ align:
   keep: {name: ema, decay: 0.9}
   limit_steps: 70
   freeze: ["layer1.*"]
+  early_stop: {by: gain, attack: pgd, every: 20, patience: 2}
   batchnorm: frozen
   augment: {crop: random_resized, flip: false}
   checkpoint_steps: 50
 variants:
-  t16: {align: {temperature: 16, optimizer: {lr: 1}}}
+  t16: {align: {temperature: 16, optimizer: {lr: 1}, early_stop: null}}
   other: {source: earlier, witnesses: [rn50, resnet20]}
   before: {model: fetched}
-  swa: {refine: swa, budget: aligned}
+  swa: {refine: swa, budget: t16}
   pair: {ensemble: [aligned, swa], combine: loss}
 contrasts: [[swa, aligned]]
 attacks:
@@ -164,9 +165,8 @@ class TestFull:
 
     def test_a_variant_keeps_what_it_does_not_change(self, tmp_path: Path) -> None:
         experiment = self.load(tmp_path)
-        changed = dataclasses.replace(
-            experiment.align, temperature=16.0, optimizer=dataclasses.replace(experiment.align.optimizer, lr=1.0)
-        )
+        optimizer = dataclasses.replace(experiment.align.optimizer, lr=1.0)
+        changed = dataclasses.replace(experiment.align, temperature=16.0, optimizer=optimizer, early_stop=None)
         assert experiment.variant_align("t16") == changed
         assert experiment.variant_align("other") == experiment.align
 
@@ -206,6 +206,7 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path, monkeypatch: pytes
             },
             "label_smoothing": 0.0, "teacher": "witnesses", "over_witnesses": "mean", "inputs": "clean", "mix": "none",
             "terms": [], "update": "plain", "keep": "last", "limit_steps": None, "freeze": [],
+            "early_stop": None,
             "augment": {"crop": "pad4", "flip": True},
         },
         "variants": {},

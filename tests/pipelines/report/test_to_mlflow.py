@@ -113,9 +113,8 @@ def test_each_of_several_seeds_is_a_run_below_that_of_its_surrogate(experiment):
     runs = logged.client.search_runs([logged.experiment.experiment_id], "tags.`witness.kind` = 'seed'")
     below = {run.info.run_name: run for run in runs if run.data.tags["mlflow.parentRunId"] == aligned.info.run_id}
     assert sorted(below) == ["aligned~3", "aligned~5"]
-    assert [below[name].data.metrics["pgd/twin/gain"] for name in sorted(below)] == pytest.approx(
-        [0, 100 * 4 / 12], abs=1e-4
-    )
+    gains = [below[name].data.metrics["pgd/twin/gain"] for name in sorted(below)]
+    assert gains == pytest.approx([0, 100 * 4 / 12], abs=1e-4)
     assert below["aligned~5"].data.params["seed"] == "5"
     assert len(logged.client.get_metric_history(below["aligned~5"].info.run_id, "curve/loss")) == len(CURVE)
 

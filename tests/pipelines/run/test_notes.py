@@ -59,7 +59,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> HandMade:
     study = Study(blueprint, Options(space="temperature", samples=1))
     failed = trial(status="failed", reason="by hand")
     identities = {name: blueprint.networks[name].identity for name in blueprint.experiment.witnesses}
-    own = trial_fingerprint(blueprint.experiment, study.inputs, identities, failed.settings)
+    own = trial_fingerprint(study.entry, study.inputs, identities, failed.settings)
     write_record(blueprint.store, record_path(study.folder, own), failed)
     ended = {"fingerprint": study.fingerprint, "trials": [own]}
     blueprint.store.write_json(f"{study.folder}/sweep.json", ended)

@@ -39,8 +39,9 @@ class TestFigures:
     def test_every_cell_and_mean_has_a_row(self, finished: Finished, transfer: pd.DataFrame) -> None:
         with open(finished.folder / "report/transfer.csv") as file:
             assert ",".join(next(csv.reader(file))) == (
-                "surrogate,attack,target,relation,n,gradients,rate,rate_low,rate_high,rate_all,targeted_rate,targeted_low,"
-                "targeted_high,gain,gain_low,gain_high,p_value,p_holm"
+                "surrogate,attack,target,relation,n,gradients,seeds,rate,rate_low,rate_high,rate_spread,rate_all,"
+                "targeted_rate,targeted_low,targeted_high,gain,gain_low,gain_high,gain_spread,gain_both_low,"
+                "gain_both_high,p_value,p_holm"
             )
         targets = [*TARGETS, "(mean)", "(mean same_architecture)", "(mean cross_family)"]
         assert list(transfer.index) == [(s, a, t) for s in MEMBERS for a in ATTACKS for t in targets]

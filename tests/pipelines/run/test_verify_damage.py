@@ -48,7 +48,7 @@ def test_a_copy_that_nobody_touched_has_no_problem(made: HandMade) -> None:
     """It lies elsewhere, so its experiment.yaml names other paths."""
     found = verified(made)
     assert found.findings == []
-    assert found.checked["files of the report"] == 3 and found.checked["networks"] == 7
+    assert found.checked["files of the report"] == 4 and found.checked["networks"] == 7
     (trusted,) = found.trusted
     assert trusted.startswith("Python and the libraries that are installed here")
 

@@ -46,8 +46,9 @@ def test_a_good_model_is_not_warned_of() -> None:
 def test_no_better_than_chance() -> None:
     found = warning(np.zeros(64, dtype=int))
     assert found == (
-        "data.test: net classifies 7 of 64 images correctly, no better than chance (1 in 10): are the labels one off, "
-        "or is this another label set? `witness evaluate --clean` shows the accuracy of every model"
+        "data.test: net classifies 7 of 64 images correctly, no better than chance (1 in 10): are its weights "
+        "untrained, the labels one off, or is this another label set? `witness evaluate --clean` shows the accuracy of "
+        "every model"
     )
 
 

@@ -116,7 +116,7 @@ def test_random_weights_are_refused(experiment: HandMade, capsys: pytest.Capture
     ("model", "complaint"),
     [
         ({"timm": "test_vit", "weights": "none"}, "weights: none is for a factory that returns a network with its"),
-        ({"factory": "zoo_more:net"}, "either `weights` or `train` is needed, and not both (weights: none, if the"),
+        ({"factory": "zoo_more:net"}, "either `weights` or `train` is needed, or both (weights: none, if the"),
     ],
 )
 def test_where_it_does_not_apply(

@@ -158,7 +158,7 @@ def test_a_control_stops_on_gain_too(tmp_path: Path) -> None:
 
 def test_sweeps_refuse_it(tmp_path: Path) -> None:
     blueprint = experiment_in(tmp_path, {"patience": 3}).blueprint()
-    with pytest.raises(InputError, match=r"align\.early_stop: a sweep measures every trial"):
+    with pytest.raises(InputError, match=r"early_stop: a sweep measures every trial"):
         Study(blueprint, Options(space="temperature"))
     (tmp_path / "space.yaml").write_text("why: x\nkeys: {align.early_stop.patience: {why: x, choices: [1, 2]}}\n")
     with pytest.raises(InputError, match=r"keys\.align\.early_stop\.patience: trials take all steps"):
