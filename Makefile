@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Bytecode is compiled once here, rather than at every start of a worker where Python may not write it.
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --compile-bytecode
 
-.PHONY: install install-test demo test test-science test-engine test-slow lint bench constraints clean
+.PHONY: install install-test demo test test-science test-engine test-rest test-slow lint bench constraints clean
 
 install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test
@@ -32,15 +32,20 @@ $(VENV)/.installed-test: $(VENV)/.installed
 demo: install
 	$(BIN)/witness demo
 
-# Two halves side by side: the science in one process without Ray, and all that needs a cluster.
+# Three parts side by side: the science, which needs no cluster; runs and their stages; and all else. Each has a cluster
+# of its own, and waits for it much of the time.
+ENGINE := tests/pipelines/run tests/pipelines/stages tests/pipelines/compute
 test: install-test
-	$(MAKE) --no-print-directory --jobs=2 test-science test-engine
+	$(MAKE) --no-print-directory --jobs=3 test-engine test-rest test-science
 
 test-science: install-test
 	$(BIN)/pytest tests/align_core
 
 test-engine: install-test
-	$(BIN)/pytest --ignore=tests/align_core
+	$(BIN)/pytest $(ENGINE)
+
+test-rest: install-test
+	$(BIN)/pytest --ignore=tests/align_core $(foreach part,$(ENGINE),--ignore=$(part))
 
 test-slow: install-test
 	$(BIN)/pytest -m slow
