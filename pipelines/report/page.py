@@ -239,18 +239,20 @@ def html_page(name: str, report: Report, figures: dict[str, bytes], remarks: Seq
 
 
 def _html_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """The rows as a table of the page, without the columns that are blank in all of them; the CSV files have all."""
     if not rows:
         return "<p>none</p>"
+    shown = [column for column in rows[0] if any(row[column] not in (None, "") for row in rows)]
 
     def cell(tag: str, column: str, text: str) -> str:
         kind = ' class="text"' if column in _TEXT_COLUMNS else ""
         return f"<{tag}{kind}>{html.escape(text)}</{tag}>"
 
-    head = "".join(cell("th", column, column.replace("_", " ")) for column in rows[0])
+    head = "".join(cell("th", column, column.replace("_", " ")) for column in shown)
     body = []
     for row in rows:
         kind = ' class="mean"' if str(row.get("target", "")).startswith("(mean") else ""
-        cells = "".join(cell("td", column, _shown(column, value)) for column, value in row.items())
+        cells = "".join(cell("td", column, _shown(column, row[column])) for column in shown)
         body.append(f"<tr{kind}>{cells}</tr>")
     return f"<div><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
 

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import io
 import json
 from html.parser import HTMLParser
@@ -255,6 +256,15 @@ def test_the_page_shows_the_verdicts_the_caveats_and_every_row(blueprint, experi
     text = (experiment.report / "report.html").read_text()
     tables = report.tables().values()
     assert text.count("<tr") == sum(1 + len(rows) for rows in tables if rows)
+
+
+def test_columns_that_are_blank_throughout_are_left_out_of_the_page(blueprint):
+    report, _ = make_report(blueprint)
+    page = html_page("x", report, {})
+    assert ">gain low</th>" in page
+    assert ">gain spread</th>" not in page and ">targeted rate</th>" not in page  # one seed, no targeted attack
+    one_has_it = [row | {"gain_spread": 0.0} for row in report.transfer[:1]] + report.transfer[1:]
+    assert ">gain spread</th>" in html_page("x", dataclasses.replace(report, transfer=one_has_it), {})
 
 
 def test_names_cannot_break_the_page(blueprint):
