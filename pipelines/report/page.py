@@ -24,7 +24,7 @@ FILES = (*(f"{table}.csv" for table in COLUMNS), *(f"{figure}.png" for figure in
 """Every file of a report, in the folder `report`. Beside them, report.json says what they were made from, and holds
 their hashes."""
 _KEPT = "report/report.json"
-_REVISION = 8  # to be raised when the same outcomes give other figures, or are no longer taken for sound
+_REVISION = 9  # to be raised when the same outcomes give other figures, or are no longer taken for sound
 _WHOLE_COLUMNS = {
     "n", "gradients", "images", "seed", "seeds", "steps", "images_seen", "forward_passes", "backward_passes"
 }  # fmt: skip
