@@ -195,7 +195,7 @@ def test_what_one_seed_lacks_is_left_out_and_said(tmp_path):
     assert "The (mean) of aligned under pgd is blank" in page
 
 
-def _one_attack(tmp_path: Path, outcomes: dict[str, str], **changes: Any) -> Report:
+def _one_attack(tmp_path: Path, outcomes: dict[str, str], **changes: Any) -> Any:
     attacks = {"pgd": {"method": "pgd", "eps": "4/255", "step": "1/255", "steps": 4}}
     experiment = hand_made(tmp_path, **({"seeds": [3, 5], "controls": ["label_only"], "attacks": attacks} | changes))
     return computed_report(experiment.finish(outcomes))
