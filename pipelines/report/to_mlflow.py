@@ -98,6 +98,7 @@ def _log_seeds(runs: Runs, run: str, blueprint: Blueprint, report: Report, serie
     runs.log_changed_metrics(run, _metrics(report, series[0].series))
     for surrogate in series:
         own = runs.run("seed", surrogate.name, run, _run_fingerprint(blueprint, surrogate))
+        runs.set_tag(own, "mlflow.parentRunId", run)  # which was another one before a seed was added or left out
         _log_surrogate(runs, own, blueprint, surrogate, _metrics_of_seed(report, surrogate))
         runs.end(own)
 

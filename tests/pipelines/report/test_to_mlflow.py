@@ -120,6 +120,21 @@ def test_each_of_several_seeds_is_a_run_below_that_of_its_surrogate(experiment):
     assert len(logged.client.get_metric_history(below["aligned~5"].info.run_id, "curve/loss")) == len(CURVE)
 
 
+def test_a_seed_that_is_added_stands_beside_those_that_were_there(experiment):
+    for seeds in ([3, 5], [3, 5, 8]):
+        experiment.write(seeds=seeds)
+        experiment.finish()
+        log(experiment)
+    logged = Logged(experiment)
+    (aligned,) = (
+        run for run in logged.runs if (run.info.run_name, run.data.params["seed"]) == ("aligned", "3, 5, 8")
+    )
+    below = logged.client.search_runs(
+        [logged.experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{aligned.info.run_id}'"
+    )
+    assert sorted(run.info.run_name for run in below) == ["aligned~3", "aligned~5", "aligned~8"]
+
+
 def test_a_witness_that_is_a_surrogate_has_no_seed_in_the_run_of_all(experiment):
     experiment.write(seeds=[3, 5], variants={"pupil": {"witnesses": ["tutor"]}, "tutor": {}})
     experiment.finish()
