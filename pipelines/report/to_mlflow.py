@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipelines.experiment.surrogates import Surrogate
+from pipelines.experiment.surrogates import Surrogate, series_of
 from pipelines.report.fine_tune_times import FINE_TUNE
 from pipelines.report.page import FILES, Report
 from pipelines.stages.blueprint import Blueprint
@@ -92,7 +92,7 @@ def _write_report(runs: Runs, blueprint: Blueprint, report: Report) -> None:
 def _log_seeds(runs: Runs, run: str, blueprint: Blueprint, report: Report, series: Sequence[Surrogate]) -> None:
     """Logs what a surrogate is over all seeds, and below it a run for each seed, with the curves of its fine-tune."""
     seeds = ", ".join(str(surrogate.seed) for surrogate in series)
-    witnesses = ", ".join(name.partition("~")[0] for name in series[0].witnesses)
+    witnesses = ", ".join(map(series_of, series[0].witnesses))
     own_parameters = {"surrogate": series[0].series, "witnesses": witnesses, "seed": seeds}
     runs.log_new_parameters(run, _parameters(blueprint, series[0]) | own_parameters)
     runs.log_changed_metrics(run, _metrics(report, series[0].series))

@@ -126,9 +126,7 @@ def test_a_seed_that_is_added_stands_beside_those_that_were_there(experiment):
         experiment.finish()
         log(experiment)
     logged = Logged(experiment)
-    (aligned,) = (
-        run for run in logged.runs if (run.info.run_name, run.data.params["seed"]) == ("aligned", "3, 5, 8")
-    )
+    (aligned,) = (run for run in logged.runs if (run.info.run_name, run.data.params["seed"]) == ("aligned", "3, 5, 8"))
     below = logged.client.search_runs(
         [logged.experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{aligned.info.run_id}'"
     )
