@@ -129,7 +129,8 @@ def _computed(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Repor
     tables = maker.transfer(), maker.contrasts(), maker.surrogates(), maker.seeds(), maker.times()
     report = Report(report_fingerprint(blueprint), *tables)
     if not report.transfer:
-        raise RunFailed("there is nothing to report: " + "; ".join(blueprint.holes()))
+        every = " that every seed has" if blueprint.experiment.seeds else ""
+        raise RunFailed(f"there is nothing to report{every}: " + "; ".join(blueprint.holes()))
     return report, remarks_on(blueprint, outcomes, report.transfer)
 
 

@@ -12,6 +12,7 @@ from scipy import stats
 
 from align_core.transfer import resampled_counts
 from pipelines.experiment.config import load_experiment
+from pipelines.failure import RunFailed
 from pipelines.report.page import Report, computed_report, make_report
 from pipelines.report.sentences import notes, said_gain, verdicts
 from pipelines.run.command import RunResult
@@ -189,10 +190,24 @@ def test_what_one_seed_lacks_is_left_out_and_said(tmp_path):
     assert [target for target in TARGETS if target in rows] == ["cousin", "stranger"]
     blank = [target for target, row in rows.items() if row["rate"] is None]
     assert blank == ["(mean)", "(mean same_architecture)"]
+    assert [rows[target]["n"] for target in blank] == [0, 0]
     assert not any(line.startswith("aligned") for line in verdicts(report))
     page = (experiment.report / "report.html").read_text()
     assert "Not there: outcomes/aligned~5/pgd/twin" in page
     assert "The (mean) of aligned under pgd is blank" in page
+
+
+def test_where_one_seed_has_nothing_there_is_nothing_to_report(tmp_path):
+    experiment = hand_made(tmp_path, seeds=[3, 5])
+    experiment.finish()
+    blueprint = experiment.blueprint()
+    for cell in blueprint.cells():
+        if cell.surrogate.endswith("~5"):
+            blueprint.store.delete(cell.table.finished_file)
+            cell.table.write_failure(blueprint.store, 0, "chunk 0: not finite", final=True)
+    blueprint.check_finished()
+    with pytest.raises(RunFailed, match="there is nothing to report that every seed has: outcomes/source~5/pgd/@self"):
+        make_report(blueprint)
 
 
 def _one_attack(tmp_path: Path, outcomes: dict[str, str], **changes: Any) -> Any:
