@@ -46,8 +46,8 @@ class Effect:
         what = "fewer predictions agree than before" if fell else "its loss did not fall"
         what += " and its loss did not fall" if fell and stayed else ""
         return (
-            f"this alignment did not work, because {what}: {self.line()}. A lower align.optimizer.lr, a "
-            "align.optimizer.warmup or more steps are what to try"
+            f"this alignment did not work, because {what}: {self.line()}. A lower align.optimizer.lr, "
+            "some align.optimizer.warmup or more steps are what to try"
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Nothing here imports torch, so that commands which only read settings start fast.
 """
 
+import glob
 import json
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -215,7 +216,11 @@ def resolve_aligned(config: ModelConfig) -> ModelConfig:
     if config.aligned is None:
         return config
     card = Path(config.aligned) / "card.json"
-    content = card.read_bytes() if card.is_file() else b""
+    if not card.is_file():
+        beside = sorted(card.parent.parent.glob(f"{glob.escape(card.parent.name)}~*"))
+        seeds = f"; of several seeds there are {', '.join(own.name for own in beside)}: name one" if beside else ""
+        raise InputError(f"{card}: there is no such file{seeds}")
+    content = card.read_bytes()
     return config_of_card(config, content, str(card), str(config.weights_file))
 
 

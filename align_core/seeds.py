@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+_NO_ERROR = 1e-9
+"""Percent or points: what rounding makes of a standard error of 0."""
+
 
 @dataclass(frozen=True)
 class OverSeeds:
@@ -15,17 +18,18 @@ class OverSeeds:
         value: the mean over the seeds.
         spread: the standard deviation between the seeds; of the sample, with S - 1 in the denominator.
         low, high: the 95 % interval over images, for these very seeds.
-        both_low, both_high: the 95 % interval over other images and other seeds.
-        p_value: of the two-sided t-test, over images and seeds, that the value is 0.
+        both_low, both_high: the 95 % interval over other images and other seeds. None where the value is not 0 and
+            varies neither between seeds nor between resamples, as that of a single image: nothing tells how sure it is.
+        p_value: of the two-sided t-test, over images and seeds, that the value is 0; None where there is no interval.
     """
 
     value: float
     spread: float
     low: float
     high: float
-    both_low: float
-    both_high: float
-    p_value: float
+    both_low: float | None
+    both_high: float | None
+    p_value: float | None
 
 
 def over_seeds(values_S: Sequence[float], draws_SR: npt.NDArray[np.float64]) -> OverSeeds:
@@ -51,6 +55,8 @@ def over_seeds(values_S: Sequence[float], draws_SR: npt.NDArray[np.float64]) -> 
     means_R = draws_SR.mean(axis=0)
     low, high = map(float, np.quantile(means_R, [0.025, 0.975]))
     error = float(np.sqrt(spread**2 / seeds + means_R.var(ddof=1)))
+    if error < _NO_ERROR:
+        return OverSeeds(value, spread, low, high, *((value, value, 1.0) if value == 0 else (None, None, None)))
     half = float(stats.t.ppf(0.975, seeds - 1)) * error
-    p_value = 2 * float(stats.t.sf(abs(value) / error, seeds - 1)) if error else float(value == 0)
+    p_value = 2 * float(stats.t.sf(abs(value) / error, seeds - 1))
     return OverSeeds(value, spread, low, high, value - half, value + half, p_value)

@@ -101,6 +101,8 @@ def print_sweep(result: "SweepResult", options: argparse.Namespace) -> None:
     from rich import box
     from rich.table import Table
 
+    from pipelines.report.sentences import said_gain
+
     table = Table(
         box=box.SIMPLE_HEAD,
         title=f"trials of {result.surrogate}, on validation images and targets; "
@@ -120,10 +122,8 @@ def print_sweep(result: "SweepResult", options: argparse.Namespace) -> None:
         print_result(result.test, options, result.contrast[0]["surrogate"] if result.contrast else result.surrogate)
         for contrast in result.contrast:
             if contrast["target"] == "(mean)" and contrast["gain"] is not None:
-                ends = f"{contrast['gain_low']:+.1f} to {contrast['gain_high']:+.1f}"
-                gain = f"{contrast['gain']:+.1f} points ({ends})"
                 under = f"under {contrast['attack']}, test targets"
-                print(f"{result.surrogate} with chosen against default settings {under}: {gain}")
+                print(f"{result.surrogate} with chosen against default settings {under}: {said_gain(contrast)}")
         print(f"best settings: {result.location}/best.yaml")
     print(f"trials: {result.location}/trials.csv, sweep.png")
 

@@ -306,9 +306,11 @@ class Experiment(Section):
         """The first of several seeds is that of whatever is not repeated."""
         if not isinstance(content, dict) or not content.get("seeds") or not isinstance(content["seeds"], list):
             return content
-        if "seed" in content:
-            raise ValueError("seeds: stands in place of `seed`; leave one of them out")
-        return content | {"seed": content["seeds"][0]}
+        if content.get("seed") is not None:
+            raise ValueError("seeds: stands in place of `seed`; leave one of them out, or set it to null")
+        first = content["seeds"][0]
+        is_sound = type(first) in (int, float) and first >= 0 and float(first).is_integer()
+        return content | {"seed": first if is_sound else 0}  # what is wrong with it is said of `seeds`
 
     @model_validator(mode="before")
     @classmethod

@@ -50,7 +50,7 @@ class Surrogate:
     @property
     def series(self) -> str:
         """The name under which the tables have it: its own without its seed, where there are several."""
-        return self.name.partition("~")[0]
+        return series_of(self.name)
 
     def unseen(self, targets: Sequence[str]) -> list[str]:
         """Those of these targets on which its transfer is measured: the models that it does not know."""
@@ -60,6 +60,11 @@ class Surrogate:
     def seen_at_once(self) -> tuple[str, ...]:
         """The networks that one gradient goes through: of those that are seen in turn, the first stands for any."""
         return self.members[:1] if self.combine == "cycle" else self.members
+
+
+def series_of(name: str) -> str:
+    """The name of a surrogate without its seed, where there are several."""
+    return name.partition("~")[0]
 
 
 def surrogates_of(experiment: Experiment) -> list[Surrogate]:
@@ -212,7 +217,7 @@ def resolved(surrogates: Sequence[Surrogate], images: int) -> list[Surrogate]:
         if several is not None:
             count = len(networks[several])
             key = f"variants.{own.series}.witnesses"
-            raise InputError(f"{key}: {several} is {count} networks, and a witness is one; name one that is")
+            raise InputError(f"{key}: {series_of(several)} is {count} networks, and a witness is one; name one that is")
         members = tuple(name for member in own.members for name in networks.get(member, (member,)))
         found.append(replace(own, members=members))
     return found
@@ -238,7 +243,8 @@ def within_budget(surrogate: Surrogate, budget: int | None, images: int) -> Surr
     steps = budget // (passes_per_image(align, len(surrogate.witnesses)).total * rows)
     if steps < 1:
         key = f"variants.{surrogate.series}.budget"
-        raise InputError(f"{key}: that of {surrogate.budget} is less than one step of {surrogate.name}")
+        other = series_of(str(surrogate.budget))
+        raise InputError(f"{key}: that of {other} is less than one step of {surrogate.series}")
     return replace(surrogate, align=replace(align, limit_steps=steps))
 
 

@@ -61,6 +61,14 @@ def check_variants(experiment: "Experiment") -> None:
                     f"{key}.budget: {variant.budget} stops early, so that its budget is not known before; give "
                     "align.limit_steps instead"
                 )
+        for member in variant.witnesses or []:
+            if member in experiment.variants and not experiment.variants[member].is_made:
+                members = " and ".join(surrogates[member].members)
+                raise InputError(
+                    f"{key}.witnesses: {member} is {members} as it is, and no network of its own; name those"
+                )
+        if own is None:
+            _check_members(f"{key}.ensemble", surrogates[name].members)
         if own is not None and variant.witnesses and not own.needs_witnesses:
             raise InputError(f"{key}.witnesses: what it is made by needs no witness; leave them out")
         if own is not None:
@@ -102,6 +110,15 @@ def _check_weights(key: str, weights: str | list[float], witnesses: list[str]) -
     if not isinstance(weights, str) and len(weights) != len(witnesses):
         counts = f"{len(weights)} weights, and there are {len(witnesses)} witnesses"
         raise InputError(f"{key}.over_witnesses: has {counts}; give a weight for each")
+
+
+def _check_members(key: str, members: tuple[str, ...]) -> None:
+    """Raises InputError where one network is in an ensemble twice: under two names, or as a member of a member."""
+    twice = next((member for member in members if members.count(member) > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"{key}: {twice} is in it twice, by itself or within another member; every network counts once"
+        )
 
 
 def _check_known(key: str, kinds: str, name: str, known: list[str]) -> None:

@@ -78,6 +78,7 @@ class TablesOverSeeds:
         return {
             **rows[0],
             "surrogate": self._series(rows),
+            "n": min(row["n"] for row in rows),  # 0 of a mean that one seed has not
             "gradients": self._mean(rows, "gradients"),
             "seeds": len(rows),
             "rate_all": self._mean(rows, "rate_all"),

@@ -24,7 +24,7 @@ FILES = (*(f"{table}.csv" for table in COLUMNS), *(f"{figure}.png" for figure in
 """Every file of a report, in the folder `report`. Beside them, report.json says what they were made from, and holds
 their hashes."""
 _KEPT = "report/report.json"
-_REVISION = 8  # to be raised when the same outcomes give other figures, or are no longer taken for sound
+_REVISION = 9  # to be raised when the same outcomes give other figures, or are no longer taken for sound
 _WHOLE_COLUMNS = {
     "n", "gradients", "images", "seed", "seeds", "steps", "images_seen", "forward_passes", "backward_passes"
 }  # fmt: skip
@@ -129,7 +129,8 @@ def _computed(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Repor
     tables = maker.transfer(), maker.contrasts(), maker.surrogates(), maker.seeds(), maker.times()
     report = Report(report_fingerprint(blueprint), *tables)
     if not report.transfer:
-        raise RunFailed("there is nothing to report: " + "; ".join(blueprint.holes()))
+        every = " that every seed has" if blueprint.experiment.seeds else ""
+        raise RunFailed(f"there is nothing to report{every}: " + "; ".join(blueprint.holes()))
     return report, remarks_on(blueprint, outcomes, report.transfer)
 
 

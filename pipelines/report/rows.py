@@ -60,12 +60,13 @@ class TransferRow(TypedDict):
     """Standard deviation of `gain` between the seeds, points. None where there is one seed."""
     gain_both_low: float | None
     """Lower end of the interval of `gain` over other images and other seeds: variance between seeds plus variance over
-    images, Student's t with one degree of freedom less than there are seeds. None where there is one seed."""
+    images, Student's t with one degree of freedom less than there are seeds. None where there is one seed, and where a
+    gain varies neither between the seeds nor between resamples."""
     gain_both_high: float | None
     """Upper end of that interval."""
     p_value: float | None
     """Two-sided exact McNemar test of `gain`, 0 to 1, not corrected for the number of comparisons; over several seeds
-    that of the t-test over images and seeds. None for a mean."""
+    that of the t-test over images and seeds. None for a mean, and where that interval is None."""
     p_holm: float | None
     """`p_value` after Holm's correction for all rows of this attack that have one. None for a mean."""
 

@@ -75,7 +75,7 @@ def broken_controls(surrogates: Sequence[SurrogateRow]) -> dict[str, str]:
 
 
 def _sentence(row: MeanRow, contrasts: Sequence[ContrastRow], about: Mapping[str, SurrogateRow]) -> str:
-    against = f"{_compared(row, 'transfers ', 'shows ')} the source: {_gain(row)}"
+    against = f"{_compared(row, 'transfers ', 'shows ')} the source: {said_gain(row)}"
     parts = [against, *_beside_controls(contrasts, broken_controls(list(about.values())))]
     own = about.get(row["surrogate"])
     if own is not None and own["clean_change"] is not None:
@@ -93,23 +93,32 @@ def _sentence(row: MeanRow, contrasts: Sequence[ContrastRow], about: Mapping[str
 def _beside_controls(contrasts: Sequence[ContrastRow], broken: Mapping[str, str]) -> list[str]:
     """What comes of comparing a surrogate with the controls."""
     found = [
-        f"{_compared(row, '', '')} {row['baseline']}: {_gain(row)}" for row in contrasts if row["gain"] is not None
+        f"{_compared(row, '', '')} {row['baseline']}: {said_gain(row)}" for row in contrasts if row["gain"] is not None
     ]
     return found + [broken[row["baseline"]] for row in contrasts if row["baseline"] in broken]
 
 
-def _limits(row: MeanRow | ContrastRow) -> tuple[float | None, float | None]:
-    """The interval that decides: over images and seeds where there are several, else over images."""
-    return (row["gain_both_low"], row["gain_both_high"]) if row["seeds"] > 1 else (row["gain_low"], row["gain_high"])
+def _limits(row: MeanRow | ContrastRow) -> tuple[float, float] | None:
+    """The interval that decides: over images and seeds where there are several, else over images.
+
+    None where nothing varies, as with a single image: an interval without width around a difference says nothing.
+    """
+    several = row["seeds"] > 1
+    low, high = (row["gain_both_low"], row["gain_both_high"]) if several else (row["gain_low"], row["gain_high"])
+    return None if low is None or high is None or low == high != 0 else (low, high)
 
 
-def _gain(row: MeanRow | ContrastRow) -> str:
-    return _interval(row["gain"], *_limits(row))
+def said_gain(row: MeanRow | ContrastRow) -> str:
+    """A gain in words, with the interval that decides whether there is a difference."""
+    limits = _limits(row)
+    return f"{row['gain']:+.1f} points in every resample" if limits is None else _interval(row["gain"], *limits)
 
 
 def _compared(row: MeanRow | ContrastRow, does: str, shows: str) -> str:
-    low, high = _limits(row)
-    assert low is not None and high is not None
+    limits = _limits(row)
+    if limits is None:
+        return f"{shows}a difference without an interval from"
+    low, high = limits
     if low > 0:
         return f"{does}better than"
     return f"{does}worse than" if high < 0 else f"{shows}no detectable difference from"

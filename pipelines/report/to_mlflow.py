@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipelines.experiment.surrogates import Surrogate
+from pipelines.experiment.surrogates import Surrogate, series_of
 from pipelines.report.fine_tune_times import FINE_TUNE
 from pipelines.report.page import FILES, Report
 from pipelines.stages.blueprint import Blueprint
@@ -79,11 +79,12 @@ def _write_report(runs: Runs, blueprint: Blueprint, report: Report) -> None:
         series.setdefault(surrogate.series, []).append(surrogate)
     for name, own in series.items():
         fingerprints = [_run_fingerprint(blueprint, surrogate) for surrogate in own]
-        run = runs.run("surrogate", name, parent, fingerprints[0] if len(own) == 1 else fingerprint_of(fingerprints))
-        if len(own) == 1:
-            _log_surrogate(runs, run, blueprint, own[0], _metrics(report, name))
-        else:
+        several = bool(blueprint.experiment.seeds)
+        run = runs.run("surrogate", name, parent, fingerprint_of(fingerprints) if several else fingerprints[0])
+        if several:  # of which some may have failed
             _log_seeds(runs, run, blueprint, report, own)
+        else:
+            _log_surrogate(runs, run, blueprint, own[0], _metrics(report, name))
         runs.end(run)
     runs.end(parent)
 
@@ -91,10 +92,13 @@ def _write_report(runs: Runs, blueprint: Blueprint, report: Report) -> None:
 def _log_seeds(runs: Runs, run: str, blueprint: Blueprint, report: Report, series: Sequence[Surrogate]) -> None:
     """Logs what a surrogate is over all seeds, and below it a run for each seed, with the curves of its fine-tune."""
     seeds = ", ".join(str(surrogate.seed) for surrogate in series)
-    runs.log_new_parameters(run, _parameters(blueprint, series[0]) | {"surrogate": series[0].series, "seed": seeds})
+    witnesses = ", ".join(map(series_of, series[0].witnesses))
+    own_parameters = {"surrogate": series[0].series, "witnesses": witnesses, "seed": seeds}
+    runs.log_new_parameters(run, _parameters(blueprint, series[0]) | own_parameters)
     runs.log_changed_metrics(run, _metrics(report, series[0].series))
     for surrogate in series:
         own = runs.run("seed", surrogate.name, run, _run_fingerprint(blueprint, surrogate))
+        runs.set_tag(own, "mlflow.parentRunId", run)  # which was another one before a seed was added or left out
         _log_surrogate(runs, own, blueprint, surrogate, _metrics_of_seed(report, surrogate))
         runs.end(own)
 

@@ -243,6 +243,8 @@ def _against_default(test: RunResult, best: Best) -> list[ContrastRow]:
             "gain": _negative(row["gain"]),
             "gain_low": _negative(row["gain_high"]),
             "gain_high": _negative(row["gain_low"]),
+            "gain_both_low": _negative(row["gain_both_high"]),
+            "gain_both_high": _negative(row["gain_both_low"]),
         }
         for row in rows
         if (row["baseline"], row["surrogate"]) == pair

@@ -213,6 +213,14 @@ class TestAligned:
         assert load(config, classes=2, channels=3)(torch.ones(1, 3, 2, 2)).tolist() == [[12.0, 12.0]]
         assert resolve_aligned(config).family == "mine"
 
+    def test_a_folder_that_is_not_there_names_those_of_its_seeds(self, tmp_path: Path) -> None:
+        for name in ("aligned~5", "aligned~3", "other~3"):
+            (tmp_path / name).mkdir()
+        with pytest.raises(InputError, match=r"card.json: there is no such file; of several seeds there are aligned~3"):
+            resolve_aligned(ModelConfig(aligned=str(tmp_path / "aligned")))
+        with pytest.raises(InputError, match=r"alined.card.json: there is no such file$"):
+            resolve_aligned(ModelConfig(aligned=str(tmp_path / "alined")))
+
     @pytest.mark.parametrize(
         "card", ["", "{", "[]", "{}", '{"model": null}', '{"model": []}', '{"model": {}}', '{"model": {"timm": "x"}}']
     )

@@ -19,9 +19,17 @@ def test_a_case_by_hand() -> None:
     assert found.p_value == pytest.approx(1 - x / np.sqrt(2 + x * x), rel=1e-6)
 
 
-def test_seeds_that_agree_on_images_that_agree_leave_no_doubt() -> None:
-    assert over_seeds([1.0, 1.0], np.ones((2, 5))).p_value == 0
-    assert over_seeds([0.0, 0.0], np.zeros((2, 5))).p_value == 1
+@pytest.mark.parametrize("gain", [1.0, 100 / 3, -100.0])
+def test_a_gain_that_never_varies_has_no_interval_and_no_test(gain: float) -> None:
+    """As that of a single image: its resamples are all alike, which is no certainty."""
+    found = over_seeds([gain, gain, gain], np.full((3, 7), gain))
+    assert found.value == pytest.approx(gain)
+    assert (found.both_low, found.both_high, found.p_value) == (None, None, None)
+
+
+def test_no_gain_that_never_varies_is_no_difference() -> None:
+    found = over_seeds([0.0, 0.0], np.zeros((2, 5)))
+    assert (found.both_low, found.both_high, found.p_value) == (0, 0, 1)
 
 
 def test_one_seed_has_no_spread() -> None:
@@ -43,6 +51,7 @@ def test_the_interval_over_both_covers_the_truth(seeds: int, between: float) -> 
         gains = truth + of_image + of_seed + rng.normal(0, 20, (seeds, images))
         chosen = rng.integers(images, size=(resamples, images))
         found = over_seeds(gains.mean(axis=1).tolist(), gains[:, chosen].mean(axis=2))
+        assert found.both_low is not None and found.both_high is not None
         covered += found.both_low <= truth <= found.both_high
         over_images += found.low <= truth <= found.high
     assert covered / repeats > 0.94

@@ -101,11 +101,14 @@ class HandMade:
     def finish(self, outcomes: Mapping[str, str] | None = None) -> Blueprint:
         """Makes every network and fills every table with the given outcomes; replaces what was there."""
         blueprint = self.blueprint()
-        for making in blueprint.alignments():
-            seeds = [making.fingerprint, *(f"{number:08x}" for number in range(1, len(making.networks)))]
-            weights = [to_bytes(_weights(seed, making.model)) for seed in seeds]
-            commit(blueprint.store, making, weights, CURVE, seconds=1.0, shape=(1, 8, 8))
-        blueprint.refresh()
+        made: set[str] = set()
+        while makings := [making for making in blueprint.alignments() if making.name not in made]:
+            for making in makings:
+                seeds = [making.fingerprint, *(f"{number:08x}" for number in range(1, len(making.networks)))]
+                weights = [to_bytes(_weights(seed, making.model)) for seed in seeds]
+                commit(blueprint.store, making, weights, CURVE, seconds=1.0, shape=(1, 8, 8))
+                made.add(making.name)
+            blueprint.refresh()  # now there are those that are aligned to these
         unused = dict(outcomes or {})
         manifest = blueprint.inspected.manifests["test"]
 

@@ -158,6 +158,22 @@ SETTINGS = [
         "witness of several networks", "variants.v.witnesses: w is 4 networks, and a witness is one",
         {"variants.v": {"witnesses": ["w"]}, "variants.w": {"refine": "mba", "align": {"keep": {"samples": 4}}}},
     ),
+    bad(
+        "witness that is an ensemble", "variants.v.witnesses: both is near and other as it is",
+        {"variants.v": {"witnesses": ["both"]}, "variants.both": {"ensemble": ["near", "other"]}},
+    ),
+    bad(
+        "witness that is a model under another name", "variants.v.witnesses: old is other as it is",
+        {"variants.v": {"witnesses": ["old"]}, "variants.old": {"model": "other"}},
+    ),
+    bad(
+        "ensemble of one network under two names", "variants.v.ensemble: near is in it twice",
+        {"variants.v": {"ensemble": ["source", "near"]}},
+    ),
+    bad(
+        "ensemble of one network within another", "variants.v.ensemble: near is in it twice",
+        {"variants.v": {"ensemble": ["both", "near"]}, "variants.both": {"ensemble": ["near", "other"]}},
+    ),
     bad("unknown contrast", "contrasts: there is no surrogate 'alined'", {"contrasts": [["alined", "source"]]}),
     bad("contrast with itself", "contrasts: aligned is compared with itself", {"contrasts": [["aligned", "aligned"]]}),
     bad("contrast of three", "contrasts.0: List should have at most 2 items", {"contrasts": [["a", "b", "c"]]}),

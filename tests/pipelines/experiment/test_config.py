@@ -134,6 +134,20 @@ class TestFull:
             with pytest.raises(InputError, match=problem):
                 load_experiment(tmp_path / "e.yaml")
 
+    @pytest.mark.parametrize("first", [-1, 0.5, True, "a", None])
+    def test_a_first_seed_that_is_none_is_said_of_the_key_that_was_written(self, tmp_path: Path, first: Any) -> None:
+        content = {key: value for key, value in yaml.safe_load(FULL).items() if key != "seed"}
+        (tmp_path / "e.yaml").write_text(yaml.safe_dump(content | {"seeds": [first, 1]}))
+        with pytest.raises(InputError) as refused:
+            load_experiment(tmp_path / "e.yaml")
+        assert ": seeds.0: " in str(refused.value)
+        assert "seed: " not in str(refused.value)
+
+    def test_seeds_on_the_command_line_replace_a_seed_that_is_set_to_null(self, tmp_path: Path) -> None:
+        (tmp_path / "e.yaml").write_text(FULL)
+        experiment = load_experiment(tmp_path / "e.yaml", ["seeds=[4, 2]", "seed=null"])
+        assert (experiment.seeds, experiment.seed) == ([4, 2], 4)
+
     def test_every_value_arrives(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = tmp_path / "experiments"
         folder.mkdir()

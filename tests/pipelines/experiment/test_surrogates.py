@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from align_core.errors import InputError
 from pipelines.experiment.surrogates import Surrogate, contrasts_of, surrogates_of
 from pipelines.stages.blueprint import Blueprint
 
@@ -111,6 +112,18 @@ def test_with_several_seeds_every_surrogate_is_there_once_for_each(tiny_blueprin
     }
     assert (found["w~5"].budget, found["w~5"].witnesses) == ("aligned~5", ("b",))
     assert blueprint.experiment.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ("{w: {refine: sam, budget: aligned, align: {batch_size: 4}}}", "that of aligned is less than one step of w$"),
+        ("{w: {refine: mba}, v: {witnesses: [w]}}", "variants.v.witnesses: w is 10 networks"),
+    ],
+)
+def test_of_several_seeds_messages_name_what_the_file_names(tiny_blueprint: Any, variants: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tiny_blueprint(f"seeds=[3, 5];align={{limit_steps: 1, batch_size: 1}};variants={variants}")
 
 
 def test_a_seed_of_several_makes_what_it_makes_alone(tiny_blueprint: Any) -> None:

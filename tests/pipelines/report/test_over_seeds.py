@@ -1,6 +1,7 @@
 """The tables over several seeds, compared with what numpy and scipy make of the outcomes of each."""
 
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,13 @@ from hand_made import IMAGES, hand_made
 from scipy import stats
 
 from align_core.transfer import resampled_counts
+from pipelines.experiment.config import load_experiment
+from pipelines.failure import RunFailed
 from pipelines.report.page import Report, computed_report, make_report
-from pipelines.report.sentences import notes, verdicts
+from pipelines.report.sentences import notes, said_gain, verdicts
+from pipelines.run.command import RunResult
+from pipelines.sweep.best import Best
+from pipelines.sweep.command import _against_default
 
 SEEDS = (3, 5, 8)
 TARGETS = ("twin", "cousin", "stranger")
@@ -184,7 +190,57 @@ def test_what_one_seed_lacks_is_left_out_and_said(tmp_path):
     assert [target for target in TARGETS if target in rows] == ["cousin", "stranger"]
     blank = [target for target, row in rows.items() if row["rate"] is None]
     assert blank == ["(mean)", "(mean same_architecture)"]
+    assert [rows[target]["n"] for target in blank] == [0, 0]
     assert not any(line.startswith("aligned") for line in verdicts(report))
     page = (experiment.report / "report.html").read_text()
     assert "Not there: outcomes/aligned~5/pgd/twin" in page
     assert "The (mean) of aligned under pgd is blank" in page
+
+
+def test_where_one_seed_has_nothing_there_is_nothing_to_report(tmp_path):
+    experiment = hand_made(tmp_path, seeds=[3, 5])
+    experiment.finish()
+    blueprint = experiment.blueprint()
+    for cell in blueprint.cells():
+        if cell.surrogate.endswith("~5"):
+            blueprint.store.delete(cell.table.finished_file)
+            cell.table.write_failure(blueprint.store, 0, "chunk 0: not finite", final=True)
+    blueprint.check_finished()
+    with pytest.raises(RunFailed, match="there is nothing to report that every seed has: outcomes/source~5/pgd/@self"):
+        make_report(blueprint)
+
+
+def _one_attack(tmp_path: Path, outcomes: dict[str, str], **changes: Any) -> Any:
+    attacks = {"pgd": {"method": "pgd", "eps": "4/255", "step": "1/255", "steps": 4}}
+    experiment = hand_made(tmp_path, **({"seeds": [3, 5], "controls": ["label_only"], "attacks": attacks} | changes))
+    return computed_report(experiment.finish(outcomes))
+
+
+@pytest.mark.parametrize("seeds", [[3, 5], None])
+def test_one_image_bears_no_claim(tmp_path, seeds):
+    """Whatever it shows: all its resamples are alike, and that is no certainty."""
+    names = [f"aligned~{seed}" for seed in seeds] if seeds else ["aligned"]
+    folders = [f"outcomes/{name}/pgd/{target}" for name in names for target in TARGETS]
+    report = _one_attack(tmp_path, {"clean/near": "0" + "1" * 11} | dict.fromkeys(folders, "1" * 12), seeds=seeds)
+    (row,) = (own for own in report.means() if own["surrogate"] == "aligned")
+    assert (row["n"], row["gain"], row["gain_both_low"], row["gain_both_high"]) == (1, 100.0, None, None)
+    by_target = [own for own in report.transfer if own["surrogate"] == "aligned" and own["target"] in TARGETS]
+    assert all(own["p_value"] is None or own["p_value"] == 1 for own in by_target)
+    (line,) = (line for line in verdicts(report) if line.startswith("aligned under pgd"))
+    assert "better" not in line
+    assert "shows a difference without an interval from the source: +100.0 points in every resample" in line
+    assert "a difference without an interval from label_only: +100.0 points in every resample" in line
+
+
+def test_chosen_settings_against_those_of_aligned_have_both_intervals_reversed(tmp_path, outcomes):
+    """contrasts.csv has the variant `default` against `aligned`, and a sweep says the reverse."""
+    folders = [f"outcomes/aligned~3/pgd/{target}" for target in TARGETS]
+    report = _one_attack(tmp_path, dict.fromkeys(folders, "111100000000"), variants={"default": {}})
+    (row,) = (own for own in report.contrasts if own["baseline"] == "aligned" and own["target"] == "twin")
+    assert row["gain"] < 0 and row["gain_both_low"] < row["gain_both_high"]
+    result = RunResult("", "", report=report)
+    best = Best(load_experiment(tmp_path / "experiment.yaml"), "aligned", "default")
+    (found,) = (own for own in _against_default(result, best) if own["target"] == "twin")
+    assert found["gain"] == -row["gain"]
+    assert (found["gain_both_low"], found["gain_both_high"]) == (-row["gain_both_high"], -row["gain_both_low"])
+    assert said_gain(found).endswith(f"({-row['gain_both_high']:+.1f} to {-row['gain_both_low']:+.1f})")
