@@ -34,4 +34,7 @@ class EarlyStopConfig(Settings):
         if self.by == "gain" and self.attack is None:
             raise ValueError("early_stop: by gain, it needs an `attack`: the name of one of the experiment's")
         if self.by == "agreement" and self.attack is not None:
-            raise ValueError("early_stop: by agreement, nothing is crafted; leave `attack` out, or stop by gain")
+            raise ValueError(
+                "early_stop: by agreement, nothing is crafted; leave `attack` out (a variant: `attack: null`), "
+                "or stop by gain"
+            )

@@ -12,8 +12,10 @@ from align_core.errors import InputError
 from align_core.models import Classifier
 
 
-def freeze(source: nn.Module, patterns: Sequence[str]) -> None:
+def freeze(source: nn.Module, patterns: Sequence[str], batchnorm: str = "update") -> None:
     """Makes every parameter trainable but for those that a Classifier names as `frozen`, or a pattern matches.
+
+    Where `batchnorm` is `frozen`, BatchNorms stay as they are, too, with their statistics.
 
     Raises InputError for a pattern that matches none, or where nothing is left to be trained.
     """
@@ -27,8 +29,11 @@ def freeze(source: nn.Module, patterns: Sequence[str]) -> None:
     for name, parameter in source.named_parameters():
         is_frozen = name in always or any(fnmatchcase(_within(name), pattern) for pattern in patterns)
         parameter.requires_grad_(not is_frozen)
+    if batchnorm == "frozen":
+        freeze_batchnorm(source)
     if not any(parameter.requires_grad for parameter in source.parameters()):
-        raise InputError("freeze: every parameter is frozen, so that nothing would be trained")
+        too = ", or of a BatchNorm (batchnorm: frozen)" if batchnorm == "frozen" else ""
+        raise InputError(f"freeze: every parameter is frozen{too}, so that nothing would be trained")
 
 
 def freeze_batchnorm(source: nn.Module) -> None:

@@ -98,7 +98,7 @@ CASES = [
     bad("a list", ("experiment.yaml", "must hold keys and values, and holds list"), "- name: a\n"),
     bad("key twice", ("experiment.yaml, line 3", "the key 'name' is given twice"), "name: a\nseed: 1\nname: b\n"),
     bad("key twice, nested", ("line 3", "'steps' is given twice"), "a:\n  steps: 1\n  steps: 2\n"),
-    bad("two names are as near", "'sma'; did you mean 'sam' or 'swa'?", {"variants": {"x": {"refine": "sma"}}}),
+    bad("two names are as near", "'sma'; did you mean 'saa' or 'sam' or 's", {"variants": {"x": {"refine": "sma"}}}),
     bad("unknown key", "atacks: unknown key; did you mean 'attacks'?", {"atacks": {}}),
     bad("unknown key, nested", "data.train.tak: unknown key; did you mean 'take'?", {"data.train.tak": [0, 4]}),
     bad("unknown key of an attack", "attacks.mi.step_size: unknown key; did", {"attacks.mi.step_size": "1/255"}),

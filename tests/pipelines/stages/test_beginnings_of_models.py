@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from hand_made import CLASSES, HandMade, hand_made
 from one_worker import WORKER
@@ -96,6 +97,21 @@ def test_the_weights_are_part_of_the_fingerprint_and_their_path_is_not(experimen
     del near["weights"]
     experiment.write(models=models | {"near": near})
     assert "begins" not in training_of(experiment).inputs
+
+
+@pytest.mark.parametrize(("taken", "is_meant"), [({"in_chans": 3}, True), ({"in_chans": 1}, False)])
+def test_other_channels_are_named_where_the_weights_fit_with_them(
+    experiment: HandMade, taken: dict[str, int], is_meant: bool
+) -> None:
+    """A network with random weights takes images of any channels, so that this alone shows nothing."""
+    state = timm.create_model("test_resnet", num_classes=7, **taken).state_dict()
+    state |= {} if is_meant else {"other.weight": torch.zeros(1)}
+    save_file(state, experiment.folder / "w.safetensors")
+    near = {"timm": "test_resnet", "weights": "w.safetensors", "train": {"epochs": 1}}
+    experiment.write(models=experiment.content()["models"] | {"near": near})
+    with pytest.raises(InputError, match=r"models\.near: .* do not fit the model") as refused:
+        experiment.blueprint()
+    assert ("is data.channels: 3 meant?" in str(refused.value)) == is_meant
 
 
 def test_weights_that_were_exchanged_since_are_refused(experiment: HandMade) -> None:
