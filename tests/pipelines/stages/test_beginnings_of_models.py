@@ -123,6 +123,36 @@ def test_weights_that_were_exchanged_since_are_refused(experiment: HandMade) -> 
         fine_tune_alone(job, "cpu", "elsewhere")
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "other", "is_said"),
+    [
+        ("twin", "near", "near", True),  # a target from the source's weights
+        ("seer", "near", "near", True),  # a witness from the source's weights
+        ("near", "seer", "seer", True),  # a source from the witness's weights
+        ("other", "twin", "twin", True),  # a validation target from a target's weights
+        ("stranger", "twin", "twin", False),  # two targets
+        ("twin", "other", "near", False),
+    ],
+)
+def test_models_that_come_from_the_same_weights_are_named(
+    experiment: HandMade, name: str, start: str, other: str, is_said: bool
+) -> None:
+    models = experiment.content()["models"]
+    trained = {**models[start], "train": {"epochs": 1}, "family": models[name].get("family", name)}
+    experiment.write(models=models | {name: trained}, validation_targets=[] if name == "twin" else ["other"])
+    said = [note for note in experiment.blueprint().inspected.notes if "come from the same weights" in note]
+    named = ", ".join(own for own in models if own in (name, other))
+    assert [note.partition(":")[0] for note in said] == ([named] if is_said else [])
+
+
+def test_two_trainings_from_the_same_weights_are_named(experiment: HandMade) -> None:
+    models = experiment.content()["models"]
+    trained = {**models["near"], "train": {"epochs": 1}}
+    experiment.write(models=models | {"near": trained, "twin": trained, "cousin": trained})
+    (said,) = (note for note in experiment.blueprint().inspected.notes if "come from the same weights" in note)
+    assert said.startswith("near, twin, cousin: these models")
+
+
 def test_a_target_is_not_what_a_model_of_the_attacker_starts_from(experiment: HandMade) -> None:
     with_training(experiment)
     state = load_file(experiment.folder / "near.safetensors")
