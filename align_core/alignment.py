@@ -58,7 +58,8 @@ class Alignment:
             Classifier names as `frozen`, and those that `align.freeze` names.
         witnesses: map pixels to logits. They are put into eval mode and frozen. Without any, the source is fine-tuned
             on labels alone, unless its own predictions are its teacher.
-        align: the settings. `weight` has no effect where there is no teacher.
+        align: the settings. `weight` has no effect where there is no teacher, and `early_stop` has none here: whoever
+            calls `step` ends the training (`align_core.early_stop`).
         total_steps: number of steps until the learning rate reaches 0.
         seed: seed of dropout and other random layers.
         wrap: makes the source data-parallel, such as DistributedDataParallel.
