@@ -189,7 +189,10 @@ class AlignConfig(Settings):
         if self.weight and self.mix != "none" and by_labels:
             raise ValueError("mix: nce compares images by their labels, of which a mixed image has two; leave one out")
         if not self.weight and any(own["name"] in NEED_TEACHER for own in self.terms):
-            raise ValueError("terms: self_adversarial aligns the source to its teacher, and weight is 0")
+            raise ValueError(
+                "terms: self_adversarial aligns the source to its teacher, and weight is 0; leave it out (a variant: "
+                "`terms: []`)"
+            )
         if not self.label_weight and self.label_smoothing:
             raise ValueError("label_smoothing has no effect, because label_weight is 0")
         if self.early_stop is not None and networks_are_several(self.keep):

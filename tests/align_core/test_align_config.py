@@ -48,7 +48,7 @@ from align_core.errors import InputError
         ),
         (
             {"weight": 0.0, "label_weight": 1.0, "terms": ["self_adversarial"]},
-            "terms: self_adversarial aligns the source to its teacher, and weight is 0",
+            "terms: self_adversarial aligns the source to its teacher, and weight is 0; leave it out",
         ),
         ({"loss": ["kl", {"name": "pkt", "weigth": 2}]}, "loss pkt has no setting 'weigth'; did you mean 'weight'"),
         ({"update": "sma"}, "update: there is no part 'sma'; choose from plain, sam"),
