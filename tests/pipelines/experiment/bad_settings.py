@@ -153,7 +153,7 @@ SETTINGS = [
         {"align.early_stop": {}, "variants.v": {"budget": "aligned"}, **VALIDATION},
     ),
     bad(
-        "early stop that is inherited", "v.align.early_stop: by agreement, nothing is crafted; leave `attack` out (a var",
+        "early stop that is inherited", "v.align.early_stop: by agreement, nothing is crafted; leave `attack` out (a v",
         {
             "align.early_stop": {"by": "gain", "attack": "pgd"}, "validation_targets": ["other"], **VALIDATION,
             "variants.v.align.early_stop": {"by": "agreement"},
