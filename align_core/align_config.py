@@ -12,7 +12,7 @@ from align_core.early_stop_config import EarlyStopConfig
 from align_core.errors import InputError
 from align_core.losses import LOSSES, read_losses
 from align_core.model_config import TrainConfig, check_length
-from align_core.refinements.parts import networks_are_several, read_part, read_terms
+from align_core.refinements.parts import NEED_TEACHER, networks_are_several, read_part, read_terms
 from align_core.settings import Settings
 
 _MOST_WORKERS = 10_000
@@ -188,8 +188,11 @@ class AlignConfig(Settings):
         by_labels = [own["name"] for own in self.losses if own["name"] == "nce"]
         if self.weight and self.mix != "none" and by_labels:
             raise ValueError("mix: nce compares images by their labels, of which a mixed image has two; leave one out")
-        if not self.weight and any(own["name"] == "self_adversarial" for own in self.terms):
-            raise ValueError("terms: self_adversarial aligns the source to its teacher, and weight is 0")
+        if not self.weight and any(own["name"] in NEED_TEACHER for own in self.terms):
+            raise ValueError(
+                "terms: self_adversarial aligns the source to its teacher, and weight is 0; leave it out (a variant: "
+                "`terms: []`)"
+            )
         if not self.label_weight and self.label_smoothing:
             raise ValueError("label_smoothing has no effect, because label_weight is 0")
         if self.early_stop is not None and networks_are_several(self.keep):

@@ -18,13 +18,14 @@ from torch.nn import functional as F
 
 from align_core.align_config import AlignConfig
 from align_core.effect import Likeness
-from align_core.layer_rates import freeze, freeze_batchnorm, optimizer_of, shares
+from align_core.layer_rates import freeze, optimizer_of, shares
 from align_core.likeness import likeness_of, looked_at, mean_likeness
 from align_core.losses.over_witnesses import over_witnesses
 from align_core.losses.seen import Seen, load_loss
 from align_core.models import copy_of
 from align_core.refinements.at import At, part_code
 from align_core.refinements.mixed import Mixed
+from align_core.refinements.parts import NEED_TEACHER
 from align_core.refinements.statistics import refreshed
 from align_core.sight import sight_of, taught
 from align_core.weights import State
@@ -57,7 +58,8 @@ class Alignment:
             Classifier names as `frozen`, and those that `align.freeze` names.
         witnesses: map pixels to logits. They are put into eval mode and frozen. Without any, the source is fine-tuned
             on labels alone, unless its own predictions are its teacher.
-        align: the settings. `weight` has no effect where there is no teacher.
+        align: the settings. `weight` has no effect where there is no teacher, and `early_stop` has none here: whoever
+            calls `step` ends the training (`align_core.early_stop`).
         total_steps: number of steps until the learning rate reaches 0.
         seed: seed of dropout and other random layers.
         wrap: makes the source data-parallel, such as DistributedDataParallel.
@@ -102,9 +104,7 @@ class Alignment:
         self._sight, self._taps = sight_of(source, self.witnesses, losses, image_1CHW)
         self._sight.projections.to(device)
         source.train()
-        freeze(source, align.freeze)
-        if align.batchnorm == "frozen":
-            freeze_batchnorm(source)
+        freeze(source, align.freeze, align.batchnorm)
         self._parameters = [parameter for parameter in self._sight.parameters() if parameter.requires_grad]
         self._shares = shares(source, self._parameters, align.optimizer.layer_decay)
         self.optimizer = optimizer_of(self._parameters, self._shares, align.optimizer)
@@ -373,6 +373,8 @@ def _teachers(source: nn.Module, witnesses: Sequence[nn.Module], align: AlignCon
         return [copy_of(source)]
     if not witnesses and not align.label_weight:
         raise ValueError("there is nothing to learn from: no witness, and label_weight is 0")
+    if not witnesses and any(own["name"] in NEED_TEACHER for own in align.terms):
+        raise ValueError("terms: self_adversarial aligns the source to its teacher, and there is no witness")
     if not isinstance(align.over_witnesses, str) and len(align.over_witnesses) != len(witnesses):
         raise ValueError(
             f"over_witnesses has {len(align.over_witnesses)} weights, and there are {len(witnesses)} witnesses"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from align_core.errors import InputError
 from align_core.features import find_last_layer
@@ -35,7 +35,7 @@ def begin(config: ModelConfig, classes: int, channels: int, size: int) -> tuple[
         return classifier, None
     path = config.weights_file
     state = read_weights(path) if path is not None else _published(config, classes, channels)
-    load_into(classifier.net, _fitted(classifier, state, channels, size), str(path or config.weights))
+    load_into(classifier.net, _fitted(classifier, state, classes, channels, size), str(path or config.weights))
     return classifier, hash_weights(state)
 
 
@@ -44,20 +44,29 @@ def _published(config: ModelConfig, classes: int, channels: int) -> State:
     return dict(build(replace(config, train=None), classes, channels).net.state_dict())
 
 
-def _fitted(classifier: Classifier, state: State, channels: int, size: int) -> State:
-    """The weights with a new classifier, where theirs is for other classes."""
+def _fitted(classifier: Classifier, state: State, classes: int, channels: int, size: int) -> State:
+    """The weights with a new classifier, where theirs is for other classes: of other tensors, all shapes must fit."""
     own = classifier.net.state_dict()
-    if not any(name in own and own[name].shape != value.shape for name, value in state.items()):
+    unlike = {name for name, value in state.items() if name in own and own[name].shape != value.shape}
+    if not any(_is_for_others(own[name], state[name], classes) for name in unlike):
         return state
     heads = tuple(f"{name}." for name in _heads(classifier, channels, size))
+    if any(name.startswith(heads) and not _is_for_others(own[name], state[name], classes) for name in unlike):
+        return state
     kept = {name: value for name, value in state.items() if not name.startswith(heads)}
     new = {name: value for name, value in own.items() if name.startswith(heads)}
     left_out = next((value for name, value in state.items() if name.startswith(heads)), None)
     if left_out is not None:
-        classes = next(iter(new.values())).shape[0]
         change = f"its weights are for {left_out.shape[0]} classes, and its classifier is new, for {classes}"
         classifier.changes += (change,)
     return kept | new
+
+
+def _is_for_others(own: Tensor, given: Tensor, classes: int) -> bool:
+    """Whether a tensor differs from the network's as that of a classifier for another number of classes does."""
+    if own.dim() == 0 or own.dim() != given.dim():
+        return False
+    return own.shape[0] == classes != given.shape[0] and own.shape[1:] == given.shape[1:]
 
 
 def _heads(classifier: Classifier, channels: int, size: int) -> Sequence[str]:

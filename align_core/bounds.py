@@ -37,6 +37,8 @@ def named_part(written: Any, entries: Mapping[str, Any], kind: str) -> tuple[str
     """
     if isinstance(written, str):
         written = {"name": written}
+    if isinstance(written, Mapping) and "name" not in written:
+        raise ValueError(f"the {kind} must be a name, or keys and values with a name, not keys and values without one")
     if not isinstance(written, Mapping) or not isinstance(written.get("name"), str):
         raise ValueError(f"the {kind} must be a name, or keys and values with a name, not {described(written)}")
     name = written["name"]

@@ -30,8 +30,10 @@ class EarlyStopConfig(Settings):
         for name in ("every", "patience"):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= _MOST:
-                raise ValueError(f"early_stop: {name} must be from 1 to {_MOST:,}, not {value}")
+                raise ValueError(f"{name} must be from 1 to {_MOST:,}, not {value}")
         if self.by == "gain" and self.attack is None:
-            raise ValueError("early_stop: by gain, it needs an `attack`: the name of one of the experiment's")
+            raise ValueError("by gain, it needs an `attack`: the name of one of the experiment's")
         if self.by == "agreement" and self.attack is not None:
-            raise ValueError("early_stop: by agreement, nothing is crafted; leave `attack` out, or stop by gain")
+            raise ValueError(
+                "by agreement, nothing is crafted; leave `attack` out (a variant: `attack: null`), or stop by gain"
+            )

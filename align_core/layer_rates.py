@@ -12,23 +12,30 @@ from align_core.errors import InputError
 from align_core.models import Classifier
 
 
-def freeze(source: nn.Module, patterns: Sequence[str]) -> None:
+def freeze(source: nn.Module, patterns: Sequence[str], batchnorm: str = "update") -> None:
     """Makes every parameter trainable but for those that a Classifier names as `frozen`, or a pattern matches.
+
+    Where `batchnorm` is `frozen`, BatchNorms stay as they are, too, with their statistics.
 
     Raises InputError for a pattern that matches none, or where nothing is left to be trained.
     """
     always = source.frozen if isinstance(source, Classifier) else ()
-    names = [name for name, _ in source.named_parameters()]
+    named = list(source.named_parameters(remove_duplicate=False))  # one that is tied has several names
+    names = [name for name, _ in named]
     for pattern in patterns:
         if not any(fnmatchcase(_within(name), pattern) for name in names):
             shown = ", ".join(_within(name) for name in names[:3])
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise InputError(f"freeze: no parameter is called {pattern!r}; there are {shown}{more}")
-    for name, parameter in source.named_parameters():
-        is_frozen = name in always or any(fnmatchcase(_within(name), pattern) for pattern in patterns)
-        parameter.requires_grad_(not is_frozen)
+    source.requires_grad_(True)
+    for name, parameter in named:
+        if name in always or any(fnmatchcase(_within(name), pattern) for pattern in patterns):
+            parameter.requires_grad_(False)
+    if batchnorm == "frozen":
+        freeze_batchnorm(source)
     if not any(parameter.requires_grad for parameter in source.parameters()):
-        raise InputError("freeze: every parameter is frozen, so that nothing would be trained")
+        too = ", or of a BatchNorm (batchnorm: frozen)" if batchnorm == "frozen" else ""
+        raise InputError(f"freeze: every parameter is frozen{too}, so that nothing would be trained")
 
 
 def freeze_batchnorm(source: nn.Module) -> None:

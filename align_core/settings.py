@@ -23,6 +23,8 @@ _WANTED: dict[str, tuple[type, str]] = {
 }
 """Name of a type -> the Python values that count as it, and its name in messages."""
 
+_NAMES = {str: "text", list: "a list", dict: "keys and values"}
+
 
 class Settings:
     """Base of the frozen dataclasses that hold settings. Raises ValueError, naming the setting, for a wrong type.
@@ -79,7 +81,8 @@ def described(value: Any) -> str:
         return f"the number {str(value)[:60]}"
     if isinstance(value, Mapping):
         return "keys and values"
-    return "a list" if isinstance(value, list | tuple | set) else f"a value of type {type(value).__name__}"
+    name = type(value).__name__
+    return f"a {name}" if isinstance(value, list | tuple | set) else f"a value of type {name}"
 
 
 def _mend(kind: str, value: Any) -> str:
@@ -134,13 +137,16 @@ def _check(hint: Any, value: Any) -> None:
     if kind in (Union, types.UnionType):
         if value is None and type(None) in options:
             return
-        (first, *more) = [option for option in options if option is not type(None)]
-        for option in more:
+        several = [option for option in options if option is not type(None)]
+        for option in several:
             try:
                 return _check(option, value)
             except ValueError:
                 continue
-        _check(first, value)
+        names = [_NAMES.get(get_origin(option) or option) for option in several]
+        if len(several) == 1 or None in names:
+            return _check(several[0], value)
+        raise ValueError(f"must be {', '.join(map(str, names[:-1]))} or {names[-1]}, not {described(value)}")
     elif kind is Literal:
         if value not in options:
             raise ValueError(f"must be one of {', '.join(map(str, options))}, not {described(value)}")

@@ -66,6 +66,9 @@ TERMS: dict[str, Part] = {
 }
 """Terms that may be added to the loss."""
 
+NEED_TEACHER = ("self_adversarial",)
+"""Terms that compare the source with its teachers, and cannot be without one."""
+
 UPDATES: dict[str, Part] = {
     "sam": Part(
         "sharpness-aware: the gradient at the worst point within rho of the weights (Foret et al. 2021)",

@@ -3,13 +3,16 @@
 import dataclasses
 import difflib
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, Tag, ValidationError
 
 from align_core.settings import described
 
+_TYPES = {"list_type": "a list", "dict_type": "keys and values"}
+_TEXT = "Value error, must be text"
 CLASSES = {tag: Tag(tag) for tag in ("[AttackConfig]", "[ForeignConfig]")}
 """The tags of the kinds of attacks, which pydantic puts into its findings."""
 
@@ -22,7 +25,43 @@ def explained(problem: ValidationError, root: Any, within: str = "") -> str:
         root: the type that was validated; its known keys are suggested for unknown ones.
         within: the dotted key under which `root` stands in the file; empty for the whole file.
     """
-    return "\n  ".join(_finding(error, root, within) for error in problem.errors())
+    findings = [_finding(error, root, within) for error in _without_choices(problem.errors())]
+    return "\n  ".join(findings)
+
+
+def _without_choices(errors: Sequence[Any]) -> Iterator[Any]:
+    """The findings, of which those about one value that may be of several types are one."""
+    for parts, group in groupby(errors, key=_before_choice):
+        own = list(group)
+        if parts is None:
+            yield from own
+        else:
+            shown = (error | {"loc": tuple(part for part in error["loc"] if not _is_choice(part))} for error in own)
+            yield from _of_choices(list(shown))
+
+
+def _before_choice(error: Any) -> tuple[Any, ...] | None:
+    """Where the value stands that may be of several types; None for a finding about none."""
+    at = next((number for number, part in enumerate(error["loc"]) if _is_choice(part)), None)
+    return None if at is None else tuple(error["loc"][:at])
+
+
+def _is_choice(part: Any) -> bool:
+    """Whether a part of a place names one of several types, as pydantic writes it, and not a key."""
+    return str(part).startswith(("function-before[", "list[", "dict["))
+
+
+def _of_choices(errors: Sequence[Any]) -> Sequence[Any]:
+    """What is wrong within the value, where it is of one of the types, and else which types these are."""
+    longest = max(len(error["loc"]) for error in errors)
+    if longest > len(errors[0]["loc"]):
+        return [error for error in errors if len(error["loc"]) == longest]
+    others = [_TYPES[error["type"]] for error in errors[1:] if error["type"] in _TYPES]
+    if not others or not str(errors[0]["msg"]).startswith(_TEXT):
+        return errors
+    wanted = ", ".join(["text", *others[:-1]])
+    message = f"must be {wanted} or {others[-1]}, not {described(errors[0]['input'])}"
+    return [errors[0] | {"type": "value_error", "msg": message}]
 
 
 def _finding(error: Any, root: Any, within: str) -> str:

@@ -8,6 +8,7 @@ from align_core.align_config import AlignConfig
 from align_core.errors import InputError
 from align_core.model_config import Combine
 from align_core.refinements.cost import Passes, networks_kept, passes_per_image
+from align_core.refinements.parts import NEED_TEACHER
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.names import Control
 
@@ -127,7 +128,8 @@ def _control(experiment: Experiment, control: Control) -> Iterator[Surrogate]:
         if control == "label_only":
             stop = experiment.align.early_stop
             stop = stop if stop and stop.by == "gain" else None  # it has no witness to agree with
-            on_labels = replace(experiment.align, weight=0.0, label_weight=1.0, early_stop=stop)
+            terms = [own for own in experiment.align.terms if own["name"] not in NEED_TEACHER]
+            on_labels = replace(experiment.align, weight=0.0, label_weight=1.0, early_stop=stop, terms=terms)
             made = _unaligned(experiment, control, source, (_named(experiment, control, source),))
             yield replace(made, align=on_labels, refine=control)
         else:

@@ -12,7 +12,10 @@ from pipelines.tracking.registry import Registered
 
 @dataclass(frozen=True)
 class Ancestors:
-    """The hashes of the weights of its source and of its witnesses; none where its card does not say."""
+    """The hashes of the weights of its source and of its witnesses; none where its card does not say.
+
+    The source of a model that was trained from weights is these weights.
+    """
 
     source: str | None = None
     witnesses: tuple[str, ...] = ()
@@ -33,15 +36,26 @@ def ancestors(written: ModelConfig, found: Registered | None, content: str | Non
     elif written.aligned is not None:
         card = _json((Path(written.aligned) / "card.json").read_bytes())
     else:
-        return Ancestors()
-    if card.get("file", content) != content:
+        card = _beside(written.weights_file, content)
+    if card.get("file", content) != content and (written.aligned or found is not None):
         raise InputError(
             f"{written.aligned or written.mlflow}: model.safetensors is not the file that card.json describes: was one "
             "of them replaced? Copy both from where the model was aligned"
         )
     inputs = card.get("inputs") or {}
     known = [_weights(model) for model in inputs.get("witnesses") or ()]
-    return Ancestors(_weights(inputs.get("source")), tuple(own for own in known if own is not None))
+    source = _weights(inputs.get("source")) or inputs.get("begins")
+    return Ancestors(source, tuple(own for own in known if own is not None))
+
+
+def _beside(weights: Path | None, content: str | None) -> dict[str, Any]:
+    """The card beside a file of weights that Witness made, where these are named by themselves; {} for any others."""
+    try:
+        card = _json(weights.with_name("card.json").read_bytes()) if weights is not None else {}
+    except (OSError, ValueError):
+        return {}
+    more = card.get("more_files")
+    return card if content in [card.get("file"), *(more if isinstance(more, list) else [])] else {}
 
 
 def _json(content: bytes) -> dict[str, Any]:

@@ -83,6 +83,28 @@ def notes_on_sources(
     return notes
 
 
+def notes_on_beginnings(experiment: Experiment, networks: Mapping[str, Network]) -> list[str]:
+    """A note for each set of weights from which models come that are to be independent of each other.
+
+    These are a target and a model of the attacker, a witness and its source, a validation target and a target. One of
+    them, or both, were trained here from the weights.
+    """
+    pairs = [(target, attacker) for _, target, attacker in _targets_and_attackers(experiment)]
+    pairs += [(w, s) for _, s, witnesses in experiment.alignments() for w in witnesses if w in networks]
+    pairs += [(v, t) for v in experiment.validation_targets for t in experiment.targets]
+    related: dict[str, set[str]] = {}
+    for pair in pairs:
+        first, second = (networks[name].begins or networks[name].digest for name in pair)
+        if first is not None and same_tensors(first, second):
+            related.setdefault(first.partition("-")[0], set()).update(pair)
+    return [
+        f"{', '.join(name for name in networks if name in names)}: these models come from the same weights, by `train` "
+        "with `weights`; transfer between them, or alignment of one to another, says little of models that were "
+        "trained independently"
+        for names in related.values()
+    ]
+
+
 def _targets_and_attackers(experiment: Experiment) -> list[tuple[str, str, str]]:
     """(role, target, model of the attacker) of every pair of the two, of which no surrogate knows both."""
     attacker = [experiment.source, *experiment.witnesses]

@@ -10,7 +10,12 @@ from align_core.images.manifest import Manifest
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.progress import Progress
-from pipelines.stages.input_checks import check_ancestors, check_weights_differ, notes_on_sources
+from pipelines.stages.input_checks import (
+    check_ancestors,
+    check_weights_differ,
+    notes_on_beginnings,
+    notes_on_sources,
+)
 from pipelines.stages.inspect_attacks import InspectedAttacks, inspect_attacks
 from pipelines.stages.inspect_images import manifests
 from pipelines.stages.inspect_models import inspect_models
@@ -77,4 +82,5 @@ def inspect_inputs(
     check_weights_differ(experiment, inspected.networks)
     check_ancestors(experiment, inspected.networks, models.ancestors)
     inspected.notes += notes_on_sources(experiment, inspected.networks, models.ancestors)
+    inspected.notes += notes_on_beginnings(experiment, inspected.networks)
     return inspected

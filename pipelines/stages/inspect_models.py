@@ -232,18 +232,22 @@ class _Model:
         """How to mend what went wrong, where the model does work with images of another number of channels."""
         import torch
 
+        from align_core.beginnings import begin
         from align_core.models import load
 
-        own, other = self.config, 4 - self.test.shape[0]
+        own, other, classes = self.config, 4 - self.test.shape[0], self.experiment.data.classes_count
         if self.experiment.data.channels is not None or (own.weights and not own.weights_file):
             return ""
         try:
-            weights = self.origin.weights() if self.origin else None
-            classifier = load(own, self.experiment.data.classes_count, other, weights)
+            if own.train:
+                classifier = begin(own, classes, other, self.test.shape[1])[0].eval()
+            else:
+                classifier = load(own, classes, other, self.origin.weights() if self.origin else None)
             logits = classifier(torch.zeros(1, other, *self.test.shape[1:]))
         except Exception:  # of the user's code: this number of channels is no better
             return ""
-        if classifier.mean_C11.shape[0] != other or not logits.isfinite().all():
+        fits = logits.shape == (1, classes) and bool(logits.isfinite().all())
+        if classifier.mean_C11.shape[0] != other or not fits:
             return ""
         return f". It does take images of {other} channel{'s' * (other > 1)}: is data.channels: {other} meant?"
 

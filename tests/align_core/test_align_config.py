@@ -48,7 +48,7 @@ from align_core.errors import InputError
         ),
         (
             {"weight": 0.0, "label_weight": 1.0, "terms": ["self_adversarial"]},
-            "terms: self_adversarial aligns the source to its teacher, and weight is 0",
+            "terms: self_adversarial aligns the source to its teacher, and weight is 0; leave it out",
         ),
         ({"loss": ["kl", {"name": "pkt", "weigth": 2}]}, "loss pkt has no setting 'weigth'; did you mean 'weight'"),
         ({"update": "sma"}, "update: there is no part 'sma'; choose from plain, sam"),
@@ -64,7 +64,7 @@ from align_core.errors import InputError
         ({"update": {"name": "sam", "rho": 0}}, "rho of update sam must be from 1e-06 to 1000, not 0"),
         (
             {"update": {"rho": 0.1}},
-            "update: the part must be a name, or keys and values with a name, not keys and values",
+            "update: the part must be a name, or keys and values with a name, not keys and values without one",
         ),
         ({"keep": {"name": "collect", "per_epoch": 0.5}}, "per_epoch of keep collect must be a whole number"),
         ({"keep": {"name": "ema", "decay": 1}}, "decay of keep ema must be from 0 to 0.999999, not 1"),

@@ -146,6 +146,9 @@ class TestStep:
     def test_nothing_to_learn_from(self) -> None:
         with pytest.raises(ValueError, match="nothing to learn from"):
             Alignment(mlp(0), [], AlignConfig(weight=1.0, label_weight=0.0), total_steps=1, seed=0)
+        config = AlignConfig(label_weight=1.0, terms=["self_adversarial"])
+        with pytest.raises(ValueError, match="self_adversarial aligns the source to its teacher, and there is no"):
+            Alignment(mlp(0), [], config, total_steps=1, seed=0)
 
     def test_a_diverging_run_stops_and_says_what_to_do(self) -> None:
         config = AlignConfig(optimizer=OptimizerConfig(lr=1e30))

@@ -21,6 +21,8 @@ FACTORY = """
 from torch import nn
 def plain(classes=3, width=4):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, classes))
+def single(classes=3):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
 def behind_relu(classes=3):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Linear(4, classes), nn.ReLU())
 """
@@ -148,6 +150,21 @@ def test_what_was_trained_from_it_is_loaded_by_its_card_without_the_first_weight
             own_factory("plain", width=5),
             nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.ReLU(), nn.Linear(4, 7)),
             r"do not fit the model; keys of another shape: .*1.weight is \(4, 64\), the model's \(5, 64\)",
+        ),
+        (
+            own_factory("behind_relu"),
+            nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.Linear(5, 3), nn.ReLU()),
+            r"do not fit the model; keys of another shape: 1.bias is \(5,\), the model's \(4,\)",
+        ),
+        (
+            own_factory("single"),
+            nn.Sequential(nn.Flatten(), nn.Linear(256, 3)),  # of larger images
+            r"do not fit the model; keys of another shape: 1.weight is \(3, 256\), the model's \(3, 64\)$",
+        ),
+        (
+            own_factory("single"),
+            nn.Sequential(nn.Flatten(), nn.Linear(256, 7)),
+            r"do not fit the model; keys of another shape: .*1.weight is \(7, 256\), the model's \(3, 64\)$",
         ),
         (own_factory("plain"), nn.Linear(4, 7), "do not fit the model; keys missing: 1.weight, 1.bias"),
         ({"timm": "test_resnet"}, nn.Linear(4, 7), "do not fit the model; keys missing"),

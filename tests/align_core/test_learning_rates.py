@@ -181,6 +181,19 @@ class TestFreeze:
         with pytest.raises(InputError, match=message):
             Alignment(mlp(0), [mlp(1)], AlignConfig(freeze=patterns), 1, seed=0)
 
+    @pytest.mark.parametrize("pattern", ["0.*", "2.*", "2.weight"])
+    def test_what_is_tied_is_frozen_by_any_of_its_names(self, pattern: str) -> None:
+        first = nn.Linear(4, 4, bias=False)
+        source = nn.Sequential(first, nn.ReLU(), first, nn.Linear(4, 2))
+        assert self.frozen(source, [pattern]) == {"0.weight"}
+
+    def test_nothing_is_left_beside_frozen_batchnorms(self) -> None:
+        source = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 10))
+        settings = AlignConfig(freeze=["0.*", "3.*"], batchnorm="frozen")
+        message = r"freeze: every parameter is frozen, or of a BatchNorm \(batchnorm: frozen\), so that nothing"
+        with pytest.raises(InputError, match=message):
+            Alignment(source, [mlp(1)], settings, 1, seed=0)
+
     def test_a_message_counts_no_more_than_there_are(self) -> None:
         with pytest.raises(InputError, match=r"there are weight, bias$"):
             freeze(nn.Linear(2, 2), ["x"])

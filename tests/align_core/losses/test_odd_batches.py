@@ -134,7 +134,10 @@ class TestReading:
                 "weight of loss kl must be a number, not the text '1'; leave the quotes out",
             ),
             ({"name": "nce", "sharpness": 0}, "sharpness of loss nce must be from 0.001 to 100"),
-            ({"weight": 1}, "the alignment loss must be a name, or keys and values with a name, not keys and values"),
+            (
+                {"weight": 1},
+                "the alignment loss must be a name, or keys and values with a name, not keys and values without",
+            ),
             (3, "the alignment loss must be a name, or keys and values with a name, not the number 3"),
             ([], "must name at least one loss"),
             (["kl", {"name": "kl", "weight": 2}], "each of them once"),

@@ -60,6 +60,9 @@ SETTINGS = [
     bad("unknown key of a variant", "variants.v.align.temp: unknown key; did you", {"variants.v.align.temp": 4}),
     bad("two of a variant", ("v.align.a: unknown", "v.align.b: unknown"), {"variants.v.align": {"a": 1, "b": 1}}),
     bad("nested in a variant", "variants.v.align.optimizer.name: Input", {"variants.v.align.optimizer.name": "adam"}),
+    bad("number for a loss", "align.loss: must be text, a list or keys and values, not the", {"align.loss": 3}),
+    bad("list for a part", "align.keep: must be text or keys and values, not a list", {"align.keep": ["swa"]}),
+    bad("truth as weight", "align.over_witnesses.0: must be a number, not true", {"align.over_witnesses": [True]}),
     bad("unknown loss", "align: there is no alignment loss 'kll'", {"align.loss": "kll"}),
     bad("loss twice", "align: loss must name at least one loss, and each of them once", {"align.loss": ["kl", "kl"]}),
     bad("setting of a loss", "loss rkd has no setting 'angel'; did", {"align.loss": [{"name": "rkd", "angel": 1}]}),
@@ -148,6 +151,13 @@ SETTINGS = [
     bad(
         "budget that is not known", "variants.v.budget: aligned stops early, so that its budget is not known",
         {"align.early_stop": {}, "variants.v": {"budget": "aligned"}, **VALIDATION},
+    ),
+    bad(
+        "early stop that is inherited", "v.align.early_stop: by agreement, nothing is crafted; leave `attack` out (a v",
+        {
+            "align.early_stop": {"by": "gain", "attack": "pgd"}, "validation_targets": ["other"], **VALIDATION,
+            "variants.v.align.early_stop": {"by": "agreement"},
+        },
     ),
     bad("aligned to itself", "variants.v: it needs itself: v needs v", {"variants.v.witnesses": ["v"]}),
     bad(

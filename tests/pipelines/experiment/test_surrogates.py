@@ -63,6 +63,14 @@ def test_surrogates_in_the_order_of_the_tables(tiny_blueprint: Any, settings: st
     assert list(found) == list(expected)
 
 
+def test_label_only_leaves_out_what_needs_a_witness(tiny_blueprint: Any) -> None:
+    terms = "align={terms: [self_adversarial, {name: input_gradient, weight: 0.5}]}"
+    found = surrogates(tiny_blueprint(f"controls=[label_only];{terms}"))
+    aligned, control = found["aligned"].align, found["label_only"].align
+    assert aligned is not None and control is not None and len(aligned.terms) == 2
+    assert control.terms == [{"name": "input_gradient", "weight": 0.5}]
+
+
 def test_label_only_is_the_same_fine_tune_without_a_witness(tiny_blueprint: Any) -> None:
     found = surrogates(tiny_blueprint("controls=[label_only];align={epochs: 7, label_weight: 0.5, weight: 2}"))
     aligned, control = found["aligned"], found["label_only"]

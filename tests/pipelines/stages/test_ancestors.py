@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hand_made import HandMade, hand_made
+from hand_made import CURVE, HandMade, hand_made
 from safetensors.torch import load, save_file
 
 from align_core.errors import InputError
+from align_core.weights import to_bytes
+from pipelines.stages.align import commit
 
 EARLIER = {"earlier": {"aligned": "out put/by-hand/models/aligned"}}  # from near, to seer
 
@@ -43,6 +45,35 @@ def write_second(first: HandMade, **changes: Any) -> None:
 def test_a_target_that_the_attacker_aligned_to(first: HandMade, changes: dict[str, Any], message: str) -> None:
     write_second(first, **{"witnesses": ["other"], **changes})
     with pytest.raises(InputError, match=message):
+        first.blueprint()
+
+
+@pytest.mark.parametrize("train", [{}, {"train": {"epochs": 1}}])
+def test_weights_that_are_named_by_their_file_bring_along_their_card(first: HandMade, train: dict[str, Any]) -> None:
+    """The way to train an aligned model further is to name its file as `weights`."""
+    file = first.output / "by-hand" / "models" / "aligned" / "model.safetensors"
+    models = first.content()["models"]
+    models["cousin"] = {**models["near"], "weights": str(file), **train}
+    settings = {"models": models, "source": "cousin", "witnesses": ["other"], "targets": ["twin", "seer"]}
+    first.write(name="second", **settings)
+    with pytest.raises(InputError, match="targets: cousin was aligned to seer, as its card says"):
+        first.blueprint()
+    file.with_name("card.json").write_text("{")  # anything may lie beside a file of weights
+    first.blueprint()
+
+
+def test_a_model_that_was_trained_from_a_target(first: HandMade) -> None:
+    models = first.content()["models"]
+    trained = {**models["near"], "train": {"epochs": 1}}
+    first.write(models={**models, "near": trained}, controls=[])
+    blueprint = first.blueprint()
+    (making,) = blueprint.trainings()
+    state = load((first.folder / "near.safetensors").read_bytes())
+    weights = {name: value + 1 for name, value in state.items()}
+    commit(blueprint.store, making, [to_bytes(weights)], CURVE, 1.0, (1, 8, 8))
+    later = {"aligned": "out put/by-hand/trained/near"}
+    first.write(name="second", models={**models, "cousin": later}, source="cousin", targets=["twin", "near"])
+    with pytest.raises(InputError, match="targets: cousin was aligned from near, as its card says"):
         first.blueprint()
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from hand_made import CLASSES, HandMade, hand_made
 from one_worker import WORKER
@@ -98,6 +99,21 @@ def test_the_weights_are_part_of_the_fingerprint_and_their_path_is_not(experimen
     assert "begins" not in training_of(experiment).inputs
 
 
+@pytest.mark.parametrize(("taken", "is_meant"), [({"in_chans": 3}, True), ({"in_chans": 1}, False)])
+def test_other_channels_are_named_where_the_weights_fit_with_them(
+    experiment: HandMade, taken: dict[str, int], is_meant: bool
+) -> None:
+    """A network with random weights takes images of any channels, so that this alone shows nothing."""
+    state = timm.create_model("test_resnet", num_classes=7, **taken).state_dict()
+    state |= {} if is_meant else {"other.weight": torch.zeros(1)}
+    save_file(state, experiment.folder / "w.safetensors")
+    near = {"timm": "test_resnet", "weights": "w.safetensors", "train": {"epochs": 1}}
+    experiment.write(models=experiment.content()["models"] | {"near": near})
+    with pytest.raises(InputError, match=r"models\.near: .* do not fit the model") as refused:
+        experiment.blueprint()
+    assert ("is data.channels: 3 meant?" in str(refused.value)) == is_meant
+
+
 def test_weights_that_were_exchanged_since_are_refused(experiment: HandMade) -> None:
     blueprint = with_training(experiment).blueprint()
     (making,) = blueprint.trainings()
@@ -105,6 +121,36 @@ def test_weights_that_were_exchanged_since_are_refused(experiment: HandMade) -> 
     with_other_classes(experiment, CLASSES)
     with pytest.raises(InputChangedError, match=r"models\.near: the weights that it starts from are not as they were"):
         fine_tune_alone(job, "cpu", "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "other", "is_said"),
+    [
+        ("twin", "near", "near", True),  # a target from the source's weights
+        ("seer", "near", "near", True),  # a witness from the source's weights
+        ("near", "seer", "seer", True),  # a source from the witness's weights
+        ("other", "twin", "twin", True),  # a validation target from a target's weights
+        ("stranger", "twin", "twin", False),  # two targets
+        ("twin", "other", "near", False),
+    ],
+)
+def test_models_that_come_from_the_same_weights_are_named(
+    experiment: HandMade, name: str, start: str, other: str, is_said: bool
+) -> None:
+    models = experiment.content()["models"]
+    trained = {**models[start], "train": {"epochs": 1}, "family": models[name].get("family", name)}
+    experiment.write(models=models | {name: trained}, validation_targets=[] if name == "twin" else ["other"])
+    said = [note for note in experiment.blueprint().inspected.notes if "come from the same weights" in note]
+    named = ", ".join(own for own in models if own in (name, other))
+    assert [note.partition(":")[0] for note in said] == ([named] if is_said else [])
+
+
+def test_two_trainings_from_the_same_weights_are_named(experiment: HandMade) -> None:
+    models = experiment.content()["models"]
+    trained = {**models["near"], "train": {"epochs": 1}}
+    experiment.write(models=models | {"near": trained, "twin": trained, "cousin": trained})
+    (said,) = (note for note in experiment.blueprint().inspected.notes if "come from the same weights" in note)
+    assert said.startswith("near, twin, cousin: these models")
 
 
 def test_a_target_is_not_what_a_model_of_the_attacker_starts_from(experiment: HandMade) -> None:
