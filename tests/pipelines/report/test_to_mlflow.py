@@ -8,20 +8,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
 from empty_store import put_empty_store
 from hand_made import CURVE, HandMade, hand_made
-from mlflow import MlflowClient
-from mlflow.entities import Run
+from logged import Logged, log
 
 from pipelines.cli import main
-from pipelines.report.page import Report
-from pipelines.run.command import run
-from pipelines.run.request import Request
-from pipelines.stages.makings import write_failure
 from pipelines.stages.times import CraftingTimes
 from pipelines.storage.credentials import without_credentials
 from pipelines.tracking.runs import tracking_uri
@@ -45,46 +39,6 @@ def experiment(new) -> HandMade:
     return new
 
 
-class Logged:
-    """What an MLflow database contains of an experiment."""
-
-    def __init__(self, experiment: HandMade, uri: str | None = None) -> None:
-        self.client = MlflowClient(tracking_uri=uri or f"sqlite:///{experiment.output}/mlflow.db")
-        self.experiment = self.client.get_experiment_by_name("by-hand")
-        assert self.experiment is not None
-        runs = list(self.client.search_runs([self.experiment.experiment_id], max_results=1000))
-        (self.parent,) = (run for run in runs if run.data.tags["witness.kind"] == "experiment")
-        self.runs = [run for run in runs if run.data.tags["witness.kind"] == "surrogate"]
-
-    def named(self, surrogate: str) -> Run:
-        (run,) = (run for run in self.runs if run.info.run_name == surrogate)
-        return run
-
-    def histories(self) -> dict[tuple[str, str], list[tuple[float, int, int]]]:
-        """Every point that was ever logged, by run and metric."""
-        return {
-            (run.info.run_id, key): [
-                (point.value, point.step, point.timestamp)
-                for point in self.client.get_metric_history(run.info.run_id, key)
-            ]
-            for run in self.runs
-            for key in run.data.metrics
-        }
-
-    def artifacts(self, run: Run, folder: Path) -> dict[str, bytes]:
-        folder.mkdir(exist_ok=True)
-        downloaded = Path(self.client.download_artifacts(run.info.run_id, "", str(folder)))
-        return {file.name: file.read_bytes() for file in downloaded.iterdir()}
-
-
-def log(experiment: HandMade, again: bool = False) -> Report:
-    """Does what `witness report` does; with `again`, what `witness report --log` does."""
-    result = run(Request(experiment.file, quiet=True), ["report"], log=again)
-    assert result.logged
-    assert result.report is not None
-    return result.report
-
-
 # What is logged
 
 
@@ -96,66 +50,6 @@ def test_there_is_an_experiment_with_a_parent_run_and_a_run_per_surrogate(new):
     assert {run.data.tags["mlflow.parentRunId"] for run in logged.runs} == {logged.parent.info.run_id}
     assert {run.info.status for run in [*logged.runs, logged.parent]} == {"FINISHED"}
     assert all("version.torch" in run.data.tags for run in logged.runs)
-
-
-def test_each_of_several_seeds_is_a_run_below_that_of_its_surrogate(experiment):
-    experiment.write(seeds=[3, 5])
-    experiment.finish({"outcomes/aligned~5/pgd/twin": "111100000000"})
-    report = log(experiment)
-    logged = Logged(experiment)
-    assert sorted(run.info.run_name for run in logged.runs) == ["aligned", "source", "witness"]
-    aligned = logged.named("aligned")
-    assert (aligned.data.params["surrogate"], aligned.data.params["seed"]) == ("aligned", "3, 5")
-    (row,) = (
-        own for own in report.transfer if (own["surrogate"], own["attack"], own["target"]) == ("aligned", "pgd", "twin")
-    )
-    assert aligned.data.metrics["pgd/twin/gain"] == row["gain"] == pytest.approx(100 * 4 / 12 / 2, abs=1e-4)
-    assert aligned.data.metrics["pgd/twin/gain_spread"] == row["gain_spread"] > 0
-    runs = logged.client.search_runs([logged.experiment.experiment_id], "tags.`witness.kind` = 'seed'")
-    below = {run.info.run_name: run for run in runs if run.data.tags["mlflow.parentRunId"] == aligned.info.run_id}
-    assert sorted(below) == ["aligned~3", "aligned~5"]
-    gains = [below[name].data.metrics["pgd/twin/gain"] for name in sorted(below)]
-    assert gains == pytest.approx([0, 100 * 4 / 12], abs=1e-4)
-    assert below["aligned~5"].data.params["seed"] == "5"
-    assert len(logged.client.get_metric_history(below["aligned~5"].info.run_id, "curve/loss")) == len(CURVE)
-
-
-def test_a_seed_that_is_added_stands_beside_those_that_were_there(experiment):
-    for seeds in ([3, 5], [3, 5, 8]):
-        experiment.write(seeds=seeds)
-        experiment.finish()
-        log(experiment)
-    logged = Logged(experiment)
-    (aligned,) = (run for run in logged.runs if (run.info.run_name, run.data.params["seed"]) == ("aligned", "3, 5, 8"))
-    below = logged.client.search_runs(
-        [logged.experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{aligned.info.run_id}'"
-    )
-    assert sorted(run.info.run_name for run in below) == ["aligned~3", "aligned~5", "aligned~8"]
-
-
-def test_a_witness_that_is_a_surrogate_has_no_seed_in_the_run_of_all(experiment):
-    experiment.write(seeds=[3, 5], variants={"pupil": {"witnesses": ["tutor"]}, "tutor": {}})
-    experiment.finish()
-    log(experiment)
-    assert Logged(experiment).named("pupil").data.params["witnesses"] == "tutor"
-
-
-def test_one_seed_that_is_left_has_a_run_of_its_own_too(experiment):
-    experiment.write(seeds=[3, 5])
-    experiment.finish({"outcomes/aligned~3/pgd/twin": "111100000000"})
-    blueprint = experiment.blueprint()
-    lost = next(making for making in blueprint.alignments() if making.name == "aligned~5")
-    blueprint.store.delete(f"{lost.folder}/card.json")
-    write_failure(blueprint.store, lost, "the loss is not finite")
-    log(experiment)
-    logged = Logged(experiment)
-    aligned = logged.named("aligned")
-    assert (aligned.data.params["surrogate"], aligned.data.params["seed"]) == ("aligned", "3")
-    assert "pgd/twin/gain" not in aligned.data.metrics  # no mean over fewer seeds
-    runs = logged.client.search_runs([logged.experiment.experiment_id], "tags.`witness.kind` = 'seed'")
-    (left,) = (run for run in runs if run.data.tags["mlflow.parentRunId"] == aligned.info.run_id)
-    assert left.info.run_name == "aligned~3"
-    assert left.data.metrics["pgd/twin/gain"] == pytest.approx(100 * 4 / 12, abs=1e-4)
 
 
 def test_settings_are_parameters_under_their_dotted_keys(experiment):
