@@ -56,19 +56,24 @@ def largest_linearity_error(
     at: Passed,
     norm: str = "linf",
     steps: int = STEPS,
+    start_BCHW: Tensor | None = None,
     whose: str = "the network",
     pass_rows: int | None = None,
 ) -> LargestError:
     """gamma(eps, x) = the maximum of the error over |d| <= eps, x + d within [0, 1], by gradient ascent on it.
 
-    As in Qin et al. it is sought by projected steps from a random point. Our own choices: steps of length 2.5 eps /
-    `steps` in the direction of steepest ascent of the norm (signs for l-infinity), one start, and the best of all
-    points that were visited.
+    As in Qin et al. it is sought by projected steps. Our own choices: steps of eps / 2 in the direction of steepest
+    ascent of the norm (signs for l-infinity), one start, and the best of all points that were visited. On a ResNet-20
+    for CIFAR-10 (eps 2/255), 10 such steps found more than 10 of eps / 4, eps or 2 eps: 18 nats on average from random
+    points, but 24 from images that PGD had attacked, whose own error was 23. So start at attacked images where there
+    are any, and take what random starts find as what can be known before crafting.
 
     Args:
         network, labels_B, image_ids, whose, pass_rows: as in `passes.losses`.
         images_BCHW: x, float pixels in [0, 1].
         seed: of the random start, drawn by image id.
+        start_BCHW: points within the ball to start at instead, such as attacked images: the error that is found is
+            then at least theirs.
         eps: in fractions of the pixel range.
         at: loss and gradient at x, from `passes.gradients`.
         norm: `linf` or `l2`.
@@ -80,6 +85,9 @@ def largest_linearity_error(
     if steps < 0:
         raise InputError(f"steps must be at least 0, not {steps}")
     point_BCHW = random_points(images_BCHW, image_ids, seed, eps, norm)
+    if start_BCHW is not None:
+        check_alike(images=images_BCHW, start=start_BCHW)
+        point_BCHW = project(start_BCHW, images_BCHW, eps, norm)
     best = LargestError(torch.full_like(at.loss_B, -1.0), point_BCHW)
     for _ in range(steps):
         here = gradients(network, point_BCHW, labels_B, image_ids, whose=whose, pass_rows=pass_rows)
@@ -88,7 +96,7 @@ def largest_linearity_error(
         assert here.gradient_BCHW is not None and at.gradient_BCHW is not None
         sign_B111 = torch.where(signed_B < 0, -1.0, 1.0).to(point_BCHW.dtype)[:, None, None, None]
         climb_BCHW = sign_B111 * (here.gradient_BCHW - at.gradient_BCHW)
-        point_BCHW = project(point_BCHW + 2.5 * eps / steps * direction(climb_BCHW, norm), images_BCHW, eps, norm)
+        point_BCHW = project(point_BCHW + eps / 2 * direction(climb_BCHW, norm), images_BCHW, eps, norm)
     last = losses(network, point_BCHW, labels_B, image_ids, whose=whose, pass_rows=pass_rows)
     return _better(best, linearity_error(at, last.loss_B, point_BCHW - images_BCHW), point_BCHW)
 

@@ -49,8 +49,8 @@ def test_complete_agreement_of_few_is_no_certainty() -> None:
     assert widths[0] > 1.9 and widths[1] > 1.5 and widths[-1] < 0.05
 
 
-@pytest.mark.parametrize("n", [5, 8, 12, 25])
-@pytest.mark.parametrize("rho", [0.0, 0.6, 0.95])
+@pytest.mark.parametrize("n", [5, 10, 25])
+@pytest.mark.parametrize("rho", [0.0, 0.95])
 @pytest.mark.parametrize("kind", ["normal", "heavy", "rounded"])
 def test_the_interval_covers_the_true_correlation(kind: str, rho: float, n: int) -> None:
     rng = np.random.default_rng(7)
@@ -62,7 +62,7 @@ def test_the_interval_covers_the_true_correlation(kind: str, rho: float, n: int)
         return both.round() if kind == "rounded" else both
 
     true = stats.spearmanr(*drawn(400_000)).statistic
-    found = [rank_correlation(*_kept(drawn(n))) for _ in range(250)]
+    found = [rank_correlation(*_kept(drawn(n))) for _ in range(200)]
     known = [own for own in found if own.low is not None and own.high is not None]
     covered = np.mean([own.low <= true <= own.high for own in known])
     assert covered >= 0.93

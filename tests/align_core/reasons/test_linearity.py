@@ -87,6 +87,20 @@ def test_ascent_only_adds_to_the_random_point_and_stays_in_the_pixel_range() -> 
     assert (found.error_B >= start.error_B).all() and found.point_BCHW.min() >= 0
 
 
+def test_it_starts_where_it_is_told_and_within_the_ball() -> None:
+    at = gradients(NET, X, LABELS, IDS)
+    start = X + 0.05
+    found = largest_linearity_error(NET, X, LABELS, IDS, 0, EPS, at=at, start_BCHW=start, steps=0)
+    assert torch.equal(found.point_BCHW, start)
+    torch.testing.assert_close(found.error_B, half_form(A, start - X).abs())
+    climbed = largest_linearity_error(NET, X, LABELS, IDS, 0, EPS, at=at, start_BCHW=start)
+    assert (climbed.error_B >= found.error_B).all()
+    outside = largest_linearity_error(NET, X, LABELS, IDS, 0, EPS, at=at, start_BCHW=X + 0.3, steps=0)
+    torch.testing.assert_close(outside.point_BCHW, X + EPS)
+    with pytest.raises(InputError, match="of one shape"):
+        largest_linearity_error(NET, X, LABELS, IDS, 0, EPS, at=at, start_BCHW=start[:1])
+
+
 def test_a_linear_loss_and_a_single_image_have_no_error() -> None:
     net = Quadratic(torch.zeros(4, 4).double(), torch.ones(4).double())
     at = gradients(net, X[:1], LABELS[:1], IDS[:1])
