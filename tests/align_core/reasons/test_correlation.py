@@ -46,6 +46,9 @@ def test_complete_agreement_of_few_is_no_certainty() -> None:
         opposite = rank_correlation(list(range(n)), [-x for x in range(n)])
         assert opposite.low == -1 and opposite.high == pytest.approx(-found.low)
     assert widths == sorted(widths, reverse=True)
+    assert widths[1] == pytest.approx(1.71, abs=0.005) and widths[3] == pytest.approx(
+        0.16, abs=0.005
+    )  # as the README says
     assert widths[0] > 1.9 and widths[1] > 1.5 and widths[-1] < 0.05
 
 
