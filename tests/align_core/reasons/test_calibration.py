@@ -59,6 +59,8 @@ def test_by_hand_and_for_one_image() -> None:
     confidence, hit = np.array([0.9, 0.9, 0.6, 0.6]), np.array([True, False, True, True])
     found = calibration_error(confidence, hit, few(4), 10)
     assert found.value == pytest.approx(100 * (0.5 * abs(0.5 - 0.9) + 0.5 * abs(1 - 0.6)))
+    edge = calibration_error(np.array([0.5, 0.9]), np.array([True, False]), few(2), 2)  # 0.5 is in the first bin
+    assert edge.value == pytest.approx(100 * (0.5 * abs(1 - 0.5) + 0.5 * abs(0 - 0.9)))
     one = calibration_error(np.array([0.8]), np.array([True]), few(1))
     assert one.value == pytest.approx(20) == one.high
     assert calibration_error(np.array([]), np.array([], dtype=bool), []) == NO_RATE

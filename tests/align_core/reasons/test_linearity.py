@@ -87,6 +87,24 @@ def test_ascent_only_adds_to_the_random_point_and_stays_in_the_pixel_range() -> 
     assert (found.error_B >= start.error_B).all() and found.point_BCHW.min() >= 0
 
 
+def test_the_best_of_all_points_that_were_visited_counts() -> None:
+    net, visited = mlp(3).double().eval(), []
+    with torch.no_grad():
+        for own in net.parameters():
+            own.mul_(3)
+    x_BCHW, labels_B = inner_images(6, 3, 2, 2), torch.arange(6) % 5
+    at = gradients(net, x_BCHW, labels_B, IDS)
+    handle = net.register_forward_hook(lambda _, inputs, __: visited.append(inputs[0].detach().clone()))
+    found = largest_linearity_error(net, x_BCHW, labels_B, IDS, 0, 0.3, at=at, steps=6)
+    handle.remove()
+    assert len(visited) == 7  # 6 gradients and a forward pass
+    errors_VB = torch.stack(
+        [linearity_error(at, losses(net, point, labels_B, IDS).loss_B, point - x_BCHW) for point in visited]
+    )
+    torch.testing.assert_close(found.error_B, errors_VB.amax(dim=0))
+    assert (errors_VB[-1] < found.error_B - 1e-6).any()
+
+
 def test_it_starts_where_it_is_told_and_within_the_ball() -> None:
     at = gradients(NET, X, LABELS, IDS)
     start = X + 0.05

@@ -126,10 +126,13 @@ def test_defences_get_the_ids_and_half_precision_is_put_aside() -> None:
 
 
 def test_where_memory_does_not_hold_a_pass_it_is_halved() -> None:
+    sizes: list[int] = []
+
     class Narrow(nn.Module):
         rows = 4
 
         def forward(self, x_BCHW: Tensor) -> Tensor:
+            sizes.append(len(x_BCHW))
             if len(x_BCHW) > self.rows:
                 raise torch.OutOfMemoryError("too many")
             return x_BCHW.flatten(1)[:, :3]
@@ -137,7 +140,8 @@ def test_where_memory_does_not_hold_a_pass_it_is_halved() -> None:
     x_BCHW, labels_B = inner_images(9, 1, 2, 2), torch.zeros(9, dtype=torch.int64)
     expected = F.cross_entropy(x_BCHW.flatten(1)[:, :3], labels_B, reduction="none")
     net = Narrow()
-    torch.testing.assert_close(gradients(net, x_BCHW, labels_B, ids_of(9)).loss_B, expected)
+    torch.testing.assert_close(gradients(net, x_BCHW, labels_B, ids_of(9), pass_rows=12).loss_B, expected)
+    assert sizes == [9, 6, 3, 3, 3]
     net.rows = 0
     with pytest.raises(torch.OutOfMemoryError):
         gradients(net, x_BCHW, labels_B, ids_of(9))
