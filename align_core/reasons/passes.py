@@ -183,8 +183,7 @@ def over_passes(of: Callable[[slice], Made], points_BCHW: Tensor, pass_rows: int
 def measured(network: nn.Module, twice: bool = False) -> Iterator[None]:
     """Runs a network in eval mode, with frozen parameters, in float32; `twice` where it is differentiated twice.
 
-    Fused attention has no second derivative, so that attention is then computed in its plain form. Raises NoGradient
-    where torch has no second derivative of another part of the network.
+    Fused attention has no second derivative, so that attention is then computed in its plain form.
     """
     classifiers = [own for own in network.modules() if isinstance(own, Classifier)]
     before = [own.precision for own in classifiers]
