@@ -46,6 +46,17 @@ def test_the_example_measures_the_transfer_that_the_readme_states(names: dict[st
     assert names["mean_gain"].low < names["mean_gain"].value < names["mean_gain"].high
 
 
+def test_the_reasons_of_the_example_are_measured(names: dict[str, Any]) -> None:
+    assert names["found"].converged_B.float().mean() > 0.8
+    assert (names["along_BT"][:, 2] > names["along_BT"][:, 0]).float().mean() > 0.9  # the attack raises the loss
+    assert (names["along_BT"][:, 2] > names["across_BT"][:, 2]).float().mean() > 0.9  # a random direction hardly
+    assert (names["largest"].error_B >= names["error_B"]).float().mean() > 0.9
+    assert names["likeness_B"].mean() > 0.2 and (names["divergence_B"] >= 0).all()
+    assert names["agree_B"].float().mean() > 0.8 and 0.5 < names["wasted_B"].mean() < 1
+    assert names["ece"].low <= names["ece"].value <= names["ece"].high
+    assert (names["rho"].n, names["steepness_B"].shape) == (4, (40,))
+
+
 def test_the_model_from_a_file_returns_a_logit_per_class(names: dict[str, Any]) -> None:
     assert names["logits_BK"].shape == (2, 10)
 
