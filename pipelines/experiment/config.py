@@ -113,6 +113,10 @@ def _number_or_path(classes: Any) -> Any:
     return classes
 
 
+ALIGN_SETTINGS = TypeAdapter(AlignConfig)
+"""Checks settings of an alignment. Making it takes longer than many checks."""
+
+
 class Section(BaseModel):
     """Base of every mapping in a file that users write. Unknown keys, infinite numbers and other types are refused."""
 
@@ -332,7 +336,7 @@ class Experiment(Section):
         refined = laid_over(
             dataclasses.asdict(self.align), REFINEMENTS[variant.refine].settings if variant.refine else {}
         )
-        return TypeAdapter(AlignConfig).validate_python(laid_over(refined, variant.align))
+        return ALIGN_SETTINGS.validate_python(laid_over(refined, variant.align))
 
     def models_of(self, variant: VariantConfig) -> list[str]:
         """Returns the models that a variant names: of its source, its witnesses, its ensemble, or its own."""

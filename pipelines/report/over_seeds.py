@@ -25,12 +25,12 @@ class TablesOverSeeds:
     """
 
     def __init__(self, maker: TableMaker) -> None:
-        self.maker = maker
+        self.maker, self._transfer, self._surrogates = maker, maker.transfer(), maker.surrogates()
         self.by_name, self.count = maker.blueprint.by_name, len(maker.blueprint.experiment.seeds)
 
     def transfer(self) -> list[TransferRow]:
         """The rows of transfer.csv: means over the seeds, and the spread between them."""
-        rows = [self._transfer_row(own) for own in self._whole(self.maker.transfer(), "attack", "target")]
+        rows = [self._transfer_row(own) for own in self._whole(self._transfer, "attack", "target")]
         return corrected([cast(TransferRow, row) for row in rows])
 
     def contrasts(self) -> list[ContrastRow]:
@@ -46,7 +46,7 @@ class TablesOverSeeds:
     def surrogates(self) -> list[SurrogateRow]:
         """The rows of surrogates.csv: the mean over the seeds of each figure, and of each limit of its interval."""
         found = []
-        for rows in self._whole(self.maker.surrogates(), "attack"):
+        for rows in self._whole(self._surrogates, "attack"):
             spread = float(np.std([row["clean_accuracy"] for row in rows], ddof=1))
             means = {column: self._mean(rows, column) for column in rows[0]}
             found.append({**means, "surrogate": self._series(rows), "clean_spread": figure(spread)})
@@ -54,9 +54,9 @@ class TablesOverSeeds:
 
     def seeds(self) -> list[SeedRow]:
         """The rows of seeds.csv: what each seed gave by itself."""
-        accuracy = {row["surrogate"]: row["clean_accuracy"] for row in self.maker.surrogates()}
+        accuracy = {row["surrogate"]: row["clean_accuracy"] for row in self._surrogates}
         found = []
-        for row in self.maker.transfer():
+        for row in self._transfer:
             own = self.by_name[row["surrogate"]]
             further = {"surrogate": own.series, "seed": own.seed, "clean_accuracy": accuracy.get(own.name)}
             every: dict[str, Any] = {**row, **further}

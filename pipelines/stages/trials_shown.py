@@ -13,7 +13,7 @@ class Shown(Protocol):
     """Makes of a trial one that is shown under the name of its model."""
 
     def __call__(self, name: str, trial: Callable[[], Found]) -> Callable[[], Found]:
-        """The same trial, shown."""
+        """Returns a trial that does and returns the same, and counts in the stage of work under this name."""
         ...
 
 

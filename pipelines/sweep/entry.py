@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from align_core.align_config import AlignConfig
 from align_core.errors import InputError
 from align_core.losses import LOSSES
 from align_core.refinements import laid_over
 from align_core.refinements.parts import KINDS, TERMS
-from pipelines.experiment.config import Experiment
+from pipelines.experiment.config import ALIGN_SETTINGS, Experiment
 from pipelines.experiment.explain import explained, nearest
 from pipelines.experiment.surrogates import Surrogate, budget_of, surrogates_of, within_budget
 from pipelines.sweep.settings import WITNESSES, Settings, label_of
@@ -19,8 +19,6 @@ from pipelines.sweep.settings import WITNESSES, Settings, label_of
 ALIGNED = "aligned"
 """The surrogate whose settings stand in the experiment's own `align`: a sweep searches them unless it names another."""
 
-# Making it takes longer than many checks, of which a space needs hundreds.
-_CHECK = TypeAdapter(AlignConfig)
 # Keys of `align` that hold several parts: settings of one of them are named with its name.
 _SEVERAL = ("loss", "terms")
 
@@ -44,7 +42,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The surrogate's name."""
+        """The name of the surrogate that is tuned, without a seed."""
         return self.surrogate.name
 
     @property
@@ -119,7 +117,7 @@ def settled(entry: Entry, settings: Settings) -> tuple[AlignConfig, tuple[str, .
     witnesses = tuple(settings.get(WITNESSES, entry.witnesses))
     try:
         own = laid_over(asdict(entry.align), written(entry.align, settings))
-        align = _CHECK.validate_python(own)
+        align = ALIGN_SETTINGS.validate_python(own)
         tried = within_budget(replace(entry.surrogate, align=align, witnesses=witnesses), entry.budget, entry.images)
     except ValidationError as problem:
         raise InputError(f"{shown}: {explained(problem, AlignConfig, within='align')}") from problem

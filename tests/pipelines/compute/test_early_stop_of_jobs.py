@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hand_made import HandMade, hand_made
+from interrupted import interrupted
 from one_worker import WORKER
 from safetensors.torch import load as load_bytes
 from safetensors.torch import load_file
@@ -27,7 +28,6 @@ from pipelines.compute.ray_train import fine_tune
 from pipelines.compute.tuned import Tuned
 from pipelines.failure import InputChangedError
 from pipelines.stages.payload import fine_tune_of
-from pipelines.storage.store import Store
 
 STEPS = 24
 ALIGN: dict[str, Any] = {
@@ -182,18 +182,7 @@ def test_it_resumes_bit_for_bit(
 ) -> None:
     job = job_of(experiment_in(tmp_path, stop))
     whole = fine_tune_alone(job, "cpu", "elsewhere")
-    write, left = Store.write, [times]
-
-    def breaking(store: Store, relative: str, content: bytes) -> None:
-        left[0] -= relative == "broken/state.safetensors"
-        if left[0] == 0:
-            raise InterruptedError
-        write(store, relative, content)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "write", breaking)
-        with pytest.raises(InterruptedError):
-            fine_tune_alone(job, "cpu", "broken")
+    interrupted(monkeypatch, lambda: fine_tune_alone(job, "cpu", "broken"), at=times)
     resumed = fine_tune_alone(job, "cpu", "broken")
     assert (resumed.weights, resumed.stopped, resumed.effect) == (whole.weights, whole.stopped, whole.effect)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hand_made import HandMade, hand_made
+from interrupted import interrupted
 from one_worker import WORKER
 from safetensors.torch import load as load_bytes
 from safetensors.torch import load_file
@@ -29,7 +30,6 @@ from pipelines.run.status import status_of
 from pipelines.stages.align import make_networks
 from pipelines.stages.effects import effect_of
 from pipelines.stages.payload import fine_tune_of
-from pipelines.storage.store import Store
 
 ALIGN = {"epochs": 6, "batch_size": 2, "temperature": 2.0, "label_weight": 1.0, "optimizer": {"lr": 0.05}}
 WORSE = Effect(4, Likeness(1.0, 75.0), Likeness(1.5, 50.0))
@@ -79,18 +79,7 @@ def test_it_is_measured_on_the_images_as_they_are_and_on_what_is_kept(tmp_path: 
 def test_a_resumed_one_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_in(tmp_path, checkpoint_steps=1)
     whole = fine_tune_alone(job, "cpu", "elsewhere").effect
-    write, left = Store.write, [5]
-
-    def breaking(store: Store, relative: str, content: bytes) -> None:
-        left[0] -= relative.endswith("state.safetensors")
-        if left[0] == 0:
-            raise InterruptedError
-        write(store, relative, content)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Store, "write", breaking)
-        with pytest.raises(InterruptedError):
-            fine_tune_alone(job, "cpu", "broken")
+    interrupted(monkeypatch, lambda: fine_tune_alone(job, "cpu", "broken"), at=5)
     assert job.loader.store.exists("broken/state.safetensors")
     assert whole is not None and fine_tune_alone(job, "cpu", "broken").effect == whole
 
