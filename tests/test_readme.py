@@ -124,7 +124,8 @@ def test_the_reference_names_every_key_below_the_top() -> None:
     from align_core.defences import DEFENCES
     from align_core.images import ImageSetConfig
     from align_core.model_config import ModelConfig, TrainConfig
-    from pipelines.experiment.config import Section, StageConfig, VariantConfig
+    from pipelines.experiment.config import StageConfig, VariantConfig
+    from pipelines.experiment.section import Section
     from pipelines.schedule.file import EntryConfig, ScheduleConfig
 
     sections: list[type[Section]] = [StageConfig, VariantConfig, EntryConfig, ScheduleConfig]
