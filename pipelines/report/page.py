@@ -6,7 +6,7 @@ A report is made again only when something that it is computed from has changed.
 import base64
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -70,9 +70,9 @@ class Report:
     surrogates: list[SurrogateRow]
     seeds: list[SeedRow]
     times: list[TimeRow]
-    reasons: list[ReasonRow]
-    correlations: list[CorrelationRow]
-    soft_labels: list[SoftLabelRow]
+    reasons: list[ReasonRow] = field(default_factory=list)
+    correlations: list[CorrelationRow] = field(default_factory=list)
+    soft_labels: list[SoftLabelRow] = field(default_factory=list)
 
     def tables(self) -> dict[str, Sequence[Mapping[str, object]]]:
         """The rows of each table, by the name of its CSV file and in the order of the page."""

@@ -139,7 +139,7 @@ def measure_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int
         ]
         workers = workers_that_fit(worker)
         with progress.stage("reasons", sum(rows[item["chunk"]] for item in items), "images", workers) as bar:
-            for done in run_pipeline(items, _read, job, Measurer, worker, workers):
+            for done in run_pipeline(items, read_both, job, Measurer, worker, workers):
                 one, chunk, made = measurings[done["number"]], done["chunk"], json.loads(done["made"])
                 bar.advance(rows[chunk], one.surrogate)
                 for position, seconds in made:
@@ -158,7 +158,7 @@ def measure_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int
     return made
 
 
-def _read(job: ReasonsJob, item: ReasonsItem) -> ReasonsItem:
+def read_both(job: ReasonsJob, item: ReasonsItem) -> ReasonsItem:
     """Adds the images of a chunk of the sample, clean and attacked. Raises ValueError if the latter are damaged."""
     attacked, chunk = job.measurings[item["number"]].attacked, item["chunk"]
     read: ReasonsItem = {**item, "clean": job.images.read(chunk)}
