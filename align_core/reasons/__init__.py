@@ -16,7 +16,15 @@ from align_core.reasons.loss_slice import loss_slice
 from align_core.reasons.orthogonal import orthogonal_share
 from align_core.reasons.passes import NoGradient, Passed, gradients, losses
 from align_core.reasons.points import orthogonal_direction, random_points
-from align_core.reasons.together import FACTORS, Batch, compared_reasons, own_reasons, passes_at, softness
+from align_core.reasons.together import (
+    FACTORS,
+    Batch,
+    compared_reasons,
+    own_reasons,
+    passes_at,
+    passes_of_other,
+    softness,
+)
 
 __all__ = [
     "FACTORS",
@@ -43,6 +51,7 @@ __all__ = [
     "orthogonal_share",
     "own_reasons",
     "passes_at",
+    "passes_of_other",
     "prediction_divergence",
     "random_points",
     "rank_correlation",

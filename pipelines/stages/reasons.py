@@ -1,8 +1,9 @@
 """Reasons: what may explain a gain, measured on a sample of the test images: of each surrogate, and against others.
 
 Each chunk of the sample is read once for each surrogate, clean and as it was attacked, and one file takes everything
-that is measured on it. The gradients of targets are for analysis alone: they are taken after crafting, and choose
-nothing.
+that is measured on it. All surrogates come to a chunk before the next one, because what witnesses and targets make of
+its clean and random points is the same for all. The gradients of targets are for analysis alone: they are taken after
+crafting, and choose nothing.
 """
 
 import json
@@ -19,7 +20,17 @@ from torch import nn
 
 from align_core.attacks import PASS_ROWS
 from align_core.images.decoding import Pixels
-from align_core.reasons import Batch, NoGradient, Passed, compared_reasons, losses, own_reasons, passes_at, softness
+from align_core.reasons import (
+    Batch,
+    NoGradient,
+    Passed,
+    compared_reasons,
+    losses,
+    own_reasons,
+    passes_at,
+    passes_of_other,
+    softness,
+)
 from align_core.reasons.together import Columns
 from pipelines.compute.cluster import Worker, workers_that_fit
 from pipelines.compute.fill import Missing, fill
@@ -74,8 +85,8 @@ class ReasonsJob:
 
     @property
     def longest(self) -> float:
-        """How many times its patience one chunk may take: it takes about fifty gradients, and three for each other."""
-        return (50 + 3 * max(len(one.measured) for one in self.measurings)) / _FEW_GRADIENTS
+        """How many times its patience one chunk may take: it takes about 70 gradients, and three for each other."""
+        return (70 + 3 * max(len(one.measured) for one in self.measurings)) / _FEW_GRADIENTS
 
 
 class ReasonsItem(TypedDict):
@@ -134,8 +145,9 @@ def measure_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int
         lacking = cast("Mapping[str, Mapping[int, tuple[int, ...]]]", missing)  # as `JointTable.missing` returns them
         items = [
             ReasonsItem(number=number, chunk=chunk, lacking=json.dumps(positions))
+            for chunk in range(len(rows))
             for number, one in enumerate(measurings)
-            for chunk, positions in lacking.get(one.joint.folder, {}).items()
+            if (positions := lacking.get(one.joint.folder, {}).get(chunk))
         ]
         workers = workers_that_fit(worker)
         with progress.stage("reasons", sum(rows[item["chunk"]] for item in items), "images", workers) as bar:
@@ -178,6 +190,16 @@ class Measurer:
 
     def __init__(self, job: ReasonsJob) -> None:
         self.job, self.networks = job, LoadedNetworks(job.loader, job.device, job.most_networks)
+        self._chunk, self._known = -1, dict[tuple[str, str], Passed]()
+
+    def known_of(self, chunk: int) -> dict[tuple[str, str], Passed]:
+        """What witnesses and targets make of a chunk at (network, point), the same for all surrogates.
+
+        It is forgotten with the chunk: of images of 224 pixels a gradient takes 0.6 MB.
+        """
+        if chunk != self._chunk:
+            self._chunk, self._known = chunk, {}
+        return self._known
 
     def __call__(self, item: ReasonsItem) -> MeasuredChunk:
         """Measures all that is missing on one chunk, and commits what succeeded, in one file.
@@ -208,7 +230,8 @@ class _OnChunk:
     """What is measured of one surrogate, or of soft labels, on one chunk: what the surrogate makes of it, once."""
 
     def __init__(self, measurer: Measurer, one: Measuring, item: ReasonsItem) -> None:
-        self.job, self.networks, self.one, self.item = measurer.job, measurer.networks, one, item
+        self.measurer, self.one, self.item = measurer, one, item
+        self.job, self.networks = measurer.job, measurer.networks
         self.ids = self.job.images.ids_of(item["chunk"])
         self.labels_B = torch.tensor(self.job.images.labels_of(item["chunk"]), device=self.job.device)
 
@@ -221,9 +244,19 @@ class _OnChunk:
             at = self._at
             with watched(network):
                 return own_reasons(network, self._batch, at, whose=whose, pass_rows=rows)
-        network, at = self.networks.mean_of([other]), self._at
+        return compared_reasons(self._batch, self._at, {name: self._its(other, name) for name in self._at})
+
+    def _its(self, other: str, name: str) -> Passed:
+        """What another network makes of the points of this name; at clean and random points it is found once."""
+        known = self.measurer.known_of(self.item["chunk"])
+        if (found := known.get((other, name))) is not None:
+            return found
+        network = self.networks.mean_of([other])
         with watched(network):
-            return compared_reasons(network, self._batch, at, whose=other, pass_rows=self.job.pass_rows)
+            found = passes_of_other(network, self._batch, name, whose=other, pass_rows=self.job.pass_rows)
+        if name != "attacked":
+            known[other, name] = found
+        return found
 
     def _soft(self, witness: str) -> Columns:
         network, clean_BCHW = self.networks.mean_of([witness]), self._pixels(self.item["clean"])
