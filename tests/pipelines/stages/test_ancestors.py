@@ -59,9 +59,7 @@ def test_what_an_earlier_model_was_made_from_is_no_target_of_what_is_made_from_i
     later = {"later": {"aligned": "out put/second/models/aligned"}}
     models = {**first.content()["models"], **later}
     first.write(name="third", models=models, source="later", witnesses=["cousin"], targets=[target])
-    with pytest.raises(
-        InputError, match=f"later was aligned from or to a model .* made from {target}, as"
-    ):
+    with pytest.raises(InputError, match=f"later was aligned from or to a model .* made from {target}, as"):
         first.blueprint()
 
 
