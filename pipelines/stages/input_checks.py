@@ -113,6 +113,16 @@ def notes_on_beginnings(experiment: Experiment, networks: Mapping[str, Network])
     ]
 
 
+def notes_on_seeds(experiment: Experiment) -> list[str]:
+    """A note where the seeds are too few for an interval over seeds that says much."""
+    if len(experiment.seeds) != 2:
+        return []
+    return [
+        "seeds: with two of them, an interval over images and seeds has one degree of freedom, and is more than three "
+        "times as wide as with three: it rarely excludes 0. Three or more say more"
+    ]
+
+
 def _targets_and_attackers(experiment: Experiment) -> list[tuple[str, str, str]]:
     """(role, target, model of the attacker) of every pair of the two, of which no surrogate knows both."""
     attacker = [experiment.source, *experiment.witnesses]
