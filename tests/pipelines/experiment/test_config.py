@@ -38,7 +38,8 @@ models:
   vgg11:    {timm: vgg11_bn, weights: w/vgg11.safetensors}
   rn50:     {timm: resnet50.a1_in1k, weights: pretrained, input_size: 160}
   rn50v1:   {torchvision: resnet50, weights: IMAGENET1K_V1}
-  small:    {timm: test_vit, train: {epochs: 10, lr: 2e-3, batch_size: 64, weight_decay: 0, crop: pad4, flip: true}}
+  small:    {timm: test_vit, train: {epochs: 10, lr: 2e-3, batch_size: 64, weight_decay: 0, crop: pad4, flip: true,
+        warmup: 0.5, layer_decay: 1, freeze: [], batchnorm: update}}
   earlier:  {aligned: ../earlier/models/aligned}
   fetched:  {mlflow: models:/aligned-resnet20/3}
   behind:   {wrap: bits, model: vgg11}
