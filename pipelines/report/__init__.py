@@ -1,7 +1,7 @@
 """From the outcomes of a finished experiment to what people read: tables, figures, one HTML page, and MLflow.
 
 What flows in is a blueprint whose tables are all finished; `pipelines.stages` fills them. What flows out are the files
-of the folder `report` in the store (four CSV tables, three PNG figures, report.html), the same tables as Python rows,
+of the folder `report` in the store (eight CSV tables, three PNG figures, report.html), the same tables as Python rows,
 and a copy of all that in MLflow. Nothing here computes on images or networks, and a report that is up to date is not
 made again.
 
@@ -12,6 +12,8 @@ Where to begin:
 * `outcomes.py` and `tables.py`: from predictions to arrays, and from arrays to rows. The statistics themselves are in
   `align_core.transfer`; which surrogates are compared in contrasts.csv is decided by
   `pipelines.experiment.surrogates.contrasts_of`.
+* `reasons.py`: the three tables about reasons, whose columns are in `reason_rows.py`; `reason_tables.py`,
+  `correlation_table.py` and `soft_label_table.py` compute them.
 * `figures.py`: the gains with their intervals, and the heatmap of rates.
 * `to_mlflow.py`: `log_report` sends the report to the tracking server; `serve_page` opens MLflow's user interface.
 

@@ -90,8 +90,8 @@ def read_outcomes(blueprint: Blueprint) -> Outcomes:
     return Outcomes(manifest.labels, prediction, wrong, hit, l2, ssim, gradients, passes)
 
 
-def read_table(store: Store, table: ChunkedTable, columns: Sequence[str]) -> pa.Table:
-    """Reads columns of a finished table.
+def read_table(store: Store, table: ChunkedTable, columns: Sequence[str] | None) -> pa.Table:
+    """Reads columns of a finished table, or all of them for None.
 
     Raises RunFailed, naming the folder, where it is damaged, lacks a column or holds a number that is not finite.
     """

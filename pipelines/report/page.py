@@ -1,4 +1,4 @@
-"""Makes the report from the outcomes: five tables, three figures and an HTML page that needs no other file.
+"""Makes the report from the outcomes: eight tables, three figures and an HTML page that needs no other file.
 
 A report is made again only when something that it is computed from has changed.
 """
@@ -6,11 +6,12 @@ A report is made again only when something that it is computed from has changed.
 import base64
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
 from pipelines.failure import RunFailed
+from pipelines.report.reason_rows import CorrelationRow, ReasonRow, SoftLabelRow
 from pipelines.report.remarks import remarks_on, uneven
 from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SeedRow, SurrogateRow, TimeRow, TransferRow
 from pipelines.report.sentences import notes, verdicts
@@ -24,11 +25,13 @@ FILES = (*(f"{table}.csv" for table in COLUMNS), *(f"{figure}.png" for figure in
 """Every file of a report, in the folder `report`. Beside them, report.json says what they were made from, and holds
 their hashes."""
 _KEPT = "report/report.json"
-_REVISION = 9  # to be raised when the same outcomes give other figures, or are no longer taken for sound
+_REVISION = 10  # to be raised when the same outcomes give other figures, or are no longer taken for sound
 _WHOLE_COLUMNS = {
     "n", "gradients", "images", "seed", "seeds", "steps", "images_seen", "forward_passes", "backward_passes"
 }  # fmt: skip
 _TEXT_COLUMNS = {"surrogate", "attack", "target", "relation", "baseline", "worker", "refinement"}
+_TEXT_COLUMNS |= {"measure", "point", "counterpart", "role", "before_crafting", "witness"}
+_ON_DEMAND = ("seeds", "reasons", "correlations", "soft_labels")  # tables that stand on the page where they have rows
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#1b1f24}"
@@ -53,6 +56,10 @@ class Report:
         surrogates: accuracy and robustness of the surrogates themselves.
         seeds: what each of several seeds gave by itself; empty where there is one.
         times: how long crafting took. They are measured, so that they differ from run to run.
+        reasons: what may explain the gains, of each surrogate. This and the next two are empty unless the experiment
+            asks for reasons.
+        correlations: which reasons go with the gain, across surrogates.
+        soft_labels: what aligned surrogates were taught, by temperature.
 
     `rows.py` says what each column means.
     """
@@ -63,6 +70,9 @@ class Report:
     surrogates: list[SurrogateRow]
     seeds: list[SeedRow]
     times: list[TimeRow]
+    reasons: list[ReasonRow] = field(default_factory=list)
+    correlations: list[CorrelationRow] = field(default_factory=list)
+    soft_labels: list[SoftLabelRow] = field(default_factory=list)
 
     def tables(self) -> dict[str, Sequence[Mapping[str, object]]]:
         """The rows of each table, by the name of its CSV file and in the order of the page."""
@@ -89,7 +99,9 @@ def report_fingerprint(blueprint: Blueprint) -> str:
     groups = [list(blueprint.experiment.groups.items())] if blueprint.experiment.groups else []
     effects = {own.name: effect.as_dict() for own in blueprint.surrogates if (effect := effect_of(blueprint, own.name))}
     contrasts = [{"contrasts": blueprint.experiment.contrasts}] if blueprint.experiment.contrasts else []
-    return fingerprint_of([_REVISION, *named, tables, cells, relations, *holes, *groups, *contrasts, effects])
+    reasons = [{"/".join(pair): table.fingerprint for pair, table in blueprint.reasons().items()}]
+    reasons = reasons if blueprint.experiment.reasons else []
+    return fingerprint_of([_REVISION, *named, tables, cells, relations, *holes, *groups, *contrasts, *reasons, effects])
 
 
 def make_report(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Report, bool]:
@@ -119,6 +131,7 @@ def _computed(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Repor
     """The report, and what its page has to say before its tables, of which `say` is told what no stage has said."""
     from pipelines.report.outcomes import read_outcomes
     from pipelines.report.over_seeds import TablesOverSeeds
+    from pipelines.report.reasons import tables_of_reasons
     from pipelines.report.tables import TableMaker
 
     outcomes = read_outcomes(blueprint)
@@ -127,7 +140,7 @@ def _computed(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Repor
     by_itself = TableMaker(blueprint, outcomes)
     maker = TablesOverSeeds(by_itself) if blueprint.experiment.seeds else by_itself
     tables = maker.transfer(), maker.contrasts(), maker.surrogates(), maker.seeds(), maker.times()
-    report = Report(report_fingerprint(blueprint), *tables)
+    report = Report(report_fingerprint(blueprint), *tables, *tables_of_reasons(blueprint, tables[0]))
     if not report.transfer:
         every = " that every seed has" if blueprint.experiment.seeds else ""
         raise RunFailed(f"there is nothing to report{every}: " + "; ".join(blueprint.holes()))
@@ -229,7 +242,7 @@ def html_page(name: str, report: Report, figures: dict[str, bytes], remarks: Seq
     explained = "".join(f"<p>{html.escape(note)}</p>" for note in notes(report))
     warned = "".join(f"<p>{html.escape(remark)}</p>" for remark in remarks)
     warned = f'<aside class="remarks">{warned}</aside>' if warned else ""
-    there = {table: rows for table, rows in report.tables().items() if rows or table != "seeds"}
+    there = {table: rows for table, rows in report.tables().items() if rows or table not in _ON_DEMAND}
     tables = "".join(f"<h2>{table}.csv</h2>{_html_table(rows)}" for table, rows in there.items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

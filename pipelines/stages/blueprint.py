@@ -4,7 +4,7 @@ From this and one listing of the store it follows what is there, what is missing
 torch or Ray, so `witness status` and `witness plan` answer at once.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -20,11 +20,12 @@ from pipelines.stages.cells import SELF, Cell, Predictions, TablesOverImages
 from pipelines.stages.evaluations import Evaluation
 from pipelines.stages.inspect import Inspected
 from pipelines.stages.makings import Making, alignment, digests_of, read_failure, training, weights_file
+from pipelines.stages.measurings import Measuring, Sample, measurings_of, sample_of
 from pipelines.stages.stopping import needed_for_checks, stopping_inputs
 from pipelines.storage.chunked_table import ChunkedTable, Listing
 from pipelines.storage.store import Store
 
-STAGES = ("align", "craft", "evaluate", "report")
+STAGES = ("align", "craft", "evaluate", "reasons", "report")
 """The stages of a run, in their order."""
 
 
@@ -95,7 +96,7 @@ class Blueprint:
                 self.lost[name] = f"it is {within} with a defence, which could not be made"
 
     def _forget_tables(self) -> None:
-        for found in ("_clean", "_adversarial", "_cells", "evaluations"):
+        for found in ("_clean", "_adversarial", "_cells", "evaluations", "measurings"):
             self.__dict__.pop(found, None)
 
     def hash_weights(self) -> None:
@@ -279,6 +280,28 @@ class Blueprint:
         wanted = self._by_images(self._cells.values())
         return found + [Evaluation(adversarial[pair], own, most) for pair, own in wanted.items()]
 
+    @cached_property
+    def sample(self) -> Sample:
+        """The test images on which reasons are measured."""
+        return sample_of(self)
+
+    @cached_property
+    def measurings(self) -> list[Measuring]:
+        """What is measured of which surrogate; nothing where the experiment asks for no reasons."""
+        return measurings_of(self)
+
+    def reasons(self) -> dict[tuple[str, str], ChunkedTable]:
+        """(surrogate, other network) -> its table of reasons; the other is `@self` for what needs none."""
+        tables = {(one.surrogate, own.other): own.table for one in self.measurings for own in one.measured}
+        return {pair: table for pair, table in tables.items() if table.folder not in self.broken}
+
+    def table_of_reasons(
+        self, folder: str, members: Sequence[Sequence[str]], further: Mapping[str, Any]
+    ) -> ChunkedTable:
+        """A table of reasons of some networks, those of the surrogate first, with what decides it beside these."""
+        networks = [self._networks(own) for own in members]
+        return self._tables.reasons(folder, networks, len(self.sample.positions), further)
+
     def done_chunks(self, listing: Listing) -> dict[str, Collection[int]]:
         """By the folder of every table, the numbers of the chunks that are there: all of them once it is finished."""
         adversarial = list(self.all_adversarial().values())
@@ -287,7 +310,12 @@ class Blueprint:
         for one in self.evaluations:
             found |= one.joint.done_chunks(self.store, listing)
             tables = tables + one.joint.tables
-        return found | {table.folder: range(len(self.rows)) for table in tables if table.is_finished(listing)}
+        found |= {table.folder: range(len(self.rows)) for table in tables if table.is_finished(listing)}
+        for own in (own.joint for own in self.measurings):
+            found |= own.within.done_chunks(self.store, listing)
+            chunks = range(len(self.sample.chunks))
+            found |= {table.folder: chunks for table in own.tables if table.is_finished(listing)}
+        return found
 
     @property
     def _tables(self) -> TablesOverImages:
@@ -311,16 +339,18 @@ class Blueprint:
         networks = [name for name in wanted + self.trained_for_run if not self.is_made(name) and name not in self.lost]
         if stage == "align" or networks:
             return networks
-        listing, left = self.store.listing(), []
-        if stage != "craft":
-            left = [one.joint.folder for one in self.evaluations if one.joint.leftovers(self.store, listing)]
+        listing = self.store.listing()
+        joint = {"evaluate": [o.joint for o in self.evaluations], "reasons": [o.joint.within for o in self.measurings]}
+        left = [own.folder for own in joint.get(stage, []) if own.leftovers(self.store, listing)]
         tables = self._tables_of(stage)
         return [table.folder for table in tables if not table.is_finished(listing) or table.done_chunks(listing)] + left
 
     def _tables_of(self, stage: str) -> list[ChunkedTable]:
-        """The tables that a stage fills: `craft`, or else `evaluate`."""
+        """The tables that a stage fills: `craft`, `reasons`, or else `evaluate`."""
         if stage == "craft":
             return list(self.all_adversarial().values())
+        if stage == "reasons":
+            return list(self.reasons().values())
         return [cell.table for cell in self.cells()] + [own.table for own in self.clean().values()]
 
     def _take_note_of_broken_tables(self, stage: str) -> None:
@@ -332,7 +362,7 @@ class Blueprint:
             self.broken |= found
             self._forget_tables()
 
-    def check_finished(self, stages: Sequence[str] = STAGES[:3]) -> None:
+    def check_finished(self, stages: Sequence[str] = STAGES[:-1]) -> None:
         """Raises RunFailed, naming what is missing, unless these stages are finished but for what cannot be made."""
         for stage in stages:
             if stage != "align" and not self.missing("align"):

@@ -92,6 +92,30 @@ class TablesOverImages:
         inputs = self._evaluation(members, adversarial.fingerprint) | {"stage": "outcome"}
         return ChunkedTable(f"outcomes/{folder}", inputs)
 
+    def reasons(
+        self, folder: str, networks: Sequence[Sequence[Network]], sample: int, further: Mapping[str, Any]
+    ) -> ChunkedTable:
+        """Reasons on a sample of the images; `folder` is `<surrogate>/<the other network>`.
+
+        Args:
+            networks: the members of the surrogate, and those of the other network.
+            sample: number of images. further: what decides the rows beside.
+        """
+        inputs = {
+            "stage": "reasons",
+            "revision": REVISIONS["reasons"],
+            "models": [[member.identity for member in members] for members in networks],
+            "folded": [_folded(members) for members in networks],
+            "images": self.images,
+            "sample": sample,
+            "seed": self.seed,
+            "chunk": self.chunk,
+            "precision": self.precision,
+            "pass": self.pass_rows,
+            **further,
+        }
+        return ChunkedTable(f"reasons/{folder}", inputs)
+
     def _evaluation(self, members: Sequence[Network], images: str) -> dict[str, Any]:
         return {
             "revision": REVISIONS["evaluate"],

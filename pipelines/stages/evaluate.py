@@ -14,16 +14,16 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from align_core.errors import reason_of
 from align_core.finite import check_finite
 from align_core.images.decoding import Pixels
 from pipelines.compute.cluster import Worker, workers_that_fit
 from pipelines.compute.fill import Missing, fill
-from pipelines.compute.images import TestImages, adversarial_images
+from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.ray_data import run_pipeline
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.crafted_chunk import crafted_chunk
 from pipelines.stages.evaluations import UNDER_WAY, Evaluation, Turn, in_turns
 from pipelines.stages.payload import network_loader, test_images
 from pipelines.stages.speeds import Speeds
@@ -130,17 +130,7 @@ def _read(job: EvaluateJob, item: EvaluateItem) -> EvaluateItem:
     chunk, images = item["chunk"], job.turns[item["number"]].images
     if images is None:
         return {**item, "images": job.images.read(chunk)}
-    ids = job.images.ids_of(chunk)
-    mend = "move that folder away, and `witness run` crafts it anew"
-    try:
-        table = images.read_chunk(job.store, chunk, len(ids))
-    except (OSError, pa.ArrowException) as problem:
-        if isinstance(problem, OSError) and problem.errno is not None:
-            raise  # the disk or the store failed, not the file
-        raise ValueError(f"{images.folder}: chunk {chunk} is damaged ({reason_of(problem)}); {mend}") from problem
-    if table["image_id"].to_pylist() != ids:
-        raise ValueError(f"{images.folder}: chunk {chunk} does not hold the images that it should; {mend}")
-    return {**item, "images": adversarial_images(table)}
+    return {**item, "images": crafted_chunk(job.store, images, chunk, job.images.ids_of(chunk))}
 
 
 class Evaluator:

@@ -21,8 +21,8 @@ from pipelines.report.page import Report, html_page, make_report, read_report
 from pipelines.report.sentences import notes, verdicts
 
 FILES = [
-    "contrasts.csv", "gain.png", "pareto.png", "report.html", "report.json", "seeds.csv", "surrogates.csv",
-    "times.csv", "transfer.csv", "transfer.png",
+    "contrasts.csv", "correlations.csv", "gain.png", "pareto.png", "reasons.csv", "report.html", "report.json",
+    "seeds.csv", "soft_labels.csv", "surrogates.csv", "times.csv", "transfer.csv", "transfer.png",
 ]  # fmt: skip
 GAIN = [
     "gain", "gain_low", "gain_high", "gain_spread", "gain_both_low", "gain_both_high", "p_value", "p_holm",
