@@ -33,6 +33,7 @@ def test_reasons_are_added_to_what_is_there(measured: tuple[Request, Path, dict[
     assert status.is_done
     assert sum(entry.folder.startswith("reasons/") for entry in status.entries) == len(tables)
     assert {entry.chunks for entry in status.entries if entry.folder.startswith("reasons/")} == {CHUNKS}
+    assert ("reasons", "@soft") in {(group.stage, group.name) for group in status.groups()}
     assert not (folder / ".reasons").exists()
 
 

@@ -44,10 +44,15 @@ class Setting:
         self.attacked = torch.tensor(np.array(adversarial_images(content)[positions])).float() / 255
         self.random = reasons.random_points(self.clean, self.ids, blueprint.experiment.seed, EPS)
         self.networks = LoadedNetworks(network_loader(blueprint), "cpu")
-        self.surrogate = self.networks.mean_of(blueprint.by_name[surrogate].members)
+        self.surrogate: Any = self.networks.mean_of(blueprint.by_name[surrogate].members)
 
     def passed(self, network: Any, points: torch.Tensor) -> reasons.Passed:
         return reasons.gradients(network, points, self.labels, self.ids)
+
+    def gradient(self, network: Any, points: torch.Tensor) -> torch.Tensor:
+        found = self.passed(network, points).gradient_BCHW
+        assert found is not None
+        return found
 
 
 def stored(experiment: HandMade, surrogate: str, other: str = "@self") -> pd.DataFrame:
@@ -65,10 +70,10 @@ def test_what_a_surrogate_has_by_itself_is_what_direct_calls_give(with_reasons: 
     given = (at.labels, at.ids)
     clean = at.passed(at.surrogate, at.clean)
     for name, points in (("clean", at.clean), ("random", at.random), ("attacked", at.attacked)):
-        here = at.passed(at.surrogate, points)
+        here, norm = at.passed(at.surrogate, points), reasons.gradient_norm(at.gradient(at.surrogate, points))
         close(found[f"loss/{name}"], here.loss_B)
-        close(found[f"gradient_l1/{name}"], reasons.gradient_norm(here.gradient_BCHW).l1_B)
-        close(found[f"gradient_l2/{name}"], reasons.gradient_norm(here.gradient_BCHW).l2_B)
+        close(found[f"gradient_l1/{name}"], norm.l1_B)
+        close(found[f"gradient_l2/{name}"], norm.l2_B)
         bent = reasons.curvature(at.surrogate, points, *given, 0)
         close(found[f"curvature/{name}"], bent.value_B, rtol=0.02)
         assert found[f"curvature_converged/{name}"].tolist() == bent.converged_B.tolist()
@@ -97,8 +102,9 @@ def test_what_it_has_with_another_network_is_what_direct_calls_give(
         close(found[f"divergence/{name}"], reasons.prediction_divergence(its.logits_BK, own.logits_BK), 1e-3)
         assert found[f"agreement/{name}"].tolist() == reasons.top1_agreement(its.logits_BK, own.logits_BK).tolist()
         if name != "random":
-            close(found[f"cosine/{name}"], reasons.cosine(own.gradient_BCHW, its.gradient_BCHW))
-    gradient = at.passed(network, at.clean).gradient_BCHW
+            both = at.gradient(at.surrogate, points), at.gradient(network, points)
+            close(found[f"cosine/{name}"], reasons.cosine(*both))
+    gradient = at.gradient(network, at.clean)
     close(found["orthogonal_share/attacked"], reasons.orthogonal_share(at.attacked - at.clean, gradient))
     assert "cosine/random" not in found
 
