@@ -27,6 +27,7 @@ from align_core.model_config import Combine, ModelConfig, Precision
 from align_core.refinements import REFINEMENTS, laid_over
 from align_core.settings import described
 from pipelines.experiment.checks import checked
+from pipelines.experiment.corruptions import each_corruption
 from pipelines.experiment.explain import CLASSES, explained
 from pipelines.experiment.matrix import with_roles
 from pipelines.experiment.names import Control, Name
@@ -268,6 +269,8 @@ class Experiment(Section):
         variants: further surrogates by name.
         contrasts: further pairs of surrogates that are compared, beside those that always are.
         attacks: the attacks by name.
+        corruptions: common corruptions of the clean images, and their severities, on which surrogates are evaluated
+            too; `all` stands for every corruption.
         reasons: what the reasons are measured on; null where they are not measured.
         compute: how the work is spread.
     """
@@ -292,6 +295,7 @@ class Experiment(Section):
     variants: dict[Name, VariantConfig] = Field(default_factory=dict)
     contrasts: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
     attacks: dict[Name, Attack] = Field(min_length=1)
+    corruptions: Annotated[dict[str, list[int]], AfterValidator(each_corruption)] = Field(default_factory=dict)
     reasons: ReasonsConfig | None = None
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
 

@@ -13,6 +13,7 @@ from typing import Any
 from pipelines.failure import RunFailed
 from pipelines.report.reason_rows import CorrelationRow, ReasonRow, SoftLabelRow
 from pipelines.report.remarks import remarks_on, uneven
+from pipelines.report.robustness_rows import RobustnessRow
 from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SeedRow, SurrogateRow, TimeRow, TransferRow
 from pipelines.report.sentences import notes, verdicts
 from pipelines.stages.blueprint import Blueprint
@@ -25,12 +26,12 @@ FILES = (*(f"{table}.csv" for table in COLUMNS), *(f"{figure}.png" for figure in
 """Every file of a report, in the folder `report`. Beside them, report.json says what they were made from, and holds
 their hashes."""
 _KEPT = "report/report.json"
-_REVISION = 10  # to be raised when the same outcomes give other figures, or are no longer taken for sound
+_REVISION = 11  # to be raised when the same outcomes give other figures, or are no longer taken for sound
 _WHOLE_COLUMNS = {
-    "n", "gradients", "images", "seed", "seeds", "steps", "images_seen", "forward_passes", "backward_passes"
+    "n", "gradients", "images", "seed", "seeds", "severity", "steps", "images_seen", "forward_passes", "backward_passes"
 }  # fmt: skip
 _TEXT_COLUMNS = {"surrogate", "attack", "target", "relation", "baseline", "worker", "refinement"}
-_TEXT_COLUMNS |= {"measure", "point", "counterpart", "role", "before_crafting", "witness"}
+_TEXT_COLUMNS |= {"kind", "name", "measure", "point", "counterpart", "role", "before_crafting", "witness"}
 _ON_DEMAND = ("seeds", "reasons", "correlations", "soft_labels")  # tables that stand on the page where they have rows
 
 _STYLE = (
@@ -54,6 +55,7 @@ class Report:
         transfer: how well every surrogate transfers to every target.
         contrasts: aligned surrogates against the controls.
         surrogates: accuracy and robustness of the surrogates themselves.
+        robustness: how accurate the surrogates themselves are: clean, attacked, and with common corruptions.
         seeds: what each of several seeds gave by itself; empty where there is one.
         times: how long crafting took. They are measured, so that they differ from run to run.
         reasons: what may explain the gains, of each surrogate. This and the next two are empty unless the experiment
@@ -68,6 +70,7 @@ class Report:
     transfer: list[TransferRow]
     contrasts: list[ContrastRow]
     surrogates: list[SurrogateRow]
+    robustness: list[RobustnessRow]
     seeds: list[SeedRow]
     times: list[TimeRow]
     reasons: list[ReasonRow] = field(default_factory=list)
@@ -92,7 +95,7 @@ def report_fingerprint(blueprint: Blueprint) -> str:
     """Hashes everything that the tables are computed from, and the names that they contain."""
     relations = {name: [m.config.structure, m.config.family] for name, m in blueprint.networks.items()}
     tables = [cell.table.fingerprint for cell in blueprint.cells()]
-    tables += [own.table.fingerprint for own in blueprint.clean().values()]
+    tables += [own.table.fingerprint for own in (*blueprint.clean().values(), *blueprint.corrupted().values())]
     cells = [[cell.surrogate, cell.attack, cell.target] for cell in blueprint.cells()]
     holes = [blueprint.holes()] if blueprint.holes() else []
     named = [blueprint.experiment.name, blueprint.experiment.seed]
@@ -132,6 +135,7 @@ def _computed(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Repor
     from pipelines.report.outcomes import read_outcomes
     from pipelines.report.over_seeds import TablesOverSeeds
     from pipelines.report.reasons import tables_of_reasons
+    from pipelines.report.robustness import Robustness
     from pipelines.report.tables import TableMaker
 
     outcomes = read_outcomes(blueprint)
@@ -139,7 +143,8 @@ def _computed(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Repor
         say(line)
     by_itself = TableMaker(blueprint, outcomes)
     maker = TablesOverSeeds(by_itself) if blueprint.experiment.seeds else by_itself
-    tables = maker.transfer(), maker.contrasts(), maker.surrogates(), maker.seeds(), maker.times()
+    robustness = Robustness(blueprint, outcomes).rows()
+    tables = maker.transfer(), maker.contrasts(), maker.surrogates(), robustness, maker.seeds(), maker.times()
     report = Report(report_fingerprint(blueprint), *tables, *tables_of_reasons(blueprint, tables[0]))
     if not report.transfer:
         every = " that every seed has" if blueprint.experiment.seeds else ""

@@ -11,6 +11,7 @@ intervals are percentiles of 10,000 resamples of the images, for these very seed
 from typing import TypedDict
 
 from pipelines.report.reason_rows import CorrelationRow, ReasonRow, SoftLabelRow
+from pipelines.report.robustness_rows import RobustnessRow
 
 
 class TransferRow(TypedDict):
@@ -222,6 +223,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "transfer": tuple(TransferRow.__annotations__),
     "contrasts": tuple(ContrastRow.__annotations__),
     "surrogates": tuple(SurrogateRow.__annotations__),
+    "robustness": tuple(RobustnessRow.__annotations__),
     "seeds": tuple(SeedRow.__annotations__),
     "times": tuple(TimeRow.__annotations__),
     "reasons": tuple(ReasonRow.__annotations__),

@@ -189,6 +189,8 @@ def forecast_of(blueprint: Blueprint) -> Forecast:
     clean = list(blueprint.clean().values())
     estimator = _Estimator(blueprint)
     parts = [estimator.evaluation("clean images", clean)]
+    if corrupted := list(blueprint.corrupted().values()):
+        parts.append(estimator.evaluation("corrupted images", corrupted))
     for (surrogate, attack), images in blueprint.all_adversarial().items():
         parts.append(estimator.crafting(surrogate, attack, images))
         parts.append(estimator.evaluation(f"{surrogate} {attack}", outcomes[surrogate, attack]))
@@ -198,7 +200,7 @@ def forecast_of(blueprint: Blueprint) -> Forecast:
     reasons, sampled = blueprint.reasons(), len(blueprint.sample.positions)
     files, size = blueprint.store.usage()
     channels, height, width = blueprint.inspected.shape
-    predicted = len(clean) + sum(map(len, outcomes.values()))
+    predicted = len(clean) + len(corrupted) + sum(map(len, outcomes.values()))
     bytes_per_image = len(outcomes) * channels * height * width + predicted * _BYTES_OF_A_PREDICTION
     return Forecast(
         networks=[estimator.fine_tune(name) for name in blueprint.missing("align")],

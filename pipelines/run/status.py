@@ -35,8 +35,8 @@ class Entry:
     def group(self) -> tuple[str, str]:
         """The stage, and the surrogate or model, under which the entry is counted."""
         kind, _, rest = self.folder.partition("/")
-        if kind == "clean":
-            return "evaluate", "clean images"
+        if kind in ("clean", "corrupted"):
+            return "evaluate", f"{kind} images"
         stages = {"trained": "train", "models": "align", "adversarial": "craft", "outcomes": "evaluate"}
         return stages.get(kind, kind), rest.partition("/")[0]
 
@@ -161,7 +161,7 @@ def _status(blueprint: Blueprint) -> Status:
     networks = [Entry(folder, _state_of(name, blueprint, absent)) for folder, name in names.items()]
     failures = {folder: blueprint.lost[name] for folder, name in names.items() if name in blueprint.lost}
     listing, adversarial = blueprint.store.listing(), blueprint.all_adversarial()
-    clean = [own.table for own in blueprint.clean().values()]
+    clean = [own.table for own in (*blueprint.clean().values(), *blueprint.corrupted().values())]
     reasons = blueprint.reasons()
     tables = [*clean, *adversarial.values(), *(cell.table for cell in blueprint.cells()), *reasons.values()]
     unfinished = [table for table in tables if not table.is_finished(listing)]

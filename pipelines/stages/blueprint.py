@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
+from align_core.corruptions.known import CORRUPTIONS, Corruption
 from align_core.images import chunked
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
@@ -96,7 +97,7 @@ class Blueprint:
                 self.lost[name] = f"it is {within} with a defence, which could not be made"
 
     def _forget_tables(self) -> None:
-        for found in ("_clean", "_adversarial", "_cells", "evaluations", "measurings"):
+        for found in ("_clean", "_corrupted", "_adversarial", "_cells", "evaluations", "measurings"):
             self.__dict__.pop(found, None)
 
     def hash_weights(self) -> None:
@@ -223,6 +224,29 @@ class Blueprint:
         """The predictions of the mean of some networks' logits on clean test images, stored under a name."""
         return Predictions(members, self._tables.clean(name, self._networks(members)))
 
+    @property
+    def corruptions(self) -> list[Corruption]:
+        """Those that change the test images: one of colours leaves grey images as they are."""
+        is_grey = self.inspected.shape[0] == 1
+        wanted = [
+            Corruption(name, own) for name, severities in self.experiment.corruptions.items() for own in severities
+        ]
+        return [own for own in wanted if not (is_grey and CORRUPTIONS[own.name].needs_colour)]
+
+    def corrupted(self) -> dict[tuple[Corruption, str], Predictions]:
+        """The surrogates' predictions on corrupted images, by the corruption and the name of the clean predictions."""
+        return {pair: own for pair, own in self._corrupted.items() if own.table.folder not in self.broken}
+
+    @cached_property
+    def _corrupted(self) -> dict[tuple[Corruption, str], Predictions]:
+        names = dict.fromkeys(self.clean_name(own) for own in self.surrogates)
+        members = {name: self._clean[name].members for name in names if name in self._clean}
+        return {
+            (corruption, name): Predictions(own, self._tables.corrupted(name, self._networks(own), corruption))
+            for corruption in self.corruptions
+            for name, own in members.items()
+        }
+
     def adversarial(self, surrogate: Surrogate, attack: str) -> ChunkedTable:
         """The adversarial images of one surrogate and attack."""
         members = self._networks(surrogate.members)
@@ -274,9 +298,12 @@ class Blueprint:
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:
-        """What is predicted on which images: first on the clean ones, then for each surrogate and attack."""
+        """What is predicted on which images: on the clean ones, on corrupted ones, for each surrogate and attack."""
         most, adversarial = self.experiment.compute.networks, self.all_adversarial()
         found = [Evaluation(None, list(self._clean.values()), most)] if self._clean else []
+        for corruption in self.corruptions:
+            own = [predictions for (other, _), predictions in self._corrupted.items() if other == corruption]
+            found += [Evaluation(None, own, most, corruption)] if own else []
         wanted = self._by_images(self._cells.values())
         return found + [Evaluation(adversarial[pair], own, most) for pair, own in wanted.items()]
 
@@ -351,7 +378,8 @@ class Blueprint:
             return list(self.all_adversarial().values())
         if stage == "reasons":
             return list(self.reasons().values())
-        return [cell.table for cell in self.cells()] + [own.table for own in self.clean().values()]
+        predicted = [*self.clean().values(), *self.corrupted().values()]
+        return [cell.table for cell in self.cells()] + [own.table for own in predicted]
 
     def _take_note_of_broken_tables(self, stage: str) -> None:
         listing, found = self.store.listing(), {}

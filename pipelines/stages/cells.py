@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from align_core.corruptions.known import CORRUPTIONS, Corruption
 from align_core.model_config import Precision
 from pipelines.compute.networks import Network
 from pipelines.experiment.surrogates import Surrogate
@@ -62,6 +63,19 @@ class TablesOverImages:
     def clean(self, name: str, members: Sequence[Network]) -> ChunkedTable:
         """Predictions on the clean images."""
         return ChunkedTable(f"clean/{name}", self._evaluation(members, self.images) | {"stage": "clean"})
+
+    def corrupted(self, name: str, members: Sequence[Network], corruption: Corruption) -> ChunkedTable:
+        """Predictions on images with a corruption."""
+        known = CORRUPTIONS[corruption.name]
+        inputs = {
+            "stage": "corrupted",
+            "corruption": corruption.name,
+            "corruption_revision": REVISIONS["corrupt"],
+            "strength": [known.small[corruption.severity - 1], known.large[corruption.severity - 1]],
+        }
+        if known.draws:
+            inputs |= {"seed": self.seed, "severity": corruption.severity}
+        return ChunkedTable(f"corrupted/{corruption}/{name}", self._evaluation(members, self.images) | inputs)
 
     def adversarial(
         self, surrogate: Surrogate, members: Sequence[Network], name: str, attack: Mapping[str, Any]

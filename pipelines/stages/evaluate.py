@@ -1,4 +1,4 @@
-"""Evaluation: clean images x models -> predictions; adversarial images x targets -> outcomes.
+"""Evaluation: clean or corrupted images x models -> predictions; adversarial images x targets -> outcomes.
 
 Each chunk of images is read once in every turn of networks, and shown to those whose prediction on it is missing. What
 they predict is one file, which `pipelines.storage.joint_table` splits once all chunks are there.
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from align_core.corruptions import corrupted
 from align_core.finite import check_finite
 from align_core.images.decoding import Pixels
 from pipelines.compute.cluster import Worker, workers_that_fit
@@ -37,6 +38,7 @@ class EvaluateJob:
     Args:
         store, loader, images: where results go, how networks are loaded, and the test images.
         turns: what is predicted on which images.
+        seed: of the random numbers of corruptions.
         device, threads: of each worker.
         most_networks: how many networks a worker holds at once.
         patience: seconds after which a worker that is at one chunk counts as stuck.
@@ -46,6 +48,7 @@ class EvaluateJob:
     loader: NetworkLoader
     images: TestImages
     turns: Sequence[Turn]
+    seed: int
     device: str
     threads: int
     most_networks: int
@@ -93,6 +96,7 @@ def evaluate_all(
             loader=network_loader(blueprint),
             images=test_images(blueprint),
             turns=turns,
+            seed=blueprint.experiment.seed,
             device=worker.device,
             threads=worker.threads,
             most_networks=compute.networks,
@@ -125,12 +129,13 @@ def evaluate_all(
 
 
 def _read(job: EvaluateJob, item: EvaluateItem) -> EvaluateItem:
-    """Adds the chunk's images, clean or adversarial. Raises ValueError if they are damaged or not the
-    expected ones."""
-    chunk, images = item["chunk"], job.turns[item["number"]].images
-    if images is None:
-        return {**item, "images": job.images.read(chunk)}
-    return {**item, "images": crafted_chunk(job.store, images, chunk, job.images.ids_of(chunk))}
+    """Adds the chunk's images. Raises ValueError if adversarial ones are damaged or not the expected ones."""
+    chunk, turn = item["chunk"], job.turns[item["number"]]
+    ids = job.images.ids_of(chunk)
+    if turn.images is not None:
+        return {**item, "images": crafted_chunk(job.store, turn.images, chunk, ids)}
+    clean = job.images.read(chunk)
+    return {**item, "images": corrupted(clean, ids, turn.corruption, job.seed) if turn.corruption else clean}
 
 
 class Evaluator:

@@ -90,6 +90,7 @@ attacks:
         step_decay_by: gradient, combine: logits, budget: null}
   another: {method: "torchattack:MIFGSM", eps: 4/255, step: 1/255, steps: 5, norm: l2, towards: next,
         args: {decay: 0.5}}
+corruptions: {jpeg: [1, 3]}
 reasons: {sample: 50, attack: pgd}
 compute:
   {workers: 3, threads: 2, accelerator: cpu, precision: bf16, chunk: 50, pass: 30, resources: {special: 1}, networks: 3,
@@ -227,6 +228,7 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path, monkeypatch: pytes
         },
         "variants": {},
         "contrasts": [],
+        "corruptions": {},
         "reasons": None,
         "compute": {
             "workers": 2, "threads": 1, "accelerator": "auto", "precision": "fp32", "chunk": 100, "pass": None,

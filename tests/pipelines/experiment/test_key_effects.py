@@ -226,6 +226,7 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ),
     ("attacks.x.samples=line", lambda b: attack(b)["samples"]["count"], 11),
     ("attacks.x.combine=logits;attacks.x.views=[sizes]", lambda b: attack(b)["combine"], "logits"),
+    ("corruptions={jpeg: [2]}", lambda b: [str(own) for own in b.corruptions], ["jpeg-2"]),
     ("reasons.sample=5", lambda b: b.sample.rows, [5]),
     (
         "reasons.attack=y;attacks.y={method: fgsm, eps: 4/255}",

@@ -271,7 +271,7 @@ def test_names_cannot_break_the_page(blueprint):
     report, _ = make_report(blueprint)
     evil = "<b>&\"'</b>"
     rows = [row | {"surrogate": evil, "target": evil} for row in report.transfer]
-    text = html_page(evil, Report("", rows, [], [], [], []), {})
+    text = html_page(evil, Report("", rows, [], [], [], [], []), {})
     assert "<b>" not in text
     assert evil in Page(text).texts
 
