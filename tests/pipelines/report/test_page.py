@@ -22,6 +22,7 @@ from pipelines.report.sentences import notes, verdicts
 
 FILES = [
     "contrasts.csv", "correlations.csv", "gain.png", "pareto.png", "reasons.csv", "report.html", "report.json",
+    "robustness.csv",
     "seeds.csv", "soft_labels.csv", "surrogates.csv", "times.csv", "transfer.csv", "transfer.png",
 ]  # fmt: skip
 GAIN = [
