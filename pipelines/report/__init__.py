@@ -13,7 +13,7 @@ Where to begin:
   `align_core.transfer`; which surrogates are compared in contrasts.csv is decided by
   `pipelines.experiment.surrogates.contrasts_of`.
 * `figures.py`: the gains with their intervals, and the heatmap of rates.
-* `to_mlflow.py`: `log_report` sends the report to the tracking server; `serve_page` opens MLflow's user interface.
+* `to_mlflow.py`: `log_report` sends the report to the tracking server.
 
 >>> report = read_report(Store("runs", "demo"))
 >>> transfer = pandas.DataFrame(report.transfer)

@@ -4,8 +4,6 @@ Results are files first and are logged afterwards. What was logged is not logged
 no more than a warning.
 """
 
-import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -196,18 +194,3 @@ def _metrics_of_seed(report: Report, surrogate: Surrogate) -> dict[str, float]:
 def _numbers(prefix: str, row: Mapping[str, object], names: Sequence[str]) -> dict[str, float]:
     """These columns of a row, but for those that are blank, as metrics."""
     return {f"{prefix}{name}": float(value) for name in names if isinstance(value := row[name], int | float)}
-
-
-def serve_page(uri: str, port: int) -> int:
-    """Serves MLflow's user interface for a tracking database on a local port, until it is stopped with Ctrl-C.
-
-    The process becomes that server, so the function returns only where `uri` is a tracking server, which has a user
-    interface already: then it prints the address and returns the exit code 0.
-    """
-    if uri.startswith(("http://", "https://")):
-        print(f"MLflow runs at {without_credentials(uri)}")
-        return 0
-    print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
-    command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
-    # The URI may contain a password, and every user of this machine can read the command lines of its processes.
-    os.execve(sys.executable, command, {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri})

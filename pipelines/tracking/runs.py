@@ -16,12 +16,16 @@ from pipelines.experiment.config import Experiment
 from pipelines.storage.credentials import hide_credentials, without_credentials
 from pipelines.storage.store import Say
 from pipelines.storage.versions import versions
+from pipelines.tracking.locations import ARTIFACTS, database_file, follow_moved_artifacts
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _BATCH = 1_000  # metrics in one request: MLflow's limit
 _LONGEST = 500  # characters of a parameter that are kept: the limit of older servers
+_LONGEST_NOTE = 5_000  # characters of a description: the limit of a tag's value
+# An experiment without this tag opens on MLflow's page for language models; with this value, on its runs.
+_KIND, _ON_RUNS = "mlflow.experimentKind", "custom_model_development"
 
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 """The database servers that MLflow can use, and the port of each where none is given."""
@@ -114,7 +118,7 @@ def log_to_mlflow(experiment: Experiment, say: Say, resend: str, write: Callable
     """
     uri = tracking_uri(experiment)
     try:
-        _create_database(uri)
+        prepared(uri, say)
         write(Runs(client_of(uri), experiment))
     except Exception as problem:  # MLflow, its server and its database raise exceptions of many kinds
         safe = without_credentials(uri)
@@ -127,13 +131,17 @@ def log_to_mlflow(experiment: Experiment, say: Say, resend: str, write: Callable
     return True
 
 
-def _create_database(uri: str) -> None:
-    """Creates the SQLite database if there is none, such that it appears with all its tables at once.
+def prepared(uri: str, say: Say) -> None:
+    """Makes an SQLite database fit for use: creates it where there is none, and follows one that was moved.
 
-    MLflow creates the tables in many steps, and cannot open a database whose creation was interrupted between them.
+    A new one appears with all its tables at once: MLflow creates them in many steps, and cannot open a database whose
+    creation was interrupted between them. Other stores are left to themselves.
     """
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or "?" in uri or path.exists():
+    path = database_file(uri)
+    if path is None:
+        return
+    if path.exists():
+        follow_moved_artifacts(uri, say)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
@@ -149,6 +157,21 @@ def _create_database(uri: str) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def _artifacts_of(experiment: Experiment) -> str | None:
+    """Where artifacts lie that a database cannot hold: in a folder of the output, which is made. A server has its own.
+
+    The folder is there from the start, for it shows that it belongs to the database when both are moved.
+    """
+    uri = tracking_uri(experiment)
+    database = Path(uri.removeprefix("sqlite:///")).absolute()
+    output = database.parent if "://" in experiment.output else Path(experiment.output)
+    folder = output / ARTIFACTS / experiment.name
+    if not uri.startswith("sqlite:") or not folder.is_absolute():
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.as_uri()
+
+
 class Runs:
     """The runs of one experiment in MLflow. They are found again by their tags, so that nothing is logged twice.
 
@@ -162,14 +185,12 @@ class Runs:
         found = client.get_experiment_by_name(experiment.name)
         if found is not None:
             self._experiment_id = str(found.experiment_id)
+            if _KIND not in found.tags:
+                client.set_experiment_tag(self._experiment_id, _KIND, _ON_RUNS)
             return
-        # A database cannot hold artifacts, so they are kept beside it. A server has its own setting for that.
-        uri = tracking_uri(experiment)
-        database = Path(uri.removeprefix("sqlite:///")).absolute()
-        output = database.parent if "://" in experiment.output else Path(experiment.output)
-        artifacts = output / "mlartifacts" / experiment.name
-        location = artifacts.as_uri() if uri.startswith("sqlite:") and artifacts.is_absolute() else None
-        self._experiment_id = str(client.create_experiment(experiment.name, artifact_location=location))
+        location = _artifacts_of(experiment)
+        tags = {_KIND: _ON_RUNS}
+        self._experiment_id = str(client.create_experiment(experiment.name, location, tags))
 
     def run(self, kind: str, name: str, parent: str | None, fingerprint: str, began: float | None = None) -> str:
         """Returns the id of the run with this kind and fingerprint, and creates the run if there is none.
