@@ -1,14 +1,16 @@
 """MLflow: where it is, how it is reached with short timeouts, and runs that are found again by their tags."""
 
+import json
 import logging
 import os
 import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from align_core.errors import InputError, reason_of
 from pipelines.environment import set_defaults
@@ -20,18 +22,35 @@ from pipelines.tracking.locations import ARTIFACTS, database_file, follow_moved_
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 _BATCH = 1_000  # metrics in one request: MLflow's limit
 _LONGEST = 500  # characters of a parameter that are kept: the limit of older servers
+_LONGEST_DIGEST = 36  # characters of a dataset's digest
 _LONGEST_NOTE = 5_000  # characters of a description: the limit of a tag's value
-# An experiment without this tag opens on MLflow's page for language models; with this value, on its runs.
+_FINGERPRINT, _PARENT, _NOTE = "witness.fingerprint", "mlflow.parentRunId", "mlflow.note.content"
+# MLflow takes an experiment without this tag for one with language models; with this value, for one with training runs.
 _KIND, _ON_RUNS = "mlflow.experimentKind", "custom_model_development"
 
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 """The database servers that MLflow can use, and the port of each where none is given."""
 
+Ended = Literal["FINISHED", "FAILED", "KILLED"]
+"""How a run ended: KILLED is what was stopped from outside."""
+
 Point = tuple[str, float, float, int]
 """One point of a metric: its name, its value, the time of it in seconds since 1970, and its step."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """An image set as MLflow shows it: its name, its role (such as `test`), its hash, where it lies, and its size."""
+
+    name: str
+    role: str
+    digest: str
+    source: str
+    profile: Mapping[str, int]
 
 
 def tracking_uri(experiment: Experiment) -> str:
@@ -192,28 +211,47 @@ class Runs:
         tags = {_KIND: _ON_RUNS}
         self._experiment_id = str(client.create_experiment(experiment.name, location, tags))
 
-    def run(self, kind: str, name: str, parent: str | None, fingerprint: str, began: float | None = None) -> str:
+    def run(
+        self,
+        kind: str,
+        name: str,
+        parent: str | None,
+        fingerprint: str,
+        began: float | None = None,
+        pending: str | None = None,
+    ) -> str:
         """Returns the id of the run with this kind and fingerprint, and creates the run if there is none.
 
         Args:
             kind: what the run stands for: an experiment, a surrogate, a sweep, a trial or a scheduled job.
             name: shown in MLflow's tables.
-            parent: the id of the run below which it is shown.
+            parent: the id of the run below which it is shown. One that was below another moves.
             fingerprint: of the content that is logged; a run with another fingerprint is another run.
             began: the start of a new run, in seconds since 1970; now unless given.
+            pending: the fingerprint of a run that was created before its content was known. It becomes this one.
         """
-        found = self._client.search_runs(
-            [self._experiment_id], f"tags.`witness.fingerprint` = '{fingerprint}' and tags.`witness.kind` = '{kind}'"
-        )
-        if found:
-            return str(found[0].info.run_id)
-        tags = {"witness.kind": kind, "witness.fingerprint": fingerprint}
+        found = self._found(kind, fingerprint)
+        if found is None and pending is not None:
+            found = self._found(kind, pending)
+            if found is not None:
+                self.set_tag(found.info.run_id, _FINGERPRINT, fingerprint)
+        if found is not None:
+            if parent is not None and found.data.tags.get(_PARENT) != parent:
+                self.set_tag(found.info.run_id, _PARENT, parent)
+            return str(found.info.run_id)
+        tags = {"witness.kind": kind, _FINGERPRINT: fingerprint}
         tags |= {f"version.{package}": version for package, version in versions().items()}
         if parent is not None:
-            tags["mlflow.parentRunId"] = parent
+            tags[_PARENT] = parent
         start = None if began is None else int(began * 1000)
         run = self._client.create_run(self._experiment_id, start_time=start, tags=tags, run_name=name)
         return str(run.info.run_id)
+
+    def _found(self, kind: str, fingerprint: str) -> "Run | None":
+        found = self._client.search_runs(
+            [self._experiment_id], f"tags.`{_FINGERPRINT}` = '{fingerprint}' and tags.`witness.kind` = '{kind}'"
+        )
+        return found[0] if found else None
 
     def tags(self, run: str) -> dict[str, str]:
         """Returns all tags of a run."""
@@ -223,9 +261,27 @@ class Runs:
         """Sets a tag of a run, which may have had another value."""
         self._client.set_tag(run, key, value)
 
-    def end(self, run: str, failed: bool = False, at: float | None = None) -> None:
-        """Marks a run as finished or failed, now or `at` a time in seconds since 1970."""
-        self._client.set_terminated(run, "FAILED" if failed else "FINISHED", None if at is None else int(at * 1000))
+    def describe(self, run: str, text: str) -> None:
+        """Sets the description that MLflow shows above a run, in Markdown."""
+        cut = text if len(text) <= _LONGEST_NOTE else f"{text[:_LONGEST_NOTE]} ..."
+        if cut and self.tags(run).get(_NOTE) != cut:
+            self.set_tag(run, _NOTE, cut)
+
+    def log_images(self, run: str, image_sets: Sequence[ImageSet]) -> None:
+        """Notes the image sets that a run used as its datasets. One that is noted already is not noted again."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = []
+        for own in image_sets:
+            source = json.dumps({"uri": own.source})
+            dataset = Dataset(own.name, own.digest[:_LONGEST_DIGEST], "local", source, profile=json.dumps(own.profile))
+            inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", own.role)]))
+        self._client.log_inputs(run, inputs)
+
+    def end(self, run: str, status: Ended = "FINISHED", at: float | None = None) -> None:
+        """Marks a run as ended, now or `at` a time in seconds since 1970, but not before it began."""
+        end = None if at is None else max(int(at * 1000), self._client.get_run(run).info.start_time)
+        self._client.set_terminated(run, status, end)
 
     def log_new_parameters(self, run: str, parameters: dict[str, Any]) -> None:
         """Logs those parameters that the run does not have yet. MLflow refuses to change the others."""
@@ -240,6 +296,13 @@ class Runs:
         known = self._client.get_run(run).data.metrics
         now = time.time()
         self.log_points(run, [(key, value, now, 0) for key, value in metrics.items() if known.get(key) != value])
+
+    def log_missing_points(self, run: str, points: Sequence[Point]) -> None:
+        """Logs those points of curves whose step the run does not have yet."""
+        known = self._client.get_run(run).data.metrics
+        curves = {name for name, *_ in points if name in known}
+        there = {(name, point.step) for name in curves for point in self._client.get_metric_history(run, name)}
+        self.log_points(run, [point for point in points if (point[0], point[3]) not in there])
 
     def log_points(self, run: str, points: Sequence[Point]) -> None:
         """Logs points of curves, in as many requests as their number needs."""
