@@ -4,8 +4,10 @@ Results are files first and are logged afterwards. What was logged is not logged
 no more than a warning.
 """
 
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from pipelines.experiment.surrogates import Surrogate, series_of
@@ -17,10 +19,11 @@ from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.csv_table import from_csv
 from pipelines.storage.store import Say, fingerprint_of
-from pipelines.tracking.registry import REGISTERED
+from pipelines.tracking.models import mlflow_model
 from pipelines.tracking.runs import ImageSet, Point, Runs, log_to_mlflow, tracking_uri
 
 _CURVES = ("loss", "alignment_loss", "label_loss", "grad_norm", "lr")
+_MODEL = "model"  # the folder of a run's artifacts that is an MLflow model
 
 
 def curve_points(curve: Iterable[Mapping[str, Any]]) -> list[Point]:
@@ -47,6 +50,8 @@ def log_report(blueprint: Blueprint, report: Report, say: Say, again: bool = Fal
     marker = {"report": report.fingerprint, "tracking": fingerprint_of(uri)}
     if blueprint.experiment.registered_as is not None:
         marker["register"] = blueprint.experiment.registered_as
+    if blueprint.experiment.mlflow_models != "aligned":
+        marker["mlflow_models"] = blueprint.experiment.mlflow_models
     if not again and blueprint.store.read_json("report/logged.json") == marker:
         return True
     is_logged = log_to_mlflow(
@@ -76,7 +81,7 @@ def _write_report(runs: Runs, blueprint: Blueprint, report: Report) -> None:
         fingerprints = [_run_fingerprint(blueprint, surrogate) for surrogate in own]
         span, several = spans.of(own), bool(blueprint.experiment.seeds)
         fingerprint = fingerprint_of(fingerprints) if several else fingerprints[0]
-        run = runs.run("surrogate", name, parent, fingerprint, span.began, pending_fingerprint(parent, name))
+        run = runs.run("surrogate", name, parent, fingerprint, span.began, _pending(blueprint, parent, name))
         if several:  # of which some may have failed
             _log_seeds(runs, run, blueprint, report, own, spans)
         else:
@@ -88,6 +93,8 @@ def _write_report(runs: Runs, blueprint: Blueprint, report: Report) -> None:
         runs.log_images(run, image_sets(blueprint, own[0]))
         runs.end(run, at=span.ended)
     runs.end(parent, at=spans.whole.ended)
+    for left in runs.left_open(place_of(blueprint)):  # of surrogates that could not be made
+        runs.end(left, "FAILED")
 
 
 def parent_run(runs: Runs, blueprint: Blueprint, began: float | None = None) -> str:
@@ -99,7 +106,7 @@ def parent_run(runs: Runs, blueprint: Blueprint, began: float | None = None) -> 
     asked = {
         "source": ", ".join(experiment.sources),
         "witnesses": ", ".join(experiment.witnesses),
-        "targets": ", ".join(blueprint.targets),
+        "targets": ", ".join(experiment.targets),
         "controls": ", ".join(experiment.controls),
         "variants": ", ".join(experiment.variants),
         "seed": ", ".join(map(str, experiment.seeds or [experiment.seed])),
@@ -114,9 +121,29 @@ def parent_run(runs: Runs, blueprint: Blueprint, began: float | None = None) -> 
     return parent
 
 
-def pending_fingerprint(parent: str, name: str) -> str:
-    """Identifies the run of a surrogate of the experiment with this parent, while its weights are not known yet."""
-    return f"pending-{fingerprint_of([parent, name])}"
+def pending_run(runs: Runs, blueprint: Blueprint, parent: str, surrogate: Surrogate) -> str:
+    """The run of a surrogate that is being made, with its parameters: that of its seed, where there are several.
+
+    Its weights are not known yet. Once they are, the report finds the run again by its parent and parameters.
+    """
+    if blueprint.experiment.seeds:
+        parent = runs.run("surrogate", surrogate.series, parent, _pending(blueprint, parent, surrogate.series))
+    kind = "seed" if blueprint.experiment.seeds else "surrogate"
+    run = runs.run(kind, surrogate.name, parent, _pending(blueprint, parent, surrogate.name))
+    runs.log_new_parameters(run, _parameters(blueprint, surrogate))
+    return run
+
+
+def _pending(blueprint: Blueprint, parent: str, name: str) -> str:
+    """Identifies the run of a surrogate, or of all its seeds, while weights are not known yet."""
+    own = [surrogate for surrogate in blueprint.planned if name in (surrogate.name, surrogate.series)]
+    return f"pending-{fingerprint_of([parent, name, [_parameters(blueprint, surrogate) for surrogate in own]])}"
+
+
+def place_of(blueprint: Blueprint) -> str:
+    """A name of the experiment's folder that no other has: on a disk, it belongs to this machine."""
+    host = socket.gethostname() if blueprint.store.is_local else ""
+    return fingerprint_of([host, blueprint.store.location])
 
 
 def image_sets(blueprint: Blueprint, surrogate: Surrogate | None = None) -> list[ImageSet]:
@@ -143,7 +170,7 @@ def _log_seeds(
     runs.log_new_parameters(run, _parameters(blueprint, series[0]) | own_parameters)
     for surrogate in series:
         span, fingerprint = spans.of([surrogate]), _run_fingerprint(blueprint, surrogate)
-        own = runs.run("seed", surrogate.name, run, fingerprint, span.began, pending_fingerprint(run, surrogate.name))
+        own = runs.run("seed", surrogate.name, run, fingerprint, span.began, _pending(blueprint, run, surrogate.name))
         _log_surrogate(runs, own, blueprint, surrogate)
         metrics = headline_of_seed(report, surrogate, headline_attack(blueprint.experiment))
         runs.log_changed_metrics(own, metrics)
@@ -171,11 +198,41 @@ def _log_surrogate(runs: Runs, run: str, blueprint: Blueprint, surrogate: Surrog
             runs.log_missing_points(run, curve_points(curves))
             runs.set_tag(run, "witness.curves", "logged")
     is_first = surrogate.series == "aligned" and surrogate.seed == blueprint.experiment.seed
-    if is_first and blueprint.experiment.registered_as is not None:
-        for name in REGISTERED:
-            runs.log_artifact(run, name, blueprint.store.read(f"models/{surrogate.name}/{name}"), folder="model")
-        digest = blueprint.networks[surrogate.name].digest
-        runs.register(run, "model", blueprint.experiment.registered_as, str(digest))
+    registered_as = blueprint.experiment.registered_as if is_first else None
+    if registered_as is not None or _is_mlflow_model(blueprint, surrogate):
+        digest = str(blueprint.networks[surrogate.name].digest)
+        _log_model(runs, run, blueprint, surrogate, digest)
+        if registered_as is not None:
+            runs.register(run, _MODEL, registered_as, digest)
+
+
+def _is_mlflow_model(blueprint: Blueprint, surrogate: Surrogate) -> bool:
+    """Whether the experiment asks for it: a surrogate that is made here, and is a single network."""
+    which, is_made = blueprint.experiment.mlflow_models, surrogate.align is not None and len(surrogate.members) == 1
+    is_main = surrogate.role == "aligned" and surrogate.seed == blueprint.experiment.seed
+    return is_made and (which == "all" or (which == "aligned" and is_main))
+
+
+def _log_model(runs: Runs, run: str, blueprint: Blueprint, surrogate: Surrogate, digest: str) -> None:
+    """Logs a network as an MLflow model, unless the run has it."""
+    if runs.tags(run).get("witness.model") == digest:
+        return
+    store, folder = blueprint.store, f"models/{surrogate.name}"
+    card, weights = (store.read(f"{folder}/{file}") for file in ("card.json", "model.safetensors"))
+    classes, code = blueprint.experiment.data.classes_count, _own_code(blueprint, surrogate)
+    runs.log_files(run, mlflow_model(card, weights, digest, blueprint.inspected.shape, classes, code), _MODEL)
+    runs.set_tag(run, "witness.model", digest)
+
+
+def _own_code(blueprint: Blueprint, surrogate: Surrogate) -> dict[str, bytes]:
+    """The modules of a surrogate's factory that lie beside the experiment; what is installed is not copied."""
+    folder, found = Path(blueprint.experiment.factories or "."), {}
+    for module in blueprint.networks[surrogate.name].code or ():
+        stem = module.replace(".", "/")
+        for path in (f"{stem}.py", f"{stem}/__init__.py"):
+            if (folder / path).is_file():
+                found[path] = (folder / path).read_bytes()
+    return found
 
 
 def _parameters(blueprint: Blueprint, surrogate: Surrogate) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +29,7 @@ _BATCH = 1_000  # metrics in one request: MLflow's limit
 _LONGEST = 500  # characters of a parameter that are kept: the limit of older servers
 _LONGEST_DIGEST = 36  # characters of a dataset's digest
 _LONGEST_NOTE = 5_000  # characters of a description: the limit of a tag's value
+_PLACE, _ALIVE = "witness.place", "witness.alive"
 _FINGERPRINT, _PARENT, _NOTE = "witness.fingerprint", "mlflow.parentRunId", "mlflow.note.content"
 # MLflow takes an experiment without this tag for one with language models; with this value, for one with training runs.
 _KIND, _ON_RUNS = "mlflow.experimentKind", "custom_model_development"
@@ -278,6 +280,33 @@ class Runs:
             inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", own.role)]))
         self._client.log_inputs(run, inputs)
 
+    def open(self, run: str, place: str) -> None:
+        """Marks a run as under way, by the work in `place`: a name of the experiment's output folder."""
+        for tag, value in ((_PLACE, place), (_ALIVE, str(time.time()))):
+            self.set_tag(run, tag, value)
+        self._client.update_run(run, "RUNNING")
+
+    def left_open(self, place: str) -> list[str]:
+        """Returns the ids of the runs that are marked as under way in `place`."""
+        found = self._client.search_runs(
+            [self._experiment_id], f"attributes.status = 'RUNNING' and tags.`{_PLACE}` = '{place}'"
+        )
+        return [str(run.info.run_id) for run in found]
+
+    def mark_killed(self, run: str) -> None:
+        """Marks a run that nobody works on any more as killed, at the last moment when it was known to be under way."""
+        alive = float(self.tags(run).get(_ALIVE, time.time()))
+        self.set_tag(run, "witness.killed", f"{datetime.fromtimestamp(alive, UTC):%Y-%m-%d %H:%M:%SZ}")
+        self.end(run, "KILLED", alive)
+
+    def note_alive(self, run: str) -> None:
+        """Notes that a run is under way now."""
+        self.set_tag(run, _ALIVE, str(time.time()))
+
+    def began(self, run: str) -> float:
+        """Returns when a run began, in seconds since 1970."""
+        return float(self._client.get_run(run).info.start_time) / 1000
+
     def end(self, run: str, status: Ended = "FINISHED", at: float | None = None) -> None:
         """Marks a run as ended, now or `at` a time in seconds since 1970, but not before it began."""
         end = None if at is None else max(int(at * 1000), self._client.get_run(run).info.start_time)
@@ -304,6 +333,12 @@ class Runs:
         there = {(name, point.step) for name in curves for point in self._client.get_metric_history(run, name)}
         self.log_points(run, [point for point in points if (point[0], point[3]) not in there])
 
+    def last_step(self, run: str, metric: str) -> int:
+        """Returns the last step of a curve that the run has; -1 where it has none."""
+        if metric not in self._client.get_run(run).data.metrics:
+            return -1
+        return max(int(point.step) for point in self._client.get_metric_history(run, metric))
+
     def log_points(self, run: str, points: Sequence[Point]) -> None:
         """Logs points of curves, in as many requests as their number needs."""
         from mlflow.entities import Metric
@@ -317,6 +352,15 @@ class Runs:
         with tempfile.TemporaryDirectory() as temporary:
             (Path(temporary) / name).write_bytes(content)
             self._client.log_artifact(run, str(Path(temporary) / name), folder)
+
+    def log_files(self, run: str, files: Mapping[str, bytes], folder: str) -> None:
+        """Logs files by their paths below `folder` of the run's artifacts, all at once."""
+        with tempfile.TemporaryDirectory() as temporary:
+            for path, content in files.items():
+                file = Path(temporary) / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+            self._client.log_artifacts(run, temporary, folder)
 
     def register(self, run: str, folder: str, name: str, digest: str) -> None:
         """Registers the artifacts in `folder` of a run as a new version of the model `name`.
