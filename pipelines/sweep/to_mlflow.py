@@ -1,5 +1,6 @@
 """Logs a sweep to MLflow: the sweep is the parent run and its trials are its children, as MLflow's Compare expects."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from pipelines.report.to_mlflow import curve_points
@@ -43,6 +44,7 @@ def log_sweep(
         if files is not None:
             for name in blueprint.store.listing(files).get(files, []):
                 runs.log_artifact(parent, name, blueprint.store.read(f"{files}/{name}"))
+            runs.describe(parent, _description(entry, space, records))
             runs.end(parent)
 
     return log_to_mlflow(blueprint.experiment, say, "the same command logs them again", write)
@@ -71,6 +73,18 @@ def _log_trial(runs: Runs, parent: str, space: Space, fingerprint: str, record: 
         runs.set_tag(run, "witness.reason", record.reason[:500])
     runs.set_tag(run, "witness.logged", record.status)
     runs.end(run, "FAILED" if record.status == "failed" else "FINISHED", at=ended)
+
+
+def _description(entry: Entry, space: Space, records: Mapping[str, Record]) -> str:
+    """What the sweep searched, and how its trials ended."""
+    ends = Counter(record.status for record in records.values())
+    keys = ", ".join(f"`{key}`" for key in space.keys)
+    said = ", ".join(f"{count} {status}" for status, count in sorted(ends.items()))
+    return (
+        f"**Asked.** Which {keys} make `{entry.name}` transfer best to validation targets, on validation images?\n\n"
+        f"**Trials.** {said}. What was chosen is in the artifact best.yaml, and all trials are in "
+        "trials.csv; the largest gain of many is biased upwards."
+    )
 
 
 def _figures(measurement: StoredMeasurement) -> dict[str, float]:
