@@ -86,8 +86,7 @@ class Live:
 
     def _send(self, runs: Runs) -> None:
         if self._parent is None:
-            for left in runs.left_open(self._place):
-                runs.mark_killed(left)
+            runs.mark_killed(runs.left_open(self._place))
             parent = parent_run(runs, self._blueprint, self._began)
             runs.describe(parent, description(self._blueprint, None))
             runs.open(parent, self._place)
@@ -100,7 +99,6 @@ class Live:
                 run = pending_run(runs, self._blueprint, self._parent, self._made_here[name])
                 runs.open(run, self._place)
                 self._runs[name], self._steps[name] = run, runs.last_step(run, _LOSS)
-            runs.note_alive(self._runs[name])
             if done - 1 > self._steps[name]:  # one that was resumed does some steps again
                 runs.log_points(self._runs[name], [(_LOSS, loss, now, done - 1)])
                 self._steps[name] = done - 1

@@ -293,11 +293,12 @@ class Runs:
         )
         return [str(run.info.run_id) for run in found]
 
-    def mark_killed(self, run: str) -> None:
-        """Marks a run that nobody works on any more as killed, at the last moment when it was known to be under way."""
-        alive = float(self.tags(run).get(_ALIVE, time.time()))
-        self.set_tag(run, "witness.killed", f"{datetime.fromtimestamp(alive, UTC):%Y-%m-%d %H:%M:%SZ}")
-        self.end(run, "KILLED", alive)
+    def mark_killed(self, runs: Sequence[str]) -> None:
+        """Marks runs that nobody works on any more as killed, at the last moment at which any was known to go on."""
+        alive = max((float(self.tags(run).get(_ALIVE, 0)) for run in runs), default=0.0)
+        for run in runs:
+            self.set_tag(run, "witness.killed", f"{datetime.fromtimestamp(alive, UTC):%Y-%m-%d %H:%M:%SZ}")
+            self.end(run, "KILLED", alive)
 
     def note_alive(self, run: str) -> None:
         """Notes that a run is under way now."""
