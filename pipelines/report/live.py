@@ -1,8 +1,11 @@
 """Runs in MLflow while their work goes on: marked as under way, with the loss of each fine-tune and the machine's load.
 
+The losses are curves of the experiment's run, side by side. The run of a surrogate gets its own from the files, after
+its gain: MLflow's plots show at first what a run got first.
+
 This is a view of what the files say, and never more: a thread reads the progress that workers write to the store, and
 sends it with short time-outs. While a server is down nothing is sent, nobody waits, and nothing is lost, because the
-report logs the curves from the files at the end, without the points that are there.
+report logs the curves from the files at the end.
 """
 
 import threading
@@ -19,7 +22,7 @@ from pipelines.tracking.runs import Ended, Point, Runs, log_to_mlflow
 _EVERY = 5.0  # seconds between two looks
 _PAUSE = 60.0  # seconds after one that failed
 _PATIENCE = 15.0  # seconds for a look that is under way when the work ends
-_PROGRESS, _LOSS = "-progress.json", "curve/loss"
+_PROGRESS = "-progress.json"
 
 
 @contextmanager
@@ -98,9 +101,9 @@ class Live:
             if name not in self._runs:
                 run = pending_run(runs, self._blueprint, self._parent, self._made_here[name])
                 runs.open(run, self._place)
-                self._runs[name], self._steps[name] = run, runs.last_step(run, _LOSS)
+                self._runs[name], self._steps[name] = run, runs.last_step(self._parent, _curve(name))
             if done - 1 > self._steps[name]:  # one that was resumed does some steps again
-                runs.log_points(self._runs[name], [(_LOSS, loss, now, done - 1)])
+                runs.log_points(self._parent, [(_curve(name), loss, now, done - 1)])
                 self._steps[name] = done - 1
 
     def _under_way(self) -> dict[str, tuple[int, float]]:
@@ -116,6 +119,11 @@ class Live:
                 case {"done": int(done), "loss": float(loss)} if done > 0:
                     found[name] = (done, loss)
         return found
+
+
+def _curve(surrogate: str) -> str:
+    """The metric that holds the loss of a surrogate; MLflow does not allow the sign before its seed."""
+    return f"live loss/{surrogate.replace('~', ' ')}"
 
 
 def _load_of_machine(now: float, since_begin: float) -> list[Point]:

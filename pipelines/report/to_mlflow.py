@@ -82,11 +82,11 @@ def _write_report(runs: Runs, blueprint: Blueprint, report: Report) -> None:
         span, several = spans.of(own), bool(blueprint.experiment.seeds)
         fingerprint = fingerprint_of(fingerprints) if several else fingerprints[0]
         run = runs.run("surrogate", name, parent, fingerprint, span.began, _pending(blueprint, parent, name))
+        runs.log_changed_metrics(run, headline(report, name, attack))  # first: see `live.py`
         if several:  # of which some may have failed
             _log_seeds(runs, run, blueprint, report, own, spans)
         else:
             _log_surrogate(runs, run, blueprint, own[0])
-        runs.log_changed_metrics(run, headline(report, name, attack))
         for file, content in tables_of(report, name).items():
             runs.log_artifact(run, file, content, folder="tables")
         runs.describe(run, description_of(report, name))
@@ -171,9 +171,9 @@ def _log_seeds(
     for surrogate in series:
         span, fingerprint = spans.of([surrogate]), _run_fingerprint(blueprint, surrogate)
         own = runs.run("seed", surrogate.name, run, fingerprint, span.began, _pending(blueprint, run, surrogate.name))
-        _log_surrogate(runs, own, blueprint, surrogate)
         metrics = headline_of_seed(report, surrogate, headline_attack(blueprint.experiment))
         runs.log_changed_metrics(own, metrics)
+        _log_surrogate(runs, own, blueprint, surrogate)
         runs.log_images(own, image_sets(blueprint, surrogate))
         runs.end(own, at=span.ended)
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from pipelines.report.to_mlflow import curve_points
 from pipelines.stages.blueprint import Blueprint
@@ -52,7 +53,7 @@ def log_sweep(
 
 def _log_trial(runs: Runs, parent: str, space: Space, fingerprint: str, record: Record) -> None:
     """Logs one trial as a child run, unless it was logged with this status before."""
-    name = ", ".join(f"{key.removeprefix('align.')} {label_of(record.settings[key])}" for key in space.keys)
+    name = ", ".join(f"{key.removeprefix('align.')} {_short(record.settings[key])}" for key in space.keys)
     ended = record.last.get("timestamp")
     began = record.last["timestamp"] - record.last["seconds"] if record.last else None
     run = runs.run("trial", name, parent, fingerprint, began=began)
@@ -73,6 +74,11 @@ def _log_trial(runs: Runs, parent: str, space: Space, fingerprint: str, record: 
         runs.set_tag(run, "witness.reason", record.reason[:500])
     runs.set_tag(run, "witness.logged", record.status)
     runs.end(run, "FAILED" if record.status == "failed" else "FINISHED", at=ended)
+
+
+def _short(value: Any) -> str:
+    """The value of a setting in a name, which need not be exact: the parameters are."""
+    return f"{value:.4g}" if isinstance(value, float) else str(label_of(value))
 
 
 def _description(entry: Entry, space: Space, records: Mapping[str, Record]) -> str:

@@ -48,6 +48,7 @@ def test_trials_have_their_settings_and_the_figures_of_surrogates_under_the_same
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {sweep.info.run_id}
     for run in trials:
         temperature = float(run.data.params["align.temperature"])
+        assert run.info.run_name == f"temperature {temperature:g}, weight {float(run.data.params['align.weight']):g}"
         assert run.data.params.keys() == {"align.temperature", "align.weight"}
         if temperature == 1:
             assert (run.info.status, run.data.metrics) == ("FAILED", {})
