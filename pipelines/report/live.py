@@ -45,8 +45,9 @@ def shown_live(blueprint: Blueprint) -> Iterator[None]:
         raise
     finally:
         over.set()
-        # A server that is down may hold up the thread for as long as its time-outs; the work does not wait for that.
-        thread.join(_PATIENCE if live.is_heard else 0)
+        # A server that is down may hold up the thread for as long as its time-outs; nobody waits for that.
+        # The first look is waited for: it may be creating the database, and would leave a part of it.
+        thread.join(0 if live.is_heard is False else _PATIENCE)
         if live.is_heard and not thread.is_alive():
             live.end(status)
 
@@ -61,11 +62,11 @@ class Live:
         blueprint: of the experiment, whose lock is held.
 
     Attributes:
-        is_heard: whether the last look reached MLflow.
+        is_heard: whether the last look reached MLflow; None before the end of the first.
     """
 
     def __init__(self, blueprint: Blueprint) -> None:
-        self.is_heard = False
+        self.is_heard: bool | None = None
         self._blueprint, self._place = blueprint, place_of(blueprint)
         self._made_here = {own.name: own for own in blueprint.planned if own.align is not None}
         self._began = time.time()
@@ -75,8 +76,9 @@ class Live:
 
     def look(self) -> bool:
         """Sends what has changed; returns whether MLflow was reached."""
-        self.is_heard = log_to_mlflow(self._blueprint.experiment, lambda line: None, "", self._send)
-        return self.is_heard
+        is_heard = log_to_mlflow(self._blueprint.experiment, lambda line: None, "", self._send)
+        self.is_heard = is_heard
+        return is_heard
 
     def end(self, status: Ended) -> None:
         """Marks all runs that were opened here as ended, unless MLflow cannot be reached."""
