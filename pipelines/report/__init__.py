@@ -13,7 +13,8 @@ Where to begin:
   `align_core.transfer`; which surrogates are compared in contrasts.csv is decided by
   `pipelines.experiment.surrogates.contrasts_of`.
 * `figures.py`: the gains with their intervals, and the heatmap of rates.
-* `to_mlflow.py`: `log_report` sends the report to the tracking server.
+* `to_mlflow.py`: `log_report` sends the report to the tracking server; `headline.py` has its metrics,
+  `described.py` its words, `spans.py` its times. `live.py`: `shown_live` shows work in MLflow while it goes on.
 
 >>> report = read_report(Store("runs", "demo"))
 >>> transfer = pandas.DataFrame(report.transfer)
