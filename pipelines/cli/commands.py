@@ -172,12 +172,11 @@ def schedule_command(options: argparse.Namespace) -> int:
 
 def ui_command(options: argparse.Namespace) -> int:
     """Serves MLflow's page on the experiment's tracking store, until it is interrupted."""
-    from pipelines.report.to_mlflow import serve_page
     from pipelines.storage.store import Store
-    from pipelines.tracking.runs import tracking_uri
+    from pipelines.tracking.page import serve_page
 
     experiment = _request(options).experiment()
     store = Store(experiment.output, experiment.name)
     if store.is_local:
         store.check_folder()
-    return serve_page(tracking_uri(experiment), options.port)
+    return serve_page(experiment, options.port)

@@ -258,6 +258,7 @@ class Experiment(Section):
         output: the output folder, or the URI of one in an object store.
         tracking: the URI of MLflow's store (`pipelines.tracking.runs.tracking_uri` has the default).
         registered_as: the key `register`: the name under which the aligned model goes to MLflow's registry.
+        mlflow_models: which surrogates that are made here become MLflow models: `aligned`, `all` of them, or `none`.
         factories: the folder in which the modules of `factory:` are looked for first; by default that of the file.
         data, models: the image sets, and all models by name.
         source, witnesses, targets, validation_targets: names of models, by their role.
@@ -281,6 +282,7 @@ class Experiment(Section):
     output: str = "runs"
     tracking: str | None = None
     registered_as: Name | None = Field(default=None, alias="register")
+    mlflow_models: Literal["aligned", "all", "none"] = "aligned"
     factories: str | None = None
     data: DataConfig
     models: dict[Name, Model]

@@ -15,7 +15,8 @@ Where to begin:
 * `reasons.py`: the three tables about reasons, whose columns are in `reason_rows.py`; `reason_tables.py`,
   `correlation_table.py` and `soft_label_table.py` compute them.
 * `figures.py`: the gains with their intervals, and the heatmap of rates.
-* `to_mlflow.py`: `log_report` sends the report to the tracking server; `serve_page` opens MLflow's user interface.
+* `to_mlflow.py`: `log_report` sends the report to the tracking server; `headline.py` has its metrics,
+  `described.py` its words, `spans.py` its times. `live.py`: `shown_live` shows work in MLflow while it goes on.
 
 >>> report = read_report(Store("runs", "demo"))
 >>> transfer = pandas.DataFrame(report.transfer)

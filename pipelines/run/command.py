@@ -12,6 +12,7 @@ from pipelines.compute.cluster import Worker, connecting, worker_of
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.wraps import unwrapped
 from pipelines.progress import Progress, Spent
+from pipelines.report.live import shown_live
 from pipelines.report.page import Report, make_report
 from pipelines.report.to_mlflow import log_report
 from pipelines.run.request import Request, open_blueprint
@@ -91,7 +92,8 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
         blueprint.inspected.save(store)
         write_resolved(blueprint)
         if workers is not None:
-            result.made = _make(blueprint, workers, progress)
+            with shown_live(blueprint):
+                result.made = _make(blueprint, workers, progress)
             write_resolved(blueprint)
         elif work:
             progress.say("everything is there already: nothing to compute")

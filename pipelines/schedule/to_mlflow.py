@@ -33,5 +33,5 @@ def _log_job(runs: Runs, entry: Entry, run: Run, job: Job) -> None:
         counts = {"new_cells": len(run.changes.new), "moved_rates": len(run.changes.moved)}
         runs.log_changed_metrics(mlflow_run, {name: float(count) for name, count in counts.items()})
         runs.log_artifact(mlflow_run, "changes.txt", "\n".join(run.changes.lines()).encode() + b"\n")
-    runs.end(mlflow_run, failed=job.status != "succeeded", at=job.ended)
+    runs.end(mlflow_run, "FINISHED" if job.status == "succeeded" else "FAILED", at=job.ended)
     runs.set_tag(mlflow_run, "witness.logged", job.status)  # last, so that a job logged only in part is logged again

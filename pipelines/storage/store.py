@@ -117,6 +117,17 @@ class Store:
         found = [info for info in self.filesystem.get_file_info(selector) if info.type == fs.FileType.File]
         return {info.base_name: (info.size, info.mtime_ns) for info in found if not info.base_name.endswith(".part")}
 
+    def modified(self, folder: str) -> dict[str, float]:
+        """Returns when each file below a folder was last written, in seconds since 1970, by its path in the store."""
+        filesystem, root = self._root
+        selector = fs.FileSelector(f"{root}/{folder}", recursive=True, allow_not_found=True)
+        found = [info for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
+        return {
+            info.path.removeprefix(root).lstrip("/"): info.mtime_ns / 1e9
+            for info in found
+            if not _UNFINISHED.search(info.base_name)
+        }
+
     def usage(self) -> tuple[int, int]:
         """Returns the number of files below the folder and their total size in bytes."""
         filesystem, root = self._root

@@ -1,6 +1,8 @@
 """Logs a sweep to MLflow: the sweep is the parent run and its trials are its children, as MLflow's Compare expects."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from pipelines.report.to_mlflow import curve_points
 from pipelines.stages.blueprint import Blueprint
@@ -43,6 +45,7 @@ def log_sweep(
         if files is not None:
             for name in blueprint.store.listing(files).get(files, []):
                 runs.log_artifact(parent, name, blueprint.store.read(f"{files}/{name}"))
+            runs.describe(parent, _description(entry, space, records))
             runs.end(parent)
 
     return log_to_mlflow(blueprint.experiment, say, "the same command logs them again", write)
@@ -50,7 +53,7 @@ def log_sweep(
 
 def _log_trial(runs: Runs, parent: str, space: Space, fingerprint: str, record: Record) -> None:
     """Logs one trial as a child run, unless it was logged with this status before."""
-    name = ", ".join(f"{key.removeprefix('align.')} {label_of(record.settings[key])}" for key in space.keys)
+    name = ", ".join(f"{key.removeprefix('align.')} {_short(record.settings[key])}" for key in space.keys)
     ended = record.last.get("timestamp")
     began = record.last["timestamp"] - record.last["seconds"] if record.last else None
     run = runs.run("trial", name, parent, fingerprint, began=began)
@@ -70,14 +73,34 @@ def _log_trial(runs: Runs, parent: str, space: Space, fingerprint: str, record: 
     if record.reason:
         runs.set_tag(run, "witness.reason", record.reason[:500])
     runs.set_tag(run, "witness.logged", record.status)
-    runs.end(run, failed=record.status == "failed", at=ended)
+    runs.end(run, "FAILED" if record.status == "failed" else "FINISHED", at=ended)
+
+
+def _short(value: Any) -> str:
+    """The value of a setting in a name, which need not be exact: the parameters are."""
+    return f"{value:.4g}" if isinstance(value, float) else str(label_of(value))
+
+
+def _description(entry: Entry, space: Space, records: Mapping[str, Record]) -> str:
+    """What the sweep searched, and how its trials ended."""
+    ends = Counter(record.status for record in records.values())
+    keys = ", ".join(f"`{key}`" for key in space.keys)
+    said = ", ".join(f"{count} {status}" for status, count in sorted(ends.items()))
+    return (
+        f"**Asked.** Which {keys} make `{entry.name}` transfer best to validation targets, on validation images?\n\n"
+        f"**Trials.** {said}. What was chosen is in the artifact best.yaml, and all trials are in "
+        "trials.csv; the largest gain of many is biased upwards."
+    )
 
 
 def _figures(measurement: StoredMeasurement) -> dict[str, float]:
-    return {
+    """The figures of a measurement, under the names that surrogates have theirs; trials.csv has the rate by target."""
+    rates = list(measurement["rates"].values())
+    figures = {
         "gain": measurement["gain"],
         "gain_low": measurement["gain_low"],
         "gain_high": measurement["gain_high"],
         "clean_accuracy": measurement["clean_accuracy"],
         "clean_change": measurement["clean_change"],
-    } | {f"{target}/rate": rate for target, rate in measurement["rates"].items()}
+    }
+    return figures | ({"rate": sum(rates) / len(rates)} if rates else {})

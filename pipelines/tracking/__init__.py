@@ -8,11 +8,15 @@ Where to begin:
 * `runs.py`: `tracking_uri` says where MLflow is. `log_to_mlflow` gives its caller a `Runs`, through which everything is
   logged, and turns failures into warnings. `Runs` finds a run again by its fingerprint, so nothing is logged twice.
 * `checks.py`: `check_tracking` tells before any work what can never be logged.
+* `locations.py`: lets the database of a moved or copied output folder refer to the artifacts beside it.
+* `models.py`: `mlflow_model` has the files that make an aligned model one of MLflow's. `page.py`: `serve_page` shows
+  MLflow's page of the experiment.
 * `registry.py`: `registered` fetches a model `models:/NAME/VERSION` that another experiment aligned.
 
 How long a server that is down delays a run (timeouts and retries) stands in `pipelines.environment`.
 
-What is logged is decided where it is made: see `to_mlflow.py` in `report`, `sweep` and `schedule`.
+What is logged is decided where it is made: see `to_mlflow.py` in `report`, `sweep` and `schedule`, and
+`report/live.py` for what is sent while work goes on.
 """
 
 from typing import TYPE_CHECKING

@@ -1,14 +1,17 @@
 """MLflow: where it is, how it is reached with short timeouts, and runs that are found again by their tags."""
 
+import json
 import logging
 import os
 import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from align_core.errors import InputError, reason_of
 from pipelines.environment import set_defaults
@@ -16,18 +19,40 @@ from pipelines.experiment.config import Experiment
 from pipelines.storage.credentials import hide_credentials, without_credentials
 from pipelines.storage.store import Say
 from pipelines.storage.versions import versions
+from pipelines.tracking.locations import ARTIFACTS, database_file, follow_moved_artifacts
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 _BATCH = 1_000  # metrics in one request: MLflow's limit
 _LONGEST = 500  # characters of a parameter that are kept: the limit of older servers
+_LONGEST_DIGEST = 36  # characters of a dataset's digest
+_LONGEST_NOTE = 5_000  # characters of a description: the limit of a tag's value
+_PLACE, _ALIVE = "witness.place", "witness.alive"
+_FINGERPRINT, _PARENT, _NOTE = "witness.fingerprint", "mlflow.parentRunId", "mlflow.note.content"
+# MLflow takes an experiment without this tag for one with language models; with this value, for one with training runs.
+_KIND, _ON_RUNS = "mlflow.experimentKind", "custom_model_development"
 
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 """The database servers that MLflow can use, and the port of each where none is given."""
 
+Ended = Literal["FINISHED", "FAILED", "KILLED"]
+"""How a run ended: KILLED is what was stopped from outside."""
+
 Point = tuple[str, float, float, int]
 """One point of a metric: its name, its value, the time of it in seconds since 1970, and its step."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """An image set as MLflow shows it: its name, its role (such as `test`), its hash, where it lies, and its size."""
+
+    name: str
+    role: str
+    digest: str
+    source: str
+    profile: Mapping[str, int]
 
 
 def tracking_uri(experiment: Experiment) -> str:
@@ -114,7 +139,7 @@ def log_to_mlflow(experiment: Experiment, say: Say, resend: str, write: Callable
     """
     uri = tracking_uri(experiment)
     try:
-        _create_database(uri)
+        prepared(uri, say)
         write(Runs(client_of(uri), experiment))
     except Exception as problem:  # MLflow, its server and its database raise exceptions of many kinds
         safe = without_credentials(uri)
@@ -127,13 +152,17 @@ def log_to_mlflow(experiment: Experiment, say: Say, resend: str, write: Callable
     return True
 
 
-def _create_database(uri: str) -> None:
-    """Creates the SQLite database if there is none, such that it appears with all its tables at once.
+def prepared(uri: str, say: Say) -> None:
+    """Makes an SQLite database fit for use: creates it where there is none, and follows one that was moved.
 
-    MLflow creates the tables in many steps, and cannot open a database whose creation was interrupted between them.
+    A new one appears with all its tables at once: MLflow creates them in many steps, and cannot open a database whose
+    creation was interrupted between them. Other stores are left to themselves.
     """
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or "?" in uri or path.exists():
+    path = database_file(uri)
+    if path is None:
+        return
+    if path.exists():
+        follow_moved_artifacts(uri, say)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
@@ -149,6 +178,21 @@ def _create_database(uri: str) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def _artifacts_of(experiment: Experiment) -> str | None:
+    """Where artifacts lie that a database cannot hold: in a folder of the output, which is made. A server has its own.
+
+    The folder is there from the start, for it shows that it belongs to the database when both are moved.
+    """
+    uri = tracking_uri(experiment)
+    database = Path(uri.removeprefix("sqlite:///")).absolute()
+    output = database.parent if "://" in experiment.output else Path(experiment.output)
+    folder = output / ARTIFACTS / experiment.name
+    if not uri.startswith("sqlite:") or not folder.is_absolute():
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.as_uri()
+
+
 class Runs:
     """The runs of one experiment in MLflow. They are found again by their tags, so that nothing is logged twice.
 
@@ -162,37 +206,54 @@ class Runs:
         found = client.get_experiment_by_name(experiment.name)
         if found is not None:
             self._experiment_id = str(found.experiment_id)
+            if _KIND not in found.tags:
+                client.set_experiment_tag(self._experiment_id, _KIND, _ON_RUNS)
             return
-        # A database cannot hold artifacts, so they are kept beside it. A server has its own setting for that.
-        uri = tracking_uri(experiment)
-        database = Path(uri.removeprefix("sqlite:///")).absolute()
-        output = database.parent if "://" in experiment.output else Path(experiment.output)
-        artifacts = output / "mlartifacts" / experiment.name
-        location = artifacts.as_uri() if uri.startswith("sqlite:") and artifacts.is_absolute() else None
-        self._experiment_id = str(client.create_experiment(experiment.name, artifact_location=location))
+        location = _artifacts_of(experiment)
+        tags = {_KIND: _ON_RUNS}
+        self._experiment_id = str(client.create_experiment(experiment.name, location, tags))
 
-    def run(self, kind: str, name: str, parent: str | None, fingerprint: str, began: float | None = None) -> str:
+    def run(
+        self,
+        kind: str,
+        name: str,
+        parent: str | None,
+        fingerprint: str,
+        began: float | None = None,
+        pending: str | None = None,
+    ) -> str:
         """Returns the id of the run with this kind and fingerprint, and creates the run if there is none.
 
         Args:
             kind: what the run stands for: an experiment, a surrogate, a sweep, a trial or a scheduled job.
             name: shown in MLflow's tables.
-            parent: the id of the run below which it is shown.
+            parent: the id of the run below which it is shown. One that was below another moves.
             fingerprint: of the content that is logged; a run with another fingerprint is another run.
             began: the start of a new run, in seconds since 1970; now unless given.
+            pending: the fingerprint of a run that was created before its content was known. It becomes this one.
         """
-        found = self._client.search_runs(
-            [self._experiment_id], f"tags.`witness.fingerprint` = '{fingerprint}' and tags.`witness.kind` = '{kind}'"
-        )
-        if found:
-            return str(found[0].info.run_id)
-        tags = {"witness.kind": kind, "witness.fingerprint": fingerprint}
+        found = self._found(kind, fingerprint)
+        if found is None and pending is not None:
+            found = self._found(kind, pending)
+            if found is not None:
+                self.set_tag(found.info.run_id, _FINGERPRINT, fingerprint)
+        if found is not None:
+            if parent is not None and found.data.tags.get(_PARENT) != parent:
+                self.set_tag(found.info.run_id, _PARENT, parent)
+            return str(found.info.run_id)
+        tags = {"witness.kind": kind, _FINGERPRINT: fingerprint}
         tags |= {f"version.{package}": version for package, version in versions().items()}
         if parent is not None:
-            tags["mlflow.parentRunId"] = parent
+            tags[_PARENT] = parent
         start = None if began is None else int(began * 1000)
         run = self._client.create_run(self._experiment_id, start_time=start, tags=tags, run_name=name)
         return str(run.info.run_id)
+
+    def _found(self, kind: str, fingerprint: str) -> "Run | None":
+        found = self._client.search_runs(
+            [self._experiment_id], f"tags.`{_FINGERPRINT}` = '{fingerprint}' and tags.`witness.kind` = '{kind}'"
+        )
+        return found[0] if found else None
 
     def tags(self, run: str) -> dict[str, str]:
         """Returns all tags of a run."""
@@ -202,9 +263,55 @@ class Runs:
         """Sets a tag of a run, which may have had another value."""
         self._client.set_tag(run, key, value)
 
-    def end(self, run: str, failed: bool = False, at: float | None = None) -> None:
-        """Marks a run as finished or failed, now or `at` a time in seconds since 1970."""
-        self._client.set_terminated(run, "FAILED" if failed else "FINISHED", None if at is None else int(at * 1000))
+    def describe(self, run: str, text: str) -> None:
+        """Sets the description that MLflow shows above a run, in Markdown."""
+        cut = text if len(text) <= _LONGEST_NOTE else f"{text[:_LONGEST_NOTE]} ..."
+        if cut and self.tags(run).get(_NOTE) != cut:
+            self.set_tag(run, _NOTE, cut)
+
+    def log_images(self, run: str, image_sets: Sequence[ImageSet]) -> None:
+        """Notes the image sets that a run used as its datasets. One that is noted already is not noted again."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        inputs = []
+        for own in image_sets:
+            source = json.dumps({"uri": own.source})
+            dataset = Dataset(own.name, own.digest[:_LONGEST_DIGEST], "local", source, profile=json.dumps(own.profile))
+            inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", own.role)]))
+        self._client.log_inputs(run, inputs)
+
+    def open(self, run: str, place: str) -> None:
+        """Marks a run as under way, by the work in `place`: a name of the experiment's output folder."""
+        for tag, value in ((_PLACE, place), (_ALIVE, str(time.time()))):
+            self.set_tag(run, tag, value)
+        self._client.update_run(run, "RUNNING")
+
+    def left_open(self, place: str) -> list[str]:
+        """Returns the ids of the runs that are marked as under way in `place`."""
+        found = self._client.search_runs(
+            [self._experiment_id], f"attributes.status = 'RUNNING' and tags.`{_PLACE}` = '{place}'"
+        )
+        return [str(run.info.run_id) for run in found]
+
+    def mark_killed(self, runs: Sequence[str]) -> None:
+        """Marks runs that nobody works on any more as killed, at the last moment at which any was known to go on."""
+        alive = max((float(self.tags(run).get(_ALIVE, 0)) for run in runs), default=0.0)
+        for run in runs:
+            self.set_tag(run, "witness.killed", f"{datetime.fromtimestamp(alive, UTC):%Y-%m-%d %H:%M:%SZ}")
+            self.end(run, "KILLED", alive)
+
+    def note_alive(self, run: str) -> None:
+        """Notes that a run is under way now."""
+        self.set_tag(run, _ALIVE, str(time.time()))
+
+    def began(self, run: str) -> float:
+        """Returns when a run began, in seconds since 1970."""
+        return float(self._client.get_run(run).info.start_time) / 1000
+
+    def end(self, run: str, status: Ended = "FINISHED", at: float | None = None) -> None:
+        """Marks a run as ended, now or `at` a time in seconds since 1970, but not before it began."""
+        end = None if at is None else max(int(at * 1000), self._client.get_run(run).info.start_time)
+        self._client.set_terminated(run, status, end)
 
     def log_new_parameters(self, run: str, parameters: dict[str, Any]) -> None:
         """Logs those parameters that the run does not have yet. MLflow refuses to change the others."""
@@ -220,6 +327,19 @@ class Runs:
         now = time.time()
         self.log_points(run, [(key, value, now, 0) for key, value in metrics.items() if known.get(key) != value])
 
+    def log_missing_points(self, run: str, points: Sequence[Point]) -> None:
+        """Logs those points of curves whose step the run does not have yet."""
+        known = self._client.get_run(run).data.metrics
+        curves = {name for name, *_ in points if name in known}
+        there = {(name, point.step) for name in curves for point in self._client.get_metric_history(run, name)}
+        self.log_points(run, [point for point in points if (point[0], point[3]) not in there])
+
+    def last_step(self, run: str, metric: str) -> int:
+        """Returns the last step of a curve that the run has; -1 where it has none."""
+        if metric not in self._client.get_run(run).data.metrics:
+            return -1
+        return max(int(point.step) for point in self._client.get_metric_history(run, metric))
+
     def log_points(self, run: str, points: Sequence[Point]) -> None:
         """Logs points of curves, in as many requests as their number needs."""
         from mlflow.entities import Metric
@@ -233,6 +353,15 @@ class Runs:
         with tempfile.TemporaryDirectory() as temporary:
             (Path(temporary) / name).write_bytes(content)
             self._client.log_artifact(run, str(Path(temporary) / name), folder)
+
+    def log_files(self, run: str, files: Mapping[str, bytes], folder: str) -> None:
+        """Logs files by their paths below `folder` of the run's artifacts, all at once."""
+        with tempfile.TemporaryDirectory() as temporary:
+            for path, content in files.items():
+                file = Path(temporary) / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+            self._client.log_artifacts(run, temporary, folder)
 
     def register(self, run: str, folder: str, name: str, digest: str) -> None:
         """Registers the artifacts in `folder` of a run as a new version of the model `name`.

@@ -56,6 +56,7 @@ def _rows() -> Iterator[tuple[str, str, str]]:
     yield "output", "", "output=there"
     yield "tracking", "", "tracking=http://host:1"
     yield "register", "", "register=mine"
+    yield "mlflow_models", "", "mlflow_models=none"
     yield "factories", "", "factories=code"
     yield "data.classes", f"{_TIMM};source=m;witnesses=[n];targets=[o];variants={{}}", "data.classes=4"
     yield "data.image_size", "", "data.image_size=6"

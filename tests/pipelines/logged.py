@@ -19,7 +19,9 @@ class Logged:
         self.experiment = self.client.get_experiment_by_name("by-hand")
         assert self.experiment is not None
         runs = list(self.client.search_runs([self.experiment.experiment_id], max_results=1000))
-        (self.parent,) = (run for run in runs if run.data.tags["witness.kind"] == "experiment")
+        # The newest first: where something else was asked before, there is a parent of that too.
+        self.parents = [run for run in runs if run.data.tags["witness.kind"] == "experiment"]
+        self.parent = self.parents[0]
         self.runs = [run for run in runs if run.data.tags["witness.kind"] == "surrogate"]
 
     def named(self, surrogate: str) -> Run:
@@ -40,7 +42,8 @@ class Logged:
     def artifacts(self, run: Run, folder: Path) -> dict[str, bytes]:
         folder.mkdir(exist_ok=True)
         downloaded = Path(self.client.download_artifacts(run.info.run_id, "", str(folder)))
-        return {file.name: file.read_bytes() for file in downloaded.iterdir()}
+        files = [file for file in downloaded.rglob("*") if file.is_file()]
+        return {str(file.relative_to(downloaded)): file.read_bytes() for file in files}
 
 
 def log(experiment: HandMade, again: bool = False) -> Report:

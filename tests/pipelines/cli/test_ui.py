@@ -1,6 +1,7 @@
 """`witness ui`: MLflow's own page, until it is ended."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 from hand_made import hand_made
+from logged import Logged
 
 from pipelines.cli import main
 from pipelines.run.command import run
@@ -62,8 +64,13 @@ def test_the_page_is_served_from_the_experiments_store_and_nothing_stays_when_it
         assert comes_true(lambda: bool(answer(page)) or server.poll() is not None)
         said_so_far = (tmp_path / "said.txt").read_text()
         assert "<title>MLflow</title>" in answer(page), said_so_far
-        assert f"MLflow: http://127.0.0.1:{port}" in said_so_far
         assert '"by-hand"' in answer(f"{page}ajax-api/2.0/mlflow/experiments/get-by-name?experiment_name=by-hand")
+        route = (
+            r"MLflow, until Ctrl-C: http://127\.0\.0\.1:\d+/#/experiments/(\d+)/runs\?workflowType=machine_learning\n"
+        )
+        assert comes_true(lambda: re.search(route, (tmp_path / "said.txt").read_text()) is not None)
+        (number,) = re.findall(route, (tmp_path / "said.txt").read_text())
+        assert number == Logged(experiment).experiment.experiment_id
         server.terminate()
         assert comes_true(lambda: server.poll() is not None and is_gone(server.pid))
         assert not answer(page)
@@ -77,6 +84,16 @@ def test_a_server_that_has_its_page_already_is_named(tmp_path, capsys):
     experiment = hand_made(tmp_path, tracking="http://127.0.0.1:9")
     assert main(["ui", str(experiment.file)]) == 0
     assert capsys.readouterr().out == "MLflow runs at http://127.0.0.1:9\n"
+
+
+def test_a_port_on_which_something_listens_is_refused(tmp_path, capsys):
+    experiment = hand_made(tmp_path)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert main(["ui", str(experiment.file), "--port", str(port)]) == 2
+    assert f"--port: something listens on port {port} already; choose another" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("port", ["0", "-1", "65536", "http", "\N{ARABIC-INDIC DIGIT THREE}"])

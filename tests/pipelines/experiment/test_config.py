@@ -21,6 +21,7 @@ output: runs
 tracking: sqlite:///elsewhere/mlflow.db
 factories: code
 register: aligned-resnet20
+mlflow_models: all
 data:
   classes: 10
   image_size: 32
@@ -211,6 +212,7 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path, monkeypatch: pytes
         "tracking": None,
         "factories": str(tmp_path),
         "register": None,
+        "mlflow_models": "aligned",
         "validation_targets": [],
         "groups": {},
         "controls": ["label_only", "witness", "ensemble", "aligned_ensemble"],

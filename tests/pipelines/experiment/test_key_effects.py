@@ -124,6 +124,7 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("models.new.aligned=aligned", lambda b: holds(b, "new", "aligned/model.safetensors"), True),
     ("variants.v.model=d", lambda b: (b.by_name["v"].members, b.by_name["v"].align), (("d",), None)),
     ("register=mine", lambda b: b.experiment.registered_as, "mine"),  # its effect is tested in test_registry
+    ("mlflow_models=none", lambda b: b.experiment.mlflow_models, "none"),  # its effect is tested in test_models
     ("models.e.args={width: 7}", lambda b: net(b, "e")[0].out_channels, 7),
     ("models.a.weights=d.safetensors", lambda b: holds(b, "a", "d.safetensors"), True),
     ("models.e.train.epochs=7", lambda b: making(b, "e").align.epochs, 7),

@@ -1,9 +1,8 @@
-"""What is logged to MLflow, read back from a real database.
+"""Where the report is logged, when, and how often, read back from a real MLflow database.
 
 A server that cannot be reached must not cost a result, and credentials must not be written anywhere.
 """
 
-import re
 import socket
 import subprocess
 import sys
@@ -16,11 +15,9 @@ from hand_made import CURVE, HandMade, hand_made
 from logged import Logged, log
 
 from pipelines.cli import main
-from pipelines.stages.times import CraftingTimes
 from pipelines.storage.credentials import without_credentials
 from pipelines.tracking.runs import tracking_uri
 
-LEGAL = re.compile(r"[A-Za-z0-9_./ -]+")
 OUTCOMES = {"outcomes/aligned/pgd/twin": "111100000000", "outcomes/source/pgd/cousin": "110000000000"}
 SECRET = "s3cr3t-p4ss"
 
@@ -39,9 +36,6 @@ def experiment(new) -> HandMade:
     return new
 
 
-# What is logged
-
-
 def test_there_is_an_experiment_with_a_parent_run_and_a_run_per_surrogate(new):
     new.finish(OUTCOMES)
     log(new)
@@ -50,98 +44,6 @@ def test_there_is_an_experiment_with_a_parent_run_and_a_run_per_surrogate(new):
     assert {run.data.tags["mlflow.parentRunId"] for run in logged.runs} == {logged.parent.info.run_id}
     assert {run.info.status for run in [*logged.runs, logged.parent]} == {"FINISHED"}
     assert all("version.torch" in run.data.tags for run in logged.runs)
-
-
-def test_settings_are_parameters_under_their_dotted_keys(experiment):
-    experiment.write(seed=7, align={"temperature": 16, "optimizer": {"lr": 0.25}})
-    experiment.finish()
-    log(experiment)
-    logged = Logged(experiment)
-    aligned, source = (logged.named(name).data.params for name in ("aligned", "source"))
-    expected = {
-        "surrogate": "aligned", "source": "near", "witnesses": "seer", "seed": "7", "data.image_size": "8",
-        "data.resize": "8", "data.interpolation": "bicubic",
-        "align.temperature": "16.0", "align.optimizer.lr": "0.25", "align.loss": "kl",
-        "attacks.pgd.steps": "4", "attacks.mi.momentum": "1.0",
-    }  # fmt: skip
-    assert expected.items() <= aligned.items()
-    assert float(aligned["attacks.pgd.eps"]) == pytest.approx(4 / 255)
-    assert not any(key.startswith("align.") for key in source)
-
-
-def test_the_tables_are_metrics(experiment):
-    experiment.finish(OUTCOMES)
-    report = log(experiment)
-    logged = Logged(experiment)
-    metrics = {run.info.run_name: run.data.metrics for run in logged.runs}
-    for row in report.transfer:
-        target = row["target"].strip("()")  # MLflow takes no brackets
-        for figure in ("n", "rate", "rate_low", "rate_high", "rate_all", "gain", "gain_low", "gain_high", "p_value"):
-            assert metrics[row["surrogate"]].get(f"{row['attack']}/{target}/{figure}") == row[figure]
-    assert metrics["aligned"]["pgd/mean/gain"] == pytest.approx(100 * (4 / 12 - 2 / 12 + 0) / 3, abs=1e-4)
-    for row in report.contrasts:
-        key = f"{row['attack']}/{row['target'].strip('()')}/against {row['baseline']}/gain"
-        assert metrics[row["surrogate"]][key] == row["gain"]
-    for row in report.surrogates:
-        mine = metrics[row["surrogate"]]
-        assert mine["clean_accuracy"] == row["clean_accuracy"]
-        assert mine["witness_agreement"] == row["witness_agreement"]
-        if row["attack"] == "(all)":
-            assert mine["robust_accuracy"] == row["robust_accuracy"]
-        else:
-            assert mine[f"{row['attack']}/whitebox_rate"] == row["whitebox_rate"]
-
-
-def test_times_are_metrics_summed_over_kinds_of_workers(experiment):
-    blueprint = experiment.finish(OUTCOMES)
-    times = CraftingTimes(blueprint.store)
-    for worker, images, seconds in (("cpu, 1 thread", 9, 4.0), ("a GPU", 3, 2.0)):
-        times.note(blueprint.adversarial(blueprint.by_name["aligned"], "mi").fingerprint, worker, images, seconds)
-    times.save()
-    log(experiment)
-    metrics = {run.info.run_name: run.data.metrics for run in Logged(experiment).runs}
-    assert (metrics["aligned"]["mi/seconds"], metrics["aligned"]["mi/images_per_second"]) == (6.0, 2.0)
-    assert "pgd/seconds" not in metrics["aligned"] and "mi/seconds" not in metrics["source"]
-    # An epoch over four images, in the second that the card says.
-    assert (metrics["aligned"]["fine_tune_seconds"], metrics["aligned"]["fine_tune_images_per_second"]) == (1.0, 4.0)
-    assert "fine_tune_seconds" not in metrics["source"]
-
-
-def test_curves_are_logged_by_step_with_their_own_timestamps(experiment):
-    experiment.finish()
-    log(experiment)
-    logged = Logged(experiment)
-    run = logged.named("aligned")
-    for name in ("loss", "alignment_loss", "label_loss", "grad_norm", "lr"):
-        points = logged.client.get_metric_history(run.info.run_id, f"curve/{name}")
-        assert [(point.step, point.timestamp, point.value) for point in points] == [
-            (row["step"], int(row["timestamp"] * 1000), row[name]) for row in CURVE
-        ]
-    assert not any(key.startswith("curve/") for key in logged.named("source").data.metrics)
-
-
-def test_artifacts_are_the_files_and_can_be_read_back(experiment, tmp_path):
-    blueprint = experiment.finish()
-    log(experiment)
-    logged = Logged(experiment)
-    whole = logged.artifacts(logged.parent, tmp_path / "whole")
-    files = {file.name: file.read_bytes() for file in experiment.report.iterdir() if file.suffix != ".json"}
-    assert whole == files | {"experiment.yaml": blueprint.store.read("experiment.yaml")}
-    aligned = logged.artifacts(logged.named("aligned"), tmp_path / "aligned")
-    assert aligned == {"card.json": blueprint.store.read("models/aligned/card.json")}
-
-
-def test_names_use_only_characters_that_every_mlflow_backend_allows(experiment):
-    """SQLite would accept more characters than other backends and MLflow's user interface do."""
-    attack = {"method": "fgsm", "eps": "4/255"}
-    experiment.write(attacks={"an.attack-1": attack}, variants={"a_variant-2.0": {"align": {"temperature": 2}}})
-    experiment.finish()
-    log(experiment)
-    logged = Logged(experiment)
-    for surrogate in logged.runs:
-        for key in (*surrogate.data.metrics, *surrogate.data.params):
-            assert LEGAL.fullmatch(key), key
-    assert "an.attack-1/mean same_family/gain" in logged.named("a_variant-2.0").data.metrics
 
 
 # Logged once
@@ -180,10 +82,11 @@ def test_a_target_that_is_added_later_adds_metrics_to_the_same_runs(experiment):
     after = Logged(experiment)
     assert {run.info.run_id for run in after.runs} == {run.info.run_id for run in before.runs}
     one, two = (logged.named("aligned").data.metrics for logged in (before, after))
-    assert "pgd/cousin/gain" not in one
-    assert one["pgd/mean/gain"] == pytest.approx(100 * 4 / 12, abs=1e-4)
-    assert two["pgd/cousin/gain"] == pytest.approx(-100 * 2 / 12, abs=1e-4)
-    assert two["pgd/mean/gain"] == pytest.approx(100 * 1 / 12, abs=1e-4)
+    assert one["gain"] == pytest.approx(100 * 4 / 12, abs=1e-4)
+    assert two["gain"] == pytest.approx(100 * 1 / 12, abs=1e-4)
+    # What was asked is another question, and all surrogates are shown below the newer one.
+    assert [run.data.params["targets"] for run in after.parents] == ["twin, cousin", "twin"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in after.runs} == {after.parent.info.run_id}
     assert len(after.client.get_metric_history(after.named("aligned").info.run_id, "curve/loss")) == len(CURVE)
 
 

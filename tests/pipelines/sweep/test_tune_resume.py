@@ -109,7 +109,7 @@ def test_mlflow_holds_the_sweep_with_each_trial_as_a_child_once(
     assert len(told) == len(trials) == 8
     for row in rows(folder):
         metrics = told[row["align.temperature"], row["align.weight"]]
-        for name in ("gain", "gain_low", "gain_high", "clean_accuracy", "cnn_d/rate"):
+        for name in ("gain", "gain_low", "gain_high", "clean_accuracy", "rate"):
             assert metrics[name] == pytest.approx(float(row[name]), abs=1e-4)
     for run in trials:
         assert [point.step for point in client.get_metric_history(run.info.run_id, "curve/loss")] == list(range(16))
