@@ -24,29 +24,29 @@ from typing import TYPE_CHECKING
 from pipelines.exports import lazy_exports
 
 if TYPE_CHECKING:
-    from pipelines.report.page import Report as Report
     from pipelines.report.page import make_report as make_report
     from pipelines.report.page import read_report as read_report
     from pipelines.report.rows import ContrastRow as ContrastRow
     from pipelines.report.rows import SurrogateRow as SurrogateRow
     from pipelines.report.rows import TransferRow as TransferRow
     from pipelines.report.sentences import verdicts as verdicts
+    from pipelines.report.tabled import Report as Report
     from pipelines.report.to_mlflow import log_report as log_report
 
 __getattr__, __dir__, __all__ = lazy_exports(
     __name__,
     {
         "page": (
-            "Report",
             "make_report",
             "read_report",
-            "verdicts",
         ),
         "rows": (
             "ContrastRow",
             "SurrogateRow",
             "TransferRow",
         ),
+        "sentences": ("verdicts",),
+        "tabled": ("Report",),
         "to_mlflow": ("log_report",),
     },
 )

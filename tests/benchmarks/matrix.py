@@ -21,8 +21,8 @@ from pipelines.report.outcomes import Outcomes
 from pipelines.report.tables import TableMaker
 from pipelines.run.forecast import forecast_of
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.clean_images import test_images
 from pipelines.stages.inspect import Inspected
-from pipelines.stages.payload import test_images
 from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.joint_table import JointFolder, JointTable
 from pipelines.storage.store import Store

@@ -1,0 +1,42 @@
+"""The tables of a finished experiment as one object."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SeedRow, SurrogateRow, TimeRow, TransferRow
+
+
+@dataclass(frozen=True)
+class Report:
+    """The tables of a finished experiment, row by row; a cell that is empty in the CSV file is None.
+
+    Attributes:
+        fingerprint: hash of everything that the tables are computed from.
+        transfer: how well every surrogate transfers to every target.
+        contrasts: aligned surrogates against the controls.
+        surrogates: accuracy and robustness of the surrogates themselves.
+        seeds: what each of several seeds gave by itself; empty where there is one.
+        times: how long crafting took. They are measured, so that they differ from run to run.
+
+    `rows.py` says what each column means.
+    """
+
+    fingerprint: str
+    transfer: list[TransferRow]
+    contrasts: list[ContrastRow]
+    surrogates: list[SurrogateRow]
+    seeds: list[SeedRow]
+    times: list[TimeRow]
+
+    def tables(self) -> dict[str, Sequence[Mapping[str, object]]]:
+        """The rows of each table, by the name of its CSV file and in the order of the page."""
+        return {name: getattr(self, name) for name in COLUMNS}
+
+    def means(self) -> list[MeanRow]:
+        """The `(mean)` row of every surrogate and attack, with the surrogate's clean accuracy."""
+        accuracy = {row["surrogate"]: row["clean_accuracy"] for row in self.surrogates}
+        means: list[MeanRow] = []
+        for row in self.transfer:
+            if row["target"] == "(mean)":
+                means.append({**row, "clean_accuracy": accuracy.get(row["surrogate"])})
+        return means
