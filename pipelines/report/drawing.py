@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ INK, FAINT, SHADE, PAPER, GREY = "#1b1f24", "#d3d8de", "#eef1f5", "#fefefe", "#4
 _ON_PAGE = {INK: "--ink", FAINT: "--faint", SHADE: "--shade", PAPER: "--paper", GREY: "--grey"}
 """The variables of the page's style that stand for these colours within it."""
 
-_LOOK = {
+_LOOK: Any = {
     "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK,
     "xtick.color": INK, "ytick.color": INK, "grid.color": FAINT,
     "axes.facecolor": "none", "figure.facecolor": PAPER, "savefig.facecolor": PAPER,

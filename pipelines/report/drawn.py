@@ -46,9 +46,7 @@ def draw_figures(blueprint: Blueprint, report: Report) -> dict[str, Figure]:
     }
 
 
-def white_box_rates(
-    blueprint: Blueprint, surrogates: list[SurrogateRow]
-) -> dict[tuple[str, str, str], float | None]:
+def white_box_rates(blueprint: Blueprint, surrogates: list[SurrogateRow]) -> dict[tuple[str, str, str], float | None]:
     """(attack, surrogate, target) -> the white-box rate of every surrogate that is a target by itself, as in a matrix.
 
     The images that count are those that it classifies correctly, as both source and target.

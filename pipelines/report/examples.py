@@ -104,9 +104,9 @@ def chosen_images(outcomes: Outcomes, source: str, targets: Sequence[str]) -> tu
     """
     if source not in outcomes.prediction:
         return [], ""
-    right: npt.NDArray[np.int64] = np.sum(
-        [outcomes.right(name) for name in targets] or [np.zeros(len(outcomes.labels))], axis=0
-    ).astype(np.int64)
+    right = np.zeros(len(outcomes.labels), np.int64)
+    for name in targets:
+        right += outcomes.right(name)
     right = np.where(outcomes.right(source), right, -1)
     most = int(right.max())
     if most < 0:

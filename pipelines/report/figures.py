@@ -150,7 +150,7 @@ def _draw_rates(
     for y, line in enumerate(rates):
         for x, value in enumerate(line):
             if value is not None:
-                colour, weight = "#ffffff" if value > 55 else "#000000", "bold" if targets[x] == "(mean)" else None
+                colour, weight = "#ffffff" if value > 72 else "#000000", "bold" if targets[x] == "(mean)" else None
                 panel.text(x + 0.5, y + 0.5, f"{value:.0f}", ha="center", va="center", color=colour, weight=weight)
 
 

@@ -54,7 +54,7 @@ class Page:
 
     @cached_property
     def gains(self) -> ShownTable:
-        """The gains by the relation of targets to the source."""
+        """The gains by the relation of targets to the source, where there are several; otherwise no row."""
         return gains_by_relation(self.report)
 
     @cached_property
@@ -70,7 +70,7 @@ class Page:
     def figure(self, name: str) -> list[Markup]:
         """The parts of a figure, which `drawing.within_page` made."""
         own = [figure for key, figure in self.figures.items() if key == name or key.startswith(f"{name}-")]
-        return [Markup(figure) for figure in own]  # noqa: S704
+        return [Markup(figure) for figure in own]
 
     @property
     def sections(self) -> list["Section"]:

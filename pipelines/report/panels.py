@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -61,7 +62,7 @@ def in_panels(
 
 def _draw_legend(figure: Figure, panels: Sequence[Axes], names: Sequence[str]) -> None:
     """Draws these names below the panels, in as many lines as their width needs."""
-    handles = {}
+    handles: dict[str, Artist] = {}
     for panel in panels:
         handles |= {label: handle for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
     lines = math.ceil(sum(0.6 + 0.08 * len(name) for name in names) / figure.get_figwidth())

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from align_core.attacks import AttackConfig, ForeignConfig
 from pipelines.report.drawing import FAINT, look, say_nothing, styles_of
@@ -12,6 +13,8 @@ from pipelines.report.means import kind_of
 from pipelines.report.rows import TransferRow
 
 _MOST_NAMES = 12
+_MOST_TICKS = 6
+"""Costs that stand on the axis themselves; of more, powers of ten do."""
 _MOST_IN_PANEL = 8
 """Surrogates whose names a panel holds; those of more stand beside the figure."""
 
@@ -119,6 +122,12 @@ def _draw(panel: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str, 
         panel.plot([p.gradients for p in own], [p.rate for p in own], shape, color=colour, label=name, markersize=5)
         panel.step([p.gradients for p in front], [p.rate for p in front], color=colour, where="post", linewidth=1)
     panel.set_xscale("log")
+    costs = sorted({point.gradients for point in points})
+    if len(costs) <= _MOST_TICKS:
+        panel.set_xticks(costs)
+        panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set_xlabel("gradients per image", fontsize="small")
     panel.set_ylabel("transfer rate, percent (95 %)", fontsize="small")
     panel.grid(color=FAINT, lw=0.6)

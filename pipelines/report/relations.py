@@ -42,7 +42,8 @@ def gains_by_kind(transfer: Sequence[TransferRow]) -> list[KindGain]:
 
 def relation_figures(gains: Sequence[KindGain], title: str) -> list[Figure]:
     """Draws these gains: a panel per attack, with the surrogates from top to bottom and a colour for each kind."""
-    surrogates, kinds, attacks = (list(dict.fromkeys(own[at] for own in gains)) for at in (0, 2, 1))
+    surrogates = list(dict.fromkeys(own.surrogate for own in gains))
+    kinds, attacks = list(dict.fromkeys(own.kind for own in gains)), list(dict.fromkeys(own.attack for own in gains))
     labels = {kind: kind.replace("_", " ") for kind in kinds}
     band = 0.13 * len(kinds) + 0.16
 

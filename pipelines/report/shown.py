@@ -4,7 +4,7 @@ The page, LaTeX and Markdown show them alike. The CSV files and results.json hol
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipelines.report.means import is_mean, kind_of, without_repeats
 from pipelines.report.tabled import Report
@@ -25,6 +25,24 @@ _ALONE = {"gain_both_low": ("gain_both", "gain_both_low", "gain_both_high")}
 """First columns of intervals without an estimate of their own: under what name they are shown."""
 
 _SIGNED = {"gain", "gain_both", "clean_change", "agreement_change"}
+_DIGITS = {
+    "mean_l2": ".3f",
+    "mean_ssim": ".4f",
+    "loss_before": ".4f",
+    "loss_after": ".4f",
+    "p_value": ".2g",
+    "p_holm": ".2g",
+}
+"""How numbers are written that are neither percentages nor points; those have one decimal."""
+
+_OF_MEAN = (
+    "surrogate", "attack", "rate", "rate_low", "rate_high", "targeted_rate", "targeted_low", "targeted_high",
+    "gain", "gain_low", "gain_high", "gain_spread", "gain_both_low", "gain_both_high",
+)  # fmt: skip
+_OF_SURROGATE = (
+    "clean_accuracy", "clean_accuracy_low", "clean_accuracy_high", "clean_change", "clean_change_low",
+    "clean_change_high", "witness_agreement",
+)  # fmt: skip
 
 
 class Cell(NamedTuple):
@@ -60,29 +78,30 @@ def shown_tables(report: Report) -> list[ShownTable]:
 
 def summary(report: Report) -> ShownTable:
     """A row per surrogate and attack: mean rate and gain, what it is by itself, and what both cost."""
-    about = {row["surrogate"]: row for row in report.surrogates if row["attack"] == "(all)"}
+    about: dict[str, Mapping[str, Any]] = {
+        row["surrogate"]: row for row in report.surrogates if row["attack"] == "(all)"
+    }
     rows = []
     for mean in report.means():
-        own = about.get(mean["surrogate"])
-        passes = (own["forward_passes"], own["backward_passes"]) if own else (None, None)
+        own = about.get(mean["surrogate"], {})
+        passes = [own.get(kind) for kind in ("forward_passes", "backward_passes")]
         rows.append(
-            {name: mean[name] for name in ("surrogate", "attack")}  # type: ignore[literal-required]
-            | _with_interval(mean, "rate")
-            | _with_interval(mean, "targeted_rate")
-            | _with_interval(mean, "gain")
-            | {name: mean[name] for name in ("gain_spread", "gain_both_low", "gain_both_high")}  # type: ignore[literal-required]
-            | (_with_interval(own, "clean_accuracy") | _with_interval(own, "clean_change") if own else {})
-            | {"witness_agreement": own["witness_agreement"] if own else None}
-            | {"gradients": mean["gradients"], "passes": None if None in passes else sum(passes)}  # type: ignore[arg-type]
+            {column: mean.get(column) for column in _OF_MEAN}
+            | {column: own.get(column) for column in _OF_SURROGATE}
+            | {"gradients": mean["gradients"], "passes": sum(own for own in passes if own) or None}
         )
     return shown("summary", rows)
 
 
 def gains_by_relation(report: Report) -> ShownTable:
-    """A row per surrogate and attack: the mean gain over all targets and over those of each relation or group."""
+    """A row per surrogate and attack: the mean gain over all targets and over those of each relation or group.
+
+    No row where all targets have one relation, and there are no groups.
+    """
     means = [row for row in without_repeats(report.transfer) if is_mean(row["target"]) and row["gain"] is not None]
     kinds = list(dict.fromkeys(row["target"] for row in means))
-    pairs = dict.fromkeys((row["surrogate"], row["attack"]) for row in means)
+    # Where there is but the mean over all targets, the table would repeat the summary.
+    pairs = dict.fromkeys((row["surrogate"], row["attack"]) for row in means if len(kinds) > 1)
     by_key = {(row["surrogate"], row["attack"], row["target"]): row for row in means}
     lines = []
     for surrogate, attack in pairs:
@@ -115,20 +134,14 @@ def shown(name: str, rows: Sequence[Mapping[str, object]]) -> ShownTable:
     return ShownTable(name, headings, [column in TEXT_COLUMNS for column in columns], lines, means)
 
 
-def _with_interval(row: Mapping[str, object], column: str) -> dict[str, object]:
-    return {name: row[name] for name in (column, *_INTERVALS[column])}
-
-
 def _cell(column: str, value: object, limits: tuple[object, object]) -> Cell:
     """A value in few digits, with its interval."""
-    sign = "+" if column in _SIGNED else ""
-    interval = f"{limits[0]:{sign}.2f} to {limits[1]:{sign}.2f}" if None not in limits else ""
+    form = ("+" if column in _SIGNED else "") + _DIGITS.get(column, ".1f")
+    interval = "" if None in limits else f"{limits[0]:{form}} to {limits[1]:{form}}"
     if value is None:
         return Cell(interval, limits[0] if isinstance(limits[0], float) else None)
-    if isinstance(value, str):
-        return Cell(value, value)
     if isinstance(value, int):
-        return Cell(f"{value:,}" if column not in ("seed",) else str(value), value)
-    assert isinstance(value, float)
-    text = f"{value:.2g}" if column in ("p_value", "p_holm") else f"{value:{sign}.2f}"
-    return Cell(f"{text} ({interval})" if interval else text, value)
+        return Cell(str(value) if column == "seed" else f"{value:,}", value)
+    if not isinstance(value, float):
+        return Cell(str(value), str(value))
+    return Cell(f"{value:{form}} ({interval})" if interval else f"{value:{form}}", value)
