@@ -18,13 +18,13 @@ def cost_lines(report: Report) -> list[tuple[str, str]]:
         if row["attack"] == "(all)" and row["forward_passes"] is not None
     ]
     if passes:
-        lines.append(("their passes", f"{sum(passes):,} passes of an image through a network"))
+        lines.append(("their passes", f"{sum(passes):,}, forward and backward, each of one image through one network"))
     if crafted:
         seconds, images = sum(row["seconds"] for row in crafted), sum(row["images"] for row in crafted)
         kinds = ", ".join(dict.fromkeys(row["worker"] for row in crafted))
         gradients = sum(row["images"] * (row["gradients"] or 0) for row in crafted)
         lines.append(("crafting", f"{_duration(seconds)} of workers ({kinds}) for {images:,} adversarial images"))
-        lines.append(("its gradients", f"{gradients:,} gradients of an image"))
+        lines.append(("its gradients", f"{gradients:,}, each of one image through one network"))
     return lines
 
 

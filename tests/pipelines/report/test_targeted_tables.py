@@ -9,7 +9,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from align_core.transfer import resampled_counts
 from pipelines.report import tables
-from pipelines.report.page import Report, html_page, make_report
+from pipelines.report.html_page import Page, html_page
+from pipelines.report.page import make_report
+from pipelines.report.tabled import Report
 from pipelines.report.to_mlflow import _metrics
 
 # A digit is the predicted class minus the label, and a targeted attack leads to the class after the label: 1 is a hit.
@@ -104,7 +106,7 @@ def test_surrogates(report: Report) -> None:
 
 
 def test_it_is_on_the_page_and_in_mlflow(report: Report) -> None:
-    page = html_page("a", report, {})
+    page = html_page(Page("a", report))
     assert "<th>targeted rate</th>" in page and "takes for the class that a targeted attack leads to" in page
     metrics = _metrics(report, "aligned")
     assert metrics["to/twin/targeted_rate"] == 30.0
