@@ -107,7 +107,7 @@ def gains_by_relation(report: Report) -> ShownTable:
     for surrogate, attack in pairs:
         found = [by_key.get((surrogate, attack, kind)) for kind in kinds]
         gains = [
-            Cell("", None) if row is None else _cell("gain", row["gain"], (row["gain_low"], row["gain_high"]))
+            Cell("", None) if row is None else cell_of("gain", row["gain"], (row["gain_low"], row["gain_high"]))
             for row in found
         ]
         lines.append([Cell(surrogate, surrogate), Cell(attack, attack), *gains])
@@ -127,14 +127,14 @@ def shown(name: str, rows: Sequence[Mapping[str, object]]) -> ShownTable:
         for column in columns:
             heading, low, high = _ALONE.get(column, (column, *_INTERVALS.get(column, ("", ""))))
             value = None if column in _ALONE else row.get(column)
-            line.append(_cell(heading, value, (row.get(low), row.get(high))))
+            line.append(cell_of(heading, value, (row.get(low), row.get(high))))
         lines.append(line)
     headings = [_ALONE.get(column, (column,))[0].replace("_", " ") for column in columns]
     means = {number for number, row in enumerate(rows) if is_mean(str(row.get("target", "")))}
     return ShownTable(name, headings, [column in TEXT_COLUMNS for column in columns], lines, means)
 
 
-def _cell(column: str, value: object, limits: tuple[object, object]) -> Cell:
+def cell_of(column: str, value: object, limits: tuple[object, object]) -> Cell:
     """A value in few digits, with its interval."""
     form = ("+" if column in _SIGNED else "") + _DIGITS.get(column, ".1f")
     interval = "" if None in limits else f"{limits[0]:{form}} to {limits[1]:{form}}"
