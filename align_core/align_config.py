@@ -280,6 +280,7 @@ class Training:
         rows: images that one worker takes at a step.
         freeze: as in AlignConfig.
         terms: names of the further terms of the loss, of which some need second derivatives.
+        key: under which these settings stand in an experiment file.
     """
 
     optimizer: Literal["sgd", "adamw"]
@@ -287,6 +288,7 @@ class Training:
     rows: int
     freeze: tuple[str, ...] = ()
     terms: tuple[str, ...] = ()
+    key: Literal["align", "train"] = "align"
 
 
 def training_of(align: AlignConfig, images: int) -> Training:
@@ -297,7 +299,7 @@ def training_of(align: AlignConfig, images: int) -> Training:
 
 
 def training_on_labels(train: TrainConfig) -> AlignConfig:
-    """The settings that train a model from random weights, with cross-entropy on the labels and no witness.
+    """The settings that train a model with cross-entropy on the labels and no witness.
 
     Such training runs through the same code as an alignment, whose `weight` is 0 here and `label_weight` 1.
     """
@@ -306,7 +308,15 @@ def training_on_labels(train: TrainConfig) -> AlignConfig:
         label_weight=1.0,
         epochs=train.epochs,
         batch_size=train.batch_size,
-        optimizer=OptimizerConfig(name="adamw", lr=train.lr, weight_decay=train.weight_decay),
+        optimizer=OptimizerConfig(
+            name="adamw",
+            lr=train.lr,
+            weight_decay=train.weight_decay,
+            warmup=train.warmup,
+            layer_decay=train.layer_decay,
+        ),
+        freeze=train.freeze,
+        batchnorm=train.batchnorm,
         clip_grad_norm=1.0,
         augment=AugmentConfig(crop=train.crop, flip=train.flip),
     )

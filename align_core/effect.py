@@ -1,5 +1,6 @@
 """What an alignment did to the likeness to its witnesses, and what has to be said of it. Nothing here imports torch."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,7 +40,7 @@ class Effect:
 
     def warning(self) -> str | None:
         """What has to be said of an alignment that did not work; None for one that did."""
-        fell = self.after.agreement < self.before.agreement
+        fell = self._agreement_fell()
         stayed = not self.after.loss < self.before.loss
         if not fell and not stayed:
             return None
@@ -49,6 +50,15 @@ class Effect:
             f"this alignment did not work, because {what}: {self.line()}. A lower align.optimizer.lr, "
             "some align.optimizer.warmup or more steps are what to try"
         )
+
+    def _agreement_fell(self) -> bool:
+        """Whether the agreement fell by more than 1.96 standard errors of the paired difference, at their largest.
+
+        Images that no longer agree are among those that disagree afterwards, and images that agree now among those that
+        disagreed before, so that the sum of both counts, the variance of their difference, has a bound.
+        """
+        apart_before, apart_after = (self.images * (1 - own.agreement / 100) for own in (self.before, self.after))
+        return apart_after - apart_before > 1.96 * math.sqrt(apart_before + apart_after)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as a card has them."""

@@ -29,10 +29,11 @@ _NOT_STRUCTURE = frozenset({
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Settings):
-    """How a model without weights is trained on the labels of the training images.
+    """How a model is trained on the labels of the training images, from random weights or from those that it names.
 
     The optimiser is AdamW; the learning rate falls from `lr` to 0 along a cosine. `crop` and `flip` mean the same as in
-    `AugmentConfig`. Raises ValueError for values out of range.
+    `AugmentConfig`, `warmup` and `layer_decay` as in `OptimizerConfig`, `freeze` and `batchnorm` as in `AlignConfig`;
+    these four are for fine-tunes of weights that are there. Raises ValueError for values out of range.
     """
 
     epochs: int = 10
@@ -41,12 +42,26 @@ class TrainConfig(Settings):
     weight_decay: float = 0.01
     crop: Literal["none", "pad4", "random_resized"] = "none"
     flip: bool = False
+    warmup: float = 0.0
+    layer_decay: float = 1.0
+    freeze: list[str] = field(default_factory=list)
+    batchnorm: Literal["update", "frozen"] = "update"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.warmup < 0 or not 0 < self.layer_decay <= 1:
+            raise ValueError("`train` needs a warmup of 0 epochs or more, and a layer_decay above 0 and not above 1")
         if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0 or self.weight_decay < 0:
             raise ValueError("`train` needs epochs and batch_size of at least 1, lr above 0, weight_decay of 0 or more")
         check_length(self.epochs, self.batch_size)
+
+    @property
+    def keeps(self) -> dict[str, bool]:
+        """By its name, whether a setting keeps weights as they are, or near to that."""
+        return {
+            "freeze": bool(self.freeze), "batchnorm: frozen": self.batchnorm == "frozen",
+            "layer_decay": self.layer_decay < 1,
+        }  # fmt: skip
 
 
 def check_length(epochs: int, batch_size: int) -> None:
@@ -126,6 +141,7 @@ class ModelConfig(Settings):
             raise ValueError("an aligned model has its own weights and arguments: weights, train and args do not apply")
         if self.factory is not None and not re.fullmatch(r"[^:]+:[^:]+", self.factory):
             raise ValueError(f"a factory must be written as module:callable, not {self.factory!r}")
+        self._check_beginnings()
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std must be given together, or not at all")
         self._check_normalisation()
@@ -137,6 +153,16 @@ class ModelConfig(Settings):
             json.dumps(self.args, allow_nan=False)
         except (TypeError, ValueError) as problem:
             raise ValueError(f"args must be plain values and finite numbers, as JSON holds them ({problem})") from None
+
+    def _check_beginnings(self) -> None:
+        """Nothing is kept of random weights: a factory may have loaded others, but a library has not."""
+        if self.train is None or self.weights is not None or self.factory is not None:
+            return
+        kept = [name for name, is_set in self.train.keeps.items() if is_set]
+        if kept:
+            raise ValueError(
+                f"train: {kept[0]} keeps random weights as they are: name the `weights` that the training starts from"
+            )
 
     def _check_wrap(self, wrap: str) -> None:
         """Completes the settings of the defence. Everything else is that of the model within."""

@@ -302,7 +302,7 @@ def _try_training(
             try:
                 return Alignment(source, [_Witness(rows, classes)], align, total_steps=2, seed=0)
             except InputError as problem:  # about what is frozen
-                raise InputError(f"models.{name}: align.{problem}") from problem
+                raise InputError(f"models.{name}: {training.key}.{problem}") from problem
 
     def step(alignment: Alignment) -> bool:
         """Whether the step was taken: not where the loss on these random images is not finite, which says little."""

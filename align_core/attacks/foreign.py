@@ -1,4 +1,4 @@
-"""Attacks whose code is not ours: those of the package torchattack, and the user's own callables.
+"""Attacks whose code is not ours: those of the packages torchattack and pyautoattack, and the user's own callables.
 
 A callable is called as `attack(surrogate, images_BCHW, labels_B, eps=..., step=..., steps=..., **args)`, with float
 pixels in [0, 1], and with `wanted_B`, the classes to lead to, as a further keyword where the attack is targeted. It
@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from align_core.attacks.foreign_config import PACKAGE, ForeignConfig
+from align_core.attacks.autoattack_door import autoattack, autoattack_runner, check_classes
+from align_core.attacks.foreign_config import ForeignConfig
 from align_core.attacks.torchattack_door import torchattack_attack
 from align_core.attacks.updates import round_inside
 from align_core.errors import InputError
@@ -89,16 +90,21 @@ def check_foreign(attack: ForeignConfig, shape: tuple[int, int, int], classes: i
 
     It must be there and take its arguments. Attacks of torchattack are tried on a tiny network, for one step.
     """
-    if attack.kind == PACKAGE:
+    if attack.kind == "torchattack":
         torchattack_attack(attack).try_on(shape, classes)
+    elif attack.kind == "autoattack":
+        autoattack(attack)
+        check_classes(attack, classes)
     else:
         _check_takes(_own_callable(attack), attack)
 
 
 def _runner(attack: ForeignConfig, surrogate: nn.Module, device: torch.device) -> Callable[..., Any]:
     """A function of pixels, labels and classes to lead to (or None)."""
-    if attack.kind == PACKAGE:
+    if attack.kind == "torchattack":
         return torchattack_attack(attack).runner(surrogate, device)
+    if attack.kind == "autoattack":
+        return autoattack_runner(attack, surrogate, device)
     own = _own_callable(attack)
 
     def run(pixels_BCHW: Tensor, labels_B: Tensor, wanted_B: Tensor | None) -> Any:

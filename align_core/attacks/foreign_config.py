@@ -1,6 +1,6 @@
-"""The settings of an attack whose code is not ours: one of the package torchattack, or the user's own callable.
+"""The settings of an attack whose code is not ours: one of another package, or the user's own callable.
 
-Nothing here imports torch or torchattack.
+Nothing here imports torch or these packages.
 """
 
 import re
@@ -14,18 +14,26 @@ from align_core.attacks.lengths import NORMS, check_lengths, check_radius, pixel
 from align_core.errors import InputError
 from align_core.settings import Settings
 
-PACKAGE = "torchattack"
+PACKAGES = {"torchattack": "torchattack", "autoattack": "pyautoattack"}
+"""The kinds of attacks that come from another package, with the package's name; the extras have those of the kinds."""
+
 _METHODS = {
-    PACKAGE: (re.compile(r"\w+"), "torchattack:NAME"),
+    "torchattack": (re.compile(r"\w+"), "torchattack:NAME"),
+    "autoattack": (
+        re.compile("standard|plus|rand|apgd-ce|apgd-dlr|apgd-t|fab|fab-t|square"),
+        "autoattack:VERSION, which is standard, plus or rand, or one of its parts: apgd-ce, apgd-dlr, apgd-t, fab, "
+        "fab-t, square",
+    ),
     "python": (re.compile(r"[^:]+:[^:]+"), "python:module:callable"),
 }
+_FORMS = "torchattack:NAME, autoattack:VERSION or python:module:callable"
 # The default of the step, which eps and steps decide. It is replaced when the settings are made.
 _OF_EPS: Any = None
 _TAKEN = ("alpha", "device", "eps", "model", "normalize", "step", "steps", "targeted", "wanted_B")
 
 
 def is_foreign(method: Any) -> bool:
-    """Whether a method names an attack whose code is not ours: `torchattack:NAME` or `python:module:callable`."""
+    """Whether a method names an attack whose code is not ours: `torchattack:NAME`, `python:module:callable`, ..."""
     return isinstance(method, str) and method.partition(":")[0] in _METHODS and ":" in method
 
 
@@ -36,7 +44,8 @@ class ForeignConfig(Settings):
     It answers to the same questions as an `AttackConfig`. Raises ValueError for values out of range.
 
     Args:
-        method: `torchattack:NAME`, an attack of the package torchattack; or `python:module:callable`.
+        method: `torchattack:NAME`, an attack of the package torchattack; `autoattack:standard`, AutoAttack, or another
+            version or part of it; or `python:module:callable`.
         eps: radius of the ball, as in `AttackConfig`. Text such as "4/255" is turned into a number, as in `step`.
         step: length of a step, in the units of eps; by default eps / steps. torchattack calls it `alpha`.
         steps: number of steps.
@@ -58,7 +67,7 @@ class ForeignConfig(Settings):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, pixel_fraction(getattr(self, name)))
         super().__post_init__()
-        pattern, form = _METHODS.get(self.kind, (None, "torchattack:NAME or python:module:callable"))
+        pattern, form = _METHODS.get(self.kind, (None, _FORMS))
         if pattern is None or not pattern.fullmatch(self.name):
             raise ValueError(f"method must be written as {form}, not {self.method!r}")
         wholes = [
@@ -78,12 +87,12 @@ class ForeignConfig(Settings):
 
     @property
     def kind(self) -> str:
-        """Whose code it is: `torchattack`, the package, or `python`, a callable of the user's."""
+        """Whose code it is: one of `PACKAGES`, or `python`, a callable of the user's."""
         return self.method.partition(":")[0]
 
     @property
     def name(self) -> str:
-        """The method without its kind: a name of torchattack, or `module:callable`."""
+        """The method without its kind: a name in the package, or `module:callable`."""
         return self.method.partition(":")[2]
 
     @property
@@ -103,13 +112,13 @@ class ForeignConfig(Settings):
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """The settings that decide the adversarial images, with the version of torchattack where it is its attack.
+        """The settings that decide the adversarial images, with the version of the package whose attack it is.
 
-        The code of a user's callable decides too; who reads the experiment adds it. Raises InputError where torchattack
+        The code of a user's callable decides too; who reads the experiment adds it. Raises InputError where the package
         is not installed.
         """
         settings = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return settings | ({"version": package_version()} if self.kind == PACKAGE else {})
+        return settings | ({"version": package_version(self.kind)} if self.kind in PACKAGES else {})
 
     def for_images(self, channels: int, side: int) -> Self:
         """The attack on square images of this size. Raises InputError for a radius that does not suit them."""
@@ -117,11 +126,11 @@ class ForeignConfig(Settings):
         return copy(self)
 
 
-def package_version() -> str:
-    """The version of torchattack, without importing it. Raises InputError where it is not installed."""
+def package_version(kind: str) -> str:
+    """The version of the package of a kind of attacks, without importing it. Raises InputError where there is none."""
     try:
-        return version(PACKAGE)
+        return version(PACKAGES[kind])
     except PackageNotFoundError:
         raise InputError(
-            "the package torchattack is not installed; `pip install 'witness[torchattack]'` installs it"
+            f"the package {PACKAGES[kind]} is not installed; `pip install 'witness[{kind}]'` installs it"
         ) from None

@@ -23,7 +23,7 @@ _IN_L2 = ("PGDL2",)
 
 def torchattack_attack(attack: ForeignConfig) -> "TorchattackAttack":
     """The attack that `attack.name` names. Raises InputError where there is none that can be run here."""
-    package_version()
+    package_version(attack.kind)
     with own_code("importing torchattack"):
         from torchattack import ATTACK_REGISTRY
     if attack.name not in ATTACK_REGISTRY:

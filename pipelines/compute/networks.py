@@ -23,6 +23,7 @@ class Network:
         frozen: names of the parameters that a training leaves as they are.
         wraps: the defences around it, the outermost first.
         begins: hash of the weights that its training starts from; None for random weights, and where none is trained.
+        ancestors: hashes of the weights of all networks that it was made from, as far as cards say.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Network:
     frozen: tuple[str, ...] = ()
     wraps: tuple[Wrap, ...] = ()
     begins: str | None = None
+    ancestors: tuple[str, ...] = ()
 
     @property
     def identity(self) -> dict[str, Any]:

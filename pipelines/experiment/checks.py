@@ -56,7 +56,9 @@ def _check_seeds(seeds: list[int]) -> None:
     if twice:
         raise InputError(f"seeds: {twice[0]} is named twice")
     if len(seeds) == 1:
-        raise InputError(f"seeds: one seed has no spread; write seed: {seeds[0]}, or name several")
+        raise InputError(
+            f"seeds: one seed has no spread; write seed: {seeds[0]} (and seeds: [] over a file's), or name several"
+        )
 
 
 def _check_alignment(experiment: "Experiment", variant: str) -> None:

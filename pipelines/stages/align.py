@@ -285,6 +285,7 @@ def commit(
         "folding_difference": folding.largest,
         "versions": versions(),
         "seconds": round(seconds, 3),
+        **({"ancestors": list(making.ancestors)} if making.ancestors else {}),
         **({"effect": effect.as_dict()} if effect is not None else {}),
         **({"early_stop": stopped.as_dict()} if stopped is not None else {}),
     }

@@ -12,13 +12,19 @@ from pipelines.tracking.registry import Registered
 
 @dataclass(frozen=True)
 class Ancestors:
-    """The hashes of the weights of its source and of its witnesses; none where its card does not say.
+    """The hashes of the weights of its source, of its witnesses, and of what these were made from in turn.
 
-    The source of a model that was trained from weights is these weights.
+    There are none where its card does not say. The source of a model that was trained from weights is these weights.
     """
 
     source: str | None = None
     witnesses: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
+
+    @property
+    def every(self) -> tuple[str, ...]:
+        """Those of all generations."""
+        return ((self.source,) if self.source else ()) + self.witnesses + self.earlier
 
 
 def ancestors(written: ModelConfig, found: Registered | None, content: str | None) -> Ancestors:
@@ -45,7 +51,12 @@ def ancestors(written: ModelConfig, found: Registered | None, content: str | Non
     inputs = card.get("inputs") or {}
     known = [_weights(model) for model in inputs.get("witnesses") or ()]
     source = _weights(inputs.get("source")) or inputs.get("begins")
-    return Ancestors(source, tuple(own for own in known if own is not None))
+    earlier = card.get("ancestors")
+    return Ancestors(
+        source,
+        tuple(own for own in known if own is not None),
+        tuple(own for own in earlier if isinstance(own, str)) if isinstance(earlier, list) else (),
+    )
 
 
 def _beside(weights: Path | None, content: str | None) -> dict[str, Any]:

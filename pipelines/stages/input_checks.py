@@ -49,7 +49,7 @@ def check_weights_differ(experiment: Experiment, networks: Mapping[str, Network]
 def check_ancestors(
     experiment: Experiment, networks: Mapping[str, Network], ancestors: Mapping[str, Ancestors]
 ) -> None:
-    """Checks that no target is what a model of the attacker was aligned to, or from, or starts its training from."""
+    """Checks that no target is a network that a model of the attacker was made from, in any generation."""
     for role, name, other in _targets_and_attackers(experiment):
         own, digest = ancestors[other], networks[name].digest
         if same_tensors(digest, networks[other].begins):
@@ -57,13 +57,21 @@ def check_ancestors(
                 f"{role}: the training of {other} starts from the weights of {name}; a target is a model that the "
                 "attacker cannot see"
             )
-        to = any(same_tensors(digest, witness) for witness in own.witnesses)
-        if to or same_tensors(digest, own.source):
-            how = "to" if to else "from"
+        if how := _how_it_was_made_from(digest, own):
             raise InputError(
-                f"{role}: {other} was aligned {how} {name}, as its card says; a target is a model that the attacker "
-                "cannot see"
+                f"{role}: {other} was {how} {name}, as its card says; a target is a model that the attacker cannot see"
             )
+
+
+def _how_it_was_made_from(digest: str | None, own: Ancestors) -> str | None:
+    """In words, how a model was made from the weights of this hash; None where it was not."""
+    if any(same_tensors(digest, witness) for witness in own.witnesses):
+        return "aligned to"
+    if same_tensors(digest, own.source):
+        return "aligned from"
+    if any(same_tensors(digest, earlier) for earlier in own.earlier):
+        return "aligned from or to a model that was itself made from"
+    return None
 
 
 def notes_on_sources(
@@ -102,6 +110,16 @@ def notes_on_beginnings(experiment: Experiment, networks: Mapping[str, Network])
         "with `weights`; transfer between them, or alignment of one to another, says little of models that were "
         "trained independently"
         for names in related.values()
+    ]
+
+
+def notes_on_seeds(experiment: Experiment) -> list[str]:
+    """A note where the seeds are too few for an interval over seeds that says much."""
+    if len(experiment.seeds) != 2:
+        return []
+    return [
+        "seeds: with two of them, an interval over images and seeds has one degree of freedom, and is more than three "
+        "times as wide as with three: it rarely excludes 0. Three or more say more"
     ]
 
 

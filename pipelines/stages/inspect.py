@@ -14,6 +14,7 @@ from pipelines.stages.input_checks import (
     check_ancestors,
     check_weights_differ,
     notes_on_beginnings,
+    notes_on_seeds,
     notes_on_sources,
 )
 from pipelines.stages.inspect_attacks import InspectedAttacks, inspect_attacks
@@ -82,5 +83,5 @@ def inspect_inputs(
     check_weights_differ(experiment, inspected.networks)
     check_ancestors(experiment, inspected.networks, models.ancestors)
     inspected.notes += notes_on_sources(experiment, inspected.networks, models.ancestors)
-    inspected.notes += notes_on_beginnings(experiment, inspected.networks)
+    inspected.notes += [*notes_on_beginnings(experiment, inspected.networks), *notes_on_seeds(experiment)]
     return inspected

@@ -115,6 +115,7 @@ def inspect_models(
             frozen=frozen,
             wraps=model.wraps,
             begins=one.begins,
+            ancestors=found.ancestors[name].every,
         )
         if one.folded:
             found.folding[name] = {"batchnorms": len(one.folded), "largest_difference": one.folding_difference}

@@ -29,6 +29,7 @@ class Making:
         model: architecture and preprocessing.
         folded, channels_last: how it is used where it predicts, as in `Network`.
         networks: the names of all networks that it leaves, of which the first is its own.
+        ancestors: hashes of the weights of what its source and its witnesses were made from, for its card.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Making:
     folded: tuple[tuple[str, str], ...]
     channels_last: bool
     networks: tuple[str, ...]
+    ancestors: tuple[str, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -97,6 +99,7 @@ def training(network: Network, experiment: Experiment, images: Manifest) -> Maki
         folded=network.folded,
         channels_last=network.channels_last,
         networks=(name,),
+        ancestors=network.ancestors,
     )
 
 
@@ -131,7 +134,14 @@ def alignment(
         folded=source.folded,
         channels_last=source.channels_last,
         networks=surrogate.members,
+        ancestors=_ancestors([source, *witnesses]),
     )
+
+
+def _ancestors(networks: Sequence[Network]) -> tuple[str, ...]:
+    """What networks were made from, each once, in an order that does not depend on theirs."""
+    begun = {own.begins for own in networks if own.begins is not None}
+    return tuple(sorted(begun.union(*(own.ancestors for own in networks))))
 
 
 def weights_file(number: int) -> str:

@@ -1,6 +1,6 @@
 """What an experiment does with each of its models: the trial at inspection does the same, on two images."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from align_core.align_config import Training, training_of, training_on_labels
 from align_core.losses import LOSSES
@@ -39,7 +39,8 @@ def uses_of(experiment: Experiment, train_images: int) -> dict[str, ModelUse]:
                 uses[name].sees = sorted({*uses[name].sees, *seen})
     for name, config in experiment.models.items():
         if config.train is not None:
-            uses[name].trainings.append(training_of(training_on_labels(config.train), train_images))
+            training = training_of(training_on_labels(config.train), train_images)
+            uses[name].trainings.append(replace(training, key="train"))
     witnesses = {name for surrogate in surrogates for name in surrogate.witnesses}
     others = {*witnesses, *experiment.witnesses, *experiment.targets, *experiment.validation_targets}
     for name, use in uses.items():

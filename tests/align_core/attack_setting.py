@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from align_core.attacks import PRESETS, AttackConfig, Others, craft
+from align_core.attacks import PRESETS, AttackConfig, ForeignConfig, Others, craft
 from align_core.attacks.parts import RULES
 from align_core.models import Classifier
 
@@ -49,12 +49,14 @@ class Setting:
         """A class to lead each image to: the next."""
         return (self.labels + 1) % self.classes
 
-    def craft(self, method: str | AttackConfig, seed: int = 0, **settings: Any) -> Tensor:
+    def craft(self, method: str | AttackConfig | ForeignConfig, seed: int = 0, **settings: Any) -> Tensor:
         return self.crafted(method, seed, None, **settings)
 
-    def crafted(self, method: str | AttackConfig, seed: int, pass_rows: int | None, **settings: Any) -> Tensor:
+    def crafted(
+        self, method: str | AttackConfig | ForeignConfig, seed: int, pass_rows: int | None, **settings: Any
+    ) -> Tensor:
         """As `craft`, of a method with settings or of a whole attack, in passes of a size."""
-        attack = method if isinstance(method, AttackConfig) else attack_of(method, **settings)
+        attack = method if not isinstance(method, str) else attack_of(method, **settings)
         return craft(
             self.net, self.images, self.labels, self.ids, attack, seed,
             wanted_B=self.wanted if attack.is_targeted else None, others=self.others, pass_rows=pass_rows,

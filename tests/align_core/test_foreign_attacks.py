@@ -307,7 +307,7 @@ def test_what_passes(settings: dict) -> None:
     [
         ({"method": "torchattack:"}, "method must be written as torchattack:NAME"),
         ({"method": "python:module"}, "method must be written as python:module:callable"),
-        ({"method": "other:x"}, "method must be written as torchattack:NAME or python:module:callable"),
+        ({"method": "other:x"}, "torchattack:NAME, autoattack:VERSION or python:module:callable"),
         ({"eps": 8}, r"did you mean 8/255\?"),
         ({"steps": 0}, "steps must be from 1 to 100,000, not 0"),
         ({"norm": "l1"}, "norm must be one of linf, l2, not l1"),

@@ -322,6 +322,9 @@ def test_ensemble_is_the_mean_of_the_logits() -> None:
         ({"timm": "a", "torchvision": "b", "weights": "w"}, "timm and torchvision"),
         ({"timm": "a"}, "either `weights` or `train`"),
         ({"factory": "a:b", "weights": "none", "train": TrainConfig()}, "leave `weights: none` out"),
+        ({"timm": "a", "train": TrainConfig(freeze=["x"])}, "train: freeze keeps random weights as they are: name the"),
+        ({"timm": "a", "train": TrainConfig(batchnorm="frozen")}, "train: batchnorm: frozen keeps random weights"),
+        ({"torchvision": "a", "train": TrainConfig(layer_decay=0.5)}, "train: layer_decay keeps random weights"),
         ({"aligned": "a", "train": TrainConfig()}, "an aligned model has its own weights"),
         ({"mlflow": "models:/a/1", "train": TrainConfig()}, "an aligned model has its own weights"),
         ({"aligned": "folder", "weights": "w"}, "own weights"),
@@ -337,7 +340,18 @@ def test_model_settings_that_make_no_sense(settings: dict[str, Any], complaint: 
         ModelConfig(**settings)
 
 
-@pytest.mark.parametrize("settings", [{"epochs": 0}, {"batch_size": 0}, {"lr": 0.0}, {"weight_decay": -1.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"lr": 0.0},
+        {"weight_decay": -1.0},
+        {"warmup": -1.0},
+        {"layer_decay": 0.0},
+        {"layer_decay": 1.5},
+    ],
+)
 def test_training_settings_that_make_no_sense(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="`train` needs"):
         TrainConfig(**settings)

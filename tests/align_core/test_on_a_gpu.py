@@ -108,6 +108,8 @@ def test_an_alignment_is_that_of_the_cpu_and_the_same_again_and_resumed(settings
     assert_identical(aligned("cuda", align, stop_at=2), first)
     expected = aligned("cpu", align)
     assert first.keys() == expected.keys()
+    if {"mix", "inputs"} & settings.keys():
+        return  # torch draws other numbers on a GPU
     for name, value in expected.items():
         torch.testing.assert_close(first[name], value, rtol=1e-3, atol=1e-4, msg=lambda text, at=name: f"{at}: {text}")
 

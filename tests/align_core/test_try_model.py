@@ -292,6 +292,8 @@ class TestRefinements:
         tried(Plain(), True, Training("sgd", "update", 2, freeze=("*.weight",)))
         with pytest.raises(InputError, match=r"models\.m: align\.freeze: no parameter is called 'layer9.\*'"):
             tried(Plain(), True, Training("sgd", "update", 2, freeze=("layer9.*",)))
+        with pytest.raises(InputError, match=r"^models\.m: train\.freeze: no parameter is called 'layer9"):
+            tried(Plain(), True, Training("adamw", "update", 2, freeze=("layer9.*",), key="train"))
 
     def test_second_derivatives_that_there_are_none_of(self) -> None:
         tried(Plain(), True, Training("sgd", "update", 2, terms=("score_matching",)))

@@ -245,3 +245,9 @@ def test_chosen_settings_against_those_of_aligned_have_both_intervals_reversed(t
     assert found["gain"] == -row["gain"]
     assert (found["gain_both_low"], found["gain_both_high"]) == (-row["gain_both_high"], -row["gain_both_low"])
     assert said_gain(found).endswith(f"({-row['gain_both_high']:+.1f} to {-row['gain_both_low']:+.1f})")
+
+
+@pytest.mark.parametrize(("seeds", "is_noted"), [([3, 5], True), ([3, 5, 7], False)])
+def test_two_seeds_are_said_to_be_few(tmp_path: Path, seeds: list[int], is_noted: bool) -> None:
+    notes = hand_made(tmp_path, seeds=seeds).blueprint().inspected.notes
+    assert any(note.startswith("seeds: with two of them") for note in notes) == is_noted

@@ -48,6 +48,21 @@ def test_a_target_that_the_attacker_aligned_to(first: HandMade, changes: dict[st
         first.blueprint()
 
 
+@pytest.mark.parametrize("target", ["near", "seer"])
+def test_what_an_earlier_model_was_made_from_is_no_target_of_what_is_made_from_it(first: HandMade, target: str) -> None:
+    write_second(first, source="earlier", witnesses=["other"], targets=["twin"])
+    blueprint = first.blueprint()
+    (making,) = [own for own in blueprint.alignments() if own.name == "aligned"]
+    state = load((first.output / "by-hand" / "models" / "aligned" / "model.safetensors").read_bytes())
+    weights = {name: value + 1 for name, value in state.items()}
+    commit(blueprint.store, making, [to_bytes(weights)], CURVE, 1.0, (1, 8, 8))
+    later = {"later": {"aligned": "out put/second/models/aligned"}}
+    models = {**first.content()["models"], **later}
+    first.write(name="third", models=models, source="later", witnesses=["cousin"], targets=[target])
+    with pytest.raises(InputError, match=f"later was aligned from or to a model .* made from {target}, as"):
+        first.blueprint()
+
+
 @pytest.mark.parametrize("train", [{}, {"train": {"epochs": 1}}])
 def test_weights_that_are_named_by_their_file_bring_along_their_card(first: HandMade, train: dict[str, Any]) -> None:
     """The way to train an aligned model further is to name its file as `weights`."""
