@@ -3,7 +3,7 @@
 A report is made again only when something that it is computed from has changed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -98,8 +98,7 @@ def changed_files(store: Store, names: Sequence[str] = ()) -> list[str]:
 
     `names` are the files that are looked at; by default all that were written, and all that every report has.
     """
-    written = written_files(store)
-    there = {name for found in _listed(store) for name in found}
+    written, there = written_files(store), _listed(store)
     wanted = names or dict.fromkeys([*FILES, *written])
     return [name for name in wanted if name not in there or store.sha256(f"report/{name}") != written.get(name)]
 
@@ -110,19 +109,22 @@ def written_files(store: Store) -> dict[str, str]:
     return hashes if isinstance(hashes, dict) else {}
 
 
-def _listed(store: Store) -> Iterator[list[str]]:
-    for folder, names in store.listing("report").items():
-        within = folder.removeprefix("report").lstrip("/")
-        yield [f"{within}/{name}" if within else name for name in names]
+def _listed(store: Store) -> set[str]:
+    """The files below the folder `report`, by their names in it."""
+    listing = store.listing("report").items()
+    return {f"{folder}/{name}".removeprefix("report/") for folder, names in listing for name in names}
 
 
 def _write(blueprint: Blueprint, report: Report, remarks: Sequence[str], facts: Facts) -> None:
     store = blueprint.store
     # report.json goes first and comes back last: a run that is killed in between leaves a report that counts as absent.
+    before = written_files(store).keys() & _listed(store)
     store.delete(_KEPT)
     files = report_files(blueprint, report, remarks, facts)
     for file, content in files.items():
         store.write(f"report/{file}", content)
+    for file in before - files.keys():  # such as a figure for which there is nothing to show any more
+        store.delete(f"report/{file}")
     hashes = {file: sha256(content).hexdigest() for file, content in files.items()}
     store.write_json(_KEPT, {"fingerprint": report.fingerprint, "files": hashes})
 

@@ -103,6 +103,15 @@ def test_a_report_is_made_again_when_the_family_of_a_target_changes(experiment, 
     assert kinds == [{"cross_family"}, {"same_family"}]
 
 
+def test_a_figure_for_which_there_is_nothing_any_more_is_removed(experiment, blueprint):
+    make_report(blueprint)
+    (experiment.report / "my-notes.txt").write_text("mine")
+    experiment.write(targets=["twin"])
+    make_report(experiment.finish())
+    there = {file.name for file in experiment.report.iterdir()}
+    assert {"gain.png", "my-notes.txt"} <= there and not {"relations.png", "relations.svg"} & there
+
+
 # Each of these makes a report twice, so that three files stand for the others where time counts.
 QUICK = ("transfer.csv", "report.html", "tables/summary.tex")
 EVERY_FILE = [
