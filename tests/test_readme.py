@@ -124,10 +124,12 @@ def test_the_reference_names_every_key_below_the_top() -> None:
     from align_core.defences import DEFENCES
     from align_core.images import ImageSetConfig
     from align_core.model_config import ModelConfig, TrainConfig
-    from pipelines.experiment.config import Section, StageConfig, VariantConfig
+    from pipelines.experiment.config import StageConfig, VariantConfig
+    from pipelines.experiment.reasons_config import ReasonsConfig
+    from pipelines.experiment.section import Section
     from pipelines.schedule.file import EntryConfig, ScheduleConfig
 
-    sections: list[type[Section]] = [StageConfig, VariantConfig, EntryConfig, ScheduleConfig]
+    sections: list[type[Section]] = [StageConfig, VariantConfig, ReasonsConfig, EntryConfig, ScheduleConfig]
     keys = {key for section in sections for key in section.model_fields}
     settings = [AugmentConfig, OptimizerConfig, AttackConfig, ForeignConfig, ImageSetConfig, ModelConfig, TrainConfig]
     keys |= {entry.name for one in settings for entry in dataclasses.fields(one)}
@@ -136,7 +138,7 @@ def test_the_reference_names_every_key_below_the_top() -> None:
     assert [key for key in sorted(keys) if not re.search(rf"[`{{\s]{key}[:`]", text)] == []
 
 
-@pytest.mark.parametrize("table", ["transfer", "contrasts", "surrogates"])
+@pytest.mark.parametrize("table", ["transfer", "contrasts", "surrogates", "reasons", "correlations", "soft_labels"])
 def test_every_column_of_a_table_is_explained(table: str) -> None:
     from pipelines.report.rows import COLUMNS
 

@@ -16,8 +16,19 @@ from align_core.reasons.loss_slice import loss_slice
 from align_core.reasons.orthogonal import orthogonal_share
 from align_core.reasons.passes import NoGradient, Passed, gradients, losses
 from align_core.reasons.points import orthogonal_direction, random_points
+from align_core.reasons.together import (
+    FACTORS,
+    Batch,
+    compared_reasons,
+    own_reasons,
+    passes_at,
+    passes_of_other,
+    softness,
+)
 
 __all__ = [
+    "FACTORS",
+    "Batch",
     "Curvature",
     "GradientNorm",
     "LargestError",
@@ -25,6 +36,7 @@ __all__ = [
     "Passed",
     "RankCorrelation",
     "calibration_error",
+    "compared_reasons",
     "cosine",
     "curvature",
     "entropy",
@@ -37,8 +49,12 @@ __all__ = [
     "losses",
     "orthogonal_direction",
     "orthogonal_share",
+    "own_reasons",
+    "passes_at",
+    "passes_of_other",
     "prediction_divergence",
     "random_points",
     "rank_correlation",
+    "softness",
     "top1_agreement",
 ]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-WORKING = ("demo", "run", "align", "craft", "evaluate", "report", "tune", "schedule")
+WORKING = ("demo", "run", "align", "craft", "evaluate", "reasons", "report", "tune", "schedule")
 """The commands that can go on from where they stopped; the others only look, or write a single file."""
 
 

@@ -64,7 +64,7 @@ def command_line() -> argparse.ArgumentParser:
     def add_stage(name: str, help_text: str) -> argparse.ArgumentParser:
         return add_computing(name, help_text, commands.run_command)
 
-    add_stage("run", "align, craft, evaluate and report, as far as the results are missing")
+    add_stage("run", "align, craft, evaluate, measure reasons and report, as far as the results are missing")
     add_stage("align", "train and align the networks that are missing")
     add_stage("craft", "craft the adversarial images that are missing")
     evaluate = add_stage("evaluate", "evaluate the cells (surrogate, attack and target) that are missing")
@@ -73,6 +73,7 @@ def command_line() -> argparse.ArgumentParser:
         "--clean", action="store_true",
         help="measure only the clean accuracy of models and surrogates whose weights exist; trains and crafts nothing",
     )  # fmt: skip
+    add_stage("reasons", "measure what may explain the gains, as far as it is missing")
     report = add_stage("report", "write tables, figures and the page from the results that are there")
     report.add_argument("--log", action="store_true", help="log to MLflow again what was logged before")
     _add_tune(add_computing("tune", "search a surrogate's settings on validation images; resumes a search that was "

@@ -47,6 +47,7 @@ def checked(experiment: "Experiment") -> "Experiment":
     check_wraps(experiment, roles)
     _check_disjoint(experiment, roles)
     _check_groups(experiment)
+    _check_reasons(experiment)
     _check_names(experiment)
     return experiment.model_copy(update={"attacks": attacks})
 
@@ -146,6 +147,12 @@ def _check_groups(experiment: "Experiment") -> None:
                 raise InputError(f"groups.{name}: {target!r} is not among the targets{near}")
             if group.count(target) > 1:
                 raise InputError(f"groups.{name}: {target} is named twice")
+
+
+def _check_reasons(experiment: "Experiment") -> None:
+    attack = experiment.reasons.attack if experiment.reasons else None
+    if attack is not None and attack not in experiment.attacks:
+        raise InputError(f"reasons.attack: there is no attack {attack!r}{nearest(attack, experiment.attacks)}")
 
 
 def _check_names(experiment: "Experiment") -> None:

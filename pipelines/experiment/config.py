@@ -8,12 +8,9 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
-    GetCoreSchemaHandler,
     TypeAdapter,
     ValidationError,
     model_validator,
@@ -28,12 +25,15 @@ from align_core.images.classes import read_classes
 from align_core.images.fit import Interpolation
 from align_core.model_config import Combine, ModelConfig, Precision
 from align_core.refinements import REFINEMENTS, laid_over
-from align_core.settings import described, strict
+from align_core.settings import described
 from pipelines.experiment.checks import checked
+from pipelines.experiment.corruptions import each_corruption
 from pipelines.experiment.explain import CLASSES, explained
 from pipelines.experiment.matrix import with_roles
 from pipelines.experiment.names import Control, Name
 from pipelines.experiment.paths import with_absolute_paths
+from pipelines.experiment.reasons_config import ReasonsConfig
+from pipelines.experiment.section import Section
 from pipelines.experiment.yaml_file import read_yaml
 
 _RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
@@ -115,16 +115,6 @@ def _number_or_path(classes: Any) -> Any:
 
 ALIGN_SETTINGS = TypeAdapter(AlignConfig)
 """Checks settings of an alignment. Making it takes longer than many checks."""
-
-
-class Section(BaseModel):
-    """Base of every mapping in a file that users write. Unknown keys, infinite numbers and other types are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
-        return strict(handler(source), cls)
 
 
 class DataConfig(Section):
@@ -280,6 +270,9 @@ class Experiment(Section):
         variants: further surrogates by name.
         contrasts: further pairs of surrogates that are compared, beside those that always are.
         attacks: the attacks by name.
+        corruptions: common corruptions of the clean images, and their severities, on which surrogates are evaluated
+            too; `all` stands for every corruption.
+        reasons: what the reasons are measured on; null where they are not measured.
         compute: how the work is spread.
     """
 
@@ -304,6 +297,8 @@ class Experiment(Section):
     variants: dict[Name, VariantConfig] = Field(default_factory=dict)
     contrasts: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
     attacks: dict[Name, Attack] = Field(min_length=1)
+    corruptions: Annotated[dict[str, list[int]], AfterValidator(each_corruption)] = Field(default_factory=dict)
+    reasons: ReasonsConfig | None = None
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
 
     @model_validator(mode="before")

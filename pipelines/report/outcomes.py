@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from align_core.corruptions.known import Corruption
 from align_core.errors import reason_of
 from align_core.transfer import Flags
 from pipelines.failure import RunFailed
@@ -24,6 +25,7 @@ class Outcomes:
     Attributes:
         labels: the true classes, int64 [N].
         prediction: by name of a model or surrogate, the classes that it predicts on the clean images, int64 [N].
+        corrupted: by corruption and name, the classes that a surrogate predicts on corrupted images, int64 [N].
         wrong: by (surrogate, attack, target), whether the target misclassifies each adversarial image, bool [N]. The
             target `@self` is the surrogate itself.
         hit: the same for targeted attacks alone: whether the target takes each image for the class that it is led to.
@@ -36,6 +38,7 @@ class Outcomes:
 
     labels: npt.NDArray[np.int64]
     prediction: dict[str, npt.NDArray[np.int64]]
+    corrupted: dict[tuple[Corruption, str], npt.NDArray[np.int64]]
     wrong: dict[tuple[str, str, str], Flags]
     hit: dict[tuple[str, str, str], Flags]
     l2: dict[tuple[str, str], npt.NDArray[np.float32]]
@@ -71,6 +74,7 @@ def read_outcomes(blueprint: Blueprint) -> Outcomes:
         return [np.asarray(rows[name].to_numpy()) for name in names]
 
     prediction = {name: columns(own.table, "prediction")[0] for name, own in blueprint.clean().items()}
+    corrupted = {pair: columns(own.table, "prediction")[0] for pair, own in blueprint.corrupted().items()}
     adversarial, attacks = blueprint.all_adversarial(), blueprint.experiment.attacks
     towards = {pair: columns(own, "towards")[0] for pair, own in adversarial.items() if attacks[pair[1]].is_targeted}
     wrong, hit = {}, {}
@@ -87,11 +91,11 @@ def read_outcomes(blueprint: Blueprint) -> Outcomes:
             gradients[pair] = float(cost.astype(np.float64).mean())
         else:
             passes[pair] = np.unique(cost).tolist()
-    return Outcomes(manifest.labels, prediction, wrong, hit, l2, ssim, gradients, passes)
+    return Outcomes(manifest.labels, prediction, corrupted, wrong, hit, l2, ssim, gradients, passes)
 
 
-def read_table(store: Store, table: ChunkedTable, columns: Sequence[str]) -> pa.Table:
-    """Reads columns of a finished table.
+def read_table(store: Store, table: ChunkedTable, columns: Sequence[str] | None) -> pa.Table:
+    """Reads columns of a finished table, or all of them for None.
 
     Raises RunFailed, naming the folder, where it is damaged, lacks a column or holds a number that is not finite.
     """

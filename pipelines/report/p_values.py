@@ -3,6 +3,7 @@
 from typing import TypeVar
 
 from align_core.multiplicity import holm
+from pipelines.report.rounding import significant
 from pipelines.report.rows import ContrastRow, TransferRow
 
 Row = TypeVar("Row", TransferRow, ContrastRow)
@@ -10,7 +11,7 @@ Row = TypeVar("Row", TransferRow, ContrastRow)
 
 def p_value(value: float | None) -> float | None:
     """Six significant digits: p-values may be far smaller than four decimals can show."""
-    return None if value is None else float(f"{value:.6g}")
+    return significant(value)
 
 
 def corrected(rows: list[Row]) -> list[Row]:

@@ -27,9 +27,9 @@ FILES = (
 """The files that every report has, in the folder `report`. What else was written, such as further figures, is listed in
 report.json, which says what the report was made from, and holds the hash of every file."""
 _KEPT = "report/report.json"
-_REVISION = 10  # to be raised when the same outcomes give other figures, or are no longer taken for sound
+_REVISION = 12  # to be raised when the same outcomes give other figures, or are no longer taken for sound
 _WHOLE_COLUMNS = {
-    "n", "gradients", "images", "seed", "seeds", "steps", "images_seen", "forward_passes", "backward_passes"
+    "n", "gradients", "images", "seed", "seeds", "severity", "steps", "images_seen", "forward_passes", "backward_passes"
 }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def report_fingerprint(blueprint: Blueprint) -> str:
     """Hashes everything that the tables are computed from, and the names that they contain."""
     relations = {name: [m.config.structure, m.config.family] for name, m in blueprint.networks.items()}
     tables = [cell.table.fingerprint for cell in blueprint.cells()]
-    tables += [own.table.fingerprint for own in blueprint.clean().values()]
+    tables += [own.table.fingerprint for own in (*blueprint.clean().values(), *blueprint.corrupted().values())]
     cells = [[cell.surrogate, cell.attack, cell.target] for cell in blueprint.cells()]
     holes = [blueprint.holes()] if blueprint.holes() else []
     named = [blueprint.experiment.name, blueprint.experiment.seed]
@@ -45,7 +45,10 @@ def report_fingerprint(blueprint: Blueprint) -> str:
     effects = {own.name: effect.as_dict() for own in blueprint.surrogates if (effect := effect_of(blueprint, own.name))}
     contrasts = [{"contrasts": blueprint.experiment.contrasts}] if blueprint.experiment.contrasts else []
     warning = [{"warning": blueprint.experiment.warning}] if blueprint.experiment.warning else []
-    return fingerprint_of([_REVISION, *named, tables, cells, relations, *holes, *groups, *contrasts, *warning, effects])
+    reasons = [{"/".join(pair): table.fingerprint for pair, table in blueprint.reasons().items()}]
+    reasons = reasons if blueprint.experiment.reasons else []
+    further = [*holes, *groups, *contrasts, *warning, *reasons]
+    return fingerprint_of([_REVISION, *named, tables, cells, relations, *further, effects])
 
 
 def make_report(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Report, bool]:
@@ -78,6 +81,8 @@ def _computed(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Repor
     """
     from pipelines.report.outcomes import read_outcomes
     from pipelines.report.over_seeds import TablesOverSeeds
+    from pipelines.report.reasons import tables_of_reasons
+    from pipelines.report.robustness import Robustness
     from pipelines.report.tables import TableMaker
 
     outcomes = read_outcomes(blueprint)
@@ -85,8 +90,9 @@ def _computed(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Repor
         say(line)
     by_itself = TableMaker(blueprint, outcomes)
     maker = TablesOverSeeds(by_itself) if blueprint.experiment.seeds else by_itself
-    tables = maker.transfer(), maker.contrasts(), maker.surrogates(), maker.seeds(), maker.times()
-    report = Report(report_fingerprint(blueprint), *tables)
+    robustness = Robustness(blueprint, outcomes).rows()
+    tables = maker.transfer(), maker.contrasts(), maker.surrogates(), robustness, maker.seeds(), maker.times()
+    report = Report(report_fingerprint(blueprint), *tables, *tables_of_reasons(blueprint, tables[0]))
     if not report.transfer:
         every = " that every seed has" if blueprint.experiment.seeds else ""
         raise RunFailed(f"there is nothing to report{every}: " + "; ".join(blueprint.holes()))

@@ -1,5 +1,7 @@
 """How the figures of the tables are rounded."""
 
+import math
+
 
 def figure(value: float | None) -> float | None:
     """Rounds to four decimals, which is finer than any interval and hides the last bits that differ between machines.
@@ -7,3 +9,11 @@ def figure(value: float | None) -> float | None:
     Adding 0.0 turns a negative zero into zero.
     """
     return None if value is None else round(value, 4) + 0.0
+
+
+def significant(value: float | None) -> float | None:
+    """Rounds to six significant digits, for figures that may be far smaller than four decimals can show; None for NaN.
+
+    Adding 0.0 turns a negative zero into zero.
+    """
+    return None if value is None or math.isnan(value) else float(f"{value:.6g}") + 0.0

@@ -10,6 +10,9 @@ intervals are percentiles of 10,000 resamples of the images, for these very seed
 
 from typing import TypedDict
 
+from pipelines.report.reason_rows import CorrelationRow, ReasonRow, SoftLabelRow
+from pipelines.report.robustness_rows import RobustnessRow
+
 
 class TransferRow(TypedDict):
     """One surrogate, attack and target of transfer.csv, or the mean over a group of targets."""
@@ -220,7 +223,11 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "transfer": tuple(TransferRow.__annotations__),
     "contrasts": tuple(ContrastRow.__annotations__),
     "surrogates": tuple(SurrogateRow.__annotations__),
+    "robustness": tuple(RobustnessRow.__annotations__),
     "seeds": tuple(SeedRow.__annotations__),
     "times": tuple(TimeRow.__annotations__),
+    "reasons": tuple(ReasonRow.__annotations__),
+    "correlations": tuple(CorrelationRow.__annotations__),
+    "soft_labels": tuple(SoftLabelRow.__annotations__),
 }
 """The columns of each table, in the order of the CSV file."""

@@ -10,22 +10,21 @@ from pipelines.report.means import is_mean, kind_of, without_repeats
 from pipelines.report.tabled import Report
 
 TEXT_COLUMNS = {"surrogate", "attack", "target", "relation", "baseline", "worker", "refinement"}
+TEXT_COLUMNS |= {"kind", "name", "measure", "point", "counterpart", "role", "before_crafting", "witness"}
 """Columns of the tables that hold text; all others hold numbers."""
 
-_INTERVALS = {
-    "rate": ("rate_low", "rate_high"),
-    "targeted_rate": ("targeted_low", "targeted_high"),
-    "gain": ("gain_low", "gain_high"),
-    "clean_accuracy": ("clean_accuracy_low", "clean_accuracy_high"),
-    "clean_change": ("clean_change_low", "clean_change_high"),
-}
-"""Columns, and those of their interval, which is shown beside them."""
+_ON_DEMAND = ("seeds", "reasons", "correlations", "soft_labels")
+"""Tables that are shown where they have rows."""
 
-_ALONE = {"gain_both_low": ("gain_both", "gain_both_low", "gain_both_high")}
-"""First columns of intervals without an estimate of their own: under what name they are shown."""
+_TARGETED = {"targeted_rate": ("targeted_low", "targeted_high")}
+"""Columns whose interval is not in columns of their own name, with `_low` and `_high` at the end."""
 
-_SIGNED = {"gain", "gain_both", "clean_change", "agreement_change"}
+_SIGNED = {"gain", "gain_both", "clean_change", "agreement_change", "change", "change_both", "correlation"}
 _DIGITS = {
+    "value": ".4g",
+    "correlation": ".2f",
+    "entropy": ".3f",
+    "temperature": "g",
     "mean_l2": ".3f",
     "mean_ssim": ".4f",
     "loss_before": ".4f",
@@ -71,9 +70,9 @@ class ShownTable(NamedTuple):
 
 
 def shown_tables(report: Report) -> list[ShownTable]:
-    """The tables of a report, in the order of the page. `seeds` is left out where there is one seed."""
+    """The tables of a report, in the order of the page. Some are left out where they are empty."""
     tables = report.tables() | {"transfer": without_repeats(report.transfer)}
-    return [shown(name, rows) for name, rows in tables.items() if rows or name != "seeds"]
+    return [shown(name, rows) for name, rows in tables.items() if rows or name not in _ON_DEMAND]
 
 
 def summary(report: Report) -> ShownTable:
@@ -119,19 +118,25 @@ def gains_by_relation(report: Report) -> ShownTable:
 def shown(name: str, rows: Sequence[Mapping[str, object]]) -> ShownTable:
     """Rows as a table that is shown, without the columns that are blank in all of them."""
     there = [column for column in (rows[0] if rows else ()) if any(row.get(column) not in (None, "") for row in rows)]
-    limits = {limit for low_high in _INTERVALS.values() for limit in low_high} | {"gain_both_high"}
-    columns = [column for column in there if column not in limits]
+    limits = {limit for column in there for limit in _limits(column)}
+    columns = [column for column in there if column not in limits and not column.endswith("_both_high")]
     lines = []
     for row in rows:
         line = []
         for column in columns:
-            heading, low, high = _ALONE.get(column, (column, *_INTERVALS.get(column, ("", ""))))
-            value = None if column in _ALONE else row.get(column)
-            line.append(cell_of(heading, value, (row.get(low), row.get(high))))
+            is_alone = column.endswith("_both_low")  # an interval without an estimate of its own
+            low, high = _limits(column.removesuffix("_low") if is_alone else column)
+            value = None if is_alone else row.get(column)
+            line.append(cell_of(column.removesuffix("_low"), value, (row.get(low), row.get(high))))
         lines.append(line)
-    headings = [_ALONE.get(column, (column,))[0].replace("_", " ") for column in columns]
+    headings = [column.removesuffix("_low").replace("_", " ") for column in columns]
     means = {number for number, row in enumerate(rows) if is_mean(str(row.get("target", "")))}
     return ShownTable(name, headings, [column in TEXT_COLUMNS for column in columns], lines, means)
+
+
+def _limits(column: str) -> tuple[str, str]:
+    """The columns of a column's interval, where it has one."""
+    return _TARGETED.get(column, (f"{column}_low", f"{column}_high"))
 
 
 def cell_of(column: str, value: object, limits: tuple[object, object]) -> Cell:

@@ -1,8 +1,10 @@
 """The tables of a finished experiment as one object."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from pipelines.report.reason_rows import CorrelationRow, ReasonRow, SoftLabelRow
+from pipelines.report.robustness_rows import RobustnessRow
 from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SeedRow, SurrogateRow, TimeRow, TransferRow
 
 
@@ -15,8 +17,13 @@ class Report:
         transfer: how well every surrogate transfers to every target.
         contrasts: aligned surrogates against the controls.
         surrogates: accuracy and robustness of the surrogates themselves.
+        robustness: how accurate the surrogates themselves are: clean, attacked, and with common corruptions.
         seeds: what each of several seeds gave by itself; empty where there is one.
         times: how long crafting took. They are measured, so that they differ from run to run.
+        reasons: what may explain the gains, of each surrogate. This and the next two are empty unless the experiment
+            asks for reasons.
+        correlations: which reasons go with the gain, across surrogates.
+        soft_labels: what aligned surrogates were taught, by temperature.
 
     `rows.py` says what each column means.
     """
@@ -25,8 +32,12 @@ class Report:
     transfer: list[TransferRow]
     contrasts: list[ContrastRow]
     surrogates: list[SurrogateRow]
+    robustness: list[RobustnessRow]
     seeds: list[SeedRow]
     times: list[TimeRow]
+    reasons: list[ReasonRow] = field(default_factory=list)
+    correlations: list[CorrelationRow] = field(default_factory=list)
+    soft_labels: list[SoftLabelRow] = field(default_factory=list)
 
     def tables(self) -> dict[str, Sequence[Mapping[str, object]]]:
         """The rows of each table, by the name of its CSV file and in the order of the page."""

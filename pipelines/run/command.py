@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
+from align_core.errors import InputError
 from pipelines.compute.cluster import Worker, connecting, worker_of
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.wraps import unwrapped
@@ -67,6 +68,7 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
     Raises InputError (nothing was written), Busy, or RunFailed (what is finished is kept).
     """
     progress, experiment = Progress(request.quiet), request.experiment()
+    stages = _asked_for(stages, experiment)
     work = [stage for stage in stages if stage != "report"]
     with ExitStack() as stack:
         wait = workers = None
@@ -106,6 +108,17 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
     return result
 
 
+def _asked_for(stages: Sequence[str], experiment: Experiment) -> Sequence[str]:
+    """The stages without `reasons` where the experiment has none. Raises InputError where that was the only one."""
+    if experiment.reasons is not None:
+        return stages
+    if list(stages) == ["reasons"]:
+        raise InputError(
+            f"{experiment.name}: the experiment has no reasons; add the section `reasons: {{}}` to its file"
+        )
+    return [stage for stage in stages if stage != "reasons"]
+
+
 def _must_train(experiment: Experiment) -> bool:
     """Whether a model that a run needs has certainly still to be trained, told without looking at any input."""
     if "://" in experiment.output:
@@ -121,7 +134,8 @@ def _workers(blueprint: Blueprint, stages: Sequence[str]) -> dict[str, Worker]:
     """What each worker of a stage takes of the cluster. Raises InputError where there is no room for it."""
     from pipelines.stages.align import check_room
 
-    workers = {stage: worker_of(blueprint.experiment.compute, stage) for stage in stages}
+    as_crafting = {"reasons": "craft"}  # for these, too, are gradients of the surrogates
+    workers = {stage: worker_of(blueprint.experiment.compute, as_crafting.get(stage, stage)) for stage in stages}
     if "align" in workers:
         check_room(blueprint, workers["align"])
     return workers
@@ -132,8 +146,9 @@ def _make(blueprint: Blueprint, workers: Mapping[str, Worker], progress: Progres
     from pipelines.stages.align import make_networks
     from pipelines.stages.craft import craft_all
     from pipelines.stages.evaluate import evaluate_all
+    from pipelines.stages.reasons import measure_all
 
-    makers = {"align": make_networks, "craft": craft_all, "evaluate": evaluate_all}
+    makers = {"align": make_networks, "craft": craft_all, "evaluate": evaluate_all, "reasons": measure_all}
     made = {}
     for stage, worker in workers.items():
         blueprint.check_finished(STAGES[: STAGES.index(stage)])

@@ -12,14 +12,17 @@ from align_core.align_config import training_on_labels
 from align_core.refinements.cost import passes_per_image
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.cells import Predictions
+from pipelines.stages.cells import SELF, Predictions
 from pipelines.stages.inspect_published import Published
+from pipelines.stages.measurings import COMPARED_GRADIENTS, OWN_GRADIENTS, SOFT, Measuring
 from pipelines.stages.notes import notes_on
-from pipelines.stages.speeds import Speeds
+from pipelines.stages.speeds import Kind, Speeds
 from pipelines.storage.chunked_table import ChunkedTable
 
 # Upper bound for a row of image id, label, prediction and confidence in a Parquet file.
 _BYTES_OF_A_PREDICTION = 40
+# The same for the reasons of one image, of which a surrogate's own have the most columns.
+_BYTES_OF_REASONS = 400
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,13 @@ class Part:
     """A part of the work of one stage, and how much of it is missing.
 
     Attributes:
-        stage: `craft` or `evaluate`.
-        name: the surrogate and attack whose images are crafted or evaluated, or `clean images`.
+        stage: `craft`, `evaluate` or `reasons`.
+        name: the surrogate and attack whose images are crafted or evaluated, or `clean images`; of reasons, the
+            surrogate, or `@soft` for the witnesses' soft labels.
         tables: number of tables of this part.
         chunks: number of chunks of these tables.
         done: number of chunks that are finished.
-        units: number of images to craft, or of predictions to make.
+        units: number of images to craft, of predictions to make, or of images to measure, each for every table.
         seconds: the time of one worker for `units`; None if the rate has not been measured.
     """
 
@@ -78,7 +82,7 @@ class Forecast:
 
     Attributes:
         networks: the networks that have to be trained or aligned first.
-        parts: the work of crafting and evaluation, part by part.
+        parts: the work of crafting, evaluation and reasons, part by part.
         workers: number of workers of each stage.
         files: number of files that the experiment has now.
         bytes: their size.
@@ -131,6 +135,7 @@ class Forecast:
             self._total_of_networks(),
             self._total("craft", "images"),
             self._total("evaluate", "predictions"),
+            *([self._total("reasons", "measurements")] if "reasons" in self.workers else []),
             f"files     {self.files:,} now ({_size(self.bytes)}); {self.tables:,} tables of at most "
             f"{_size(self.most_bytes)} when finished, and up to {self.chunk_files:,} more of single chunks until then",
             *(["times     leave out the start of processes, some 10 s for each stage"] if self._has_work else []),
@@ -184,25 +189,32 @@ def forecast_of(blueprint: Blueprint) -> Forecast:
     clean = list(blueprint.clean().values())
     estimator = _Estimator(blueprint)
     parts = [estimator.evaluation("clean images", clean)]
+    if corrupted := list(blueprint.corrupted().values()):
+        parts.append(estimator.evaluation("corrupted images", corrupted))
     for (surrogate, attack), images in blueprint.all_adversarial().items():
         parts.append(estimator.crafting(surrogate, attack, images))
         parts.append(estimator.evaluation(f"{surrogate} {attack}", outcomes[surrogate, attack]))
+    parts += [estimator.reasons(one) for one in blueprint.measurings]
+    stages = {"craft": compute.craft, "evaluate": compute.evaluate}
+    stages |= {"reasons": compute.craft} if blueprint.experiment.reasons else {}
+    reasons, sampled = blueprint.reasons(), len(blueprint.sample.positions)
     files, size = blueprint.store.usage()
     channels, height, width = blueprint.inspected.shape
-    predicted = len(clean) + sum(map(len, outcomes.values()))
+    predicted = len(clean) + len(corrupted) + sum(map(len, outcomes.values()))
     bytes_per_image = len(outcomes) * channels * height * width + predicted * _BYTES_OF_A_PREDICTION
     return Forecast(
         networks=[estimator.fine_tune(name) for name in blueprint.missing("align")],
         parts=parts,
-        workers={stage: getattr(compute, stage).workers or compute.workers for stage in ("craft", "evaluate")},
+        workers={stage: own.workers or compute.workers for stage, own in stages.items()},
         files=files,
         bytes=size,
-        tables=len(outcomes) + predicted,
-        most_bytes=sum(blueprint.rows) * bytes_per_image,
+        tables=len(outcomes) + predicted + len(reasons),
+        most_bytes=sum(blueprint.rows) * bytes_per_image + sampled * len(reasons) * _BYTES_OF_REASONS,
         published=blueprint.inspected.published,
         gradients={name: attack.gradients for name, attack in blueprint.experiment.attacks.items()},
         notes=notes_on(blueprint),
-        chunk_files=len(blueprint.rows) * (len(outcomes) + sum(len(one.turns) for one in blueprint.evaluations)),
+        chunk_files=len(blueprint.rows) * (len(outcomes) + sum(len(one.turns) for one in blueprint.evaluations))
+        + len(blueprint.sample.chunks) * len(blueprint.measurings),
     )
 
 
@@ -248,9 +260,42 @@ class _Estimator:
             seconds = None if seconds is None or rate is None else seconds + missing * rate
         return self._part("evaluate", name, [own.table for own in predictions], units, seconds)
 
-    def _part(self, stage: str, name: str, tables: Sequence[ChunkedTable], units: int, seconds: float | None) -> Part:
-        done = sum(len(self._done[table.folder]) for table in tables)
-        return Part(stage, name, len(tables), len(self._blueprint.rows) * len(tables), done, units, seconds)
+    def reasons(self, one: Measuring) -> Part:
+        """What is measured of one surrogate, or of soft labels."""
+        rows, units = self._blueprint.sample.rows, 0
+        seconds: float | None = 0.0
+        for other, table in one.measured:
+            done = self._done[table.folder]
+            missing = sum(count for chunk, count in enumerate(rows) if chunk not in done)
+            units += missing
+            rate = self._rate_of_reasons(one.surrogate, other) if missing else 0.0
+            seconds = None if seconds is None or rate is None else seconds + missing * rate
+        tables = [own.table for own in one.measured]
+        return self._part("reasons", one.surrogate, tables, units, seconds, len(rows))
+
+    def _rate_of_reasons(self, surrogate: str, other: str) -> float | None:
+        """Seconds per image, as they were measured or else as the gradients in it take them."""
+        if surrogate == SOFT:
+            return self._speeds.seconds("prediction", (other,))
+        own = self._blueprint.by_name[surrogate].members if other == SELF else (other,)
+        kind: Kind = "reasons" if other == SELF else "comparison"
+        measured, gradient = self._speeds.seconds(kind, own), self._speeds.seconds("gradient", own)
+        if measured is not None or gradient is None:
+            return measured
+        return gradient * (OWN_GRADIENTS if other == SELF else COMPARED_GRADIENTS)
+
+    def _part(
+        self,
+        stage: str,
+        name: str,
+        tables: Sequence[ChunkedTable],
+        units: int,
+        seconds: float | None,
+        chunks: int | None = None,
+    ) -> Part:
+        """A part whose tables have as many chunks as the test images, or another number."""
+        done, each = sum(len(self._done[own.folder]) for own in tables), chunks or len(self._blueprint.rows)
+        return Part(stage, name, len(tables), each * len(tables), done, units, seconds)
 
     def _missing(self, table: ChunkedTable) -> int:
         """Number of rows that a table lacks."""

@@ -171,6 +171,35 @@ class Results:
         """times.csv: how long crafting took, a row per surrogate, attack and kind of worker."""
         return _frame(self._report.times)
 
+    @cached_property
+    def reasons(self) -> "pd.DataFrame":
+        """reasons.csv: what may explain the gains; empty, as the next two are, where the experiment has no reasons."""
+        return _frame(self._report.reasons)
+
+    @cached_property
+    def correlations(self) -> "pd.DataFrame":
+        """correlations.csv: which reasons go with the gain, across surrogates."""
+        return _frame(self._report.correlations)
+
+    @cached_property
+    def soft_labels(self) -> "pd.DataFrame":
+        """soft_labels.csv: what aligned surrogates were taught, by temperature, beside their gains."""
+        return _frame(self._report.soft_labels)
+
+    def reasons_of(self, surrogate: str, other: str = SELF) -> "pd.DataFrame":
+        """image_id, label, and a column `MEASURE/POINT` for each reason, of the images of the sample.
+
+        Args:
+            other: the witness or target that the surrogate is compared with; `@self` for what needs none.
+
+        Raises InputError for names that there are not.
+        """
+        tables = self._blueprint.reasons()
+        if (surrogate, other) not in tables:
+            near = nearest(f"{surrogate}, {other}", [", ".join(pair) for pair in tables])
+            raise InputError(f"there are no reasons of {surrogate!r} and {other!r}{near}")
+        return self._read(tables[surrogate, other], None).to_pandas()
+
     def clean_images(self) -> Images:
         """The test images: the centres of the eps-balls."""
         from pipelines.stages.clean_images import test_images
@@ -213,8 +242,8 @@ class Results:
             )
         return self._read(clean[own].table, ["image_id", "label", "prediction", "confidence"]).to_pandas()
 
-    def _read(self, table: ChunkedTable, columns: Sequence[str]) -> pa.Table:
-        """Columns of a table. Raises RunFailed where it is damaged."""
+    def _read(self, table: ChunkedTable, columns: Sequence[str] | None) -> pa.Table:
+        """Columns of a table, or all of them for None. Raises RunFailed where it is damaged."""
         return read_table(self._blueprint.store, table, columns)
 
     def _check(self, surrogate: str, attack: str) -> None:

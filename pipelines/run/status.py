@@ -35,10 +35,10 @@ class Entry:
     def group(self) -> tuple[str, str]:
         """The stage, and the surrogate or model, under which the entry is counted."""
         kind, _, rest = self.folder.partition("/")
+        if kind in ("clean", "corrupted"):
+            return "evaluate", f"{kind} images"
         stages = {"trained": "train", "models": "align", "adversarial": "craft", "outcomes": "evaluate"}
-        if kind == "clean":
-            return "evaluate", "clean images"
-        return stages[kind], rest.partition("/")[0]
+        return stages.get(kind, kind), rest.partition("/")[0]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Status:
         members: dict[tuple[str, str], list[Entry]] = {}
         for entry in self.entries:
             members.setdefault(entry.group, []).append(entry)
-        order = {stage: position for position, stage in enumerate(("train", "align", "craft", "evaluate"))}
+        order = {stage: position for position, stage in enumerate(("train", "align", "craft", "evaluate", "reasons"))}
         return [
             Group(stage, name, Counter(e.state for e in own), sum(e.done for e in own), sum(e.chunks for e in own))
             for (stage, name), own in sorted(members.items(), key=lambda item: order[item[0][0]])
@@ -161,16 +161,25 @@ def _status(blueprint: Blueprint) -> Status:
     networks = [Entry(folder, _state_of(name, blueprint, absent)) for folder, name in names.items()]
     failures = {folder: blueprint.lost[name] for folder, name in names.items() if name in blueprint.lost}
     listing, adversarial = blueprint.store.listing(), blueprint.all_adversarial()
-    clean = [own.table for own in blueprint.clean().values()]
-    tables = [*clean, *adversarial.values(), *(cell.table for cell in blueprint.cells())]
+    clean = [own.table for own in (*blueprint.clean().values(), *blueprint.corrupted().values())]
+    reasons = blueprint.reasons()
+    tables = [*clean, *adversarial.values(), *(cell.table for cell in blueprint.cells()), *reasons.values()]
     unfinished = [table for table in tables if not table.is_finished(listing)]
     failures |= {own.folder: why for own in unfinished if (why := own.failure(blueprint.store, listing))}
     cells = [cell for cell in blueprint.cells() if adversarial[cell.surrogate, cell.attack].folder in failures]
     waiting = {cell.table.folder for cell in cells}  # for images that could not be crafted
-    there, chunks = blueprint.done_chunks(listing), len(blueprint.chunks)
+    waiting |= {
+        own.table.folder
+        for one in blueprint.measurings
+        if one.attacked is not None and one.attacked.folder in failures
+        for own in one.measured
+    }
+    there = blueprint.done_chunks(listing)
+    chunks = {table.folder: len(blueprint.chunks) for table in tables}
+    chunks |= {table.folder: len(blueprint.sample.chunks) for table in reasons.values()}
     failed = failures.keys() | waiting
-    left = {own.folder: _left(own, len(there[own.folder]), chunks, failed) for own in unfinished}
-    entries = [left.get(table.folder) or Entry(table.folder, "done", chunks, chunks) for table in tables]
+    left = {own.folder: _left(own, len(there[own.folder]), chunks[own.folder], failed) for own in unfinished}
+    entries = [left.get(folder) or Entry(folder, "done", count, count) for folder, count in chunks.items()]
     return Status([*networks, *entries], failures=failures, warnings=list(without_effect(blueprint)))
 
 

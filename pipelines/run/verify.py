@@ -21,6 +21,7 @@ from pipelines.run.verify_inputs import (
     other_tables,
     unusable_inputs,
 )
+from pipelines.run.verify_reasons import check_reasons
 from pipelines.run.verify_report import check_report, check_resolved
 from pipelines.run.verify_tables import TableVerifier
 from pipelines.stages.blueprint import Blueprint
@@ -65,6 +66,7 @@ def verify_experiment(request: Request, sample: int = 20, seed: int = 0) -> Veri
         return found
     tables = TableVerifier(blueprint, networks, unreadable, found, sample, np.random.default_rng(seed))
     tables.run(progress)
+    check_reasons(blueprint, found)
     check_report(blueprint, found)
     check_resolved(blueprint, found)
     _say_what_was_trusted(blueprint, found, sample)

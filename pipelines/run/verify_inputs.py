@@ -62,8 +62,9 @@ def other_networks(blueprint: Blueprint) -> list[str]:
 def other_tables(blueprint: Blueprint) -> list[str]:
     """A finding for each reason for which tables are there, but are not those of the present networks and settings."""
     store, listing, folders = blueprint.store, blueprint.store.listing(), dict[str, list[str]]()
-    clean = [own.table for own in blueprint.clean().values()]
-    for table in (*clean, *blueprint.all_adversarial().values(), *(cell.table for cell in blueprint.cells())):
+    clean = [own.table for own in (*blueprint.clean().values(), *blueprint.corrupted().values())]
+    images, cells = blueprint.all_adversarial().values(), [cell.table for cell in blueprint.cells()]
+    for table in (*clean, *images, *cells, *blueprint.reasons().values()):
         others = [name for name in listing.get(table.folder, ()) if not name.startswith(table.fingerprint)]
         if others and not table.is_finished(listing):
             folders.setdefault(table.why_others(store, others), []).append(table.folder)

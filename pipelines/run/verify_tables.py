@@ -10,6 +10,7 @@ import torch
 
 from align_core.attacks import AttackConfig, ForeignConfig, distances
 from align_core.attacks.updates import levels_of, square_levels_of
+from align_core.corruptions import Corruption, corrupted
 from align_core.errors import InputError, reason_of
 from align_core.images.decoding import Pixels
 from align_core.model_config import Precision
@@ -61,13 +62,17 @@ class TableVerifier:
         self._bad_chunks: set[int] = set()
 
     def run(self, progress: Progress) -> None:
-        """Checks the tables over clean images, then those over adversarial images."""
+        """Checks the tables over clean and corrupted images, then those over adversarial images."""
         blueprint = self.blueprint
         clean, outcomes = list(blueprint.clean().values()), blueprint.outcomes()
-        tables = len(clean) + sum(1 + len(predictions) for predictions in outcomes.values())
+        tables = len(clean) + len(blueprint.corrupted())
+        tables += sum(1 + len(predictions) for predictions in outcomes.values())
         with progress.stage("verify", len(self.images.image_ids) * tables, "rows") as bar:
             shown = self._clean_images(self._draw())
             self._check_predictions(shown, clean, "", bar)
+            for corruption in blueprint.corruptions:
+                own = [predictions for (other, _), predictions in blueprint.corrupted().items() if other == corruption]
+                self._check_predictions(self._with(corruption, shown), own, "", bar)
             for (surrogate, attack), table in blueprint.all_adversarial().items():
                 drawn = self._draw()
                 shown = self._check_adversarial(table, blueprint.experiment.attacks[attack], drawn, bar)
@@ -89,6 +94,14 @@ class TableVerifier:
             if pixels is not None:
                 shown |= {position: np.array(pixels[position - rows.start]) for position in own}
         return shown
+
+    def _with(self, corruption: Corruption, shown: Mapping[int, Pixels]) -> dict[int, Pixels]:
+        """Clean images at some positions with a corruption."""
+        if not shown:
+            return {}
+        ids = [self.images.image_ids[position] for position in shown]
+        made = corrupted(np.stack(list(shown.values())), ids, corruption, self.blueprint.experiment.seed)
+        return dict(zip(shown, made, strict=True))
 
     def _clean(self, chunk: int) -> Pixels | None:
         """The clean images of a chunk; None, reported once, where they cannot be decoded any more."""

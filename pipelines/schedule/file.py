@@ -11,9 +11,10 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, ValidationError
 
 from align_core.errors import InputError
-from pipelines.experiment.config import Experiment, Section, load_experiment
+from pipelines.experiment.config import Experiment, load_experiment
 from pipelines.experiment.explain import explained
 from pipelines.experiment.names import Name
+from pipelines.experiment.section import Section
 from pipelines.experiment.yaml_file import read_yaml
 from pipelines.schedule.cron import check_cron
 from pipelines.storage.credentials import without_credentials

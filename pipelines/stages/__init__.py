@@ -2,16 +2,18 @@
 
 An experiment and its inputs become a `Blueprint`, which says for every network and every table what determines it and
 whether it is there. The stages then make what is missing: networks (`align`), adversarial images (`craft`), predictions
-and outcomes (`evaluate`). Each writes to the store and returns how much it made. Where to begin:
+and outcomes (`evaluate`), and measures of what may explain the gains (`reasons`). Each writes to the store and returns
+how much it made. Where to begin:
 
 * `inspect`: looks at every image set (`inspect_images`), model (`inspect_models`, `inspect_published`) and attack that
   is not ours (`inspect_attacks`) once; `known` keeps what was found out, `file_hashes` tells which weights files have
   changed.
 * `blueprint`: the whole experiment; `makings` and `cells` say what determines a network and a table, with `revisions`.
 * `evaluations`: which predictions are made together, and kept in one file per chunk until their tables are finished.
+* `measurings`: which reasons are measured of which surrogate, on which images, and what determines them.
 * `payload`: what workers are sent.
 * `resizing`: which models resize the images; `notes`: everything that a command says before it computes.
-* `align`, `craft`, `evaluate`: the stages themselves; `speeds` records how fast they went, for `witness plan`.
+* `align`, `craft`, `evaluate`, `reasons`: the stages themselves; `speeds` records how fast they went for the forecast.
 """
 
 from typing import TYPE_CHECKING

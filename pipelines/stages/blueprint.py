@@ -4,12 +4,13 @@ From this and one listing of the store it follows what is there, what is missing
 torch or Ray, so `witness status` and `witness plan` answer at once.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
 
+from align_core.corruptions.known import CORRUPTIONS, Corruption
 from align_core.images import chunked
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
@@ -20,11 +21,12 @@ from pipelines.stages.cells import SELF, Cell, Predictions, TablesOverImages
 from pipelines.stages.evaluations import Evaluation
 from pipelines.stages.inspect import Inspected
 from pipelines.stages.makings import Making, alignment, digests_of, read_failure, training, weights_file
+from pipelines.stages.measurings import Measuring, Sample, measurings_of, sample_of
 from pipelines.stages.stopping import needed_for_checks, stopping_inputs
 from pipelines.storage.chunked_table import ChunkedTable, Listing
 from pipelines.storage.store import Store
 
-STAGES = ("align", "craft", "evaluate", "report")
+STAGES = ("align", "craft", "evaluate", "reasons", "report")
 """The stages of a run, in their order."""
 
 
@@ -95,7 +97,7 @@ class Blueprint:
                 self.lost[name] = f"it is {within} with a defence, which could not be made"
 
     def _forget_tables(self) -> None:
-        for found in ("_clean", "_adversarial", "_cells", "evaluations"):
+        for found in ("_clean", "_corrupted", "_adversarial", "_cells", "evaluations", "measurings"):
             self.__dict__.pop(found, None)
 
     def hash_weights(self) -> None:
@@ -222,6 +224,29 @@ class Blueprint:
         """The predictions of the mean of some networks' logits on clean test images, stored under a name."""
         return Predictions(members, self._tables.clean(name, self._networks(members)))
 
+    @property
+    def corruptions(self) -> list[Corruption]:
+        """Those that change the test images: one of colours leaves grey images as they are."""
+        is_grey = self.inspected.shape[0] == 1
+        wanted = [
+            Corruption(name, own) for name, severities in self.experiment.corruptions.items() for own in severities
+        ]
+        return [own for own in wanted if not (is_grey and CORRUPTIONS[own.name].needs_colour)]
+
+    def corrupted(self) -> dict[tuple[Corruption, str], Predictions]:
+        """The surrogates' predictions on corrupted images, by the corruption and the name of the clean predictions."""
+        return {pair: own for pair, own in self._corrupted.items() if own.table.folder not in self.broken}
+
+    @cached_property
+    def _corrupted(self) -> dict[tuple[Corruption, str], Predictions]:
+        names = dict.fromkeys(self.clean_name(own) for own in self.surrogates)
+        members = {name: self._clean[name].members for name in names if name in self._clean}
+        return {
+            (corruption, name): Predictions(own, self._tables.corrupted(name, self._networks(own), corruption))
+            for corruption in self.corruptions
+            for name, own in members.items()
+        }
+
     def adversarial(self, surrogate: Surrogate, attack: str) -> ChunkedTable:
         """The adversarial images of one surrogate and attack."""
         members = self._networks(surrogate.members)
@@ -273,11 +298,36 @@ class Blueprint:
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:
-        """What is predicted on which images: first on the clean ones, then for each surrogate and attack."""
+        """What is predicted on which images: on the clean ones, on corrupted ones, for each surrogate and attack."""
         most, adversarial = self.experiment.compute.networks, self.all_adversarial()
         found = [Evaluation(None, list(self._clean.values()), most)] if self._clean else []
+        for corruption in self.corruptions:
+            own = [predictions for (other, _), predictions in self._corrupted.items() if other == corruption]
+            found += [Evaluation(None, own, most, corruption)] if own else []
         wanted = self._by_images(self._cells.values())
         return found + [Evaluation(adversarial[pair], own, most) for pair, own in wanted.items()]
+
+    @cached_property
+    def sample(self) -> Sample:
+        """The test images on which reasons are measured."""
+        return sample_of(self)
+
+    @cached_property
+    def measurings(self) -> list[Measuring]:
+        """What is measured of which surrogate; nothing where the experiment asks for no reasons."""
+        return measurings_of(self)
+
+    def reasons(self) -> dict[tuple[str, str], ChunkedTable]:
+        """(surrogate, other network) -> its table of reasons; the other is `@self` for what needs none."""
+        tables = {(one.surrogate, own.other): own.table for one in self.measurings for own in one.measured}
+        return {pair: table for pair, table in tables.items() if table.folder not in self.broken}
+
+    def table_of_reasons(
+        self, folder: str, members: Sequence[Sequence[str]], further: Mapping[str, Any]
+    ) -> ChunkedTable:
+        """A table of reasons of some networks, those of the surrogate first, with what decides it beside these."""
+        networks = [self._networks(own) for own in members]
+        return self._tables.reasons(folder, networks, len(self.sample.positions), further)
 
     def done_chunks(self, listing: Listing) -> dict[str, Collection[int]]:
         """By the folder of every table, the numbers of the chunks that are there: all of them once it is finished."""
@@ -287,7 +337,12 @@ class Blueprint:
         for one in self.evaluations:
             found |= one.joint.done_chunks(self.store, listing)
             tables = tables + one.joint.tables
-        return found | {table.folder: range(len(self.rows)) for table in tables if table.is_finished(listing)}
+        found |= {table.folder: range(len(self.rows)) for table in tables if table.is_finished(listing)}
+        for own in (own.joint for own in self.measurings):
+            found |= own.within.done_chunks(self.store, listing)
+            chunks = range(len(self.sample.chunks))
+            found |= {table.folder: chunks for table in own.tables if table.is_finished(listing)}
+        return found
 
     @property
     def _tables(self) -> TablesOverImages:
@@ -311,17 +366,20 @@ class Blueprint:
         networks = [name for name in wanted + self.trained_for_run if not self.is_made(name) and name not in self.lost]
         if stage == "align" or networks:
             return networks
-        listing, left = self.store.listing(), []
-        if stage != "craft":
-            left = [one.joint.folder for one in self.evaluations if one.joint.leftovers(self.store, listing)]
+        listing = self.store.listing()
+        joint = {"evaluate": [o.joint for o in self.evaluations], "reasons": [o.joint.within for o in self.measurings]}
+        left = [own.folder for own in joint.get(stage, []) if own.leftovers(self.store, listing)]
         tables = self._tables_of(stage)
         return [table.folder for table in tables if not table.is_finished(listing) or table.done_chunks(listing)] + left
 
     def _tables_of(self, stage: str) -> list[ChunkedTable]:
-        """The tables that a stage fills: `craft`, or else `evaluate`."""
+        """The tables that a stage fills: `craft`, `reasons`, or else `evaluate`."""
         if stage == "craft":
             return list(self.all_adversarial().values())
-        return [cell.table for cell in self.cells()] + [own.table for own in self.clean().values()]
+        if stage == "reasons":
+            return list(self.reasons().values())
+        predicted = [*self.clean().values(), *self.corrupted().values()]
+        return [cell.table for cell in self.cells()] + [own.table for own in predicted]
 
     def _take_note_of_broken_tables(self, stage: str) -> None:
         listing, found = self.store.listing(), {}
@@ -332,7 +390,7 @@ class Blueprint:
             self.broken |= found
             self._forget_tables()
 
-    def check_finished(self, stages: Sequence[str] = STAGES[:3]) -> None:
+    def check_finished(self, stages: Sequence[str] = STAGES[:-1]) -> None:
         """Raises RunFailed, naming what is missing, unless these stages are finished but for what cannot be made."""
         for stage in stages:
             if stage != "align" and not self.missing("align"):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from align_core.corruptions.known import CORRUPTIONS, Corruption
 from align_core.model_config import Precision
 from pipelines.compute.networks import Network
 from pipelines.experiment.surrogates import Surrogate
@@ -63,6 +64,19 @@ class TablesOverImages:
         """Predictions on the clean images."""
         return ChunkedTable(f"clean/{name}", self._evaluation(members, self.images) | {"stage": "clean"})
 
+    def corrupted(self, name: str, members: Sequence[Network], corruption: Corruption) -> ChunkedTable:
+        """Predictions on images with a corruption."""
+        known = CORRUPTIONS[corruption.name]
+        inputs = {
+            "stage": "corrupted",
+            "corruption": corruption.name,
+            "corruption_revision": REVISIONS["corrupt"],
+            "strength": [known.small[corruption.severity - 1], known.large[corruption.severity - 1]],
+        }
+        if known.draws:
+            inputs |= {"seed": self.seed, "severity": corruption.severity}
+        return ChunkedTable(f"corrupted/{corruption}/{name}", self._evaluation(members, self.images) | inputs)
+
     def adversarial(
         self, surrogate: Surrogate, members: Sequence[Network], name: str, attack: Mapping[str, Any]
     ) -> ChunkedTable:
@@ -91,6 +105,30 @@ class TablesOverImages:
         """Predictions on adversarial images; `folder` is `<surrogate>/<attack>/<target>`."""
         inputs = self._evaluation(members, adversarial.fingerprint) | {"stage": "outcome"}
         return ChunkedTable(f"outcomes/{folder}", inputs)
+
+    def reasons(
+        self, folder: str, networks: Sequence[Sequence[Network]], sample: int, further: Mapping[str, Any]
+    ) -> ChunkedTable:
+        """Reasons on a sample of the images; `folder` is `<surrogate>/<the other network>`.
+
+        Args:
+            networks: the members of the surrogate, and those of the other network.
+            sample: number of images. further: what decides the rows beside.
+        """
+        inputs = {
+            "stage": "reasons",
+            "revision": REVISIONS["reasons"],
+            "models": [[member.identity for member in members] for members in networks],
+            "folded": [_folded(members) for members in networks],
+            "images": self.images,
+            "sample": sample,
+            "seed": self.seed,
+            "chunk": self.chunk,
+            "precision": self.precision,
+            "pass": self.pass_rows,
+            **further,
+        }
+        return ChunkedTable(f"reasons/{folder}", inputs)
 
     def _evaluation(self, members: Sequence[Network], images: str) -> dict[str, Any]:
         return {

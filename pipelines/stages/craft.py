@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
@@ -15,15 +14,15 @@ from torch import nn
 from align_core.attacks import PASS_ROWS, AttackConfig, Crafted, ForeignConfig, crafted, distances
 from align_core.attacks.foreign import Misbehaved
 from align_core.images.decoding import Pixels
-from align_core.models import Classifier
 from align_core.similarity import structural_similarity
 from pipelines.compute.cluster import Worker, workers_that_fit
 from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.others import Pool
-from pipelines.compute.ray_data import WATCH, run_pipeline
+from pipelines.compute.ray_data import run_pipeline
 from pipelines.compute.towards import Towards
+from pipelines.compute.watched import watched
 from pipelines.experiment.surrogates import Surrogate
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
@@ -178,18 +177,6 @@ def crafting_notes(without_gradient: Mapping[str, int], in_smaller_passes: Mappi
     ]
 
 
-@contextmanager
-def _watched(network: nn.Module) -> Iterator[None]:
-    """Every pass through the network, or through one of an ensemble, counts as progress of this worker."""
-    parts = [part for part in network.modules() if isinstance(part, Classifier)]
-    handles = [part.register_forward_pre_hook(lambda *_: WATCH.progress()) for part in parts]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _decode(job: CraftJob, item: CraftItem) -> CraftItem:
     """Adds the chunk's clean images."""
     return {**item, "clean": job.images.read(item["chunk"])}
@@ -211,7 +198,7 @@ class Crafter:
         try:
             network = self.networks.mean_of(job.surrogates[surrogate].members, job.surrogates[surrogate].combine)
             start = time.monotonic()  # a network is loaded once, so loading is no part of the speed
-            with _watched(network):
+            with watched(network):
                 rows, made = self._craft(network, job.surrogates[surrogate].seed, attack, chunk, item["clean"])
             table.write_chunk(job.store, chunk, rows)
         except (FloatingPointError, Misbehaved, RuntimeError) as problem:

@@ -1,4 +1,4 @@
-"""Evaluation: clean images x models -> predictions; adversarial images x targets -> outcomes.
+"""Evaluation: clean or corrupted images x models -> predictions; adversarial images x targets -> outcomes.
 
 Each chunk of images is read once in every turn of networks, and shown to those whose prediction on it is missing. What
 they predict is one file, which `pipelines.storage.joint_table` splits once all chunks are there.
@@ -14,17 +14,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from align_core.errors import reason_of
+from align_core.corruptions import corrupted
 from align_core.finite import check_finite
 from align_core.images.decoding import Pixels
 from pipelines.compute.cluster import Worker, workers_that_fit
 from pipelines.compute.fill import Missing, fill
-from pipelines.compute.images import TestImages, adversarial_images
+from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.ray_data import run_pipeline
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.clean_images import test_images
+from pipelines.stages.crafted_chunk import crafted_chunk
 from pipelines.stages.evaluations import UNDER_WAY, Evaluation, Turn, in_turns
 from pipelines.stages.payload import network_loader
 from pipelines.stages.speeds import Speeds
@@ -38,6 +39,7 @@ class EvaluateJob:
     Args:
         store, loader, images: where results go, how networks are loaded, and the test images.
         turns: what is predicted on which images.
+        seed: of the random numbers of corruptions.
         device, threads: of each worker.
         most_networks: how many networks a worker holds at once.
         patience: seconds after which a worker that is at one chunk counts as stuck.
@@ -47,6 +49,7 @@ class EvaluateJob:
     loader: NetworkLoader
     images: TestImages
     turns: Sequence[Turn]
+    seed: int
     device: str
     threads: int
     most_networks: int
@@ -94,6 +97,7 @@ def evaluate_all(
             loader=network_loader(blueprint),
             images=test_images(blueprint),
             turns=turns,
+            seed=blueprint.experiment.seed,
             device=worker.device,
             threads=worker.threads,
             most_networks=compute.networks,
@@ -126,22 +130,13 @@ def evaluate_all(
 
 
 def _read(job: EvaluateJob, item: EvaluateItem) -> EvaluateItem:
-    """Adds the chunk's images, clean or adversarial. Raises ValueError if they are damaged or not the
-    expected ones."""
-    chunk, images = item["chunk"], job.turns[item["number"]].images
-    if images is None:
-        return {**item, "images": job.images.read(chunk)}
+    """Adds the chunk's images. Raises ValueError if adversarial ones are damaged or not the expected ones."""
+    chunk, turn = item["chunk"], job.turns[item["number"]]
     ids = job.images.ids_of(chunk)
-    mend = "move that folder away, and `witness run` crafts it anew"
-    try:
-        table = images.read_chunk(job.store, chunk, len(ids))
-    except (OSError, pa.ArrowException) as problem:
-        if isinstance(problem, OSError) and problem.errno is not None:
-            raise  # the disk or the store failed, not the file
-        raise ValueError(f"{images.folder}: chunk {chunk} is damaged ({reason_of(problem)}); {mend}") from problem
-    if table["image_id"].to_pylist() != ids:
-        raise ValueError(f"{images.folder}: chunk {chunk} does not hold the images that it should; {mend}")
-    return {**item, "images": adversarial_images(table)}
+    if turn.images is not None:
+        return {**item, "images": crafted_chunk(job.store, turn.images, chunk, ids)}
+    clean = job.images.read(chunk)
+    return {**item, "images": corrupted(clean, ids, turn.corruption, job.seed) if turn.corruption else clean}
 
 
 class Evaluator:

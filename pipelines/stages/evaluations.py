@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from align_core.corruptions.known import Corruption
 from pipelines.stages.cells import Predictions
 from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.joint_table import JointFolder, JointTable
@@ -25,11 +26,13 @@ class Turn:
         images: the table of adversarial images; None for the clean ones.
         predictions: who predicts, and the table of the predictions.
         joint: the same tables, in this order, while they are filled.
+        corruption: of the clean images, if there is one.
     """
 
     images: ChunkedTable | None
     predictions: Sequence[Predictions]
     joint: JointTable
+    corruption: Corruption | None = None
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,19 @@ class Evaluation:
         images: the table of adversarial images; None for the clean ones.
         predictions: who predicts, and the table of the predictions.
         most: how many networks predict in one turn.
+        corruption: of the clean images, if there is one.
     """
 
     images: ChunkedTable | None
     predictions: Sequence[Predictions]
     most: int
+    corruption: Corruption | None = None
 
     @cached_property
     def joint(self) -> JointFolder:
         """Where the predictions are until their tables are finished."""
-        folder = "clean" if self.images is None else self.images.folder
+        clean = f"corrupted/{self.corruption}" if self.corruption else "clean"
+        folder = clean if self.images is None else self.images.folder
         groups = tuple(tuple(own.table for own in turn) for turn in self._turns)
         return JointFolder(f"{UNDER_WAY}/{folder}", groups, parent=groups[0][0].folder.rpartition("/")[0])
 
@@ -61,7 +67,9 @@ class Evaluation:
     def turns(self) -> list[Turn]:
         """The predictions turn by turn."""
         turns = enumerate(self._turns)
-        return [Turn(self.images, own, JointTable(self.joint, number, _SHARED)) for number, own in turns]
+        return [
+            Turn(self.images, own, JointTable(self.joint, number, _SHARED), self.corruption) for number, own in turns
+        ]
 
 
 def in_turns(evaluations: Iterable[Evaluation]) -> list[Turn]:

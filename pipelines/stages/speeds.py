@@ -12,7 +12,7 @@ from pipelines.storage.store import fingerprint_of
 
 _FILE = f"{SEEN}/rates.json"
 _SAVED_EVERY = 60.0  # seconds, for a long run may be killed
-Kind = Literal["gradient", "prediction", "training"]
+Kind = Literal["gradient", "prediction", "training", "reasons", "comparison"]
 
 
 class Speeds:
@@ -30,6 +30,8 @@ class Speeds:
 
     def note(self, kind: Kind, members: Sequence[str], device: str, count: float, seconds: float) -> None:
         """Records that `count` gradients or predictions by the mean of `members` took this many seconds.
+
+        Or that `count` images did, on which its reasons were measured, or surrogates were compared with it.
 
         For training, `members` are the network that is trained and its witnesses, and `count` is the number of images
         times that of passes.

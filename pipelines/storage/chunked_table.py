@@ -166,17 +166,18 @@ class ChunkedTable:
         check_finite(table)
         return table
 
-    def read(self, store: Store, columns: Sequence[str]) -> pa.Table:
-        """Reads columns of the finished table.
+    def read(self, store: Store, columns: Sequence[str] | None) -> pa.Table:
+        """Reads columns of the finished table, or all of them for None.
 
         Raises OSError or ArrowException if it is missing or damaged, or a number in any column is not finite.
         """
         with store.open_input(self.finished_file) as source:
             file = pq.ParquetFile(source, page_checksum_verification=True)
+            wanted = file.schema_arrow.names if columns is None else list(columns)
             numbers = [own.name for own in file.schema_arrow if pa.types.is_floating(own.type)]
-            table = file.read(columns=[*columns, *(name for name in numbers if name not in columns)])
+            table = file.read(columns=[*wanted, *(name for name in numbers if name not in wanted)])
         check_finite(table)
-        return table.select(list(columns))
+        return table.select(wanted)
 
     def finish(self, store: Store, rows: Sequence[int]) -> list[int]:
         """Joins the chunks into the finished file and deletes their own files.

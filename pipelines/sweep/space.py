@@ -13,8 +13,9 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 import tune_spaces
 from align_core.align_config import AlignConfig
 from align_core.errors import InputError
-from pipelines.experiment.config import Experiment, Section
+from pipelines.experiment.config import Experiment
 from pipelines.experiment.explain import explained, known_keys, nearest
+from pipelines.experiment.section import Section
 from pipelines.experiment.yaml_file import read_yaml
 from pipelines.sweep.entry import Entry, known_part_keys, settled
 from pipelines.sweep.settings import WITNESSES, Settings, label_of

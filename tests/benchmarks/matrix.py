@@ -241,7 +241,7 @@ def _page(folder: Path) -> str:
     blueprint, outcomes = _random(folder / "page", SURROGATES, ATTACKS, images)
     start = time.perf_counter()
     maker = TableMaker(blueprint, outcomes)
-    report = Report("", maker.transfer(), maker.contrasts(), maker.surrogates(), maker.seeds(), maker.times())
+    report = Report("", maker.transfer(), maker.contrasts(), maker.surrogates(), [], maker.seeds(), maker.times())
     tables = time.perf_counter() - start
     files = report_files(blueprint, report, [], Facts())
     seconds = time.perf_counter() - start

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from digits_experiment import Finished, make_weights, write_experiment
 from empty_store import put_empty_store
+from hand_made import HandMade
 from job_cluster import running_cluster
+from reasons_by_hand import reasoned
 from s3_server import S3Server, s3_server
 from schedule_on_cluster import STAND_IN, ScheduleOnCluster
 from tiny_experiment import write_tiny_experiment
@@ -35,6 +37,12 @@ def finished(ray_cluster: None, weights: Path, tmp_path_factory: pytest.TempPath
     """The digits experiment after `witness run`."""
     file = write_experiment(tmp_path_factory.mktemp("finished"), weights)
     return Finished(file, run(Request(file)))
+
+
+@pytest.fixture(scope="session")
+def with_reasons(tmp_path_factory: pytest.TempPathFactory) -> HandMade:
+    """A finished experiment whose reasons were measured; no test changes it."""
+    return reasoned(tmp_path_factory.mktemp("reasons"))
 
 
 @pytest.fixture(scope="session")

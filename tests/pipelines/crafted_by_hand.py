@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from hand_made import CURVE, HandMade, hand_made
+from one_worker import measure
 
 from align_core.attacks import crafted as crafted_images
 from align_core.attacks import distances
@@ -52,6 +53,8 @@ def finish(blueprint: Blueprint) -> None:
     for cell in blueprint.cells():
         images = blueprint.adversarial(blueprint.by_name[cell.surrogate], cell.attack)
         _evaluate(blueprint, networks.mean_of(cell.predictions.members), images, cell.table, "adversarial_")
+    measure(blueprint)
+    blueprint.check_finished()
     make_report(blueprint)
 
 

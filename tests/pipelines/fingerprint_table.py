@@ -15,7 +15,7 @@ from pipelines.report.page import report_fingerprint
 from pipelines.stages.blueprint import Blueprint
 
 FILE = Path(__file__).parents[2] / "pipelines" / "FINGERPRINTS.md"
-COLUMNS = ("image sets", "trained", "aligned", "adversarial", "clean", "outcomes", "report")
+COLUMNS = ("image sets", "trained", "aligned", "adversarial", "clean", "corrupted", "outcomes", "reasons", "report")
 HEAD = """# Which key changes which results
 
 A result is made again when its fingerprint differs. For every key of the experiment file, this table says which
@@ -26,8 +26,9 @@ fingerprints change when the key gets another value:
 * an empty cell: none.
 
 The kinds are those of image sets, of models that are trained here, of aligned networks, of adversarial images, of
-predictions on clean images, of outcomes (predictions on adversarial images), and of the report's tables. In a row
-`models.*`, the model is the source unless the row says otherwise. Files count by what they hold, not by their paths.
+predictions on clean and on corrupted images, of outcomes (predictions on adversarial images), of reasons, which are
+measured here though they are not by default, and of the report's tables. In a row `models.*`, the model is the source
+unless the row says otherwise. Files count by what they hold, not by their paths.
 Adding or leaving out a target or a control changes no fingerprint but that of the report.
 
 The table is measured by `tests/pipelines/experiment/test_fingerprint_table.py`, which fails when the table is out of
@@ -156,6 +157,10 @@ def _rows() -> Iterator[tuple[str, str, str]]:
         yield f"attacks.*.{key}", "", f"attacks.x.{key}={value}"
     yield "attacks.*.warm_stride", "attacks.x.warm_start=1", "attacks.x.warm_stride=7"
     yield "attacks.*.step_decay_by", "attacks.x.step_decay=0.5", "attacks.x.step_decay_by=gradient"
+    yield "corruptions", "corruptions={jpeg: [1]}", "corruptions={jpeg: [2]}"
+    yield "seed of corruptions that draw", "corruptions={shot_noise: [1]}", "seed=7"
+    yield "reasons.sample", "", "reasons.sample=3"
+    yield "reasons.attack", "attacks.y={method: fgsm, eps: 8/255}", "reasons.attack=y"
     foreign = "attacks.x={method: 'torchattack:MIFGSM', eps: 8/255}"
     yield "attacks.*.args", foreign, "attacks.x.args={decay: 7}"
     yield "attacks.*.combine", "attacks.x.views=[scale]", "attacks.x.combine=logits"
@@ -183,7 +188,8 @@ def changed_by(row: str, blueprint_with: Callable[[str], Blueprint]) -> dict[str
     """Column -> whether "all" or "some" of what both sides have there has another fingerprint. Others are left out."""
     base, change = ROWS[row]
     one, other = (
-        fingerprints(blueprint_with(";".join(filter(None, settings)))) for settings in ([base], [base, change])
+        fingerprints(blueprint_with(";".join(filter(None, ["reasons={}", *settings]))))
+        for settings in ([base], [base, change])
     )
     found = {}
     for column in COLUMNS:
@@ -215,6 +221,8 @@ def fingerprints(blueprint: Blueprint) -> dict[str, dict[str, str]]:
         "outcomes": {
             f"{cell.surrogate}/{cell.attack}/{cell.target}": cell.table.fingerprint for cell in blueprint.cells()
         },
+        "corrupted": {own.table.folder.split("/")[-1]: own.table.fingerprint for own in blueprint.corrupted().values()},
+        "reasons": {"/".join(pair): table.fingerprint for pair, table in blueprint.reasons().items()},
         "report": {"": report_fingerprint(blueprint)},
     }
 

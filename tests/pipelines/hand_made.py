@@ -1,6 +1,6 @@
 """A finished experiment without a run: tiny networks, no training, and outcomes chosen by hand in a real store.
 
-Outcomes are given as text with one digit per test image, by folder of the store. In `clean/NAME` and
+Outcomes are given as text with one digit per test image, by folder of the store. In `clean/NAME`, `corrupted/...` and
 `outcomes/SURROGATE/ATTACK/TARGET` a digit is the predicted class minus the label, so that 0 is a correct prediction. In
 `adversarial/SURROGATE/ATTACK` it is the l2 norm in eighths, and the structural similarity is 1 minus half of that. A
 table that is not given holds zeros. A targeted attack leads every image to the class after its label.
@@ -131,7 +131,7 @@ class HandMade:
                 table.write_chunk(blueprint.store, number, pa.table(rows))
             assert table.finish(blueprint.store, blueprint.rows) == []
 
-        for _, table in blueprint.clean().values():
+        for _, table in (*blueprint.clean().values(), *blueprint.corrupted().values()):
             fill(table, "prediction")
         for cell in blueprint.cells():
             fill(cell.table, "adversarial_prediction")

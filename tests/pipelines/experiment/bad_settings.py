@@ -19,6 +19,13 @@ def bad(name: str, message: str | tuple[str, ...], changes: str | dict[str, Any]
 
 
 SETTINGS = [
+    # Reasons
+    bad("no sample", "reasons.sample: Input should be greater than or equal to 1", {"reasons": {"sample": 0}}),
+    bad("half an image", "reasons.sample: ", {"reasons": {"sample": 2.5}}),
+    bad("reasons on", "reasons: must hold keys and values", {"reasons": True}),
+    bad("unknown reason", "reasons.samples: unknown key; did you mean 'sample'?", {"reasons": {"samples": 20}}),
+    bad("reasons of no attack", "reasons.attack: there is no attack 'pdg'; did you mean 'pgd'?",
+        {"reasons": {"attack": "pdg"}}),
     # Attacks
     *(
         bad(f"eps {eps}", ("attacks.pgd: ", *message), {"attacks.pgd.eps": eps})

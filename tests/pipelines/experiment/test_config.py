@@ -39,7 +39,8 @@ models:
   vgg11:    {timm: vgg11_bn, weights: w/vgg11.safetensors}
   rn50:     {timm: resnet50.a1_in1k, weights: pretrained, input_size: 160}
   rn50v1:   {torchvision: resnet50, weights: IMAGENET1K_V1}
-  small:    {timm: test_vit, train: {epochs: 10, lr: 2e-3, batch_size: 64, weight_decay: 0, crop: pad4, flip: true}}
+  small:    {timm: test_vit, train: {epochs: 10, lr: 2e-3, batch_size: 64, weight_decay: 0, crop: pad4, flip: true,
+        warmup: 0.5, layer_decay: 1, freeze: [], batchnorm: update}}
   earlier:  {aligned: ../earlier/models/aligned}
   fetched:  {mlflow: models:/aligned-resnet20/3}
   behind:   {wrap: bits, model: vgg11}
@@ -90,6 +91,8 @@ attacks:
         step_decay_by: gradient, combine: logits, budget: null}
   another: {method: "torchattack:MIFGSM", eps: 4/255, step: 1/255, steps: 5, norm: l2, towards: next,
         args: {decay: 0.5}}
+corruptions: {jpeg: [1, 3]}
+reasons: {sample: 50, attack: pgd}
 compute:
   {workers: 3, threads: 2, accelerator: cpu, precision: bf16, chunk: 50, pass: 30, resources: {special: 1}, networks: 3,
    patience: 60.5, craft: {workers: 1, gpus: 1.0, resources: {a: 1}}, evaluate: {workers: 4, gpus: 0.25, resources: {}}}
@@ -227,6 +230,8 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path, monkeypatch: pytes
         },
         "variants": {},
         "contrasts": [],
+        "corruptions": {},
+        "reasons": None,
         "compute": {
             "workers": 2, "threads": 1, "accelerator": "auto", "precision": "fp32", "chunk": 100, "pass": None,
             "resources": {},

@@ -227,6 +227,13 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ),
     ("attacks.x.samples=line", lambda b: attack(b)["samples"]["count"], 11),
     ("attacks.x.combine=logits;attacks.x.views=[sizes]", lambda b: attack(b)["combine"], "logits"),
+    ("corruptions={jpeg: [2]}", lambda b: [str(own) for own in b.corruptions], ["jpeg-2"]),
+    ("reasons.sample=5", lambda b: b.sample.rows, [5]),
+    (
+        "reasons.attack=y;attacks.y={method: fgsm, eps: 4/255}",
+        lambda b: [one.attacked and one.attacked.folder for one in b.measurings if one.surrogate in ALIGNED],
+        [f"adversarial/{name}/y" for name in ALIGNED],
+    ),
     ("compute.pass=7", largest_pass, 7),
     ("compute.precision=bf16", lambda b: network_loader(b).precision, "bf16"),
     ("compute.chunk=3", lambda b: b.rows, [3, 3, 2]),

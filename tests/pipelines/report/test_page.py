@@ -13,13 +13,14 @@ from pipelines import RunFailed, load_results
 from pipelines.cli import main
 from pipelines.report.page import make_report, read_report
 
-TABLES = ["contrasts", "seeds", "surrogates", "times", "transfer"]
+ON_DEMAND = ["correlations", "reasons", "seeds", "soft_labels"]
+TABLES = ["contrasts", *ON_DEMAND, "robustness", "surrogates", "times", "transfer"]
 FIGURES = ["curves", "gain", "pareto", "relations", "transfer"]
 FILES = sorted([
     *(f"{table}.csv" for table in TABLES),
     *(f"{figure}.{kind}" for figure in FIGURES for kind in ("png", "svg")),
-    # of one seed, the table of seeds is empty
-    *(f"tables/{table}.{kind}" for table in ("summary", *TABLES) if table != "seeds" for kind in ("md", "tex")),
+    # of one seed, the table of seeds is empty, and so are those of reasons unless they are asked for
+    *(f"tables/{table}.{kind}" for table in ("summary", *TABLES) if table not in ON_DEMAND for kind in ("md", "tex")),
     "report.html", "report.json", "results.json",
 ])  # fmt: skip
 GAIN = [

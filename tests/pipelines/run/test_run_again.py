@@ -96,8 +96,9 @@ class TestStages:
         request, folder = finished.copied(
             tmp_path, "trained", "adversarial", "clean", "outcomes", "report", "experiment.yaml"
         )
-        made = [run(request, (stage,)).made for stage in ("align", "craft", "evaluate", "report")]
-        assert made == [{"align": 1}] + [{stage: finished.result.made[stage]} for stage in STAGES[1:]]
+        later = [stage for stage in STAGES[1:] if stage != "reasons"]  # for which the experiment does not ask
+        made = [run(request, (stage,)).made for stage in ("align", *later)]
+        assert made == [{"align": 1}] + [{stage: finished.result.made[stage]} for stage in later]
         for table in ("transfer", "surrogates", "contrasts"):
             name = f"report/{table}.csv"
             assert (folder / name).read_bytes() == (finished.folder / name).read_bytes()
