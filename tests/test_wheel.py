@@ -15,7 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("align_core", "pipelines", "tune_spaces")
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-KINDS = {".py", ".yaml", ".typed", ".md"}
+KINDS = {".py", ".yaml", ".typed", ".md", ".html", ".css", ".js"}
 SETTINGS = (
     "data.test.limit=60", "data.train.take=[0, 200]", "targets=[mlp]", "controls=[]", "align.epochs=1",
     "models.cnn.train.epochs=1", "models.witness_cnn.train.epochs=1", "models.mlp.train.epochs=1",

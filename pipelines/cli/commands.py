@@ -136,6 +136,27 @@ def verify_command(options: argparse.Namespace) -> int:
     return 1 if found.findings else 0
 
 
+def compare_command(options: argparse.Namespace) -> int:
+    """Writes the page and the table of several finished experiments side by side."""
+    from pipelines.report.comparison import compared
+    from pipelines.report.comparison_page import comparison_files
+    from pipelines.report.finished import read_finished
+
+    comparison = compared(read_finished(options.experiments))
+    folder = Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in comparison_files(comparison).items():
+        (folder / name).write_bytes(content)
+    if options.json:
+        found = {"experiments": comparison.labels, "rows": len(comparison.rows), "remarks": comparison.remarks}
+        print(json.dumps({"location": str(folder), **found, "differences": comparison.differences}))
+        return 0
+    for line in (*comparison.remarks, *(f"{key}: {' | '.join(own)}" for key, own in comparison.differences.items())):
+        print(line)
+    print(f"comparison: {folder / 'comparison.html'}, comparison.csv")
+    return 0
+
+
 def schedule_command(options: argparse.Namespace) -> int:
     """Submits the jobs of a schedule as they are due, or with `--list` only shows them."""
     from pipelines.progress import Progress

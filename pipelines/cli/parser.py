@@ -86,6 +86,8 @@ def command_line() -> argparse.ArgumentParser:
                     commands.verify_command))  # fmt: skip
     _add_schedule(add("schedule", "submit recurring evaluations, each as a job on a Ray cluster",
                       commands.schedule_command, experiment=False, flags=of_schedule))  # fmt: skip
+    _add_compare(add_plain("compare", "show finished experiments side by side, and say which settings differ",
+                           commands.compare_command))  # fmt: skip
     ui = add("ui", "serve MLflow's page on this experiment's tracking store", commands.ui_command)
     ui.add_argument("--port", type=_port, default=5000, help="port of the page on this machine (default: 5000)")
     return parser
@@ -206,6 +208,18 @@ def _list_name(name: str) -> str:
     close = difflib.get_close_matches(name, LISTS, n=1, cutoff=0.4)
     mend = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(LISTS)}"
     raise argparse.ArgumentTypeError(f"there is no list of {name!r}; {mend}")
+
+
+def _add_compare(comparing: argparse.ArgumentParser) -> None:
+    comparing.add_argument(
+        "experiments", nargs="+", metavar="EXPERIMENT",
+        help="experiment files, or output folders <output>/<name>, of finished experiments",
+    )  # fmt: skip
+    comparing.add_argument(
+        "--output", default="comparison", metavar="FOLDER",
+        help="the folder for comparison.html and comparison.csv (default: comparison)",
+    )  # fmt: skip
+    comparing.add_argument("--json", action="store_true", help="print one JSON object: files, differences and remarks")
 
 
 def _add_tune(tune: argparse.ArgumentParser) -> None:

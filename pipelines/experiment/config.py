@@ -253,6 +253,7 @@ class Experiment(Section):
 
     Attributes:
         name: of its folder in the output folder, and of the experiment in MLflow.
+        warning: what readers of its results have to know before anything else; the report says it first.
         seed: of all random choices.
         seeds: in place of `seed`: every fine-tune and every attack is repeated with each; the first decides all else.
         output: the output folder, or the URI of one in an object store.
@@ -277,6 +278,7 @@ class Experiment(Section):
     """
 
     name: Name
+    warning: str | None = Field(default=None, min_length=1)
     seed: int = Field(default=0, ge=0)
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
     output: str = "runs"

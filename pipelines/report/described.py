@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from pipelines.report.page import Report
 from pipelines.report.sentences import verdicts
+from pipelines.report.tabled import Report
 from pipelines.stages.blueprint import Blueprint
 
 _SHOWN = 12  # sentences; the report has all of them

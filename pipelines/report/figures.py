@@ -1,35 +1,23 @@
-"""The figures of the report, as PNG files: gains with their intervals, and a heatmap of transfer rates."""
+"""The figures of transfer: gains with their intervals, and a heatmap of rates. Each may take several figures."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pipelines.experiment.names import RELATIONS
 from pipelines.experiment.surrogates import is_control
+from pipelines.report.drawing import FAINT, GREY, INK, PAPER, SHADE, say_nothing, styles_of
+from pipelines.report.means import is_mean, is_of_several, kind_of, without_repeats
+from pipelines.report.panels import TALLEST, in_panels, longest
 from pipelines.report.rows import TransferRow
 
-# Inches. Panels that do not fit side by side go below each other; if the targets do not fit, only means are shown.
-_WIDEST, _TALLEST = 13.0, 16.0
-# A surrogate looks the same in every report. The colours are those of Okabe and Ito, which colour-blind readers can
-# tell apart; the shapes differ as well.
-_STYLES = {
-    "aligned": ("#0072B2", "o"),
-    "label_only": ("#E69F00", "s"),
-    "witness": ("#009E73", "D"),
-    "ensemble": ("#CC79A7", "^"),
-    "aligned_ensemble": ("#56B4E9", "v"),
-}
-_FURTHER_COLOURS = ("#D55E00", "#444444", "#7B4FA3", "#8C6D1F", "#B2182B")
-_FURTHER_SHAPES = ("P", "X", "<", ">", "p", "h", "*")
+_MOST_NUMBERS = 2_000
+"""Fields of a heatmap over all attacks: with more, they are small and have no numbers, which the tables have."""
 
 
-def gain_figure(transfer: Sequence[TransferRow], title: str) -> bytes:
-    """Draws the gain of every surrogate over the source with its 95 % interval; returns a PNG file.
+def gain_figures(transfer: Sequence[TransferRow], title: str) -> list[Figure]:
+    """Draws the gain of every surrogate over the source with its 95 % interval.
 
     There is a panel per attack, with the targets from top to bottom and a colour per surrogate. Where the targets are
     too many for one picture, only the means over groups of them are shown, and the title says so.
@@ -38,27 +26,26 @@ def gain_figure(transfer: Sequence[TransferRow], title: str) -> bytes:
         transfer: the rows of transfer.csv.
         title: stands above the panels.
     """
-    rows = [row for row in transfer if row["gain"] is not None]
-    attacks = list(dict.fromkeys(row["attack"] for row in transfer))
+    rows = [row for row in without_repeats(transfer) if row["gain"] is not None]
     styles = styles_of(list(dict.fromkeys(row["surrogate"] for row in rows)))
     targets = _means_first(rows)
     band = 0.15 * len(styles) + 0.22
-    if band * len(targets) > _TALLEST:
-        targets = [target for target in targets if target.startswith("(mean")] or targets
+    if band * len(targets) > TALLEST:
+        targets = [target for target in targets if is_mean(target)] or targets
         title += " (single targets: transfer.csv)"
     labels = [_label(target, rows) for target in targets]
-    figure, panels = _panels(attacks, 3.6, 0.09 * _longest(labels), 0.6 + band * max(1, len(targets)), sharex=True)
-    for panel, attack in zip(panels, attacks, strict=True):
+    attacks = list(dict.fromkeys(row["attack"] for row in transfer))
+    sizes = 3.6, 0.09 * longest(labels), 0.6 + band * max(1, len(targets))
+
+    def draw(panel: Axes, attack: str) -> None:
         _draw_bands(panel, targets, labels)
         _draw_gains(panel, [row for row in rows if row["attack"] == attack], targets, styles)
         panel.set_title(attack, fontsize="medium")
         panel.set_xlabel("gain over the source, points (95 %)", fontsize="small")
         if not rows:
-            panel.text(0.5, 0.5, "no gain could be measured", ha="center", va="center", transform=panel.transAxes)
-    figure.suptitle(title)
-    if rows:
-        _draw_legend(figure, panels[0], list(styles))
-    return as_png(figure)
+            say_nothing(panel, "no gain could be measured")
+
+    return in_panels(attacks, draw, *sizes, title=title, sharex=True, named=list(styles) if rows else [])
 
 
 def _draw_gains(
@@ -80,40 +67,32 @@ def _draw_gains(
         line, dot = (1.3, 5) if _is_control(surrogate) else (2.4, 7)
         panel.errorbar(
             gains, heights, xerr=[below, above], label=surrogate,
-            fmt=shape, color=colour, ms=dot, mec="white", mew=0.5, elinewidth=line,
+            fmt=shape, color=colour, ms=dot, mec=PAPER, mew=0.5, elinewidth=line,
         )  # fmt: skip
-
-
-def _draw_legend(figure: Figure, panel: Axes, surrogates: Sequence[str]) -> None:
-    """Draws the names of the surrogates below the panels, in as many lines as their width needs."""
-    lines = math.ceil(sum(0.6 + 0.08 * len(name) for name in surrogates) / figure.get_figwidth())
-    columns = math.ceil(len(surrogates) / lines)
-    handles = panel.get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=columns, frameon=False, columnspacing=1.5)
 
 
 def _draw_bands(panel: Axes, targets: Sequence[str], labels: Sequence[str]) -> None:
     """Draws a band per target, from the top down, those of means shaded, and a vertical line at a gain of zero."""
     for y, target in enumerate(targets):
-        if target.startswith("(mean"):
-            panel.axhspan(y - 0.5, y + 0.5, color="#EEF1F5", lw=0)
-        panel.axhline(y - 0.5, color="0.85", lw=0.6)
-    panel.axvline(0, color="0.25", lw=1)
+        if is_mean(target):
+            panel.axhspan(y - 0.5, y + 0.5, color=SHADE, lw=0)
+        panel.axhline(y - 0.5, color=FAINT, lw=0.6)
+    panel.axvline(0, color=GREY, lw=1)
     panel.set_ylim(max(1, len(targets)) - 0.5, -0.5)
     panel.set_yticks(range(len(targets)), labels)
     panel.tick_params(axis="y", length=0)
-    panel.grid(axis="x", color="0.9", lw=0.6)
+    panel.grid(axis="x", color=FAINT, lw=0.6)
     panel.set_axisbelow(True)
     panel.spines[["top", "left", "right"]].set_visible(False)
 
 
-def transfer_heatmap(
+def transfer_heatmaps(
     transfer: Sequence[TransferRow], title: str, white_box: Mapping[tuple[str, str, str], float | None] | None = None
-) -> bytes:
-    """Draws the transfer rate of every surrogate on every target, in percent; returns a PNG file.
+) -> list[Figure]:
+    """Draws the transfer rate of every surrogate on every target, in percent.
 
     There is a panel per attack, with the surrogates from top to bottom, the targets from left to right, and their mean
-    over all targets first.
+    over all targets first. Where the fields are too many for numbers, the panels have a scale of colours.
 
     Args:
         transfer: the rows of transfer.csv.
@@ -126,23 +105,26 @@ def transfer_heatmap(
     targets = targets_across(transfer, white_box or {})
     labels = [_label(target, []) for target in targets]
     rates = {(row["attack"], row["surrogate"], row["target"]): row["rate"] for row in transfer}
-    height = 0.7 + 0.36 * len(surrogates) + 0.06 * _longest(labels)
-    figure, panels = _panels(attacks, 0.3 + 0.55 * len(targets), 0.09 * _longest(surrogates), height)
-    for panel, attack in zip(panels, attacks, strict=True):
-        _draw_rates(panel, [[rates.get((attack, s, t)) for t in targets] for s in surrogates], targets)
+    has_numbers = len(attacks) * len(surrogates) * len(targets) <= _MOST_NUMBERS
+    across, down = (0.55, 0.36) if has_numbers else (0.2, 0.2)
+    height = 0.7 + down * len(surrogates) + 0.06 * longest(labels)
+
+    def draw(panel: Axes, attack: str) -> None:
+        _draw_rates(panel, [[rates.get((attack, s, t)) for t in targets] for s in surrogates], targets, has_numbers)
         for (own, surrogate, target), rate in (white_box or {}).items():
-            if own == attack and rate is not None and surrogate in surrogates and target in targets:
+            if own == attack and rate is not None and surrogate in surrogates and target in targets and has_numbers:
                 place = (targets.index(target) + 0.5, surrogates.index(surrogate) + 0.5)
-                panel.text(*place, f"({rate:.0f})", ha="center", va="center", color="0.45", fontsize="small")
-        across, down = ([index + 0.5 for index in range(len(names))] for names in (targets, surrogates))
-        panel.set_xticks(across, labels, rotation=40, ha="right", rotation_mode="anchor")
-        panel.set_yticks(down, surrogates)
+                panel.text(*place, f"({rate:.0f})", ha="center", va="center", color=INK, fontsize="small")
+        places = [[index + 0.5 for index in range(len(names))] for names in (targets, surrogates)]
+        size = "medium" if has_numbers else "x-small"
+        panel.set_xticks(places[0], labels, rotation=40, ha="right", rotation_mode="anchor", fontsize=size)
+        panel.set_yticks(places[1], surrogates, fontsize=size)
         panel.invert_yaxis()
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
         panel.set_title(attack, fontsize="medium")
-    figure.suptitle(title)
-    return as_png(figure)
+
+    return in_panels(attacks, draw, 0.3 + across * len(targets), 0.09 * longest(surrogates), height, title=title)
 
 
 def targets_across(
@@ -151,47 +133,25 @@ def targets_across(
     """The columns of the heatmap: the mean, then targets in the order of the rows, so that those that are sources too
     lie on a diagonal."""
     columns = [target for target in _means_first(transfer) if not target.startswith("(mean ")]
-    means = [target for target in columns if target.startswith("(mean")]
+    means = [target for target in columns if is_mean(target)]
     return list(dict.fromkeys([*means, *(own for _, _, own in white_box if own in columns), *columns]))
 
 
-def _draw_rates(panel: Axes, rates: Sequence[Sequence[float | None]], targets: Sequence[str]) -> None:
-    """Draws a coloured field per surrogate (down) and target (across), with its rate as a number."""
+def _draw_rates(
+    panel: Axes, rates: Sequence[Sequence[float | None]], targets: Sequence[str], has_numbers: bool
+) -> None:
+    """Draws a coloured field per surrogate (down) and target (across), with its rate as a number if there is room."""
     numbers = [[math.nan if value is None else value for value in line] for line in rates]
-    panel.pcolormesh(numbers, cmap="Blues", vmin=0, vmax=100, edgecolors="white", lw=1.5)
+    drawn = panel.pcolormesh(numbers, cmap="Blues", vmin=0, vmax=100, edgecolors=PAPER, lw=1.5 if has_numbers else 0.3)
+    if not has_numbers:
+        bar = panel.figure.colorbar(drawn, ax=panel, fraction=0.02, pad=0.01)
+        bar.ax.tick_params(labelsize="x-small")
+        return
     for y, line in enumerate(rates):
         for x, value in enumerate(line):
             if value is not None:
-                colour, weight = "white" if value > 55 else "black", "bold" if targets[x] == "(mean)" else None
+                colour, weight = "#ffffff" if value > 72 else "#000000", "bold" if targets[x] == "(mean)" else None
                 panel.text(x + 0.5, y + 0.5, f"{value:.0f}", ha="center", va="center", color=colour, weight=weight)
-
-
-def _panels(
-    attacks: Sequence[str], width: float, labels: float, height: float, sharex: bool = False
-) -> tuple[Figure, list[Axes]]:
-    """Makes a panel per attack, as many side by side as fit.
-
-    Args:
-        width: of a panel, in inches.
-        labels: width of the labels to the left of the first panel, in inches.
-        height: of a panel, in inches.
-        sharex: gives all panels the same horizontal axis.
-    """
-    across = max(1, min(len(attacks), int((_WIDEST - labels) / width)))
-    down = math.ceil(len(attacks) / across)
-    figure = Figure(figsize=(max(5.0, labels + across * width), 0.9 + down * height), layout="constrained")
-    grid = figure.subplots(down, across, sharex=sharex, squeeze=False).ravel()
-    for index, panel in enumerate(grid):
-        panel.tick_params(labelbottom=True, labelleft=index % across == 0)
-    for panel in grid[len(attacks) :]:
-        panel.remove()
-    return figure, list(grid[: len(attacks)])
-
-
-def styles_of(surrogates: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and shape of each surrogate: fixed for those that any experiment may have, in turn for its variants."""
-    further = zip(cycle(_FURTHER_COLOURS), cycle(_FURTHER_SHAPES), strict=False)
-    return {name: _STYLES.get(name) or next(further) for name in surrogates}
 
 
 def _is_control(surrogate: str) -> bool:
@@ -199,41 +159,16 @@ def _is_control(surrogate: str) -> bool:
 
 
 def _means_first(rows: Sequence[TransferRow]) -> list[str]:
-    """The targets, means first. Means over a single target are left out: they repeat its figures. Groups of the
-    experiment, whose members are not known here, stay."""
+    """The targets, means first. Means over a single target are left out: they repeat its figures."""
     names = list(dict.fromkeys(row["target"] for row in rows))
-    single = [row for row in rows if not row["target"].startswith("(mean")]
-
-    def is_mean_of_several(name: str) -> bool:
-        kind = name.strip("()").removeprefix("mean").strip()
-        if kind and kind not in RELATIONS:
-            return True
-        members: dict[str, set[str]] = {}
-        for row in single:
-            if kind in ("", row["relation"]):
-                members.setdefault(row["surrogate"], set()).add(row["target"])
-        return any(len(targets) > 1 for targets in members.values())
-
-    means = [name for name in names if name.startswith("(mean") and is_mean_of_several(name)]
-    return means + [name for name in names if not name.startswith("(mean")]
+    means = [name for name in names if is_mean(name) and is_of_several(name, rows)]
+    return means + [name for name in names if not is_mean(name)]
 
 
 def _label(target: str, rows: Sequence[TransferRow]) -> str:
     """The label of a target; with its relation to the source, if that is the same for all surrogates in `rows`."""
-    if target.startswith("(mean"):
-        kind = target.strip("()").removeprefix("mean").strip()
+    if is_mean(target):
+        kind = kind_of(target)
         return f"mean, {kind.replace('_', ' ')}" if kind else "mean"
     relations = {row["relation"] for row in rows if row["target"] == target}
     return f"{target}\n{relations.pop().replace('_', ' ')}" if len(relations) == 1 else target
-
-
-def _longest(labels: Sequence[str]) -> int:
-    return max((len(line) for label in labels for line in label.splitlines()), default=0)
-
-
-def as_png(figure: Figure) -> bytes:
-    """Renders a figure as a PNG file, without metadata, so that the same figure is the same bytes."""
-    FigureCanvasAgg(figure)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})
-    return content.getvalue()

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.surrogates import Surrogate
 from pipelines.report.fine_tune_times import FINE_TUNE
-from pipelines.report.page import Report
 from pipelines.report.rows import COLUMNS
+from pipelines.report.tabled import Report
 from pipelines.storage.csv_table import to_csv
 
 _OF_MEAN = ("gain", "gain_low", "gain_high", "gain_spread", "rate", "targeted_rate")
@@ -51,7 +51,7 @@ def tables_of(report: Report, surrogate: str) -> dict[str, bytes]:
     """The rows of a surrogate in each table that has any, as CSV files by their names."""
     found = {}
     for table, rows in report.tables().items():
-        own = [row for row in rows if row["surrogate"] == surrogate]
+        own = [row for row in rows if row.get("surrogate") == surrogate]
         if own:
             found[f"{table}.csv"] = to_csv(own, COLUMNS[table])
     return found

@@ -4,14 +4,19 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from align_core.attacks import AttackConfig, ForeignConfig
-from pipelines.report.figures import as_png, styles_of
+from pipelines.report.drawing import FAINT, look, say_nothing, styles_of
+from pipelines.report.means import kind_of
 from pipelines.report.rows import TransferRow
 
 _MOST_NAMES = 12
+_MOST_TICKS = 6
+"""Costs that stand on the axis themselves; of more, powers of ten do."""
+_MOST_IN_PANEL = 8
+"""Surrogates whose names a panel holds; those of more stand beside the figure."""
 
 
 def pareto_figure(
@@ -19,12 +24,12 @@ def pareto_figure(
     attacks: Mapping[str, AttackConfig | ForeignConfig],
     groups: Sequence[str],
     title: str,
-) -> bytes:
+) -> Figure:
     """Draws the mean rate of every surrogate and attack, with its 95 % interval, over its gradients per image.
 
     A line joins each surrogate's Pareto front: the attacks that no cheaper attack on it beats. Attacks in different
     balls are not compared, nor are targeted attacks with others: they have panels of their own, one below the other,
-    where targeted attacks are drawn with their targeted rate. Returns a PNG file.
+    where targeted attacks are drawn with their targeted rate.
 
     Args:
         transfer: the rows of transfer.csv.
@@ -36,17 +41,20 @@ def pareto_figure(
     balls = list(dict.fromkeys(ball_of(attack) for attack in attacks.values()))
     means = [f"(mean {group})" for group in groups] or ["(mean)"]
     width, height = (5.4, 4.2) if len(balls) * len(means) > 1 else (7.5, 5.0)
-    figure = Figure(figsize=(width * len(means), height * len(balls)), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(balls), len(means), squeeze=False)
     styles = styles_of(list(dict.fromkeys(row["surrogate"] for row in transfer)))
-    for ball, across in zip(balls, panels, strict=True):
-        for mean, panel in zip(means, across, strict=True):
-            _draw(panel, points_of(transfer, attacks, ball, mean), styles)
-            over = mean.strip("()").removeprefix("mean").strip()
-            panel.set_title(f"{over}: {ball}" if over else ball, fontsize="small")
-    figure.suptitle(title, fontsize="medium")
-    return as_png(figure)
+    with look():
+        figure = Figure(figsize=(width * len(means), height * len(balls)), layout="constrained")
+        panels = figure.subplots(len(balls), len(means), squeeze=False)
+        for ball, across in zip(balls, panels, strict=True):
+            for mean, panel in zip(means, across, strict=True):
+                _draw(panel, points_of(transfer, attacks, ball, mean), styles)
+                over = kind_of(mean)
+                panel.set_title(f"{over}: {ball}" if over else ball, fontsize="small")
+        figure.suptitle(title, fontsize="medium")
+        if len(styles) > _MOST_IN_PANEL:
+            handles, labels = panels[0][0].get_legend_handles_labels()
+            figure.legend(handles, labels, fontsize="small", loc="outside right upper")
+    return figure
 
 
 class Point(NamedTuple):
@@ -114,10 +122,16 @@ def _draw(panel: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str, 
         panel.plot([p.gradients for p in own], [p.rate for p in own], shape, color=colour, label=name, markersize=5)
         panel.step([p.gradients for p in front], [p.rate for p in front], color=colour, where="post", linewidth=1)
     panel.set_xscale("log")
+    costs = sorted({point.gradients for point in points})
+    if len(costs) <= _MOST_TICKS:
+        panel.set_xticks(costs)
+        panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set_xlabel("gradients per image", fontsize="small")
     panel.set_ylabel("transfer rate, percent (95 %)", fontsize="small")
-    panel.grid(alpha=0.3)
-    if points:
+    panel.grid(color=FAINT, lw=0.6)
+    if points and len(styles) <= _MOST_IN_PANEL:
         panel.legend(fontsize="small", loc="lower right")  # "best" tries every place: seconds where points are many
-    else:
-        panel.text(0.5, 0.5, "no rate could be measured", ha="center", va="center", transform=panel.transAxes)
+    elif not points:
+        say_nothing(panel, "no rate could be measured")

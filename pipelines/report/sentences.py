@@ -1,13 +1,10 @@
 """What the tables show of each surrogate, in words that say no more than the intervals bear."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from pipelines.experiment.surrogates import is_control
 from pipelines.report.rows import ContrastRow, MeanRow, SurrogateRow
-
-if TYPE_CHECKING:
-    from pipelines.report.page import Report
+from pipelines.report.tabled import Report
 
 _NOTES = (
     "Rates and accuracies are in percent, gains in percentage points. A rate is over the test images that the original "
@@ -32,13 +29,13 @@ _BROKEN_BY = -2.0
 """Points of clean accuracy: a control that lost more than that, beyond doubt, is no longer like the source."""
 
 
-def notes(report: "Report") -> list[str]:
+def notes(report: Report) -> list[str]:
     """What a reader has to know of the tables, a paragraph each."""
     seeds = max(row["seeds"] for row in report.transfer)
     return [_NOTES[0], _SEVERAL_SEEDS.format(seeds=seeds) if seeds > 1 else _ONE_SEED, *_NOTES[1:]]
 
 
-def verdicts(report: "Report") -> list[str]:
+def verdicts(report: Report) -> list[str]:
     """Says of each surrogate and attack whether it transfers better than the source, and what that is worth.
 
     By the mean over all targets: against the source; against the controls, beside which alone an effect counts; at what

@@ -13,8 +13,9 @@ from typing import Any
 from pipelines.experiment.surrogates import Surrogate, series_of
 from pipelines.report.described import description, description_of
 from pipelines.report.headline import headline, headline_attack, headline_of_seed, tables_of
-from pipelines.report.page import FILES, Report
+from pipelines.report.page import written_files
 from pipelines.report.spans import Spans
+from pipelines.report.tabled import Report
 from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.csv_table import from_csv
@@ -68,8 +69,9 @@ def log_report(blueprint: Blueprint, report: Report, say: Say, again: bool = Fal
 def _write_report(runs: Runs, blueprint: Blueprint, report: Report) -> None:
     spans, attack = Spans(blueprint), headline_attack(blueprint.experiment)
     parent = parent_run(runs, blueprint, spans.whole.began)
-    for name in FILES:
-        runs.log_artifact(parent, name, blueprint.store.read(f"report/{name}"))
+    for name in written_files(blueprint.store):
+        if "/" not in name:  # the tables for LaTeX and Markdown stay in the folder
+            runs.log_artifact(parent, name, blueprint.store.read(f"report/{name}"))
     runs.log_artifact(parent, "experiment.yaml", blueprint.store.read("experiment.yaml"))
     series: dict[str, list[Surrogate]] = {}
     for surrogate in blueprint.surrogates:

@@ -13,7 +13,8 @@ from pipelines.experiment.config import Experiment
 from pipelines.experiment.wraps import unwrapped
 from pipelines.progress import Progress, Spent
 from pipelines.report.live import shown_live
-from pipelines.report.page import Report, make_report
+from pipelines.report.page import make_report
+from pipelines.report.tabled import Report
 from pipelines.report.to_mlflow import log_report
 from pipelines.run.request import Request, open_blueprint
 from pipelines.run.resolved import write_resolved

@@ -202,7 +202,7 @@ class Results:
 
     def clean_images(self) -> Images:
         """The test images: the centres of the eps-balls."""
-        from pipelines.stages.payload import test_images
+        from pipelines.stages.clean_images import test_images
 
         images = test_images(self._blueprint)
         pixels = np.concatenate([images.read(chunk) for chunk in range(len(images.chunks))])

@@ -16,6 +16,7 @@ from pipelines.storage.csv_table import to_csv
 
 _NOT_DECIDING = {
     "output",
+    "warning",
     "tracking",
     "factories",
     "compute",

@@ -22,7 +22,8 @@ from pipelines.progress import Bar, Progress
 from pipelines.run.verification import Verification
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
-from pipelines.stages.payload import test_images, towards_of
+from pipelines.stages.clean_images import test_images
+from pipelines.stages.payload import towards_of
 from pipelines.storage.chunked_table import ChunkedTable
 
 # A logit may be off by this share of the image's largest where it is computed on other hardware or in another batch.

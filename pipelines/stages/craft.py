@@ -26,7 +26,8 @@ from pipelines.compute.watched import watched
 from pipelines.experiment.surrogates import Surrogate
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.payload import network_loader, others_pool, test_images, towards_of
+from pipelines.stages.clean_images import test_images
+from pipelines.stages.payload import network_loader, others_pool, towards_of
 from pipelines.stages.speeds import Speeds
 from pipelines.stages.times import CraftingTimes
 from pipelines.storage.chunked_table import ChunkedTable

@@ -24,9 +24,10 @@ from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.ray_data import run_pipeline
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.clean_images import test_images
 from pipelines.stages.crafted_chunk import crafted_chunk
 from pipelines.stages.evaluations import UNDER_WAY, Evaluation, Turn, in_turns
-from pipelines.stages.payload import network_loader, test_images
+from pipelines.stages.payload import network_loader
 from pipelines.stages.speeds import Speeds
 from pipelines.storage.store import Store
 

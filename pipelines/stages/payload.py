@@ -2,21 +2,14 @@
 
 from pipelines.compute.cluster import Worker
 from pipelines.compute.fine_tune import FineTune
-from pipelines.compute.images import TestImages
 from pipelines.compute.loading import NetworkLoader
 from pipelines.compute.others import Pool, pool_of
 from pipelines.compute.ray_train import RUNS
 from pipelines.compute.towards import Towards
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.clean_images import test_images
 from pipelines.stages.makings import Making
 from pipelines.stages.stopping import checked_of, needed_for_checks
-
-
-def test_images(blueprint: Blueprint) -> TestImages:
-    """The test images in their chunks."""
-    manifest, data = blueprint.inspected.manifests["test"], blueprint.experiment.data
-    channels, labels = blueprint.inspected.shape[0], manifest.labels.tolist()
-    return TestImages(data.test, data.fit, channels, manifest.ids, labels, blueprint.chunks, manifest.contents)
 
 
 def others_pool(blueprint: Blueprint) -> Pool:

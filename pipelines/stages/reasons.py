@@ -41,9 +41,10 @@ from pipelines.compute.watched import watched
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF
+from pipelines.stages.clean_images import test_images
 from pipelines.stages.crafted_chunk import crafted_chunk
 from pipelines.stages.measurings import SOFT, UNDER_WAY, Measuring, Sample, attack_of_reasons
-from pipelines.stages.payload import network_loader, test_images
+from pipelines.stages.payload import network_loader
 from pipelines.stages.speeds import Kind, Speeds
 from pipelines.storage.store import Store
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.report.figures import as_png
+from pipelines.report.drawing import as_png
 from pipelines.sweep.choice import pareto_set
 from pipelines.sweep.record import Record
 from pipelines.sweep.settings import label_of

@@ -17,12 +17,15 @@ from pipelines.compute.cluster import Worker, connected
 from pipelines.compute.networks import Network
 from pipelines.compute.ray_data import run_pipeline
 from pipelines.experiment.config import Experiment
+from pipelines.report.facts import Facts
 from pipelines.report.outcomes import Outcomes
+from pipelines.report.page import report_files
+from pipelines.report.tabled import Report
 from pipelines.report.tables import TableMaker
 from pipelines.run.forecast import forecast_of
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.clean_images import test_images
 from pipelines.stages.inspect import Inspected
-from pipelines.stages.payload import test_images
 from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.joint_table import JointFolder, JointTable
 from pipelines.storage.store import Store
@@ -41,6 +44,7 @@ def measure() -> Iterator[str]:
         yield _layouts(folder)
         yield _driven(folder)
         yield _reported(folder)
+        yield _page(folder)
 
 
 def _planned(folder: Path) -> str:
@@ -217,11 +221,43 @@ class _Job:
 def _reported(folder: Path) -> str:
     """Computes the tables of 10 surrogates x 10 attacks x 50 targets x 10,000 images, from random outcomes."""
     surrogates, attacks, images = 10, 10, 10_000
-    experiment, inspected = _large(folder / "reported", surrogates, attacks, TARGETS, images)
-    blueprint, rng = (
-        Blueprint(experiment, inspected, Store(experiment.output, experiment.name)),
-        np.random.default_rng(0),
+    blueprint, outcomes = _random(folder / "reported", surrogates, attacks, images)
+    before, start = psutil.Process().memory_info().rss, time.perf_counter()
+    maker = TableMaker(blueprint, outcomes)
+    rows = len(maker.transfer()) + len(maker.contrasts()) + len(maker.surrogates())
+    seconds, grown = time.perf_counter() - start, (psutil.Process().memory_info().rss - before) / 1e6
+    return (
+        f"matrix: the tables of {surrogates} surrogates x {attacks} attacks x {TARGETS} targets x {images:,} images, "
+        f"{rows:,} rows, are computed from outcomes in {seconds:.0f} s, {grown:.0f} MB"
     )
+
+
+def _page(folder: Path) -> str:
+    """Makes every file of the report of 20 surrogates x 10 attacks x 50 targets x 1,000 images, from random outcomes.
+
+    Of the report of a real experiment, the files of the outcomes have to be read besides, and the pictures.
+    """
+    images = 1_000
+    blueprint, outcomes = _random(folder / "page", SURROGATES, ATTACKS, images)
+    start = time.perf_counter()
+    maker = TableMaker(blueprint, outcomes)
+    report = Report("", maker.transfer(), maker.contrasts(), maker.surrogates(), [], maker.seeds(), maker.times())
+    tables = time.perf_counter() - start
+    files = report_files(blueprint, report, [], Facts())
+    seconds = time.perf_counter() - start
+    size = len(files["report.html"]) / 1e6
+    return (
+        f"matrix: the report of {SURROGATES} surrogates x {ATTACKS} attacks x {TARGETS} targets x {images:,} images is "
+        f"made from outcomes in {seconds:.0f} s, {tables:.0f} s of it its tables; {len(files)} files, a page of "
+        f"{size:.0f} MB"
+    )
+
+
+def _random(folder: Path, surrogates: int, attacks: int, images: int) -> tuple[Blueprint, Outcomes]:
+    """An experiment that consists of names only, and random outcomes of it."""
+    experiment, inspected = _large(folder, surrogates, attacks, TARGETS, images)
+    blueprint = Blueprint(experiment, inspected, Store(experiment.output, experiment.name))
+    rng = np.random.default_rng(0)
 
     def flags(share: float) -> Flags:
         return np.asarray(rng.random(images) < share)
@@ -236,11 +272,4 @@ def _reported(folder: Path) -> str:
         gradients={},
         passes={},
     )
-    before, start = psutil.Process().memory_info().rss, time.perf_counter()
-    maker = TableMaker(blueprint, outcomes)
-    rows = len(maker.transfer()) + len(maker.contrasts()) + len(maker.surrogates())
-    seconds, grown = time.perf_counter() - start, (psutil.Process().memory_info().rss - before) / 1e6
-    return (
-        f"matrix: the tables of {surrogates} surrogates x {attacks} attacks x {TARGETS} targets x {images:,} images, "
-        f"{rows:,} rows, are computed from outcomes in {seconds:.0f} s, {grown:.0f} MB"
-    )
+    return blueprint, outcomes

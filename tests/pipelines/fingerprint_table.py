@@ -51,6 +51,7 @@ _NPZ = {
 def _rows() -> Iterator[tuple[str, str, str]]:
     """(key, perhaps with a role after a space; settings on both sides; settings of the changed side alone)."""
     yield "name", "", "name=other"
+    yield "warning", "", "warning=beware"
     yield "seed", "", "seed=5"
     yield "seeds", "seeds=[0, 5]", "seeds=[0, 6]"
     yield "output", "", "output=there"

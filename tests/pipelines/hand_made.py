@@ -25,6 +25,7 @@ from align_core.weights import to_bytes
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.align import commit
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.clean_images import test_images
 from pipelines.storage.chunked_table import ChunkedTable
 
 CLASSES = 3
@@ -110,7 +111,8 @@ class HandMade:
                 made.add(making.name)
             blueprint.refresh()  # now there are those that are aligned to these
         unused = dict(outcomes or {})
-        manifest = blueprint.inspected.manifests["test"]
+        manifest, images = blueprint.inspected.manifests["test"], test_images(blueprint)
+        clean = np.concatenate([images.read(chunk) for chunk in range(len(images.chunks))])
 
         def fill(table: ChunkedTable, column: str, is_targeted: bool = False) -> None:
             digits = np.array([int(digit) for digit in unused.pop(table.folder, "0" * IMAGES)])
@@ -120,11 +122,12 @@ class HandMade:
             if column == "l2":
                 columns |= {"l2": (digits / 8).astype(np.float32), "ssim": (1 - digits / 16).astype(np.float32)}
                 columns["pass_rows"] = np.full(IMAGES, 100, np.int32)
+                columns["image"] = _attacked(clean, digits)
             else:
                 columns[column] = (manifest.labels + digits) % CLASSES
             blueprint.store.delete(table.finished_file)
             for number, chunk in enumerate(blueprint.chunks):
-                rows = {name: values[chunk.start : chunk.stop] for name, values in columns.items()}
+                rows = {name: _column(values[chunk.start : chunk.stop]) for name, values in columns.items()}
                 table.write_chunk(blueprint.store, number, pa.table(rows))
             assert table.finish(blueprint.store, blueprint.rows) == []
 
@@ -137,6 +140,17 @@ class HandMade:
                 fill(blueprint.adversarial(surrogate, attack), "l2", settings.is_targeted)
         assert not unused, f"the experiment has no table in {', '.join(unused)}"
         return blueprint
+
+
+def _attacked(clean_NCHW: np.ndarray, digits_N: np.ndarray) -> np.ndarray:
+    """Adversarial images: the clean ones, every pixel moved by as many 8-bit steps as the image's digit says."""
+    moved = clean_NCHW.astype(np.int16) + digits_N[:, None, None, None]
+    return moved.clip(0, 255).astype(np.uint8)
+
+
+def _column(values: np.ndarray) -> pa.Array:
+    """Values as a column of a table: of images as tensors."""
+    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values)) if values.ndim > 1 else values
 
 
 def _weights(seed: str, model: ModelConfig) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ from hand_made import HandMade
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from pipelines.report.page import Report
+from pipelines.report.tabled import Report
 from pipelines.run.command import run
 from pipelines.run.request import Request
 

@@ -28,9 +28,9 @@ COMMANDS: dict[str, set[str]] = {
     "tune": {"--space", "--samples", "--searcher", "--scheduler", "--concurrent", "--max-clean-drop", "--attack",
              "--surrogate", "--rehash"},
     "plan": set(), "status": {"--watch", "--cells"}, "verify": {"--sample", "--seed"}, "schedule": {"--once", "--list"},
-    "ui": {"--port"}, "init": STARTER, "list": {"--json"},
+    "ui": {"--port"}, "compare": {"--output", "--json"}, "init": STARTER, "list": {"--json"},
 }  # fmt: skip
-ALONE = {"init", "list"}  # they are about no experiment that is there, and use no cluster
+ALONE = {"init", "list", "compare"}  # they run no experiment, and use no cluster
 HEAVY = {
     "torch",
     "torchvision",

@@ -16,6 +16,7 @@ from pipelines.experiment.config import Experiment, load_experiment
 # The design's example, and the keys that are missing in it.
 FULL = """
 name: cifar10-resnet20
+warning: Chosen by looking at test results.
 seed: 3
 output: runs
 tracking: sqlite:///elsewhere/mlflow.db
@@ -205,6 +206,7 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path, monkeypatch: pytes
     experiment = load_experiment(tmp_path / "e.yaml")
     given = experiment.model_dump(mode="json", exclude=set(needed))
     assert given == {
+        "warning": None,
         "seed": 0,
         "seeds": [],
         "matrix": [],

@@ -123,6 +123,7 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("models.new.factory=nets_of_any_size:flat;models.new.train={}", lambda b: type(net(b)[0]).__name__, "Flatten"),
     ("models.new.aligned=aligned", lambda b: holds(b, "new", "aligned/model.safetensors"), True),
     ("variants.v.model=d", lambda b: (b.by_name["v"].members, b.by_name["v"].align), (("d",), None)),
+    ("warning=beware", lambda b: b.experiment.warning, "beware"),  # its effect is tested in test_html_page
     ("register=mine", lambda b: b.experiment.registered_as, "mine"),  # its effect is tested in test_registry
     ("mlflow_models=none", lambda b: b.experiment.mlflow_models, "none"),  # its effect is tested in test_models
     ("models.e.args={width: 7}", lambda b: net(b, "e")[0].out_channels, 7),

@@ -14,9 +14,11 @@ from hand_made import IMAGES, HandMade, hand_made
 from align_core.errors import InputError
 from align_core.transfer import resampled_counts
 from pipelines import load_results
-from pipelines.report.figures import targets_across, transfer_heatmap
+from pipelines.report.drawing import as_png
+from pipelines.report.drawn import white_box_rates
+from pipelines.report.figures import targets_across, transfer_heatmaps
 from pipelines.report.outcomes import read_outcomes
-from pipelines.report.page import make_report, white_box_rates
+from pipelines.report.page import make_report
 from pipelines.report.sentences import broken_controls, verdicts
 from pipelines.report.tables import TableMaker
 from pipelines.stages.blueprint import Blueprint
@@ -145,9 +147,9 @@ def test_the_diagonal_is_the_white_box_rate_of_each_source(blueprint: Blueprint,
         right = ~wrong("clean", target)
         assert rate == pytest.approx(100 * wrong("outcomes", surrogate, attack, "@self")[right].mean(), abs=1e-3)
     transfer = maker.transfer()
-    drawn = transfer_heatmap(transfer, "title", rates)
-    assert drawn != transfer_heatmap(transfer, "title")
-    assert drawn != transfer_heatmap(transfer, "title", dict.fromkeys(rates, 3.0))
+    drawn = as_png(*transfer_heatmaps(transfer, "title", rates))
+    assert drawn != as_png(*transfer_heatmaps(transfer, "title"))
+    assert drawn != as_png(*transfer_heatmaps(transfer, "title", dict.fromkeys(rates, 3.0)))
     assert targets_across(transfer, rates) == ["(mean)", *MATRIX]  # the first row has no cell of the first
 
 

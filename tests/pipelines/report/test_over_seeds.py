@@ -13,8 +13,9 @@ from scipy import stats
 from align_core.transfer import resampled_counts
 from pipelines.experiment.config import load_experiment
 from pipelines.failure import RunFailed
-from pipelines.report.page import Report, computed_report, make_report
+from pipelines.report.page import computed_report, make_report
 from pipelines.report.sentences import notes, said_gain, verdicts
+from pipelines.report.tabled import Report
 from pipelines.run.command import RunResult
 from pipelines.sweep.best import Best
 from pipelines.sweep.command import _against_default

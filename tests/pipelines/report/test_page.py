@@ -1,37 +1,36 @@
-"""The files of a report: what they contain, when they are made again, and that page and figures can be displayed."""
+"""The files of a report: which there are, when they are made again, and that none is taken for another."""
 
-import base64
 import csv
-import dataclasses
-import io
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 from hand_made import IMAGES
-from PIL import Image
 
 from pipelines import RunFailed, load_results
 from pipelines.cli import main
-from pipelines.report.figures import gain_figure, transfer_heatmap
-from pipelines.report.page import Report, html_page, make_report, read_report
-from pipelines.report.sentences import notes, verdicts
+from pipelines.report.page import make_report, read_report
 
-FILES = [
-    "contrasts.csv", "correlations.csv", "gain.png", "pareto.png", "reasons.csv", "report.html", "report.json",
-    "robustness.csv",
-    "seeds.csv", "soft_labels.csv", "surrogates.csv", "times.csv", "transfer.csv", "transfer.png",
-]  # fmt: skip
+ON_DEMAND = ["correlations", "reasons", "seeds", "soft_labels"]
+TABLES = ["contrasts", *ON_DEMAND, "robustness", "surrogates", "times", "transfer"]
+FIGURES = ["curves", "gain", "pareto", "relations", "transfer"]
+FILES = sorted([
+    *(f"{table}.csv" for table in TABLES),
+    *(f"{figure}.{kind}" for figure in FIGURES for kind in ("png", "svg")),
+    # of one seed, the table of seeds is empty, and so are those of reasons unless they are asked for
+    *(f"tables/{table}.{kind}" for table in ("summary", *TABLES) if table not in ON_DEMAND for kind in ("md", "tex")),
+    "report.html", "report.json", "results.json",
+])  # fmt: skip
 GAIN = [
     "gain", "gain_low", "gain_high", "gain_spread", "gain_both_low", "gain_both_high", "p_value", "p_holm",
 ]  # fmt: skip
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 # The tables as files
@@ -105,11 +104,19 @@ def test_a_report_is_made_again_when_the_family_of_a_target_changes(experiment, 
     assert kinds == [{"cross_family"}, {"same_family"}]
 
 
-# Each of these makes a report twice, so that two files stand for the others where time counts.
+def test_a_figure_for_which_there_is_nothing_any_more_is_removed(experiment, blueprint):
+    make_report(blueprint)
+    (experiment.report / "my-notes.txt").write_text("mine")
+    experiment.write(targets=["twin"])
+    make_report(experiment.finish())
+    there = {file.name for file in experiment.report.iterdir()}
+    assert {"gain.png", "my-notes.txt"} <= there and not {"relations.png", "relations.svg"} & there
+
+
+# Each of these makes a report twice, so that three files stand for the others where time counts.
+QUICK = ("transfer.csv", "report.html", "tables/summary.tex")
 EVERY_FILE = [
-    name if name in ("transfer.csv", "report.html") else pytest.param(name, marks=pytest.mark.slow)
-    for name in FILES
-    if name != "report.json"
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FILES if name != "report.json"
 ]
 
 
@@ -212,122 +219,3 @@ def test_the_report_command_names_what_is_missing(experiment, capsys):
     printed = capsys.readouterr().err
     assert "`witness align` has to come first: these are missing: aligned" in printed
     assert not experiment.report.exists()
-
-
-# The page
-
-
-class Page(HTMLParser):
-    """The texts of an HTML page, and the addresses that it refers to; embedded images are addresses too."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-        self.addresses: list[str] = []
-        self.feed(text)
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag not in ("script", "link", "iframe")
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
-
-
-def test_the_page_needs_no_other_file_and_holds_all_figures(experiment, blueprint):
-    make_report(blueprint)
-    text = (experiment.report / "report.html").read_text()
-    addresses = Page(text).addresses
-    start = "data:image/png;base64,"
-    assert all(address.startswith(start) for address in addresses)
-    embedded = [base64.b64decode(address.removeprefix(start)) for address in addresses]
-    assert embedded == [(experiment.report / name).read_bytes() for name in ("gain.png", "transfer.png", "pareto.png")]
-    for address in addresses:
-        text = text.replace(address, "")
-    assert "://" not in text
-    assert "url(" not in text
-
-
-def test_the_page_shows_the_verdicts_the_caveats_and_every_row(blueprint, experiment):
-    report, _ = make_report(blueprint)
-    texts = Page((experiment.report / "report.html").read_text()).texts
-    assert {*verdicts(report), *notes(report)} <= set(texts)
-    for value in ("66.67", "same_architecture", "(mean)"):
-        assert value in texts
-    text = (experiment.report / "report.html").read_text()
-    tables = report.tables().values()
-    assert text.count("<tr") == sum(1 + len(rows) for rows in tables if rows)
-
-
-def test_columns_that_are_blank_throughout_are_left_out_of_the_page(blueprint):
-    report, _ = make_report(blueprint)
-    page = html_page("x", report, {})
-    assert ">gain low</th>" in page
-    assert ">gain spread</th>" not in page and ">targeted rate</th>" not in page  # one seed, no targeted attack
-    one_has_it = [row | {"gain_spread": 0.0} for row in report.transfer[:1]] + report.transfer[1:]
-    assert ">gain spread</th>" in html_page("x", dataclasses.replace(report, transfer=one_has_it), {})
-
-
-def test_names_cannot_break_the_page(blueprint):
-    report, _ = make_report(blueprint)
-    evil = "<b>&\"'</b>"
-    rows = [row | {"surrogate": evil, "target": evil} for row in report.transfer]
-    text = html_page(evil, Report("", rows, [], [], [], [], []), {})
-    assert "<b>" not in text
-    assert evil in Page(text).texts
-
-
-# The figures
-
-
-def assert_is_picture(content: bytes) -> tuple[int, int]:
-    with Image.open(io.BytesIO(content)) as picture:
-        picture.load()
-        colours = picture.convert("RGB").getcolors(maxcolors=1 << 24)
-        assert picture.format == "PNG"
-        assert len(colours) > 10  # the figure is not empty
-        return picture.size
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"attacks": {"pgd": {"method": "pgd", "eps": "4/255", "step": "1/255", "steps": 4}}, "targets": ["twin"]},
-        {"controls": []},
-        {"attacks": {f"an-attack-with-a-long-name-{n}": {"method": "fgsm", "eps": "4/255"} for n in range(7)}},
-        {"variants": {f"variant{n}": {"align": {"temperature": n + 5}} for n in range(12)}},
-    ],
-    ids=["plain", "one-attack-one-target", "no-controls", "many-attacks", "many-surrogates"],
-)
-def test_figures_are_drawn_whatever_the_experiment_holds(experiment, changes):
-    experiment.write(**changes)
-    make_report(experiment.finish())
-    for name in ("gain.png", "transfer.png", "pareto.png"):
-        width, height = assert_is_picture((experiment.report / name).read_bytes())
-        assert max(width, height) < 4000  # pixels, so that the whole figure fits on a screen
-
-
-def test_figures_are_drawn_even_if_no_image_counts_for_any_target(experiment):
-    make_report(experiment.finish({f"clean/{target}": "1" * 12 for target in ("twin", "cousin", "stranger")}))
-    for name in ("gain.png", "transfer.png", "pareto.png"):
-        assert_is_picture((experiment.report / name).read_bytes())
-
-
-def test_many_targets_with_long_names_are_drawn(blueprint):
-    report, _ = make_report(blueprint)
-    rows = [row for row in report.transfer if row["target"].startswith("(mean")]
-    for n in range(30):
-        rows += [
-            row | {"target": f"a-target-with-a-long-name-{n}"} for row in report.transfer if row["target"] == "cousin"
-        ]
-    for content in (gain_figure(rows, "title"), transfer_heatmap(rows, "title")):
-        assert max(assert_is_picture(content)) < 4000
-
-
-def test_figures_show_the_rows(blueprint):
-    report, _ = make_report(blueprint)
-    other = [row | {"gain": 5.0} if row["gain"] is not None else row for row in report.transfer]
-    assert gain_figure(other, "title") != gain_figure(report.transfer, "title")
-    other = [row | {"rate": 5.0} for row in report.transfer]
-    assert transfer_heatmap(other, "title") != transfer_heatmap(report.transfer, "title")

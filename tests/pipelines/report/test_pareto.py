@@ -3,6 +3,7 @@
 from typing import Any
 
 from align_core.attacks import AttackConfig
+from pipelines.report.drawing import as_png
 from pipelines.report.pareto import Point, named_points, pareto_figure, pareto_front, points_of
 
 
@@ -40,11 +41,11 @@ LINF = "l-infinity, eps 8/255"
 
 
 def drawn(*rows: Any, groups: tuple[str, ...] = ()) -> bytes:
-    return pareto_figure(rows, {row["attack"]: ATTACKS[row["attack"]] for row in rows}, groups, "title")
+    return as_png(pareto_figure(rows, {row["attack"]: ATTACKS[row["attack"]] for row in rows}, groups, "title"))
 
 
 def test_a_figure_is_drawn_whatever_there_is() -> None:
-    nothing = pareto_figure([], ATTACKS, [], "title")
+    nothing = as_png(pareto_figure([], ATTACKS, [], "title"))
     some = drawn(row("mi", 10, 34), row("bsr", 200, 85, "aligned"), row("di", 10, None), row("mi", 10, 30, target="t"))
     assert all(content.startswith(b"\x89PNG") for content in (nothing, some)) and nothing != some
 

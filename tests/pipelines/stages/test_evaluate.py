@@ -11,10 +11,10 @@ from hand_made import HandMade, hand_made
 from torch import nn
 
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.clean_images import test_images as images_of
 from pipelines.stages.evaluate import EvaluateJob, Evaluator
 from pipelines.stages.evaluations import Turn, in_turns
 from pipelines.stages.payload import network_loader
-from pipelines.stages.payload import test_images as images_of
 from pipelines.storage.chunked_table import Failure
 
 

@@ -1,0 +1,63 @@
+"""The page and the table of a comparison of several experiments: comparison.html and comparison.csv."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from pipelines.report.comparison import COLUMNS, Comparison
+from pipelines.report.drawing import as_svg, within_page
+from pipelines.report.html_page import templates
+from pipelines.report.relations import KindGain, relation_figures
+from pipelines.report.shown import Cell, ShownTable, cell_of
+from pipelines.storage.csv_table import to_csv
+
+
+def comparison_files(comparison: Comparison) -> dict[str, bytes]:
+    """The files of a comparison by their names."""
+    gains = [
+        KindGain(row["surrogate"], row["attack"], row["experiment"], row["gain"], row["gain_low"], row["gain_high"])
+        for row in comparison.rows
+        if row["target"] == "(mean)" and None not in (row["gain"], row["gain_low"], row["gain_high"])
+    ]
+    drawn = relation_figures(gains, "mean gain by experiment") if gains else []
+    figures = [within_page(as_svg(figure), f"gain-{number}") for number, figure in enumerate(drawn, start=1)]
+    page = templates().get_template("comparison.html")
+    text = page.render(
+        comparison=comparison,
+        cells=side_by_side(comparison),
+        differences=_differences(comparison),
+        figures=[Markup(figure) for figure in figures],
+    )
+    return {"comparison.csv": to_csv(comparison.rows, COLUMNS), "comparison.html": f"{text}\n".encode()}
+
+
+def side_by_side(comparison: Comparison) -> ShownTable:
+    """A row per cell: rate and gain of each experiment beside those of the others, blank where one has no such cell."""
+    cells: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
+    for row in comparison.rows:
+        cells.setdefault((row["surrogate"], row["attack"], row["target"]), {})[row["experiment"]] = row
+    kinds = ("rate", "gain")
+    rows = [
+        [*(Cell(name, name) for name in names), *_shown(by_label, comparison.labels, kinds)]
+        for names, by_label in cells.items()
+    ]
+    columns = ["surrogate", "attack", "target", *(f"{kind}, {label}" for kind in kinds for label in comparison.labels)]
+    means = {number for number, (_, _, target) in enumerate(cells) if target == "(mean)"}
+    return ShownTable("cells", columns, [True] * 3 + [False] * (len(columns) - 3), rows, means)
+
+
+def _shown(by_label: Mapping[str, Mapping[str, Any]], labels: Sequence[str], kinds: Sequence[str]) -> list[Cell]:
+    found = []
+    for kind in kinds:
+        for label in labels:
+            row = by_label.get(label, {})
+            found.append(cell_of(kind, row.get(kind), (row.get(f"{kind}_low"), row.get(f"{kind}_high"))))
+    return found
+
+
+def _differences(comparison: Comparison) -> ShownTable:
+    rows = [[Cell(text, text) for text in (key, *values)] for key, values in comparison.differences.items()]
+    return ShownTable(
+        "differences", ["setting", *comparison.labels], [True] * (1 + len(comparison.labels)), rows, set()
+    )

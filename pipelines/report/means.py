@@ -1,0 +1,44 @@
+"""The rows of transfer.csv that are means over groups of targets: which there are, and which repeat another."""
+
+from collections.abc import Sequence
+
+from pipelines.experiment.names import RELATIONS
+from pipelines.report.rows import TransferRow
+
+
+def is_mean(target: str) -> bool:
+    """Whether a row with this target is a mean; no model has brackets in its name."""
+    return target.startswith("(mean")
+
+
+def kind_of(target: str) -> str:
+    """The relation or group that a mean is over; "" for the mean over all targets."""
+    return target.strip("()").removeprefix("mean").strip()
+
+
+def without_repeats(rows: Sequence[TransferRow]) -> list[TransferRow]:
+    """The rows without the means over targets of one relation that all targets have: they repeat the mean over all."""
+    repeated = _repeated(rows)
+    return [row for row in rows if (row["surrogate"], row["target"]) not in repeated]
+
+
+def _repeated(rows: Sequence[TransferRow]) -> set[tuple[str, str]]:
+    relations: dict[str, set[str]] = {}
+    for row in rows:
+        if not is_mean(row["target"]):
+            relations.setdefault(row["surrogate"], set()).add(row["relation"])
+    return {(name, f"(mean {kind})") for name, own in relations.items() if len(own) == 1 for kind in own}
+
+
+def is_of_several(target: str, rows: Sequence[TransferRow]) -> bool:
+    """Whether a mean is over more than one target of any surrogate, so that it does not repeat that target's figures.
+
+    The members of a group of the experiment are not known here: its mean counts as one over several.
+    """
+    kind, members = kind_of(target), dict[str, set[str]]()
+    if kind and kind not in RELATIONS:
+        return True
+    for row in rows:
+        if not is_mean(row["target"]) and kind in ("", row["relation"]):
+            members.setdefault(row["surrogate"], set()).add(row["target"])
+    return any(len(targets) > 1 for targets in members.values())

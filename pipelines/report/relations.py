@@ -1,0 +1,76 @@
+"""Gains by the relation of targets to the source, and by the experiment's groups: for whom does a surrogate gain?"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipelines.report.drawing import FAINT, GREY, PAPER, say_nothing
+from pipelines.report.means import is_mean, kind_of, without_repeats
+from pipelines.report.panels import in_panels, longest
+from pipelines.report.rows import TransferRow
+
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", GREY)
+_SHAPES = ("o", "s", "D", "^", "v", "P", "X")
+
+
+class KindGain(NamedTuple):
+    """The mean gain of one surrogate under one attack over the targets of one relation or group, in points."""
+
+    surrogate: str
+    attack: str
+    kind: str
+    gain: float
+    low: float
+    high: float
+
+
+def gains_by_kind(transfer: Sequence[TransferRow]) -> list[KindGain]:
+    """Every mean gain over the targets of one relation or group.
+
+    There is none where all targets have one relation and there are no groups: the mean over all targets says the same.
+    """
+    found = []
+    for row in without_repeats(transfer):
+        gain, low, high = row["gain"], row["gain_low"], row["gain_high"]
+        kind = kind_of(row["target"]) if is_mean(row["target"]) else ""
+        if kind and gain is not None and low is not None and high is not None:
+            found.append(KindGain(row["surrogate"], row["attack"], kind, gain, low, high))
+    return found
+
+
+def relation_figures(gains: Sequence[KindGain], title: str) -> list[Figure]:
+    """Draws these gains: a panel per attack, with the surrogates from top to bottom and a colour for each kind."""
+    surrogates = list(dict.fromkeys(own.surrogate for own in gains))
+    kinds, attacks = list(dict.fromkeys(own.kind for own in gains)), list(dict.fromkeys(own.attack for own in gains))
+    labels = {kind: kind.replace("_", " ") for kind in kinds}
+    band = 0.13 * len(kinds) + 0.16
+
+    def draw(panel: Axes, attack: str) -> None:
+        for index, kind in enumerate(kinds):
+            own = [gain for gain in gains if (gain.attack, gain.kind) == (attack, kind)]
+            heights = [surrogates.index(g.surrogate) - 0.35 + 0.7 * (index + 0.5) / len(kinds) for g in own]
+            # A percentile interval may lie beside its own estimate, and a bar must not have a negative length.
+            errors = [[max(0.0, g.gain - g.low) for g in own], [max(0.0, g.high - g.gain) for g in own]]
+            panel.errorbar(
+                [g.gain for g in own], heights, xerr=errors, label=labels[kind],
+                fmt=_SHAPES[index % len(_SHAPES)], color=_COLOURS[index % len(_COLOURS)],
+                ms=5, mec=PAPER, mew=0.5, elinewidth=1.6,
+            )  # fmt: skip
+        for y in range(len(surrogates)):
+            panel.axhline(y - 0.5, color=FAINT, lw=0.6)
+        panel.axvline(0, color=GREY, lw=1)
+        panel.set_ylim(len(surrogates) - 0.5, -0.5)
+        panel.set_yticks(range(len(surrogates)), surrogates)
+        panel.tick_params(axis="y", length=0)
+        panel.grid(axis="x", color=FAINT, lw=0.6)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "left", "right"]].set_visible(False)
+        panel.set_title(attack, fontsize="medium")
+        panel.set_xlabel("mean gain over the source, points (95 %)", fontsize="small")
+        if not any(own.attack == attack for own in gains):
+            say_nothing(panel, "no gain could be measured")
+
+    sizes = 3.6, 0.09 * longest(surrogates), 0.8 + band * len(surrogates)
+    return in_panels(attacks, draw, *sizes, title=title, sharex=True, named=list(labels.values()))

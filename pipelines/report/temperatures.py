@@ -1,0 +1,82 @@
+"""Gains against the temperature of the alignment, where surrogates differ in nothing else."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+from pipelines.experiment.surrogates import Surrogate, series_of
+from pipelines.report.drawing import FAINT, GREY, styles_of
+from pipelines.report.panels import in_panels
+from pipelines.report.rows import TransferRow
+
+
+class AtTemperature(NamedTuple):
+    """The mean gain of one surrogate under one attack, in points, and the temperature of its alignment.
+
+    `line` names those that differ in their temperature alone: the first of them.
+    """
+
+    line: str
+    surrogate: str
+    attack: str
+    temperature: float
+    gain: float
+    low: float
+    high: float
+
+
+def gains_by_temperature(surrogates: Sequence[Surrogate], transfer: Sequence[TransferRow]) -> list[AtTemperature]:
+    """The mean gains of surrogates of which there is at least one other with the same settings but for the temperature.
+
+    Surrogates without a witness have no temperature.
+    """
+    lines: dict[str, dict[str, float]] = {}
+    for own in surrogates:
+        if own.align is not None and own.witnesses:
+            settings = dataclasses.asdict(own.align)
+            temperature = settings.pop("temperature")
+            witnesses = [series_of(name) for name in own.witnesses]
+            alike = json.dumps([own.source, witnesses, own.refine, settings], sort_keys=True, default=str)
+            lines.setdefault(alike, {})[own.series] = temperature
+    found = []
+    for line in lines.values():
+        if len(set(line.values())) < 2:
+            continue
+        for row in transfer:
+            gain, low, high = row["gain"], row["gain_low"], row["gain_high"]
+            name, attack = row["surrogate"], row["attack"]
+            if name in line and row["target"] == "(mean)" and None not in (gain, low, high):
+                assert gain is not None and low is not None and high is not None
+                found.append(AtTemperature(next(iter(line)), name, attack, line[name], gain, low, high))
+    return found
+
+
+def temperature_figures(gains: Sequence[AtTemperature], title: str) -> list[Figure]:
+    """Draws these gains over the temperature: a panel per attack, and a line for those that are otherwise alike."""
+    attacks = list(dict.fromkeys(own.attack for own in gains))
+    styles = styles_of(list(dict.fromkeys(own.line for own in gains)))
+
+    def draw(panel: Axes, attack: str) -> None:
+        for line, (colour, shape) in styles.items():
+            own = sorted((g for g in gains if (g.line, g.attack) == (line, attack)), key=lambda gain: gain.temperature)
+            errors = [[max(0.0, g.gain - g.low) for g in own], [max(0.0, g.high - g.gain) for g in own]]
+            panel.errorbar(
+                [g.temperature for g in own], [g.gain for g in own], yerr=errors,
+                fmt=f"{shape}-", color=colour, label=line, ms=6, lw=1.2, capsize=2,
+            )  # fmt: skip
+        panel.axhline(0, color=GREY, lw=1)
+        panel.set_xscale("log", base=2)
+        panel.xaxis.set_major_formatter(ScalarFormatter())
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        panel.set_xticks(sorted({g.temperature for g in gains}))
+        panel.grid(color=FAINT, lw=0.6)
+        panel.set_xlabel("temperature", fontsize="small")
+        panel.set_ylabel("mean gain, points (95 %)", fontsize="small")
+        panel.set_title(attack, fontsize="medium")
+
+    return in_panels(attacks, draw, 4.2, 0.6, 3.4, title=title, named=list(styles) if len(styles) > 1 else [])
