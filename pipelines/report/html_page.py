@@ -12,6 +12,7 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipelines.report.claims import Claim, claims
 from pipelines.report.cost import cost_lines
 from pipelines.report.facts import Facts
 from pipelines.report.sentences import notes, verdicts
@@ -41,6 +42,11 @@ class Page:
     def verdicts(self) -> list[str]:
         """What the tables show, a sentence each."""
         return verdicts(self.report)
+
+    @cached_property
+    def claims(self) -> list[Claim]:
+        """What is claimed of alignment, and what was measured of it."""
+        return claims(self.report)
 
     @cached_property
     def notes(self) -> list[str]:
@@ -94,6 +100,7 @@ class Section(NamedTuple):
 SECTIONS: tuple[Section, ...] = (
     Section("What was asked", "asked.html", lambda page: page.facts.asked),
     Section("Surrogates", "summary.html", lambda page: page.summary.rows),
+    Section("The four claims about alignment", "claims.html", lambda page: page.claims),
     Section("Gains by target and relation", "gains.html", lambda page: page.gains.rows or page.figure("gain")),
     Section("Transfer rates", "transfer.html", lambda page: page.figure("transfer")),
     Section("Rate against cost", "pareto.html", lambda page: page.figure("pareto")),
