@@ -78,6 +78,7 @@ def as_svg(figure: Figure) -> bytes:
     content, nothing = io.BytesIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with look(), rc_context({"svg.hashsalt": "witness"}):
         figure.savefig(content, format="svg", bbox_inches="tight", metadata=nothing)
+    figure.set_layout_engine("none")  # it is laid out, and need not be again for another format
     return content.getvalue()
 
 

@@ -148,7 +148,7 @@ def report_files(blueprint: Blueprint, report: Report, remarks: Sequence[str], f
         files[f"tables/{table.name}.md"] = as_markdown(table)
     elements = {}
     for name, figure in draw_figures(blueprint, report).items():
-        files[f"{name}.png"], files[f"{name}.svg"] = as_png(figure), as_svg(figure)
+        files[f"{name}.svg"], files[f"{name}.png"] = as_svg(figure), as_png(figure)
         elements[name] = within_page(files[f"{name}.svg"], name)
     pictures = [file for file in files if file.endswith((".png", ".svg"))]
     files["results.json"] = as_results(report, about(blueprint), remarks, pictures)

@@ -10,7 +10,8 @@ import torch
 
 from align_core.attacks import AttackConfig, ForeignConfig, distances
 from align_core.attacks.updates import levels_of, square_levels_of
-from align_core.corruptions import Corruption, corrupted
+from align_core.corruptions.corrupt import corrupted
+from align_core.corruptions.known import Corruption
 from align_core.errors import InputError, reason_of
 from align_core.images.decoding import Pixels
 from align_core.model_config import Precision

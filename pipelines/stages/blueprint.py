@@ -227,11 +227,9 @@ class Blueprint:
     @property
     def corruptions(self) -> list[Corruption]:
         """Those that change the test images: one of colours leaves grey images as they are."""
+        named = ((name, own) for name, severities in self.experiment.corruptions.items() for own in severities)
         is_grey = self.inspected.shape[0] == 1
-        wanted = [
-            Corruption(name, own) for name, severities in self.experiment.corruptions.items() for own in severities
-        ]
-        return [own for own in wanted if not (is_grey and CORRUPTIONS[own.name].needs_colour)]
+        return [Corruption(*own) for own in named if not (is_grey and CORRUPTIONS[own[0]].needs_colour)]
 
     def corrupted(self) -> dict[tuple[Corruption, str], Predictions]:
         """The surrogates' predictions on corrupted images, by the corruption and the name of the clean predictions."""
@@ -239,11 +237,11 @@ class Blueprint:
 
     @cached_property
     def _corrupted(self) -> dict[tuple[Corruption, str], Predictions]:
-        names = dict.fromkeys(self.clean_name(own) for own in self.surrogates)
-        members = {name: self._clean[name].members for name in names if name in self._clean}
+        names = {self.clean_name(own) for own in self.surrogates} & self._clean.keys()
+        members = {name: own.members for name, own in self._clean.items() if name in names}
         return {
-            (corruption, name): Predictions(own, self._tables.corrupted(name, self._networks(own), corruption))
-            for corruption in self.corruptions
+            (one, name): Predictions(own, self._tables.corrupted(name, self._networks(own), one))
+            for one in self.corruptions
             for name, own in members.items()
         }
 
@@ -301,9 +299,9 @@ class Blueprint:
         """What is predicted on which images: on the clean ones, on corrupted ones, for each surrogate and attack."""
         most, adversarial = self.experiment.compute.networks, self.all_adversarial()
         found = [Evaluation(None, list(self._clean.values()), most)] if self._clean else []
-        for corruption in self.corruptions:
-            own = [predictions for (other, _), predictions in self._corrupted.items() if other == corruption]
-            found += [Evaluation(None, own, most, corruption)] if own else []
+        for one in self.corruptions:
+            own = [predictions for (other, _), predictions in self._corrupted.items() if other == one]
+            found += [Evaluation(None, own, most, one)] if own else []
         wanted = self._by_images(self._cells.values())
         return found + [Evaluation(adversarial[pair], own, most) for pair, own in wanted.items()]
 
@@ -397,8 +395,6 @@ class Blueprint:
                 self._take_note_of_broken_tables(stage)
             if missing := self.missing(stage):
                 missing = [f"{name} (its weights are damaged)" if name in self.damaged else name for name in missing]
-                more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-                raise RunFailed(
-                    f"`witness {stage}` has to come first: these are missing: {', '.join(missing[:5])}{more}. "
-                    "`witness run` does everything that is missing"
-                )
+                named = f"{', '.join(missing[:5])}{f' and {len(missing) - 5} more' if missing[5:] else ''}"
+                done_by = "`witness run` does everything that is missing"
+                raise RunFailed(f"`witness {stage}` has to come first: these are missing: {named}. {done_by}")

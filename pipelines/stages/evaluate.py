@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from align_core.corruptions import corrupted
+from align_core.corruptions.corrupt import corrupted
 from align_core.finite import check_finite
 from align_core.images.decoding import Pixels
 from pipelines.compute.cluster import Worker, workers_that_fit

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align_core.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupted
-from align_core.corruptions.known import strength
+from align_core.corruptions.corrupt import corrupted
+from align_core.corruptions.known import CORRUPTIONS, SEVERITIES, Corruption, strength
 from align_core.errors import InputError
 
 RNG = np.random.default_rng(0)

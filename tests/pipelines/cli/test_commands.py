@@ -24,7 +24,7 @@ STARTER = {"--train", "--test", "--kind", "--classes", "--image-size", "--source
 COMMON = {"--set", "--address", "--output", "--quiet", "--json", "--help"}
 COMMANDS: dict[str, set[str]] = {
     "demo": set(), "run": {"--rehash"}, "align": {"--rehash"}, "craft": {"--rehash"},
-    "evaluate": {"--rehash", "--clean"}, "report": {"--rehash", "--log"},
+    "evaluate": {"--rehash", "--clean"}, "reasons": {"--rehash"}, "report": {"--rehash", "--log"},
     "tune": {"--space", "--samples", "--searcher", "--scheduler", "--concurrent", "--max-clean-drop", "--attack",
              "--surrogate", "--rehash"},
     "plan": set(), "status": {"--watch", "--cells"}, "verify": {"--sample", "--seed"}, "schedule": {"--once", "--list"},

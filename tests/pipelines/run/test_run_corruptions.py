@@ -10,7 +10,8 @@ import pytest
 import torch
 from digits_experiment import Finished, assert_same_tables
 
-from align_core.corruptions import Corruption, corrupted
+from align_core.corruptions.corrupt import corrupted
+from align_core.corruptions.known import Corruption
 from pipelines.compute.loading import LoadedNetworks
 from pipelines.run.command import run
 from pipelines.run.forecast import make_forecast
