@@ -35,18 +35,19 @@ demo: install
 # Three parts side by side: the science, which needs no cluster; runs and their stages; and all else. Each has a cluster
 # of its own, and waits for it much of the time. One thread each: with more, they would get in each other's way.
 ENGINE := tests/pipelines/run tests/pipelines/stages tests/pipelines/compute
+SCIENCE = tests/align_core tests/pipelines/report tests/pipelines/storage tests/pipelines/tracking
 test: export OMP_NUM_THREADS = 1
 test: install-test
 	$(MAKE) --no-print-directory --jobs=3 test-engine test-rest test-science
 
 test-science: install-test
-	$(BIN)/pytest tests/align_core
+	$(BIN)/pytest $(SCIENCE)
 
 test-engine: install-test
 	$(BIN)/pytest $(ENGINE)
 
 test-rest: install-test
-	$(BIN)/pytest --ignore=tests/align_core $(foreach part,$(ENGINE),--ignore=$(part))
+	$(BIN)/pytest $(foreach part,$(ENGINE) $(SCIENCE),--ignore=$(part))
 
 test-slow: install-test
 	$(BIN)/pytest -m slow
