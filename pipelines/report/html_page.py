@@ -15,6 +15,7 @@ from markupsafe import Markup
 from pipelines.report.claims import Claim, claims
 from pipelines.report.cost import cost_lines
 from pipelines.report.facts import Facts
+from pipelines.report.reasons_shown import reasons_summary, telling_correlations
 from pipelines.report.sentences import notes, verdicts
 from pipelines.report.shown import ShownTable, gains_by_relation, shown_tables, summary
 from pipelines.report.tabled import Report
@@ -47,6 +48,16 @@ class Page:
     def claims(self) -> list[Claim]:
         """What is claimed of alignment, and what was measured of it."""
         return claims(self.report)
+
+    @cached_property
+    def reasons(self) -> ShownTable:
+        """A row of measures for each surrogate; none where the experiment asks for no reasons."""
+        return reasons_summary(self.report)
+
+    @cached_property
+    def correlations(self) -> ShownTable:
+        """The measures that go with the gain."""
+        return telling_correlations(self.report)
 
     @cached_property
     def notes(self) -> list[str]:
@@ -104,6 +115,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("Gains by target and relation", "gains.html", lambda page: page.gains.rows or page.figure("gain")),
     Section("Transfer rates", "transfer.html", lambda page: page.figure("transfer")),
     Section("Rate against cost", "pareto.html", lambda page: page.figure("pareto")),
+    Section("Reasons", "reasons.html", lambda page: page.reasons.rows),
     Section("Temperature", "temperature.html", lambda page: page.figure("temperature")),
     Section("Training curves", "curves.html", lambda page: page.figure("curves")),
     Section("Example images", "examples.html", lambda page: page.facts.examples),
