@@ -138,7 +138,9 @@ def test_the_reference_names_every_key_below_the_top() -> None:
     assert [key for key in sorted(keys) if not re.search(rf"[`{{\s]{key}[:`]", text)] == []
 
 
-@pytest.mark.parametrize("table", ["transfer", "contrasts", "surrogates", "reasons", "correlations", "soft_labels"])
+@pytest.mark.parametrize(
+    "table", ["transfer", "contrasts", "surrogates", "robustness", "reasons", "correlations", "soft_labels"]
+)
 def test_every_column_of_a_table_is_explained(table: str) -> None:
     from pipelines.report.rows import COLUMNS
 

@@ -35,7 +35,8 @@ while (output / "hold").exists():
 report = output / "tiny" / "report"
 report.mkdir(parents=True, exist_ok=True)
 hashes = {{}}
-for table in ("transfer", "contrasts", "surrogates", "seeds", "times", "reasons", "correlations", "soft_labels"):
+tables = ["transfer", "contrasts", "surrogates", "robustness", "seeds", "times"]
+for table in (*tables, "reasons", "correlations", "soft_labels"):
     content = (output / "transfer.csv").read_bytes() if table == "transfer" else b""
     (report / f"{{table}}.csv").write_bytes(content)
     hashes[f"{{table}}.csv"] = hashlib.sha256(content).hexdigest()
