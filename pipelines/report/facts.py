@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from align_core.attacks import PRESETS, AttackConfig, ForeignConfig
+from align_core.errors import InputError
 from align_core.images import ImageSetConfig
 from align_core.model_config import ModelConfig
 from align_core.refinements import REFINEMENTS
@@ -35,6 +36,7 @@ class Facts:
         attacks: every attack: name, method, paper, ball, steps, gradients per image.
         refinements: the published ways in which surrogates were made: name, surrogates, paper.
         examples: images, perturbations and adversarial images.
+        no_examples: why there are none, where the test images cannot be read as they were.
         versions, hashes: of the software, and of image sets and weights.
         settings: the experiment file, with every setting that took effect.
     """
@@ -45,6 +47,7 @@ class Facts:
     attacks: Sequence[Mapping[str, str]] = ()
     refinements: Sequence[Mapping[str, str]] = ()
     examples: Examples | None = None
+    no_examples: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     hashes: Sequence[Line] = ()
     settings: str = ""
@@ -53,6 +56,7 @@ class Facts:
 def facts_of(blueprint: Blueprint, outcomes: Outcomes) -> Facts:
     """The facts of a finished experiment."""
     digests = {name: network.digest for name, network in blueprint.networks.items() if network.digest}
+    examples, no_examples = _examples(blueprint, outcomes)
     images = {f"images: {role}": manifest.digest for role, manifest in blueprint.inspected.manifests.items()}
     return Facts(
         warning=blueprint.experiment.warning,
@@ -60,11 +64,20 @@ def facts_of(blueprint: Blueprint, outcomes: Outcomes) -> Facts:
         models=_models(blueprint, outcomes),
         attacks=_attacks(blueprint),
         refinements=_refinements(blueprint),
-        examples=examples_of(blueprint, outcomes),
+        examples=examples,
+        no_examples=no_examples,
         versions=versions(),
         hashes=[*images.items(), *((f"weights: {name}", digest) for name, digest in digests.items())],
         settings=settings_text(blueprint),
     )
+
+
+def _examples(blueprint: Blueprint, outcomes: Outcomes) -> tuple[Examples | None, str]:
+    """The example images, or why there are none: tables need no test image, and are reported without them."""
+    try:
+        return examples_of(blueprint, outcomes), ""
+    except InputError as problem:
+        return None, str(problem)
 
 
 def settings_text(blueprint: Blueprint) -> str:

@@ -118,7 +118,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("Reasons", "reasons.html", lambda page: page.reasons.rows),
     Section("Temperature", "temperature.html", lambda page: page.figure("temperature")),
     Section("Training curves", "curves.html", lambda page: page.figure("curves")),
-    Section("Example images", "examples.html", lambda page: page.facts.examples),
+    Section("Example images", "examples.html", lambda page: page.facts.examples or page.facts.no_examples),
     Section("Tables", "tables.html", lambda page: page.tables),
     Section("How it was run", "run.html", lambda page: page.facts.versions),
     Section("How to reproduce it", "reproduce.html", lambda page: page.facts.settings),

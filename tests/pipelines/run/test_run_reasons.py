@@ -85,4 +85,4 @@ def test_the_tables_are_read_back_as_they_were_written(measured: tuple[Request, 
         on_disk = pd.read_csv(folder / f"report/{name}.csv", dtype={"point": str}, keep_default_na=False)
         assert list(on_disk) == list(getattr(results, name))
         assert len(on_disk) == len(getattr(results, name)) > 0
-    assert "<h2>reasons.csv</h2>" in (folder / "report/report.html").read_text()
+    assert "<h3>reasons.csv</h3>" in (folder / "report/report.html").read_text()

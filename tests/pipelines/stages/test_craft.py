@@ -9,7 +9,7 @@ from hand_made import HandMade, hand_made
 from torch import Tensor, nn
 
 from align_core.attacks import AttackConfig
-from pipelines.stages import craft
+from pipelines.compute.ray_data import WATCH
 from pipelines.stages.craft import Crafter, CraftItem, craft_job, crafting_notes
 
 
@@ -68,7 +68,7 @@ def test_every_pass_counts_as_progress_and_many_gradients_may_take_long(
 ) -> None:
     job = craft_job(experiment.blueprint(), "cpu", threads=1, patience=60)
     passes: list[int] = []
-    monkeypatch.setattr(craft.WATCH, "progress", lambda: passes.append(1))
+    monkeypatch.setattr(WATCH, "progress", lambda: passes.append(1))
     Crafter(job)(CraftItem(surrogate="source", attack="vmi", chunk=0, clean=job.images.read(0)))
     assert job.attacks["vmi"].gradients == 5  # one, three around it, and one at the second step
     assert len(passes) == 2  # all points of one step make a pass

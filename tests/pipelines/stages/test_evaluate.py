@@ -37,7 +37,7 @@ def clean_turn(blueprint: Blueprint) -> Turn:
 
 def evaluator_of(blueprint: Blueprint, turn: Turn) -> Evaluator:
     job = EvaluateJob(
-        store=blueprint.store, loader=network_loader(blueprint), images=images_of(blueprint), turns=[turn],
+        store=blueprint.store, loader=network_loader(blueprint), images=images_of(blueprint), turns=[turn], seed=0,
         device="cpu", threads=1, most_networks=16, patience=60,
     )  # fmt: skip
     return Evaluator(job)

@@ -172,6 +172,7 @@ def test_the_flag_rehash_reaches_the_inspection(tmp_path: Path, capsys: pytest.C
     blueprint.inspected.save(blueprint.store)
     change_an_image_unseen(tmp_path)
     assert main(["report", str(experiment.file)]) == 0
+    assert "There are none: data.test: " in (experiment.report / "report.html").read_text()  # no example images
     assert main(["report", str(experiment.file), "--rehash"]) == 1
     assert "`witness craft` has to come first" in capsys.readouterr().err
 

@@ -76,6 +76,7 @@ def test_a_prediction(experiment: HandMade) -> None:
         loader=payload.network_loader(blueprint),
         images=payload.test_images(blueprint),
         turns=[turn],
+        seed=0,
         device="cpu",
         threads=1,
         most_networks=2,
