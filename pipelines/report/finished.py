@@ -35,7 +35,7 @@ class Finished:
 
     @property
     def targets(self) -> list[str]:
-        """Its targets, by name."""
+        """The names of the targets on which this experiment measured transfer."""
         return list(self.results["roles"]["targets"])
 
     def rows(self, table: str) -> list[dict[str, Any]]:

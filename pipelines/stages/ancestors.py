@@ -23,7 +23,7 @@ class Ancestors:
 
     @property
     def every(self) -> tuple[str, ...]:
-        """Those of all generations."""
+        """The hashes of all generations: the source, the witnesses, and what these were made from."""
         return ((self.source,) if self.source else ()) + self.witnesses + self.earlier
 
 
