@@ -13,13 +13,15 @@ from align_core.own_code import own_code
 VERSIONS = ("standard", "plus", "rand")
 """Several attacks one after the other, each on the images that have withstood those before it."""
 
-_TARGETED = ("apgd-t", "fab-t")
-_DLR = ("apgd-dlr", "apgd-t")
+_LEAST_CLASSES = {"standard": 4, "plus": 4, "apgd-t": 4, "rand": 3, "apgd-dlr": 3}
 _NORMS = {"linf": "Linf", "l2": "L2"}
 
 
-def autoattack(attack: ForeignConfig) -> None:
-    """Raises InputError where the package is not there, or does not have one of the settings."""
+def check_autoattack(attack: ForeignConfig, classes: int) -> None:
+    """Raises InputError where the package is not there, does not have one of the settings, or needs more classes.
+
+    The difference of logits ratio, one of its losses, needs the third largest logit, and towards a class the fourth.
+    """
     package_version(attack.kind)
     with own_code("importing pyautoattack"):
         import pyautoattack  # noqa: F401
@@ -31,15 +33,7 @@ def autoattack(attack: ForeignConfig) -> None:
     for is_wrong, message in wrong:
         if is_wrong:
             raise InputError(f"{attack.method} {message}")
-
-
-def check_classes(attack: ForeignConfig, classes: int) -> None:
-    """Raises InputError where there are too few classes for the losses of AutoAttack.
-
-    The difference of logits ratio needs the third largest logit, and towards a class the fourth.
-    """
-    parts = [attack.name] if attack.name not in VERSIONS else ["apgd-dlr"] if attack.name == "rand" else ["apgd-t"]
-    least = max((4 if own == "apgd-t" else 3 if own == "apgd-dlr" else 2) for own in parts)
+    least = _LEAST_CLASSES.get(attack.name, 2)
     if classes < least:
         raise InputError(
             f"{attack.method} needs at least {least} classes, and there are {classes}; autoattack:apgd-ce, "

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from align_core.attacks.autoattack_door import autoattack, autoattack_runner, check_classes
+from align_core.attacks.autoattack_door import autoattack_runner, check_autoattack
 from align_core.attacks.foreign_config import ForeignConfig
 from align_core.attacks.torchattack_door import torchattack_attack
 from align_core.attacks.updates import round_inside
@@ -93,8 +93,7 @@ def check_foreign(attack: ForeignConfig, shape: tuple[int, int, int], classes: i
     if attack.kind == "torchattack":
         torchattack_attack(attack).try_on(shape, classes)
     elif attack.kind == "autoattack":
-        autoattack(attack)
-        check_classes(attack, classes)
+        check_autoattack(attack, classes)
     else:
         _check_takes(_own_callable(attack), attack)
 

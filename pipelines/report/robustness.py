@@ -1,13 +1,14 @@
 """Computes the rows of robustness.csv: the surrogates' own accuracy, clean, attacked and with common corruptions."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from align_core.seeds import over_seeds
-from align_core.transfer import paired_gain, resampled_counts, wilson
+from align_core.transfer import Counts, paired_gain, resampled_counts, wilson
 from pipelines.experiment.surrogates import Surrogate
 from pipelines.report.outcomes import Outcomes
 from pipelines.report.robustness_rows import ALL, MEAN, Kind, RobustnessRow
@@ -32,7 +33,7 @@ Right = dict[Key, Floats]
 """For each image whether a surrogate is right, 1 or 0, [N]; of a mean over corruptions, how often."""
 
 
-class Figure(NamedTuple):
+class Estimate(NamedTuple):
     """A share or a change with its interval over images and, of several seeds, over both; in percent or points."""
 
     value: float | None = None
@@ -52,7 +53,6 @@ class Robustness:
 
     def __init__(self, blueprint: Blueprint, outcomes: Outcomes) -> None:
         self.blueprint, self.outcomes, self.attacks = blueprint, outcomes, list(blueprint.experiment.attacks)
-        self._counts = list(resampled_counts(len(outcomes.labels), blueprint.experiment.seed, _RESAMPLES))
         self._known: dict[str, Right] = {}
 
     def rows(self) -> list[RobustnessRow]:
@@ -63,6 +63,11 @@ class Robustness:
                 series.setdefault(surrogate.series, []).append(surrogate)
         whole = max(1, len(self.blueprint.experiment.seeds))
         return [row for name, own in series.items() if len(own) == whole for row in self._rows_of(name, own)]
+
+    @cached_property
+    def _counts(self) -> list[Counts]:
+        """The resamples of the images, which means and several seeds need: a single share has an interval without."""
+        return list(resampled_counts(len(self.outcomes.labels), self.blueprint.experiment.seed, _RESAMPLES))
 
     def _rows_of(self, series: str, surrogates: Sequence[Surrogate]) -> Iterator[RobustnessRow]:
         found, before = [self._right(own) for own in surrogates], [self._right_before(own) for own in surrogates]
@@ -76,7 +81,7 @@ class Robustness:
                     **key._asdict(),
                     "seeds": len(surrogates),
                     **_columns("accuracy", self._accuracy(right_SN)),
-                    **_columns("change", Figure() if before_SN is None else self._change(right_SN, before_SN)),
+                    **_columns("change", Estimate() if before_SN is None else self._change(right_SN, before_SN)),
                 }
                 yield cast(RobustnessRow, {name: columns[name] for name in RobustnessRow.__annotations__})
 
@@ -110,34 +115,34 @@ class Robustness:
         if len(corrupted) > 1 and len(corrupted) == len(self.blueprint.corruptions):
             yield Key("corruption", MEAN, None), np.mean(list(corrupted.values()), axis=0)
 
-    def _accuracy(self, right_SN: Floats) -> Figure:
+    def _accuracy(self, right_SN: Floats) -> Estimate:
         if len(right_SN) == 1 and _are_flags(right_SN):
             share = wilson(int(right_SN.sum()), right_SN.shape[1])
-            return Figure(share.value, share.low, share.high)
+            return Estimate(share.value, share.low, share.high)
         return self._mean(right_SN)
 
-    def _change(self, right_SN: Floats, before_SN: Floats) -> Figure:
+    def _change(self, right_SN: Floats, before_SN: Floats) -> Estimate:
         if len(right_SN) == 1 and _are_flags(right_SN):
             change = paired_gain(right_SN[0].astype(bool), before_SN[0].astype(bool))
-            return Figure(change.value, change.low, change.high)
+            return Estimate(change.value, change.low, change.high)
         return self._mean(right_SN - before_SN)
 
-    def _mean(self, values_SN: Floats) -> Figure:
+    def _mean(self, values_SN: Floats) -> Estimate:
         """The mean of values of images, by the bootstrap."""
         images = values_SN.shape[1]
         draws_SR = np.concatenate([100 * (counts @ values_SN.T) / images for counts in self._counts]).T
         if len(values_SN) > 1:
             over = over_seeds(list(100 * values_SN.mean(axis=1)), draws_SR)
-            return Figure(over.value, over.low, over.high, over.both_low, over.both_high)
+            return Estimate(over.value, over.low, over.high, over.both_low, over.both_high)
         low, high = np.quantile(draws_SR, [0.025, 0.975])
-        return Figure(100 * float(values_SN.mean()), float(low), float(high))
+        return Estimate(100 * float(values_SN.mean()), float(low), float(high))
 
 
 def _are_flags(values: Floats) -> bool:
     return bool(np.isin(values, (0.0, 1.0)).all())
 
 
-def _columns(name: str, of: Figure) -> dict[str, float | None]:
+def _columns(name: str, of: Estimate) -> dict[str, float | None]:
     """The columns of a figure, rounded. That accuracies have an interval over seeds, too, no table shows."""
     return {name: figure(of.value)} | {
         f"{name}_{field}": figure(getattr(of, field)) for field in ("low", "high", "both_low", "both_high")
