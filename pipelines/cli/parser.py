@@ -48,7 +48,7 @@ def command_line() -> argparse.ArgumentParser:
         new.set_defaults(command=command)
         return new
 
-    add("demo", "run the embedded experiment on handwritten digits, which takes about a minute and a half",
+    add("demo", "run the embedded experiment on handwritten digits, which takes about two minutes",
         commands.demo_command, experiment=False)  # fmt: skip
     _add_init(add_plain("init", "write a commented starter experiment, from flags or from your answers", init_command))
     _add_list(add_plain("list", "list what an experiment file can name, and the experiments that ship", list_command))
