@@ -96,6 +96,11 @@ class ForeignConfig(Settings):
         return self.method.partition(":")[2]
 
     @property
+    def has_own_steps(self) -> bool:
+        """Whether the attack has steps of its own, so that `steps` and `step` say nothing: AutoAttack does."""
+        return self.kind == "autoattack"
+
+    @property
     def is_targeted(self) -> bool:
         """Whether the attack leads towards a class, rather than away from the label."""
         return self.towards != "away"

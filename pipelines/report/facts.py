@@ -21,6 +21,8 @@ from pipelines.storage.versions import versions
 _PLACES = ("output", "tracking", "factories")
 """Keys that say where something lies on one machine. Whoever runs the experiment elsewhere has others."""
 
+_AUTOATTACK = "Croce and Hein, 2003.01690, 2020"
+
 Line = tuple[str, str]
 """A heading, and what stands beside it."""
 
@@ -81,7 +83,7 @@ def _examples(blueprint: Blueprint, outcomes: Outcomes) -> tuple[Examples | None
 
 
 def settings_text(blueprint: Blueprint) -> str:
-    """The settings as an experiment file, without the places where something lies on this machine."""
+    """The settings as an experiment file, without output folder, tracking store and folder of factories."""
     content = yaml.safe_load(as_yaml(blueprint.experiment))
     kept = {key: value for key, value in content.items() if key not in _PLACES}
     return yaml.safe_dump(kept, sort_keys=False, width=110, allow_unicode=True)
@@ -207,15 +209,16 @@ def _attacks(blueprint: Blueprint) -> list[dict[str, str]]:
     found = []
     for name, attack in blueprint.experiment.attacks.items():
         preset = PRESETS.get(attack.method)
+        has_own_steps = isinstance(attack, ForeignConfig) and attack.has_own_steps
         found.append(
             {
                 "attack": name,
                 "method": attack.method,
                 "ball": _ball(attack),
-                "steps": f"{attack.steps} of {_length(attack)}",
+                "steps": "its own" if has_own_steps else f"{attack.steps} of {_length(attack)}",
                 "towards": "away from the label" if not attack.is_targeted else str(attack.towards).replace("_", " "),
                 "gradients per image": "counted" if attack.gradients is None else f"{attack.gradients:,}",
-                "paper": f"{preset.paper}, {preset.year}" if preset else "",
+                "paper": f"{preset.paper}, {preset.year}" if preset else _AUTOATTACK if has_own_steps else "",
             }
         )
     return found

@@ -104,6 +104,11 @@ def test_without_the_package_it_is_named_how_to_install_it(monkeypatch: pytest.M
         check_foreign(auto("standard"), SHAPE, 10)
 
 
+def test_its_steps_are_its_own() -> None:
+    assert auto("standard").has_own_steps
+    assert not ForeignConfig(method="torchattack:MIFGSM", eps=EPS).has_own_steps
+
+
 def test_its_version_decides_the_images() -> None:
     assert auto("standard").deciding["version"] == metadata.version("pyautoattack")
 
