@@ -37,8 +37,13 @@ class Spent:
     rate: float | None = None
 
     def __str__(self) -> str:
-        rate = "" if self.rate is None else f", {self.rate:,.1f}/s"
+        rate = "" if self.rate is None else f", {_speed(self.rate)}"
         return f"{self.label} {self.seconds:.1f} s ({self.done:,} {self.unit}{rate})"
+
+
+def _speed(rate: float) -> str:
+    """Units per second, or per minute where they take long."""
+    return f"{rate:,.1f}/s" if rate >= 0.5 else f"{60 * rate:,.1f}/min"
 
 
 class Bar:
@@ -76,7 +81,7 @@ class Bar:
         if self._workers and not self.done:
             parts.append(f"starting {self._workers} worker{'s' * (self._workers > 1)}")
         elif rate is not None:
-            parts.append(f"{rate:,.1f}/s")
+            parts.append(_speed(rate))
             if self.total is not None and self.done < self.total:
                 parts.append(f"{(self.total - self.done) / rate:.0f} s left")
         return ", ".join(parts) + (f"  {self.note}" if self.note else "")

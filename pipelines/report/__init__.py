@@ -13,7 +13,7 @@ Where to begin:
   `pipelines.experiment.surrogates.contrasts_of`.
 * `sentences.py`: says in words what the tables show; `remarks.py`: what has to be known before they are read.
 * `drawn.py`: which figures there are, each in a module of its name (`figures`, `relations`, `pareto`, `temperatures`,
-  `curves`); `drawing.py`: how they look.
+  `softness`, `geometry`, `reason_gains`, `curves`); `drawing.py` and `estimates.py`: how they look.
 * `html_page.py`: the sections of the page, each a file in `templates`; `facts.py` and `examples.py`: what it says and
   shows beside tables and figures. `shown.py`: tables as people read them; `exports.py`: LaTeX, Markdown, results.json.
 * `finished.py`, `comparison.py` and `comparison_page.py`: `witness compare`, which reads results.json alone.

@@ -2,22 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from align_core.multiplicity import holm
 from align_core.reasons.correlation import rank_correlation
+from pipelines.report.mean_gains import ALL_ATTACKS, Gains, gains_of
 from pipelines.report.p_values import p_value
 from pipelines.report.reason_rows import SLICES, CorrelationRow, ReasonRow
 from pipelines.report.reason_tables import ALL_TARGETS, Key
 from pipelines.report.rounding import figure
 from pipelines.report.rows import TransferRow
 
-ALL_ATTACKS = "(mean)"
 KNOWN_BEFORE = ("clean", "random")
 """The points that are known before anything is crafted."""
-
-Gains = Mapping[tuple[str, str, str], float | None]
-"""(surrogate, attack, target) -> its gain over its original source; 0 for that source itself."""
 
 
 def correlation_rows(
@@ -50,19 +45,6 @@ def correlation_rows(
         for attack in together[-1:] if is_target else together:
             rows.append(_row(key, roles[key], changes, gains, attack, target))
     return _corrected(rows)
-
-
-def gains_of(transfer: Sequence[TransferRow], sources: Sequence[str], attacks: Sequence[str]) -> Gains:
-    """The gains of every surrogate; of the attack `(mean)`, the mean over all attacks, where it has one under each."""
-    found: dict[tuple[str, str, str], float | None] = {}
-    for row in transfer:
-        is_source = row["surrogate"] in sources and row["rate"] is not None
-        found[row["surrogate"], row["attack"], row["target"]] = 0.0 if is_source else row["gain"]
-    for surrogate, target in dict.fromkeys((row["surrogate"], row["target"]) for row in transfer):
-        own = [found.get((surrogate, attack, target)) for attack in attacks]
-        known = [gain for gain in own if gain is not None]
-        found[surrogate, ALL_ATTACKS, target] = float(np.mean(known)) if len(known) == len(attacks) else None
-    return found
 
 
 def _row(

@@ -4,17 +4,20 @@ Figures are drawn in a few named colours, which the page replaces by those of it
 """
 
 import io
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from typing import Any
+from xml.etree import ElementTree
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 INK, FAINT, SHADE, PAPER, GREY = "#1b1f24", "#d3d8de", "#eef1f5", "#fefefe", "#444444"
 """Text and axes; lines of a grid; the ground of a band; the ground of a figure; and a line that is no text."""
@@ -45,6 +48,10 @@ _FURTHER_COLOURS = ("#D55E00", GREY, "#7B4FA3", "#8C6D1F", "#B2182B")
 _FURTHER_SHAPES = ("P", "X", "<", ">", "p", "h", "*")
 
 
+_HOVER = "hover "
+_SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+
+
 @contextmanager
 def look() -> Iterator[None]:
     """Within it, whatever matplotlib draws looks as a report does."""
@@ -63,6 +70,11 @@ def say_nothing(panel: Axes, text: str) -> None:
     panel.text(0.5, 0.5, text, ha="center", va="center", transform=panel.transAxes)
 
 
+def hover(dots: Line2D, texts: Sequence[str]) -> None:
+    """Gives each dot of a line a text, which a browser shows while the pointer is over it; SVG files hold it."""
+    dots.set_gid(_HOVER + json.dumps(texts))
+
+
 def as_png(figure: Figure) -> bytes:
     """Renders a figure as a PNG file, without metadata, so that the same figure is the same bytes."""
     FigureCanvasAgg(figure)
@@ -79,7 +91,22 @@ def as_svg(figure: Figure) -> bytes:
     with look(), rc_context({"svg.hashsalt": "witness"}):
         figure.savefig(content, format="svg", bbox_inches="tight", metadata=nothing)
     figure.set_layout_engine("none")  # it is laid out, and need not be again for another format
-    return content.getvalue()
+    return _with_texts(content.getvalue())
+
+
+def _with_texts(svg: bytes) -> bytes:
+    """The file with the texts of `hover` as titles of the dots, in place of the names of lines that carried them."""
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", _LINK)
+    root = ElementTree.fromstring(svg)
+    for number, line in enumerate(own for own in root.iter() if own.get("id", "").startswith(_HOVER)):
+        texts = json.loads(line.get("id", "").removeprefix(_HOVER))
+        line.set("id", f"dots_{number}")
+        # matplotlib draws a dot for each point that is a number, in their order; a legend's has no name.
+        for dot, text in zip(line.iter(f"{{{_SVG}}}use"), texts, strict=True):
+            ElementTree.SubElement(dot, f"{{{_SVG}}}title").text = text
+    written: bytes = ElementTree.tostring(root, xml_declaration=True, encoding="utf-8")
+    return written
 
 
 def within_page(svg: bytes, name: str) -> str:

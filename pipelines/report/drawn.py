@@ -4,11 +4,14 @@ from matplotlib.figure import Figure
 
 from pipelines.report.curves import curve_figures, training_curves
 from pipelines.report.figures import gain_figures, transfer_heatmaps
+from pipelines.report.geometry import geometry_figures, slice_figures
 from pipelines.report.pareto import pareto_figure
+from pipelines.report.reason_gains import changes_and_gains, reason_gain_figures
 from pipelines.report.relations import gains_by_kind, relation_figures
 from pipelines.report.rows import SurrogateRow
+from pipelines.report.softness import softness_figures, softness_of
 from pipelines.report.tabled import Report
-from pipelines.report.temperatures import gains_by_temperature, temperature_figures
+from pipelines.report.temperatures import gains_by_temperature, lines_of, temperature_figures
 from pipelines.stages.blueprint import Blueprint
 
 
@@ -22,6 +25,7 @@ def draw_figures(blueprint: Blueprint, report: Report) -> dict[str, Figure]:
     over = "; means are over each surrogate's own targets" if experiment.matrix else ""
     in_brackets = "; in brackets white-box" if experiment.matrix else ""
     white_box = white_box_rates(blueprint, report.surrogates)
+    sources = list(dict.fromkeys(own.series for own in blueprint.planned if own.name == own.baseline))
     figures = {
         "gain": gain_figures(transfer, f"{name}: gain in transfer{over}"),
         "relations": relation_figures(gains_by_kind(transfer), f"{name}: gain by relation to the source{over}"),
@@ -36,6 +40,16 @@ def draw_figures(blueprint: Blueprint, report: Report) -> dict[str, Figure]:
         ],
         "temperature": temperature_figures(
             gains_by_temperature(blueprint.surrogates, transfer), f"{name}: gain against temperature{over}"
+        ),
+        "softness": softness_figures(
+            softness_of(report.soft_labels, lines_of(blueprint.surrogates)), f"{name}: soft labels against temperature"
+        ),
+        "geometry": geometry_figures(report.reasons, f"{name}: the loss of each surrogate"),
+        "slices": slice_figures(report.reasons, f"{name}: the loss along the attack"),
+        "changes": reason_gain_figures(
+            changes_and_gains(report.reasons, transfer, sources, list(experiment.attacks)),
+            report.correlations,
+            f"{name}: gain against what changed",
         ),
         "curves": curve_figures(training_curves(blueprint), f"{name}: training curves"),
     }

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from pipelines.experiment.surrogates import is_control
 from pipelines.report.drawing import FAINT, GREY, INK, PAPER, SHADE, say_nothing, styles_of
+from pipelines.report.estimates import Estimate, draw_estimates
 from pipelines.report.means import is_mean, is_of_several, kind_of, without_repeats
 from pipelines.report.panels import TALLEST, in_panels, longest
 from pipelines.report.rows import TransferRow
@@ -53,22 +54,15 @@ def _draw_gains(
 ) -> None:
     """Draws the gains under one attack: in the band of each target, a point with its interval per surrogate."""
     for index, (surrogate, (colour, shape)) in enumerate(styles.items()):
-        heights, gains, below, above = [], [], [], []
+        own = []
         for row in rows:
             gain, low, high = row["gain"], row["gain_low"], row["gain_high"]
-            if row["surrogate"] != surrogate or row["target"] not in targets:
-                continue
-            assert gain is not None and low is not None and high is not None
-            heights.append(targets.index(row["target"]) - 0.38 + 0.76 * (index + 0.5) / len(styles))
-            gains.append(gain)
-            # A percentile interval may lie beside its own estimate, and a bar must not have a negative length.
-            below.append(max(0.0, gain - low))
-            above.append(max(0.0, high - gain))
-        line, dot = (1.3, 5) if _is_control(surrogate) else (2.4, 7)
-        panel.errorbar(
-            gains, heights, xerr=[below, above], label=surrogate,
-            fmt=shape, color=colour, ms=dot, mec=PAPER, mew=0.5, elinewidth=line,
-        )  # fmt: skip
+            if row["surrogate"] == surrogate and row["target"] in targets:
+                assert gain is not None and low is not None and high is not None
+                place = targets.index(row["target"]) - 0.38 + 0.76 * (index + 0.5) / len(styles)
+                own.append(Estimate(f"{surrogate}, {row['target']}", place, gain, low, high))
+        width, size = (1.3, 5) if _is_control(surrogate) else (2.4, 7)
+        draw_estimates(panel, own, surrogate, colour, shape, size=size, width=width)
 
 
 def _draw_bands(panel: Axes, targets: Sequence[str], labels: Sequence[str]) -> None:

@@ -116,7 +116,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("Transfer rates", "transfer.html", lambda page: page.figure("transfer")),
     Section("Rate against cost", "pareto.html", lambda page: page.figure("pareto")),
     Section("Reasons", "reasons.html", lambda page: page.reasons.rows),
-    Section("Temperature", "temperature.html", lambda page: page.figure("temperature")),
+    Section("Temperature", "temperature.html", lambda page: page.figure("temperature") or page.figure("softness")),
     Section("Training curves", "curves.html", lambda page: page.figure("curves")),
     Section("Example images", "examples.html", lambda page: page.facts.examples or page.facts.no_examples),
     Section("Tables", "tables.html", lambda page: page.tables),

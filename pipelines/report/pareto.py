@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from align_core.attacks import AttackConfig, ForeignConfig
-from pipelines.report.drawing import FAINT, look, say_nothing, styles_of
+from pipelines.report.drawing import FAINT, hover, look, say_nothing, styles_of
 from pipelines.report.means import kind_of
 from pipelines.report.rows import TransferRow
 
@@ -119,7 +119,14 @@ def _draw(panel: Axes, points: Sequence[Point], styles: Mapping[str, tuple[str, 
         for point in named_points(own):
             place = (point.gradients, point.rate)
             panel.annotate(point.attack, place, xytext=(3, 3), textcoords="offset points", fontsize=6)
-        panel.plot([p.gradients for p in own], [p.rate for p in own], shape, color=colour, label=name, markersize=5)
+        (dots,) = panel.plot([p.gradients for p in own], [p.rate for p in own], shape, color=colour, label=name, ms=5)
+        hover(
+            dots,
+            [
+                f"{p.attack} on {name}: {p.rate:.1f} % ({p.low:.1f} to {p.high:.1f}), {p.gradients:,} gradients"
+                for p in own
+            ],
+        )
         panel.step([p.gradients for p in front], [p.rate for p in front], color=colour, where="post", linewidth=1)
     panel.set_xscale("log")
     costs = sorted({point.gradients for point in points})

@@ -5,7 +5,8 @@ They are measured on a sample of the test images, and empty where the experiment
 intervals are for these very seeds.
 """
 
-from typing import TypedDict
+from collections.abc import Sequence
+from typing import NamedTuple, TypedDict
 
 
 class ReasonRow(TypedDict):
@@ -139,3 +140,35 @@ SLICES = ("loss_along", "loss_across")
 """The measures whose point is a factor of the perturbation."""
 PERCENT = ("agreement", "orthogonal_share")
 """The measures whose values of single images are stored as fractions, and are in percent in the table."""
+
+
+class Shown(NamedTuple):
+    """A measure that the page shows: its heading and unit there, the counterpart, and the point that stands for all."""
+
+    heading: str
+    unit: str
+    counterpart: str
+    point: str
+
+
+SHOWN: dict[str, Shown] = {
+    "gradient_l2": Shown("input gradient", "nats per pixel value", "", "clean"),
+    "curvature": Shown("curvature", "nats per squared pixel value", "", "clean"),
+    "linearity": Shown("linearity error", "nats", "", "random"),
+    "cosine": Shown("gradient cosine with targets", "-1 to 1", "(mean)", "clean"),
+    "agreement": Shown("agreement with targets", "percent of images", "(mean)", "clean"),
+    "orthogonal_share": Shown("perturbation across their gradients", "percent of its square", "(mean)", "attacked"),
+}
+"""The measures that the page shows. What stands in reasons.csv in full is in its tables."""
+
+
+def interval_of(row: ReasonRow) -> tuple[float, float, float] | None:
+    """A row's value with its interval; None where it has none."""
+    value, low, high = row["value"], row["value_low"], row["value_high"]
+    return None if value is None or low is None or high is None else (value, low, high)
+
+
+def over_all_attacks(rows: Sequence[CorrelationRow]) -> list[CorrelationRow]:
+    """The correlations with the mean gain over all attacks, which is the gain under the only one where there is one."""
+    attacks = {row["attack"] for row in rows}
+    return [row for row in rows if row["attack"] == "(mean)" or len(attacks) == 1]

@@ -1,20 +1,8 @@
 """What the page shows of the reasons: a row of measures for each surrogate, and which of them go with the gain."""
 
-from collections.abc import Mapping
-
-from pipelines.report.reason_rows import ReasonRow
+from pipelines.report.reason_rows import PERCENT, SHOWN, ReasonRow, over_all_attacks
 from pipelines.report.shown import Cell, ShownTable, cell_of, shown
 from pipelines.report.tabled import Report
-
-_COLUMNS: Mapping[str, tuple[str, str, str]] = {
-    "input gradient": ("gradient_l2", "clean", ""),
-    "curvature": ("curvature", "clean", ""),
-    "linearity error": ("linearity", "random", ""),
-    "gradient cosine with targets": ("cosine", "clean", "(mean)"),
-    "agreement with targets, %": ("agreement", "clean", "(mean)"),
-    "perturbation across their gradients, %": ("orthogonal_share", "attacked", "(mean)"),
-}
-"""Heading -> measure, point and counterpart of reasons.csv. What stands there in full is in the tables."""
 
 _MOST_CORRELATIONS = 12
 
@@ -25,7 +13,11 @@ def reasons_summary(report: Report) -> ShownTable:
         (row["surrogate"], (row["measure"], row["point"], row["counterpart"])): row for row in report.reasons
     }
     names = dict.fromkeys(row["surrogate"] for row in report.reasons)
-    columns = {heading: key for heading, key in _COLUMNS.items() if any((name, key) in known for name in names)}
+    headings = {
+        f"{own.heading}, %" if measure in PERCENT else own.heading: (measure, own.point, own.counterpart)
+        for measure, own in SHOWN.items()
+    }
+    columns = {heading: key for heading, key in headings.items() if any((name, key) in known for name in names)}
     rows = []
     for name in names:
         found = [known.get((name, key)) for key in columns.values()]
@@ -41,9 +33,8 @@ def telling_correlations(report: Report) -> ShownTable:
     """The correlations with the mean gain whose interval excludes zero, the strongest first, at most a dozen."""
     rows = [
         row
-        for row in report.correlations
-        if row["attack"] == "(mean)"
-        and None not in (row["correlation"], row["correlation_low"], row["correlation_high"])
+        for row in over_all_attacks(report.correlations)
+        if None not in (row["correlation"], row["correlation_low"], row["correlation_high"])
         and (row["correlation_low"] or 0) * (row["correlation_high"] or 0) > 0
     ]
     strongest = sorted(rows, key=lambda row: -abs(row["correlation"] or 0))

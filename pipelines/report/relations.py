@@ -6,7 +6,8 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.report.drawing import FAINT, GREY, PAPER, say_nothing
+from pipelines.report.drawing import FAINT, GREY, say_nothing
+from pipelines.report.estimates import Estimate, draw_estimates
 from pipelines.report.means import is_mean, kind_of, without_repeats
 from pipelines.report.panels import in_panels, longest
 from pipelines.report.rows import TransferRow
@@ -49,15 +50,13 @@ def relation_figures(gains: Sequence[KindGain], title: str) -> list[Figure]:
 
     def draw(panel: Axes, attack: str) -> None:
         for index, kind in enumerate(kinds):
-            own = [gain for gain in gains if (gain.attack, gain.kind) == (attack, kind)]
-            heights = [surrogates.index(g.surrogate) - 0.35 + 0.7 * (index + 0.5) / len(kinds) for g in own]
-            # A percentile interval may lie beside its own estimate, and a bar must not have a negative length.
-            errors = [[max(0.0, g.gain - g.low) for g in own], [max(0.0, g.high - g.gain) for g in own]]
-            panel.errorbar(
-                [g.gain for g in own], heights, xerr=errors, label=labels[kind],
-                fmt=_SHAPES[index % len(_SHAPES)], color=_COLOURS[index % len(_COLOURS)],
-                ms=5, mec=PAPER, mew=0.5, elinewidth=1.6,
-            )  # fmt: skip
+            up = -0.35 + 0.7 * (index + 0.5) / len(kinds)
+            own = [
+                Estimate(f"{g.surrogate}, {labels[kind]}", surrogates.index(g.surrogate) + up, g.gain, g.low, g.high)
+                for g in gains
+                if (g.attack, g.kind) == (attack, kind)
+            ]
+            draw_estimates(panel, own, labels[kind], _COLOURS[index % len(_COLOURS)], _SHAPES[index % len(_SHAPES)])
         for y in range(len(surrogates)):
             panel.axhline(y - 0.5, color=FAINT, lw=0.6)
         panel.axvline(0, color=GREY, lw=1)

@@ -24,7 +24,7 @@ from pipelines.sweep.choice import TrialRow, as_csv, chosen, trial_rows
 from pipelines.sweep.record import STOPPED, Record, read_record, record_path, write_record
 from pipelines.sweep.settings import Settings
 from pipelines.sweep.study import Options, Study
-from pipelines.sweep.to_mlflow import log_sweep
+from pipelines.sweep.to_mlflow import log_sweep, sweep_shown
 from pipelines.sweep.trial import Sweep
 from pipelines.sweep.watch import Watch
 from pipelines.tracking.runs import tracking_uri
@@ -126,7 +126,7 @@ def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
         if is_over:
             progress.say(f"sweep {study.name}: every trial is there already: nothing to compute")
             return _finish(study, progress)
-        with progress.logged(store):
+        with progress.logged(store), sweep_shown(blueprint, study.entry, study.space, study.fingerprint):
             make_named(blueprint, study.needed, worker, progress)
             _sweep(study, worker, concurrent, progress)
             return _finish(study, progress)

@@ -1,16 +1,43 @@
 """Logs a sweep to MLflow: the sweep is the parent run and its trials are its children, as MLflow's Compare expects."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from pipelines.report.to_mlflow import curve_points
+from pipelines.report.to_mlflow import curve_points, place_of
 from pipelines.stages.blueprint import Blueprint
 from pipelines.sweep.entry import Entry
 from pipelines.sweep.record import Record, StoredMeasurement
 from pipelines.sweep.settings import label_of
 from pipelines.sweep.space import Space
-from pipelines.tracking.runs import Point, Runs, log_to_mlflow
+from pipelines.tracking.runs import Ended, Point, Runs, log_to_mlflow
+
+
+@contextmanager
+def sweep_shown(blueprint: Blueprint, entry: Entry, space: Space, fingerprint: str) -> Iterator[None]:
+    """Shows the sweep in MLflow as under way while the work inside the block goes on, and marks it where it is stopped.
+
+    `log_sweep` ends it where it is not. A sweep whose process was killed is marked at the next start.
+    """
+
+    def said(write: Callable[[Runs, str], None]) -> None:
+        def logged(runs: Runs) -> None:
+            write(runs, _parent(runs, entry, space, fingerprint))
+
+        log_to_mlflow(blueprint.experiment, lambda line: None, "", logged)
+
+    def begin(runs: Runs, parent: str) -> None:
+        runs.mark_killed(runs.left_open(place_of(blueprint)))
+        runs.open(parent, place_of(blueprint))
+
+    said(begin)
+    try:
+        yield
+    except BaseException as stopped:
+        status: Ended = "KILLED" if isinstance(stopped, KeyboardInterrupt) else "FAILED"
+        said(lambda runs, parent: runs.end(parent, status))
+        raise
 
 
 def log_sweep(
@@ -36,9 +63,9 @@ def log_sweep(
     """
 
     def write(runs: Runs) -> None:
-        parent = runs.run("sweep", f"sweep {entry.label(space.name)}", None, fingerprint)
-        about = {"space": space.name, "source": entry.surrogate.source, "surrogate": entry.name}
-        runs.log_new_parameters(parent, about)
+        parent = _parent(runs, entry, space, fingerprint)
+        if files is None:
+            runs.note_alive(parent)
         for trial, record in records.items():
             if record.is_final:
                 _log_trial(runs, parent, space, f"{fingerprint}-{trial}", record)
@@ -49,6 +76,14 @@ def log_sweep(
             runs.end(parent)
 
     return log_to_mlflow(blueprint.experiment, say, "the same command logs them again", write)
+
+
+def _parent(runs: Runs, entry: Entry, space: Space, fingerprint: str) -> str:
+    """The run of a sweep, which is created where there is none."""
+    parent = runs.run("sweep", f"sweep {entry.label(space.name)}", None, fingerprint)
+    about = {"space": space.name, "source": entry.surrogate.source, "surrogate": entry.name}
+    runs.log_new_parameters(parent, about)
+    return parent
 
 
 def _log_trial(runs: Runs, parent: str, space: Space, fingerprint: str, record: Record) -> None:

@@ -125,6 +125,8 @@ class TestRemainingTime:
             clock.now += 2
             bar.set(10)
             assert bar.line() == "inspect: 10 of 30 images, 5.0/s, 4 s left"
+            clock.now += 98
+            assert bar.line() == "inspect: 10 of 30 images, 6.0/min, 200 s left"
 
 
 def test_a_log_that_cannot_be_written_hides_no_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from sweeping import space_of, trial
 
+from pipelines.failure import RunFailed
+from pipelines.report.live import Live
 from pipelines.sweep.entry import entry_of
 from pipelines.sweep.record import Record
-from pipelines.sweep.to_mlflow import log_sweep
+from pipelines.sweep.to_mlflow import log_sweep, sweep_shown
 
 SPACE = space_of({"align.temperature": {"low": 1, "high": 64, "scale": "log"}, "align.weight": {"low": 0, "high": 1}})
 
@@ -30,6 +32,11 @@ def log_trials(experiment: HandMade) -> list[Run]:
     blueprint.store.write("sweeps/by-hand/trials.csv", b"trial\n")
     entry = entry_of(blueprint.experiment, "aligned", 4)
     assert log_sweep(blueprint, entry, SPACE, some_trials(), "f" * 16, "sweeps/by-hand", pytest.fail)
+    return runs_of(experiment)
+
+
+def runs_of(experiment: HandMade) -> list[Run]:
+    """The run of the sweep, then those of its trials."""
     client = MlflowClient(tracking_uri=f"sqlite:///{experiment.output}/mlflow.db")
     runs = list(client.search_runs([client.get_experiment_by_name("by-hand").experiment_id]))
     return sorted(runs, key=lambda run: run.data.tags["witness.kind"])
@@ -65,3 +72,36 @@ def test_a_sweep_says_what_it_searched_and_is_logged_once(experiment: HandMade) 
     assert "Which `align.temperature`, `align.weight` make `aligned` transfer best" in text
     assert "**Trials.** 5 done, 1 failed." in text
     assert [run.info.run_id for run in log_trials(experiment)] == [run.info.run_id for run in (sweep, *trials)]
+
+
+@pytest.mark.parametrize(("stopped_by", "status"), [(KeyboardInterrupt, "KILLED"), (RunFailed, "FAILED")])
+def test_a_sweep_is_under_way_until_it_ends_or_is_stopped(
+    experiment: HandMade, stopped_by: type[BaseException], status: str
+) -> None:
+    blueprint = experiment.blueprint()
+    what = (blueprint, entry_of(blueprint.experiment, "aligned", 4), SPACE, "f" * 16)
+    seen = []
+
+    def stop() -> None:
+        with sweep_shown(*what):
+            seen.extend(run.info.status for run in runs_of(experiment))
+            raise stopped_by("the machine is needed")
+
+    with pytest.raises(stopped_by):
+        stop()
+    assert seen == ["RUNNING"]
+    assert [run.info.status for run in runs_of(experiment)] == [status]
+    with sweep_shown(*what):
+        assert [run.info.status for run in runs_of(experiment)] == ["RUNNING"]
+        log_trials(experiment)
+    sweep, *trials = runs_of(experiment)
+    assert sweep.info.status == "FINISHED" and len(trials) == 6
+
+
+def test_a_sweep_whose_process_was_killed_is_marked_at_the_next_start(experiment: HandMade) -> None:
+    blueprint = experiment.blueprint()
+    killed = sweep_shown(blueprint, entry_of(blueprint.experiment, "aligned", 4), SPACE, "f" * 16)
+    killed.__enter__()  # and nothing is said of its end
+    assert Live(blueprint).look()
+    (sweep,) = [run for run in runs_of(experiment) if run.data.tags["witness.kind"] == "sweep"]
+    assert sweep.info.status == "KILLED" and sweep.data.tags["witness.killed"]
