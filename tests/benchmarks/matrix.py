@@ -271,5 +271,6 @@ def _random(folder: Path, surrogates: int, attacks: int, images: int) -> tuple[B
         ssim={pair: np.ones(images, np.float32) for pair in blueprint.all_adversarial()},
         gradients={},
         passes={},
+        corrupted={},
     )
     return blueprint, outcomes
