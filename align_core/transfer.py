@@ -48,6 +48,10 @@ class Gain:
 
 NO_RATE = Interval(None, None, None)
 NO_GAIN = Gain(None, None, None, None)
+FEW = 6
+"""Images: of fewer that all point one way, every percentile interval excludes 0, though a sign test rejects nothing."""
+NO_WIDTH = 1e-9
+"""Percent or points: what rounding makes of the width of an interval that has none."""
 
 
 def wilson(hits: int, n: int) -> Interval:
@@ -312,15 +316,20 @@ def mean_over_targets(cells: Sequence[MeanCell], counts: Iterable[Counts]) -> tu
 def mean_interval(eligible: Sequence[Flags], wrong: Sequence[Flags], rates_R: npt.NDArray[np.float64]) -> Interval:
     """The mean rate over targets, with the interval of its resamples; blank where no image is eligible.
 
+    Of a single target the interval is Wilson's, as that of the target itself. Where fewer than FEW images are wrong on
+    any target, or right on any, as at a rate of 0, it is the mean of Wilson's limits over the targets.
+
     Args:
         eligible, wrong: of each target, bool [N], as in `OnTargets`.
         rates_R: the mean rate in each resample, from `resampled_means`.
     """
-    shares = [(eligible_N & wrong_N).sum() / eligible_N.sum() for eligible_N, wrong_N in _counting(eligible, wrong)]
-    if not shares:
+    counted = list(_counting(eligible, wrong))
+    if not counted:
         return NO_RATE
-    low, high = np.quantile(rates_R, [0.025, 0.975])
-    return Interval(100 * float(np.mean(shares)), float(low), float(high))
+    rates = [wilson(int((eligible_N & wrong_N).sum()), int(eligible_N.sum())) for eligible_N, wrong_N in counted]
+    wrong_images = _images_of(eligible_N & wrong_N for eligible_N, wrong_N in counted)
+    right_images = _images_of(eligible_N & ~wrong_N for eligible_N, wrong_N in counted)
+    return Interval(*_mean_of(rates, min(wrong_images, right_images), rates_R))
 
 
 def mean_gain(
@@ -328,18 +337,34 @@ def mean_gain(
 ) -> Gain:
     """The mean gain over targets, with the interval of its resamples; blank where no image is eligible.
 
+    Of a single target the interval is Newcombe's. Where both differ on fewer than FEW images, it is the mean of
+    Newcombe's limits over the targets.
+
     Args:
         eligible, wrong, baseline_wrong: of each target, bool [N], as in `MeanCell`.
         gains_R: the difference of both mean rates in each resample.
     """
-    gains = [
-        (int((eligible_N & wrong_N).sum()) - int((eligible_N & baseline_N).sum())) / eligible_N.sum()
-        for eligible_N, wrong_N, baseline_N in _counting(eligible, wrong, baseline_wrong)
-    ]
-    if not gains:
+    counted = list(_counting(eligible, wrong, baseline_wrong))
+    if not counted:
         return NO_GAIN
-    low, high = np.quantile(gains_R, [0.025, 0.975])
-    return Gain(100 * float(np.mean(gains)), float(low), float(high), None)
+    gains = [paired_gain(wrong_N[eligible_N], baseline_N[eligible_N]) for eligible_N, wrong_N, baseline_N in counted]
+    differing = _images_of(eligible_N & (wrong_N ^ baseline_N) for eligible_N, wrong_N, baseline_N in counted)
+    return Gain(*_mean_of(gains, differing, gains_R), None)
+
+
+def _images_of(flags: Iterable[Flags]) -> int:
+    """Number of images for which any target's flag is set."""
+    return int(np.logical_or.reduce(list(flags)).sum())
+
+
+def _mean_of(
+    targets: Sequence[Interval | Gain], images: int, draws_R: npt.NDArray[np.float64]
+) -> tuple[float, float, float]:
+    """The mean of these values, and the limits of its interval, where so many images tell something."""
+    value, low, high = (float(np.mean([getattr(own, side) for own in targets])) for side in ("value", "low", "high"))
+    if len(targets) > 1 and images >= FEW and float(np.ptp(draws_R)) > NO_WIDTH:
+        low, high = map(float, np.quantile(draws_R, [0.025, 0.975]))
+    return value, low, high
 
 
 def _counting(*flags: Sequence[Flags]) -> Iterator[tuple[Flags, ...]]:

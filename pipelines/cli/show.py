@@ -68,13 +68,15 @@ def print_result(result: "RunResult", options: argparse.Namespace, surrogate: st
     from rich import box
     from rich.table import Table
 
+    from pipelines.report.ranking import CAVEAT, ranking
     from pipelines.report.sentences import verdicts
     from pipelines.storage.credentials import without_credentials
 
     assert result.report is not None
     seeds = max(row["seeds"] for row in result.report.transfer)
     means = f"means over {seeds} seeds and the targets" if seeds > 1 else "mean over the targets"
-    title = f"{means} of each surrogate, %, with 95 % intervals over images"
+    both = "; those of gains over images and seeds" if seeds > 1 else ""
+    title = f"{means} of each surrogate, %, with 95 % intervals over images{both}"
     table = Table(box=box.SIMPLE_HEAD, title=title)
     for column in ("surrogate", "attack", "transfer rate", "gain over the source", "clean accuracy"):
         table.add_column(column, justify="left" if column in ("surrogate", "attack") else "right")
@@ -83,6 +85,9 @@ def print_result(result: "RunResult", options: argparse.Namespace, surrogate: st
         accuracy = "" if row["clean_accuracy"] is None else f"{row['clean_accuracy']:.1f}"
         table.add_row(row["surrogate"], row["attack"], rate, _gain(row), accuracy)
     _console().print(table)
+    ranked = ranking(result.report)
+    for line in [*ranked, *([CAVEAT] if ranked else [])]:
+        _console().print(line, highlight=False, soft_wrap=True)
     for line in verdicts(result.report):
         if line.startswith((f"{surrogate} under", f"{surrogate}-")):
             _console().print(line, highlight=False, soft_wrap=True)
@@ -130,7 +135,9 @@ def print_sweep(result: "SweepResult", options: argparse.Namespace) -> None:
 
 def _gain(row: Any) -> str:
     """A gain with its interval, in points; empty where there is none, as for the source itself."""
-    return "" if row["gain"] is None else f"{row['gain']:+.1f} ({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
+    several = row.get("seeds", 1) > 1
+    low, high = (row["gain_both_low"], row["gain_both_high"]) if several else (row["gain_low"], row["gain_high"])
+    return "" if row["gain"] is None else f"{row['gain']:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def _console() -> "Console":

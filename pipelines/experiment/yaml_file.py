@@ -170,11 +170,22 @@ def _text_of(path: Path) -> str:
 
 def read_yaml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Returns the mapping in a YAML file, with each override `key.path=value` applied in turn. Raises InputError."""
-    content = parse_yaml(_text_of(path), str(path))
+    # What an alias names is written out, so that an override reaches one place and not all that share an anchor.
+    content = _written_out(parse_yaml(_text_of(path), str(path)))
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold keys and values, and holds {type(content).__name__}")
     for override in overrides:
         _override(content, override)
+    return content
+
+
+def _written_out(content: Any) -> Any:
+    """The content with a copy of its own in every place of what an alias names."""
+    match content:
+        case dict():
+            return {key: _written_out(value) for key, value in content.items()}
+        case list():
+            return [_written_out(value) for value in content]
     return content
 
 

@@ -18,7 +18,8 @@ def cost_lines(report: Report) -> list[tuple[str, str]]:
         if row["attack"] == "(all)" and row["forward_passes"] is not None
     ]
     if passes:
-        lines.append(("their passes", f"{sum(passes):,}, forward and backward, each of one image through one network"))
+        every = sum(passes) * max((row["seeds"] for row in report.transfer), default=1)
+        lines.append(("their passes", f"{every:,}, forward and backward, each of one image through one network"))
     if crafted:
         seconds, images = sum(row["seconds"] for row in crafted), sum(row["images"] for row in crafted)
         kinds = ", ".join(dict.fromkeys(row["worker"] for row in crafted))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pipelines.report.ranking import ranking
 from pipelines.report.sentences import verdicts
 from pipelines.report.tabled import Report
 from pipelines.stages.blueprint import Blueprint
@@ -28,7 +29,7 @@ def description(blueprint: Blueprint, report: Report | None) -> str:
     ]
     if report is None:
         return "\n".join([*lines, "**Verdict.** None yet: the work goes on, or was ended before its report."])
-    found = verdicts(report)
+    found = [*ranking(report), *verdicts(report)]
     lines += ["**Verdict.**" if found else "**Verdict.** None: no surrogate has a gain over the source.", ""]
     lines += [f"* {line}" for line in found[:_SHOWN]]
     if len(found) > _SHOWN:

@@ -22,13 +22,15 @@ def draw_figures(blueprint: Blueprint, report: Report) -> dict[str, Figure]:
     """
     experiment, transfer = blueprint.experiment, report.transfer
     name = experiment.name
+    several = any(row["seeds"] > 1 for row in transfer)
+    seeds = "; intervals are over images and seeds" if several else ""
     over = "; means are over each surrogate's own targets" if experiment.matrix else ""
     in_brackets = "; in brackets white-box" if experiment.matrix else ""
     white_box = white_box_rates(blueprint, report.surrogates)
     sources = list(dict.fromkeys(own.series for own in blueprint.planned if own.name == own.baseline))
     figures = {
-        "gain": gain_figures(transfer, f"{name}: gain in transfer{over}"),
-        "relations": relation_figures(gains_by_kind(transfer), f"{name}: gain by relation to the source{over}"),
+        "gain": gain_figures(transfer, f"{name}: gain in transfer{over}{seeds}"),
+        "relations": relation_figures(gains_by_kind(transfer), f"{name}: gain by relation to the source{over}{seeds}"),
         "transfer": transfer_heatmaps(transfer, f"{name}: transfer rate, %{over}{in_brackets}", white_box),
         "pareto": [
             pareto_figure(
@@ -39,7 +41,7 @@ def draw_figures(blueprint: Blueprint, report: Report) -> dict[str, Figure]:
             )
         ],
         "temperature": temperature_figures(
-            gains_by_temperature(blueprint.surrogates, transfer), f"{name}: gain against temperature{over}"
+            gains_by_temperature(blueprint.surrogates, transfer), f"{name}: gain against temperature{over}{seeds}"
         ),
         "softness": softness_figures(
             softness_of(report.soft_labels, lines_of(blueprint.surrogates)), f"{name}: soft labels against temperature"

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.report.ranking import ranking
 from pipelines.report.rows import COLUMNS
 from pipelines.report.sentences import notes, verdicts
 from pipelines.report.shown import ShownTable
@@ -57,6 +58,7 @@ def as_results(report: Report, about: Mapping[str, Any], remarks: Sequence[str],
         "fingerprint": report.fingerprint,
         **about,
         "remarks": list(remarks),
+        "ranking": ranking(report),
         "verdicts": verdicts(report),
         "notes": notes(report),
         "figures": list(figures),

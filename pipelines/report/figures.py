@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pipelines.experiment.surrogates import is_control
 from pipelines.report.drawing import FAINT, GREY, INK, PAPER, SHADE, say_nothing, styles_of
 from pipelines.report.estimates import Estimate, draw_estimates
-from pipelines.report.means import is_mean, is_of_several, kind_of, without_repeats
+from pipelines.report.means import gain_of, is_mean, is_of_several, kind_of, without_repeats
 from pipelines.report.panels import TALLEST, in_panels, longest
 from pipelines.report.rows import TransferRow
 
@@ -28,7 +28,9 @@ def gain_figures(transfer: Sequence[TransferRow], title: str) -> list[Figure]:
         title: stands above the panels.
     """
     rows = [row for row in without_repeats(transfer) if row["gain"] is not None]
-    styles = styles_of(list(dict.fromkeys(row["surrogate"] for row in rows)))
+    gaining = {row["surrogate"] for row in rows}
+    every = styles_of(list(dict.fromkeys(row["surrogate"] for row in transfer)))
+    styles = {name: style for name, style in every.items() if name in gaining}
     targets = _means_first(rows)
     band = 0.15 * len(styles) + 0.22
     if band * len(targets) > TALLEST:
@@ -56,11 +58,10 @@ def _draw_gains(
     for index, (surrogate, (colour, shape)) in enumerate(styles.items()):
         own = []
         for row in rows:
-            gain, low, high = row["gain"], row["gain_low"], row["gain_high"]
-            if row["surrogate"] == surrogate and row["target"] in targets:
-                assert gain is not None and low is not None and high is not None
+            gain = gain_of(row)
+            if row["surrogate"] == surrogate and row["target"] in targets and gain is not None:
                 place = targets.index(row["target"]) - 0.38 + 0.76 * (index + 0.5) / len(styles)
-                own.append(Estimate(f"{surrogate}, {row['target']}", place, gain, low, high))
+                own.append(Estimate(f"{surrogate}, {row['target']}", place, *gain))
         width, size = (1.3, 5) if _is_control(surrogate) else (2.4, 7)
         draw_estimates(panel, own, surrogate, colour, shape, size=size, width=width)
 

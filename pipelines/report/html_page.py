@@ -15,6 +15,7 @@ from markupsafe import Markup
 from pipelines.report.claims import Claim, claims
 from pipelines.report.cost import cost_lines
 from pipelines.report.facts import Facts
+from pipelines.report.ranking import CAVEAT, ranking
 from pipelines.report.reasons_shown import reasons_summary, telling_correlations
 from pipelines.report.sentences import notes, verdicts
 from pipelines.report.shown import ShownTable, gains_by_relation, shown_tables, summary
@@ -43,6 +44,11 @@ class Page:
     def verdicts(self) -> list[str]:
         """What the tables show, a sentence each."""
         return verdicts(self.report)
+
+    @cached_property
+    def ranking(self) -> list[str]:
+        """Which surrogates gain most, a sentence per attack; none where there is one surrogate."""
+        return ranking(self.report)
 
     @cached_property
     def claims(self) -> list[Claim]:
@@ -129,7 +135,7 @@ SECTIONS: tuple[Section, ...] = (
 
 def html_page(page: Page) -> str:
     """The report as one HTML page with its figures embedded, so that the file can be mailed or archived by itself."""
-    return templates().get_template("page.html").render(page=page) + "\n"
+    return templates().get_template("page.html").render(page=page, caveat=CAVEAT) + "\n"
 
 
 @cache

@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 
 from pipelines.experiment.names import RELATIONS
-from pipelines.report.rows import TransferRow
+from pipelines.report.rows import ContrastRow, MeanRow, TransferRow
+
+
+def gain_of(row: TransferRow | MeanRow | ContrastRow) -> tuple[float, float, float] | None:
+    """A gain with the interval that decides: over images and seeds where there are several, else over images."""
+    several = row["seeds"] > 1
+    low, high = (row["gain_both_low"], row["gain_both_high"]) if several else (row["gain_low"], row["gain_high"])
+    return None if row["gain"] is None or low is None or high is None else (row["gain"], low, high)
 
 
 def is_mean(target: str) -> bool:

@@ -17,6 +17,10 @@ Draws = npt.NDArray[np.float64]
 """A rate or a gain in each resample of the images, [R]."""
 
 
+_LIMITS = {"targeted_rate": ("targeted_low", "targeted_high")}
+"""Columns whose interval is not in columns of their own name."""
+
+
 class TablesOverSeeds:
     """The tables of an experiment with several seeds, from those in which every seed is a surrogate by itself.
 
@@ -113,7 +117,8 @@ class TablesOverSeeds:
         known = [own for own in draws if own is not None]
         if min(len(values), len(known)) < self.count:
             return None
-        return over_seeds(values, np.stack(known))
+        low, high = _LIMITS.get(column, (f"{column}_low", f"{column}_high"))
+        return over_seeds(values, np.stack(known), [(row[low], row[high]) for row in rows])
 
     def _mean(self, rows: Sequence[Row], column: str) -> Any:
         """The mean of a column over all seeds; None where one has no figure, and of text what the first has."""

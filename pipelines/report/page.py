@@ -83,6 +83,7 @@ def _computed(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Repor
     from pipelines.report.over_seeds import TablesOverSeeds
     from pipelines.report.reasons import tables_of_reasons
     from pipelines.report.robustness import Robustness
+    from pipelines.report.surrogate_rows import with_clean_intervals
     from pipelines.report.tables import TableMaker
 
     outcomes = read_outcomes(blueprint)
@@ -91,7 +92,8 @@ def _computed(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Repor
     by_itself = TableMaker(blueprint, outcomes)
     maker = TablesOverSeeds(by_itself) if blueprint.experiment.seeds else by_itself
     robustness = Robustness(blueprint, outcomes).rows()
-    tables = maker.transfer(), maker.contrasts(), maker.surrogates(), robustness, maker.seeds(), maker.times()
+    surrogates = with_clean_intervals(maker.surrogates(), robustness)
+    tables = maker.transfer(), maker.contrasts(), surrogates, robustness, maker.seeds(), maker.times()
     report = Report(report_fingerprint(blueprint), *tables, *tables_of_reasons(blueprint, tables[0]))
     if not report.transfer:
         every = " that every seed has" if blueprint.experiment.seeds else ""

@@ -1,8 +1,8 @@
 """The rows of the tables about reasons: their columns in order, and what each of them means.
 
 They are measured on a sample of the test images, and empty where the experiment has no section `reasons`. Intervals are
-95 % intervals: percentiles of 10,000 resamples of the sample. Over several seeds, figures are means over them, and
-intervals are for these very seeds.
+95 % intervals: percentiles of 10,000 resamples of the sample; of fewer than six images there are none. Over several
+seeds, figures are means over them, and intervals are for these very seeds, but for those of `change_both`.
 """
 
 from collections.abc import Sequence
@@ -41,6 +41,10 @@ class ReasonRow(TypedDict):
     """Lower end of the interval of `change`, of the paired differences."""
     change_high: float | None
     """Upper end of the interval of `change`."""
+    change_both_low: float | None
+    """Lower end of the interval of `change` over images and seeds; None where there is one seed."""
+    change_both_high: float | None
+    """Upper end of the interval of `change` over images and seeds."""
     converged: float | None
     """Share of the n images on which the power iteration of `curvature` converged, percent. None for other measures."""
 
@@ -124,7 +128,7 @@ MEASURES: dict[str, str] = {
     "loss": "cross-entropy with the label, nats",
     "gradient_l1": "sum of the absolute values of the input gradient, nats per pixel value",
     "gradient_l2": "Euclidean length of the input gradient, nats per pixel value",
-    "curvature": "eigenvalue of largest magnitude of the loss's input Hessian, nats per squared pixel value",
+    "curvature": "largest magnitude of an eigenvalue of the loss's input Hessian, nats per squared pixel value",
     "linearity": "error of the loss's first-order prediction at this point, nats",
     "largest_linearity": "largest such error in the ball that an ascent from this point finds, nats",
     "loss_along": "loss at the clean image plus a multiple of the perturbation, nats",

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from align_core.reasons.over_images import Floats, Means, limits, means_over_images
-from align_core.transfer import resampled_counts
+from align_core.seeds import over_seeds
+from align_core.transfer import FEW, resampled_counts
 from pipelines.experiment.surrogates import Surrogate, series_of
 from pipelines.failure import RunFailed
 from pipelines.report.outcomes import read_table
@@ -19,7 +20,7 @@ from pipelines.stages.measurings import witnesses_compared
 from pipelines.storage.chunked_table import ChunkedTable
 
 ALL_TARGETS = "(mean)"
-CONVERGED = "curvature_converged"
+CURVED, CONVERGED = "curvature", "curvature_converged"
 
 
 class Key(NamedTuple):
@@ -73,10 +74,13 @@ class ReasonTables:
         values = [self._means([figures[key] for key in keys]) for figures in found]
         changes = [self._means(self._changes(own, keys)) for own in surrogates]
         shown = [_over_seeds(side) for side in (values, changes)]
+        both = _both(changes)
         n_M, roles = np.min([own.n_M for own in values], axis=0), self._roles(surrogates[0])
         rows = []
         for at, key in enumerate(keys):
             (value, low, high), (change, change_low, change_high) = ([own[at] for own in side] for side in shown)
+            if n_M[at] < FEW:
+                low = high = change_low = change_high = np.nan
             row: ReasonRow = {
                 "surrogate": series,
                 "measure": key.measure,
@@ -91,6 +95,8 @@ class ReasonTables:
                 "change": significant(change),
                 "change_low": significant(change_low),
                 "change_high": significant(change_high),
+                "change_both_low": significant(both[0][at]),
+                "change_both_high": significant(both[1][at]),
                 "converged": significant(self._converged(surrogates, key)),
             }
             rows.append(row)
@@ -110,7 +116,8 @@ class ReasonTables:
                 for column, values_N in self.read(table).items():
                     measure, _, point = column.partition("/")
                     scale = 100.0 if measure in PERCENT else 1.0
-                    found[Key(measure, point, counterpart)] = scale * values_N
+                    # Of an eigenvalue the magnitude counts: a surface that bends down is as far from smooth.
+                    found[Key(measure, point, counterpart)] = abs(values_N) if measure == CURVED else scale * values_N
         self._known_converged[surrogate] = {
             key.point: found.pop(key) for key in list(found) if key.measure == CONVERGED
         }
@@ -130,7 +137,7 @@ class ReasonTables:
 
     def _converged(self, surrogates: Sequence[Surrogate], key: Key) -> float:
         """The share of the images with a figure on which it converged, percent; NaN where that means nothing."""
-        if key.measure != "curvature":
+        if key.measure != CURVED:
             return np.nan
         shares = []
         for own in surrogates:
@@ -152,6 +159,20 @@ def _over_seeds(means: Sequence[Means]) -> tuple[Floats, Floats, Floats]:
     """The mean over the seeds of each figure, and the limits of its interval for these very seeds."""
     value_M: Floats = np.mean([own.value_M for own in means], axis=0)
     return (value_M, *limits(np.mean([own.draws_RM for own in means], axis=0)))
+
+
+def _both(means: Sequence[Means]) -> tuple[Floats, Floats]:
+    """The limits of each figure's interval over images and seeds; NaN for one seed, few images, or blanks."""
+    found_2M = np.full((2, len(means[0].value_M)), np.nan)
+    alone = [limits(own.draws_RM) for own in means]
+    for at in range(found_2M.shape[1]) if len(means) > 1 else ():
+        draws_SR = np.stack([own.draws_RM[:, at] for own in means])
+        draws_SR = draws_SR[:, ~np.isnan(draws_SR).any(axis=0)]
+        if draws_SR.size and min(own.n_M[at] for own in means) >= FEW:
+            limits_S = [(float(low[at]), float(high[at])) for low, high in alone]
+            over = over_seeds([float(own.value_M[at]) for own in means], draws_SR, limits_S)
+            found_2M[:, at] = over.both_low, over.both_high
+    return found_2M[0], found_2M[1]
 
 
 def _mean_of(figures: Sequence[Floats]) -> Floats:

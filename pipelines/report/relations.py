@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pipelines.report.drawing import FAINT, GREY, say_nothing
 from pipelines.report.estimates import Estimate, draw_estimates
-from pipelines.report.means import is_mean, kind_of, without_repeats
+from pipelines.report.means import gain_of, is_mean, kind_of, without_repeats
 from pipelines.report.panels import in_panels, longest
 from pipelines.report.rows import TransferRow
 
@@ -34,10 +34,9 @@ def gains_by_kind(transfer: Sequence[TransferRow]) -> list[KindGain]:
     """
     found = []
     for row in without_repeats(transfer):
-        gain, low, high = row["gain"], row["gain_low"], row["gain_high"]
-        kind = kind_of(row["target"]) if is_mean(row["target"]) else ""
-        if kind and gain is not None and low is not None and high is not None:
-            found.append(KindGain(row["surrogate"], row["attack"], kind, gain, low, high))
+        gain, kind = gain_of(row), kind_of(row["target"]) if is_mean(row["target"]) else ""
+        if kind and gain is not None:
+            found.append(KindGain(row["surrogate"], row["attack"], kind, *gain))
     return found
 
 

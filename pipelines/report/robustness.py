@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from align_core.seeds import over_seeds
-from align_core.transfer import Counts, paired_gain, resampled_counts, wilson
+from align_core.transfer import Counts, Gain, Interval, paired_gain, resampled_counts, wilson
 from pipelines.experiment.surrogates import Surrogate
 from pipelines.report.outcomes import Outcomes
 from pipelines.report.robustness_rows import ALL, MEAN, Kind, RobustnessRow
@@ -27,6 +27,11 @@ class Key(NamedTuple):
     kind: Kind
     name: str
     severity: int | None
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether an image has a share, and not just right or wrong."""
+        return self.name == MEAN
 
 
 Right = dict[Key, Floats]
@@ -80,8 +85,8 @@ class Robustness:
                     "surrogate": series,
                     **key._asdict(),
                     "seeds": len(surrogates),
-                    **_columns("accuracy", self._accuracy(right_SN)),
-                    **_columns("change", Estimate() if before_SN is None else self._change(right_SN, before_SN)),
+                    **_columns("accuracy", self._accuracy(right_SN, key)),
+                    **_columns("change", Estimate() if before_SN is None else self._change(right_SN, before_SN, key)),
                 }
                 yield cast(RobustnessRow, {name: columns[name] for name in RobustnessRow.__annotations__})
 
@@ -115,31 +120,37 @@ class Robustness:
         if len(corrupted) > 1 and len(corrupted) == len(self.blueprint.corruptions):
             yield Key("corruption", MEAN, None), np.mean(list(corrupted.values()), axis=0)
 
-    def _accuracy(self, right_SN: Floats) -> Estimate:
-        if len(right_SN) == 1 and _are_flags(right_SN):
-            share = wilson(int(right_SN.sum()), right_SN.shape[1])
-            return Estimate(share.value, share.low, share.high)
-        return self._mean(right_SN)
+    def _accuracy(self, right_SN: Floats, key: Key) -> Estimate:
+        alone = []
+        if not key.is_mean:
+            alone = [wilson(int(right_N.sum()), len(right_N)) for right_N in right_SN]
+        return self._over(right_SN, alone)
 
-    def _change(self, right_SN: Floats, before_SN: Floats) -> Estimate:
-        if len(right_SN) == 1 and _are_flags(right_SN):
-            change = paired_gain(right_SN[0].astype(bool), before_SN[0].astype(bool))
-            return Estimate(change.value, change.low, change.high)
-        return self._mean(right_SN - before_SN)
+    def _change(self, right_SN: Floats, before_SN: Floats, key: Key) -> Estimate:
+        alone = []
+        if not key.is_mean:
+            pairs = zip(right_SN.astype(bool), before_SN.astype(bool), strict=True)
+            alone = [paired_gain(right_N, before_N) for right_N, before_N in pairs]
+        return self._over(right_SN - before_SN, alone)
 
-    def _mean(self, values_SN: Floats) -> Estimate:
-        """The mean of values of images, by the bootstrap."""
+    def _over(self, values_SN: Floats, alone: Sequence[Interval | Gain]) -> Estimate:
+        """The mean of values of images [S, N], over all seeds.
+
+        Args:
+            values_SN: of each seed and image.
+            alone: of each seed the interval that a single share or difference has; where there is none, the bootstrap's
+                is taken.
+        """
+        if len(alone) == 1:
+            return Estimate(alone[0].value, alone[0].low, alone[0].high)
         images = values_SN.shape[1]
         draws_SR = np.concatenate([100 * (counts @ values_SN.T) / images for counts in self._counts]).T
+        drawn = [(float(low), float(high)) for low, high in np.quantile(draws_SR, [0.025, 0.975], axis=1).T]
         if len(values_SN) > 1:
-            over = over_seeds(list(100 * values_SN.mean(axis=1)), draws_SR)
+            limits = [(float(own.low or 0), float(own.high or 0)) for own in alone] or drawn
+            over = over_seeds(list(100 * values_SN.mean(axis=1)), draws_SR, limits)
             return Estimate(over.value, over.low, over.high, over.both_low, over.both_high)
-        low, high = np.quantile(draws_SR, [0.025, 0.975])
-        return Estimate(100 * float(values_SN.mean()), float(low), float(high))
-
-
-def _are_flags(values: Floats) -> bool:
-    return bool(np.isin(values, (0.0, 1.0)).all())
+        return Estimate(100 * float(values_SN.mean()), *drawn[0])
 
 
 def _columns(name: str, of: Estimate) -> dict[str, float | None]:

@@ -11,6 +11,11 @@ def figure(value: float | None) -> float | None:
     return None if value is None else round(value, 4) + 0.0
 
 
+def signed(value: float, digits: int = 1) -> str:
+    """A difference with its sign; zero is positive, also where rounding makes it."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
+
+
 def significant(value: float | None) -> float | None:
     """Rounds to six significant digits, for figures that may be far smaller than four decimals can show; None for NaN.
 

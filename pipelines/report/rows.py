@@ -133,9 +133,13 @@ class SurrogateRow(TypedDict):
     clean_change: float | None
     """`clean_accuracy` minus that of the original source, points. None for that source itself."""
     clean_change_low: float | None
-    """Lower end of the paired interval of `clean_change` (Newcombe's method 10)."""
+    """Lower end of the paired interval of `clean_change` over images, as in RobustnessRow."""
     clean_change_high: float | None
     """Upper end of the paired interval of `clean_change`."""
+    clean_change_both_low: float | None
+    """Lower end of the interval of `clean_change` over images and seeds; None where there is one seed."""
+    clean_change_both_high: float | None
+    """Upper end of the interval of `clean_change` over images and seeds."""
     witness_agreement: float | None
     """Share of clean test images on which surrogate and witness predict the same class, percent; the mean over several
     witnesses."""
@@ -161,6 +165,8 @@ class SurrogateRow(TypedDict):
     robust_accuracy: float | None
     """Share of all test images that the surrogate classifies correctly when clean and under every attack, percent: an
     upper bound on its true robustness. In the row `(all)` alone."""
+    witnesses: str
+    """The witnesses that the surrogate was aligned to; of a control, those that it is made of. Separated by blanks."""
     refinement: str
     """How it was made: the name of a refinement, or "" where it is used as it is."""
     steps: int | None

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from pipelines.experiment.surrogates import is_control
+from pipelines.report.means import gain_of
+from pipelines.report.rounding import signed
 from pipelines.report.rows import ContrastRow, MeanRow, SurrogateRow
 from pipelines.report.tabled import Report
 
@@ -38,14 +40,14 @@ def notes(report: Report) -> list[str]:
 def verdicts(report: Report) -> list[str]:
     """Says of each surrogate and attack whether it transfers better than the source, and what that is worth.
 
-    By the mean over all targets: against the source; against the controls, beside which alone an effect counts; at what
-    cost in clean accuracy; whether it agrees less with its witnesses than before; and at what budget. One is called
+    By the mean over all targets: against the source; against the controls, beside which alone an effect counts, and
+    against the other surrogates of contrasts.csv; at what cost in clean accuracy; and at what budget. One is called
     better or worse than another only where the 95 % interval of the difference excludes zero: over several seeds, that
     over images and seeds. Surrogates without a gain, such as the source itself, are left out.
     """
     contrasts: dict[tuple[str, str], list[ContrastRow]] = {}
     for row in report.contrasts:
-        if row["target"] == "(mean)" and is_control(row["baseline"]):
+        if row["target"] == "(mean)":
             contrasts.setdefault((row["surrogate"], row["attack"]), []).append(row)
     about = {row["surrogate"]: row for row in report.surrogates}
     return [
@@ -65,61 +67,74 @@ def broken_controls(surrogates: Sequence[SurrogateRow]) -> dict[str, str]:
         name = row["surrogate"]
         if name != "label_only" and not name.startswith("label_only-"):
             continue
-        change, high = row["clean_change"], row["clean_change_high"]
-        if change is not None and high is not None and high < 0 and change <= _BROKEN_BY:
-            found[name] = f"{name} lost {-change:.1f} points of clean accuracy and is a broken control"
+        change = clean_change_of(row)
+        if change is not None and change[2] < 0 and change[0] <= _BROKEN_BY:
+            found[name] = f"{name} lost {-change[0]:.1f} points of clean accuracy and is a broken control"
     return found
 
 
+def clean_change_of(row: SurrogateRow) -> tuple[float, float, float] | None:
+    """The change of clean accuracy, with the interval that decides, as `gain_of` has it."""
+    value, low, high = row["clean_change"], row["clean_change_both_low"], row["clean_change_both_high"]
+    if low is None or high is None:
+        low, high = row["clean_change_low"], row["clean_change_high"]
+    return None if value is None or low is None or high is None else (value, low, high)
+
+
 def _sentence(row: MeanRow, contrasts: Sequence[ContrastRow], about: Mapping[str, SurrogateRow]) -> str:
-    against = f"{_compared(row, 'transfers ', 'shows ')} the source: {said_gain(row)}"
-    parts = [against, *_beside_controls(contrasts, broken_controls(list(about.values())))]
-    own = about.get(row["surrogate"])
-    if own is not None and own["clean_change"] is not None:
-        change = _interval(own["clean_change"], own["clean_change_low"], own["clean_change_high"])
-        parts.append(f"clean accuracy {change}")
-    if own is not None and own["loss_before"] is not None and (own["agreement_change"] or 0) < 0:
-        parts.append(f"it agrees less with its witnesses than the source does: {own['agreement_change']:+.1f} points")
+    own, several = about.get(row["surrogate"]), row["seeds"] > 1
+    parts = [f"{_compared(row, 'transfers ', 'shows ')} the source: {said_gain(row)}"]
+    parts += _beside_others(contrasts, about, broken_controls(list(about.values())))
+    change = None if own is None else clean_change_of(own)
+    if change is not None:
+        parts.append(f"clean accuracy {_interval(*change)}")
     if own is not None and own["forward_passes"] is not None and own["backward_passes"] is not None:
-        parts.append(f"made in {own['forward_passes'] + own['backward_passes']:,} passes")
-    if row["seeds"] > 1:
+        each = f" for each of {row['seeds']} seeds" if several else ""
+        parts.append(f"made in {own['forward_passes'] + own['backward_passes']:,} passes{each}")
+    elif several:
         parts.append(f"over {row['seeds']} seeds")
     return f"{row['surrogate']} under {row['attack']}: " + "; ".join(parts)
 
 
-def _beside_controls(contrasts: Sequence[ContrastRow], broken: Mapping[str, str]) -> list[str]:
-    """What comes of comparing a surrogate with the controls."""
+def _beside_others(
+    contrasts: Sequence[ContrastRow], about: Mapping[str, SurrogateRow], broken: Mapping[str, str]
+) -> list[str]:
+    """What comes of comparing a surrogate with the controls, and with other surrogates."""
     found = [
-        f"{_compared(row, '', '')} {row['baseline']}: {said_gain(row)}" for row in contrasts if row["gain"] is not None
+        f"{_compared(row, '', '')} {row['baseline']}{_of_another_witness(row, about)}: {said_gain(row)}"
+        for row in contrasts
+        if row["gain"] is not None
     ]
     return found + [broken[row["baseline"]] for row in contrasts if row["baseline"] in broken]
 
 
-def _limits(row: MeanRow | ContrastRow) -> tuple[float, float] | None:
-    """The interval that decides: over images and seeds where there are several, else over images.
-
-    None where nothing varies, as with a single image: an interval without width around a difference says nothing.
-    """
-    several = row["seeds"] > 1
-    low, high = (row["gain_both_low"], row["gain_both_high"]) if several else (row["gain_low"], row["gain_high"])
-    return None if low is None or high is None or low == high != 0 else (low, high)
+def _of_another_witness(row: ContrastRow, about: Mapping[str, SurrogateRow]) -> str:
+    """That a control was made from another witness than the surrogate that is compared with it."""
+    own, other = (
+        about[name]["witnesses"].split() if name in about else [] for name in (row["surrogate"], row["baseline"])
+    )
+    if not is_control(row["baseline"]) or not own or set(other) <= set(own):
+        return ""
+    return f" (of {' and '.join(other)}, and not of {' and '.join(own)})"
 
 
 def said_gain(row: MeanRow | ContrastRow) -> str:
     """A gain in words, with the interval that decides whether there is a difference."""
-    limits = _limits(row)
-    return f"{row['gain']:+.1f} points in every resample" if limits is None else _interval(row["gain"], *limits)
+    gain = gain_of(row)
+    return f"{row['gain']:+.1f} points, without an interval" if gain is None else _interval(*gain)
 
 
 def _compared(row: MeanRow | ContrastRow, does: str, shows: str) -> str:
-    limits = _limits(row)
-    if limits is None:
+    gain = gain_of(row)
+    if gain is None:
         return f"{shows}a difference without an interval from"
-    low, high = limits
+    _, low, high = gain
     if low > 0:
         return f"{does}better than"
     return f"{does}worse than" if high < 0 else f"{shows}no detectable difference from"
 
 
-def _interval(value: float | None, low: float | None, high: float | None) -> str:
-    return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+def _interval(value: float, low: float, high: float) -> str:
+    """A difference with its interval; with more digits where rounding would hide that it excludes 0."""
+    digits = 1 if low <= 0 <= high or min(abs(low), abs(high)) >= 0.05 else 3
+    return f"{signed(value)} points ({signed(low, digits)} to {signed(high, digits)})"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pipelines.report.means import is_mean, kind_of, without_repeats
 from pipelines.report.tabled import Report
 
-TEXT_COLUMNS = {"surrogate", "attack", "target", "relation", "baseline", "worker", "refinement"}
+TEXT_COLUMNS = {"surrogate", "attack", "target", "relation", "baseline", "worker", "refinement", "witnesses"}
 TEXT_COLUMNS |= {"kind", "name", "measure", "point", "counterpart", "role", "before_crafting", "witness"}
 """Columns of the tables that hold text; all others hold numbers."""
 
@@ -19,7 +19,16 @@ _ON_DEMAND = ("seeds", "reasons", "correlations", "soft_labels")
 _TARGETED = {"targeted_rate": ("targeted_low", "targeted_high")}
 """Columns whose interval is not in columns of their own name, with `_low` and `_high` at the end."""
 
-_SIGNED = {"gain", "gain_both", "clean_change", "agreement_change", "change", "change_both", "correlation"}
+_SIGNED = {
+    "gain",
+    "gain_both",
+    "clean_change",
+    "clean_change_both",
+    "agreement_change",
+    "change",
+    "change_both",
+    "correlation",
+}
 _DIGITS = {
     "value": ".4g",
     "correlation": ".2f",
@@ -40,7 +49,7 @@ _OF_MEAN = (
 )  # fmt: skip
 _OF_SURROGATE = (
     "clean_accuracy", "clean_accuracy_low", "clean_accuracy_high", "clean_change", "clean_change_low",
-    "clean_change_high", "witness_agreement",
+    "clean_change_high", "clean_change_both_low", "clean_change_both_high", "witness_agreement",
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Computes the rows of soft_labels.csv: what aligned surrogates were taught, at which temperature, and their gain."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -7,11 +8,11 @@ import numpy as np
 
 from align_core.reasons.calibration import calibration_error
 from align_core.reasons.over_images import limits, means_over_images
-from align_core.transfer import Interval
+from align_core.transfer import FEW, Interval
 from pipelines.experiment.surrogates import Surrogate, series_of
 from pipelines.report.reason_rows import ReasonRow, SoftLabelRow
 from pipelines.report.reason_tables import ALL_TARGETS, ReasonTables
-from pipelines.report.rounding import figure, significant
+from pipelines.report.rounding import significant
 from pipelines.report.rows import TransferRow
 from pipelines.stages.measurings import SOFT, temperature_of
 
@@ -65,7 +66,10 @@ def _softness(tables: ReasonTables, witness: str, temperature: float | None) -> 
     (low,), (high,) = limits(means.draws_RM)
     hit_N = columns["hit/1"].astype(np.bool_)
     error = calibration_error(columns[f"confidence/{temperature:g}"], hit_N, tables.counts)
-    return _Softness(Interval(float(means.value_M[0]), float(low), float(high)), error)
+    entropy = Interval(float(means.value_M[0]), float(low), float(high))
+    if len(hit_N) < FEW:
+        return _Softness(Interval(entropy.value, math.nan, math.nan), Interval(error.value, math.nan, math.nan))
+    return _Softness(entropy, error)
 
 
 def _mean(intervals: Sequence[Interval]) -> Interval:
@@ -85,9 +89,9 @@ def _row(
         "entropy": significant(softness.entropy.value),
         "entropy_low": significant(softness.entropy.low),
         "entropy_high": significant(softness.entropy.high),
-        "ece": figure(softness.error.value),
-        "ece_low": figure(softness.error.low),
-        "ece_high": figure(softness.error.high),
+        "ece": significant(softness.error.value),
+        "ece_low": significant(softness.error.low),
+        "ece_high": significant(softness.error.high),
         "agreement": None if agreement is None else agreement["value"],
         "agreement_low": None if agreement is None else agreement["value_low"],
         "agreement_high": None if agreement is None else agreement["value_high"],

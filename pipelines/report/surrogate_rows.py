@@ -5,13 +5,37 @@ from collections.abc import Sequence
 import numpy as np
 
 from align_core.transfer import NO_GAIN, Flags, paired_gain, wilson
-from pipelines.experiment.surrogates import Surrogate, images_seen_by, passes_of
+from pipelines.experiment.surrogates import Surrogate, images_seen_by, is_control, passes_of, series_of
 from pipelines.report.outcomes import Outcomes
+from pipelines.report.robustness_rows import RobustnessRow
 from pipelines.report.rounding import figure
 from pipelines.report.rows import SurrogateRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF
 from pipelines.stages.effects import effect_of, steps_taken
+
+
+def with_clean_intervals(rows: Sequence[SurrogateRow], robustness: Sequence[RobustnessRow]) -> list[SurrogateRow]:
+    """The rows with the intervals of clean accuracy and its change that robustness.csv has, so that both agree.
+
+    For one seed they are the same anyway; over several, those of the rows are means of each seed's limits.
+    """
+    clean = {row["surrogate"]: row for row in robustness if row["kind"] == "clean"}
+    found: list[SurrogateRow] = []
+    for row in rows:
+        own = clean[row["surrogate"]]
+        found.append(
+            {
+                **row,
+                "clean_accuracy_low": own["accuracy_low"],
+                "clean_accuracy_high": own["accuracy_high"],
+                "clean_change_low": own["change_low"],
+                "clean_change_high": own["change_high"],
+                "clean_change_both_low": own["change_both_low"],
+                "clean_change_both_high": own["change_both_high"],
+            }
+        )
+    return found
 
 
 class SurrogateRows:
@@ -80,6 +104,8 @@ class SurrogateRows:
             "clean_change": figure(change.value),
             "clean_change_low": figure(change.low),
             "clean_change_high": figure(change.high),
+            "clean_change_both_low": None,
+            "clean_change_both_high": None,
             "witness_agreement": figure(agreement),
             "agreement_change": figure(agreement_change),
             "loss_before": None if effect is None else figure(effect.before.loss),
@@ -90,12 +116,19 @@ class SurrogateRows:
             "mean_l2": None,
             "mean_ssim": None,
             "robust_accuracy": figure(robust),
+            "witnesses": " ".join(map(series_of, self._seen_of_witnesses(surrogate))),
             "refinement": surrogate.refine or "",
             "steps": None if align is None else steps or align.steps(images),
             "images_seen": None if align is None else images_seen_by(surrogate, images, steps),
             "forward_passes": None if align is None else passes_of(surrogate, images, steps).forward,
             "backward_passes": None if align is None else passes_of(surrogate, images, steps).backward,
         }
+
+    def _seen_of_witnesses(self, surrogate: Surrogate) -> Sequence[str]:
+        """The witnesses that a surrogate was aligned to; of a control those that it is made of."""
+        is_control_of = is_control(surrogate.role) and not surrogate.align
+        witnesses = self.blueprint.experiment.witnesses
+        return [own for own in surrogate.members if own in witnesses] if is_control_of else surrogate.witnesses
 
     def _agreement(self, name: str, witnesses: Sequence[str]) -> float:
         """Percent of the clean images for which a network and a witness predict the same; the mean over witnesses."""

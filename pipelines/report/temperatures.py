@@ -12,6 +12,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 from pipelines.experiment.surrogates import Surrogate, series_of
 from pipelines.report.drawing import FAINT, GREY, styles_of
 from pipelines.report.estimates import Estimate, draw_estimates
+from pipelines.report.means import gain_of
 from pipelines.report.panels import in_panels
 from pipelines.report.rows import TransferRow
 
@@ -41,11 +42,9 @@ def gains_by_temperature(surrogates: Sequence[Surrogate], transfer: Sequence[Tra
         if len(set(line.values())) < 2:
             continue
         for row in transfer:
-            gain, low, high = row["gain"], row["gain_low"], row["gain_high"]
-            name, attack = row["surrogate"], row["attack"]
-            if name in line and row["target"] == "(mean)" and None not in (gain, low, high):
-                assert gain is not None and low is not None and high is not None
-                found.append(AtTemperature(next(iter(line)), name, attack, line[name], gain, low, high))
+            name, attack, gain = row["surrogate"], row["attack"], gain_of(row)
+            if name in line and row["target"] == "(mean)" and gain is not None:
+                found.append(AtTemperature(next(iter(line)), name, attack, line[name], *gain))
     return found
 
 

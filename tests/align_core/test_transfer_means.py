@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from limits_by_hand import limits_of_gain, limits_of_rate, newcombe
 
 from align_core.transfer import (
     NO_GAIN,
@@ -127,24 +128,38 @@ def test_the_intervals_agree_with_a_bootstrap_of_its_own_draws():
     assert gain.high - gain.low < 0.8 * (rate.high - rate.low)
 
 
-def test_the_interval_of_one_target_is_about_its_wilson_interval():
-    wrong = np.arange(500) < 200
-    rate, _ = mean_over_targets([MeanCell(np.ones(500, bool), wrong, wrong)], resampled_counts(500, seed=1))
-    expected = wilson(200, 500)
-    assert (rate.value, rate.low, rate.high) == pytest.approx((expected.value, expected.low, expected.high), abs=0.5)
+def test_the_interval_of_one_target_is_that_of_the_target():
+    wrong, before = np.arange(500) < 200, np.arange(500) >= 320
+    rate, gain = mean_over_targets([MeanCell(np.ones(500, bool), wrong, before)], resampled_counts(500, seed=1))
+    assert rate == wilson(200, 500)
+    assert (gain.low, gain.high) == pytest.approx(newcombe(wrong, before))
 
 
 def test_more_targets_that_fail_on_the_same_images_do_not_narrow_the_interval():
     cell, counts = cells_of_correlated_targets()[0], list(resampled_counts(240, seed=0, resamples=500))
-    alone, four_times = mean_over_targets([cell], counts), mean_over_targets([cell] * 4, counts)
-    for one, many in zip(alone, four_times, strict=True):
+    twice, eight_times = mean_over_targets([cell] * 2, counts), mean_over_targets([cell] * 8, counts)
+    for one, many in zip(twice, eight_times, strict=True):
         assert (many.value, many.low, many.high) == pytest.approx((one.value, one.low, one.high))
 
 
-def test_a_gain_of_nothing_is_certain_when_surrogate_and_baseline_do_the_same():
+def test_what_never_varies_is_not_certain():
+    """A percentile interval would have no width where surrogate and baseline do the same, or nothing is ever wrong."""
     cells = [MeanCell(cell.eligible, cell.wrong, cell.wrong) for cell in cells_of_correlated_targets()]
     _, gain = mean_over_targets(cells, resampled_counts(240, seed=0, resamples=500))
-    assert (gain.value, gain.low, gain.high) == (0, 0, 0)
+    alone = [newcombe(cell.wrong[cell.eligible], cell.wrong[cell.eligible]) for cell in cells]
+    assert (gain.value, gain.low, gain.high) == pytest.approx((0, *np.mean(alone, axis=0)))
+    never = np.zeros(240, bool)
+    rate, _ = mean_over_targets([MeanCell(~never, never, None)] * 3, resampled_counts(240, seed=0, resamples=500))
+    assert (rate.value, rate.low, rate.high) == pytest.approx((0, 0, wilson(0, 240).high))
+
+
+@pytest.mark.parametrize(("images", "is_gain"), [(4, False), (5, False), (6, True)])
+def test_a_gain_on_a_few_images_is_one_where_a_sign_test_rejects(images, is_gain):
+    """Percentiles exclude 0 as soon as four images point one way; a sign test rejects at 2 / 2^6, from six on."""
+    wrong = np.arange(60) < images
+    cells = [MeanCell(np.ones(60, bool), wrong, np.zeros(60, bool)), MeanCell(np.ones(60, bool), wrong, wrong)]
+    _, gain = mean_over_targets(cells, resampled_counts(60, seed=0))
+    assert (gain.low > 0) == is_gain
 
 
 def test_a_target_that_no_image_is_eligible_for_is_left_out():
@@ -173,8 +188,9 @@ def test_so_few_images_that_resamples_miss_them_all_still_give_an_interval():
     one = MeanCell(flags("100000"), flags("111111"), flags("000000"))
     other = MeanCell(flags("010000"), flags("111111"), flags("111111"))
     rate, gain = mean_over_targets([one, other], resampled_counts(6, seed=0))
-    assert rate == Interval(100, 100, 100)
-    assert (gain.value, gain.low, gain.high) == (50, 0, 100)
+    assert (rate.value, rate.low, rate.high) == (100, wilson(1, 1).low, 100)
+    alone = [newcombe(*(np.array([side]) for side in pair)) for pair in ((True, False), (True, True))]
+    assert (gain.value, gain.low, gain.high) == pytest.approx((50, *np.mean(alone, axis=0)))
 
 
 def test_images_that_were_wrong_before_the_attack_do_not_count_as_transferred():
@@ -217,11 +233,11 @@ def means_one_by_one(cells, counts):
         for flags_of in (lambda c: c.eligible, lambda c: c.eligible & c.wrong, lambda c: c.eligible & c.baseline_wrong)
     )
     rates = means(wrong, eligible)
-    interval = Interval(
-        100 * float(np.mean(wrong.sum(0) / eligible.sum(0))), *map(float, np.quantile(rates, [0.025, 0.975]))
-    )
+    limits = limits_of_rate([(cell.eligible, cell.wrong) for cell in cells], rates)
+    interval = Interval(100 * float(np.mean(wrong.sum(0) / eligible.sum(0))), *map(float, limits))
     gain = 100 * float(np.mean((wrong.sum(0) - baseline.sum(0).astype(int)) / eligible.sum(0)))
-    limits = np.quantile(rates - means(baseline, eligible), [0.025, 0.975])
+    own = [(cell.eligible, cell.wrong, cell.baseline_wrong) for cell in cells]
+    limits = limits_of_gain(own, rates - means(baseline, eligible))
     return interval, Gain(gain, *map(float, limits), None)
 
 
@@ -248,5 +264,9 @@ def test_one_pass_gives_the_same_bits_as_every_mean_by_itself(images):
             cells = [MeanCell(*flags) for flags in zip(eligible, wrong, baseline, strict=True)]
             gain = mean_gain(eligible, wrong, baseline, rates - baseline_rates)
             expected = means_one_by_one(cells, counts)
-            assert (mean_interval(eligible, wrong, rates), gain) == expected
-            assert mean_over_targets(cells, counts) == expected
+            found_now = mean_interval(eligible, wrong, rates), gain
+            assert mean_over_targets(cells, counts) == found_now
+            for one, other in zip(found_now, expected, strict=True):
+                same = [math.nan if value is None else value for value in vars(one).values()]
+                known = [math.nan if value is None else value for value in vars(other).values()]
+                assert same == pytest.approx(known, rel=1e-9, abs=1e-9, nan_ok=True)

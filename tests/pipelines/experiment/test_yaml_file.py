@@ -81,6 +81,12 @@ def test_equal_keys_in_different_mappings_are_not_duplicates(tmp_path: Path) -> 
     assert read(tmp_path, text) == {"a": {"x": 1}, "b": {"x": 2}, "c": [{"x": 3}, {"x": 4}]}
 
 
+def test_an_override_reaches_its_own_place_and_not_all_that_share_an_anchor(tmp_path: Path) -> None:
+    text = "a: &a {train: {epochs: 3}, mean: [1, 2]}\nb: {<<: *a, x: 1}\nc: *a\n"
+    content = read(tmp_path, text, "b.train.epochs=7")
+    assert [content[name]["train"] for name in "abc"] == [{"epochs": 3}, {"epochs": 7}, {"epochs": 3}]
+
+
 def test_anchors_and_merge_keys(tmp_path: Path) -> None:
     text = """
 base: &base {x: 1, y: 1}

@@ -61,7 +61,8 @@ def test_robustness(change: Any, expected: str) -> None:
 def test_a_smoother_surface_is_a_fall_and_what_was_not_measured_is_said() -> None:
     row = {
         "surrogate": "aligned", "measure": "gradient_l2", "point": "clean", "counterpart": "", "seeds": 1,
-        "value": 0.3, "change": -0.2, "change_low": -0.25, "change_high": -0.15,
+        "value": 0.3, "change": -0.2, "change_low": -0.25, "change_high": -0.15, "change_both_low": None,
+        "change_both_high": None, "converged": None,
     }  # fmt: skip
     (found,) = answers(report_of([row]), "smoother")
     assert found == ("the input gradient's length at clean points: yes (0.5 to 0.3, a change of -0.2 (-0.25 to -0.15))")
@@ -69,8 +70,28 @@ def test_a_smoother_surface_is_a_fall_and_what_was_not_measured_is_said() -> Non
     assert ": no detectable change (" in found
     (found,) = answers(report_of([row | {"change": 0.2, "change_low": 0.1, "change_high": 0.3}]), "smoother")
     assert ": no, the contrary (" in found
+    several = {"seeds": 3, "change_both_low": -0.6, "change_both_high": 0.2}
+    (found,) = answers(report_of([row | several]), "smoother")
+    assert ": no detectable change (0.5 to 0.3, a change of -0.2 (-0.6 to +0.2))" in found
+    (found,) = answers(report_of([row | {"measure": "curvature", "converged": 74.0}]), "smoother")
+    assert found.startswith("the largest magnitude of an eigenvalue") and "it converged on 74 % of the images" in found
     (found,) = answers(report_of([row | {"point": "attacked"}]), "smoother")
     assert found.startswith("not measured: the section `reasons: {}`")
+
+
+def test_a_yes_of_a_network_that_lost_clean_accuracy_says_so() -> None:
+    """One that predicts the same of every image is robust and smooth."""
+    row = {
+        "surrogate": "aligned", "measure": "gradient_l2", "point": "clean", "counterpart": "", "seeds": 1,
+        "value": 0.3, "change": -0.2, "change_low": -0.25, "change_high": -0.15, "change_both_low": None,
+        "change_both_high": None, "converged": None,
+    }  # fmt: skip
+    fell = report_of([row], clean=("", -49.0, -55.0, -42.0, 1), attack=("pgd", 3.0, 1.0, 5.0, 1))
+    for question in ("more robust", "smoother"):
+        (found,) = answers(fell, question)
+        assert ": yes (" in found and found.endswith("; but its clean accuracy fell by 49.0 points")
+    kept = report_of([row], clean=("", -1.0, -3.0, 1.0, 1))
+    assert "but" not in answers(kept, "smoother")[0]
 
 
 def test_the_page_answers_for_every_aligned_surrogate_from_its_tables(tmp_path: Path) -> None:

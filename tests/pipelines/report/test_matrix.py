@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 from hand_made import IMAGES, HandMade, hand_made
+from limits_by_hand import limits_of_gain, limits_of_rate
 
 from align_core.errors import InputError
 from align_core.transfer import resampled_counts
@@ -105,15 +106,16 @@ def test_means_and_gains_are_over_the_own_targets_of_a_surrogate(maker: TableMak
             mean, drawn = mean_over([(counts[t], wrong("outcomes", name, attack, t)) for t in targets])
             assert row["n"] == np.any(list(counts.values()), axis=0).sum()
             assert row["rate"] == pytest.approx(mean, abs=1e-3)
-            limits = np.nanpercentile(drawn, [2.5, 97.5])
-            assert (row["rate_low"], row["rate_high"]) == pytest.approx(tuple(limits), abs=1e-3)
+            sides = [(counts[t], wrong("outcomes", name, attack, t)) for t in targets]
+            assert (row["rate_low"], row["rate_high"]) == pytest.approx(limits_of_rate(sides, drawn), abs=1e-3)
             if name == baseline:
                 assert row["gain"] is None
                 continue
             base, base_drawn = mean_over([(counts[t], wrong("outcomes", baseline, attack, t)) for t in targets])
             assert row["gain"] == pytest.approx(mean - base, abs=1e-3)
-            limits = np.nanpercentile(drawn - base_drawn, [2.5, 97.5])
-            assert (row["gain_low"], row["gain_high"]) == pytest.approx(tuple(limits), abs=1e-3)
+            both = [(*side, wrong("outcomes", baseline, attack, t)) for side, t in zip(sides, targets, strict=True)]
+            limits = limits_of_gain(both, drawn - base_drawn)
+            assert (row["gain_low"], row["gain_high"]) == pytest.approx(limits, abs=1e-3)
 
 
 def test_contrasts_are_over_the_targets_and_images_of_both(maker: TableMaker, wrong: Any) -> None:
@@ -136,8 +138,9 @@ def test_contrasts_are_over_the_targets_and_images_of_both(maker: TableMaker, wr
             mean_over([(counts[t], wrong("outcomes", one, attack, t)) for t in targets]) for one in (name, baseline)
         ]
         assert found[-1]["gain"] == pytest.approx(sides[0][0] - sides[1][0], abs=1e-3)
-        limits = np.nanpercentile(sides[0][1] - sides[1][1], [2.5, 97.5])
-        assert (found[-1]["gain_low"], found[-1]["gain_high"]) == pytest.approx(tuple(limits), abs=1e-3)
+        both = [(counts[t], *(wrong("outcomes", one, attack, t) for one in (name, baseline))) for t in targets]
+        limits = limits_of_gain(both, sides[0][1] - sides[1][1])
+        assert (found[-1]["gain_low"], found[-1]["gain_high"]) == pytest.approx(limits, abs=1e-3)
 
 
 def test_the_diagonal_is_the_white_box_rate_of_each_source(blueprint: Blueprint, maker: TableMaker, wrong: Any) -> None:

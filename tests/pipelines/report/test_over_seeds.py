@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hand_made import IMAGES, hand_made
+from limits_by_hand import newcombe
 from scipy import stats
 
 from align_core.transfer import resampled_counts
@@ -172,7 +173,7 @@ def test_what_is_said_goes_by_the_interval_over_images_and_seeds(report):
     (row,) = (own for own in report.means() if own["surrogate"] == "aligned")
     (line,) = (line for line in verdicts(report) if line.startswith("aligned under pgd"))
     assert f"({row['gain_both_low']:+.1f} to {row['gain_both_high']:+.1f})" in line
-    assert line.endswith("over 3 seeds")
+    assert line.endswith("passes for each of 3 seeds")
     assert ("transfers better than" in line) == (row["gain_both_low"] > 0)
     assert any("means over 3 seeds" in note for note in notes(report))
 
@@ -219,18 +220,23 @@ def _one_attack(tmp_path: Path, outcomes: dict[str, str], **changes: Any) -> Any
 
 @pytest.mark.parametrize("seeds", [[3, 5], None])
 def test_one_image_bears_no_claim(tmp_path, seeds):
-    """Whatever it shows: all its resamples are alike, and that is no certainty."""
+    """Whatever it shows: all its resamples are alike, and that is no certainty. Newcombe's limits stand for them."""
     names = [f"aligned~{seed}" for seed in seeds] if seeds else ["aligned"]
     folders = [f"outcomes/{name}/pgd/{target}" for name in names for target in TARGETS]
     report = _one_attack(tmp_path, {"clean/near": "0" + "1" * 11} | dict.fromkeys(folders, "1" * 12), seeds=seeds)
     (row,) = (own for own in report.means() if own["surrogate"] == "aligned")
-    assert (row["n"], row["gain"], row["gain_both_low"], row["gain_both_high"]) == (1, 100.0, None, None)
+    assert (row["n"], row["gain"]) == (1, 100.0)
+    limits = newcombe(np.array([True]), np.array([False]))
+    assert (row["gain_low"], row["gain_high"]) == pytest.approx(limits, abs=1e-4)
+    assert (row["gain_both_low"], row["gain_both_high"]) == (
+        (row["gain_low"], row["gain_high"]) if seeds else (None, None)
+    )
     by_target = [own for own in report.transfer if own["surrogate"] == "aligned" and own["target"] in TARGETS]
     assert all(own["p_value"] is None or own["p_value"] == 1 for own in by_target)
     (line,) = (line for line in verdicts(report) if line.startswith("aligned under pgd"))
     assert "better" not in line
-    assert "shows a difference without an interval from the source: +100.0 points in every resample" in line
-    assert "a difference without an interval from label_only: +100.0 points in every resample" in line
+    assert "shows no detectable difference from the source: +100.0 points (-12.2 to +100.0)" in line
+    assert "no detectable difference from label_only: +100.0 points (-12.2 to +100.0)" in line
 
 
 def test_chosen_settings_against_those_of_aligned_have_both_intervals_reversed(tmp_path, outcomes):

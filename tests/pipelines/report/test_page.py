@@ -48,10 +48,11 @@ def test_the_tables_have_the_columns_that_the_design_names_in_its_order(experime
     }  # fmt: skip
     assert list(pd.read_csv(experiment.report / "surrogates.csv")) == [
         "surrogate", "attack", "clean_accuracy", "clean_accuracy_low", "clean_accuracy_high",
-        "clean_spread", "clean_change", "clean_change_low", "clean_change_high", "witness_agreement",
+        "clean_spread", "clean_change", "clean_change_low", "clean_change_high", "clean_change_both_low",
+        "clean_change_both_high", "witness_agreement",
         "agreement_change", "loss_before", "loss_after",
         "attacked_accuracy", "whitebox_rate", "whitebox_targeted_rate", "mean_l2", "mean_ssim", "robust_accuracy",
-        "refinement", "steps", "images_seen", "forward_passes", "backward_passes",
+        "witnesses", "refinement", "steps", "images_seen", "forward_passes", "backward_passes",
     ]  # fmt: skip
 
 

@@ -188,6 +188,16 @@ def test_over_several_seeds_a_row_is_the_mean_of_each_seeds(tmp_path: Path) -> N
     assert row["value"] == pytest.approx(sides["aligned"].mean(), rel=1e-5)
     assert row["change"] == pytest.approx((sides["aligned"] - sides["source"]).mean(), rel=1e-4, abs=1e-9)
     assert [row["value_low"], row["value_high"]] == pytest.approx(percentiles(sides["aligned"]), rel=1e-5)
+    by_seed = [
+        results.reasons_of(f"aligned~{seed}")["loss/attacked"] - results.reasons_of(f"source~{seed}")["loss/attacked"]
+        for seed in (0, 1)
+    ]
+    draws = np.concatenate(list(resampled_counts(SAMPLE, 0))) @ np.stack(by_seed, axis=1) / SAMPLE
+    error = np.sqrt(np.var([own.mean() for own in by_seed], ddof=1) / 2 + draws.mean(axis=1).var(ddof=1))
+    half = stats.t.ppf(0.975, 1) * error
+    assert [row["change_both_low"], row["change_both_high"]] == pytest.approx(
+        [row["change"] - half, row["change"] + half], rel=1e-3
+    )
     assert results.soft_labels["seeds"].tolist() == [2, 2]
     assert set(results.correlations["n"]) <= {2, 3}
 
@@ -201,3 +211,25 @@ def test_the_command_verifies_the_tables_and_finds_one_that_is_damaged(
     table.write_bytes(table.read_bytes()[:-100])
     assert main(["verify", str(experiment.file)]) == 1
     assert "reasons/aligned/twin: cannot be read" in "".join(capsys.readouterr())
+
+
+def test_curvature_is_a_magnitude(with_reasons: HandMade, results: Results) -> None:
+    """A loss that bends down is as far from smooth as one that bends up."""
+    folder = with_reasons.output / "by-hand/reasons/source/@self"
+    values = pd.concat([pd.read_parquet(file) for file in sorted(folder.glob("*.parquet"))])["curvature/clean"]
+    row = one(results.reasons, surrogate="source", measure="curvature", point="clean", counterpart="")
+    assert row["value"] == pytest.approx(values.abs().mean(), rel=1e-5)
+
+
+def test_a_few_images_have_no_interval(tmp_path: Path) -> None:
+    """Percentiles of two images exclude 0 whenever both have one sign."""
+    experiment = reasoned(tmp_path, variants={}, targets=["twin"], controls=[], reasons={"sample": 5})
+    results = load_results(experiment.file)
+    own = of(results.reasons, surrogate="aligned")
+    assert own["value"].notna().any() and set(own["n"]) <= set(range(6))
+    for column in ("value_low", "value_high", "change_low", "change_high"):
+        assert results.reasons[column].isna().all()
+    assert (
+        results.soft_labels["entropy"].notna().all()
+        and results.soft_labels[["entropy_low", "ece_high"]].isna().all().all()
+    )

@@ -12,6 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 from align_core.errors import InputError
 from pipelines.experiment.config import load_experiment
 from pipelines.report.page import computed_report, make_report
+from pipelines.report.sentences import verdicts
 
 CORRUPTIONS = {"contrast": [2, 4], "jpeg": [1]}
 OUTCOMES = {
@@ -146,3 +147,43 @@ def test_a_report_with_corruptions_is_read_again_as_it_was(finished: HandMade) -
     finished.write(corruptions={"jpeg": [1]})
     again, made = make_report(finished.blueprint())
     assert made and len(again.robustness) < len(report.robustness)
+
+
+def test_the_mean_over_corruptions_counts_shares_of_the_source_also_where_the_surrogate_has_none(
+    tmp_path: Path,
+) -> None:
+    """The surrogate is right of an image with every corruption or with none, and its source with some."""
+    outcomes = dict(OUTCOMES)
+    for name in ("contrast-2", "contrast-4", "jpeg-1"):
+        outcomes[f"corrupted/{name}/aligned"] = "000000111111"
+    experiment = hand_made(tmp_path, corruptions=CORRUPTIONS)
+    report = computed_report(experiment.finish(outcomes))
+    rows = {r["surrogate"]: r for r in report.robustness if r["name"] == "(mean)"}
+    assert rows["aligned"]["accuracy"] == pytest.approx(50)
+    assert rows["source"]["accuracy"] == pytest.approx(100 * 16 / 36, abs=1e-4)
+    assert rows["aligned"]["change"] == pytest.approx(50 - 100 * 16 / 36, abs=1e-4)
+
+
+def test_an_accuracy_that_never_varies_over_seeds_is_not_certain(tmp_path: Path) -> None:
+    seeds = [3, 5]
+    outcomes = {f"outcomes/{name}~{seed}/pgd/@self": "1" * IMAGES for name in ("source", "aligned") for seed in seeds}
+    report = computed_report(hand_made(tmp_path, seeds=seeds).finish(outcomes))
+    (own,) = [r for r in report.robustness if (r["surrogate"], r["name"]) == ("aligned", "pgd")]
+    high = proportion_confint(0, IMAGES, method="wilson")[1]
+    assert (own["accuracy"], own["accuracy_low"], own["accuracy_high"]) == pytest.approx((0, 0, 100 * high), abs=1e-3)
+    assert own["change_both_low"] < 0 == own["change"] < own["change_both_high"]
+
+
+def test_surrogates_have_the_intervals_of_clean_accuracy_that_stand_here(tmp_path: Path) -> None:
+    experiment = hand_made(tmp_path, seeds=[3, 5, 8])
+    clean = {f"clean/aligned~{seed}": "0" * (12 - n) + "1" * n for n, seed in enumerate([3, 5, 8])}
+    report = computed_report(experiment.finish({"clean/near": "000000000111", **clean}))
+    (own,) = [r for r in report.robustness if (r["surrogate"], r["kind"]) == ("aligned", "clean")]
+    rows = [r for r in report.surrogates if r["surrogate"] == "aligned"]
+    for row in rows:
+        assert (row["clean_accuracy_low"], row["clean_accuracy_high"]) == (own["accuracy_low"], own["accuracy_high"])
+        for side in ("low", "high", "both_low", "both_high"):
+            assert row[f"clean_change_{side}"] == own[f"change_{side}"]
+    (line,) = [line for line in verdicts(report) if line.startswith("aligned under pgd")]
+    both = f"clean accuracy +16.7 points ({own['change_both_low']:+.1f} to {own['change_both_high']:+.1f})"
+    assert both in line

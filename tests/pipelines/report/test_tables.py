@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hand_made import IMAGES, HandMade, hand_made
+from limits_by_hand import limits_of_gain, limits_of_rate, newcombe
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
@@ -212,21 +213,6 @@ def maker(outcomes, tmp_path_factory) -> TableMaker:
     return table_maker(experiment.finish(outcomes))
 
 
-def newcombe(treated: pd.Series, baseline: pd.Series) -> tuple[float, float]:
-    """Newcombe's method 10, written from his formulas with the Wilson limits of statsmodels; in points."""
-    n, a, b = len(treated), int((treated & baseline).sum()), int((treated & ~baseline).sum())
-    c = int((~treated & baseline).sum())
-    d = n - a - b - c
-    product_of_margins = (a + b) * (c + d) * (a + c) * (b + d)
-    numerator = a * d - b * c
-    phi = (max(numerator - n / 2, 0) if numerator > 0 else numerator) / np.sqrt(product_of_margins or 1)
-    (l1, u1), (l2, u2) = (proportion_confint(int(x.sum()), n, method="wilson") for x in (treated, baseline))
-    p1, p2 = treated.mean(), baseline.mean()
-    below = np.sqrt((p1 - l1) ** 2 - 2 * phi * (p1 - l1) * (u2 - p2) + (u2 - p2) ** 2)
-    above = np.sqrt((u1 - p1) ** 2 - 2 * phi * (u1 - p1) * (p2 - l2) + (p2 - l2) ** 2)
-    return 100 * (p1 - p2 - below), 100 * (p1 - p2 + above)
-
-
 def check_gain(row: Row, treated: pd.Series, baseline: pd.Series) -> None:
     assert row["gain"] == pytest.approx(100 * (treated.mean() - baseline.mean()), abs=1e-4)
     assert (row["gain_low"], row["gain_high"]) == pytest.approx(newcombe(treated, baseline), abs=1e-4)
@@ -277,6 +263,9 @@ def test_every_mean_row(maker, outcomes):
         with np.errstate(invalid="ignore"):
             return 100 * (weights @ (wrong & counts).to_numpy(int)) / (weights @ counts.to_numpy(int))
 
+    def wrong_on(surrogate: str, attack: str, target: str) -> np.ndarray:
+        return flags(outcomes[f"outcomes/{surrogate}/{attack}/{target}"]).to_numpy()
+
     once = np.ones((1, IMAGES), int)
     for surrogate, attack in product(SOURCES, ("pgd", "mi")):
         source = SOURCES[surrogate]
@@ -284,14 +273,15 @@ def test_every_mean_row(maker, outcomes):
             row = only(rows, surrogate=surrogate, attack=attack, target=name)
             counts = pd.DataFrame({target: eligible(outcomes, surrogate, target) for target in targets})
             assert row["n"] == counts.any(axis=1).sum()
-            own = name.strip("()").removeprefix("mean").strip()
-            assert row["relation"] == ("" if own in OWN_GROUPS else own)
+            kind = name.strip("()").removeprefix("mean").strip()
+            assert row["relation"] == ("" if kind in OWN_GROUPS else kind)
             assert row["p_value"] is None
             assert row["rate"] == pytest.approx(shares(surrogate, attack, counts, once).mean(), abs=1e-4)
             drawn = shares(surrogate, attack, counts, draws)
             some = ~np.isnan(drawn).all(axis=1)
-            limits = np.percentile(np.nanmean(drawn[some], axis=1), [2.5, 97.5])
-            assert (row["rate_low"], row["rate_high"]) == pytest.approx(tuple(limits), abs=1e-3)
+            own = [(counts[t].to_numpy(), wrong_on(surrogate, attack, t)) for t in targets]
+            limits = limits_of_rate(own, np.nanmean(drawn[some], axis=1))
+            assert (row["rate_low"], row["rate_high"]) == pytest.approx(limits, abs=1e-3)
             everyone = [flags(outcomes[f"outcomes/{surrogate}/{attack}/{target}"]).mean() for target in targets]
             assert row["rate_all"] == pytest.approx(100 * np.mean(everyone), abs=1e-4)
             baseline = BASELINES[source]
@@ -301,8 +291,9 @@ def test_every_mean_row(maker, outcomes):
             gain = shares(surrogate, attack, counts, once) - shares(baseline, attack, counts, once)
             assert row["gain"] == pytest.approx(gain.mean(), abs=1e-4)
             drawn = drawn[some] - shares(baseline, attack, counts, draws)[some]
-            limits = np.percentile(np.nanmean(drawn, axis=1), [2.5, 97.5])
-            assert (row["gain_low"], row["gain_high"]) == pytest.approx(tuple(limits), abs=1e-3)
+            own = [(*pair, wrong_on(baseline, attack, t)) for pair, t in zip(own, targets, strict=True)]
+            limits = limits_of_gain(own, np.nanmean(drawn, axis=1))
+            assert (row["gain_low"], row["gain_high"]) == pytest.approx(limits, abs=1e-3)
 
 
 def test_rows_are_ordered_by_surrogate_and_attack_with_targets_before_their_means(maker):
