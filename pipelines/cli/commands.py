@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.cli.show import print_clean, print_result, print_status, print_sweep, print_text
+from pipelines.cli.show import print_clean, print_forecast, print_result, print_status, print_sweep, print_text
 
 if TYPE_CHECKING:
     from pipelines.run.request import Request
@@ -93,7 +93,11 @@ def plan_command(options: argparse.Namespace) -> int:
     """Prints the forecast of a run."""
     from pipelines.run.forecast import make_forecast
 
-    print_text(make_forecast(_request(options)), options.json)
+    forecast = make_forecast(_request(options))
+    if options.cells or options.json:
+        print_text(forecast, options.json)
+    else:
+        print_forecast(forecast)
     return 0
 
 
