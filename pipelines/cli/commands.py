@@ -143,14 +143,11 @@ def verify_command(options: argparse.Namespace) -> int:
 def compare_command(options: argparse.Namespace) -> int:
     """Writes the page and the table of several finished experiments side by side."""
     from pipelines.report.comparison import compared
-    from pipelines.report.comparison_page import comparison_files
+    from pipelines.report.comparison_page import write_comparison
     from pipelines.report.finished import read_finished
 
     comparison = compared(read_finished(options.experiments))
-    folder = Path(options.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in comparison_files(comparison).items():
-        (folder / name).write_bytes(content)
+    folder = write_comparison(comparison, options.output)
     if options.json:
         found = {"experiments": comparison.labels, "rows": len(comparison.rows), "remarks": comparison.remarks}
         print(json.dumps({"location": str(folder), **found, "differences": comparison.differences}))
