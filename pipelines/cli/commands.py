@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.cli.show import print_clean, print_result, print_status, print_sweep, print_text
+from pipelines.cli.show import print_clean, print_forecast, print_result, print_status, print_sweep, print_text
 
 if TYPE_CHECKING:
     from pipelines.run.request import Request
@@ -93,7 +93,11 @@ def plan_command(options: argparse.Namespace) -> int:
     """Prints the forecast of a run."""
     from pipelines.run.forecast import make_forecast
 
-    print_text(make_forecast(_request(options)), options.json)
+    forecast = make_forecast(_request(options))
+    if options.cells or options.json:
+        print_text(forecast, options.json)
+    else:
+        print_forecast(forecast)
     return 0
 
 
@@ -139,14 +143,11 @@ def verify_command(options: argparse.Namespace) -> int:
 def compare_command(options: argparse.Namespace) -> int:
     """Writes the page and the table of several finished experiments side by side."""
     from pipelines.report.comparison import compared
-    from pipelines.report.comparison_page import comparison_files
+    from pipelines.report.comparison_page import write_comparison
     from pipelines.report.finished import read_finished
 
     comparison = compared(read_finished(options.experiments))
-    folder = Path(options.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in comparison_files(comparison).items():
-        (folder / name).write_bytes(content)
+    folder = write_comparison(comparison, options.output)
     if options.json:
         found = {"experiments": comparison.labels, "rows": len(comparison.rows), "remarks": comparison.remarks}
         print(json.dumps({"location": str(folder), **found, "differences": comparison.differences}))

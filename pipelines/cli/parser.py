@@ -78,8 +78,8 @@ def command_line() -> argparse.ArgumentParser:
     report.add_argument("--log", action="store_true", help="log to MLflow again what was logged before")
     _add_tune(add_computing("tune", "search a surrogate's settings on validation images; resumes a search that was "
                             "stopped", commands.tune_command))  # fmt: skip
-    add("plan", "say what a run would do, how long it would take, and which files it would leave; computes nothing",
-        commands.plan_command)  # fmt: skip
+    _add_plan(add("plan", "say what a run would do, how long it would take, and which files it would leave; computes "
+                   "nothing", commands.plan_command))  # fmt: skip
     _add_status(add("status", "count what is missing, partial, done or failed, by stage and surrogate",
                     commands.status_command))  # fmt: skip
     _add_verify(add("verify", "check a finished experiment: hashes, counts, eps-balls and a sample of predictions",
@@ -245,6 +245,10 @@ def _add_tune(tune: argparse.ArgumentParser) -> None:
         help="the surrogate whose settings are searched, of those that are fine-tuned (default: aligned)",
     )  # fmt: skip
     tune.add_argument("--attack", help="the attack on the validation images; by default the experiment's first")
+
+
+def _add_plan(plan: argparse.ArgumentParser) -> None:
+    plan.add_argument("--cells", action="store_true", help="list every network, and every surrogate and attack")
 
 
 def _add_status(status: argparse.ArgumentParser) -> None:

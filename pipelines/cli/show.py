@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from pipelines.run.clean import CleanResult
     from pipelines.run.command import RunResult
+    from pipelines.run.forecast import Forecast
     from pipelines.run.status import Status
     from pipelines.sweep.command import SweepResult
 
@@ -39,14 +40,26 @@ def print_text(found: Printable, as_json: bool) -> None:
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of words as lines with aligned columns, two spaces apart."""
+    if not rows:
+        return []
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
+def print_forecast(forecast: "Forecast") -> None:
+    """Prints the totals of every stage, a line per surrogate or model of which something is missing, and notes."""
+    from pipelines.run.missing_work import missing_work, table_of
+
+    print(*forecast.totals(), *columns(table_of(missing_work(forecast))), *forecast.notes, sep="\n")
+
+
 def print_status(status: "Status") -> None:
-    """Prints a line per stage and surrogate or model, then the sums over everything, and warnings."""
+    """Prints a line per stage and surrogate or model, then the sums over everything, and warnings.
+
+    The surrogates of a stage share a line where they are all in the same state.
+    """
     rows = [["stage", "of", "state", "chunks"]]
-    for group in status.groups():
+    for group in status.summed_groups():
         chunks = f"{group.done:,} of {group.chunks:,}" if group.chunks else ""
         rows.append([group.stage, group.name, group.state, chunks])
     print(*columns(rows), f"in all: {status.sums()}", *status.warnings, sep="\n")

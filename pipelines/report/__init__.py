@@ -16,7 +16,8 @@ Where to begin:
   `softness`, `geometry`, `reason_gains`, `curves`); `drawing.py` and `estimates.py`: how they look.
 * `html_page.py`: the sections of the page, each a file in `templates`; `facts.py` and `examples.py`: what it says and
   shows beside tables and figures. `shown.py`: tables as people read them; `exports.py`: LaTeX, Markdown, results.json.
-* `finished.py`, `comparison.py` and `comparison_page.py`: `witness compare`, which reads results.json alone.
+* `finished.py`, `comparison.py` and `comparison_page.py`: `witness compare`, which reads results.json (checked by
+  `results_file.py`) and what tables record of code that is not Witness's (`recorded_code.py`).
 * `reasons.py`: the three tables about reasons, whose columns are in `reason_rows.py`; `reason_tables.py`,
   `correlation_table.py` and `soft_label_table.py` compute them.
 * `to_mlflow.py`: `log_report` sends the report to the tracking server; `headline.py` has its metrics,

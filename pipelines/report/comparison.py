@@ -14,8 +14,13 @@ COLUMNS = (
 )  # fmt: skip
 """The columns of comparison.csv. Each but `experiment` means what it means in transfer.csv."""
 
-_PLACES = {"name", "warning", "compute", "path", "weights", "aligned", "checkpoint_steps"}
-"""Keys that decide no result, or whose content has a hash that is compared instead."""
+_LEFT_OUT = (
+    ("name",), ("warning",), ("compute",), ("data", "*", "path"), ("data", "*", "labels"), ("models", "*", "weights"),
+    ("models", "*", "aligned"), ("align", "checkpoint_steps"), ("variants", "*", "align", "checkpoint_steps"),
+)  # fmt: skip
+"""The places of keys that decide no result, or whose content has a hash that is compared instead; `*` is any name."""
+
+_NOT_OF_A_TARGET = ("weights", "aligned", "family")
 
 Row = Mapping[str, Any]
 
@@ -53,6 +58,7 @@ def compared(experiments: Sequence[Finished]) -> Comparison:
             f"{', '.join(own.label for own in experiments)}: no {what} is the same in all, so that no cell can be "
             f"compared. {' '.join(remarks)}"
         )
+    remarks.extend(_remarks_on_code(experiments, attacks, targets))
     wanted = set(targets)
     if all(set(own.targets) == wanted for own in experiments):
         wanted.add("(mean)")
@@ -90,25 +96,32 @@ def _attacks(own: Finished) -> dict[str, Any]:
 
 def _targets(own: Finished) -> dict[str, Any]:
     """What decides the predictions of each target: its settings without places, and the hash of its weights."""
-    models, hashes = own.settings["models"], own.results["weights"]
-    return {name: [_without_places(models.get(name)), hashes.get(name)] for name in own.targets}
+    return {name: [_networks(own, name), own.results["weights"].get(name)] for name in own.targets}
 
 
-def _without_places(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_places(item) for key, item in value.items() if key not in (*_PLACES, "family")}
-    return value
+def _networks(own: Finished, name: str) -> list[Any]:
+    """The settings of a model and, where it is defended, of the model within."""
+    models, found = own.settings["models"], []
+    while name in models and models[name] not in found:
+        found.append(models[name])
+        name = models[name].get("model", "")
+    return [{key: value for key, value in one.items() if key not in _NOT_OF_A_TARGET} for one in found]
 
 
 def _alike(experiments: Sequence[Finished], kind: str, of: Any, remarks: list[str]) -> list[str]:
     """The names of attacks or targets that are the same in all experiments. `remarks` gets what is left out."""
+
+    def is_other_attack(name: str) -> bool:
+        # Of a target's factory it is only said that its code differs: with equal weights it is likely the same network.
+        return kind == "attack" and len(_codes(experiments, f"attack {name}")) > 1
+
     found = [of(own) for own in experiments]
     names = list(dict.fromkeys(name for own in found for name in own))
     alike, others, missing = [], [], []
     for name in names:
         if not all(name in own for own in found):
             missing.append(name)
-        elif any(own[name] != found[0][name] for own in found):
+        elif any(own[name] != found[0][name] for own in found) or is_other_attack(name):
             others.append(name)
         else:
             alike.append(name)
@@ -117,6 +130,24 @@ def _alike(experiments: Sequence[Finished], kind: str, of: Any, remarks: list[st
     if others:
         remarks.append(f"Left out, because this {kind} is not the same in all: {', '.join(others)}.")
     return alike
+
+
+def _codes(experiments: Sequence[Finished], name: str) -> set[str]:
+    """The different codes that are known of an attack or a model."""
+    return {code for own in experiments if (code := own.code.get(name)) is not None}
+
+
+def _remarks_on_code(experiments: Sequence[Finished], attacks: Sequence[str], targets: Sequence[str]) -> Iterator[str]:
+    """What has to be known of the code of attacks and targets that are compared, where it is not Witness's."""
+    names = [*(f"attack {name}" for name in attacks), *(f"model {name}" for name in targets)]
+    if other := [name for name in names if len(_codes(experiments, name)) > 1]:
+        yield f"Of these, the code is not the same in all, so that they may be other networks: {', '.join(other)}."
+    unknown = {name: [own.label for own in experiments if own.code.get(name, "") is None] for name in names}
+    if without := list(dict.fromkeys(label for labels in unknown.values() for label in labels)):
+        yield (
+            "Of these, it is not known whether the code is the same in all, because the tables that record it are not "
+            f"in the folder of {', '.join(without)}: {', '.join(name for name in names if unknown[name])}."
+        )
 
 
 def _hashes(own: Finished, names: Sequence[str]) -> list[Any]:
@@ -134,15 +165,21 @@ def _rows(experiments: Sequence[Finished], attacks: set[str], targets: set[str])
 
 
 def _differences(experiments: Sequence[Finished]) -> dict[str, list[str]]:
-    """The settings, weights and versions in which the experiments differ."""
+    """The settings, weights, images, versions and code in which the experiments differ."""
     found = [dict(_described(own)) for own in experiments]
     keys = dict.fromkeys(key for own in found for key in own)
     values = {key: [own.get(key, "") for own in found] for key in keys}
-    return {key: own for key, own in values.items() if len(set(own)) > 1}
+    with_code = dict.fromkeys(name for own in experiments for name in own.code)
+    codes = {
+        f"code of {name}": [own.code.get(name) or "" for own in experiments]
+        for name in with_code
+        if len(_codes(experiments, name)) > 1  # where it is not known, there is nothing to compare
+    }
+    return {key: own for key, own in values.items() if len(set(own)) > 1} | codes
 
 
 def _described(own: Finished) -> Iterator[tuple[str, str]]:
-    yield from _dotted("", own.settings)
+    yield from _dotted((), own.settings)
     compute = own.settings.get("compute", {})
     yield from ((f"compute.{key}", str(compute[key])) for key in ("precision", "chunk", "pass") if key in compute)
     models = own.settings["models"]
@@ -155,12 +192,29 @@ def _described(own: Finished) -> Iterator[tuple[str, str]]:
         yield f"version of {package}", str(version)
 
 
-def _dotted(prefix: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _dotted(above: tuple[str, ...], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every setting below the keys `above`, by its dotted key, without those that are left out."""
     for key, value in settings.items():
-        if key in _PLACES:
+        place = (*above, str(key))
+        if any(_fits(place, left_out) for left_out in _LEFT_OUT):
             continue
-        if isinstance(value, dict):
-            yield from _dotted(f"{prefix}{key}.", value)
+        if isinstance(value, dict) and value:
+            yield from _dotted(place, value)
         else:
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            yield f"{prefix}{key}", text
+            yield ".".join(place), _text(value)
+
+
+def _fits(place: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    return len(place) == len(pattern) and all(own in ("*", key) for key, own in zip(place, pattern, strict=True))
+
+
+def _text(value: Any) -> str:
+    """The value as JSON; a text bare, unless it could be taken for another value, or for none."""
+    text = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, str) or not value:
+        return text
+    try:
+        json.loads(value)
+    except ValueError:
+        return value
+    return text

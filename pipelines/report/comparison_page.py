@@ -1,16 +1,21 @@
 """The page and the table of a comparison of several experiments: comparison.html and comparison.csv."""
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from align_core.errors import InputError, reason_of
 from pipelines.report.comparison import COLUMNS, Comparison
 from pipelines.report.drawing import as_svg, within_page
 from pipelines.report.html_page import templates
 from pipelines.report.relations import KindGain, relation_figures
 from pipelines.report.shown import Cell, ShownTable, cell_of
+from pipelines.storage.credentials import without_credentials
 from pipelines.storage.csv_table import to_csv
+from pipelines.storage.store import Store
 
 
 def comparison_files(comparison: Comparison) -> dict[str, bytes]:
@@ -30,6 +35,32 @@ def comparison_files(comparison: Comparison) -> dict[str, bytes]:
         figures=[Markup(figure) for figure in figures],
     )
     return {"comparison.csv": to_csv(comparison.rows, COLUMNS), "comparison.html": f"{text}\n".encode()}
+
+
+def write_comparison(comparison: Comparison, output: str) -> Path:
+    """Writes the files of a comparison into a folder of this machine, and returns it.
+
+    Raises InputError, and writes nothing, where the folder cannot be made, or a file in it cannot be written.
+    """
+    if "://" in output:
+        raise InputError(f"--output {without_credentials(output)}: name a folder on this machine, not a URI")
+    folder, files = Path(output), comparison_files(comparison)
+    for above in (folder, *folder.absolute().parents):
+        if os.path.lexists(above) and not above.is_dir():
+            raise InputError(f"--output {output}: {above} is a file, and no folder; name another folder")
+    for name in files:
+        if (folder / name).is_dir():
+            raise InputError(f"--output {output}: {folder / name} is a folder; remove it, or name another --output")
+    try:
+        store = Store(str(folder.absolute().parent), folder.absolute().name)
+        store.check_writable()
+        for name, content in files.items():
+            store.write(name, content)
+    except OSError as problem:
+        raise InputError(
+            f"--output {output}: it cannot be written ({reason_of(problem)}); name another folder"
+        ) from problem
+    return folder
 
 
 def side_by_side(comparison: Comparison) -> ShownTable:

@@ -77,7 +77,7 @@ def _table(name: str, rows: Sequence[Mapping[str, object]]) -> str:
 
 def _in_latex(text: str) -> str:
     escaped = "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
-    return re.sub(r"(?<![\w-])-(?=\d)", "$-$", escaped)  # a minus, and no hyphen
+    return re.sub(r"(?<![^\s(\[])-(?=\d)", "$-$", escaped)  # a minus where a number begins; within a name, a hyphen
 
 
 def _in_markdown(text: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from align_core.attacks import AttackConfig, ForeignConfig
 from pipelines.report.rows import TransferRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.effects import without_effect
@@ -23,7 +24,7 @@ def remarks_on(blueprint: Blueprint, outcomes: "Outcomes", transfer: Sequence[Tr
         *blueprint.inspected.notes,
         *trained,
         *without_effect(blueprint),
-        *_unperturbed(outcomes),
+        *_unperturbed(blueprint, outcomes),
         *uneven(outcomes),
     ]
 
@@ -58,15 +59,31 @@ def _blank_means(transfer: Sequence[TransferRow]) -> list[str]:
     ]
 
 
-def _unperturbed(outcomes: "Outcomes") -> list[str]:
-    """Images that came out of an attack as they went in, as happens where a surrogate has no gradient."""
+def _unperturbed(blueprint: Blueprint, outcomes: "Outcomes") -> list[str]:
+    """Images that came out of an attack as they went in, and what is known of the reason."""
+    attacks = blueprint.experiment.attacks
     found = {pair: int((l2 == 0).sum()) for pair, l2 in outcomes.l2.items()}
     return [
-        f"{count} of {len(outcomes.labels)} images crafted on {surrogate} under {attack} are unperturbed: the "
-        "surrogate's gradient was zero there, or led out of the pixel range."
+        f"{count} of {len(outcomes.labels)} images crafted on {surrogate} under {attack} are unperturbed: "
+        f"{_why_unperturbed(attacks[attack])}"
         for (surrogate, attack), count in found.items()
         if count
     ]
+
+
+def _why_unperturbed(attack: AttackConfig | ForeignConfig) -> str:
+    if isinstance(attack, AttackConfig):  # it moves along the gradient, whatever the surrogate predicts
+        return "the surrogate's gradient was zero there, or led out of the pixel range."
+    if attack.kind == "autoattack":
+        return (
+            "they withstood the attack, or were misclassified before it, and AutoAttack returns such images as they "
+            "were. In a transfer rate each of them counts as one that the target withstands, so that rates under it "
+            "are lower than those of attacks that perturb every image."
+        )
+    return (
+        f"{attack.method} returned them as they were, or changed them by less than the rounding to 8 bits keeps. Why, "
+        "its own code decides; some attacks leave out images that are misclassified already, or that withstand them."
+    )
 
 
 def uneven(outcomes: "Outcomes") -> list[str]:

@@ -10,7 +10,8 @@ Where to begin:
 * `command.py`: `witness run` and its single stages; `RunResult` says what was made.
 * `clean.py`: `witness evaluate --clean`; `evaluate_clean` gives clean accuracies alone.
 * `status.py`: `witness status`; `status_of` gives the state of every network and table.
-* `forecast.py`: `witness plan`; `make_forecast` gives the work that remains, its time and its space.
+* `forecast.py`: `witness plan`; `make_forecast` gives the work that remains, its time and its space, and
+  `missing_work.py` sums it up by surrogate.
 * `results.py`: `run_experiment` and `load_results`, with which Python takes tables as DataFrames and images as arrays.
 * `verify.py`: `witness verify`; `verify_experiment` checks that a finished experiment is what it claims to be: inputs,
   tables and report, each in a file `verify_*.py`; `verification.py` holds what was found.

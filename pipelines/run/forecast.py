@@ -4,12 +4,14 @@ It follows from the settings, one listing of the store, and the rates that earli
 and nothing is written.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from align_core.align_config import training_on_labels
 from align_core.refinements.cost import passes_per_image
+from pipelines.experiment.surrogates import series_of
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF, Predictions
@@ -33,24 +35,28 @@ class Part:
         stage: `craft`, `evaluate` or `reasons`.
         name: the surrogate and attack whose images are crafted or evaluated, or `clean images`; of reasons, the
             surrogate, or `@soft` for the witnesses' soft labels.
+        of: the same without the attack.
         tables: number of tables of this part.
         chunks: number of chunks of these tables.
         done: number of chunks that are finished.
         units: number of images to craft, of predictions to make, or of images to measure, each for every table.
+        gradients: number of gradients that crafting `units` takes; None where it is unknown until it is measured.
         seconds: the time of one worker for `units`; None if the rate has not been measured.
     """
 
     stage: str
     name: str
+    of: str
     tables: int
     chunks: int
     done: int
     units: int
+    gradients: int | None
     seconds: float | None
 
     def line(self) -> str:
-        """The line that `witness plan` prints for an unfinished part."""
-        time = "time unknown" if self.seconds is None else f"{_time(self.seconds)} for one worker"
+        """The line that `witness plan --cells` prints for an unfinished part."""
+        time = "time unknown" if self.seconds is None else f"{time_text(self.seconds)} for one worker"
         return f"  {self.stage:8} {self.name}: {self.done:,} of {self.chunks:,} chunks finished; {time}"
 
 
@@ -71,8 +77,8 @@ class FineTune:
     seconds: float | None
 
     def line(self) -> str:
-        """The line that `witness plan` prints."""
-        time = "time unknown" if self.seconds is None else f"about {_time(self.seconds)}"
+        """The line that `witness plan --cells` prints."""
+        time = "time unknown" if self.seconds is None else f"about {time_text(self.seconds)}"
         return f"  {self.stage:8} {self.name}: {_steps(self.steps)}; {time}"
 
 
@@ -130,7 +136,12 @@ class Forecast:
         return total / self.workers[stage]
 
     def lines(self) -> list[str]:
-        """The lines that `witness plan` prints: totals, then every part that is not finished."""
+        """The lines that `witness plan --cells` prints: totals, every part that is not finished, and notes."""
+        parts = [part.line() for part in self.parts if part.done < part.chunks]
+        return [*self.totals(), *(network.line() for network in self.networks), *parts, *self.notes]
+
+    def totals(self) -> list[str]:
+        """A line for each stage, and for files, times and attacks."""
         return [
             self._total_of_networks(),
             self._total("craft", "images"),
@@ -141,9 +152,6 @@ class Forecast:
             *(["times     leave out the start of processes, some 10 s for each stage"] if self._has_work else []),
             "attacks   gradients per image: "
             + ", ".join(f"{name} {_gradients(count)}" for name, count in self.gradients.items()),
-            *(network.line() for network in self.networks),
-            *(part.line() for part in self.parts if part.done < part.chunks),
-            *self.notes,
         ]
 
     @property
@@ -156,8 +164,10 @@ class Forecast:
         seconds, steps = self.seconds("align"), sum(network.steps for network in self.networks)
         time = "time unknown until a run has measured the rates"
         if seconds is not None:
-            time = f"about {_time(seconds)} one after another, less where there is room for several"
-        return f"align     networks to make first: {', '.join(self.missing_networks)}; {_steps(steps)}, {time}"
+            time = f"about {time_text(seconds)} one after another, less where there is room for several"
+        series = Counter(series_of(name) for name in self.missing_networks)
+        names = ", ".join(name if count == 1 else f"{name} x {count}" for name, count in series.items())
+        return f"align     networks to make first: {names}; {_steps(steps)}, {time}"
 
     def _total(self, stage: str, unit: str) -> str:
         parts = [part for part in self.parts if part.stage == stage]
@@ -169,7 +179,7 @@ class Forecast:
         plural = "s" if workers > 1 else ""
         time = "time unknown until a run has measured the rate"
         if seconds is not None:
-            time = f"about {_time(seconds)} with {workers} worker{plural}"
+            time = f"about {time_text(seconds)} with {workers} worker{plural}"
         return f"{line}; {units:,} {unit} to make, {time}"
 
     def as_json(self) -> dict[str, Any]:
@@ -193,7 +203,8 @@ def forecast_of(blueprint: Blueprint) -> Forecast:
         parts.append(estimator.evaluation("corrupted images", corrupted))
     for (surrogate, attack), images in blueprint.all_adversarial().items():
         parts.append(estimator.crafting(surrogate, attack, images))
-        parts.append(estimator.evaluation(f"{surrogate} {attack}", outcomes[surrogate, attack]))
+        part = estimator.evaluation(f"{surrogate} {attack}", outcomes[surrogate, attack])
+        parts.append(replace(part, of=surrogate))
     parts += [estimator.reasons(one) for one in blueprint.measurings]
     stages = {"craft": compute.craft, "evaluate": compute.evaluate}
     stages |= {"reasons": compute.craft} if blueprint.experiment.reasons else {}
@@ -246,8 +257,10 @@ class _Estimator:
         missing = self._missing(images)
         rate = self._speeds.seconds("gradient", self._blueprint.by_name[surrogate].seen_at_once)
         gradients = self._blueprint.experiment.attacks[attack].gradients
-        seconds = None if rate is None or gradients is None else rate * gradients * missing
-        return self._part("craft", f"{surrogate} {attack}", [images], missing, seconds)
+        needed = None if gradients is None else gradients * missing
+        seconds = None if rate is None or needed is None else rate * needed
+        part = self._part("craft", f"{surrogate} {attack}", [images], missing, seconds)
+        return replace(part, of=surrogate, gradients=needed)
 
     def evaluation(self, name: str, predictions: Sequence[Predictions]) -> Part:
         """The predictions of several networks on one set of images."""
@@ -293,9 +306,9 @@ class _Estimator:
         seconds: float | None,
         chunks: int | None = None,
     ) -> Part:
-        """A part whose tables have as many chunks as the test images, or another number."""
+        """A part without gradients, whose tables have as many chunks as the test images, or another number."""
         done, each = sum(len(self._done[own.folder]) for own in tables), chunks or len(self._blueprint.rows)
-        return Part(stage, name, len(tables), each * len(tables), done, units, seconds)
+        return Part(stage, name, name, len(tables), each * len(tables), done, units, gradients=0, seconds=seconds)
 
     def _missing(self, table: ChunkedTable) -> int:
         """Number of rows that a table lacks."""
@@ -311,7 +324,8 @@ def _steps(count: int) -> str:
     return f"{count:,} step" if count == 1 else f"{count:,} steps"
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """A time as `witness plan` prints it."""
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

@@ -7,12 +7,17 @@ import time
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Literal
 
+from pipelines.experiment.surrogates import series_of
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.effects import without_effect
+from pipelines.stages.measurings import SOFT
 from pipelines.storage.chunked_table import ChunkedTable
+
+_NO_SURROGATES = ("clean images", "corrupted images", SOFT)
 
 State = Literal["missing", "partial", "done", "failed"]
 
@@ -33,12 +38,12 @@ class Entry:
 
     @property
     def group(self) -> tuple[str, str]:
-        """The stage, and the surrogate or model, under which the entry is counted."""
+        """The stage, and the surrogate (with all its seeds) or model, under which the entry is counted."""
         kind, _, rest = self.folder.partition("/")
         if kind in ("clean", "corrupted"):
             return "evaluate", f"{kind} images"
         stages = {"trained": "train", "models": "align", "adversarial": "craft", "outcomes": "evaluate"}
-        return stages.get(kind, kind), rest.partition("/")[0]
+        return stages.get(kind, kind), series_of(rest.partition("/")[0])
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,22 @@ class Status:
             Group(stage, name, Counter(e.state for e in own), sum(e.done for e in own), sum(e.chunks for e in own))
             for (stage, name), own in sorted(members.items(), key=lambda item: order[item[0][0]])
         ]
+
+    def summed_groups(self) -> list[Group]:
+        """The groups; in place of all surrogates or models of a stage, where they are in the same state, their sum."""
+        found: list[Group] = []
+        for stage, of_stage in groupby(self.groups(), key=lambda group: group.stage):
+            own = list(of_stage)
+            named = [group for group in own if group.name not in _NO_SURROGATES]
+            states = sum((group.states for group in named), Counter[State]())
+            if len(named) > 1 and len(states) == 1:
+                kind = "models" if stage == "train" else "surrogates"
+                chunks = [sum(getattr(group, count) for group in named) for count in ("done", "chunks")]
+                found += [group for group in own if group.name in _NO_SURROGATES]
+                found.append(Group(stage, f"all {len(named)} {kind}", states, *chunks))
+            else:
+                found += own
+        return found
 
     def sums(self) -> str:
         """The number of entries in each state and of finished chunks, in one line."""

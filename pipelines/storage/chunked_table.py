@@ -25,6 +25,7 @@ Listing = Mapping[str, Sequence[str]]
 
 # Other programs leave files in a table's folder, such as `.DS_Store`, and people do; those are no part of the table.
 _CHUNK_FILE = re.compile(r"[0-9a-f]{16}-chunk-(\d{6,18})\.parquet")
+_FINISHED_FILE = re.compile(r"[0-9a-f]{16}\.parquet")
 _OWN_FILE = re.compile(r"[0-9a-f]{16}(\.parquet|-chunk-|-failed\.json)")
 
 
@@ -254,6 +255,17 @@ class ChunkedTable:
             groups = [found.row_group(number).num_rows for number in range(found.num_row_groups)]
         table = _recorded(store, self.finished_file, "table")
         return {**table, "inputs": _recorded(store, self.finished_file, "inputs"), "groups": groups}
+
+
+def recorded_inputs(store: Store, folder: str, names: Sequence[str]) -> dict[str, Any] | None:
+    """The inputs of the finished table in a folder, whose files are `names`; None where none is there and readable."""
+    for name in names:
+        if _FINISHED_FILE.fullmatch(name):
+            try:
+                return _recorded(store, f"{folder}/{name}", "inputs")
+            except (OSError, ValueError, pa.ArrowException):
+                continue
+    return None
 
 
 def _recorded(store: Store, path: str, key: str) -> dict[str, Any]:

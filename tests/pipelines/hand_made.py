@@ -19,6 +19,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
+from align_core.attacks import AttackConfig, ForeignConfig
 from align_core.model_config import ModelConfig
 from align_core.models import build
 from align_core.weights import to_bytes
@@ -114,14 +115,17 @@ class HandMade:
         manifest, images = blueprint.inspected.manifests["test"], test_images(blueprint)
         clean = np.concatenate([images.read(chunk) for chunk in range(len(images.chunks))])
 
-        def fill(table: ChunkedTable, column: str, is_targeted: bool = False) -> None:
+        def fill(table: ChunkedTable, column: str, attack: AttackConfig | ForeignConfig | None = None) -> None:
             digits = np.array([int(digit) for digit in unused.pop(table.folder, "0" * IMAGES)])
             columns = {"image_id": np.array(manifest.ids), "label": manifest.labels}
-            if is_targeted:
+            if attack is not None and attack.is_targeted:
                 columns["towards"] = (manifest.labels + 1) % CLASSES
             if column == "l2":
                 columns |= {"l2": (digits / 8).astype(np.float32), "ssim": (1 - digits / 16).astype(np.float32)}
-                columns["pass_rows"] = np.full(IMAGES, 100, np.int32)
+                if isinstance(attack, ForeignConfig):
+                    columns["gradients"] = np.full(IMAGES, 10, np.float32)
+                else:
+                    columns["pass_rows"] = np.full(IMAGES, 100, np.int32)
                 columns["image"] = _attacked(clean, digits)
             else:
                 columns[column] = (manifest.labels + digits) % CLASSES
@@ -137,7 +141,7 @@ class HandMade:
             fill(cell.table, "adversarial_prediction")
         for surrogate in blueprint.surrogates:
             for attack, settings in blueprint.experiment.attacks.items():
-                fill(blueprint.adversarial(surrogate, attack), "l2", settings.is_targeted)
+                fill(blueprint.adversarial(surrogate, attack), "l2", settings)
         assert not unused, f"the experiment has no table in {', '.join(unused)}"
         return blueprint
 

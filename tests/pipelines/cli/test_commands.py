@@ -27,8 +27,9 @@ COMMANDS: dict[str, set[str]] = {
     "evaluate": {"--rehash", "--clean"}, "reasons": {"--rehash"}, "report": {"--rehash", "--log"},
     "tune": {"--space", "--samples", "--searcher", "--scheduler", "--concurrent", "--max-clean-drop", "--attack",
              "--surrogate", "--rehash"},
-    "plan": set(), "status": {"--watch", "--cells"}, "verify": {"--sample", "--seed"}, "schedule": {"--once", "--list"},
-    "ui": {"--port"}, "compare": {"--output", "--json"}, "init": STARTER, "list": {"--json"},
+    "plan": {"--cells"}, "status": {"--watch", "--cells"}, "verify": {"--sample", "--seed"},
+    "schedule": {"--once", "--list"}, "ui": {"--port"}, "compare": {"--output", "--json"}, "init": STARTER,
+    "list": {"--json"},
 }  # fmt: skip
 ALONE = {"init", "list", "compare"}  # they run no experiment, and use no cluster
 HEAVY = {
@@ -230,15 +231,31 @@ class TestStatus:
         assert [re.split(" {2,}", line) for line in table] == [
             ["stage", "of", "state", "chunks"],
             ["align", "aligned", "done"],
-            ["craft", "source", "done", "6 of 6"],
-            ["craft", "aligned", "done", "6 of 6"],
-            ["craft", "witness", "done", "6 of 6"],
+            ["craft", "all 3 surrogates", "done", "18 of 18"],
             ["evaluate", "clean images", "done", "18 of 18"],
             ["evaluate", "source", "5 done, 1 failed, 1 missing, 1 partial", "16 of 24"],
             ["evaluate", "aligned", "done", "24 of 24"],
             ["evaluate", "witness", "done", "24 of 24"],
         ]
         assert len({line.index(word) for line, word in zip(table, ["state", "done", "done"], strict=False)}) == 1
+
+    def test_the_seeds_of_a_surrogate_share_a_line(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        experiment = hand_made(tmp_path, seeds=[0, 1, 2], compute={"chunk": 5})
+        blueprint = experiment.finish()
+        table = next(cell.table for cell in blueprint.cells() if cell.table.folder == "outcomes/aligned~1/pgd/twin")
+        blueprint.store.delete(table.finished_file)
+        assert main(["status", str(experiment.file)]) == 0
+        *lines, _ = capsys.readouterr().out.splitlines()
+        assert [re.split(" {2,}", line) for line in lines[1:]] == [
+            ["align", "aligned", "done"],
+            ["craft", "all 3 surrogates", "done", "54 of 54"],
+            ["evaluate", "clean images", "done", "24 of 24"],
+            ["evaluate", "source", "done", "72 of 72"],
+            ["evaluate", "aligned", "23 done, 1 missing", "69 of 72"],
+            ["evaluate", "witness", "done", "72 of 72"],
+        ]
+        assert main(["status", str(experiment.file), "--cells"]) == 0
+        assert "missing  outcomes/aligned~1/pgd/twin" in capsys.readouterr().out.splitlines()
 
     def test_watched_it_looks_again_until_all_is_done(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         experiment = hand_made(tmp_path)

@@ -1,8 +1,13 @@
 """`witness compare`: cells of several experiments side by side, what differs between them, and what is refused."""
 
 import csv
+import hashlib
 import json
+import re
+import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -126,22 +131,225 @@ def test_what_cannot_be_compared_is_refused(tmp_path, outcomes):
     assert "no attack is the same in all, so that no cell can be compared. Left out, because" in refused(
         here, fewer.file
     )
-    assert "is named twice" in refused(here, one.file)
+    (tmp_path / "link").symlink_to(here)
+    for again in (one.file, here, f"{here}/", here / ".." / "by-hand", here / "report", tmp_path / "link"):
+        assert f"this experiment is named twice, the first time as {here}; name another one" in refused(here, again)
+    assert "named twice" in refused(here, f"file://{here}".replace(" ", "%20"))
     assert "a comparison needs at least two experiments" in refused(here)
 
 
 def test_what_is_no_finished_report_is_refused(tmp_path, outcomes, capsys):
     one = finished(tmp_path / "a", outcomes)
     here = one.output / "by-hand"
-    assert main(["compare", str(here), str(tmp_path / "nowhere")]) == 2
-    assert (
-        f"{tmp_path}/nowhere: no report ({tmp_path}/nowhere/report/results.json is missing)" in capsys.readouterr().err
-    )
+    unfinished = _new(tmp_path / "unfinished")
+    (unfinished / "experiment.yaml").touch()
+    assert main(["compare", str(here), str(unfinished)]) == 2
+    assert f"{unfinished}: no report ({unfinished}/report/results.json is missing)" in capsys.readouterr().err
     results = here / "report" / "results.json"
     results.write_text(results.read_text().replace('"count": 12', '"count": 13'))
     assert "was edited or damaged; `witness report` makes it again" in refused(here, tmp_path / "nowhere")
     results.unlink()
     assert "it has no report of this version of Witness" in refused(here, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("nosuch", "nosuch: there is no folder {folder}/nosuch; name an experiment by its file"),
+        ("empty", "empty: {folder}/empty holds no experiment; name an experiment by its file"),
+        ("plain.txt", "plain.txt: it is a file, and no experiment file; name an experiment by its file"),
+        ("", "an empty name: name an experiment by its file (.yaml or .yml), or by its folder <output>/<name>"),
+        ("s3://", "s3://: it names no experiment; write s3://BUCKET/FOLDER/NAME"),
+        ("s3://me:secret@bucket", "s3://***@bucket: it names no experiment; write s3://BUCKET/FOLDER/NAME"),
+        ("nosuch.yaml", "nosuch.yaml"),
+    ],
+)
+def test_a_place_without_an_experiment_is_refused(tmp_path, outcomes, monkeypatch, place, message):
+    one = finished(tmp_path / "a", outcomes)
+    monkeypatch.chdir(tmp_path)
+    _new(tmp_path / "empty")
+    (tmp_path / "plain.txt").touch()
+    assert message.format(folder=tmp_path) in refused(one.output / "by-hand", place)
+
+
+def test_an_experiment_that_was_never_run_is_said_to_be_so(tmp_path, outcomes):
+    one = finished(tmp_path / "a", outcomes)
+    never = hand_made(_new(tmp_path / "b"))
+    assert f"there is no folder {never.output}/by-hand; `witness run` makes it" in refused(one.file, never.file)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("report", "a file, and no folder"), ("results.json", "a folder, and no file")]
+)
+def test_files_and_folders_in_the_place_of_each_other_are_named(tmp_path, outcomes, name, kind):
+    one = finished(tmp_path / "a", outcomes)
+    copy = Path(shutil.copytree(one.output / "by-hand", tmp_path / "copy"))
+    if name == "report":
+        shutil.rmtree(copy / "report")
+        (copy / "report").touch()
+    else:
+        (copy / "report" / name).unlink()
+        _new(copy / "report" / name)
+    assert f"{name} is {kind}; remove it, and `witness report` makes the report again" in refused(copy, one.file)
+
+
+@pytest.mark.parametrize("output", ["base.yaml", "base.yaml/below", "taken", "s3://bucket/folder"])
+def test_an_output_that_cannot_be_written_is_refused_and_nothing_written(pair, tmp_path, monkeypatch, capsys, output):
+    monkeypatch.chdir(_new(tmp_path / "here"))
+    Path("base.yaml").write_text("mine")
+    _new(Path("taken"))
+    _new(Path("taken") / "comparison.html")
+    before = sorted(Path().rglob("*"))
+    assert main(["compare", *(str(own.file) for own in pair), "--output", output]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"witness: --output {output}: ") and "name " in said and "Errno" not in said
+    assert sorted(Path().rglob("*")) == before and Path("base.yaml").read_text() == "mine"
+
+
+def edited(folder: Path, **changes: object) -> None:
+    """Changes keys of results.json, or takes them out where they are None, and the hash that report.json has of it."""
+    file, kept = folder / "report" / "results.json", folder / "report" / "report.json"
+    gone = {key for key, value in changes.items() if value is None}
+    content = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({key: value for key, value in content.items() if key not in gone}))
+    about = json.loads(kept.read_text())
+    about["files"]["results.json"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    kept.write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        *(({key: None}, key) for key in ("tables", "settings", "images", "roles", "weights", "versions", "experiment")),
+        ({"images": {}}, "images.test"),
+        ({"settings": {"attacks": {}}}, "settings.models"),
+        ({"tables": {"transfer": {"columns": ["surrogate"], "rows": [["a", "b"]]}}}, "tables.transfer"),
+        ({"tables": {"transfer": {"columns": ["surrogate"], "rows": [["a"]]}}}, "tables.transfer"),
+    ],
+)
+def test_a_results_json_without_what_is_compared_is_damaged(tmp_path, outcomes, changes, key):
+    one = finished(tmp_path / "a", outcomes)
+    copy = Path(shutil.copytree(one.output / "by-hand", tmp_path / "copy"))
+    edited(copy, **changes)
+    wanted = f"results.json is damaged ({key}); delete report.json beside it, and `witness report` makes both again"
+    assert wanted in refused(one.file, copy)
+    edited(one.output / "by-hand", **changes)
+    (one.report / "report.json").unlink()
+    make_report(one.blueprint())
+    assert read_finished([str(one.file)])[0].label == "by-hand"  # the advice is true
+
+
+def differences(tmp_path: Path, outcomes: dict[str, str], one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """What differs between two experiments with these settings; only the texts of settings are looked at."""
+    (own,) = read_finished([str(finished(tmp_path / "a", outcomes).file)])
+    both = [json.loads(json.dumps(own.results)) for _ in range(2)]
+    for results, changes in zip(both, (one, other), strict=True):
+        for key, value in changes.items():
+            results["settings"][key] = value
+    return compared([Finished(label, label, results) for label, results in zip("ab", both, strict=True)]).differences
+
+
+def test_a_key_is_left_out_by_its_place_and_not_by_its_name(tmp_path, outcomes):
+    one = {
+        "name": "a",
+        "align": {"optimizer": {"name": "adamw"}, "mix": {"name": "cutmix"}, "checkpoint_steps": 1},
+        "variants": {"path": {"align": {"temperature": 2, "checkpoint_steps": 3}}, "weights": {"align": {}}},
+        "data": {"test": {"path": "/here", "limit": 5, "labels": "/here.csv"}, "classes": 3},
+        "compute": {"workers": 2, "chunk": 5},
+    }
+    other = {
+        "name": "b",
+        "align": {"optimizer": {"name": "sgd"}, "mix": {"name": "mixup"}, "checkpoint_steps": 2},
+        "variants": {"path": {"align": {"temperature": 9, "checkpoint_steps": 4}}},
+        "data": {"test": {"path": "/there", "limit": 6, "labels": "/there.csv"}, "classes": 3},
+        "compute": {"workers": 4, "chunk": 6},
+    }
+    assert differences(tmp_path, outcomes, one, other) == {
+        "align.optimizer.name": ["adamw", "sgd"],
+        "align.mix.name": ["cutmix", "mixup"],
+        "variants.path.align.temperature": ["2", "9"],
+        "variants.weights.align": ["{}", ""],
+        "data.test.limit": ["5", "6"],
+        "compute.chunk": ["5", "6"],
+    }
+
+
+def test_a_text_is_not_taken_for_a_number_or_for_nothing(tmp_path, outcomes):
+    assert differences(tmp_path, outcomes, {"new": {"a": "20", "b": ""}}, {"new": {"a": 20}}) == {
+        "new.a": ['"20"', "20"],
+        "new.b": ['""', ""],
+    }
+
+
+def test_a_target_is_what_its_whole_settings_make_of_its_weights(tmp_path, outcomes):
+    """Also arguments that are named as places are, and those of the model within a defended one."""
+    (own,) = read_finished([str(finished(tmp_path / "a", outcomes).file)])
+    one, other, elsewhere = (json.loads(json.dumps(own.results)) for _ in range(3))
+    for results, name in ((one, "a"), (other, "b"), (elsewhere, "a")):
+        models = results["settings"]["models"]
+        models["twin"]["args"]["name"] = name
+        models["near"]["mean"] = [0.5 if name == "a" else 0.25]
+        models["cousin"] = {"wrap": "jpeg", "model": "near", "quality": 75}
+        models["stranger"]["weights"] = f"/{id(results)}"
+    attempt = compared([Finished("a", "a", one), Finished("b", "b", other)])
+    assert attempt.remarks[0] == "Left out, because this target is not the same in all: twin, cousin."
+    assert compared([Finished("a", "a", one), Finished("b", "b", elsewhere)]).remarks == []
+
+
+class TestCode:
+    """Of attacks and factories that are not part of Witness, as tables record it."""
+
+    @pytest.fixture(autouse=True)
+    def as_it_was(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def with_attack(self, folder: Path, code: str, **changes: object) -> HandMade:
+        attacks = {"mine": {"method": "python:attack_here:run", "eps": "4/255"}, "mi": {"method": "mi", "eps": "4/255"}}
+        folder.mkdir()
+        (folder / "attack_here.py").write_text(code)
+        experiment = hand_made(folder, **({"attacks": attacks} | changes))
+        make_report(experiment.finish())
+        return experiment
+
+    def test_an_attack_of_other_code_is_another_attack(self, tmp_path):
+        code = "def run(net, images, labels, eps, step, steps):\n    return images\n"
+        one = self.with_attack(tmp_path / "a", code)
+        other = self.with_attack(tmp_path / "b", code.replace("return images", "return images + 0"), name="other")
+        found = compared(read_finished([str(one.file), str(other.file)]))
+        assert found.remarks == ["Left out, because this attack is not the same in all: mine."]
+        assert {row["attack"] for row in found.rows} == {"mi"}
+        first, second = found.differences.pop("code of attack mine")
+        assert re.fullmatch("attack_here [0-9a-f]{16}", first) and first != second and found.differences == {}
+        copy = shutil.copytree(one.report, tmp_path / "copy" / "report")
+        found = compared(read_finished([str(other.file), str(copy)]))
+        assert {row["attack"] for row in found.rows} == {"mi", "mine"} and found.differences == {}
+        assert found.remarks == [
+            "Of these, it is not known whether the code is the same in all, because the tables that record it are not "
+            "in the folder of by-hand: attack mine, model twin, model cousin, model stranger."
+        ]
+
+    def test_the_version_of_a_package_is_compared(self, tmp_path, monkeypatch):
+        attacks = {
+            "aa": {"method": "autoattack:apgd-ce", "eps": "4/255"},
+            "mi": {"method": "mi", "eps": "4/255"},
+        }
+        one = self.with_attack(tmp_path / "a", "", attacks=attacks)
+        monkeypatch.setattr("align_core.attacks.foreign_config.version", lambda package: "9.9")
+        other = self.with_attack(tmp_path / "b", "", attacks=attacks, name="other")
+        found = compared(read_finished([str(one.file), str(other.file)]))
+        assert found.remarks == ["Left out, because this attack is not the same in all: aa."]
+        assert found.differences["code of attack aa"][1] == "pyautoattack 9.9"
+
+    def test_other_code_of_a_target_is_said(self, tmp_path, outcomes):
+        one = finished(tmp_path / "a", outcomes)
+        (own,) = read_finished([str(one.file)])
+        assert re.fullmatch("hand_made_networks [0-9a-f]{16}", own.code["model twin"] or "")
+        changed = Finished("b", "b", own.results, {**own.code, "model twin": "hand_made_networks 0"})
+        found = compared([own, changed])
+        assert found.remarks == [
+            "Of these, the code is not the same in all, so that they may be other networks: model twin."
+        ]
+        assert "twin" in {row["target"] for row in found.rows} and "code of model twin" in found.differences
 
 
 def test_other_weights_of_a_target_are_another_target(tmp_path, outcomes):

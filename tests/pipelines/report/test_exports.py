@@ -21,6 +21,11 @@ def test_latex_is_escaped_and_a_minus_is_one():
     assert text == f"{start}{escaped} & $-$3.2 ($-$4.0 to +1.0) \\\\\n\\bottomrule\n\\end{{tabular}}\n"
 
 
+def test_a_hyphen_within_a_name_stays_one():
+    for name, escaped in {"x_1.-2": r"x\_1.-2", "a--1": "a--1", "t-16": "t-16"}.items():
+        assert f"\n{escaped} & [$-$1 ($-$2 to $-$1)] " in as_latex(one_row(name, "[-1 (-2 to -1)]")).decode()
+
+
 def test_markdown_is_escaped():
     head, rule, row = as_markdown(one_row(EVIL, "-3.2")).decode().splitlines()
     assert (head, rule) == ("| name | n |", "| --- | ---: |")

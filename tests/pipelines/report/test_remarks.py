@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hand_made import IMAGES, hand_made
 
 from pipelines.report.page import make_report
@@ -37,3 +38,29 @@ def test_a_table_of_passes_of_several_sizes_is_named_with_them(tmp_path: Path) -
     assert "`compute.pass` in the experiment file makes all chunks alike" in line
     page = blueprint.store.read("report/report.html").decode()
     assert page.count("passes of") == page.count(f"<p>{line}</p>") == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        ("mi", "the surrogate's gradient was zero there, or led out of the pixel range."),
+        ("autoattack:apgd-ce", "they withstood the attack, or were misclassified before it, and AutoAttack returns"),
+        ("torchattack:MIFGSM", "torchattack:MIFGSM returned them as they were, or changed them by less than"),
+    ],
+)
+def test_why_images_are_unperturbed_depends_on_the_attack(tmp_path: Path, method: str, why: str) -> None:
+    attacks = {"own": {"method": method, "eps": "4/255"}}
+    blueprint = hand_made(tmp_path, attacks=attacks).finish(
+        {f"adversarial/{name}/own": "1" * 12 for name in ("source", "witness")}
+        | {"adversarial/aligned/own": "011111110111"}
+    )
+    make_report(blueprint)
+    (remark,) = [own for own in remarks(blueprint) if "unperturbed" in own]
+    assert remark.startswith(f"2 of 12 images crafted on aligned under own are unperturbed: {why}")
+    assert ("rates under it are lower than those of attacks that perturb every image" in remark) == (
+        method == "autoattack:apgd-ce"
+    )
+
+
+def remarks(blueprint: Blueprint) -> list[str]:
+    return list((blueprint.store.read_json("report/results.json") or {})["remarks"])

@@ -1,6 +1,7 @@
 """`witness plan`: what it says is finished, missing and needed, against counts made by hand."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,12 @@ from digits_experiment import Finished
 from hand_made import IMAGES, HandMade, hand_made
 
 from pipelines.cli import main
-from pipelines.run.forecast import Forecast, forecast_of, make_forecast
+from pipelines.run.forecast import FineTune, Forecast, Part, forecast_of, make_forecast
+from pipelines.run.missing_work import missing_work, table_of
 from pipelines.run.request import Request
 from pipelines.run.status import status_of
 from pipelines.stages.evaluations import in_turns
+from pipelines.stages.inspect_published import Published
 from pipelines.stages.speeds import Speeds
 
 SURROGATES, ATTACKS, TARGETS, CHUNKS = 3, 2, 3, 3  # source, aligned, witness; pgd, mi; twin, cousin, stranger
@@ -157,7 +160,7 @@ def test_trainings_and_alignments_are_counted_and_timed_before_their_source_is_t
     found = make_forecast(Request(experiment.file, quiet=True))
     assert [network.seconds for network in found.networks] == pytest.approx([5 * 4 * 2, 6 * 2 * 0.5])
     assert found.seconds("align") == found.as_json()["seconds"]["align"] == pytest.approx(46)
-    assert main(["plan", str(experiment.file)]) == 0
+    assert main(["plan", str(experiment.file), "--cells"]) == 0
     lines = capsys.readouterr().out
     assert "11 steps, about 46 s one after another, less where there is room for several" in lines
     assert "  align    aligned: 5 steps; about 40 s" in lines
@@ -177,13 +180,72 @@ def test_a_run_measures_the_rates_and_the_command_prints_times(
     assert printed["seconds"]["align"] == 0 and printed["missing_networks"] == []
     assert printed["seconds"]["evaluate"] > 0
     assert printed["files"] == sum(file.is_file() for file in folder.rglob("*"))
-    assert main(["plan", str(finished.file), "--output", str(tmp_path)]) == 0
+    assert main(["plan", str(finished.file), "--output", str(tmp_path), "--cells"]) == 0
     lines = capsys.readouterr().out
     assert "craft     48 of 54 chunks of 18 tables finished; 120 images to make, about" in lines
     assert "source pgd: 0 of 3 chunks finished" in lines
+    assert main(["plan", str(finished.file), "--output", str(tmp_path)]) == 0
+    head, own = [re.split(" {2,}", line) for line in capsys.readouterr().out.splitlines() if "  " in line][-2:]
+    assert head == ["missing", "images", "gradients", "predictions", "time of one worker"]
+    assert own[:4] == ["source", "120", "240", "360"] and re.fullmatch(r"\d+ s", own[4])
     assert main(["plan", str(finished.file), "--output", str(tmp_path), "--json", "--set", "seed=1"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert {network["name"]: network["stage"] for network in printed["networks"]} == {
         "mlp": "train", "aligned": "align", "label_only": "align", "warm": "align", "other": "align",
     }  # fmt: skip
     assert all(0 < network["seconds"] < 60 for network in printed["networks"])
+
+
+def test_what_is_missing_is_summed_over_seeds_attacks_and_stages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three seeds, nine surrogates and three attacks, none of whose rates is known."""
+    attacks = {name: {"method": name, "eps": "4/255", "steps": 5} for name in ("pgd", "mi", "di")}
+    experiment = hand_made(
+        tmp_path,
+        seeds=[0, 1, 2],
+        controls=["label_only", "witness", "ensemble", "aligned_ensemble"],
+        variants={"t16": {"align": {"temperature": 16}}, "lgv": {"refine": "lgv"}, "pkt": {"align": {"epochs": 2}}},
+        attacks=attacks,
+    )
+    assert main(["plan", str(experiment.file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 25
+    assert any("make first: aligned x 3, label_only x 3, t16 x 3, lgv x 3, pkt x 3; " in line for line in lines)
+    start = next(number for number, line in enumerate(lines) if line.startswith("missing "))
+    each, predictions = 3 * 3 * IMAGES, 3 * 3 * IMAGES * (1 + TARGETS)
+    crafted = [f"{each}", f"{5 * each:,}", f"{predictions}"]
+    clean = 5 + 5 * 3  # the source, the witness and the targets; and the networks that are made
+    assert [re.split(" {2,}", line) for line in lines[start : start + 11]] == [
+        ["missing", "networks", "images", "gradients", "predictions"],
+        ["clean images", f"{IMAGES * (clean + 3 * 2)}"],
+        ["source", *crafted],
+        ["aligned", "3", *crafted],
+        ["label_only", "3", *crafted],
+        ["witness", *crafted],
+        ["ensemble", *crafted],
+        ["aligned_ensemble", *crafted],
+        *([name, "3", *crafted] for name in ("t16", "lgv", "pkt")),
+    ]
+    assert main(["plan", str(experiment.file), "--cells"]) == 0
+    assert "  craft    t16~2 di: 0 of 1 chunks finished; time unknown" in capsys.readouterr().out.splitlines()
+    assert main(["plan", str(experiment.file), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["parts"]) == 1 + 2 * 9 * 3 * 3
+
+
+def _forecast(networks: list[FineTune], parts: list[Part]) -> Forecast:
+    return Forecast(networks, parts, {"craft": 1, "evaluate": 1}, 0, 0, 0, 0, Published(), {}, [], 0)
+
+
+def test_what_is_not_known_of_the_work_is_said() -> None:
+    def part(attack: str, gradients: int | None, seconds: float | None) -> Part:
+        return Part("craft", f"source {attack}", "source", 1, 1, 0, 10, gradients, seconds)
+
+    networks = [FineTune("train", "cnn", 5, 3.0)]
+    forecast = _forecast(networks, [part("pgd", 100, 2.0), part("aa", None, None)])
+    assert table_of(missing_work(forecast)) == [
+        ["missing", "networks", "images", "gradients", "time of one worker"],
+        ["cnn", "1", "", "", "3 s"],
+        ["source", "", "20", "unknown", "unknown"],
+    ]
+    assert table_of(missing_work(_forecast([], []))) == []
