@@ -48,7 +48,8 @@ class Effect:
         what += " and its loss did not fall" if fell and stayed else ""
         return (
             f"this alignment did not work, because {what}: {self.line()}. A lower align.optimizer.lr, "
-            "some align.optimizer.warmup or more steps are what to try"
+            "some align.optimizer.warmup or more steps are what to try, and beside losses on features alone, which "
+            "teach the classifier nothing, kl or align.label_weight"
         )
 
     def _agreement_fell(self) -> bool:

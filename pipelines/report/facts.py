@@ -9,8 +9,10 @@ import yaml
 from align_core.attacks import PRESETS, AttackConfig, ForeignConfig
 from align_core.errors import InputError
 from align_core.images import ImageSetConfig
+from align_core.losses.known import LOSSES, read_losses
 from align_core.model_config import ModelConfig
 from align_core.refinements import REFINEMENTS
+from pipelines.experiment.surrogates import Surrogate
 from pipelines.experiment.written import as_yaml
 from pipelines.report.examples import Examples, examples_of
 from pipelines.report.outcomes import Outcomes
@@ -229,16 +231,29 @@ def _length(attack: AttackConfig | ForeignConfig) -> str:
 
 
 def _refinements(blueprint: Blueprint) -> list[dict[str, str]]:
-    made: dict[str, list[str]] = {}
+    made: dict[tuple[str, str], dict[str, None]] = {}
     for own in blueprint.planned:
-        if own.refine in REFINEMENTS and own.series not in made.setdefault(str(own.refine), []):
-            made[str(own.refine)].append(own.series)
+        if own.refine in REFINEMENTS:
+            made.setdefault((str(own.refine), _losses(own)), {})[own.series] = None
     return [
         {
             "refinement": name,
             "surrogates": ", ".join(series),
+            "loss": losses,
             "what": REFINEMENTS[name].what,
             "paper": f"{REFINEMENTS[name].paper}, {REFINEMENTS[name].year}",
         }
-        for name, series in made.items()
+        for (name, losses), series in made.items()
     ]
+
+
+def _losses(surrogate: Surrogate) -> str:
+    """What a surrogate's alignment compares, such as `pkt × 30,000`; empty where it has no witness."""
+    if surrogate.align is None or not surrogate.witnesses:
+        return ""
+    own = [(loss["name"], loss["weight"]) for loss in read_losses(surrogate.align.loss)]
+    return " + ".join(
+        f"{name}{f' × {weight:,g}' if weight != 1 else ''}"
+        f"{f' (temperature {surrogate.align.temperature:g})' if LOSSES[name].tempered else ''}"
+        for name, weight in own
+    )

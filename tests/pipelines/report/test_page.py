@@ -11,6 +11,8 @@ from hand_made import IMAGES
 
 from pipelines import RunFailed, load_results
 from pipelines.cli import main
+from pipelines.report.facts import facts_of
+from pipelines.report.outcomes import read_outcomes
 from pipelines.report.page import make_report, read_report
 
 ON_DEMAND = ["correlations", "reasons", "seeds", "soft_labels"]
@@ -220,3 +222,18 @@ def test_the_report_command_names_what_is_missing(experiment, capsys):
     printed = capsys.readouterr().err
     assert "`witness align` has to come first: these are missing: aligned" in printed
     assert not experiment.report.exists()
+
+
+def test_refinements_are_named_with_the_losses_of_their_surrogates(experiment):
+    pkt = {"align": {"loss": [{"name": "pkt", "weight": 30000}, {"name": "kl", "weight": 1}]}}
+    experiment.write(variants={"pkt": pkt, "flat": {"refine": "sam"}, "same": {"align": {"epochs": 3}}}, controls=[])
+    blueprint = experiment.finish()
+    rows = [
+        (row["refinement"], row["surrogates"], row["loss"])
+        for row in facts_of(blueprint, read_outcomes(blueprint)).refinements
+    ]
+    assert rows == [
+        ("alignment", "aligned, same", "kl (temperature 4)"),
+        ("alignment", "pkt", "pkt × 30,000 + kl (temperature 4)"),
+        ("sam", "flat", ""),
+    ]
