@@ -119,6 +119,8 @@ def settled(entry: Entry, settings: Settings) -> tuple[AlignConfig, tuple[str, .
         own = laid_over(asdict(entry.align), written(entry.align, settings))
         align = ALIGN_SETTINGS.validate_python(own)
         tried = within_budget(replace(entry.surrogate, align=align, witnesses=witnesses), entry.budget, entry.images)
+        assert tried.align is not None
+        tried.align.check_warmup(entry.images)
     except ValidationError as problem:
         raise InputError(f"{shown}: {explained(problem, AlignConfig, within='align')}") from problem
     except InputError as problem:
@@ -129,7 +131,6 @@ def settled(entry: Entry, settings: Settings) -> tuple[AlignConfig, tuple[str, .
     if align.needs_witnesses and not isinstance(weights, str) and len(weights) != len(witnesses):
         count = f"align.over_witnesses has {len(weights)} weights"
         raise InputError(f"{shown}: {count}, and there would be {len(witnesses)} witnesses")
-    assert tried.align is not None
     return tried.align, witnesses
 
 

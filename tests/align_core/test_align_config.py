@@ -133,7 +133,7 @@ class TestDeciding:
         ("settings", "deciding"),
         [
             ({"temperature": 2.0}, {"temperature": 2.0}),
-            ({"optimizer": OptimizerConfig(lr=0.1, warmup=1.0)}, {"optimizer": {"lr": 0.1, "warmup": 1.0}}),
+            ({"optimizer": OptimizerConfig(lr=0.1, warmup=0.5)}, {"optimizer": {"lr": 0.1, "warmup": 0.5}}),
             ({"update": "sam"}, {"update": {"name": "sam", "rho": 0.05}}),
             ({"loss": "mse"}, {"loss": "mse"}),
             ({"loss": {"name": "kl", "weight": 2}}, {"loss": [{"name": "kl", "weight": 2.0}]}),
@@ -157,6 +157,20 @@ class TestDeciding:
         assert AlignConfig(epochs=2, batch_size=100, workers=2).steps(35) == 2
         with pytest.raises(InputError, match="1 training images are too few for 2 workers"):
             AlignConfig(workers=2).steps(1)
+
+
+class TestWarmup:
+    def test_is_shorter_than_the_training(self) -> None:
+        AlignConfig(epochs=2, optimizer=OptimizerConfig(warmup=1.9))
+        with pytest.raises(ValueError, match=r"optimizer\.warmup: 2 epochs of warm-up, of 2 in all, leave"):
+            AlignConfig(epochs=2, optimizer=OptimizerConfig(warmup=2.0))
+
+    def test_is_shorter_than_a_number_of_steps(self) -> None:
+        # An epoch of 35 images is three steps of 10.
+        AlignConfig(limit_steps=4, batch_size=10, optimizer=OptimizerConfig(warmup=1.0)).check_warmup(35)
+        short = AlignConfig(limit_steps=3, batch_size=10, optimizer=OptimizerConfig(warmup=1.0))
+        with pytest.raises(InputError, match=r"optimizer\.warmup: 1 epoch of warm-up, of 1 in all"):
+            short.check_warmup(35)
 
 
 @pytest.mark.parametrize(

@@ -86,12 +86,45 @@ SETTINGS = [
     bad("weights of witnesses", "align.over_witnesses: has 2 weights, and there", {"align.over_witnesses": [1, 2]}),
     bad("mixed labels", "align: mix: nce compares images by their labels", {"align.mix": "mixup", "align.loss": "nce"}),
     bad("warm-up", "align.optimizer: warmup must be 0 epochs or more", {"align.optimizer.warmup": -1}),
+    bad("long warm-up", "align: optimizer.warmup: 40 epochs of warm-up, of 4 in all, leave the learning rate",
+        {"align.epochs": 4, "align.optimizer.warmup": 40}),
+    bad("long warm-up of a variant", "variants.v.align: optimizer.warmup: 2 epochs of warm-up, of 2 in all, leave",
+        {"align.epochs": 3, "align.optimizer.warmup": 2, "variants.v.align": {"epochs": 2}}),
+    bad("long warm-up of steps", "align.optimizer.warmup: 40 epochs of warm-up, of ",
+        {"align.epochs": 50, "align.limit_steps": 3, "align.optimizer.warmup": 40}),
+    bad("long warm-up of a budget", "variants.v.align.optimizer.warmup: 2 epochs of warm-up, of 2 in all, leave",
+        {"align.epochs": 3, "align.batch_size": 4, "align.optimizer.warmup": 2,
+         "variants.v": {"refine": "sam", "budget": "aligned"}}),
+    bad("long warm-up of a model", "models.m.train: warmup: 7 epochs of warm-up, of 6 in all, leave", {
+        "models.m": {"timm": "test_vit", "train": {"warmup": 7, "epochs": 6}},
+    }),
     bad("layer decay", "align.optimizer: layer_decay must be above 0", {"align.optimizer.layer_decay": 0}),
     # Surrogates
     bad("unknown refinement", "variants.v.refine: there is no refinement 'lvg'; did you", {"variants.v.refine": "lvg"}),
     bad(
         "witness of a rival", "v.witnesses: what it is made by needs no",
         {"variants.v": {"refine": "lgv", "witnesses": ["seer"]}},
+    ),
+    *(
+        bad(
+            f"idle {key} of a variant", f"variants.v.align.{key}: has no effect, because nothing is aligned where `we",
+            {"variants.v": {"refine": "sam", "align": {key: value}}},
+        )
+        for key, value in {
+            "loss": {"name": "pkt", "weight": 3000}, "temperature": 8, "over_witnesses": "max", "teacher": "source",
+        }.items()
+    ),
+    bad(
+        "idle key of a variant on labels", "variants.v.align.temperature: has no effect",
+        {"variants.v.align": {"weight": 0, "label_weight": 1, "temperature": 8}},
+    ),
+    bad(
+        "idle epochs of a variant", "variants.v.align.epochs: has no effect, because `limit_steps` decides how long it",
+        {"align.limit_steps": 3, "variants.v.align": {"epochs": 8}},
+    ),
+    bad(
+        "idle key of the alignment", "align.temperature: has no effect, because nothing is aligned where `weight` is 0",
+        {"align.weight": 0, "align.label_weight": 1, "align.temperature": 8, "variants": {"v": {"refine": "sam"}}},
     ),
     bad("ensemble of one", "variants.v.ensemble: must name at least two", {"variants.v.ensemble": ["near"]}),
     bad("ensemble of none", "variants.v.ensemble: must name at least two", {"variants.v.ensemble": []}),
@@ -148,7 +181,7 @@ SETTINGS = [
         {"variants.v.align": {"early_stop": {}}},
     ),
     bad(
-        "early stop of several networks", "early_stop: it keeps one network, and `keep` leaves several",
+        "early stop of several networks", "`keep` leaves several; leave it out (early_stop: null), or keep one network",
         {"variants.v": {"refine": "lgv", "align": {"early_stop": {"by": "gain", "attack": "pgd"}}}},
     ),
     bad(
