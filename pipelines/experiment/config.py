@@ -27,7 +27,7 @@ from align_core.model_config import Combine, ModelConfig, Precision
 from align_core.refinements import REFINEMENTS, laid_over
 from align_core.settings import described
 from pipelines.experiment.checks import checked
-from pipelines.experiment.corruptions import each_corruption
+from pipelines.experiment.corruptions import checked_corruptions
 from pipelines.experiment.explain import CLASSES, explained
 from pipelines.experiment.matrix import with_roles
 from pipelines.experiment.names import Control, Name
@@ -171,6 +171,15 @@ class DataConfig(Section):
         return self.classes if isinstance(self.classes, int) else len(self.class_names or ())
 
 
+def _surrogate_of_budget(budget: Any) -> Any:
+    if budget is None or isinstance(budget, str):
+        return budget
+    raise ValueError(
+        f"must be the name of a surrogate, of whose passes this one takes as many, such as aligned, not "
+        f"{described(budget)}; a number of steps is align.limit_steps"
+    )
+
+
 class VariantConfig(Section):
     """A further surrogate. Whatever it leaves out is as in the experiment.
 
@@ -190,7 +199,7 @@ class VariantConfig(Section):
     source: str | None = None
     witnesses: list[str] | None = None
     align: dict[str, Any] = Field(default_factory=dict)
-    budget: str | None = None
+    budget: Annotated[str | None, BeforeValidator(_surrogate_of_budget)] = None
     model: str | None = None
     ensemble: list[str] | None = None
     combine: Combine | None = None
@@ -199,6 +208,12 @@ class VariantConfig(Section):
     def is_made(self) -> bool:
         """Whether a network is made for it, rather than used as it is."""
         return self.model is None and self.ensemble is None
+
+
+def _pair(names: list[str]) -> list[str]:
+    if len(names) != 2:
+        raise ValueError(f"must be a pair of names of surrogates, such as [aligned, source], not {len(names)} names")
+    return names
 
 
 class StageConfig(Section):
@@ -297,9 +312,9 @@ class Experiment(Section):
     controls: list[Control] = Field(default_factory=lambda: list(get_args(Control)))
     align: AlignConfig = Field(default_factory=AlignConfig)
     variants: dict[Name, VariantConfig] = Field(default_factory=dict)
-    contrasts: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
+    contrasts: list[Annotated[list[str], AfterValidator(_pair)]] = Field(default_factory=list)
     attacks: dict[Name, Attack] = Field(min_length=1)
-    corruptions: Annotated[dict[str, list[int]], AfterValidator(each_corruption)] = Field(default_factory=dict)
+    corruptions: Annotated[dict[str, list[int]], AfterValidator(checked_corruptions)] = Field(default_factory=dict)
     reasons: ReasonsConfig | None = None
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
 
@@ -310,7 +325,12 @@ class Experiment(Section):
         if not isinstance(content, dict) or not content.get("seeds") or not isinstance(content["seeds"], list):
             return content
         if content.get("seed") is not None:
-            raise ValueError("seeds: stands in place of `seed`; leave one of them out, or set it to null")
+            raise ValueError(
+                (
+                    "seeds: it stands in place of `seed`, and both are given; to repeat with each of `seeds`, leave `seed` out "
+                    "(seed: null), and to do it once with `seed`, leave `seeds` out (seeds: [])"
+                )
+            )
         first = content["seeds"][0]
         is_sound = type(first) in (int, float) and first >= 0 and float(first).is_integer()
         return content | {"seed": first if is_sound else 0}  # what is wrong with it is said of `seeds`

@@ -89,6 +89,10 @@ def check_variants(experiment: "Experiment") -> None:
             _check_known("contrasts", "surrogate", member, list(surrogates))
         if pair[0] == pair[1]:
             raise InputError(f"contrasts: {pair[0]} is compared with itself")
+    pairs = [frozenset(pair) for pair in experiment.contrasts]
+    for pair in experiment.contrasts:
+        if pairs.count(frozenset(pair)) > 1:
+            raise InputError(f"contrasts: {' and '.join(sorted(pair))} are compared twice; name each pair once")
     check_surrogates(experiment, planned)
 
 

@@ -51,10 +51,13 @@ from align_core.errors import InputError
             "terms: self_adversarial aligns the source to its teacher, and weight is 0; leave it out",
         ),
         ({"loss": ["kl", {"name": "pkt", "weigth": 2}]}, "loss pkt has no setting 'weigth'; did you mean 'weight'"),
-        ({"update": "sma"}, "update: there is no part 'sma'; choose from plain, sam"),
-        ({"inputs": "pgd2"}, "inputs: there is no part 'pgd2'; choose from clean, random, pgd"),
-        ({"mix": "cutmx"}, "mix: there is no part 'cutmx'; choose from none, cutmix"),
-        ({"keep": "lats"}, "keep: there is no part 'lats'; choose from last, ema, swa, collect, swag, scaled"),
+        ({"update": "sma"}, "update: there is no part 'sma'; did you mean 'sam'. There are: plain, sam"),
+        ({"inputs": "pgd2"}, "inputs: there is no part 'pgd2'; did you mean 'pgd'. There are: clean, random, pgd"),
+        ({"mix": "cutmx"}, "mix: there is no part 'cutmx'; did you mean 'cutmix'. There are: none, cutmix"),
+        (
+            {"keep": "lats"},
+            "keep: there is no part 'lats'; did you mean 'last'. There are: last, ema, swa, collect, swag, scaled",
+        ),
         (
             {"terms": ["score"]},
             "terms: there is no part 'score'; choose from input_gradient, score_matching, self_adversarial",
