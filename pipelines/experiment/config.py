@@ -326,10 +326,8 @@ class Experiment(Section):
             return content
         if content.get("seed") is not None:
             raise ValueError(
-                (
-                    "seeds: it stands in place of `seed`, and both are given; to repeat with each of `seeds`, leave `seed` out "
-                    "(seed: null), and to do it once with `seed`, leave `seeds` out (seeds: [])"
-                )
+                "seeds: it stands in place of `seed`, and both are given; to repeat with each of `seeds`, leave `seed` "
+                "out (seed: null), and to do it once with `seed`, leave `seeds` out (seeds: [])"
             )
         first = content["seeds"][0]
         is_sound = type(first) in (int, float) and first >= 0 and float(first).is_integer()

@@ -187,7 +187,9 @@ CASES = [
     ),
     bad("reserved for a variant", "variants.ensemble: this name is reserved", {"variants.ensemble": {}}),
     bad("variant named as a model", "variants.twin: a model has this name", {"variants.twin": {}}),
-    bad("unknown control", ("controls.0: must be 'label_only',", "; did you mean 'label_only'?"), {"controls": ["label_onli"]}),
+    bad("unknown control", ("controls.0: must be 'label_only',", "; did you mean 'label_only'?"), {
+        "controls": ["label_onli"],
+    }),
     bad("witness is the source", "witnesses: near is the source too", {"witnesses": ["near"]}),
     # Images
     bad("missing images", ("data.train: ", "nowhere.npz: there is no such file"), {"data.train.path": "nowhere.npz"}),
