@@ -24,7 +24,7 @@ class TrialRow(TypedDict):
     gain_high: float | None
     clean_accuracy: float | None
     clean_change: float | None
-    n: int | None
+    images: int | None
     pareto: int
     status: str
     steps: int | None
@@ -35,8 +35,8 @@ class TrialRow(TypedDict):
 def trial_rows(space: Space, records: Mapping[str, Record], targets: Sequence[str]) -> list[TrialRow]:
     """Returns a row for each trial: finished trials first, then those that did not end, each by falling gain.
 
-    `n` is the number of validation images that were measured, which is smaller for a trial that was stopped on its
-    way. `pareto` is 1 where no other finished trial has more gain and no less clean accuracy, or more clean accuracy
+    `images` is the number of validation images that were measured, which is smaller for a trial that was stopped on
+    its way; gains and rates are over those of them that the source and a target classify correctly. `pareto` is 1 where no other finished trial has more gain and no less clean accuracy, or more clean accuracy
     and no less gain.
     """
     pareto = pareto_set(records)
@@ -46,7 +46,7 @@ def trial_rows(space: Space, records: Mapping[str, Record], targets: Sequence[st
         row: dict[str, object] = {"trial": fingerprint, **{key: label_of(record.settings[key]) for key in space.keys}}
         row |= {name: last.get(name) for name in _FIGURES}
         row |= {f"{target}/rate": last.get("rates", {}).get(target) for target in targets}
-        row |= {"n": last.get("n"), "pareto": int(fingerprint in pareto), "status": record.status}
+        row |= {"images": last.get("n"), "pareto": int(fingerprint in pareto), "status": record.status}
         row |= {"steps": last.get("step"), "seconds": record.seconds, "reason": " ".join(record.reason.split())}
         rows.append(cast(TrialRow, row))  # its columns are known only here
     return sorted(rows, key=lambda row: (row["status"] != "done", -(row["gain"] or 0), row["trial"]))

@@ -23,7 +23,7 @@ from pipelines.sweep.best import Best, best_experiment
 from pipelines.sweep.choice import TrialRow, as_csv, chosen, trial_rows
 from pipelines.sweep.record import STOPPED, Record, read_record, record_path, write_record
 from pipelines.sweep.settings import Settings
-from pipelines.sweep.study import Options, Study
+from pipelines.sweep.study import Options, Study, check_sweep
 from pipelines.sweep.to_mlflow import log_sweep, sweep_shown
 from pipelines.sweep.trial import Sweep
 from pipelines.sweep.watch import Watch
@@ -85,8 +85,8 @@ def tune_experiment(request: Request, options: Options) -> SweepResult:
 
     Raises InputError (nothing was written), Busy, or RunFailed (trials that have ended are kept).
     """
-    blueprint = open_blueprint(request, to_write=True)
-    study = Study(blueprint, options)
+    study = _study(request, options)
+    blueprint = study.blueprint
     with ExitStack() as stack:
         result = _search(study, request, stack)
         if result.best is None:
@@ -106,7 +106,14 @@ def search_settings(request: Request, options: Options) -> SweepResult:
     Raises the same as `tune_experiment`.
     """
     with ExitStack() as stack:
-        return _search(Study(open_blueprint(request, to_write=True), options), request, stack)
+        return _search(_study(request, options), request, stack)
+
+
+def _study(request: Request, options: Options) -> Study:
+    """The sweep, of which the experiment and the flags are checked before images and models are looked at."""
+    experiment = request.experiment()
+    check_sweep(experiment, options)
+    return Study(open_blueprint(request, to_write=True, experiment=experiment), options)
 
 
 def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:

@@ -117,7 +117,7 @@ SPACE = space_of(
 SETTINGS = {"align.temperature": 4.0, "witnesses": ["a", "b"], "align.clip_grad_norm": None}
 COLUMNS = [
     "trial", "align.temperature", "witnesses", "align.clip_grad_norm", "gain", "gain_low", "gain_high",
-    "clean_accuracy", "clean_change", "cnn_d/rate", "other/rate", "n", "pareto", "status", "steps", "seconds", "reason",
+    "clean_accuracy", "clean_change", "cnn_d/rate", "other/rate", "images", "pareto", "status", "steps", "seconds", "reason",
 ]  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def test_a_row_says_what_was_tried_and_what_came_of_it():
     assert row == {
         "trial": "abc", "align.temperature": "4.0", "witnesses": "a+b", "align.clip_grad_norm": "null",
         "gain": 5.25, "gain_low": 3.75, "gain_high": 7.25, "clean_accuracy": 91.5, "clean_change": -0.5,
-        "cnn_d/rate": 35.25, "other/rate": None, "n": 200, "pareto": 1, "status": "done", "steps": 8, "seconds": 12.5,
+        "cnn_d/rate": 35.25, "other/rate": None, "images": 200, "pareto": 1, "status": "done", "steps": 8, "seconds": 12.5,
         "reason": "",
     }  # fmt: skip
 
@@ -152,8 +152,8 @@ def test_figures_are_those_of_the_last_measurement():
     done, stopped = rows_of(
         {"a": trial(measurements=[first, last]), "b": trial(status="stopped", measurements=[first])}
     )
-    assert (done["gain"], done["n"], done["steps"]) == (3.0, 200, 8)
-    assert (stopped["gain"], stopped["n"], stopped["steps"], stopped["pareto"]) == (1.0, 50, 2, 0)
+    assert (done["gain"], done["images"], done["steps"]) == (3.0, 200, 8)
+    assert (stopped["gain"], stopped["images"], stopped["steps"], stopped["pareto"]) == (1.0, 50, 2, 0)
 
 
 def test_a_trial_that_failed_has_a_reason_and_no_figures():
@@ -173,7 +173,7 @@ def test_the_file_holds_the_rows_with_blanks_where_there_is_nothing():
     text = as_csv(rows_of(records)).decode()
     assert text.splitlines()[0].split(",") == COLUMNS
     done, failed = csv.DictReader(io.StringIO(text))
-    assert (done["gain"], done["clean_change"], done["n"], done["other/rate"]) == ("5.2500", "-0.3333", "200", "")
+    assert (done["gain"], done["clean_change"], done["images"], done["other/rate"]) == ("5.2500", "-0.3333", "200", "")
     assert (done["witnesses"], done["align.clip_grad_norm"], done["pareto"]) == ("a+b", "null", "1")
     assert (failed["gain"], failed["n"], failed["pareto"], failed["status"]) == ("", "", "0", "failed")
     assert failed["reason"] == 'no "memory", left'

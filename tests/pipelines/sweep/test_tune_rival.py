@@ -39,7 +39,7 @@ def test_its_trials_lie_under_the_names_of_space_and_surrogate(swept: Swept) -> 
     assert swept.result.surrogate == swept.result.as_json()["surrogate"] == "lgv"
     trials = swept.trials()
     assert sorted(trial["align.keep.per_epoch"] for trial in trials) == ["1", "2"]
-    assert {(trial["status"], trial["steps"], trial["n"]) for trial in trials} == {("done", "16", "97")}
+    assert {(trial["status"], trial["steps"], trial["images"]) for trial in trials} == {("done", "16", "97")}
     assert swept.result.best is not None
     best = max(trials, key=lambda trial: (float(trial["gain"]), float(trial["clean_accuracy"])))
     assert json.loads(best["align.keep.per_epoch"]) == swept.result.best["align.keep.per_epoch"]
