@@ -72,7 +72,7 @@ def broken_controls(surrogates: Sequence[SurrogateRow]) -> dict[str, str]:
 
 
 def _sentence(row: MeanRow, contrasts: Sequence[ContrastRow], about: Mapping[str, SurrogateRow]) -> str:
-    against = f"{_compared(row, 'transfers ', 'shows ')} the source: {said_gain(row)}"
+    against = f"{compared(row, 'transfers ', 'shows ')} the source: {said_gain(row)}"
     parts = [against, *_beside_controls(contrasts, broken_controls(list(about.values())))]
     own = about.get(row["surrogate"])
     if own is not None and own["clean_change"] is not None:
@@ -90,7 +90,7 @@ def _sentence(row: MeanRow, contrasts: Sequence[ContrastRow], about: Mapping[str
 def _beside_controls(contrasts: Sequence[ContrastRow], broken: Mapping[str, str]) -> list[str]:
     """What comes of comparing a surrogate with the controls."""
     found = [
-        f"{_compared(row, '', '')} {row['baseline']}: {said_gain(row)}" for row in contrasts if row["gain"] is not None
+        f"{compared(row, '', '')} {row['baseline']}: {said_gain(row)}" for row in contrasts if row["gain"] is not None
     ]
     return found + [broken[row["baseline"]] for row in contrasts if row["baseline"] in broken]
 
@@ -111,7 +111,8 @@ def said_gain(row: MeanRow | ContrastRow) -> str:
     return f"{row['gain']:+.1f} points in every resample" if limits is None else _interval(row["gain"], *limits)
 
 
-def _compared(row: MeanRow | ContrastRow, does: str, shows: str) -> str:
+def compared(row: MeanRow | ContrastRow, does: str, shows: str) -> str:
+    """How a surrogate compares, with the verbs that stand before a difference, and before none that is detectable."""
     limits = _limits(row)
     if limits is None:
         return f"{shows}a difference without an interval from"
