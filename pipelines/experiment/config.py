@@ -30,7 +30,7 @@ from pipelines.experiment.checks import checked
 from pipelines.experiment.corruptions import checked_corruptions
 from pipelines.experiment.explain import CLASSES, explained
 from pipelines.experiment.matrix import with_roles
-from pipelines.experiment.names import Control, Name
+from pipelines.experiment.names import Budgeted, Control, Name, Pair
 from pipelines.experiment.paths import with_absolute_paths
 from pipelines.experiment.reasons_config import ReasonsConfig
 from pipelines.experiment.section import Section
@@ -171,15 +171,6 @@ class DataConfig(Section):
         return self.classes if isinstance(self.classes, int) else len(self.class_names or ())
 
 
-def _surrogate_of_budget(budget: Any) -> Any:
-    if budget is None or isinstance(budget, str):
-        return budget
-    raise ValueError(
-        f"must be the name of a surrogate, of whose passes this one takes as many, such as aligned, not "
-        f"{described(budget)}; a number of steps is align.limit_steps"
-    )
-
-
 class VariantConfig(Section):
     """A further surrogate. Whatever it leaves out is as in the experiment.
 
@@ -199,7 +190,7 @@ class VariantConfig(Section):
     source: str | None = None
     witnesses: list[str] | None = None
     align: dict[str, Any] = Field(default_factory=dict)
-    budget: Annotated[str | None, BeforeValidator(_surrogate_of_budget)] = None
+    budget: Budgeted = None
     model: str | None = None
     ensemble: list[str] | None = None
     combine: Combine | None = None
@@ -208,12 +199,6 @@ class VariantConfig(Section):
     def is_made(self) -> bool:
         """Whether a network is made for it, rather than used as it is."""
         return self.model is None and self.ensemble is None
-
-
-def _pair(names: list[str]) -> list[str]:
-    if len(names) != 2:
-        raise ValueError(f"must be a pair of names of surrogates, such as [aligned, source], not {len(names)} names")
-    return names
 
 
 class StageConfig(Section):
@@ -312,7 +297,7 @@ class Experiment(Section):
     controls: list[Control] = Field(default_factory=lambda: list(get_args(Control)))
     align: AlignConfig = Field(default_factory=AlignConfig)
     variants: dict[Name, VariantConfig] = Field(default_factory=dict)
-    contrasts: list[Annotated[list[str], AfterValidator(_pair)]] = Field(default_factory=list)
+    contrasts: list[Pair] = Field(default_factory=list)
     attacks: dict[Name, Attack] = Field(min_length=1)
     corruptions: Annotated[dict[str, list[int]], AfterValidator(checked_corruptions)] = Field(default_factory=dict)
     reasons: ReasonsConfig | None = None

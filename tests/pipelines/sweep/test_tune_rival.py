@@ -100,7 +100,7 @@ def test_again_it_computes_nothing_and_names_the_surrogate(swept: Swept, capsys:
     assert swept.records() == before
     assert "sweep mine.lgv: every trial is there already: nothing to compute" in said.err
     assert "trials of lgv, on validation images" in said.out
-    assert "lgv with chosen against default settings under pgd, test targets: " in said.out
+    assert "lgv with the chosen settings " in said.out
     assert "lgv under pgd: " in said.out
 
 
