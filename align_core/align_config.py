@@ -11,7 +11,7 @@ from typing import Any, Literal
 from align_core.early_stop_config import EarlyStopConfig
 from align_core.errors import InputError
 from align_core.losses import LOSSES, read_losses
-from align_core.model_config import TrainConfig, check_length
+from align_core.model_config import TrainConfig, check_length, too_long
 from align_core.refinements.parts import NEED_TEACHER, networks_are_several, read_part, read_terms
 from align_core.settings import Settings
 
@@ -195,8 +195,13 @@ class AlignConfig(Settings):
             )
         if not self.label_weight and self.label_smoothing:
             raise ValueError("label_smoothing has no effect, because label_weight is 0")
+        if not self.limit_steps and self.optimizer.warmup >= self.epochs:
+            raise ValueError(f"optimizer.warmup: {too_long(self.optimizer.warmup, self.epochs)}")
         if self.early_stop is not None and networks_are_several(self.keep):
-            raise ValueError("early_stop: it keeps one network, and `keep` leaves several; leave one of them out")
+            raise ValueError(
+                "early_stop: it keeps one network, and `keep` leaves several; leave it out (early_stop: null), or keep "
+                "one network"
+            )
         if self.early_stop is not None and self.early_stop.by == "agreement" and not self.needs_witnesses:
             raise ValueError(
                 "early_stop: it is by agreement with the witnesses, and without them there is none; leave it out "
@@ -213,15 +218,31 @@ class AlignConfig(Settings):
         """Whether it cannot be done without a witness."""
         return self.weight > 0 and self.teacher == "witnesses"
 
+    @property
+    def idle(self) -> dict[str, str]:
+        """The settings that have no effect beside others, and why, with what to do."""
+        steps = {"epochs": "`limit_steps` decides how long it is trained; leave it out, or set limit_steps: null"}
+        aligned = "nothing is aligned where `weight` is 0; leave it out, or give `weight` too"
+        return (steps if self.limit_steps else {}) | ({} if self.weight else dict.fromkeys(_OF_ALIGNMENT, aligned))
+
+    def check_warmup(self, images: int) -> None:
+        """Raises InputError where `limit_steps` end before the warm-up does, over a training set of `images` images."""
+        epochs = self.steps(images) / self.steps_per_epoch(images)
+        if self.limit_steps and self.optimizer.warmup >= epochs:
+            raise InputError(f"optimizer.warmup: {too_long(self.optimizer.warmup, epochs)}")
+
     def steps(self, images: int) -> int:
-        """Number of updates over a training set of `images` images: an epoch drops those that fill no batch.
+        """Number of updates over a training set of `images` images.
 
         Raises InputError where there are fewer images than workers.
         """
+        return self.limit_steps or self.epochs * self.steps_per_epoch(images)
+
+    def steps_per_epoch(self, images: int) -> int:
+        """Number of updates in an epoch: it drops the images that fill no batch. Raises InputError as `steps` does."""
         if images < self.workers:
             raise InputError(f"{images} training images are too few for {self.workers} workers")
-        batch = min(self.batch_size, images // self.workers * self.workers)
-        return self.limit_steps or self.epochs * (images // batch)
+        return images // min(self.batch_size, images // self.workers * self.workers)
 
     @property
     def effective(self) -> dict[str, Any]:
@@ -230,8 +251,7 @@ class AlignConfig(Settings):
         Checkpoints change no weight, and the loss and its temperature have no effect where `weight` is 0: changing them
         must not cause a model to be made again.
         """
-        without = {"checkpoint_steps"} | (set() if self.weight else set(_OF_ALIGNMENT))
-        without |= {"epochs"} if self.limit_steps else {"limit_steps"}
+        without = {"checkpoint_steps", *self.idle} | (set() if self.limit_steps else {"limit_steps"})
         without |= {"early_stop"} if self.early_stop is None else set()
         return {name: value for name, value in asdict(self).items() if name not in without}
 

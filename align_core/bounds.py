@@ -1,8 +1,8 @@
 """Numbers with a default and bounds, as the parts of attacks and the defences have them. Nothing here imports torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
 from align_core.settings import check_type, described
@@ -43,14 +43,32 @@ def named_part(written: Any, entries: Mapping[str, Any], kind: str) -> tuple[str
         raise ValueError(f"the {kind} must be a name, or keys and values with a name, not {described(written)}")
     name = written["name"]
     if name not in entries:
-        raise ValueError(f"there is no {kind} {name!r}; choose from {', '.join(entries)}")
+        raise ValueError(f"there is no {kind} {name!r}; {choice_of(name, entries)}")
     return name, {key: value for key, value in written.items() if key != "name"}
 
 
 def nearest_of(name: Any, known: Mapping[str, Any]) -> str:
     """The end of a message about an unknown name: the nearest known one, or else all of them."""
-    near = get_close_matches(str(name), known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}"
+    near = near_names(name, known)
+    return f"did you mean {near}?" if near else f"there are: {', '.join(known) or 'none'}"
+
+
+def choice_of(name: Any, known: Mapping[str, Any]) -> str:
+    """The end of a message about an unknown name: all that there are, after the nearest one, where one is near."""
+    near = near_names(name, known)
+    return f"did you mean {near}? There are: {', '.join(known)}" if near else f"choose from {', '.join(known)}"
+
+
+def near_names(name: Any, known: Iterable[str], least: float = 0.6) -> str:
+    """The known name that is nearest to another, whatever their capitals, in quotes; of several, with `or` between.
+
+    It is "" where none is near: of a likeness of `least`, from 0 to 1.
+    """
+    own, names = str(name).lower(), sorted(known)
+    close = get_close_matches(own, [other.lower() for other in names], n=3, cutoff=least)
+    likeness = [SequenceMatcher(None, other, own).ratio() for other in close]
+    nearest = {other for other, ratio in zip(close, likeness, strict=True) if ratio == likeness[0]}
+    return " or ".join(repr(other) for other in names if other.lower() in nearest)
 
 
 def _number(what: str, value: Any, bound: Bound) -> float:

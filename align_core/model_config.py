@@ -54,6 +54,8 @@ class TrainConfig(Settings):
         if self.epochs < 1 or self.batch_size < 1 or self.lr <= 0 or self.weight_decay < 0:
             raise ValueError("`train` needs epochs and batch_size of at least 1, lr above 0, weight_decay of 0 or more")
         check_length(self.epochs, self.batch_size)
+        if self.warmup >= self.epochs:
+            raise ValueError(f"warmup: {too_long(self.warmup, self.epochs)}")
 
     @property
     def keeps(self) -> dict[str, bool]:
@@ -70,6 +72,14 @@ def check_length(epochs: int, batch_size: int) -> None:
         raise ValueError(f"epochs must be at most {_MOST_EPOCHS:,}, and is {epochs:,}: no training would end")
     if batch_size > _LARGEST_BATCH:
         raise ValueError(f"batch_size must be at most {_LARGEST_BATCH:,}, and is {batch_size:,}: no memory holds it")
+
+
+def too_long(warmup: float, epochs: float) -> str:
+    """What is wrong with a warm-up that is not shorter than the training; both are in epochs."""
+    return (
+        f"{warmup:g} epoch{'s' * (warmup != 1)} of warm-up, of {epochs:.4g} in all, leave the learning rate to rise "
+        "alone; make the warm-up shorter than the training"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from align_core.attacks.cost import gradients_of
 from align_core.attacks.lengths import NORMS, check_lengths, check_radius, pixel_fraction, step_of
 from align_core.attacks.parts import VIEWS, read_objective, read_rule, read_view
 from align_core.attacks.presets import PRESETS
+from align_core.bounds import choice_of
 from align_core.errors import InputError
 from align_core.settings import Settings
 
@@ -111,7 +112,7 @@ class AttackConfig(Settings):
                 self._set(name, pixel_fraction(getattr(self, name)))
         super().__post_init__()
         if self.method not in PRESETS:
-            raise ValueError(f"there is no method {self.method!r}; choose from {', '.join(PRESETS)}")
+            raise ValueError(f"there is no method {self.method!r}; {choice_of(self.method, PRESETS)}")
         given = self.steps
         preset = PRESETS[self.method]
         usual = {"steps": preset.steps, **_PLAIN, **preset.settings}

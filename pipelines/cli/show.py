@@ -119,7 +119,7 @@ def print_sweep(result: "SweepResult", options: argparse.Namespace) -> None:
     from rich import box
     from rich.table import Table
 
-    from pipelines.report.sentences import said_gain
+    from pipelines.report.sentences import compared, said_gain
 
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -138,10 +138,16 @@ def print_sweep(result: "SweepResult", options: argparse.Namespace) -> None:
         print(f"and {len(result.rows) - 20} more in {result.location}/trials.csv")
     if result.test is not None:
         print_result(result.test, options, result.contrast[0]["surrogate"] if result.contrast else result.surrogate)
-        for contrast in result.contrast:
-            if contrast["target"] == "(mean)" and contrast["gain"] is not None:
-                under = f"under {contrast['attack']}, test targets"
-                print(f"{result.surrogate} with chosen against default settings {under}: {said_gain(contrast)}")
+    for line in result.lines():
+        print(line)
+    for contrast in result.contrast:
+        if contrast["target"] == "(mean)" and contrast["gain"] is not None:
+            verdict = compared(contrast, "is ", "shows ")
+            print(
+                f"{result.surrogate} with the chosen settings {verdict} that with the default ones, on test images and "
+                f"targets under {contrast['attack']}: {said_gain(contrast)}"
+            )
+    if result.best is not None:
         print(f"best settings: {result.location}/best.yaml")
     print(f"trials: {result.location}/trials.csv, sweep.png")
 

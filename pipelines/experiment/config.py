@@ -27,10 +27,10 @@ from align_core.model_config import Combine, ModelConfig, Precision
 from align_core.refinements import REFINEMENTS, laid_over
 from align_core.settings import described
 from pipelines.experiment.checks import checked
-from pipelines.experiment.corruptions import each_corruption
+from pipelines.experiment.corruptions import checked_corruptions
 from pipelines.experiment.explain import CLASSES, explained
 from pipelines.experiment.matrix import with_roles
-from pipelines.experiment.names import Control, Name
+from pipelines.experiment.names import Budgeted, Control, Name, Pair
 from pipelines.experiment.paths import with_absolute_paths
 from pipelines.experiment.reasons_config import ReasonsConfig
 from pipelines.experiment.section import Section
@@ -190,7 +190,7 @@ class VariantConfig(Section):
     source: str | None = None
     witnesses: list[str] | None = None
     align: dict[str, Any] = Field(default_factory=dict)
-    budget: str | None = None
+    budget: Budgeted = None
     model: str | None = None
     ensemble: list[str] | None = None
     combine: Combine | None = None
@@ -297,9 +297,9 @@ class Experiment(Section):
     controls: list[Control] = Field(default_factory=lambda: list(get_args(Control)))
     align: AlignConfig = Field(default_factory=AlignConfig)
     variants: dict[Name, VariantConfig] = Field(default_factory=dict)
-    contrasts: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
+    contrasts: list[Pair] = Field(default_factory=list)
     attacks: dict[Name, Attack] = Field(min_length=1)
-    corruptions: Annotated[dict[str, list[int]], AfterValidator(each_corruption)] = Field(default_factory=dict)
+    corruptions: Annotated[dict[str, list[int]], AfterValidator(checked_corruptions)] = Field(default_factory=dict)
     reasons: ReasonsConfig | None = None
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
 
@@ -310,7 +310,10 @@ class Experiment(Section):
         if not isinstance(content, dict) or not content.get("seeds") or not isinstance(content["seeds"], list):
             return content
         if content.get("seed") is not None:
-            raise ValueError("seeds: stands in place of `seed`; leave one of them out, or set it to null")
+            raise ValueError(
+                "seeds: it stands in place of `seed`, and both are given; to repeat with each of `seeds`, leave `seed` "
+                "out (seed: null), and to do it once with `seed`, leave `seeds` out (seeds: [])"
+            )
         first = content["seeds"][0]
         is_sound = type(first) in (int, float) and first >= 0 and float(first).is_integer()
         return content | {"seed": first if is_sound else 0}  # what is wrong with it is said of `seeds`

@@ -1,7 +1,7 @@
 """Explains what is wrong with a file that pydantic refused: the dotted key, the fault, and the nearest known key."""
 
 import dataclasses
-import difflib
+import re
 import types
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -9,9 +9,11 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, Tag, ValidationError
 
+from align_core.bounds import near_names
 from align_core.settings import described
 
 _TYPES = {"list_type": "a list", "dict_type": "keys and values"}
+_LEAST_LIKENESS = 0.5
 _TEXT = "Value error, must be text"
 CLASSES = {tag: Tag(tag) for tag in ("[AttackConfig]", "[ForeignConfig]")}
 """The tags of the kinds of attacks, which pydantic puts into its findings."""
@@ -69,7 +71,8 @@ def _finding(error: Any, root: Any, within: str) -> str:
     path = [part for part in parts if part not in CLASSES]
     key = ".".join(str(part) for part in ([within] if within else []) + path)
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{key}: unknown key{nearest(str(path[-1]), known_keys(root, parts[:-1]))}"
+        others = _elsewhere(str(path[-1]), root, parts[:-1], within)
+        return f"{key}: unknown key{others or nearest(str(path[-1]), known_keys(root, parts[:-1]))}"
     if error["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
         return f"{key}: this key is required"
     if error["type"] in ("dataclass_type", "model_type", "dict_type"):
@@ -78,6 +81,10 @@ def _finding(error: Any, root: Any, within: str) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] in ("list_type", "tuple_type"):
         message = f"must be a list, in square brackets, not {described(given)}"
+    elif error["type"] == "literal_error":
+        wanted = str(error["ctx"]["expected"])
+        near = did_you_mean(str(given), re.findall("'([^']*)'", wanted)) if isinstance(given, str) else ""
+        message = f"must be {wanted}, not {described(given)}{near}"
     elif error["type"] != "value_error" and isinstance(given, str | int | float | bool):
         message += f" (given: {str(given)[:60]!r})"
     return f"{key}: {message}" if key else message
@@ -91,10 +98,24 @@ def nearest(name: str, known: Iterable[object]) -> str:
     names = sorted(map(str, known))
     if not names:
         return "; there are none"
-    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
-    likeness = [difflib.SequenceMatcher(None, other, str(name)).ratio() for other in close]
-    near = sorted(repr(other) for other, ratio in zip(close, likeness, strict=True) if ratio == likeness[0])
-    return f"; did you mean {' or '.join(near)}?" if close else f"; there are: {', '.join(names)}"
+    return did_you_mean(name, names) or f"; there are: {', '.join(names)}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns `; did you mean X?` with the nearest of the known names; "" for none near it."""
+    near = near_names(name, known, _LEAST_LIKENESS)
+    return f"; did you mean {near}?" if near else ""
+
+
+def _elsewhere(name: str, root: Any, section: Sequence[Any], within: str) -> str:
+    """`; did you mean SECTION.KEY?` where a section below this one, or the one above it, has a key of this name."""
+    places = [[*section, below] for below in known_keys(root, section)] + ([list(section[:-1])] if section else [])
+    found = [
+        ".".join(str(part) for part in ([within] if within else []) + [*place, name] if part not in CLASSES)
+        for place in places
+        if name in known_keys(root, place)
+    ]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 def known_keys(kind: Any, path: Sequence[Any]) -> list[str]:

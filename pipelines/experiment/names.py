@@ -1,9 +1,11 @@
 """Names in an experiment file: which are allowed, and which have a meaning in every experiment."""
 
 import re
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
+
+from align_core.settings import described
 
 Control = Literal["label_only", "witness", "ensemble", "aligned_ensemble"]
 """The controls: surrogates that need no alignment to a witness, and that a gain has to be compared with."""
@@ -38,3 +40,25 @@ def check_name(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(check_name)]
 """The type of a name in a file: a string that `check_name` accepts."""
+
+
+def _surrogate_of_budget(budget: Any) -> Any:
+    if budget is None or isinstance(budget, str):
+        return budget
+    raise ValueError(
+        f"must be the name of a surrogate, of whose passes this one takes as many, such as aligned, not "
+        f"{described(budget)}; a number of steps is align.limit_steps"
+    )
+
+
+def _pair(names: list[str]) -> list[str]:
+    if len(names) != 2:
+        raise ValueError(f"must be a pair of names of surrogates, such as [aligned, source], not {len(names)} names")
+    return names
+
+
+Budgeted = Annotated[str | None, BeforeValidator(_surrogate_of_budget)]
+"""The name of the surrogate whose budget another one has, where it has one."""
+
+Pair = Annotated[list[str], AfterValidator(_pair)]
+"""Two surrogates that are compared."""

@@ -203,7 +203,7 @@ def resolved(surrogates: Sequence[Surrogate], images: int) -> list[Surrogate]:
     """The surrogates with what depends on the number of training images: how many networks each has, and its steps.
 
     Of a surrogate that is given the budget of another, the steps are as many as their passes through networks allow.
-    Raises InputError where that is no step, and for a witness that is several networks.
+    Raises InputError where that is no step, or a warm-up takes all, and for a witness that is several networks.
     """
     by_name = {surrogate.name: surrogate for surrogate in surrogates}
     networks: dict[str, tuple[str, ...]] = {}
@@ -211,6 +211,7 @@ def resolved(surrogates: Sequence[Surrogate], images: int) -> list[Surrogate]:
         if own.align is not None:
             by_name[own.name] = own = within_budget(own, budget_of(own, by_name, images), images)
             assert own.align is not None
+            _check_warmup(own, own.align, images)
             kept = networks_kept(own.align, images)
             networks[own.name] = (own.name, *(f"{own.name}#{number}" for number in range(1, kept)))
     found = []
@@ -223,6 +224,14 @@ def resolved(surrogates: Sequence[Surrogate], images: int) -> list[Surrogate]:
         members = tuple(name for member in own.members for name in networks.get(member, (member,)))
         found.append(replace(own, members=members))
     return found
+
+
+def _check_warmup(surrogate: Surrogate, align: AlignConfig, images: int) -> None:
+    try:
+        align.check_warmup(images)
+    except InputError as problem:
+        where = "align" if surrogate.role else f"variants.{surrogate.series}.align"
+        raise InputError(f"{where}.{problem}") from problem
 
 
 def budget_of(surrogate: Surrogate, by_name: Mapping[str, Surrogate], images: int) -> int | None:

@@ -1,6 +1,7 @@
 """Checks of variants: the surrogates that an experiment adds, by themselves and among each other."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from align_core.align_config import AlignConfig
@@ -72,8 +73,13 @@ def check_variants(experiment: "Experiment") -> None:
         if own is not None and variant.witnesses and not own.needs_witnesses:
             raise InputError(f"{key}.witnesses: what it is made by needs no witness; leave them out")
         if own is not None:
+            _check_effect(f"{key}.align", own, list(variant.align))
             _check_early_stop(experiment, f"{key}.align", own)
             _check_weights(f"{key}.align", own.over_witnesses, variant.witnesses or experiment.witnesses)
+    if not any(surrogate.align is not None and surrogate.align.weight for surrogate in planned):
+        usual = asdict(AlignConfig())
+        named = [key for key, value in asdict(experiment.align).items() if value != usual[key] and key != "epochs"]
+        _check_effect("align", experiment.align, named)
     _check_early_stop(experiment, "align", experiment.align)
     _check_weights("align", experiment.align.over_witnesses, experiment.witnesses)
     if experiment.registered_as and networks_are_several(experiment.align.keep):
@@ -83,7 +89,21 @@ def check_variants(experiment: "Experiment") -> None:
             _check_known("contrasts", "surrogate", member, list(surrogates))
         if pair[0] == pair[1]:
             raise InputError(f"contrasts: {pair[0]} is compared with itself")
+    pairs = [frozenset(pair) for pair in experiment.contrasts]
+    for pair in experiment.contrasts:
+        if pairs.count(frozenset(pair)) > 1:
+            raise InputError(f"contrasts: {' and '.join(sorted(pair))} are compared twice; name each pair once")
     check_surrogates(experiment, planned)
+
+
+def _check_effect(key: str, align: AlignConfig, named: list[str]) -> None:
+    """Raises InputError where one of the keys that are named has no effect beside the others.
+
+    What a variant inherits is not named by it: the experiment's `align` is meant for other surrogates, too.
+    """
+    idle = next((own for own in named if own in align.idle), None)
+    if idle is not None:
+        raise InputError(f"{key}.{idle}: has no effect, because {align.idle[idle]}")
 
 
 def _check_early_stop(experiment: "Experiment", key: str, align: AlignConfig) -> None:

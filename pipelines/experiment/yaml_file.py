@@ -158,8 +158,13 @@ def _text_of(path: Path) -> str:
     try:
         with open(path, "rb") as file:
             content = file.read(MOST_BYTES + 1)
+    except FileNotFoundError as problem:
+        raise InputError(f"{path}: there is no such file") from problem
+    except IsADirectoryError as problem:
+        raise InputError(f"{path}: cannot be read: it is a folder; name a file in it") from problem
     except (OSError, ValueError) as problem:
-        raise InputError(f"{path}: cannot be read ({problem})") from problem
+        reason = getattr(problem, "strerror", None) or problem
+        raise InputError(f"{path}: cannot be read ({reason})") from problem
     if len(content) > MOST_BYTES:
         raise InputError(f"{path}: is longer than {MOST_BYTES:,} bytes, which no file of settings is")
     try:

@@ -83,7 +83,7 @@ def clean_change_of(row: SurrogateRow) -> tuple[float, float, float] | None:
 
 def _sentence(row: MeanRow, contrasts: Sequence[ContrastRow], about: Mapping[str, SurrogateRow]) -> str:
     own, several = about.get(row["surrogate"]), row["seeds"] > 1
-    parts = [f"{_compared(row, 'transfers ', 'shows ')} the source: {said_gain(row)}"]
+    parts = [f"{compared(row, 'transfers ', 'shows ')} the source: {said_gain(row)}"]
     parts += _beside_others(contrasts, about, broken_controls(list(about.values())))
     change = None if own is None else clean_change_of(own)
     if change is not None:
@@ -101,7 +101,7 @@ def _beside_others(
 ) -> list[str]:
     """What comes of comparing a surrogate with the controls, and with other surrogates."""
     found = [
-        f"{_compared(row, '', '')} {row['baseline']}{_of_another_witness(row, about)}: {said_gain(row)}"
+        f"{compared(row, '', '')} {row['baseline']}{_of_another_witness(row, about)}: {said_gain(row)}"
         for row in contrasts
         if row["gain"] is not None
     ]
@@ -124,7 +124,8 @@ def said_gain(row: MeanRow | ContrastRow) -> str:
     return f"{row['gain']:+.1f} points, without an interval" if gain is None else _interval(*gain)
 
 
-def _compared(row: MeanRow | ContrastRow, does: str, shows: str) -> str:
+def compared(row: MeanRow | ContrastRow, does: str, shows: str) -> str:
+    """How a surrogate compares, with the verbs that stand before a difference, and before none that is detectable."""
     gain = gain_of(row)
     if gain is None:
         return f"{shows}a difference without an interval from"

@@ -85,11 +85,11 @@ def open_blueprint(
                 check_not_outdated(f"models.{name}", str(network.config.factory), network.code)
         for name, code in inspected.attacks.code.items() if to_write else ():
             check_not_outdated(f"attacks.{name}", own_attacks(experiment)[name], code)
+        blueprint = Blueprint(experiment, inspected, store)
     except (InputError, OSError) as problem:
         if isinstance(request.source, Experiment):
             raise
         raise InputError(f"{request.source}: {problem}") from problem
-    blueprint = Blueprint(experiment, inspected, store)
     if to_write:
         blueprint.hash_weights()
     return blueprint

@@ -10,10 +10,11 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from align_core.corruptions.known import CORRUPTIONS, Corruption
+from align_core.corruptions.known import Corruption
 from align_core.images import chunked
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
+from pipelines.experiment.corruptions import each_corruption
 from pipelines.experiment.surrogates import Surrogate, resolved, surrogates_of
 from pipelines.experiment.wraps import unwrapped
 from pipelines.failure import RunFailed
@@ -227,9 +228,8 @@ class Blueprint:
     @property
     def corruptions(self) -> list[Corruption]:
         """Those that change the test images: one of colours leaves grey images as they are."""
-        named = ((name, own) for name, severities in self.experiment.corruptions.items() for own in severities)
-        is_grey = self.inspected.shape[0] == 1
-        return [Corruption(*own) for own in named if not (is_grey and CORRUPTIONS[own[0]].needs_colour)]
+        named = each_corruption(self.experiment.corruptions, self.inspected.shape[0])
+        return [Corruption(name, severity) for name, severities in named.items() for severity in severities]
 
     def corrupted(self) -> dict[tuple[Corruption, str], Predictions]:
         """The surrogates' predictions on corrupted images, by the corruption and the name of the clean predictions."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from align_core.images.manifest import Manifest
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
+from pipelines.experiment.corruptions import each_corruption, notes_on_corruptions
 from pipelines.progress import Progress
 from pipelines.stages.input_checks import (
     check_ancestors,
@@ -71,6 +72,7 @@ def inspect_inputs(
     """
     found, unsaved = manifests(experiment, store, progress, trust_images)
     inspected = Inspected(found, {}, unsaved=unsaved)
+    each_corruption(experiment.corruptions, inspected.shape[0])
     inspected.attacks = inspect_attacks(experiment, store, inspected.shape)
     with trials_shown(progress) as shown:
         models = inspect_models(experiment, store, inspected.manifests, shown, trust_weights)
@@ -84,4 +86,5 @@ def inspect_inputs(
     check_ancestors(experiment, inspected.networks, models.ancestors)
     inspected.notes += notes_on_sources(experiment, inspected.networks, models.ancestors)
     inspected.notes += [*notes_on_beginnings(experiment, inspected.networks), *notes_on_seeds(experiment)]
+    inspected.notes += notes_on_corruptions(experiment.corruptions, inspected.shape[0])
     return inspected

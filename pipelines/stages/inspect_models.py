@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -102,7 +103,7 @@ def inspect_models(
         try:
             one = tried.get(model.trial_key, _Tried, shown(name, model.try_it))
         except InputError as problem:
-            raise InputError(f"{problem}{model.mend_of_channels()}") from problem
+            raise InputError(f"{problem}{model.mend_of_channels(str(problem))}") from problem
         stored, frozen = model.origin.stored if model.origin else None, tuple(one.frozen)
         network = Network(
             name,
@@ -227,30 +228,37 @@ class _Model:
             trainings=self.use.trainings,
             sees=self.use.sees,
         )
+        self._check_beginnings()
         return _Tried(digest=self._digest(), begins=self._built[1], **asdict(trial))
 
-    def mend_of_channels(self) -> str:
-        """How to mend what went wrong, where the model does work with images of another number of channels."""
+    def mend_of_channels(self, problem: str) -> str:
+        """How to mend what went wrong, where the model works with images of another number of channels, and only so."""
+        other = 4 - self.test.shape[0]
+        if self.experiment.data.channels is not None or (self.config.weights and not self.config.weights_file):
+            return ""
+        if self._predicts(self.test.shape[0]) or not self._predicts(other):
+            return ""
+        stop = "" if problem.endswith(("?", ".")) else "."
+        return f"{stop} It does take images of {other} channel{'s' * (other > 1)}: is data.channels: {other} meant?"
+
+    def _predicts(self, channels: int) -> bool:
+        """Whether the model returns logits for images of so many channels."""
         import torch
 
         from align_core.beginnings import begin
         from align_core.models import load
 
-        own, other, classes = self.config, 4 - self.test.shape[0], self.experiment.data.classes_count
-        if self.experiment.data.channels is not None or (own.weights and not own.weights_file):
-            return ""
+        classes = self.experiment.data.classes_count
         try:
-            if own.train:
-                classifier = begin(own, classes, other, self.test.shape[1])[0].eval()
+            if self.config.train:
+                classifier = begin(self.config, classes, channels, self.test.shape[1])[0].eval()
             else:
-                classifier = load(own, classes, other, self.origin.weights() if self.origin else None)
-            logits = classifier(torch.zeros(1, other, *self.test.shape[1:]))
-        except Exception:  # of the user's code: this number of channels is no better
-            return ""
+                classifier = load(self.config, classes, channels, self.origin.weights() if self.origin else None)
+            logits = classifier(torch.zeros(1, channels, *self.test.shape[1:]))
+        except Exception:  # of the user's code: it does not take these
+            return False
         fits = logits.shape == (1, classes) and bool(logits.isfinite().all())
-        if classifier.mean_C11.shape[0] != other or not fits:
-            return ""
-        return f". It does take images of {other} channel{'s' * (other > 1)}: is data.channels: {other} meant?"
+        return fits and classifier.mean_C11.shape[0] == channels
 
     def _digest(self) -> str | None:
         """The hash of its weights; None where they are trained here."""
@@ -262,25 +270,53 @@ class _Model:
 
     def _hash_of_two(self) -> str:
         """The hash of the weights that a factory brings; workers build the network again, so it must be no accident."""
-        import torch
-
-        from align_core.models import build
-        from align_core.own_code import own_code
         from align_core.weights import hash_state
 
-        with own_code(f"models.{self.name}: building it again"):  # which puts the random states back
-            random.seed(_OTHER_SEED)
-            np.random.seed(_OTHER_SEED)
-            torch.manual_seed(_OTHER_SEED)
-            again = build(self.config, self.experiment.data.classes_count, self.test.shape[0])
         digest = hash_state(self._classifier.net)
-        if hash_state(again.net) != digest:
+        if hash_state(self._built_again().net) != digest:
             raise InputError(
                 f"models.{self.name}: the factory {self.config.factory} returns other weights at every call, so that "
                 "`weights: none` cannot stand for any. Let it read its weights from a file, or give `weights` or "
                 "`train`"
             )
         return digest
+
+    def _check_beginnings(self) -> None:
+        """A training that keeps weights needs some: a factory may return them, or random ones, which differ each time.
+
+        Raises InputError. Of a library's models, the settings alone say it.
+        """
+        train = self.config.train
+        if train is None or self.config.factory is None or self.config.weights is not None:
+            return
+        kept = [key for key, is_set in train.keeps.items() if is_set]
+        if not kept:
+            return
+        built = (self._classifier.net, self._built_again().net)
+        own, other = (dict(net.named_parameters(remove_duplicate=False)) for net in built)
+        drawn = {name for name, value in own.items() if name not in other or not value.equal(other[name])}
+        if "freeze" in kept:
+            is_random = any(fnmatchcase(name, pattern) for name in drawn for pattern in train.freeze)
+        else:  # where no more than the classifier is drawn anew, the rest was trained
+            is_random = drawn >= {name for name, value in own.items() if value.dim() > 1}
+        if is_random:
+            raise InputError(
+                f"models.{self.name}: train: {kept[0]} keeps random weights as they are: the factory "
+                f"{self.config.factory} draws them anew at every call. Name the `weights` that the training starts from"
+            )
+
+    def _built_again(self) -> "Classifier":
+        """What the factory returns under other random states."""
+        import torch
+
+        from align_core.models import build
+        from align_core.own_code import own_code
+
+        with own_code(f"models.{self.name}: building it again"):  # which puts the random states back
+            random.seed(_OTHER_SEED)
+            np.random.seed(_OTHER_SEED)
+            torch.manual_seed(_OTHER_SEED)
+            return build(self.config, self.experiment.data.classes_count, self.test.shape[0])
 
     def look(self) -> FirstLook:
         """Shows the model a few test images. Raises InputError where its logits on them are not finite."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import chain, count
 from typing import Any, NamedTuple
 
+from align_core.align_config import AlignConfig
 from align_core.refinements import laid_over
 from pipelines.experiment.checks import checked
 from pipelines.experiment.config import Experiment, VariantConfig
@@ -35,8 +36,8 @@ def best_experiment(experiment: Experiment, entry: Entry, space: str, settings: 
     changes: dict[str, Any] = {"name": f"{experiment.name}-best-{entry.label(space)}"}
     if entry.name == ALIGNED:
         align, witnesses = settled(entry, settings)
-        own = VariantConfig(align=dataclasses.asdict(experiment.align))
-        if entry.witnesses:
+        own = VariantConfig(align=_with_effect(dataclasses.asdict(experiment.align), experiment.align))
+        if entry.witnesses and entry.align.needs_witnesses:
             own = own.model_copy(update={"witnesses": list(entry.witnesses)})
             changes["witnesses"] = list(witnesses)
         changes |= {"align": align, "variants": {default: own}}
@@ -64,10 +65,16 @@ def _free(name: str, taken: set[str]) -> str:
 
 def _with_settings(entry: Entry, before: VariantConfig, settings: Settings) -> VariantConfig:
     """A variant with settings in the place of its own."""
-    changes: dict[str, Any] = {"align": laid_over(before.align, written(entry.align, settings))}
+    own = laid_over(before.align, written(entry.align, settings))
+    changes: dict[str, Any] = {"align": _with_effect(own, settled(entry, settings)[0])}
     if WITNESSES in settings:
         changes["witnesses"] = list(settings[WITNESSES])
     return before.model_copy(update=changes)
+
+
+def _with_effect(written: dict[str, Any], align: AlignConfig) -> dict[str, Any]:
+    """The settings of a variant that have an effect: a file must not name others."""
+    return {key: value for key, value in written.items() if key not in align.idle}
 
 
 def _needed(experiment: Experiment, variant: VariantConfig) -> Iterator[str]:

@@ -24,7 +24,7 @@ class TrialRow(TypedDict):
     gain_high: float | None
     clean_accuracy: float | None
     clean_change: float | None
-    n: int | None
+    images: int | None
     pareto: int
     status: str
     steps: int | None
@@ -35,9 +35,9 @@ class TrialRow(TypedDict):
 def trial_rows(space: Space, records: Mapping[str, Record], targets: Sequence[str]) -> list[TrialRow]:
     """Returns a row for each trial: finished trials first, then those that did not end, each by falling gain.
 
-    `n` is the number of validation images that were measured, which is smaller for a trial that was stopped on its
-    way. `pareto` is 1 where no other finished trial has more gain and no less clean accuracy, or more clean accuracy
-    and no less gain.
+    `images` is the number of validation images that were measured, which is smaller for a trial that was stopped on
+    its way; gains and rates are over those of them that the source and a target classify correctly. `pareto` is 1
+    where no other finished trial has more gain and no less clean accuracy, or more clean accuracy and no less gain.
     """
     pareto = pareto_set(records)
     rows = []
@@ -46,7 +46,7 @@ def trial_rows(space: Space, records: Mapping[str, Record], targets: Sequence[st
         row: dict[str, object] = {"trial": fingerprint, **{key: label_of(record.settings[key]) for key in space.keys}}
         row |= {name: last.get(name) for name in _FIGURES}
         row |= {f"{target}/rate": last.get("rates", {}).get(target) for target in targets}
-        row |= {"n": last.get("n"), "pareto": int(fingerprint in pareto), "status": record.status}
+        row |= {"images": last.get("n"), "pareto": int(fingerprint in pareto), "status": record.status}
         row |= {"steps": last.get("step"), "seconds": record.seconds, "reason": " ".join(record.reason.split())}
         rows.append(cast(TrialRow, row))  # its columns are known only here
     return sorted(rows, key=lambda row: (row["status"] != "done", -(row["gain"] or 0), row["trial"]))
@@ -72,19 +72,32 @@ def pareto_set(records: Mapping[str, Record]) -> set[str]:
 def chosen(records: Mapping[str, Record], max_clean_drop: float) -> str | None:
     """Returns the fingerprint of the finished trial with the largest gain among those that keep clean accuracy.
 
-    A trial keeps clean accuracy if it loses at most `max_clean_drop` points. Of equal gains, the one with the higher
-    clean accuracy is chosen. None where no trial keeps it.
+    Of equal gains, the one with the higher clean accuracy is chosen. None where no trial keeps it.
     """
-    kept = {
-        fingerprint: record
-        for fingerprint, record in records.items()
-        if record.status == "done" and record.last["clean_change"] >= -max_clean_drop
-    }
+    kept = {fingerprint: records[fingerprint] for fingerprint in keeping(records, max_clean_drop)}
 
     def merit(fingerprint: str) -> tuple[float, float, str]:
         return kept[fingerprint].last["gain"], kept[fingerprint].last["clean_accuracy"], fingerprint
 
     return max(kept, key=merit, default=None)
+
+
+def keeping(records: Mapping[str, Record], max_clean_drop: float) -> list[str]:
+    """The fingerprints of the finished trials that lose at most `max_clean_drop` points of clean accuracy."""
+    return [
+        fingerprint
+        for fingerprint, record in records.items()
+        if record.status == "done" and record.last["clean_change"] >= -max_clean_drop
+    ]
+
+
+def said_choice(row: Mapping[str, Any], keys: Sequence[str], finished: int) -> str:
+    """The chosen settings of a row of trials.csv and their gain, in words; `finished` trials came to their end."""
+    settings = ", ".join(f"{key} = {row[key]}" for key in keys)
+    gain = f"{row['gain']:+.1f} points ({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
+    verdict = "no detectable gain, " if row["gain_low"] <= 0 <= row["gain_high"] else ""
+    biased = f", which is biased upwards, as the largest of {finished}" if finished > 1 else ""
+    return f"{settings}; on validation images and targets: {verdict}{gain}{biased}"
 
 
 def as_csv(rows: Sequence[TrialRow]) -> bytes:

@@ -20,10 +20,10 @@ from pipelines.stages.notes import say_notes
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.store import fingerprint_of
 from pipelines.sweep.best import Best, best_experiment
-from pipelines.sweep.choice import TrialRow, as_csv, chosen, trial_rows
+from pipelines.sweep.choice import TrialRow, as_csv, chosen, keeping, said_choice, trial_rows
 from pipelines.sweep.record import STOPPED, Record, read_record, record_path, write_record
 from pipelines.sweep.settings import Settings
-from pipelines.sweep.study import Options, Study
+from pipelines.sweep.study import Options, Study, check_sweep
 from pipelines.sweep.to_mlflow import log_sweep, sweep_shown
 from pipelines.sweep.trial import Sweep
 from pipelines.sweep.watch import Watch
@@ -43,7 +43,8 @@ class SweepResult:
     Attributes:
         location: the sweep's folder. tracking: the URI of the MLflow server; both without credentials.
         surrogate: whose settings were searched. keys: the searched keys. rows: the rows of trials.csv.
-        best: the chosen settings; None where no trial kept clean accuracy.
+        best: the chosen settings; None where no trial kept clean accuracy. chosen: their row of trials.csv.
+        kept: how many trials that came to their end lost at most `max_clean_drop` points of clean accuracy.
         test: the run of best.yaml on the test images; None where nothing was chosen or the run was not asked for.
         contrast: the chosen settings against those of the surrogate's entry, for each attack and test target.
         logged: whether MLflow holds all of the sweep.
@@ -54,7 +55,10 @@ class SweepResult:
     surrogate: str
     keys: list[str]
     rows: list[TrialRow]
+    kept: int
+    max_clean_drop: float
     best: Settings | None = None
+    chosen: TrialRow | None = None
     test: RunResult | None = None
     contrast: list[ContrastRow] = field(default_factory=list)
     logged: bool = False
@@ -65,6 +69,13 @@ class SweepResult:
         found = [row["status"] for row in self.rows]
         return {status: found.count(status) for status in dict.fromkeys(found)}
 
+    def lines(self) -> list[str]:
+        """What was chosen, and from how many trials."""
+        drop, finished = self.max_clean_drop, self.counts.get("done", 0)
+        said = [] if self.chosen is None else [f"chosen: {said_choice(self.chosen, self.keys, finished)}"]
+        kept = f"{self.kept} of {finished} trials that came to their end keep clean accuracy within {drop:g} points"
+        return [*said, f"{kept} of the source's (--max-clean-drop)"]
+
     def as_json(self) -> dict[str, Any]:
         """Returns the object that `witness tune --json` prints."""
         test = None if self.test is None else self.test.as_json()
@@ -74,6 +85,8 @@ class SweepResult:
             "surrogate": self.surrogate,
             "trials": self.counts,
             "best": self.best,
+            "chosen": self.chosen,
+            "kept_clean_accuracy": self.kept,
             "test": test,
             "best_against_default": self.contrast,
             "logged": self.logged,
@@ -85,8 +98,8 @@ def tune_experiment(request: Request, options: Options) -> SweepResult:
 
     Raises InputError (nothing was written), Busy, or RunFailed (trials that have ended are kept).
     """
-    blueprint = open_blueprint(request, to_write=True)
-    study = Study(blueprint, options)
+    study = _study(request, options)
+    blueprint = study.blueprint
     with ExitStack() as stack:
         result = _search(study, request, stack)
         if result.best is None:
@@ -106,7 +119,14 @@ def search_settings(request: Request, options: Options) -> SweepResult:
     Raises the same as `tune_experiment`.
     """
     with ExitStack() as stack:
-        return _search(Study(open_blueprint(request, to_write=True), options), request, stack)
+        return _search(_study(request, options), request, stack)
+
+
+def _study(request: Request, options: Options) -> Study:
+    """The sweep, of which the experiment and the flags are checked before images and models are looked at."""
+    experiment = request.experiment()
+    check_sweep(experiment, options)
+    return Study(open_blueprint(request, to_write=True, experiment=experiment), options)
 
 
 def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
@@ -203,6 +223,8 @@ def _finish(study: Study, progress: Progress) -> SweepResult:
         surrogate=study.entry.name,
         keys=study.space.keys,
         rows=rows,
+        kept=len(keeping(records, study.options.max_clean_drop)),
+        max_clean_drop=study.options.max_clean_drop,
     )
     if all(row["status"] != "done" for row in rows):
         raise RunFailed(f"no trial came to its end; the reasons are in {result.location}/trials.csv")
@@ -211,6 +233,7 @@ def _finish(study: Study, progress: Progress) -> SweepResult:
     store.write(f"{study.folder}/sweep.png", figure)
     if best is not None:
         result.best = records[best].settings
+        result.chosen = next(row for row in rows if row["trial"] == best)
         experiment = best_experiment(blueprint.experiment, study.entry, study.space.name, result.best).experiment
         store.write(f"{study.folder}/best.yaml", as_yaml(experiment).encode())
     else:

@@ -1,7 +1,7 @@
 """The surrogate whose settings a sweep searches, and how settings are laid over those of its entry."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -33,12 +33,14 @@ class Entry:
         images: the number of training images.
         networks: the names of its own network and of those of its witnesses, by their names without a seed. Of several
             seeds, a sweep uses the first.
+        others: the settings of the experiment's other surrogates that are fine-tuned here, by name.
     """
 
     surrogate: Surrogate
     budget: int | None
     images: int
     networks: Mapping[str, str]
+    others: Mapping[str, AlignConfig] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -66,14 +68,18 @@ class Entry:
     @property
     def part_keys(self) -> list[str]:
         """The keys of the settings of its parts: of its losses and terms, and of what it updates, mixes and keeps."""
-        found = [f"align.{kind}.{own}" for kind in KINDS for own in _settings_of(getattr(self.align, kind))]
-        for kind in _SEVERAL:
-            found += [f"align.{kind}.{part['name']}.{own}" for part in _parts(self.align, kind) for own in part]
-        return [key for key in found if not key.endswith(".name")]
+        return _part_keys(self.align)
 
     def lacks(self, key: str) -> str:
-        """Why it has no setting of this name, which another surrogate may have."""
+        """Why it has no setting of this name, and which surrogates of the experiment have one."""
+        having = [f"--surrogate {name}" for name, align in self.others.items() if key in _part_keys(align)]
+        mend = f", or a surrogate that has it: {' or '.join(having)}" if having else ""
+        return f"{self._has_instead(key)}; choose a space that suits it{mend}"
+
+    def _has_instead(self, key: str) -> str:
         kind = key.split(".")[1]
+        if kind in self.align.idle:
+            return f"{self.name} has no alignment loss, because its `weight` is 0"
         if kind in _SEVERAL:
             names = ", ".join(part["name"] for part in _parts(self.align, kind))
             return f"of {self.name}, `{kind}` is {names}" if names else f"{self.name} has no `{kind}`"
@@ -104,7 +110,8 @@ def entry_of(experiment: Experiment, name: str, images: int) -> Entry:
         return f"{of}~{experiment.seed}" if experiment.seeds and of in fine_tuned else of
 
     networks = {own: network(own) for own in (name, *own.witnesses)}
-    return Entry(own, budget_of(own, by_name, images), images, networks)
+    others = {other.name: other.align for other in by_name.values() if other.align is not None and other is not own}
+    return Entry(own, budget_of(own, by_name, images), images, networks, others)
 
 
 def settled(entry: Entry, settings: Settings) -> tuple[AlignConfig, tuple[str, ...]]:
@@ -119,6 +126,8 @@ def settled(entry: Entry, settings: Settings) -> tuple[AlignConfig, tuple[str, .
         own = laid_over(asdict(entry.align), written(entry.align, settings))
         align = ALIGN_SETTINGS.validate_python(own)
         tried = within_budget(replace(entry.surrogate, align=align, witnesses=witnesses), entry.budget, entry.images)
+        assert tried.align is not None
+        tried.align.check_warmup(entry.images)
     except ValidationError as problem:
         raise InputError(f"{shown}: {explained(problem, AlignConfig, within='align')}") from problem
     except InputError as problem:
@@ -129,7 +138,6 @@ def settled(entry: Entry, settings: Settings) -> tuple[AlignConfig, tuple[str, .
     if align.needs_witnesses and not isinstance(weights, str) and len(weights) != len(witnesses):
         count = f"align.over_witnesses has {len(weights)} weights"
         raise InputError(f"{shown}: {count}, and there would be {len(witnesses)} witnesses")
-    assert tried.align is not None
     return tried.align, witnesses
 
 
@@ -161,6 +169,15 @@ def known_part_keys() -> list[str]:
     keys += [f"align.terms.{name}.{own}" for name, part in TERMS.items() for own in part.settings]
     keys += [f"align.loss.{name}.{own}" for name, loss in LOSSES.items() for own in ("weight", *loss.settings)]
     return list(dict.fromkeys(keys))
+
+
+def _part_keys(align: AlignConfig) -> list[str]:
+    """The keys of the settings of the parts that settings name."""
+    found = [f"align.{kind}.{own}" for kind in KINDS for own in _settings_of(getattr(align, kind))]
+    for kind in _SEVERAL:
+        parts = _parts(align, kind) if kind not in align.idle else []
+        found += [f"align.{kind}.{part['name']}.{own}" for part in parts for own in part]
+    return [key for key in found if not key.endswith(".name")]
 
 
 def _parts(align: AlignConfig, kind: str) -> list[dict[str, Any]]:

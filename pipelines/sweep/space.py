@@ -144,14 +144,27 @@ class Space:
 
 
 def load_space(name: str, entry: Entry) -> Space:
-    """Reads a space and checks it against a surrogate.
+    """Reads a space and checks it against a surrogate, as `read_space` does.
+
+    Raises InputError also where settings at the edge of the space are ones that the surrogate cannot have.
+    """
+    space, path = read_space(name, entry), _path_of(name)
+    try:
+        tried = {key: _extremes(dimension, None) for key, dimension in space.ranges.items()}
+        _check_corners(entry, tried | dict(space.choices))
+    except InputError as problem:
+        raise InputError(f"{path}: {problem}") from problem
+    return space
+
+
+def read_space(name: str, entry: Entry) -> Space:
+    """Reads a space, and checks its keys against a surrogate.
 
     Args:
         name: a name in `tune_spaces`, or the path of a file, which ends in .yaml or .yml.
         entry: the surrogate whose settings they are to be laid over.
 
-    Raises InputError, naming the file and the key, where the file is wrong, where the surrogate has not these settings,
-    or settings at the edge of the space are ones that it cannot have.
+    Raises InputError, naming the file and the key, where the file is wrong, or the surrogate has not these settings.
     """
     path = _path_of(name)
     content = read_yaml(path)
@@ -168,7 +181,6 @@ def load_space(name: str, entry: Entry) -> Space:
         if not any(d.low is not None for d in dimensions.keys.values()) and math.prod(map(len, choices.values())) < 2:
             only = ", ".join(f"{key} = {values[0]}" for key, values in choices.items())
             raise InputError(f"there is nothing to choose: {only} is the only possibility in this experiment")
-        _check_corners(entry, {key: _extremes(own, choices.get(key)) for key, own in dimensions.keys.items()})
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from problem
     ranges = {key: dimension for key, dimension in dimensions.keys.items() if dimension.low is not None}
@@ -218,7 +230,7 @@ def _check_key(key: str, entry: Entry, keys: Collection[str]) -> None:
         raise InputError(f"keys.{key}: a sweep searches `align.*` and `witnesses` only; remove this key")
     if key not in own and key not in entry.part_keys:
         if key in known_part_keys():
-            raise InputError(f"keys.{key}: {entry.lacks(key)}; choose a space that suits it")
+            raise InputError(f"keys.{key}: {entry.lacks(key)}")
         known = [WITNESSES, *own, *entry.part_keys]
         raise InputError(f"keys.{key}: the experiment has no such key{nearest(key, known)}")
     if below := [other for other in keys if other.startswith(f"{key}.")]:

@@ -8,6 +8,7 @@ from align_core.align_config import AugmentConfig
 from align_core.errors import InputError, reason_of
 from pipelines.compute.cluster import Worker, room_for
 from pipelines.compute.others import pool_of
+from pipelines.experiment.config import Experiment
 from pipelines.experiment.explain import nearest
 from pipelines.experiment.wraps import unwrapped
 from pipelines.failure import RunFailed
@@ -20,7 +21,7 @@ from pipelines.storage.store import Store, fingerprint_of
 from pipelines.sweep.best import best_experiment
 from pipelines.sweep.entry import ALIGNED, entry_of
 from pipelines.sweep.record import Record, RecordReader, trial_fingerprint
-from pipelines.sweep.space import Space, load_space
+from pipelines.sweep.space import Space, load_space, read_space
 from pipelines.sweep.trial import Sweep, measure_baseline
 from pipelines.sweep.validation import ValidationSetup
 
@@ -31,6 +32,8 @@ SCHEDULERS = ("none", "asha")
 TRIAL_CPUS = 0.01
 _RETRIES = 2
 _MOST_TRIALS = 100_000
+# Before images are looked at, a budget is taken for that of so many: it is enough for a step of anything.
+_MANY_IMAGES = 10**9
 
 
 @dataclass(frozen=True)
@@ -74,31 +77,10 @@ class Study:
     def __init__(self, blueprint: Blueprint, options: Options) -> None:
         experiment = blueprint.experiment
         self.blueprint, self.options = blueprint, options
-        _check_options(options)
-        if experiment.matrix:
-            raise InputError("matrix: a sweep is over the alignment of one source; name `source` and `targets` instead")
-        if not experiment.validation_targets or experiment.data.validation is None:
-            missing = "data.validation" if experiment.validation_targets else "validation_targets"
-            raise InputError(
-                f"{missing}: must be given: a sweep chooses on validation images and targets, not on the test ones"
-            )
+        check_sweep(experiment, options)
         self.entry = entry_of(experiment, options.surrogate, len(blueprint.inspected.manifests["train"]))
-        if self.entry.align.early_stop is not None:
-            raise InputError(
-                "early_stop: a sweep measures every trial on the validation images itself, and takes all steps; leave "
-                "it out here with --set align.early_stop=null, or in the variant"
-            )
         self.space = load_space(options.space, self.entry)
         self.attack = options.attack or next(iter(experiment.attacks))
-        if self.attack not in experiment.attacks:
-            raise InputError(
-                f"--attack: the experiment has no attack {self.attack!r}{nearest(self.attack, experiment.attacks)}"
-            )
-        if experiment.attacks[self.attack].is_targeted:
-            raise InputError(
-                f"--attack: {self.attack} leads towards a class, and a sweep measures how often targets are led away "
-                "from the label; name an attack with towards: away"
-            )
         self.samples = _samples(options, self.space)
         best_experiment(experiment, self.entry, self.space.name, {})  # raises now rather than after the last trial
         targets = {unwrapped(experiment.models, name).name for name in experiment.validation_targets}
@@ -296,6 +278,39 @@ class Study:
                 "card.json",
             ):  # the card comes last: it says that all is there
                 other.write(f"{folder}/{file}", store.read(f"{folder}/{file}"))
+
+
+def check_sweep(experiment: Experiment, options: Options) -> None:
+    """Checks what the experiment file alone tells, before images and models are inspected.
+
+    Raises InputError, naming the flag or the key.
+    """
+    _check_options(options)
+    if experiment.matrix:
+        raise InputError("matrix: a sweep is over the alignment of one source; name `source` and `targets` instead")
+    if not experiment.validation_targets or experiment.data.validation is None:
+        missing = "data.validation" if experiment.validation_targets else "validation_targets"
+        raise InputError(
+            f"{missing}: must be given: a sweep chooses on validation images and targets, not on the test ones"
+        )
+    entry = entry_of(experiment, options.surrogate, _MANY_IMAGES)
+    if entry.align.early_stop is not None:
+        raise InputError(
+            "early_stop: a sweep measures every trial on the validation images itself, and takes all steps; leave "
+            "it out here with --set align.early_stop=null, or in the variant"
+        )
+    _check_attack(experiment, options.attack or next(iter(experiment.attacks)))
+    _samples(options, read_space(options.space, entry))
+
+
+def _check_attack(experiment: Experiment, attack: str) -> None:
+    if attack not in experiment.attacks:
+        raise InputError(f"--attack: the experiment has no attack {attack!r}{nearest(attack, experiment.attacks)}")
+    if experiment.attacks[attack].is_targeted:
+        raise InputError(
+            f"--attack: {attack} leads towards a class, and a sweep measures how often targets are led away from the "
+            "label; name an attack with towards: away"
+        )
 
 
 def _check_options(options: Options) -> None:

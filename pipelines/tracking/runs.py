@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import socket
 import tempfile
 import time
@@ -60,7 +61,7 @@ def tracking_uri(experiment: Experiment) -> str:
 
     It is `tracking` of the experiment file, else $MLFLOW_TRACKING_URI, else the database `mlflow.db` in the output
     folder. Raises InputError if neither is given and the output is an object store, which cannot hold a database, or a
-    path in which the URI of a database would end early.
+    path that the URI of a database cannot hold.
     """
     uri = experiment.tracking or os.environ.get("MLFLOW_TRACKING_URI")
     if uri:
@@ -69,11 +70,12 @@ def tracking_uri(experiment: Experiment) -> str:
         raise InputError(
             "tracking: must be given where `output` is an object store, which cannot hold MLflow's database"
         )
-    if "?" in experiment.output:
-        raise InputError(
-            f"output: {experiment.output}: the path of MLflow's database in it would end at the `?`; choose a folder "
-            "without one, or give `tracking`"
-        )
+    for sign, harm in ((r"\?", "would end at the `?`"), ("%[0-9A-Fa-f]{2}", "would have a letter for `%` and digits")):
+        if re.search(sign, experiment.output):
+            raise InputError(
+                f"output: {experiment.output}: the path of MLflow's database in it {harm}; choose a folder without "
+                "them, or give `tracking`"
+            )
     return f"sqlite:///{experiment.output}/mlflow.db"
 
 

@@ -51,10 +51,13 @@ from align_core.errors import InputError
             "terms: self_adversarial aligns the source to its teacher, and weight is 0; leave it out",
         ),
         ({"loss": ["kl", {"name": "pkt", "weigth": 2}]}, "loss pkt has no setting 'weigth'; did you mean 'weight'"),
-        ({"update": "sma"}, "update: there is no part 'sma'; choose from plain, sam"),
-        ({"inputs": "pgd2"}, "inputs: there is no part 'pgd2'; choose from clean, random, pgd"),
-        ({"mix": "cutmx"}, "mix: there is no part 'cutmx'; choose from none, cutmix"),
-        ({"keep": "lats"}, "keep: there is no part 'lats'; choose from last, ema, swa, collect, swag, scaled"),
+        ({"update": "sma"}, "update: there is no part 'sma'; did you mean 'sam'. There are: plain, sam"),
+        ({"inputs": "pgd2"}, "inputs: there is no part 'pgd2'; did you mean 'pgd'. There are: clean, random, pgd"),
+        ({"mix": "cutmx"}, "mix: there is no part 'cutmx'; did you mean 'cutmix'. There are: none, cutmix"),
+        (
+            {"keep": "lats"},
+            "keep: there is no part 'lats'; did you mean 'last'. There are: last, ema, swa, collect, swag, scaled",
+        ),
         (
             {"terms": ["score"]},
             "terms: there is no part 'score'; choose from input_gradient, score_matching, self_adversarial",
@@ -133,7 +136,7 @@ class TestDeciding:
         ("settings", "deciding"),
         [
             ({"temperature": 2.0}, {"temperature": 2.0}),
-            ({"optimizer": OptimizerConfig(lr=0.1, warmup=1.0)}, {"optimizer": {"lr": 0.1, "warmup": 1.0}}),
+            ({"optimizer": OptimizerConfig(lr=0.1, warmup=0.5)}, {"optimizer": {"lr": 0.1, "warmup": 0.5}}),
             ({"update": "sam"}, {"update": {"name": "sam", "rho": 0.05}}),
             ({"loss": "mse"}, {"loss": "mse"}),
             ({"loss": {"name": "kl", "weight": 2}}, {"loss": [{"name": "kl", "weight": 2.0}]}),
@@ -157,6 +160,20 @@ class TestDeciding:
         assert AlignConfig(epochs=2, batch_size=100, workers=2).steps(35) == 2
         with pytest.raises(InputError, match="1 training images are too few for 2 workers"):
             AlignConfig(workers=2).steps(1)
+
+
+class TestWarmup:
+    def test_is_shorter_than_the_training(self) -> None:
+        AlignConfig(epochs=2, optimizer=OptimizerConfig(warmup=1.9))
+        with pytest.raises(ValueError, match=r"optimizer\.warmup: 2 epochs of warm-up, of 2 in all, leave"):
+            AlignConfig(epochs=2, optimizer=OptimizerConfig(warmup=2.0))
+
+    def test_is_shorter_than_a_number_of_steps(self) -> None:
+        # An epoch of 35 images is three steps of 10.
+        AlignConfig(limit_steps=4, batch_size=10, optimizer=OptimizerConfig(warmup=1.0)).check_warmup(35)
+        short = AlignConfig(limit_steps=3, batch_size=10, optimizer=OptimizerConfig(warmup=1.0))
+        with pytest.raises(InputError, match=r"optimizer\.warmup: 1 epoch of warm-up, of 1 in all"):
+            short.check_warmup(35)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ SWIN = {"img_size": 64, "window_size": 2, "embed_dim": 12, "depths": (1, 1, 1, 1
 
 class TestSchedule:
     def rates(self, total: int, steps_per_epoch: int | None = None, **optimizer: Any) -> list[float]:
-        config = AlignConfig(optimizer=OptimizerConfig(lr=0.5, **optimizer))
+        config = AlignConfig(epochs=10, optimizer=OptimizerConfig(lr=0.5, **optimizer))
         alignment = Alignment(mlp(0), [mlp(1)], config, total, seed=0, steps_per_epoch=steps_per_epoch)
         return [alignment.step(*BATCHES[step])["lr"] for step in range(total)]
 

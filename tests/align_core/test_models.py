@@ -357,6 +357,12 @@ def test_training_settings_that_make_no_sense(settings: dict[str, Any]) -> None:
         TrainConfig(**settings)
 
 
+def test_a_warmup_is_shorter_than_the_training() -> None:
+    TrainConfig(epochs=6, warmup=5.5)
+    with pytest.raises(ValueError, match="warmup: 7 epochs of warm-up, of 6 in all, leave the learning rate to rise"):
+        TrainConfig(epochs=6, warmup=7)
+
+
 @pytest.mark.parametrize(
     ("settings", "file"),
     [

@@ -97,9 +97,11 @@ def _rows() -> Iterator[tuple[str, str, str]]:
     yield "models.*.weights of a model that is trained here", begun, "models.n.weights=d.safetensors"
     for key, value in (
         ("epochs", 7), ("lr", 7), ("batch_size", 7), ("weight_decay", 7), ("crop", "pad4"), ("flip", "true"),
-        ("warmup", 0.5), ("layer_decay", 0.5), ("freeze", "['0.bias']"), ("batchnorm", "frozen"),
+        ("warmup", 0.5),
     ):  # fmt: skip
         yield f"models.*.train.{key}", _TRAINED, f"models.n.train.{key}={value}"
+    for key, value in (("layer_decay", "0.5"), ("freeze", "['0.bias']"), ("batchnorm", "frozen")):
+        yield f"models.*.train.{key}", begun, f"models.n.train.{key}={value}"
     normal = "models.a.mean=[0.5, 0.5, 0.5];models.a.std=[0.5, 0.5, 0.5]"
     yield "models.*.mean", normal, "models.a.mean=[0.5, 0.5, 0.6]"
     yield "models.*.std", normal, "models.a.std=[0.5, 0.5, 0.6]"

@@ -15,7 +15,7 @@ from align_core.errors import InputError
     ("settings", "message"),
     [
         ({"method": "bim"}, "no method 'bim'; choose from fgsm, ifgsm, pgd"),
-        ({"objective": "logits"}, "no objective 'logits'; choose from cross_entropy, margin"),
+        ({"objective": "logits"}, "no objective 'logits'; did you mean 'logit'. There are: cross_entropy, margin"),
         ({"eps": 0}, "eps must lie between 1/255 and 1, .* is 0$"),
         ({"eps": -4 / 255}, "eps must lie .* is -0.0156"),
         ({"eps": 0.9 / 255}, "eps must lie .* is 0.0035"),
@@ -45,7 +45,7 @@ from align_core.errors import InputError
         ({"views": [{"name": "scale", "copies": 0}]}, "copies of view scale must be from 1 to 1000, not 0"),
         ({"views": [{"name": "scale", "copies": 1.5}]}, "copies of view scale must be a whole number"),
         ({"views": ["scale"] * 9}, "at most 8 views, one after the other, not 9"),
-        ({"samples": "variances"}, "there is no rule 'variances'; choose from variance, line"),
+        ({"samples": "variances"}, "there is no rule 'variances'; did you mean 'variance'. There are: variance, line"),
         ({"samples": {"name": "variance", "radius": -1.0}}, "radius of rule variance must be from 0 to 255, not -1"),
         ({"samples": {"name": "variance", "count": 0}}, "count of rule variance must be from 1 to 10000, not 0"),
         ({"samples": {"name": "line", "share": 1}}, "rule line has no setting 'share'; there are: count, radius"),

@@ -126,7 +126,7 @@ class TestReading:
     @pytest.mark.parametrize(
         ("written", "message"),
         [
-            ("rdk", "there is no alignment loss 'rdk'; choose from kl, symkl"),
+            ("rdk", "there is no alignment loss 'rdk'; did you mean 'rkd'. There are: kl, symkl"),
             ({"name": "rkd", "angel": 1}, "loss rkd has no setting 'angel'; did you mean 'angle'"),
             ({"name": "kl", "weight": -1}, "weight of loss kl must be from 0 to 1e\\+06, not -1"),
             (

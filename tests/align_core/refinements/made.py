@@ -26,7 +26,7 @@ CASES: dict[str, Mapping[str, Any]] = {
     "keep ema": {"keep": {"name": "ema", "decay": 0.8}},
     "over witnesses max": {"over_witnesses": "max"},
     "over witnesses weighed": {"over_witnesses": [1, 3]},
-    "layer decay": {"loss": "hint", "optimizer": {"layer_decay": 0.5, "warmup": 1.0}},
+    "layer decay": {"loss": "hint", "optimizer": {"layer_decay": 0.5, "warmup": 0.5}},
     "freeze": {"freeze": ["0.*", "1.*"]},
     "sam with terms": {"update": "sam", "terms": ["input_gradient", "score_matching"], "label_weight": 0.5},
 }

@@ -38,7 +38,8 @@ SETTINGS = [
         }.items()
     ),
     bad("step 0", "attacks.mi: step must lie above 0", {"attacks.mi.step": 0}),
-    bad("unknown method", "attacks.pgd: there is no method 'pdg'; choose from fgsm, ", {"attacks.pgd.method": "pdg"}),
+    bad("unknown method", "attacks.pgd: there is no method 'pdg'; did you mean 'pgd' or 'pgn'? There are: fgsm",
+        {"attacks.pgd.method": "pdg"}),
     bad("norm l1", "attacks.pgd: norm must be one of linf, l2, not l1", {"attacks.pgd.norm": "l1"}),
     *(
         bad(f"contradiction of {name}", f"attacks.one: {message}", {"attacks.one": {"eps": "8/255", **settings}})
@@ -66,14 +67,16 @@ SETTINGS = [
     bad("of a variant", "variants.v.align: batch_size 128 must be a multiple of", {"variants.v.align.workers": 3}),
     bad("unknown key of a variant", "variants.v.align.temp: unknown key; did you", {"variants.v.align.temp": 4}),
     bad("two of a variant", ("v.align.a: unknown", "v.align.b: unknown"), {"variants.v.align": {"a": 1, "b": 1}}),
-    bad("nested in a variant", "variants.v.align.optimizer.name: Input", {"variants.v.align.optimizer.name": "adam"}),
+    bad("nested in a variant", "variants.v.align.optimizer.name: must ", {"variants.v.align.optimizer.name": "adam"}),
     bad("number for a loss", "align.loss: must be text, a list or keys and values, not the", {"align.loss": 3}),
     bad("list for a part", "align.keep: must be text or keys and values, not a list", {"align.keep": ["swa"]}),
     bad("truth as weight", "align.over_witnesses.0: must be a number, not true", {"align.over_witnesses": [True]}),
-    bad("unknown loss", "align: there is no alignment loss 'kll'", {"align.loss": "kll"}),
+    bad("unknown loss", "align: there is no alignment loss 'kll'; did you mean 'kl'? There are: kl,",
+        {"align.loss": "kll"}),
     bad("loss twice", "align: loss must name at least one loss, and each of them once", {"align.loss": ["kl", "kl"]}),
     bad("setting of a loss", "loss rkd has no setting 'angel'; did", {"align.loss": [{"name": "rkd", "angel": 1}]}),
-    bad("unknown part", "align: keep: there is no part 'emma'; choose from last, ema, swa", {"align.keep": "emma"}),
+    bad("unknown part", "align: keep: there is no part 'emma'; did you mean 'ema'? There are: last,",
+        {"align.keep": "emma"}),
     bad("unknown term", "align: terms: there is no part 'saa'", {"align.terms": ["saa"]}),
     bad("setting of a part", "rho of update sam must be from", {"align.update": {"name": "sam", "rho": -1}}),
     bad("smoothed labels", "align: label_smoothing has no effect, because label", {"align.label_smoothing": 0.1}),
@@ -86,12 +89,45 @@ SETTINGS = [
     bad("weights of witnesses", "align.over_witnesses: has 2 weights, and there", {"align.over_witnesses": [1, 2]}),
     bad("mixed labels", "align: mix: nce compares images by their labels", {"align.mix": "mixup", "align.loss": "nce"}),
     bad("warm-up", "align.optimizer: warmup must be 0 epochs or more", {"align.optimizer.warmup": -1}),
+    bad("long warm-up", "align: optimizer.warmup: 40 epochs of warm-up, of 4 in all, leave the learning rate",
+        {"align.epochs": 4, "align.optimizer.warmup": 40}),
+    bad("long warm-up of a variant", "variants.v.align: optimizer.warmup: 2 epochs of warm-up, of 2 in all, leave",
+        {"align.epochs": 3, "align.optimizer.warmup": 2, "variants.v.align": {"epochs": 2}}),
+    bad("long warm-up of steps", "align.optimizer.warmup: 40 epochs of warm-up, of ",
+        {"align.epochs": 50, "align.limit_steps": 3, "align.optimizer.warmup": 40}),
+    bad("long warm-up of a budget", "variants.v.align.optimizer.warmup: 2 epochs of warm-up, of 2 in all, leave",
+        {"align.epochs": 3, "align.batch_size": 4, "align.optimizer.warmup": 2,
+         "variants.v": {"refine": "sam", "budget": "aligned"}}),
+    bad("long warm-up of a model", "models.m.train: warmup: 7 epochs of warm-up, of 6 in all, leave", {
+        "models.m": {"timm": "test_vit", "train": {"warmup": 7, "epochs": 6}},
+    }),
     bad("layer decay", "align.optimizer: layer_decay must be above 0", {"align.optimizer.layer_decay": 0}),
     # Surrogates
     bad("unknown refinement", "variants.v.refine: there is no refinement 'lvg'; did you", {"variants.v.refine": "lvg"}),
     bad(
         "witness of a rival", "v.witnesses: what it is made by needs no",
         {"variants.v": {"refine": "lgv", "witnesses": ["seer"]}},
+    ),
+    *(
+        bad(
+            f"idle {key} of a variant", f"variants.v.align.{key}: has no effect, because nothing is aligned where `we",
+            {"variants.v": {"refine": "sam", "align": {key: value}}},
+        )
+        for key, value in {
+            "loss": {"name": "pkt", "weight": 3000}, "temperature": 8, "over_witnesses": "max", "teacher": "source",
+        }.items()
+    ),
+    bad(
+        "idle key of a variant on labels", "variants.v.align.temperature: has no effect",
+        {"variants.v.align": {"weight": 0, "label_weight": 1, "temperature": 8}},
+    ),
+    bad(
+        "idle epochs of a variant", "variants.v.align.epochs: has no effect, because `limit_steps` decides how long it",
+        {"align.limit_steps": 3, "variants.v.align": {"epochs": 8}},
+    ),
+    bad(
+        "idle key of the alignment", "align.temperature: has no effect, because nothing is aligned where `weight` is 0",
+        {"align.weight": 0, "align.label_weight": 1, "align.temperature": 8, "variants": {"v": {"refine": "sam"}}},
     ),
     bad("ensemble of one", "variants.v.ensemble: must name at least two", {"variants.v.ensemble": ["near"]}),
     bad("ensemble of none", "variants.v.ensemble: must name at least two", {"variants.v.ensemble": []}),
@@ -114,7 +150,7 @@ SETTINGS = [
         {"variants.v": {"model": "other", "combine": "loss"}},
     ),
     bad(
-        "unknown combination", "variants.v.combine: Input should be 'logits', 'loss' or 'cycle'",
+        "unknown combination", "variants.v.combine: must be 'logits', 'loss' or 'cycle'",
         {"variants.v.combine": "max"},
     ),
     bad("budget of nothing", "variants.v.budget: there is no surrogate 'alined'", {"variants.v.budget": "alined"}),
@@ -148,7 +184,7 @@ SETTINGS = [
         {"variants.v.align": {"early_stop": {}}},
     ),
     bad(
-        "early stop of several networks", "early_stop: it keeps one network, and `keep` leaves several",
+        "early stop of several networks", "`keep` leaves several; leave it out (early_stop: null), or keep one network",
         {"variants.v": {"refine": "lgv", "align": {"early_stop": {"by": "gain", "attack": "pgd"}}}},
     ),
     bad(
@@ -193,7 +229,19 @@ SETTINGS = [
     ),
     bad("unknown contrast", "contrasts: there is no surrogate 'alined'", {"contrasts": [["alined", "source"]]}),
     bad("contrast with itself", "contrasts: aligned is compared with itself", {"contrasts": [["aligned", "aligned"]]}),
-    bad("contrast of three", "contrasts.0: List should have at most 2 items", {"contrasts": [["a", "b", "c"]]}),
+    bad("contrast of three", "contrasts.0: must be a pair of names of surrogates, such as [aligned, source], not 3",
+        {"contrasts": [["a", "b", "c"]]}),
+    *(
+        bad(f"contrast twice, {again}", "contrasts: aligned and source are compared twice; name each pair once",
+            {"contrasts": [["aligned", "source"], again]})
+        for again in (["aligned", "source"], ["source", "aligned"])
+    ),
+    bad("corruption of colours", "corruptions: saturate leaves grey images as they are, and these are grey; leave it",
+        {"corruptions": {"saturate": [3]}}),
+    bad("number for a budget", "v.budget: must be the name of a surrogate, of whose passes this one takes as many, ",
+        {"variants.v": {"budget": 6000}}),
+    bad("seed beside seeds", "and both are given; to repeat with each of `seeds`, leave `seed` out",
+        {"seeds": [1, 2], "seed": 0}),
     # Numbers that are not finite, or that can only be a slip
     *(
         bad(f"{key} {value}", f"{key}: must be a finite number of at most 3e38", {key: value})

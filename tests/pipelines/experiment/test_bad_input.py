@@ -90,8 +90,8 @@ PHOTOS = {"kind": "folder", "path": "photos"}
 
 CASES = [
     # The file
-    bad("no such file", ("nowhere.yaml", "No such file"), None, "nowhere.yaml"),
-    bad("a folder", ("photos", "cannot be read"), None, "photos"),
+    bad("no such file", "nowhere.yaml: there is no such file", None, "nowhere.yaml"),
+    bad("a folder", "photos: cannot be read: it is a folder", None, "photos"),
     bad("not text", ("pickled.pt", "cannot be read"), None, "pickled.pt"),
     bad("not YAML", ("experiment.yaml, line 3: expected ',' or ']'",), "name: a\ndata: [1, 2\n"),
     bad("empty", ("experiment.yaml", "must hold keys and values"), "# nothing yet\n"),
@@ -101,6 +101,17 @@ CASES = [
     bad("two names are as near", "'sma'; did you mean 'saa' or 'sam' or 'swa", {"variants": {"x": {"refine": "sma"}}}),
     bad("unknown key", "atacks: unknown key; did you mean 'attacks'?", {"atacks": {}}),
     bad("unknown key, nested", "data.train.tak: unknown key; did you mean 'take'?", {"data.train.tak": [0, 4]}),
+    bad("key of a section", "align.layer_decay: unknown key; did you mean align.optimizer.layer_decay?", {
+        "align.layer_decay": 0.9,
+    }),
+    bad("key of a variant's section", "variants.v.align.lr: unknown key; did you mean variants.v.align.optimizer.lr?", {
+        "variants.v.align.lr": 0.9,
+    }),
+    bad("key of the section above", "align.optimizer.epochs: unknown key; did you mean align.epochs?", {
+        "align.optimizer.epochs": 2,
+    }),
+    bad("key of two sections", "epochs: unknown key; did you mean align.epochs?", {"epochs": 2}),
+    bad("unknown key in capitals", "TARGETS: unknown key; did you mean 'targets'?", {"TARGETS": ["twin"]}),
     bad("unknown key of an attack", "attacks.mi.step_size: unknown key; did", {"attacks.mi.step_size": "1/255"}),
     bad("unknown key, deep", "align.optimizer.learning_rate: unknown key;", {"align.optimizer.learning_rate": 1}),
     bad("nothing like it", "zzz: unknown key; there are: align, attacks,", {"zzz": 1}),
@@ -176,7 +187,9 @@ CASES = [
     ),
     bad("reserved for a variant", "variants.ensemble: this name is reserved", {"variants.ensemble": {}}),
     bad("variant named as a model", "variants.twin: a model has this name", {"variants.twin": {}}),
-    bad("unknown control", ("controls.0: Input should be 'label_only',", "'labels'"), {"controls": ["labels"]}),
+    bad("unknown control", ("controls.0: must be 'label_only',", "; did you mean 'label_only'?"), {
+        "controls": ["label_onli"],
+    }),
     bad("witness is the source", "witnesses: near is the source too", {"witnesses": ["near"]}),
     # Images
     bad("missing images", ("data.train: ", "nowhere.npz: there is no such file"), {"data.train.path": "nowhere.npz"}),
@@ -223,7 +236,7 @@ CASES = [
         "models.seer.mean": [0, 0, 0], "models.seer.std": [1, 1, 1],
     }),
     bad("crop", "data: resize: 7 is below image_size (8)", {"data.resize": 7}),
-    bad("interpolation", "data.interpolation: Input should be 'bicubic' or 'bilinear'", {"data.interpolation": "box"}),
+    bad("interpolation", "data.interpolation: must be 'bicubic' or 'bilinear'", {"data.interpolation": "box"}),
     bad("image size", "models.near: cannot take images of (1, 9, 9) (C, H, W)", {"data.image_size": 9}),
     bad("no module", "factory gone: no module 'gone' beside the experiment", {"models.near.factory": "gone:net"}),
     bad("no such factory", "hand_made_networks:net: module", {"models.near.factory": "hand_made_networks:net"}),
@@ -326,7 +339,8 @@ CASES = [
     # Output and tracking
     bad("output below a file", ("output: ", "images.npz is a file; name a"), None, "--output", "images.npz/below"),
     bad("unwritable output", ("output: /proc cannot be written", "--output"), {"output": "/proc/witness"}),
-    bad("a question mark in output", "would end at the `?`; choose a folder without one", None, "--output", "out?x=1"),
+    bad("a question mark in output", "would end at the `?`; choose a folder without", None, "--output", "out?x=1"),
+    bad("a percent sign in output", "would have a letter for `%` and digits; choose", None, "--output", "out%20b"),
     bad("object store, no tracking", "tracking: must be given where `output` is an object", {"output": "s3://bucket/x"}),
     bad("unknown store", "output: nowhere://x: ", {"output": "nowhere://x", "tracking": "sqlite:///mlflow.db"}),
 ]  # fmt: skip

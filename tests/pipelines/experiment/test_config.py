@@ -131,7 +131,7 @@ class TestFull:
     def test_seeds_stand_in_place_of_seed(self, tmp_path: Path) -> None:
         content = yaml.safe_load(FULL)
         (tmp_path / "e.yaml").write_text(yaml.safe_dump(content | {"seeds": [4, 2]}))
-        with pytest.raises(InputError, match="seeds: stands in place of `seed`; leave one of them out"):
+        with pytest.raises(InputError, match="seeds: it stands in place of `seed`, and both are given; to repeat"):
             load_experiment(tmp_path / "e.yaml")
         del content["seed"]
         for seeds, problem in (([4, 4], "seeds: 4 is named twice"), ([4], "one seed has no spread; write seed: 4")):

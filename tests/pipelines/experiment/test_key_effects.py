@@ -59,6 +59,7 @@ def attack(blueprint: Blueprint) -> dict[str, Any]:
 
 
 ALIGNED = ("aligned", "v")
+BEGUN = "models.e.weights=a.safetensors;models.e.args={}"
 STOPPING = "data.validation={kind: npz, path: others.npz};validation_targets=[d]"
 
 
@@ -135,9 +136,9 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("models.e.train.crop=random_resized", lambda b: making(b, "e").align.augment.crop, "random_resized"),
     ("models.e.train.flip=true", lambda b: making(b, "e").align.augment.flip, True),
     ("models.e.train.warmup=0.5", lambda b: making(b, "e").align.optimizer.warmup, 0.5),
-    ("models.e.train.layer_decay=0.5", lambda b: making(b, "e").align.optimizer.layer_decay, 0.5),
-    ("models.e.train.freeze=['0.bias']", lambda b: making(b, "e").align.freeze, ["0.bias"]),
-    ("models.e.train.batchnorm=frozen", lambda b: making(b, "e").align.batchnorm, "frozen"),
+    (f"models.e.train.layer_decay=0.5;{BEGUN}", lambda b: making(b, "e").align.optimizer.layer_decay, 0.5),
+    (f"models.e.train.freeze=['0.bias'];{BEGUN}", lambda b: making(b, "e").align.freeze, ["0.bias"]),
+    (f"models.e.train.batchnorm=frozen;{BEGUN}", lambda b: making(b, "e").align.batchnorm, "frozen"),
     ("models.a.mean=[0, 0.5, 1];models.a.std=[1, 1, 1]", lambda b: flat(built(b, "a").mean_C11), [0, 0.5, 1]),
     ("models.a.std=[0.25, 0.5, 1];models.a.mean=[1, 1, 1]", lambda b: flat(built(b, "a").std_C11), [0.25, 0.5, 1]),
     ("models.a.input_size=5", lambda b: built(b, "a").input_size, 5),

@@ -102,6 +102,23 @@ def test_contrasts_compare_surrogates_of_the_same_source(
     assert len(pairs) == len(expected)
 
 
+@pytest.mark.parametrize(
+    "variants",
+    [
+        "{w: {refine: sam}}",  # where the experiment's loss and temperature have no effect
+        "{w: {refine: sam, align: {weight: 1, label_weight: 0, temperature: 8}}}",
+        "{w: {align: {weight: 0, label_weight: 1}}}",
+    ],
+)
+def test_what_a_variant_inherits_may_have_no_effect_on_it(tiny_blueprint: Any, variants: str) -> None:
+    assert "w" in surrogates(tiny_blueprint(f"align={{loss: rkd, temperature: 9}};variants={variants}"))
+
+
+def test_the_settings_of_an_alignment_may_be_meant_for_variants(tiny_blueprint: Any) -> None:
+    settings = "align={weight: 0, label_weight: 1, temperature: 9};variants={w: {align: {weight: 1}}}"
+    assert surrogates(tiny_blueprint(settings))["w"].align.temperature == 9  # type: ignore[union-attr]
+
+
 def test_with_several_seeds_every_surrogate_is_there_once_for_each(tiny_blueprint: Any) -> None:
     settings = "seeds=[3, 5];controls=[label_only, ensemble];variants={w: {align: {temperature: 9}, budget: aligned}}"
     blueprint = tiny_blueprint(settings)

@@ -13,6 +13,7 @@ from align_core.errors import InputError
 from pipelines.experiment.config import load_experiment
 from pipelines.report.page import computed_report, make_report
 from pipelines.report.sentences import verdicts
+from pipelines.stages.notes import notes_on
 
 CORRUPTIONS = {"contrast": [2, 4], "jpeg": [1]}
 OUTCOMES = {
@@ -117,19 +118,23 @@ def test_over_several_seeds_the_interval_is_over_images_and_seeds(tmp_path: Path
 def test_a_corruption_of_colours_is_left_out_of_grey_images_and_all_stands_for_the_others(tmp_path: Path) -> None:
     experiment = hand_made(tmp_path, corruptions={"all": [3], "jpeg": [1, 5]})
     blueprint = experiment.blueprint()
-    assert blueprint.experiment.corruptions["jpeg"] == [1, 5] and blueprint.experiment.corruptions["saturate"] == [3]
     found = [str(own) for own in blueprint.corruptions]
     assert "saturate-3" not in found and {"contrast-3", "jpeg-1", "jpeg-5"} < set(found) and "jpeg-3" not in found
+    said = "corruptions: saturate is left out of `all`: it leaves grey images as they are"
+    assert said in notes_on(blueprint) and said in blueprint.inspected.notes  # which the report begins with
 
 
 @pytest.mark.parametrize(
     ("corruptions", "message"),
     [
         ({"jepg": [1]}, r"corruptions: .*no corruption 'jepg'; did you mean 'jpeg'"),
-        ({"jpeg": [6]}, "severities are 1, 2, 3, 4 and 5, not 6"),
+        ({"JPEG": [3]}, r"corruptions: .*no corruption 'JPEG'; did you mean 'jpeg'"),
+        ({"ALL": [3]}, r"corruptions: .*no corruption 'ALL'; did you mean 'all'"),
+        ({"zzz": [3]}, r"no corruption 'zzz'; there are: all, brightness, "),
+        ({"jpeg": [6]}, "corruptions: jpeg: severities are 1, 2, 3, 4 and 5, not 6"),
         ({"jpeg": []}, r"jpeg: name at least one severity from 1 to 5, such as \[1, 3, 5\]"),
         ({"jpeg": [2, 2]}, "jpeg: severity 2 is named twice"),
-        ({"all": [0]}, "severities are 1, 2, 3, 4 and 5, not 0"),
+        ({"all": [0]}, "all: severities are 1, 2, 3, 4 and 5, not 0"),
         ({"jpeg": 3}, "corruptions"),
         (["jpeg"], "corruptions"),
     ],

@@ -42,6 +42,24 @@ class InNumpy(Viewing):
         return self.head(features.flatten(1))
 
 
+class Constant(Viewing):
+    def forward(self, images):
+        return super().forward(images.mean(1, keepdim=True).expand(-1, 3, -1, -1).detach()) + 0 * images.sum()
+
+
+@functools.cache
+def body_of_state():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Conv2d(3, 4, 3, 2, 1).state_dict()
+
+
+def with_body():
+    net = Viewing()
+    net.body.load_state_dict(body_of_state())
+    return net
+
+
 cached = functools.cache(Viewing)
 INIT = torch.zeros(10)
 
@@ -162,6 +180,35 @@ def test_networks_that_take_another_number_of_channels(tmp_path: Path, opened: A
     with pytest.raises(InputError, match=r"but got 1 channels instead$"):
         opened(file, "data.channels=1")
     assert opened(file, "data.channels=3").inspected.shape == (3, 16, 16)
+
+
+def test_a_network_of_no_gradient_is_not_told_of_channels_that_work_no_better(tmp_path: Path, opened: Any) -> None:
+    file = written(tmp_path, "nets_that_are_constant", net_a="Constant")
+    for image in tmp_path.glob("t*/*/*.png"):
+        Image.open(image).convert("L").save(image)
+    with pytest.raises(InputError, match=r"models\.net_a: .* saturated probabilities instead of logits\?$"):
+        opened(file)
+
+
+class TestTrainingOfWhatAFactoryReturns:
+    """Nothing is kept of random weights; a factory may return others, which are the same at every call."""
+
+    @pytest.mark.parametrize(
+        ("kept", "said"),
+        [
+            ("freeze: [body.*]", "freeze"), ("batchnorm: frozen", "batchnorm: frozen"),
+            ("layer_decay: 0.5", "layer_decay"),
+        ],
+    )  # fmt: skip
+    def test_random_weights_are_not_kept(self, tmp_path: Path, opened: Any, kept: str, said: str) -> None:
+        file = written(tmp_path, "nets_that_are_random", net_c="Viewing")
+        with pytest.raises(InputError, match=rf"models\.net_c: train: {said} keeps random weights as they are: the"):
+            opened(file, f"models.net_c={{factory: 'nets_that_are_random:Viewing', train: {{{kept}}}}}")
+
+    @pytest.mark.parametrize("kept", ["freeze: [body.*]", "batchnorm: frozen", "layer_decay: 0.5", "epochs: 2"])
+    def test_weights_that_the_factory_returns_are(self, tmp_path: Path, opened: Any, kept: str) -> None:
+        file = written(tmp_path, "nets_with_a_body", net_c="Viewing")
+        opened(file, f"models.net_c={{factory: 'nets_with_a_body:with_body', train: {{{kept}}}}}")
 
 
 class TestChangedWhileARunIsAtWork:

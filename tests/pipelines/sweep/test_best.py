@@ -94,6 +94,13 @@ def test_a_source_that_teaches_itself_has_no_witnesses_beside_its_settings(tmp_p
     assert best.variant_align("default") == experiment.align
 
 
+def test_an_alignment_of_weight_0_names_nothing_that_has_no_effect(tmp_path):
+    experiment = experiment_in(tmp_path, align={"weight": 0, "label_weight": 1})
+    best = best_of(experiment, "aligned", "optimizer", {"align.optimizer.lr": 0.25}).experiment
+    assert best.variant_align("default") == experiment.align
+    assert not {"loss", "temperature", "over_witnesses", "teacher"} & best.variants["default"].align.keys()
+
+
 # Other surrogates than `aligned`
 
 RIVALS = {
@@ -141,6 +148,12 @@ def test_a_variant_has_the_chosen_settings_under_its_own_name(rivals, tmp_path, 
     assert (name, "default") in contrasts_of(list(now.values()), best.contrasts)
     (tmp_path / "best.yaml").write_text(as_yaml(best))
     assert load_experiment(tmp_path / "best.yaml") == best
+
+
+def test_of_a_variant_whose_weight_is_chosen_to_be_0_only_what_has_an_effect_is_written(rivals):
+    best = best_of(rivals, "hot", "mine", {"align.weight": 0.0, "align.label_weight": 1.0}).experiment
+    assert best.variants["hot"].align == {"weight": 0.0, "label_weight": 1.0}
+    assert best.variants["default"].align == {"temperature": 64}
 
 
 def test_only_contrasts_of_surrogates_that_are_left_stay(rivals):

@@ -1,5 +1,6 @@
 """The choice of a sweep: the Pareto set, the chosen trial, and the rows of trials.csv."""
 
+import argparse
 import csv
 import io
 
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 from sweeping import TEMPERATURE, space_of, trial
 
-from pipelines.sweep.choice import as_csv, chosen, pareto_set, trial_rows
+from pipelines.cli.show import print_sweep
+from pipelines.sweep.choice import as_csv, chosen, keeping, pareto_set, said_choice, trial_rows
+from pipelines.sweep.command import SweepResult
 
 
 def trials(*ends):
@@ -117,7 +120,8 @@ SPACE = space_of(
 SETTINGS = {"align.temperature": 4.0, "witnesses": ["a", "b"], "align.clip_grad_norm": None}
 COLUMNS = [
     "trial", "align.temperature", "witnesses", "align.clip_grad_norm", "gain", "gain_low", "gain_high",
-    "clean_accuracy", "clean_change", "cnn_d/rate", "other/rate", "n", "pareto", "status", "steps", "seconds", "reason",
+    "clean_accuracy", "clean_change", "cnn_d/rate", "other/rate", "images", "pareto", "status", "steps", "seconds",
+    "reason",
 ]  # fmt: skip
 
 
@@ -142,8 +146,8 @@ def test_a_row_says_what_was_tried_and_what_came_of_it():
     assert row == {
         "trial": "abc", "align.temperature": "4.0", "witnesses": "a+b", "align.clip_grad_norm": "null",
         "gain": 5.25, "gain_low": 3.75, "gain_high": 7.25, "clean_accuracy": 91.5, "clean_change": -0.5,
-        "cnn_d/rate": 35.25, "other/rate": None, "n": 200, "pareto": 1, "status": "done", "steps": 8, "seconds": 12.5,
-        "reason": "",
+        "cnn_d/rate": 35.25, "other/rate": None, "images": 200, "pareto": 1, "status": "done", "steps": 8,
+        "seconds": 12.5, "reason": "",
     }  # fmt: skip
 
 
@@ -152,8 +156,8 @@ def test_figures_are_those_of_the_last_measurement():
     done, stopped = rows_of(
         {"a": trial(measurements=[first, last]), "b": trial(status="stopped", measurements=[first])}
     )
-    assert (done["gain"], done["n"], done["steps"]) == (3.0, 200, 8)
-    assert (stopped["gain"], stopped["n"], stopped["steps"], stopped["pareto"]) == (1.0, 50, 2, 0)
+    assert (done["gain"], done["images"], done["steps"]) == (3.0, 200, 8)
+    assert (stopped["gain"], stopped["images"], stopped["steps"], stopped["pareto"]) == (1.0, 50, 2, 0)
 
 
 def test_a_trial_that_failed_has_a_reason_and_no_figures():
@@ -173,8 +177,71 @@ def test_the_file_holds_the_rows_with_blanks_where_there_is_nothing():
     text = as_csv(rows_of(records)).decode()
     assert text.splitlines()[0].split(",") == COLUMNS
     done, failed = csv.DictReader(io.StringIO(text))
-    assert (done["gain"], done["clean_change"], done["n"], done["other/rate"]) == ("5.2500", "-0.3333", "200", "")
+    assert (done["gain"], done["clean_change"], done["images"], done["other/rate"]) == ("5.2500", "-0.3333", "200", "")
     assert (done["witnesses"], done["align.clip_grad_norm"], done["pareto"]) == ("a+b", "null", "1")
-    assert (failed["gain"], failed["n"], failed["pareto"], failed["status"]) == ("", "", "0", "failed")
+    assert (failed["gain"], failed["images"], failed["pareto"], failed["status"]) == ("", "", "0", "failed")
     assert failed["reason"] == 'no "memory", left'
     assert len(text.splitlines()) == 3
+
+
+# What is said of the choice
+
+
+def row(low, high):
+    return {
+        "trial": "abc", "align.temperature": "9.61234", "witnesses": "a+b", "gain": 2.5, "gain_low": low,
+        "gain_high": high, "clean_accuracy": 90.0, "pareto": 1, "status": "done",
+    }  # fmt: skip
+
+
+def result(low=-1.0, **others):
+    rows = [row(low, 6.0), row(low, 6.0) | {"trial": "def", "gain": 1.0}]
+    drop = {"kept": 1, "max_clean_drop": 1.5}
+    return SweepResult("out/sweeps/mine", "", "flat", ["align.temperature", "witnesses"], rows, **drop, **others)
+
+
+def test_the_choice_is_said_with_its_gain_and_interval():
+    said = said_choice(row(1.0, 4.0), ["align.temperature", "witnesses"], 1)
+    gain = "on validation images and targets: +2.5 points (+1.0 to +4.0)"
+    assert said == f"align.temperature = 9.61234, witnesses = a+b; {gain}"
+    assert said_choice(row(1.0, 4.0), ["witnesses"], 12).endswith(", which is biased upwards, as the largest of 12")
+
+
+@pytest.mark.parametrize(("low", "is_detectable"), [(0.1, True), (0.0, False), (-1.0, False)])
+def test_a_gain_whose_interval_holds_0_is_not_detectable(low, is_detectable):
+    assert ("no detectable gain, +2.5" in said_choice(row(low, 4.0), [], 2)) == (not is_detectable)
+
+
+def test_trials_that_keep_clean_accuracy_are_counted():
+    records = {"a": trial(1.0, change=-1.0), "b": trial(2.0, change=-1.1), **unfinished(gain=3.0, change=0.0)}
+    assert keeping(records, 1.0) == ["a"]
+
+
+def test_the_command_says_what_was_chosen_and_what_came_of_it_on_the_test_targets(capsys):
+    interval = {"gain_low": -1.0, "gain_high": 4.0, "seeds": 1}
+    contrast = {
+        "surrogate": "flat",
+        "baseline": "default",
+        "attack": "pgd",
+        "target": "(mean)",
+        "gain": 1.5,
+        **interval,
+    }
+    settings = {"align.temperature": 9.61234, "witnesses": ["a", "b"]}
+    print_sweep(result(best=settings, chosen=row(-1.0, 6.0), contrast=[contrast]), argparse.Namespace())
+    said = capsys.readouterr().out
+    for line in (
+        "chosen: align.temperature = 9.61234, witnesses = a+b; on validation images and targets: no detectable gain, "
+        "+2.5 points (-1.0 to +6.0), which is biased upwards, as the largest of 2",
+        "1 of 2 trials that came to their end keep clean accuracy within 1.5 points of the source's (--max-clean-drop)",
+        "flat with the chosen settings shows no detectable difference from that with the default ones, on test images "
+        "and targets under pgd: +1.5 points (-1.0 to +4.0)",
+        "best settings: out/sweeps/mine/best.yaml",
+    ):
+        assert line in said
+
+
+def test_the_command_says_that_nothing_was_chosen_by_its_count_alone(capsys):
+    print_sweep(result(), argparse.Namespace())
+    said = capsys.readouterr().out
+    assert "1 of 2 trials" in said and "chosen" not in said and "best settings" not in said

@@ -64,8 +64,8 @@ def test_a_space_that_ships_is_found_by_its_name_alone(tmp_path, monkeypatch):
         ("temprature", "--space temprature: there is no such space; did you mean 'temperature'?"),
         ("zzz", "--space zzz: there is no such space; there are: alignment, dra, dsm, "),
         ("../tune_spaces/full", "there is no such space"),
-        ("nowhere.yaml", "nowhere.yaml: cannot be read"),
-        ("nowhere.yml", "nowhere.yml: cannot be read"),
+        ("nowhere.yaml", "nowhere.yaml: there is no such file"),
+        ("nowhere.yml", "nowhere.yml: there is no such file"),
     ],
 )
 def test_a_space_that_does_not_exist_is_refused(tmp_path, name, said):
@@ -97,7 +97,10 @@ def test_a_file_that_is_not_a_space_is_refused(tmp_path, text, said):
 
 DIMENSIONS = [
     ({"low": 1, "hihg": 2}, ".hihg: unknown key; did you mean 'high'?"),
-    ({"low": 1, "high": 2, "scale": "lin"}, ".scale: Input should be 'linear', 'log' or 'integer' (given: 'lin')"),
+    (
+        {"low": 1, "high": 2, "scale": "lin"},
+        ".scale: must be 'linear', 'log' or 'integer', not the text 'lin'; did you mean 'linear'?",
+    ),
     ({"low": 1, "high": float("inf")}, ".high: must be a finite number"),
     ({}, ": give either low and high, or choices, or subsets_of"),
     ({"low": 1, "high": 2, "choices": [1]}, ": give either low and high, or choices, or subsets_of"),
@@ -125,7 +128,7 @@ DIMENSIONS = [
         {"subsets_of": "witnesses"},
         ": `witnesses` takes subsets_of or choices that are lists of models, and no other key does",
     ),
-    ({"subsets_of": "targets"}, ".subsets_of: Input should be 'witnesses' (given: 'targets')"),
+    ({"subsets_of": "targets"}, ".subsets_of: must be 'witnesses', not the text 'targets'"),
 ]
 
 

@@ -40,7 +40,7 @@ class TestSweep:
         assert labels(trials, "status").count("stopped") >= 1
         assert labels(trials, "status").count("done") >= 2
         done = [trial for trial in trials if trial["status"] == "done"]
-        assert {trial["n"] for trial in done} == {"97"}
+        assert {trial["images"] for trial in done} == {"97"}
         assert {int(trial["steps"]) for trial in done} == {16}
         assert {int(trial["steps"]) for trial in trials if trial["status"] == "stopped"} <= {4, 8, 12}
 
@@ -260,7 +260,7 @@ def test_trials_of_other_images_are_set_aside(whole: Any, capsys: pytest.Capture
     result = Swept(other, space, search_settings(other, Options(space, searcher="grid", max_clean_drop=100)))
     assert "sweeps/mine/trials: made with other settings; moved to .stale/" in capsys.readouterr().err
     assert old.isdisjoint(result.records())
-    assert {trial["n"] for trial in result.trials()} == {"40"}
+    assert {trial["images"] for trial in result.trials()} == {"40"}
     assert {file.stem for file in (sweep.parents[1] / ".stale").rglob("trials/*.json")} == old
 
 

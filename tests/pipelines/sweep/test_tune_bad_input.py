@@ -9,6 +9,7 @@ import yaml
 from hand_made import HandMade, hand_made
 
 from pipelines.cli import main
+from pipelines.sweep import command
 
 VALIDATION = {"kind": "npz", "path": "images.npz", "take": [4, 8]}
 
@@ -65,6 +66,14 @@ FLAGS = [
         ["--space", "sam", "--set", "variants.lgv.refine=lgv", "--surrogate", "lgv"],
         "sam.yaml: keys.align.update.rho: of lgv, `update` is plain; choose a space that suits it",
     ),
+    (
+        ["--space", "lgv", "--set", "variants.rival.refine=lgv"],
+        "of aligned, `keep` is last; choose a space that suits it, or a surrogate that has it: --surrogate rival",
+    ),
+    (
+        ["--space", "pkt", "--set", "variants.rival.refine=lgv", "--surrogate", "rival"],
+        "pkt.yaml: keys.align.loss.pkt.weight: rival has no alignment loss, because its `weight` is 0; choose a space",
+    ),
     (["--space", "witness"], "there is nothing to choose: witnesses = ['seer'] is the only possibility"),
     (["--space", "temperature", "--set", "validation_targets=[]"], "validation_targets: must be given: a sweep"),
     (["--space", "temperature", "--set", "data.validation=null"], "data.validation: must be given: a sweep chooses"),
@@ -95,6 +104,29 @@ def test_wrong_flags_are_refused(
     message = refused(capsys, experiment, *flags, *samples)
     assert message.startswith("witness: ")
     assert said in message
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--space", "temprature"],
+        ["--space", "nowhere.yaml"],
+        ["--space", "sam"],
+        ["--space", "temperature", "--searcher", "optune"],
+        ["--space", "temperature", "--attack", "pgdd"],
+        ["--space", "temperature", "--samples", "0"],
+        ["--space", "temperature", "--surrogate", "alinged"],
+        ["--space", "temperature", "--searcher", "grid", "--samples", "3"],
+        ["--space", "temperature", "--set", "validation_targets=[]"],
+    ],
+    ids=" ".join,
+)
+def test_what_the_file_alone_tells_is_checked_before_images_and_models(
+    experiment: HandMade, monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    monkeypatch.setattr(command, "open_blueprint", lambda *_, **__: pytest.fail("images and models are inspected"))
+    samples = [] if "--samples" in flags or "grid" in flags else ["--samples", "2"]
+    assert main(["tune", str(experiment.file), *flags, *samples]) == 2
 
 
 def test_the_number_of_settings_must_be_given(experiment: HandMade, capsys: pytest.CaptureFixture[str]) -> None:

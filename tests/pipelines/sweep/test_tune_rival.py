@@ -39,7 +39,7 @@ def test_its_trials_lie_under_the_names_of_space_and_surrogate(swept: Swept) -> 
     assert swept.result.surrogate == swept.result.as_json()["surrogate"] == "lgv"
     trials = swept.trials()
     assert sorted(trial["align.keep.per_epoch"] for trial in trials) == ["1", "2"]
-    assert {(trial["status"], trial["steps"], trial["n"]) for trial in trials} == {("done", "16", "97")}
+    assert {(trial["status"], trial["steps"], trial["images"]) for trial in trials} == {("done", "16", "97")}
     assert swept.result.best is not None
     best = max(trials, key=lambda trial: (float(trial["gain"]), float(trial["clean_accuracy"])))
     assert json.loads(best["align.keep.per_epoch"]) == swept.result.best["align.keep.per_epoch"]
@@ -100,7 +100,7 @@ def test_again_it_computes_nothing_and_names_the_surrogate(swept: Swept, capsys:
     assert swept.records() == before
     assert "sweep mine.lgv: every trial is there already: nothing to compute" in said.err
     assert "trials of lgv, on validation images" in said.out
-    assert "lgv with chosen against default settings under pgd, test targets: " in said.out
+    assert "lgv with the chosen settings " in said.out
     assert "lgv under pgd: " in said.out
 
 
