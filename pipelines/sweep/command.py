@@ -243,7 +243,7 @@ def _finish(study: Study, progress: Progress) -> SweepResult:
             "nothing is chosen, and the test images are not used"
         )
     what = (blueprint, study.entry, study.space, records, study.fingerprint)
-    result.logged = log_sweep(*what, files=study.folder, say=progress.say)
+    result.logged = log_sweep(*what, files=study.folder, best=best, say=progress.say)
     return result
 
 

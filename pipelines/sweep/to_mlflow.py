@@ -47,6 +47,7 @@ def log_sweep(
     records: Mapping[str, Record],
     fingerprint: str,
     files: str | None = None,
+    best: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> bool:
     """Logs every trial that has ended and is not in MLflow yet.
@@ -57,6 +58,7 @@ def log_sweep(
         fingerprint: the sweep's own, by which its run is found again.
         files: a folder of the store whose files become artifacts of the sweep's run, which then ends; None while the
             sweep goes on.
+        best: the chosen trial, whose figures the sweep's run then has; None where there is none.
         say: is given the warning where the server cannot be reached.
 
     Returns whether everything is logged. A server that does not answer costs no result: the next call logs the rest.
@@ -72,7 +74,9 @@ def log_sweep(
         if files is not None:
             for name in blueprint.store.listing(files).get(files, []):
                 runs.log_artifact(parent, name, blueprint.store.read(f"{files}/{name}"))
-            runs.describe(parent, _description(entry, space, records))
+            if best is not None:
+                runs.log_changed_metrics(parent, _figures(records[best].measurements[-1]))
+            runs.describe(parent, _description(entry, space, records, best))
             runs.end(parent)
 
     return log_to_mlflow(blueprint.experiment, say, "the same command logs them again", write)
@@ -116,15 +120,19 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(label_of(value))
 
 
-def _description(entry: Entry, space: Space, records: Mapping[str, Record]) -> str:
+def _description(entry: Entry, space: Space, records: Mapping[str, Record], best: str | None) -> str:
     """What the sweep searched, and how its trials ended."""
     ends = Counter(record.status for record in records.values())
     keys = ", ".join(f"`{key}`" for key in space.keys)
     said = ", ".join(f"{count} {status}" for status, count in sorted(ends.items()))
+    chosen = "none, because no trial kept clean accuracy"
+    if best is not None:
+        settings = records[best].settings
+        chosen = ", ".join(f"`{key}` {label_of(settings[key])}" for key in space.keys)
     return (
         f"**Asked.** Which {keys} make `{entry.name}` transfer best to validation targets, on validation images?\n\n"
-        f"**Trials.** {said}. What was chosen is in the artifact best.yaml, and all trials are in "
-        "trials.csv; the largest gain of many is biased upwards."
+        f"**Trials.** {said}. **Chosen:** {chosen}. The experiment with these settings is in the artifact best.yaml, "
+        "and all trials are in trials.csv; the largest gain of many is biased upwards."
     )
 
 

@@ -31,7 +31,7 @@ def log_trials(experiment: HandMade) -> list[Run]:
     blueprint = experiment.blueprint()
     blueprint.store.write("sweeps/by-hand/trials.csv", b"trial\n")
     entry = entry_of(blueprint.experiment, "aligned", 4)
-    assert log_sweep(blueprint, entry, SPACE, some_trials(), "f" * 16, "sweeps/by-hand", pytest.fail)
+    assert log_sweep(blueprint, entry, SPACE, some_trials(), "f" * 16, "sweeps/by-hand", "trial-32.0", pytest.fail)
     return runs_of(experiment)
 
 
@@ -71,6 +71,9 @@ def test_a_sweep_says_what_it_searched_and_is_logged_once(experiment: HandMade) 
     text = sweep.data.tags["mlflow.note.content"]
     assert "Which `align.temperature`, `align.weight` make `aligned` transfer best" in text
     assert "**Trials.** 5 done, 1 failed." in text
+    assert "**Chosen:** `align.temperature` 32.0, `align.weight` 0.625." in text
+    (best,) = (run for run in trials if run.data.params["align.temperature"] == "32.0")
+    assert sweep.data.metrics == best.data.metrics and sweep.data.metrics["gain"] == 4
     assert [run.info.run_id for run in log_trials(experiment)] == [run.info.run_id for run in (sweep, *trials)]
 
 
