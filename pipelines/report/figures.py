@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines.experiment.surrogates import is_control
-from pipelines.report.drawing import FAINT, GREY, INK, PAPER, SHADE, say_nothing, styles_of
+from pipelines.report.drawing import INK, PAPER, SHADE, say_nothing, styles_of
 from pipelines.report.estimates import Estimate, draw_estimates
 from pipelines.report.means import gain_of, is_mean, is_of_several, kind_of, without_repeats
-from pipelines.report.panels import TALLEST, in_panels, longest
+from pipelines.report.panels import TALLEST, as_rows, in_panels, longest
 from pipelines.report.rows import TransferRow
 
 _MOST_NUMBERS = 2_000
@@ -67,18 +67,11 @@ def _draw_gains(
 
 
 def _draw_bands(panel: Axes, targets: Sequence[str], labels: Sequence[str]) -> None:
-    """Draws a band per target, from the top down, those of means shaded, and a vertical line at a gain of zero."""
+    """Draws a row per target, those of means shaded."""
     for y, target in enumerate(targets):
         if is_mean(target):
             panel.axhspan(y - 0.5, y + 0.5, color=SHADE, lw=0)
-        panel.axhline(y - 0.5, color=FAINT, lw=0.6)
-    panel.axvline(0, color=GREY, lw=1)
-    panel.set_ylim(max(1, len(targets)) - 0.5, -0.5)
-    panel.set_yticks(range(len(targets)), labels)
-    panel.tick_params(axis="y", length=0)
-    panel.grid(axis="x", color=FAINT, lw=0.6)
-    panel.set_axisbelow(True)
-    panel.spines[["top", "left", "right"]].set_visible(False)
+    as_rows(panel, labels)
 
 
 def transfer_heatmaps(

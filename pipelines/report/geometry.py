@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.report.drawing import FAINT, GREY, styles_of
+from pipelines.report.drawing import FAINT, styles_of
 from pipelines.report.estimates import Estimate, draw_estimates
-from pipelines.report.panels import in_panels, longest
+from pipelines.report.panels import as_rows, in_panels, longest
 from pipelines.report.reason_rows import SHOWN, SLICES, ReasonRow, interval_of
 
 _POINTS = {"clean": ("#0072B2", "o"), "random": ("#E69F00", "s"), "attacked": ("#D55E00", "^")}
@@ -35,15 +35,7 @@ def geometry_figures(reasons: Sequence[ReasonRow], title: str) -> list[Figure]:
                 if where == point
             ]
             draw_estimates(panel, estimates, point, *style)
-        for y in range(len(names)):
-            panel.axhline(y - 0.5, color=FAINT, lw=0.6)
-        panel.axvline(0, color=GREY, lw=0.8)
-        panel.set_ylim(len(names) - 0.5, -0.5)
-        panel.set_yticks(range(len(names)), names)
-        panel.tick_params(axis="y", length=0)
-        panel.grid(axis="x", color=FAINT, lw=0.6)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "left", "right"]].set_visible(False)
+        as_rows(panel, names)
         panel.set_title(heading, fontsize="medium")
         panel.set_xlabel(f"{units[heading]} (95 %)", fontsize="small")
 

@@ -7,7 +7,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.report.drawing import look
+from pipelines.report.drawing import FAINT, GREY, look
 
 WIDEST, TALLEST = 13.0, 16.0
 """Inches. Panels that do not fit side by side go below each other, and those that do not fit there into a further
@@ -71,6 +71,19 @@ def _draw_legend(figure: Figure, panels: Sequence[Axes], names: Sequence[str]) -
         [handles[name] for name in there], there,
         loc="outside lower center", ncols=max(1, math.ceil(len(names) / lines)), frameon=False, columnspacing=1.5,
     )  # fmt: skip
+
+
+def as_rows(panel: Axes, labels: Sequence[str]) -> None:
+    """Gives a panel a row for each label, from the top down, and a vertical line at a value of zero."""
+    for y in range(len(labels)):
+        panel.axhline(y - 0.5, color=FAINT, lw=0.6)
+    panel.axvline(0, color=GREY, lw=1)
+    panel.set_ylim(max(1, len(labels)) - 0.5, -0.5)
+    panel.set_yticks(range(len(labels)), labels)
+    panel.tick_params(axis="y", length=0)
+    panel.grid(axis="x", color=FAINT, lw=0.6)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "left", "right"]].set_visible(False)
 
 
 def longest(labels: Sequence[str]) -> int:

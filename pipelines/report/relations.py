@@ -6,10 +6,10 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.report.drawing import FAINT, GREY, say_nothing
+from pipelines.report.drawing import GREY, say_nothing
 from pipelines.report.estimates import Estimate, draw_estimates
 from pipelines.report.means import gain_of, is_mean, kind_of, without_repeats
-from pipelines.report.panels import in_panels, longest
+from pipelines.report.panels import as_rows, in_panels, longest
 from pipelines.report.rows import TransferRow
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", GREY)
@@ -56,15 +56,7 @@ def relation_figures(gains: Sequence[KindGain], title: str) -> list[Figure]:
                 if (g.attack, g.kind) == (attack, kind)
             ]
             draw_estimates(panel, own, labels[kind], _COLOURS[index % len(_COLOURS)], _SHAPES[index % len(_SHAPES)])
-        for y in range(len(surrogates)):
-            panel.axhline(y - 0.5, color=FAINT, lw=0.6)
-        panel.axvline(0, color=GREY, lw=1)
-        panel.set_ylim(len(surrogates) - 0.5, -0.5)
-        panel.set_yticks(range(len(surrogates)), surrogates)
-        panel.tick_params(axis="y", length=0)
-        panel.grid(axis="x", color=FAINT, lw=0.6)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "left", "right"]].set_visible(False)
+        as_rows(panel, surrogates)
         panel.set_title(attack, fontsize="medium")
         panel.set_xlabel("mean gain over the source, points (95 %)", fontsize="small")
         if not any(own.attack == attack for own in gains):

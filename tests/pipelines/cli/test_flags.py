@@ -44,7 +44,7 @@ def test_a_key_that_is_set_twice(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_flags_that_may_be_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "nowhere.yaml", "--set", "seed=1", "--set", "name=x", "--quiet", "--quiet"]) == 2
-    assert "nowhere.yaml: cannot be read" in capsys.readouterr().err
+    assert "nowhere.yaml: there is no such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seed", ["-1", "1.5", "x", "9" * 5000])

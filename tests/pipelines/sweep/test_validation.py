@@ -145,10 +145,11 @@ def test_resamples_are_drawn_once_for_all_measurements(validator, baseline, vali
 
 
 @pytest.mark.parametrize("on", ["all", "interim"])
-def test_the_source_itself_gains_exactly_nothing(validator, baseline, validation, on):
+def test_the_source_itself_gains_nothing(validator, baseline, validation, on):
     positions = range(300) if on == "all" else validation.interim_positions
     measured = validator.measure(validator.networks.network(SOURCE), baseline, positions)
-    assert (measured.gain, measured.gain_low, measured.gain_high, measured.clean_change) == (0, 0, 0, 0)
+    assert (measured.gain, measured.clean_change) == (0, 0)
+    assert measured.gain_low == pytest.approx(-measured.gain_high) and measured.gain_high > 0  # other images may differ
 
 
 @pytest.mark.parametrize("chunk", [1, 100, 1_000])
