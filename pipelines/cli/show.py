@@ -100,12 +100,12 @@ def print_result(result: "RunResult", options: argparse.Namespace, surrogate: st
     _console().print(table)
     ranked = ranking(result.report)
     for line in [*ranked, *([CAVEAT] if ranked else [])]:
-        _console().print(line, highlight=False, soft_wrap=True)
+        _console().print(line, highlight=False, markup=False, soft_wrap=True)
     for line in verdicts(result.report):
         if line.startswith((f"{surrogate} under", f"{surrogate}-")):
-            _console().print(line, highlight=False, soft_wrap=True)
+            _console().print(line, highlight=False, markup=False, soft_wrap=True)
     for line in result.warnings:
-        _console().print(line, highlight=False, soft_wrap=True)
+        _console().print(line, highlight=False, markup=False, soft_wrap=True)
     again = ["witness", "ui", str(options.experiment)]
     for key, _, value in (override.partition("=") for override in options.overrides):
         again += ["--set", f"{key}={without_credentials(value)}"]

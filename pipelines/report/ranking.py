@@ -10,7 +10,10 @@ from pipelines.report.tabled import Report
 
 _NAMED = 3
 
-CAVEAT = "The highest of several gains is biased upwards: measure it on other images before you build on it."
+CAVEAT = (
+    "These are means over all targets. The highest of several gains is biased upwards: measure it on other images "
+    "before you build on it."
+)
 """What has to be said beside a ranking."""
 
 
@@ -65,7 +68,7 @@ def _lead(report: Report, attack: str, ranked: Sequence[MeanRow]) -> str:
             if low > 0:
                 return f"{first} is better than {second} ({low:+.1f} to {high:+.1f})"
             return f"between {first} and {second} there is no detectable difference ({low:+.1f} to {high:+.1f})"
-    return f"whether {first} is better than {second} is told by contrasts: [[{first}, {second}]]"
+    return f"that {first} is better than {second} is not tested here (contrasts: [[{first}, {second}]] asks for it)"
 
 
 def _towards(row: ContrastRow, first: str) -> tuple[float, float]:

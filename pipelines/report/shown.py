@@ -158,4 +158,11 @@ def cell_of(column: str, value: object, limits: tuple[object, object]) -> Cell:
         return Cell(str(value) if column == "seed" else f"{value:,}", value)
     if not isinstance(value, float):
         return Cell(str(value), str(value))
-    return Cell(f"{value:{form}} ({interval})" if interval else f"{value:{form}}", value)
+    text = _written(value, form)
+    return Cell(f"{text} ({interval})" if interval else text, value)
+
+
+def _written(value: Any, form: str) -> str:
+    """An estimate in few digits; one that is rounded to zero has no minus, which at an end of an interval tells much."""
+    text = f"{value:{form}}"
+    return text.replace("-", "+" if "+" in form else "") if text.startswith("-") and float(text) == 0 else text

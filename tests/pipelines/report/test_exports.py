@@ -4,7 +4,7 @@ import re
 
 from pipelines.report.exports import as_latex, as_markdown
 from pipelines.report.page import make_report
-from pipelines.report.shown import Cell, ShownTable, shown_tables, summary
+from pipelines.report.shown import Cell, ShownTable, cell_of, shown_tables, summary
 
 EVIL = r"a_b & 5% #1 \x {y} ~^ | <b> *z* `q`"
 
@@ -66,3 +66,9 @@ def test_an_interval_stands_beside_its_estimate(blueprint):
     own = {(row["surrogate"], row["attack"]): row for row in report.means()}
     for cells in summary(report).rows:
         assert cells[2].order == own[cells[0].text, cells[1].text]["rate"]
+
+
+def test_what_rounds_to_zero_has_no_minus():
+    assert cell_of("gain", -0.04, (-0.9, 0.8)).text == "+0.0 (-0.9 to +0.8)"
+    assert cell_of("rate", -0.0, (None, None)).text == "0.0"
+    assert cell_of("gain", -0.06, (-0.9, -0.04)).text == "-0.1 (-0.9 to -0.0)"
