@@ -163,6 +163,6 @@ def cell_of(column: str, value: object, limits: tuple[object, object]) -> Cell:
 
 
 def _written(value: Any, form: str) -> str:
-    """An estimate in few digits; one that is rounded to zero has no minus, which at an end of an interval tells much."""
+    """An estimate in few digits; one that rounds to zero has no minus. At an end of an interval a minus tells much."""
     text = f"{value:{form}}"
     return text.replace("-", "+" if "+" in form else "") if text.startswith("-") and float(text) == 0 else text
