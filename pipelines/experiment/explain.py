@@ -110,11 +110,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _elsewhere(name: str, root: Any, section: Sequence[Any], within: str) -> str:
     """`; did you mean SECTION.KEY?` where a section below this one, or the one above it, has a key of this name."""
     places = [[*section, below] for below in known_keys(root, section)] + ([list(section[:-1])] if section else [])
-    found = [
-        ".".join(str(part) for part in ([within] if within else []) + [*place, name] if part not in CLASSES)
-        for place in places
-        if name in known_keys(root, place)
-    ]
+
+    def key(place: Sequence[Any]) -> str:
+        return ".".join(str(part) for part in ([within] if within else []) + [*place, name] if part not in CLASSES)
+
+    # Above a kind of attacks stand those of all kinds, under the very key that this kind has not.
+    found = [key(place) for place in places if name in known_keys(root, place) and key(place) != key(section)]
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 

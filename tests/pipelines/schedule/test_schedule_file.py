@@ -145,7 +145,7 @@ TWO = ONE | {"experiment": "experiments/two.yaml"}
         ({"all": ONE, "more": ONE}, {}, RENAME),
         ({"all": ONE | {"overrides": ["targets=[nobody]"]}}, {}, "entries.all: "),
         ({"all": ONE | {"overrides": ["targets=[nobody]"]}}, {}, "targets: there is no model 'nobody'"),
-        ({"all": ONE | {"experiment": "experiments/none.yaml"}}, {}, "none.yaml: cannot be read"),
+        ({"all": ONE | {"experiment": "experiments/none.yaml"}}, {}, "none.yaml: there is no such file"),
         ({"all": ONE | {"working_dir": "nowhere"}}, {}, "entries.all: working_dir: "),
         ({"all": ONE | {"working_dir": "elsewhere"}}, {}, "does not contain the experiment file"),
         ({"all": ONE | {"overrides": [f"tracking=http://me:{SECRET}@host"]}}, {}, "a URI contains a password"),

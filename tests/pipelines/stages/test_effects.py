@@ -24,7 +24,6 @@ from pipelines.compute.fine_tune import FineTune, fine_tune_alone
 from pipelines.compute.ray_train import fine_tune
 from pipelines.progress import Progress
 from pipelines.report.page import make_report
-from pipelines.report.sentences import verdicts
 from pipelines.run.request import Request
 from pipelines.run.status import status_of
 from pipelines.stages.align import make_networks
@@ -41,8 +40,8 @@ def _own_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
 
 
-def job_in(folder: Path, **align: Any) -> FineTune:
-    blueprint = hand_made(folder, align=ALIGN | align).blueprint()
+def job_in(folder: Path, base: dict[str, Any] = ALIGN, **align: Any) -> FineTune:
+    blueprint = hand_made(folder, align=base | align).blueprint()
     (making,) = (making for making in blueprint.alignments() if making.name == "aligned")
     return fine_tune_of(blueprint, making, WORKER)
 
@@ -85,7 +84,8 @@ def test_a_resumed_one_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_without_a_witness_nothing_is_measured(tmp_path: Path) -> None:
-    assert fine_tune_alone(job_in(tmp_path, weight=0.0), "cpu", "elsewhere").effect is None
+    labels = {key: value for key, value in ALIGN.items() if key != "temperature"}  # which has no effect there
+    assert fine_tune_alone(job_in(tmp_path, labels, weight=0.0), "cpu", "elsewhere").effect is None
 
 
 @pytest.mark.slow
@@ -148,7 +148,7 @@ def test_status_run_and_report_warn_of_it(tmp_path: Path, effect: Effect, capsys
     assert ("this alignment did not work" in page) == bool(warnings)
 
 
-def test_the_table_and_the_verdict_have_it(tmp_path: Path, effect: Effect) -> None:
+def test_the_table_has_it(tmp_path: Path, effect: Effect) -> None:
     """On test images, three of twelve predictions agree no longer."""
     blueprint = finished(tmp_path, effect).blueprint()
     report, _ = make_report(blueprint)
@@ -156,9 +156,6 @@ def test_the_table_and_the_verdict_have_it(tmp_path: Path, effect: Effect) -> No
     own = rows["aligned"]
     assert [own["loss_before"], own["loss_after"], own["agreement_change"]] == [1.0, effect.after.loss, -25.0]
     assert [rows["source"][name] for name in ("loss_before", "loss_after", "agreement_change")] == [None] * 3
-    said = "; it agrees less with its witnesses than the source does: -25.0 points; made in"
-    assert [said in line for line in verdicts(report) if line.startswith("aligned")] == [True, True]
-    assert not any("agrees less" in line for line in verdicts(report) if line.startswith("witness"))
 
 
 def test_a_card_that_says_nothing_of_it_leaves_blanks(tmp_path: Path) -> None:

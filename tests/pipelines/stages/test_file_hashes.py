@@ -183,8 +183,11 @@ def test_the_flag_reaches_the_inspection_of_a_sweep_and_from_python(
     """Both are refused after the images were read, so that nothing is computed."""
     experiment = hand_made(tmp_path)
     opened(experiment.file)
-    tune = ["tune", str(experiment.file), "--space", "temperature", "--samples", "1"]
     twin = ["models.twin.weights=near.safetensors"]
+    held_out = ["validation_targets=[stranger]", "targets=[twin, cousin]"]
+    held_out += ["data.train.take=[0, 2]", "data.validation={kind: npz, path: images.npz, take: [2, 4]}"]
+    settings = [part for own in (*twin, *held_out) for part in ("--set", own)]
+    tune = ["tune", str(experiment.file), "--space", "temperature", "--samples", "1", *settings]
     for rehash in (False, True):
         capsys.readouterr()
         assert main([*tune, *(["--rehash"] if rehash else [])]) == 2
