@@ -38,10 +38,12 @@ def ranking(report: Report) -> list[str]:
 
 def _sentence(report: Report, attack: str, ranked: Sequence[MeanRow], controls: Sequence[MeanRow]) -> str:
     gains = any(gain[1] > 0 for row in ranked if (gain := gain_of(row)) is not None)
-    shown = ", ".join(f"{row['surrogate']} {said_gain(row)}{_clean(report, row)}" for row in ranked[:_NAMED])
-    parts = [f"{'the highest gains are' if gains else 'no surrogate gains beyond doubt, and the highest are'} {shown}"]
-    if gains:
-        parts.append(_lead(report, attack, ranked))
+    named = [row for row in ranked[:_NAMED] if not gains or (row["gain"] or 0) > 0]
+    shown = ", ".join(f"{row['surrogate']} {said_gain(row)}{_clean(report, row)}" for row in named)
+    what = "the highest gains are" if len(named) > 1 else "the only gain is"
+    parts = [f"{what if gains else 'no surrogate gains beyond doubt, and the highest are'} {shown}"]
+    if gains and len(named) > 1:
+        parts.append(_lead(report, attack, named))
     if controls:
         parts.append(f"the best control is {controls[0]['surrogate']} {said_gain(controls[0])}")
     return f"under {attack}: " + "; ".join(parts)
