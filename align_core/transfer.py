@@ -326,10 +326,12 @@ def mean_interval(eligible: Sequence[Flags], wrong: Sequence[Flags], rates_R: np
     counted = list(_counting(eligible, wrong))
     if not counted:
         return NO_RATE
-    rates = [wilson(int((eligible_N & wrong_N).sum()), int(eligible_N.sum())) for eligible_N, wrong_N in counted]
+    shares = [(eligible_N & wrong_N).sum() / eligible_N.sum() for eligible_N, wrong_N in counted]
     wrong_images = _images_of(eligible_N & wrong_N for eligible_N, wrong_N in counted)
     right_images = _images_of(eligible_N & ~wrong_N for eligible_N, wrong_N in counted)
-    return Interval(*_mean_of(rates, min(wrong_images, right_images), rates_R))
+    alone = (wilson(int((eligible_N & wrong_N).sum()), int(eligible_N.sum())) for eligible_N, wrong_N in counted)
+    has_enough = len(counted) > 1 and min(wrong_images, right_images) >= FEW
+    return Interval(100 * float(np.mean(shares)), *_limits_of_mean(rates_R if has_enough else None, alone))
 
 
 def mean_gain(
@@ -347,9 +349,14 @@ def mean_gain(
     counted = list(_counting(eligible, wrong, baseline_wrong))
     if not counted:
         return NO_GAIN
-    gains = [paired_gain(wrong_N[eligible_N], baseline_N[eligible_N]) for eligible_N, wrong_N, baseline_N in counted]
+    gains = [
+        (int((eligible_N & wrong_N).sum()) - int((eligible_N & baseline_N).sum())) / eligible_N.sum()
+        for eligible_N, wrong_N, baseline_N in counted
+    ]
     differing = _images_of(eligible_N & (wrong_N ^ baseline_N) for eligible_N, wrong_N, baseline_N in counted)
-    return Gain(*_mean_of(gains, differing, gains_R), None)
+    alone = (paired_gain(wrong_N[eligible_N], baseline_N[eligible_N]) for eligible_N, wrong_N, baseline_N in counted)
+    has_enough = len(counted) > 1 and differing >= FEW
+    return Gain(100 * float(np.mean(gains)), *_limits_of_mean(gains_R if has_enough else None, alone), None)
 
 
 def _images_of(flags: Iterable[Flags]) -> int:
@@ -357,14 +364,16 @@ def _images_of(flags: Iterable[Flags]) -> int:
     return int(np.logical_or.reduce(list(flags)).sum())
 
 
-def _mean_of(
-    targets: Sequence[Interval | Gain], images: int, draws_R: npt.NDArray[np.float64]
-) -> tuple[float, float, float]:
-    """The mean of these values, and the limits of its interval, where so many images tell something."""
-    value, low, high = (float(np.mean([getattr(own, side) for own in targets])) for side in ("value", "low", "high"))
-    if len(targets) > 1 and images >= FEW and float(np.ptp(draws_R)) > NO_WIDTH:
-        low, high = map(float, np.quantile(draws_R, [0.025, 0.975]))
-    return value, low, high
+def _limits_of_mean(draws_R: npt.NDArray[np.float64] | None, alone: Iterable[Interval | Gain]) -> tuple[float, float]:
+    """Percentiles of a mean's draws, where there are any that vary; else the means of the targets' own limits.
+
+    These are taken lazily: a report has some ten thousand means, and next to none needs them.
+    """
+    if draws_R is not None and float(np.ptp(draws_R)) > NO_WIDTH:
+        low, high = np.quantile(draws_R, [0.025, 0.975])
+        return float(low), float(high)
+    limits = [(own.low, own.high) for own in alone]
+    return float(np.mean([low for low, _ in limits])), float(np.mean([high for _, high in limits]))
 
 
 def _counting(*flags: Sequence[Flags]) -> Iterator[tuple[Flags, ...]]:
