@@ -92,7 +92,10 @@ def ball_of(attack: AttackConfig | ForeignConfig) -> str:
 def points_of(
     transfer: Sequence[TransferRow], attacks: Mapping[str, AttackConfig | ForeignConfig], ball: str, mean: str
 ) -> list[Point]:
-    """The rows `mean` that have a rate, of attacks in one ball (see `ball_of`); of targeted ones the targeted rate."""
+    """The rows `mean` that have a rate, of attacks in one ball (see `ball_of`); of targeted ones the targeted rate.
+
+    An attack that takes no gradient, as AutoAttack's Square does, has no place on an axis of gradients.
+    """
     points = []
     for row in transfer:
         attack = attacks[row["attack"]]
@@ -101,7 +104,7 @@ def points_of(
         rate, low, high = row["rate"], row["rate_low"], row["rate_high"]
         if attack.is_targeted:
             rate, low, high = row["targeted_rate"], row["targeted_low"], row["targeted_high"]
-        if rate is not None and low is not None and high is not None:
+        if rate is not None and low is not None and high is not None and row["gradients"] > 0:
             points.append(Point(row["surrogate"], row["attack"], row["gradients"], rate, low, high))
     return points
 

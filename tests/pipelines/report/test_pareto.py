@@ -3,7 +3,7 @@
 from typing import Any
 
 from align_core.attacks import AttackConfig
-from pipelines.report.drawing import as_png
+from pipelines.report.drawing import as_png, as_svg
 from pipelines.report.pareto import Point, named_points, pareto_figure, pareto_front, points_of
 
 
@@ -81,3 +81,11 @@ def test_attacks_in_other_balls_and_targeted_ones_are_not_compared() -> None:
         (f"{LINF}, targeted rate", "(mean)"): [("logit", 9, 7, 11)],
         (f"{LINF}, targeted rate", "(mean far)"): [],
     }
+
+
+def test_an_attack_without_gradients_has_no_place_and_the_others_keep_their_texts() -> None:
+    """As AutoAttack's Square: an axis in powers of ten has no 0, and dots and texts have to stay together."""
+    rows = [row("di", 0, 50), row("mi", 10, 34), row("bsr", 200, 85)]
+    svg = as_svg(pareto_figure(rows, {own["attack"]: ATTACKS[own["attack"]] for own in rows}, [], "title")).decode()
+    assert "mi on source: 34.0 % (32.0 to 36.0), 10 gradients" in svg and "bsr on source" in svg
+    assert "di on source" not in svg
