@@ -17,35 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from align_core.align_config import AlignConfig
+from align_core.diverged import NonFiniteLoss as NonFiniteLoss
+from align_core.diverged import Taken, diverged
 from align_core.effect import Likeness
 from align_core.layer_rates import freeze, optimizer_of, shares
 from align_core.likeness import likeness_of, looked_at, mean_likeness
 from align_core.losses.over_witnesses import over_witnesses
 from align_core.losses.seen import Seen, load_loss
-from align_core.models import copy_of
 from align_core.refinements.at import At, part_code
 from align_core.refinements.mixed import Mixed
-from align_core.refinements.parts import NEED_TEACHER
 from align_core.refinements.statistics import refreshed
 from align_core.sight import sight_of, taught
+from align_core.teachers import teachers_of
 from align_core.weights import State
-
-
-class NonFiniteLoss(FloatingPointError):
-    """The loss or its gradient is infinite or NaN: the training has diverged, and its weights must not be used.
-
-    Attributes:
-        reason: what happened, as a sentence without names.
-        witness: number of the witness whose logits were not finite, if that was the cause; None otherwise.
-        rows: positions in the batch of the images on which they were not.
-    """
-
-    def __init__(self, reason: str, witness: int | None = None, rows: Sequence[int] = ()) -> None:
-        super().__init__(reason)
-        self.reason, self.witness, self.rows = reason, witness, tuple(rows)
-
-    def __reduce__(self) -> tuple[type["NonFiniteLoss"], tuple[str, int | None, tuple[int, ...]]]:
-        return type(self), (self.reason, self.witness, self.rows)  # an exception is otherwise rebuilt from its message
 
 
 class Alignment:
@@ -88,7 +72,7 @@ class Alignment:
             raise ValueError("witnesses must be a list of modules: write [witness]")
         if total_steps < 1:
             raise ValueError(f"total_steps must be at least 1, not {total_steps}")
-        teachers = _teachers(source, witnesses, align)
+        teachers = teachers_of(source, witnesses, align)
         own = set(map(id, source.parameters()))
         if any(id(parameter) in own for teacher in teachers for parameter in teacher.parameters()):
             raise ValueError("a witness shares parameters with the source, and would change with it: give it a copy")
@@ -135,6 +119,38 @@ class Alignment:
         step's `lr`, `loss`, `alignment_loss`, `label_loss`, further terms by name, and `grad_norm` (before clipping).
         Raises NonFiniteLoss before the weights are changed, and ValueError for images or labels of another kind.
         """
+        if len(labels_B) and int(labels_B.min()) < 0:  # of which cross_entropy leaves out those of -100
+            raise ValueError(f"labels are numbers of classes, from 0, and one is {int(labels_B.min())}")
+        taken = self._look(images_BCHW, labels_B)
+        (row,) = self.settled([taken])
+        self._move()
+        return row
+
+    def take(self, images_BCHW: Tensor, labels_B: Tensor) -> Taken:
+        """Takes one training step without waiting for a GPU. Labels are not checked.
+
+        The caller passes what this returns to `settled` after some steps. Where a gradient was not finite, the weights
+        are not either by then, and must not be used.
+        """
+        taken = self._look(images_BCHW, labels_B)
+        self._move()
+        return taken
+
+    def settled(self, steps: Sequence[Taken]) -> list[dict[str, float]]:
+        """What `step` returns, of steps that `take` took. Raises NonFiniteLoss for the first whose gradient was not."""
+        values = torch.stack([torch.stack(list(taken.values.values())) for taken in steps]).tolist()
+        rows = [
+            {"lr": own.lr, **dict(zip(own.values, row, strict=True))} for own, row in zip(steps, values, strict=True)
+        ]
+        for taken, row in zip(steps, rows, strict=True):
+            # The gradient, unlike the loss, is the same on every data-parallel worker. Testing it makes all of them
+            # stop at the same step, so that none waits for another.
+            if not math.isfinite(row["grad_norm"]):
+                raise diverged(taken, row["loss"], self._taught)
+        return rows
+
+    def _look(self, images_BCHW: Tensor, labels_B: Tensor) -> Taken:
+        """Leaves the gradient of one step at the weights."""
         self._check(images_BCHW, labels_B)
         self._seed_step()
         lr = self.lr
@@ -151,16 +167,14 @@ class Alignment:
 
         values = gradients() if self._update is None else self._updated(gradients)
         grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.align.clip_grad_norm or math.inf)
-        # The gradient, unlike the loss, is the same on every data-parallel worker. Testing it makes all of them stop at
-        # the same step, so that none waits for another.
-        if not torch.isfinite(grad_norm):
-            raise self._diverged(float(values["loss"]), mixed.images_BCHW)
+        return Taken(self.step_number, lr, mixed.images_BCHW, {**values, "grad_norm": grad_norm})
+
+    def _move(self) -> None:
+        """Moves the weights along their gradient."""
         self.optimizer.step()
         self.step_number += 1
         if self._keep is not None:
             self._keep.gather(self.source, self.step_number)
-        values["grad_norm"] = grad_norm
-        return {"lr": lr, **dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))}
 
     def _seed_step(self, *further: int) -> None:
         torch.manual_seed(hash((self.seed, self.step_number, self.rank, *further)) % (1 << 63))
@@ -173,8 +187,6 @@ class Alignment:
             )
         if self.step_number >= self.total_steps:
             raise ValueError(f"all {self.total_steps} steps are taken: the learning rate would rise again")
-        if len(labels_B) and int(labels_B.min()) < 0:  # of which cross_entropy leaves out those of -100
-            raise ValueError(f"labels are numbers of classes, from 0, and one is {int(labels_B.min())}")
         # Resizing may leave the range a little; 8-bit or normalised images leave it far.
         if self.step_number == 0 and not -0.5 <= float(images_BCHW.min()) <= float(images_BCHW.max()) <= 1.5:
             raise ValueError("pixels must lie in [0, 1]: divide 8-bit images by 255")
@@ -315,19 +327,6 @@ class Alignment:
                 found.append(likeness_of(compared, batches()))
         return mean_likeness(found)
 
-    def _diverged(self, loss: float, images_BCHW: Tensor) -> NonFiniteLoss:
-        for number, own in enumerate(self._taught(images_BCHW)):
-            rows = (~own.logits_BK.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
-            if rows:
-                reason = f"a witness returned logits that are not finite at step {self.step_number}"
-                return NonFiniteLoss(reason, number, rows)
-        advice = "lower align.optimizer.lr, or set align.clip_grad_norm"
-        if not self.step_number:  # then no step has been taken yet, whatever its length
-            advice = "check the temperature, the weights of the losses, mean and std"
-        return NonFiniteLoss(
-            f"the loss is {loss:g} and its gradient is not finite at step {self.step_number}: {advice}"
-        )
-
     def state(self) -> State:
         """Everything on which the next step depends, as tensors by name: weights, optimiser state and step number.
 
@@ -363,23 +362,6 @@ class Alignment:
                     for name, value in own.items()
                 }
         self.step_number = int(state["step"])
-
-
-def _teachers(source: nn.Module, witnesses: Sequence[nn.Module], align: AlignConfig) -> list[nn.Module]:
-    """The frozen networks that the source is aligned to: the witnesses, or a copy of itself as it is now."""
-    if not align.weight:
-        return []
-    if align.teacher == "source":
-        return [copy_of(source)]
-    if not witnesses and not align.label_weight:
-        raise ValueError("there is nothing to learn from: no witness, and label_weight is 0")
-    if not witnesses and any(own["name"] in NEED_TEACHER for own in align.terms):
-        raise ValueError("terms: self_adversarial aligns the source to its teacher, and there is no witness")
-    if not isinstance(align.over_witnesses, str) and len(align.over_witnesses) != len(witnesses):
-        raise ValueError(
-            f"over_witnesses has {len(align.over_witnesses)} weights, and there are {len(witnesses)} witnesses"
-        )
-    return list(witnesses)
 
 
 def _code_of(part: str | dict[str, Any]) -> Callable[..., Any] | None:

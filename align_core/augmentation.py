@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +21,18 @@ _RATIO = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
 
 
+class Drawn(NamedTuple):
+    """Images that have been read, and what was drawn for each: all that `arranged` needs on another device.
+
+    Args:
+        pixels_BCHW: uint8, cropped already where the crop is `random_resized`.
+        draws_B5: of these numbers in [0, 1), the first two place a padded crop, and the last decides the flip.
+    """
+
+    pixels_BCHW: Tensor
+    draws_B5: Tensor
+
+
 def augmented(images: ImageSet, image_ids: Sequence[str], config: AugmentConfig, seed: int, epoch: int) -> Tensor:
     """Reads images, crops and flips each at random.
 
@@ -34,28 +47,39 @@ def augmented(images: ImageSet, image_ids: Sequence[str], config: AugmentConfig,
 
     Returns float pixels [B, C, H, W] in [0, 1]. Raises InputError, naming the image, where one is unreadable.
     """
+    return arranged(drawn(images, image_ids, config, seed, epoch), config)
+
+
+def drawn(images: ImageSet, image_ids: Sequence[str], config: AugmentConfig, seed: int, epoch: int) -> Drawn:
+    """The first half of `augmented`, which reads and decodes: 8-bit pixels, a quarter of what goes into the step."""
     keys_B = image_keys(seed, image_ids)
-    # Of these draws, the first two place a padded crop, and the last decides the flip.
     draws_B5 = uniform(part_keys(keys_B, epoch, "augmentation"), (5,))
     if config.crop == "random_resized":
         pixels = _resized_crops(images, image_ids, part_keys(keys_B, epoch, "random_resized"))
     else:
         pixels = read_images(images, image_ids)
-    images_BCHW = torch.from_numpy(pixels).to(torch.float32) / 255
+    return Drawn(torch.from_numpy(pixels), draws_B5)
+
+
+def arranged(drawn: Drawn, config: AugmentConfig) -> Tensor:
+    """The second half, on the device where the tensors are: float pixels [B, C, H, W] in [0, 1]."""
+    pixels_BCHW, draws_B5 = drawn
     if config.crop == "pad4":
-        images_BCHW = _padded_crop(images_BCHW, draws_B5)
+        pixels_BCHW = _padded_crop(pixels_BCHW, draws_B5)
     if config.flip:
-        images_BCHW = torch.where(draws_B5[:, 4, None, None, None] < 0.5, images_BCHW.flip(3), images_BCHW)
-    return images_BCHW
+        pixels_BCHW = torch.where(draws_B5[:, 4, None, None, None] < 0.5, pixels_BCHW.flip(3), pixels_BCHW)
+    return pixels_BCHW.to(torch.float32) / 255
 
 
-def _padded_crop(images_BCHW: Tensor, draws_B5: Tensor) -> Tensor:
+def _padded_crop(pixels_BCHW: Tensor, draws_B5: Tensor) -> Tensor:
     """Random crops of the original size out of images padded with black."""
-    _, _, height, width = images_BCHW.shape
-    padded_BCHW = F.pad(images_BCHW, (_PAD,) * 4)
-    corners_B2 = (draws_B5[:, :2] * (2 * _PAD + 1)).long().tolist()
-    pairs = zip(padded_BCHW, corners_B2, strict=True)
-    return torch.stack([image[:, top : top + height, left : left + width] for image, (top, left) in pairs])
+    channels, height, width = pixels_BCHW.shape[1:]
+    padded_BCHW = F.pad(pixels_BCHW, (_PAD,) * 4)
+    top_B, left_B = (draws_B5[:, :2] * (2 * _PAD + 1)).long().T
+    rows_BH = top_B[:, None] + torch.arange(height, device=top_B.device)
+    columns_BW = left_B[:, None] + torch.arange(width, device=left_B.device)
+    wide_BCHW = padded_BCHW.gather(2, rows_BH[:, None, :, None].expand(-1, channels, -1, padded_BCHW.shape[3]))
+    return wide_BCHW.gather(3, columns_BW[:, None, None, :].expand(-1, channels, height, -1))
 
 
 def _resized_crops(images: ImageSet, image_ids: Sequence[str], keys_B: Tensor) -> Pixels:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from align_core.align_config import AlignConfig
-from align_core.augmentation import augmented
+from align_core.augmentation import Drawn, arranged, drawn
 from align_core.errors import InputError
 from align_core.images import ImageSet
 
@@ -52,18 +52,27 @@ class Batches:
             raise InputError(f"{len(image_ids)} training images are too few for {world} workers")
         self.batch_size = min(align.batch_size, len(image_ids) // world * world)
         self.steps_per_epoch = len(image_ids) // self.batch_size
+        self._order: tuple[int, npt.NDArray[np.int64]] | None = None  # of the epoch that was last asked for
 
     def __len__(self) -> int:
         return self.align.steps(len(self.image_ids))
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch of one step: augmented float pixels [B, C, H, W] in [0, 1], and int64 labels [B]."""
+        read, labels_B = self.read(step)
+        return self.arranged(read), labels_B
+
+    def read(self, step: int) -> tuple[Drawn, Tensor]:
+        """The first half of the batch of one step: 8-bit images with what was drawn for each, and int64 labels [B]."""
         if not 0 <= step < len(self):
             raise IndexError(step)
         epoch, chosen = step // self.steps_per_epoch, self._positions(step)
         ids = [self.image_ids[position] for position in chosen]
-        images_BCHW = augmented(self.images, ids, self.align.augment, self.seed, epoch)
-        return images_BCHW, self.labels[torch.from_numpy(chosen)]
+        return drawn(self.images, ids, self.align.augment, self.seed, epoch), self.labels[torch.from_numpy(chosen)]
+
+    def arranged(self, read: Drawn) -> Tensor:
+        """The second half, on whatever device the images of the first one are by now."""
+        return arranged(read, self.align.augment)
 
     def ids_of(self, step: int) -> list[str]:
         """The ids of the images in the batch of one step, in order."""
@@ -71,5 +80,6 @@ class Batches:
 
     def _positions(self, step: int) -> npt.NDArray[np.int64]:
         epoch, number = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.image_ids))
-        return order[number * self.batch_size : (number + 1) * self.batch_size][self.rank :: self.world]
+        if self._order is None or self._order[0] != epoch:  # drawing the order of a million images takes 80 ms
+            self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.image_ids))
+        return self._order[1][number * self.batch_size : (number + 1) * self.batch_size][self.rank :: self.world]

@@ -4,6 +4,8 @@ It is set here and nowhere else. What it cannot make deterministic on a GPU is n
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -38,3 +40,14 @@ def set_policy(threads: int, precision: Precision) -> None:
         torch.backends.cuda.enable_cudnn_sdp(False)
         # Filling memory that nothing has been written to costs time, and nothing here reads such memory.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@contextmanager
+def adding_whole_numbers() -> Iterator[None]:
+    """Lets a GPU add integers in any order, whose sum is the same. Torch tells them from floats nowhere, and sorts."""
+    was, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(was, warn_only=warns)

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from align_core.attacks.picking import picked_pixels
+
 
 def resized_axis(first_N: Tensor, side_N: Tensor, length: int) -> Tensor:
     """The matrix that shrinks or stretches one axis bilinearly and puts it at a place on black.
@@ -85,9 +87,7 @@ class _Line(NamedTuple):
 
 def _picked(images_NCHW: Tensor, row: _Line, column: _Line, weight_NHW: Tensor | None) -> Tensor:
     """The pixels in the rows and columns, times the weight; black where they are not inside."""
-    count, channels, _, width = images_NCHW.shape
-    index_NHW = row.pixel_NHW * width + column.pixel_NHW
-    index_NCP = index_NHW.flatten(1)[:, None].expand(count, channels, -1)
-    picked_NCHW = images_NCHW.flatten(2).gather(2, index_NCP).view(images_NCHW.shape)
+    index_NHW = row.pixel_NHW * images_NCHW.shape[3] + column.pixel_NHW
+    picked_NCHW = picked_pixels(images_NCHW, index_NHW.flatten(1))
     seen_NHW = row.inside_NHW & column.inside_NHW
     return picked_NCHW * (seen_NHW if weight_NHW is None else weight_NHW * seen_NHW)[:, None]

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from align_core.align_config import AlignConfig
 from align_core.alignment import Alignment, NonFiniteLoss
 from align_core.batches import Batches
 from align_core.beginnings import begin
+from align_core.diverged import Taken
 from align_core.early_stop import EarlyStop
 from align_core.effect import Effect, Likeness
-from align_core.errors import InputError, reason_of
+from align_core.errors import reason_of
 from align_core.images import Fit, ImageSetConfig, read_images
 from align_core.likeness import likeness_sample
 from align_core.models import Classifier, copy_of
@@ -30,6 +30,7 @@ from pipelines.compute.checkpoint import CURVE, STATE, Curve, DamagedCheckpoint,
 from pipelines.compute.early_stop import Check, Checked
 from pipelines.compute.images import AsInspected, opened
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, on_device
+from pipelines.compute.reading import TAKEN, batches_on
 from pipelines.compute.tuned import Stopped, Tuned
 from pipelines.failure import InputChangedError
 
@@ -138,6 +139,8 @@ class Trainer:
             (job.loader.channels, job.fit.size, job.fit.size),
         )
         self.curve: Curve = []
+        self._taken: list[tuple[float, Taken]] = []  # steps, with their times, whose values have still to be fetched
+        self._most_taken = TAKEN if torch.device(device).type == "cuda" else 1
         self.said: list[str] = []
         self.likeness_before: Likeness | None = None
         self.early_stop: EarlyStop | None = None
@@ -163,31 +166,58 @@ class Trainer:
         """
         is_over = self.early_stop is not None and self.early_stop.is_over
         steps = range(self.alignment.step_number, self.alignment.step_number if is_over else len(self.batches))
-        per_epoch, every = self.batches.steps_per_epoch, self.job.align.checkpoint_steps
         for step, (images_BCHW, labels_B) in zip(steps, self._loaded(steps), strict=True):
-            try:
-                row = self.alignment.step(images_BCHW.to(self.device), labels_B.to(self.device))
-            except NonFiniteLoss as problem:
-                raise self._with_names(problem, step) from problem
-            self.curve.append({"step": step, "epoch": step // per_epoch, "timestamp": time.time(), **row})
-            self._write_progress(step + 1)
-            if self.early_stop is not None and self.early_stop.is_due(step + 1):
-                self._take_check(self.early_stop, step + 1)
-            in_epoch = step % per_epoch + 1
-            is_usual = in_epoch == per_epoch or in_epoch % every == 0
-            if is_usual if at is None else step + 1 in at:
+            self._take(images_BCHW, labels_B)
+            checks = self.early_stop is not None and self.early_stop.is_due(step + 1)
+            saves = self._is_checkpoint(step + 1) if at is None else step + 1 in at
+            if checks or saves or len(self._taken) == self._most_taken:
+                self._settle()
+            if checks:
+                self._take_check(step + 1)
+            if saves:
                 checkpoint()
             if self.early_stop is not None and self.early_stop.is_over:
                 break
             if step + 1 < len(self.batches) and is_to_stop():
+                self._settle()
                 return
+        self._settle()
         source = self.alignment.source
         parameters = {name for name, _ in source.named_parameters(remove_duplicate=False)}
         if bad := not_finite(source.state_dict(), parameters):
             raise NonFiniteLoss(f"after the last step the weights are not finite ({bad[0]}): lower align.optimizer.lr")
 
-    def _take_check(self, early_stop: EarlyStop, step: int) -> None:
+    def _is_checkpoint(self, done: int) -> bool:
+        """Whether a checkpoint is usual after so many steps: at the end of an epoch, and at times within one."""
+        in_epoch = (done - 1) % self.batches.steps_per_epoch + 1
+        return in_epoch == self.batches.steps_per_epoch or in_epoch % self.job.align.checkpoint_steps == 0
+
+    def _take(self, images_BCHW: Tensor, labels_B: Tensor) -> None:
+        """Takes a step, whose values are fetched by `_settle`."""
+        try:
+            self._taken.append((time.time(), self.alignment.take(images_BCHW, labels_B)))
+        except Exception:
+            self._settle()  # weights that are not finite since an earlier step may have been the cause
+            raise
+
+    def _settle(self) -> None:
+        """Fetches the values of the steps since the last call, adds them to the curve, and writes the progress."""
+        taken, self._taken = self._taken, []
+        if not taken:
+            return
+        try:
+            rows = self.alignment.settled([own for _, own in taken])
+        except NonFiniteLoss as problem:
+            raise self._with_names(problem) from problem
+        for (when, own), row in zip(taken, rows, strict=True):
+            epoch = own.number // self.batches.steps_per_epoch
+            self.curve.append({"step": own.number, "epoch": epoch, "timestamp": when, **row})
+        self._write_progress(taken[-1][1].number + 1)
+
+    def _take_check(self, step: int) -> None:
         """Checks the network that would be kept now. The first worker measures, and tells the others what it found."""
+        early_stop = self.early_stop
+        assert early_stop is not None
         kept, value, problem = dict[str, Tensor](), math.nan, ""
         if self.rank == 0:
             folded = self.job.loader.networks[self.job.start or self.job.name].folded
@@ -222,24 +252,19 @@ class Trainer:
             images_BCHW = torch.from_numpy(pixels).to(self.device).to(torch.float32) / 255
             yield images_BCHW, torch.tensor([self.job.labels[position] for position in chosen], device=self.device)
 
-    def _with_names(self, problem: NonFiniteLoss, step: int) -> NonFiniteLoss:
+    def _with_names(self, problem: NonFiniteLoss) -> NonFiniteLoss:
         """The same with the names of the witness and the images, where these were the cause."""
-        if problem.witness is None:
+        if problem.witness is None or problem.step is None:
             return problem
-        ids = self.batches.ids_of(step)
+        ids = self.batches.ids_of(problem.step)
         named = ", ".join(ids[row] for row in problem.rows[:5])
         more = f" and {len(problem.rows) - 5} more" if len(problem.rows) > 5 else ""
         reason = f"the logits of the witness {self.job.witnesses[problem.witness]} are not finite for {named}{more}"
-        return NonFiniteLoss(f"{reason} (step {step})", problem.witness, problem.rows)
+        return NonFiniteLoss(f"{reason} (step {problem.step})", problem.witness, problem.rows, problem.step)
 
     def _loaded(self, steps: range) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of these steps. Images that have to be decoded are decoded in processes beside the training."""
-        decoders = self.job.threads if self.job.images.kind in ("folder", "parquet") else 0
-        batches = cast("Dataset[_Loaded]", _Loading(self.batches))  # all that a DataLoader needs: length and items
-        for batch in DataLoader(batches, batch_size=None, sampler=steps, num_workers=decoders):
-            if isinstance(batch, InputError):
-                raise batch
-            yield batch
+        is_encoded = self.job.images.kind in ("folder", "parquet")
+        return batches_on(self.device, self.batches, steps, self.job.threads, is_encoded)
 
     def _write_progress(self, done: int) -> None:
         """At most once a second, and after the last step."""
@@ -301,29 +326,12 @@ class Trainer:
         last = len(self.batches)
         steps = range(max(0, last - min(self.batches.steps_per_epoch, _MOST_BATCHES)), last)
         for images_BCHW, _ in self._loaded(steps):
-            yield images_BCHW.to(self.device)
+            yield images_BCHW
 
 
-_Loaded = tuple[Tensor, Tensor] | InputError
 _MOST_BATCHES = 100
 _BEFORE = "likeness_before"
 _EARLY_STOP = "early_stop."
-
-
-@dataclass(frozen=True)
-class _Loading:
-    """Batches in which bad input is an item: of an exception in another process, torch makes one with a traceback."""
-
-    batches: Batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, step: int) -> _Loaded:
-        try:
-            return self.batches[step]
-        except InputError as problem:
-            return problem
 
 
 def fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> Tuned:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from fake_cuda import Seen, fake_cuda
@@ -42,7 +43,7 @@ def without_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tensor, "__bool__", lambda own: True)
     monkeypatch.setattr(Tensor, "item", lambda own: 1.0)
     monkeypatch.setattr(torch, "equal", lambda own, other: own.shape == other.shape)
-    monkeypatch.setattr(Tensor, "tolist", lambda own: [0.5] * own.numel())
+    monkeypatch.setattr(Tensor, "tolist", lambda own: np.full(tuple(own.shape), 0.5).tolist())
 
 
 @pytest.fixture

@@ -52,9 +52,26 @@ def _cifar_resnet() -> nn.Module:
     return net
 
 
+def _half_mobilenet() -> nn.Module:
+    """MobileNetV1 of half the width (Howard et al. 2017, table 1), which timm does not name."""
+    widths = (16, 32, 64, 64, 128, 128, *(256,) * 6, 512, 512)
+    strides = (1, 2, 1, 2, 1, 2, *(1,) * 5, 2, 1)
+    layers = [_convolution(3, widths[0], 3, 2)]
+    for before, after, stride in zip(widths, widths[1:], strides, strict=False):
+        layers += [_convolution(before, before, 3, stride, before), _convolution(before, after, 1, 1)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 1000))
+
+
+def _convolution(before: int, after: int, side: int, stride: int, groups: int = 1) -> nn.Module:
+    convolution = nn.Conv2d(before, after, side, stride, side // 2, groups=groups, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU())
+
+
 KINDS = {
     "resnet20": Kind("CIFAR ResNet-20", _cifar_resnet, 32, 10, 100),
     "resnet18": Kind("ResNet-18 at 224", lambda: timm.create_model("resnet18"), 224, 1000, 16),
+    "resnet50": Kind("ResNet-50 at 224", lambda: timm.create_model("resnet50"), 224, 1000, 16),
+    "mobilenetv1": Kind("MobileNetV1-0.5 at 224", _half_mobilenet, 224, 1000, 32),
     "mobilenetv2": Kind("MobileNetV2 at 224", lambda: timm.create_model("mobilenetv2_100"), 224, 1000, 16),
     "vit_tiny": Kind("ViT-tiny at 224", lambda: timm.create_model("vit_tiny_patch16_224"), 224, 1000, 16),
 }
