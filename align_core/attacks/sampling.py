@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from align_core.attacks.picking import picked_pixels
+from align_core.attacks.blending import blended
 
 
 def resized_axis(first_N: Tensor, side_N: Tensor, length: int) -> Tensor:
@@ -57,18 +57,20 @@ def sample(images_NCHW: Tensor, y_NHW: Tensor, x_NHW: Tensor, bounds: Bounds | N
     top, bottom, left, right = bounds or (0, height - 1, 0, width - 1)
     rows = [_Line.at(y_NHW.detach().floor() + down, top, bottom, height) for down in (0, 1)]
     columns = [_Line.at(x_NHW.detach().floor() + across, left, right, width) for across in (0, 1)]
-    total_NCHW = torch.zeros_like(images_NCHW)
+    shown = []
     for row, column in product(rows, columns):
         weight_NHW = (1 - (y_NHW - row.place_NHW).abs()) * (1 - (x_NHW - column.place_NHW).abs())
-        total_NCHW = total_NCHW + _picked(images_NCHW, row, column, weight_NHW)
-    return total_NCHW
+        shown.append((_number(row, column, width), weight_NHW * (row.inside_NHW & column.inside_NHW)))
+    index, weight = (torch.stack(own).flatten(2) for own in zip(*shown, strict=True))
+    return blended(images_NCHW, index, weight)
 
 
 def pick(images_NCHW: Tensor, row_NHW: Tensor, column_NHW: Tensor) -> Tensor:
     """The pixels at whole places, given as float; outside of the image they are black."""
     height, width = images_NCHW.shape[2:]
     row, column = _Line.at(row_NHW, 0, height - 1, height), _Line.at(column_NHW, 0, width - 1, width)
-    return _picked(images_NCHW, row, column, None)
+    seen_NHW = (row.inside_NHW & column.inside_NHW).to(images_NCHW.dtype)
+    return blended(images_NCHW, _number(row, column, width).flatten(1)[None], seen_NHW.flatten(1)[None])
 
 
 class _Line(NamedTuple):
@@ -85,9 +87,6 @@ class _Line(NamedTuple):
         return _Line(place_NHW, inside_NHW, place_NHW.long().clamp(0, length - 1))
 
 
-def _picked(images_NCHW: Tensor, row: _Line, column: _Line, weight_NHW: Tensor | None) -> Tensor:
-    """The pixels in the rows and columns, times the weight; black where they are not inside."""
-    index_NHW = row.pixel_NHW * images_NCHW.shape[3] + column.pixel_NHW
-    picked_NCHW = picked_pixels(images_NCHW, index_NHW.flatten(1))
-    seen_NHW = row.inside_NHW & column.inside_NHW
-    return picked_NCHW * (seen_NHW if weight_NHW is None else weight_NHW * seen_NHW)[:, None]
+def _number(row: _Line, column: _Line, width: int) -> Tensor:
+    """The numbers of the pixels in the rows and columns, counted row by row."""
+    return row.pixel_NHW * width + column.pixel_NHW
