@@ -101,6 +101,9 @@ class AlignConfig(Settings):
         epochs: passes over the training images.
         limit_steps: number of updates, where it is not that of whole epochs; the schedule ends with the last of them.
         batch_size: images per step, over all data-parallel workers together.
+        accumulate: parts in which a worker's images of a step go through the networks one after another, where memory
+            does not hold all of them. Their gradients are added. BatchNorm and losses that compare images with each
+            other see one part at a time, so that it changes the aligned weights.
         workers: data-parallel workers. Floating-point sums depend on their number, and so do the aligned weights.
         optimizer: the optimiser, its learning rate and its other hyperparameters.
         clip_grad_norm: largest L2 norm of the gradient; None sets no limit.
@@ -128,6 +131,7 @@ class AlignConfig(Settings):
     epochs: int = 1
     limit_steps: int | None = None
     batch_size: int = 128
+    accumulate: int = 1
     workers: int = 1
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     clip_grad_norm: float | None = None
@@ -146,8 +150,8 @@ class AlignConfig(Settings):
             raise ValueError("weight and label_weight must be 0 or more, and not both 0")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be 0 or more and below 1, not {self.label_smoothing:g}")
-        if min(self.epochs, self.batch_size, self.workers, self.checkpoint_steps) < 1:
-            raise ValueError("epochs, batch_size, workers and checkpoint_steps must be at least 1")
+        if min(self.epochs, self.batch_size, self.accumulate, self.workers, self.checkpoint_steps) < 1:
+            raise ValueError("epochs, batch_size, accumulate, workers and checkpoint_steps must be at least 1")
         check_length(self.epochs, self.batch_size)
         if self.limit_steps is not None and not 1 <= self.limit_steps <= _MOST_STEPS:
             raise ValueError(f"limit_steps must be from 1 to {_MOST_STEPS:,}, not {self.limit_steps}")
@@ -155,6 +159,9 @@ class AlignConfig(Settings):
             raise ValueError(f"workers must be at most {_MOST_WORKERS:,}, and is {self.workers:,}")
         if self.batch_size % self.workers:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of workers {self.workers}")
+        if self.accumulate > self.batch_size // self.workers:
+            rows = self.batch_size // self.workers
+            raise ValueError(f"accumulate {self.accumulate} is more than the {rows} images of a step that a worker has")
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
             raise ValueError("clip_grad_norm must be above 0, or null")
         self._check_over_witnesses()
@@ -297,7 +304,7 @@ class Training:
 
     Attributes:
         optimizer, batchnorm: as in AlignConfig.
-        rows: images that one worker takes at a step.
+        rows: images that go through the networks of one worker at once.
         freeze: as in AlignConfig.
         terms: names of the further terms of the loss, of which some need second derivatives.
         key: under which these settings stand in an experiment file.
@@ -313,7 +320,7 @@ class Training:
 
 def training_of(align: AlignConfig, images: int) -> Training:
     """What a trial needs to know of an alignment on a training set of `images` images."""
-    rows = min(align.batch_size, images) // align.workers
+    rows = min(align.batch_size, images) // align.workers // align.accumulate
     terms = tuple(own["name"] for own in align.terms)
     return Training(align.optimizer.name, align.batchnorm, max(1, rows), tuple(align.freeze), terms)
 

@@ -10,11 +10,13 @@ three lines of your own:
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from align_core.align_config import AlignConfig
 from align_core.diverged import NonFiniteLoss as NonFiniteLoss
@@ -204,18 +206,29 @@ class Alignment:
         )
 
     def _gradients(self, mixed: Mixed, labels_B: Tensor) -> dict[str, Tensor]:
-        """Leaves the gradient of the whole loss at the weights, and returns the values of its parts.
+        """Leaves the gradient of the whole loss at the weights, and returns the values of its parts."""
+        self.optimizer.zero_grad(set_to_none=True)
+        parts, values = mixed.parts(labels_B, self.align.accumulate), dict[str, Tensor]()
+        for number, (part, labels) in enumerate(parts):
+            parallel, is_last = self._parallel, number + 1 == len(parts)
+            # What has been added up is averaged over workers once, with the last part.
+            with nullcontext() if is_last or not isinstance(parallel, DistributedDataParallel) else parallel.no_sync():
+                found = self._gradients_of(part, labels, len(labels) / len(labels_B))
+            values = {name: values[name] + own for name, own in found.items()} if values else found
+        return values
+
+    def _gradients_of(self, mixed: Mixed, labels_B: Tensor, of_batch: float) -> dict[str, Tensor]:
+        """Adds the gradient of a part, times its share of the batch, and returns its values times this share.
 
         Every further term is a pass of its own, whose gradient is added, so that memory holds one pass at a time. Terms
         come first: they may look at the network past what makes it data-parallel, and it is the backward pass of a look
         through it that averages over workers all gradients that have been added up.
         """
         align = self.align
-        self.optimizer.zero_grad(set_to_none=True)
         terms: dict[str, Tensor] = {}
         for name, (weight, term) in self._terms.items():
             own = term(self._at(mixed.images_BCHW, labels_B))
-            (weight * own).backward()
+            (of_batch * weight * own).backward()
             terms[name] = own.detach()
         logits_BK, losses = self._compared(mixed.images_BCHW, labels_B)
         weighted = (self._losses[name][0] * loss for name, loss in losses.items())
@@ -224,11 +237,11 @@ class Alignment:
         loss = align.weight * alignment_loss
         if align.label_weight:
             loss = loss + align.label_weight * label_loss
-        loss.backward()
+        (of_batch * loss).backward()
         values = {"loss": loss.detach(), "alignment_loss": alignment_loss.detach(), "label_loss": label_loss.detach()}
         for name, own in terms.items():
             values["loss"] = values["loss"] + self._terms[name][0] * own
-        return values | terms
+        return {name: of_batch * value for name, value in (values | terms).items()}
 
     def _label_loss(self, logits_BK: Tensor, labels_B: Tensor, mixed: Mixed) -> Tensor:
         smoothing = self.align.label_smoothing

@@ -19,6 +19,13 @@ class Mixed(NamedTuple):
     others_B: Tensor
     share: float
 
+    def parts(self, labels_B: Tensor, count: int) -> list[tuple["Mixed", Tensor]]:
+        """The batch, whose images have these labels, in so many parts of nearly equal size."""
+        cut = (
+            torch.tensor_split(own, min(count, len(labels_B))) for own in (self.images_BCHW, self.others_B, labels_B)
+        )
+        return [(Mixed(images, others, self.share), labels) for images, others, labels in zip(*cut, strict=True)]
+
 
 def draw(count: int, alpha: float, device: torch.device) -> tuple[float, Tensor]:
     """The share that an image keeps, from a Beta distribution, and for each of `count` images the one mixed into it."""

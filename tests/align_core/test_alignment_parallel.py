@@ -20,19 +20,22 @@ def _work(rank: int, folder: str) -> None:
     store = torch.distributed.FileStore(f"{folder}/store", 2)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     ends: dict[str, State] = {}
-    for kind, find_unused in (("plain", False), ("plain", True), ("unused", True), ("tied", True)):
+    runs = (("plain", False, 1), ("plain", True, 1), ("unused", True, 1), ("tied", True, 1), ("plain", False, 2))
+    for kind, find_unused, accumulate in runs:
 
         def wrap(module: nn.Module, find_unused: bool = find_unused) -> nn.Module:
             return DistributedDataParallel(module, find_unused_parameters=find_unused)
 
         torch.manual_seed(0)
         source, witness = KINDS[kind](), habits.Plain()
-        alignment = Alignment(source, [witness], AlignConfig(), total_steps=4, seed=0, wrap=wrap, rank=rank)
+        config = AlignConfig(accumulate=accumulate)
+        alignment = Alignment(source, [witness], config, total_steps=4, seed=0, wrap=wrap, rank=rank)
         generator = torch.Generator().manual_seed(rank)
         for _ in range(3):
             alignment.step(torch.rand((2, *habits.SHAPE), generator=generator), torch.tensor([0, 1]))
         assert alignment.leaves_parameters_unused == (kind == "unused")
-        ends[f"{kind} {find_unused}"] = {name: value.clone() for name, value in source.state_dict().items()}
+        name = f"{kind} {find_unused}" if accumulate == 1 else "in parts"
+        ends[name] = {name: value.clone() for name, value in source.state_dict().items()}
     torch.save(ends, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
