@@ -123,7 +123,7 @@ def _rows() -> Iterator[tuple[str, str, str]]:
     yield "controls", "", "controls=[label_only]"
     for key, value in (
         ("loss", "mse"), ("temperature", 7), ("weight", 7), ("label_weight", 7), ("epochs", 7), ("batch_size", 6),
-        ("workers", 2), ("clip_grad_norm", 7), ("batchnorm", "frozen"), ("checkpoint_steps", 7),
+        ("accumulate", 2), ("workers", 2), ("clip_grad_norm", 7), ("batchnorm", "frozen"), ("checkpoint_steps", 7),
         ("optimizer.name", "adamw"), ("optimizer.lr", 7), ("optimizer.momentum", 0.7), ("optimizer.nesterov", "false"),
         ("optimizer.weight_decay", 7), ("optimizer.schedule", "constant"), ("optimizer.warmup", 0.5),
         ("optimizer.layer_decay", 0.5), ("teacher", "source"), ("inputs", "random"), ("mix", "mixup"),

@@ -59,6 +59,7 @@ align:
   label_weight: 0.25
   epochs: 2
   batch_size: 64
+  accumulate: 2
   workers: 2
   optimizer: {name: adamw, lr: 1e-2, momentum: 0.8, nesterov: false, weight_decay: 1e-3, schedule: constant,
               warmup: 0.5, layer_decay: 0.75}
@@ -220,7 +221,7 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path, monkeypatch: pytes
         "controls": ["label_only", "witness", "ensemble", "aligned_ensemble"],
         "align": {
             "loss": "kl", "temperature": 4.0, "weight": 1.0, "label_weight": 0.0, "epochs": 1, "batch_size": 128,
-            "workers": 1, "clip_grad_norm": None, "batchnorm": "update", "checkpoint_steps": 200,
+            "accumulate": 1, "workers": 1, "clip_grad_norm": None, "batchnorm": "update", "checkpoint_steps": 200,
             "optimizer": {
                 "name": "sgd", "lr": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4,
                 "schedule": "cosine", "warmup": 0.0, "layer_decay": 1.0,

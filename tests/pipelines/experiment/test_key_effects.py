@@ -160,6 +160,7 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
         (f"align.{key}={value}", lambda b, key=key: [getattr(making(b, n).align, key) for n in ALIGNED], [value] * 2)
         for key, value in [
             ("temperature", 7), ("weight", 7), ("label_weight", 7), ("epochs", 7), ("batch_size", 7), ("workers", 2),
+            ("accumulate", 2),
             ("clip_grad_norm", 7), ("batchnorm", "frozen"), ("checkpoint_steps", 7), ("loss", "mse"),
             ("teacher", "source"), ("over_witnesses", "max"), ("limit_steps", 7), ("freeze", ["*.weight"]),
             ("inputs", {"name": "random", "eps": 0.5}), ("mix", {"name": "mixup", "alpha": 0.5}),
