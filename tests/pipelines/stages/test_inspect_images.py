@@ -114,7 +114,8 @@ class TestClasses:
             for number, name in enumerate(NAMES, start=1):
                 (sets / role / name).rename(sets / role / str(number))
         with pytest.raises(
-            InputError, match=r"10/train0.png has label 10; classes are numbered from 0; is data.classes"
+            InputError,
+            match=r"10/train0.png has label 10; classes are numbered from 0: rename the folders, or give",
         ):
             found(sets)
 
