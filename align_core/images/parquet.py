@@ -20,6 +20,7 @@ from align_core.images.fit import Fit
 from align_core.images.image_set import CACHED_BYTES, ImageSet, encoded_array, row_ids
 from align_core.images.labels import Labels, LeftOut, RawLabels, as_indices, as_targeted
 from align_core.images.parquet_columns import Columns, class_names, columns_of
+from align_core.images.shards import notes_on_shards
 
 
 class Parquet(ImageSet):
@@ -213,6 +214,10 @@ class Parquet(ImageSet):
     def left_out(self) -> LeftOut:
         """Files of other suffixes, and rows without an id or a label."""
         return LeftOut(self._suffixes, refused=self._refused)
+
+    def notes(self) -> list[str]:
+        """Files that are missing by the names of the others, and files of several splits."""
+        return notes_on_shards(self.files()) if self.path.is_dir() else []
 
     def decoded(self, image_id: str) -> Picture:
         """Decodes the image of one row. Raises BadImage where that is impossible."""

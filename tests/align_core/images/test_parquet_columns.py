@@ -139,6 +139,20 @@ def test_a_shard_that_ends_early_is_named(tmp_path: Path) -> None:
             listed(config(tmp_path, **CIFAR))
 
 
+def test_a_shard_that_is_missing_and_a_split_too_many_are_said(tmp_path: Path) -> None:
+    names = [f"train-0000{number}-of-00003.parquet" for number in range(3)]
+    for name in names:
+        write(tmp_path / name)
+    assert inspect_images(config(tmp_path, **CIFAR), 8).notes == []
+    (tmp_path / names[1]).unlink()
+    write(tmp_path / "test-00000-of-00001.parquet")
+    assert inspect_images(config(tmp_path, **CIFAR), 8).notes == [
+        "2 of the 3 files train-*-of-00003.parquet are there: the others' images are missing",
+        "files of several splits (test, train) are used as one image set; give a folder of one",
+    ]
+    assert inspect_images(config(tmp_path / names[0], **CIFAR), 8).notes == []
+
+
 def test_a_picture_that_is_elsewhere(tmp_path: Path) -> None:
     images = pa.array([{"bytes": None, "path": "0.png"}] * 4, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
     found = inspect_images(config(write(tmp_path / "a.parquet", img=images), **CIFAR), 8)
