@@ -215,13 +215,31 @@ def yaml_blocks(key: str) -> list[str]:
 
 def test_every_yaml_block_is_one_that_a_test_looks_at() -> None:
     keys = ("models", "keys", "entries", "apiVersion")
-    found = [block for key in keys for block in yaml_blocks(key)] + parts_of_an_experiment()
+    found = [block for key in keys for block in yaml_blocks(key)] + parts_of_an_experiment() + image_sets_alone()
     assert sorted(found) == sorted(block.text for block in BLOCKS if block.language == "yaml")
 
 
 def parts_of_an_experiment() -> list[str]:
     """The YAML blocks that show a part of an experiment file."""
     return [text for text in yaml_blocks("variants") if "models" not in yaml.safe_load(text)]
+
+
+def image_sets_alone() -> list[str]:
+    """The YAML blocks that show image sets, and nothing else of an experiment file."""
+    return [text for text in yaml_blocks("data") if "models" not in yaml.safe_load(text)]
+
+
+@pytest.mark.parametrize("text", image_sets_alone())
+def test_image_sets_are_valid_within_an_experiment(text: str, tmp_path: Path) -> None:
+    from pipelines.experiment.config import load_experiment
+
+    whole, part = yaml.safe_load(yaml_blocks("models")[1]), yaml.safe_load(text)
+    whole["data"] |= part["data"]
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(whole))
+    loaded = load_experiment(tmp_path / "experiment.yaml").image_sets()
+    for role, settings in part["data"].items():
+        named = {key: value for key, value in settings.items() if key not in ("path", "labels")}
+        assert {key: getattr(loaded[role], key) for key in named} == named
 
 
 @pytest.mark.parametrize("text", parts_of_an_experiment())

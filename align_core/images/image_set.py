@@ -61,6 +61,10 @@ class ImageSet(ABC):
         """What the listing leaves out."""
         return LeftOut()
 
+    def notes(self) -> list[str]:
+        """How the set was read where that is not evident, a sentence each."""
+        return []
+
     def picture(self, image_id: str) -> Image.Image:
         """Decodes one image at its own size, with the channels of the set. Raises BadImage where that is impossible."""
         return self.decoded(image_id).in_channels(self.channels)

@@ -41,6 +41,7 @@ class Inspection:
         suffixes: number of files, by suffix, that are no images.
         outside: number of images outside any class folder.
         targeted: the class that each of these images is to be led to, where the set lists any.
+        notes: how the set was read where that is not evident, a sentence each.
     """
 
     config: ImageSetConfig
@@ -58,6 +59,7 @@ class Inspection:
     suffixes: Mapping[str, int] = field(default_factory=dict)
     outside: int = 0
     targeted: RawLabels | None = None
+    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -112,6 +114,7 @@ def inspect_images(
         suffixes=left_out.suffixes,
         outside=left_out.outside,
         targeted=targeted and targeted.with_values(targeted.values[[positions[p] for p in readable]]),
+        notes=image_set.notes(),
     )
 
 

@@ -26,14 +26,14 @@ def open_image_set(config: ImageSetConfig, image_size: int | Fit, channels: int 
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder")
     if config.kind == "folder":
-        return Folder(path, Path(config.labels) if config.labels else None, fit, channels)
+        return Folder(path, config, fit, channels)
     if not path.is_dir():
         try:
             check_regular(path)
         except OSError as problem:
             raise InputError(f"{path}: {problem}") from problem
     if config.kind == "npz":
-        return Npz(path, fit, channels)
+        return Npz(path, fit, channels, config.first_class or 0)
     from align_core.images.parquet import Parquet  # with pyarrow, which nothing else here needs
 
-    return Parquet(path, fit, channels)
+    return Parquet(path, config, fit, channels)

@@ -55,8 +55,28 @@ class LeftOut:
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
-def as_indices(values: Sequence[int] | Labels, ids: Sequence[str], origin: Path) -> Labels:
-    """Integers of any type as int64. Raises InputError, naming file and image, for one that int64 cannot hold."""
+def as_indices(values: Sequence[int] | Labels, ids: Sequence[str], origin: Path, first: int = 0) -> Labels:
+    """Class numbers as class indices, int64, where the first class has the number `first`.
+
+    Raises InputError, naming file and image, for one that int64 cannot hold, or that is below 1 where `first` is 1.
+    """
+    numbers = _as_int64(values, ids, origin)
+    below = np.flatnonzero(numbers < first)
+    if first and len(below):
+        raise InputError(
+            f"{origin}: image {ids[int(below[0])]} has the label {numbers[below[0]]}, where the first class has the "
+            f"number {first}; set `first_class: 0` if classes are numbered from 0"
+        )
+    return numbers - first
+
+
+def as_targeted(values: Sequence[int] | Labels, ids: Sequence[str], origin: Path, first: int = 0) -> Labels:
+    """Numbers of classes to lead to as class indices, int64; -1 where there is none."""
+    numbers = _as_int64(values, ids, origin)
+    return np.where(numbers < first, -1, numbers - first)
+
+
+def _as_int64(values: Sequence[int] | Labels, ids: Sequence[str], origin: Path) -> npt.NDArray[np.int64]:
     most = 2**63 - 1
     for image_id, value in zip(ids, values, strict=True) if _may_overflow(values) else ():
         if not -most <= int(value) <= most:

@@ -108,7 +108,7 @@ def manifests_of(
     known = class_list({role: found.labels for role, found in inspections.items()}, classes, names)
     labels = {role: known.indices(role, found.labels) for role, found in inspections.items()}
     for role, found in inspections.items():
-        _check_range(role, found.ids, labels[role], known.count)
+        _check_range(role, found, labels[role], known.count)
     towards = {
         role: targeted_classes(role, inspections[role].targeted, inspections[role].ids, labels[role], known)
         for role in targeted
@@ -128,13 +128,24 @@ def manifests_of(
     }
 
 
-def _check_range(role: str, ids: Sequence[str], labels: npt.NDArray[np.int64], classes: int) -> None:
+def _check_range(role: str, found: Inspection, labels: npt.NDArray[np.int64], classes: int) -> None:
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(outside):
         first = int(outside[0])
         is_from_1 = (labels[outside] == classes).all() and 0 not in labels
-        mend = f"{'classes are numbered from 0; ' if is_from_1 else ''}is data.classes right?"
+        mend = f"{_if_from_1(role, found)}; " if is_from_1 else ""
         raise InputError(
-            f"data.{role}: {len(outside)} labels lie outside 0 to {classes - 1}: image {ids[first]} has label "
-            f"{int(labels[first])}; {mend}"
+            f"data.{role}: {len(outside)} labels lie outside 0 to {classes - 1}: image {found.ids[first]} has label "
+            f"{int(labels[first])}; {mend}is data.classes right?"
         )
+
+
+def _if_from_1(role: str, found: Inspection) -> str:
+    """How to mend labels that seem to count from 1."""
+    config = found.config
+    if config.kind == "digits" or (config.kind == "folder" and config.labels is None):
+        return "classes are numbered from 0: rename the folders, or give `data.classes` a file with their names"
+    mend = f"classes are numbered from 0: if these count from 1, set data.{role}.first_class: 1"
+    if config.kind == "folder":
+        mend += ", or if their order is not that of the models' outputs, as ILSVRC2012_ID is not, give `label_names`"
+    return mend

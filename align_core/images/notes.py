@@ -29,8 +29,8 @@ def listed(parts: Sequence[str], most: int = _SHOWN, between: str = "; ") -> str
 
 
 def notes_of(found: Inspection, image_size: int, channels: int) -> list[str]:
-    """What was left out of a set, and what was done to its images."""
-    notes = []
+    """How a set was read, what was left out of it, and what was done to its images."""
+    notes = [*found.notes]
     if found.unreadable:
         reasons = listed([f"{image_id}: {reason}" for image_id, reason in found.unreadable])
         notes.append(f"{are(len(found.unreadable), 'unreadable image')} left out ({reasons})")

@@ -13,7 +13,7 @@ from align_core.errors import InputError
 from align_core.images.decoding import Picture, from_array
 from align_core.images.fit import Fit
 from align_core.images.image_set import ImageSet, encoded_array, row_ids
-from align_core.images.labels import Labels, RawLabels, as_indices
+from align_core.images.labels import Labels, RawLabels, as_indices, as_targeted
 
 _TARGETED = "targeted_labels"
 
@@ -22,12 +22,12 @@ class Npz(ImageSet):
     """An npz file with `images`, uint8 [N, H, W, C] or [N, H, W], and `labels` [N], class indices or class names.
 
     It may have `targeted_labels` [N], too: the class that a targeted attack is to lead each image to. An id is the
-    zero-padded row.
+    zero-padded row. Integers are numbers of classes, of which the first is `first_class`.
     """
 
-    def __init__(self, path: Path, fit: Fit, channels: int | None) -> None:
+    def __init__(self, path: Path, fit: Fit, channels: int | None, first_class: int = 0) -> None:
         super().__init__(fit, channels)
-        self.path = path
+        self.path, self.first_class = path, first_class
 
     @cached_property
     def arrays(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any] | None]:
@@ -68,7 +68,7 @@ class Npz(ImageSet):
             raise InputError(f"{self.path}: its images have no pixels; `images` is of shape {images.shape}")
         if labels.dtype.kind == "U" and "" in labels:
             raise InputError(f"{self.path}: image {ids[int(np.flatnonzero(labels == '')[0])]} has no label")
-        return ids, labels if labels.dtype.kind == "U" else as_indices(labels, ids, self.path)
+        return ids, labels if labels.dtype.kind == "U" else as_indices(labels, ids, self.path, self.first_class)
 
     def labels(self) -> RawLabels:
         """The labels, and the classes that they name."""
@@ -80,7 +80,7 @@ class Npz(ImageSet):
         values = self.arrays[2]
         if values is None or values.dtype.kind == "U":
             return None if values is None else RawLabels(values)
-        return RawLabels(as_indices(values, self.listing()[0], self.path))
+        return RawLabels(as_targeted(values, row_ids(len(values)), self.path, self.first_class))
 
     def files(self) -> list[Path]:
         """The one file of the set, which holds both images and labels."""

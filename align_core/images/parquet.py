@@ -1,7 +1,6 @@
 """Image sets in Parquet files."""
 
 import io
-import json
 from collections import Counter, OrderedDict
 from functools import cached_property
 from pathlib import Path
@@ -14,24 +13,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from align_core.errors import InputError, reason_of
+from align_core.images.config import ImageSetConfig
 from align_core.images.decoding import BadImage, Picture, Pixels, decode, from_array
 from align_core.images.files import check_regular, printable
 from align_core.images.fit import Fit
 from align_core.images.image_set import CACHED_BYTES, ImageSet, encoded_array, row_ids
-from align_core.images.labels import TARGETED, Labels, LeftOut, RawLabels, as_indices
+from align_core.images.labels import Labels, LeftOut, RawLabels, as_indices, as_targeted
+from align_core.images.parquet_columns import Columns, class_names, columns_of
+from align_core.images.shards import notes_on_shards
 
 
 class Parquet(ImageSet):
     """One Parquet file, or a folder of them: columns `image` and `label`, perhaps `image_id` and `targeted_label`.
 
+    The settings of the set may give the first three other names.
     An image is encoded bytes, a struct with the field `bytes` (as Hugging Face's datasets write it), or a fixed-shape
     uint8 tensor [C, H, W]. A label is a class name or a class index, which Hugging Face's ClassLabel gives a name.
-    Without the column `image_id`, an id is the zero-padded row, counted over the sorted files.
+    Without a column of ids, an id is the zero-padded row, counted over the sorted files.
     """
 
-    def __init__(self, path: Path, fit: Fit, channels: int | None) -> None:
+    def __init__(self, path: Path, config: ImageSetConfig, fit: Fit, channels: int | None) -> None:
         super().__init__(fit, channels)
-        self.path = path
+        self.path, self.config = path, config
         self._lock = Lock()  # threads decode at once, but share the row groups that are kept in memory
         self._read: OrderedDict[int, pa.Array] = OrderedDict()
 
@@ -58,26 +61,26 @@ class Parquet(ImageSet):
         return {suffix: count for suffix, count in Counter(suffixes).items() if suffix != ".parquet"}
 
     @cached_property
+    def _schemas(self) -> dict[Path, pa.Schema]:
+        """The schema of every file. Raises InputError for one that cannot be read, or where there is no file."""
+        schemas = {file: _opened(file).schema_arrow for file in self.files()}
+        if not schemas:
+            others = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(self._suffixes.items()))
+            raise InputError(
+                f"{self.path}: this folder contains no file of the suffix .parquet{others and f', but {others}'}"
+            )
+        return schemas
+
+    @cached_property
+    def _columns(self) -> Columns:
+        return columns_of(self.path, self._schemas, self.config)
+
+    @cached_property
     def _table(self) -> pa.Table:
         """The labels, and the ids where there are any, of all files: everything but the images."""
+        columns = self._columns.without_images
         try:
-            for file in self.files():
-                check_regular(file)
-            tables = [pq.ParquetFile(file) for file in self.files()]
-            if not tables:
-                others = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(self._suffixes.items()))
-                raise InputError(
-                    f"{self.path}: this folder contains no file of the suffix .parquet{others and f', but {others}'}"
-                )
-            names = [{"image", "label", "image_id", TARGETED} & set(table.schema_arrow.names) for table in tables]
-            if not names[0] >= {"image", "label"} or any(others != names[0] for others in names):
-                raise InputError(
-                    f"{self.path}: a Parquet image set needs the columns `image` and `label` in every file, "
-                    f"and `image_id` and `{TARGETED}` either in every file or in none"
-                )
-            for file, table in zip(self.files(), tables, strict=True):
-                _check_columns(file, table.schema_arrow)
-            return pa.concat_tables([table.read(columns=sorted(names[0] - {"image"})) for table in tables])
+            return pa.concat_tables([pq.ParquetFile(file).read(columns=columns) for file in self.files()])
         except (OSError, pa.ArrowException) as problem:
             raise InputError(f"{self.path}: cannot be read as Parquet ({reason_of(problem)})") from problem
 
@@ -87,26 +90,27 @@ class Parquet(ImageSet):
         rows: dict[str, int] = {}
         for row, image_id in enumerate(self._ids):
             if (other := rows.setdefault(image_id, row)) != row:
-                raise InputError(f"{self.path}: the `image_id` {image_id!r} occurs twice, in rows {other} and {row}")
+                name = self._columns.image_id
+                raise InputError(f"{self.path}: the `{name}` {image_id!r} occurs twice, in rows {other} and {row}")
         return dict(sorted(rows.items()))
 
     @cached_property
     def _ids(self) -> list[str]:
         """The id of each row; a row without one is named by its number."""
-        table, numbers = self._table, row_ids(self._table.num_rows)
-        if "image_id" not in table.column_names:
+        name, numbers = self._columns.image_id, row_ids(self._table.num_rows)
+        if name is None:
             return numbers
         try:
-            given = table["image_id"].to_pylist()
+            given = self._table[name].to_pylist()
         except ValueError as problem:
-            raise InputError(f"{self.path}: an `image_id` is no text of UTF-8 ({reason_of(problem)})") from problem
+            raise InputError(f"{self.path}: an `{name}` is no text of UTF-8 ({reason_of(problem)})") from problem
         return [f"row {n}" if own is None else str(own) for own, n in zip(given, numbers, strict=True)]
 
     @cached_property
     def _refused(self) -> dict[str, str]:
         """Why rows without an id or a label cannot be used, by image id."""
         refused: dict[str, str] = {}
-        for column in set(self._table.column_names) & {"image_id", "label"}:
+        for column in {self._columns.image_id, self._columns.label} - {None}:
             missing = np.flatnonzero(self._table[column].is_null().to_numpy())
             refused |= {self._ids[row]: f"its `{column}` is null" for row in missing}
         return refused
@@ -114,10 +118,20 @@ class Parquet(ImageSet):
     @cached_property
     def _class_names(self) -> tuple[str, ...]:
         """The names that Hugging Face's ClassLabel gives to the indices; none where the files hold none."""
-        found = {file: _class_label(pq.ParquetFile(file).schema_arrow) for file in self.files()}
-        if len(set(found.values())) > 1:
+        found = {class_names(schema, self._columns.label) for schema in self._schemas.values()}
+        if len(found) > 1:
             raise InputError(f"{self.path}: its files name different classes in their schemas")
-        return next(iter(found.values()))
+        return found.pop()
+
+    @cached_property
+    def _first_class(self) -> int:
+        """The number of the first class, where labels are integers without names."""
+        if self.config.first_class is not None and self._class_names:
+            raise InputError(
+                f"{self.path}: the schema names the class of each integer in `{self._columns.label}`; leave "
+                "`first_class` out"
+            )
+        return self.config.first_class or 0
 
     @cached_property
     def _groups(self) -> list[tuple[Path, int, int]]:
@@ -145,9 +159,9 @@ class Parquet(ImageSet):
         can only be read whole.
         """
         if position not in self._read:
-            file, index, _ = self._groups[position]
+            (file, index, _), name = self._groups[position], self._columns.image
             try:
-                column = pq.ParquetFile(file).read_row_group(index, columns=["image"])["image"].combine_chunks()
+                column = pq.ParquetFile(file).read_row_group(index, columns=[name])[name].combine_chunks()
             except (OSError, pa.ArrowException) as problem:
                 raise InputError(f"{file}: cannot be read as Parquet ({problem})") from problem
             self._read[position] = column
@@ -157,8 +171,8 @@ class Parquet(ImageSet):
         return self._read[position]
 
     def listing(self) -> tuple[list[str], Labels]:
-        """Sorted ids, and the column `label`. Raises InputError where it holds neither integers nor text."""
-        ids, values = list(self._rows), self._classes("label")
+        """Sorted ids, and their labels. Raises InputError where these are neither integers nor text."""
+        ids, values = list(self._rows), self._classes(self._columns.label)
         empty = [image_id for image_id, name in zip(ids, values.tolist(), strict=True) if name == ""]
         if set(empty) - self._refused.keys():
             raise InputError(f"{self.path}: image {empty[0]} has no label")
@@ -173,9 +187,9 @@ class Parquet(ImageSet):
 
     def targeted(self) -> RawLabels | None:
         """The column `targeted_label`; its integers have the names that the labels' ClassLabel gives them, if any."""
-        if TARGETED not in self._table.column_names:
+        if self._columns.targeted is None:
             return None
-        values = self._classes(TARGETED)
+        values = self._classes(self._columns.targeted)
         is_ordered = values.dtype.kind != "U" and bool(self._class_names)
         return RawLabels(values, self._class_names if is_ordered else (), is_ordered)
 
@@ -185,10 +199,12 @@ class Parquet(ImageSet):
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         if pa.types.is_integer(column.type):
-            indices: Labels = column.fill_null(0).to_numpy()[order]
-            if name == TARGETED:
-                indices = np.where(column.is_null().to_numpy()[order], -1, indices)
-            return as_indices(indices, list(self._rows), self.path)
+            first = self._first_class
+            numbers: Labels = column.fill_null(first).to_numpy()[order]
+            if name == self._columns.label:
+                return as_indices(numbers, list(self._rows), self.path, first)
+            targeted = as_targeted(numbers, list(self._rows), self.path, first)
+            return np.where(column.is_null().to_numpy()[order], -1, targeted)
         try:
             texts = column.to_pylist()
         except ValueError as problem:
@@ -198,6 +214,10 @@ class Parquet(ImageSet):
     def left_out(self) -> LeftOut:
         """Files of other suffixes, and rows without an id or a label."""
         return LeftOut(self._suffixes, refused=self._refused)
+
+    def notes(self) -> list[str]:
+        """Files that are missing by the names of the others, and files of several splits."""
+        return notes_on_shards(self.files()) if self.path.is_dir() else []
 
     def decoded(self, image_id: str) -> Picture:
         """Decodes the image of one row. Raises BadImage where that is impossible."""
@@ -225,41 +245,22 @@ class Parquet(ImageSet):
         plain = value.as_py()
         encoded = plain["bytes"] if isinstance(plain, dict) else plain
         if encoded is None:
-            raise BadImage("its `bytes` are null")
+            where = plain.get("path") if isinstance(plain, dict) else None
+            raise BadImage(
+                "its `bytes` are null"
+                + (f", and the file that its `path` names is not read ({where})" if where else "")
+            )
         if not isinstance(encoded, bytes):
-            raise BadImage("the column `image` must hold encoded bytes, a struct with `bytes`, or uint8 CHW tensors")
+            raise BadImage("it is neither encoded bytes, nor a struct with `bytes`, nor a uint8 CHW tensor")
         return encoded
 
 
-def _check_columns(file: Path, schema: pa.Schema) -> None:
-    """Raises InputError for columns of types that no image set has."""
-    image = schema.field("image").type
-    if pa.types.is_struct(image) and image.get_field_index("bytes") < 0:
-        fields = ", ".join(f"`{image.field(i).name}`" for i in range(image.num_fields))
-        raise InputError(f"{file}: the column `image` holds structs of {fields}, without the `bytes` of the images")
-    for name in {"label", TARGETED} & set(schema.names):
-        label = _plain_type(schema.field(name).type)
-        if not (pa.types.is_integer(label) or _is_text(label)):
-            raise InputError(f"{file}: the column `{name}` must hold integers or class names, not {label}")
-    if "image_id" in schema.names:
-        own = _plain_type(schema.field("image_id").type)
-        if not (pa.types.is_integer(own) or _is_text(own)):
-            raise InputError(f"{file}: the column `image_id` must hold text or integers, not {own}")
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def _class_label(schema: pa.Schema) -> tuple[str, ...]:
-    """The names of a ClassLabel in the column `label`, from the metadata that Hugging Face's datasets write."""
+def _opened(file: Path) -> pq.ParquetFile:
+    """A Parquet file. Raises InputError where it is none, or ends early: what is read first stands at its end."""
     try:
-        about = json.loads((schema.metadata or {})[b"huggingface"])
-        names = about["info"]["features"]["label"]["names"]
-    except (KeyError, TypeError, ValueError):
-        return ()
-    return tuple(map(str, names)) if isinstance(names, list) else ()
+        check_regular(file)
+        return pq.ParquetFile(file)
+    except (OSError, pa.ArrowException) as problem:
+        raise InputError(
+            f"{file}: cannot be read as Parquet ({reason_of(problem)}); if it was cut short, fetch it again"
+        ) from problem

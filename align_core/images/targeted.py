@@ -48,9 +48,11 @@ def targeted_classes(
     outside = np.flatnonzero((classes < 0) | (classes >= known.count))
     if len(outside):
         first = int(outside[0])
+        is_from_1 = (classes[outside] == known.count).all() and 0 not in classes
+        mend = f"; if labels and these count from 1, set data.{role}.first_class: 1" if is_from_1 else ""
         raise InputError(
             f"data.{role}: {len(outside)} classes in `{TARGETED}` lie outside 0 to {known.count - 1}: image "
-            f"{ids[first]} is to be led to {int(classes[first])}"
+            f"{ids[first]} is to be led to {int(classes[first])}{mend}"
         )
     same = np.flatnonzero(classes == labels)
     if len(same):

@@ -32,7 +32,10 @@ def with_absolute_paths(experiment: "Experiment", folder: Path) -> "Experiment":
         return None if path is None else str((folder / _expanded(path)).absolute())
 
     def image_set(config: ImageSetConfig | None) -> ImageSetConfig | None:
-        return config and dataclasses.replace(config, path=absolute(config.path), labels=absolute(config.labels))
+        if config is None:
+            return None
+        labels, names = absolute(config.labels), absolute(config.label_names)
+        return dataclasses.replace(config, path=absolute(config.path), labels=labels, label_names=names)
 
     def model(config: ModelConfig) -> ModelConfig:
         weights = absolute(config.weights) if config.weights and config.weights_file else config.weights

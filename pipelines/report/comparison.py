@@ -15,8 +15,9 @@ COLUMNS = (
 """The columns of comparison.csv. Each but `experiment` means what it means in transfer.csv."""
 
 _LEFT_OUT = (
-    ("name",), ("warning",), ("compute",), ("data", "*", "path"), ("data", "*", "labels"), ("models", "*", "weights"),
-    ("models", "*", "aligned"), ("align", "checkpoint_steps"), ("variants", "*", "align", "checkpoint_steps"),
+    ("name",), ("warning",), ("compute",), ("data", "*", "path"), ("data", "*", "labels"), ("data", "*", "label_names"),
+    ("models", "*", "weights"), ("models", "*", "aligned"), ("align", "checkpoint_steps"),
+    ("variants", "*", "align", "checkpoint_steps"),
 )  # fmt: skip
 """The places of keys that decide no result, or whose content has a hash that is compared instead; `*` is any name."""
 

@@ -28,7 +28,7 @@ def manifest_file(config: ImageSetConfig, fit: Fit, channels: int | None) -> str
     image_set = open_image_set(config, fit, channels)
     state = [[str(file), *size_and_time(file)] for file in image_set.files()]
     listing = [dataclasses.asdict(image_set.left_out()), image_set.labels().names]
-    settings = [_FORMAT, dataclasses.asdict(config), dataclasses.asdict(fit), channels]
+    settings = [_FORMAT, config.deciding, dataclasses.asdict(fit), channels]
     return f"images-{fingerprint_of([*settings, state, *listing])}.parquet"
 
 
@@ -61,6 +61,7 @@ def inspection_to_bytes(found: Inspection) -> bytes:
         "facts": dict(found.facts),
         "suffixes": dict(found.suffixes),
         "outside": found.outside,
+        "notes": found.notes,
         "targeted": found.targeted and [found.targeted.are_names, found.targeted.names, found.targeted.is_ordered],
     }
     table = pa.table(columns).replace_schema_metadata({"about": json.dumps(about)})

@@ -75,6 +75,14 @@ def _rows() -> Iterator[tuple[str, str, str]]:
         yield f"data.{role}.sample_seed", f"{npz};data.{role}.sample=2", f"data.{role}.sample_seed=3"
         folder = f"data.{role}={{kind: folder, path: more, labels: more.csv}}"
         yield f"data.{role}.labels", folder, f"data.{role}.labels=more_again.csv"
+        photos = f"data.{role}={{kind: folder, path: photos, labels: columns.csv}}"
+        yield f"data.{role}.image_column", photos, f"data.{role}.image_column=file"
+        yield f"data.{role}.label_column", photos, f"data.{role}.label_column=class"
+        yield f"data.{role}.first_class", f"{photos};data.{role}.label_column=class", f"data.{role}.first_class=1"
+        named = f"data.classes=classes.txt;{photos};data.{role}.label_names=numbers.csv"
+        yield f"data.{role}.label_names", named, f"data.{role}.label_names=numbers_again.csv"
+        parquet = f"data.{role}={{kind: parquet, path: few.parquet}}"
+        yield f"data.{role}.id_column", parquet, f"data.{role}.id_column=row"
     for kind, one, other in (
         ("timm", "test_resnet", "test_vit"),
         ("torchvision", "squeezenet1_1", "squeezenet1_0"),

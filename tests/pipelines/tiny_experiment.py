@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 import yaml
 from PIL import Image
@@ -58,6 +60,12 @@ def write_tiny_experiment(folder: Path) -> None:
         Image.fromarray(images[20 + index]).save(folder / "photos" / "cat" / f"{index}.png")
     (folder / "photos" / "cat" / "broken.png").write_bytes(b"")
     (folder / "photos.csv").write_text("path,label\ncat/1.png,2\n")
+    (folder / "columns.csv").write_text("path,label,file,class\ncat/0.png,0,cat/1.png,2\n")
+    for name, classes in (("numbers", ("dog", "cat", "bird")), ("numbers_again", ("cat", "dog", "bird"))):
+        rows = "".join(f"{number},{own}\n" for number, own in enumerate(classes))
+        (folder / f"{name}.csv").write_text(f"number,name\n{rows}")
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(images[23:25].transpose(0, 3, 1, 2)))
+    pq.write_table(pa.table({"image": tensors, "label": [0, 1], "row": ["x", "y"]}), folder / "few.parquet")
     (folder / "aligned").mkdir()
     for seed, name in enumerate(("a", "b", "c", "d", "aligned/model")):
         torch.manual_seed(seed)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_sets import folder_of, listed, noise, png, read_only_image
+from image_sets import folder_of, listed, noise, png
 
 from align_core.errors import InputError
 from align_core.images import ImageSetConfig, open_image_set
@@ -55,8 +55,8 @@ class TestFolder:
             ("path,label\nx.png,\n", "line 2: the label '' is neither"),
             ("path,label\nx.png,1e400\n", "line 2: the label '1e400' is neither"),
             ("path,label\nx.png,99999999999999999999\n", "image x.png has the label 99999999999999999999"),
-            ("label,path\n1\n", "needs the columns `path` and `label`"),
-            (b"path,label\n\xff.png,1\n", "needs the columns `path` and `label`"),
+            ("label,path\n1\n", "line 2: ends before the column `path`"),
+            (b"path,label\n\xff.png,1\n", "cannot be read as a label file of UTF-8 text"),
         ],
     )
     def test_csv_that_is_refused(self, tmp_path: Path, text: str | bytes, complaint: str) -> None:
@@ -70,7 +70,7 @@ class TestFolder:
 
     def test_listed_file_that_is_missing(self, tmp_path: Path) -> None:
         with pytest.raises(BadImage):
-            read_only_image(self.by_csv(tmp_path, "path,label\ngone.png,0\n"))
+            open_image_set(self.by_csv(tmp_path, "path,label\nx.png,0\ngone.png,0\n"), 8).read("gone.png")
 
     def test_files_tell_of_every_image_and_the_csv(self, tmp_path: Path) -> None:
         files = open_image_set(self.by_csv(tmp_path, "path,label\nx.png,0\n"), 8).files()

@@ -99,7 +99,11 @@ def test_the_column_changes_its_own_hash_alone(tmp_path: Path) -> None:
         ("path,label\n0.png,0\n", "this image set says nothing of classes to lead to; add a column `targeted_label`"),
         ("path,label,targeted_label\n0.png,0,\n1.png,1,2\n", "1 images have no `targeted_label`, such as 0.png"),
         ("path,label,targeted_label\n0.png,0,1\n1.png,1\n", "1 images have no `targeted_label`, such as 1.png"),
-        ("path,label,targeted_label\n0.png,0,3\n", "lie outside 0 to 2: image 0.png is to be led to 3"),
+        ("path,label,targeted_label\n0.png,0,4\n", "lie outside 0 to 2: image 0.png is to be led to 4$"),
+        (
+            "path,label,targeted_label\n0.png,1,3\n1.png,2,1\n",
+            "to be led to 3; if labels and these count from 1, set data.te",
+        ),
         ("path,label,targeted_label\n0.png,0,-1\n", "have no `targeted_label`, such as 0.png"),
         ("path,label,targeted_label\n0.png,0,0\n", "of 1 images is their own label, such as 0.png \\(0\\)"),
         ("path,label,targeted_label\n0.png,0,cat\n", "'cat' is a name, and the labels are class indices"),

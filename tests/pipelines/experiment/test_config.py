@@ -32,8 +32,9 @@ data:
   on_bad_image: skip
   on_duplicate: skip
   train:      {kind: npz, path: data/train.npz, take: [0, 3000]}
-  validation: {kind: folder, path: data/photos, labels: data/photos.csv, sample: 100, sample_seed: 1}
-  test:       {kind: npz, path: /data/test.npz, limit: 500}
+  validation: {kind: folder, path: data/photos, labels: data/photos.csv, label_names: data/names.csv,
+               image_column: file, label_column: class, sample: 100, sample_seed: 1}
+  test:       {kind: parquet, path: /data/test.parquet, id_column: key, first_class: 1, limit: 500}
 models:
   resnet20: {factory: "cifar_models:resnet", args: {depth: 20}, weights: w/resnet20.th, mean: [0.4, 0.5, 0.6],
              std: [0.2, 0.2, 0.2], family: resnet}
@@ -165,6 +166,7 @@ class TestFull:
             "data/train.npz": str(folder / "data/train.npz"),
             "data/photos": str(folder / "data/photos"),
             "data/photos.csv": str(folder / "data/photos.csv"),
+            "data/names.csv": str(folder / "data/names.csv"),
             "w/resnet20.th": str(folder / "w/resnet20.th"),
             "w/vgg11.safetensors": str(folder / "w/vgg11.safetensors"),
             "../earlier/models/aligned": str(folder / "../earlier/models/aligned"),

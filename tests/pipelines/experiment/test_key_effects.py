@@ -60,6 +60,7 @@ def attack(blueprint: Blueprint) -> dict[str, Any]:
 
 ALIGNED = ("aligned", "v")
 BEGUN = "models.e.weights=a.safetensors;models.e.args={}"
+LISTED = "data.test.labels=columns.csv;data.test.kind=folder;data.test.path=photos;data.test.take=null"
 STOPPING = "data.validation={kind: npz, path: others.npz};validation_targets=[d]"
 
 
@@ -114,6 +115,20 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     (
         "data.test.labels=photos.csv;data.test.kind=folder;data.test.path=photos;data.test.take=null",
         lambda b: b.inspected.manifests["test"].labels.tolist(), [2],
+    ),
+    (f"data.test.image_column=file;{LISTED}", lambda b: ids(b, "test"), ["cat/1.png"]),
+    (f"data.test.label_column=class;{LISTED}", lambda b: b.inspected.manifests["test"].labels.tolist(), [2]),
+    (
+        f"data.test.first_class=1;data.test.label_column=class;{LISTED}",
+        lambda b: b.inspected.manifests["test"].labels.tolist(), [1],
+    ),
+    (
+        f"data.test.label_names=numbers_again.csv;data.classes=classes.txt;{LISTED}",
+        lambda b: b.inspected.manifests["test"].labels.tolist(), [1],
+    ),
+    (
+        "data.test.id_column=row;data.test.path=few.parquet;data.test.kind=parquet;data.test.take=null",
+        lambda b: ids(b, "test"), ["x", "y"],
     ),
     ("data.train.take=[2, 4]", lambda b: ids(b, "train"), ["00002", "00003"]),
     ("data.train.sample=3", lambda b: [int(row) % 3 for row in ids(b, "train")], [0, 1, 2]),

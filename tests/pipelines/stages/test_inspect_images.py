@@ -114,7 +114,8 @@ class TestClasses:
             for number, name in enumerate(NAMES, start=1):
                 (sets / role / name).rename(sets / role / str(number))
         with pytest.raises(
-            InputError, match=r"10/train0.png has label 10; classes are numbered from 0; is data.classes"
+            InputError,
+            match=r"10/train0.png has label 10; classes are numbered from 0: rename the folders, or give",
         ):
             found(sets)
 
@@ -292,8 +293,10 @@ class TestOddFiles:
 
 class TestStored:
     def test_what_was_found_is_read_again(self, sets: Path) -> None:
+        (sets / "list.txt").write_text("cat/test0.png 0\ndog/test1.png 3\n")
         for config in (
             ImageSetConfig(kind="folder", path=str(sets / "test"), limit=20),
+            ImageSetConfig(kind="folder", path=str(sets / "test"), labels=str(sets / "list.txt")),
             ImageSetConfig(kind="digits", sample=30),
         ):
             inspection = inspect_images(config, 8)
@@ -302,6 +305,25 @@ class TestStored:
             for name, value in vars(inspection).items():
                 assert str(getattr(again, name)) == str(value), name
             assert again.labels.values.dtype.kind == inspection.labels.values.dtype.kind
+
+    def test_a_changed_list_of_names_is_noticed(self, sets: Path) -> None:
+        """The form of the labels is said on every run, and what the numbers stand for is read again when it changes."""
+        (sets / "classes.txt").write_text("\n".join(NAMES))
+        (sets / "list.txt").write_text("cat/test0.png 1\ndog/test1.png 2\n")
+        named = {"labels": str(sets / "list.txt"), "label_names": str(sets / "names.csv")}
+        labels = []
+        for one, two in (("ship", "cat"), ("frog", "cat")):
+            (sets / "names.csv").write_text(f"number,name\n1,{one}\n2,{two}\n")
+            asked = experiment(sets, str(sets / "classes.txt"), test=named)
+            store = Store(asked.output, asked.name)
+            for _ in range(2):
+                manifest, unsaved = manifests(asked, store, Progress(True))
+                labels.append([NAMES[label] for label in manifest["test"].labels])
+                assert manifest["test"].notes[0].endswith("classes are numbers with the names in names.csv")
+                for path, content in unsaved.items():
+                    store.write(path, content)
+            assert unsaved == {}
+        assert labels == [["ship", "cat"]] * 2 + [["frog", "cat"]] * 2
 
     @pytest.mark.parametrize("content", [b"", b"PAR1", b"{}"])
     def test_a_damaged_file_is_none(self, content: bytes) -> None:
