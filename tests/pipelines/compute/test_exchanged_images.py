@@ -15,6 +15,7 @@ from one_worker import WORKER
 from PIL import Image
 
 from align_core.alignment import Alignment
+from align_core.diverged import Taken
 from align_core.images import read_images
 from pipelines.compute.fine_tune import FineTune, fine_tune_alone
 from pipelines.compute.images import AsInspected, opened
@@ -72,15 +73,15 @@ def with_pictures(folder: Path) -> dict[str, Any]:
 
 def exchange_at(monkeypatch: pytest.MonkeyPatch, exchange: Callable[[], None], step: int = AT) -> None:
     """Exchanges images once this many steps of an alignment are taken."""
-    take = Alignment.step
+    take = Alignment.take
 
-    def taking(alignment: Alignment, *batch: Any) -> dict[str, float]:
-        row = take(alignment, *batch)
+    def taking(alignment: Alignment, *batch: Any) -> Taken:
+        taken = take(alignment, *batch)
         if alignment.step_number == step:
             exchange()
-        return row
+        return taken
 
-    monkeypatch.setattr(Alignment, "step", taking)
+    monkeypatch.setattr(Alignment, "take", taking)
 
 
 def overwrite_rows(file: Path) -> None:

@@ -15,6 +15,7 @@ from one_worker import WORKER
 from safetensors.torch import load as load_bytes
 
 from align_core.alignment import Alignment, NonFiniteLoss
+from align_core.diverged import Taken
 from align_core.models import load
 from align_core.weights import to_bytes
 from pipelines.compute.checkpoint import DamagedCheckpoint, read_checkpoint
@@ -266,15 +267,15 @@ def test_a_witness_without_finite_logits_is_named_with_its_images(
 def test_weights_that_are_not_finite_after_the_last_step_are_refused(
     job: FineTune, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Alignment.step
+    take = Alignment.take
 
-    def breaking(alignment: Alignment, *batch: torch.Tensor) -> dict[str, float]:
-        row = step(alignment, *batch)
+    def breaking(alignment: Alignment, *batch: torch.Tensor) -> Taken:
+        taken = take(alignment, *batch)
         if alignment.step_number == STEPS:
             next(alignment.source.parameters()).data.fill_(torch.inf)
-        return row
+        return taken
 
-    monkeypatch.setattr(Alignment, "step", breaking)
+    monkeypatch.setattr(Alignment, "take", breaking)
     with pytest.raises(NonFiniteLoss, match=r"after the last step the weights are not finite \(net.1.weight\)"):
         fine_tune_alone(job, "cpu", CHECKPOINTS)
 
