@@ -19,7 +19,7 @@ from align_core.diverged import Taken
 from align_core.models import load
 from align_core.weights import to_bytes
 from pipelines.compute.checkpoint import DamagedCheckpoint, read_checkpoint
-from pipelines.compute.fine_tune import FineTune, fine_tune_alone
+from pipelines.compute.fine_tune import FineTune, Trainer, fine_tune_alone
 from pipelines.compute.ray_train import fine_tune
 from pipelines.stages.payload import fine_tune_of
 from pipelines.storage.store import Store
@@ -262,6 +262,34 @@ def test_a_witness_without_finite_logits_is_named_with_its_images(
     job = job_from(tmp_path, "Blind", witness="Blind")
     with pytest.raises(NonFiniteLoss, match=r"the logits of the witness seer are not finite for 00002 \(step"):
         fine_tune_alone(job, "cpu", CHECKPOINTS)
+
+
+def test_values_that_are_fetched_after_several_steps_are_the_same(job: FineTune) -> None:
+    """As on a GPU, which is not waited for after every step; a checkpoint, and the end, fetch what there is."""
+    curves, states = [], []
+    for most, at in ((1, None), (3, None), (3, ()), (100, (2,))):
+        trainer = Trainer(job, "cpu")
+        trainer._most_taken = most
+        saved: list[int] = []
+        trainer.run(lambda trainer=trainer, saved=saved: saved.append(len(trainer.curve)), at)
+        assert saved == sorted(set(saved)) and (at is None or saved == list(at))
+        curves.append([{name: value for name, value in row.items() if name != "timestamp"} for row in trainer.curve])
+        states.append({name: value.tolist() for name, value in trainer.networks()[0].items()})
+    assert len(curves[0]) == STEPS
+    assert all(curve == curves[0] for curve in curves) and all(state == states[0] for state in states)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_divergence_is_told_of_the_step_at_which_it_happened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    trainer = Trainer(job_from(tmp_path, "Blind", witness="Blind"), "cpu")
+    trainer._most_taken = most
+    (step,) = {step for step in range(4) if "00002" in trainer.batches.ids_of(step)} & {0, 1}
+    with pytest.raises(NonFiniteLoss, match=rf"the witness seer are not finite for 00002 \(step {step}\)"):
+        trainer.run(at=())
+    assert len(trainer.curve) == step // most * most
 
 
 def test_weights_that_are_not_finite_after_the_last_step_are_refused(
