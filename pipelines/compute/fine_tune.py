@@ -29,6 +29,7 @@ from align_core.weights import State, not_finite, to_bytes
 from pipelines.compute.checkpoint import CURVE, STATE, Curve, DamagedCheckpoint, read_checkpoint, write_checkpoint
 from pipelines.compute.early_stop import Check, Checked
 from pipelines.compute.images import AsInspected, opened
+from pipelines.compute.kept_images import KeptImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, on_device
 from pipelines.compute.reading import TAKEN, batches_on
 from pipelines.compute.tuned import Stopped, Tuned
@@ -53,6 +54,7 @@ class FineTune:
         progress_file: a file in the store to which the first worker writes how far it is; None for no progress.
         unused_parameters: whether a step leaves parameters without a gradient. Data-parallel workers must know.
         checked: on what it is checked, where the settings have an early stop.
+        cache: a folder of the node in which decoded images are kept; None for none.
     """
 
     name: str
@@ -71,6 +73,7 @@ class FineTune:
     progress_file: str | None
     unused_parameters: bool = False
     checked: Checked | None = None
+    cache: str | None = None
 
     def batches(self, rank: int = 0, world: int = 1) -> Batches:
         """The batches of worker number `rank` of `world` data-parallel workers.
@@ -79,6 +82,8 @@ class FineTune:
         """
         contents, originals = (dict(zip(self.image_ids, own, strict=True)) for own in (self.contents, self.originals))
         image_set = opened(self.images, self.fit, self.loader.channels)
+        if self.cache is not None:
+            image_set = KeptImages(image_set, Path(self.cache), contents, self.loader.channels)
         image_set = AsInspected("data.train", image_set, contents, originals)
         return Batches(image_set, self.image_ids, self.labels, self.align, self.seed, rank, world)
 

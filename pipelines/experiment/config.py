@@ -99,6 +99,12 @@ Attack = Annotated[
 Resources = Annotated[dict[str, float], AfterValidator(_check_resources)]
 
 
+def _check_absolute(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError(f"{path!r} is not an absolute path, which it must be, because every node has such a folder")
+    return path
+
+
 def _number_or_path(classes: Any) -> Any:
     """Checks `data.classes`: a number of classes, or the path of a file with their names."""
     if isinstance(classes, str) and not classes.strip().isdecimal():
@@ -230,6 +236,8 @@ class ComputeConfig(Section):
             attacks are crafted. By default 100 on CPUs and 1,000 on GPUs.
         resources: further Ray resources that each worker takes.
         networks: how many networks a worker of the stage evaluate holds at once.
+        cache: a folder, on each node's own disk, in which training images are kept as they are decoded, so that later
+            epochs and fine-tunes need not decode them again; by default none are kept.
         patience: seconds after which a worker that shows no progress counts as stuck and is replaced: that is still
             at the predictions of one chunk, or has begun no pass through a surrogate.
         craft, evaluate: settings that override these in that stage.
@@ -243,6 +251,7 @@ class ComputeConfig(Section):
     pass_rows: int | None = Field(default=None, ge=1, le=1_000_000, alias="pass")
     resources: Resources = Field(default_factory=dict)
     networks: int = Field(default=16, ge=1, le=100_000)
+    cache: Annotated[str, AfterValidator(_check_absolute)] | None = None
     patience: float = Field(default=300.0, gt=0, le=_LONGEST_PATIENCE_S)
     craft: StageConfig = Field(default_factory=StageConfig)
     evaluate: StageConfig = Field(default_factory=StageConfig)

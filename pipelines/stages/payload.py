@@ -61,4 +61,5 @@ def fine_tune_of(blueprint: Blueprint, making: Making, worker: Worker) -> FineTu
         progress_file=f"{RUNS}/{making.run_name}-progress.json",
         unused_parameters=(making.start or making.name) in blueprint.inspected.unused_parameters,
         checked=checked_of(blueprint, making),
+        cache=blueprint.experiment.compute.cache,
     )

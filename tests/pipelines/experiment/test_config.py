@@ -98,7 +98,8 @@ corruptions: {jpeg: [1, 3]}
 reasons: {sample: 50, attack: pgd}
 compute:
   {workers: 3, threads: 2, accelerator: cpu, precision: bf16, chunk: 50, pass: 30, resources: {special: 1}, networks: 3,
-   patience: 60.5, craft: {workers: 1, gpus: 1.0, resources: {a: 1}}, evaluate: {workers: 4, gpus: 0.25, resources: {}}}
+   patience: 60.5, cache: /tmp/kept, craft: {workers: 1, gpus: 1.0, resources: {a: 1}},
+   evaluate: {workers: 4, gpus: 0.25, resources: {}}}
 """
 
 
@@ -240,7 +241,7 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path, monkeypatch: pytes
         "compute": {
             "workers": 2, "threads": 1, "accelerator": "auto", "precision": "fp32", "chunk": 100, "pass": None,
             "resources": {},
-            "networks": 16, "patience": 300, "craft": {"workers": None, "gpus": None, "resources": None},
+            "networks": 16, "cache": None, "patience": 300, "craft": {"workers": None, "gpus": None, "resources": None},
             "evaluate": {"workers": None, "gpus": None, "resources": None},
         },
     }  # fmt: skip

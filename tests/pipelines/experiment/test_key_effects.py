@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from experiment_keys import KEYS, pattern
-from one_worker import crafter_of
+from one_worker import WORKER, crafter_of
 from torch import Tensor
 
 from align_core.errors import InputError
@@ -21,7 +21,7 @@ from pipelines.report.tables import target_relation
 from pipelines.stages.blueprint import Blueprint, Making
 from pipelines.stages.craft import CraftItem
 from pipelines.stages.evaluations import in_turns
-from pipelines.stages.payload import network_loader
+from pipelines.stages.payload import fine_tune_of, network_loader
 from pipelines.stages.payload import test_images as images_of
 from pipelines.tracking.runs import tracking_uri
 
@@ -256,6 +256,7 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("compute.precision=bf16", lambda b: network_loader(b).precision, "bf16"),
     ("compute.chunk=3", lambda b: b.rows, [3, 3, 2]),
     ("compute.networks=1", lambda b: {len(one.predictions) for one in in_turns(b.evaluations)}, {1}),
+    ("compute.cache=/tmp/kept", lambda b: fine_tune_of(b, making(b, "v"), WORKER).cache, "/tmp/kept"),
     ("compute.patience=7", lambda b: b.experiment.compute.patience, 7),
 ]  # fmt: skip
 
