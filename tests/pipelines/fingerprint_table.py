@@ -178,8 +178,8 @@ def _rows() -> Iterator[tuple[str, str, str]]:
     for key, value in (
         ("workers", 3), ("threads", 3), ("accelerator", "cpu"), ("precision", "bf16"), ("chunk", 3), ("pass", 3),
         ("networks", 3), ("cache", "/tmp/kept"), ("patience", 7), ("resources", "{a: 1}"),
-        ("craft.workers", 3), ("craft.gpus", 0.5), ("craft.resources", "{a: 1}"), ("evaluate.workers", 3), ("evaluate.gpus", 0.5),
-        ("evaluate.resources", "{a: 1}"),
+        ("craft.workers", 3), ("craft.gpus", 0.5), ("craft.resources", "{a: 1}"), ("evaluate.workers", 3),
+        ("evaluate.gpus", 0.5), ("evaluate.resources", "{a: 1}"),
     ):  # fmt: skip
         yield f"compute.{key}", "", f"compute.{key}={value}"
 
