@@ -15,8 +15,9 @@ import torch
 from fake_cuda import Seen, fake_cuda
 from torch import Tensor, nn
 
-from align_core.align_config import AlignConfig, OptimizerConfig
+from align_core.align_config import AlignConfig, AugmentConfig, OptimizerConfig
 from align_core.alignment import Alignment
+from align_core.augmentation import Drawn, arranged
 from align_core.losses import LOSSES
 from align_core.model_config import Precision
 from align_core.models import Classifier
@@ -125,6 +126,55 @@ def test_training_on_labels_alone_stays_on_the_gpu() -> None:
     with torch.device("cuda"):
         source = Classifier(Seen(SIDE), mean=(0.5,) * 3, std=(0.2,) * 3)
     assert stepped(Alignment(source, [], ALIGN, STEPS, seed=0), "cuda") == {torch.float32}
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("align", [*SETTINGS, replace(ALIGN, accumulate=2), replace(ALIGN, mix="mixup")], ids=str)
+def test_a_step_asks_for_no_value_of_the_gpu(align: AlignConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would wait for all that the GPU has still to do. The first step does, which looks at the pixels' range."""
+    alignment = begun("cuda", align, "fp32")
+    images, labels = torch.rand(ROWS, 3, SIDE, SIDE, device="cuda"), torch.zeros(ROWS, dtype=torch.int64, device="cuda")
+    alignment.take(images, labels)
+    for name in ("__int__", "__float__", "__bool__", "item", "tolist"):
+        answer = getattr(Tensor, name)
+
+        def asked(own: Tensor, name: str = name, answer: Any = answer) -> Any:
+            assert own.device.type == "cpu", name
+            return answer(own)
+
+        monkeypatch.setattr(Tensor, name, asked)
+    taken = alignment.take(images, labels)
+    assert {own.device.type for own in taken.values.values()} == {"cuda"}
+
+
+class Wrapped(nn.Module):
+    """What data-parallel training puts around a network: it has the forward pass alone."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.module = inner
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.module(*inputs)
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 2}, {"loss": ["kl", "hint"]}, {"keep": "swa"}], ids=str)
+def test_a_network_that_is_wrapped_stays_on_the_gpu(settings: dict[str, Any]) -> None:
+    align = AlignConfig(label_weight=0.5, **settings)
+    alignment = begun("cuda", align, "fp32", shape=(3, SIDE, SIDE), steps_per_epoch=2, wrap=Wrapped)
+    assert stepped(alignment, "cuda") == {torch.float32}
+    assert stepped(alignment, "cuda") == {torch.float32}
+    counts = {name for name in devices(alignment) if name.endswith("gathered")}
+    assert {kind for name, kind in devices(alignment).items() if name not in counts} == {"cuda"}
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("crop", ["none", "pad4", "random_resized"])
+def test_images_are_cropped_and_flipped_where_they_have_been_sent(crop: Any) -> None:
+    pixels = torch.zeros((ROWS, 3, SIDE, SIDE), dtype=torch.uint8, device="cuda")
+    images = arranged(Drawn(pixels, torch.rand((ROWS, 5), device="cuda")), AugmentConfig(crop=crop))
+    assert images.device.type == "cuda" and images.dtype == torch.float32 and images.shape == pixels.shape
 
 
 class OnTheCpu(nn.Module):
