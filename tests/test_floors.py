@@ -18,7 +18,7 @@ ROOMS = (
 # Beside what its place in the order says: a schedule submits `witness run` to a cluster, and needs none of its code.
 FORBIDDEN = {"schedule": {"run", "sweep"}}
 TOP = {"__init__", "cli"}  # both lead to everything: the one for Python, the other for the command line
-APART = {"recipes"}  # experiments that ship, with the factories that they name
+APART = {"recipes", "deploy"}  # experiments that ship, with the factories that they name; and files for clusters
 
 
 def imported_modules(source: str) -> Iterator[str]:

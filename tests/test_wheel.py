@@ -24,8 +24,9 @@ SETTINGS = (
 
 
 def files_of(packages: Path) -> set[str]:
-    files = (file for package in PACKAGES for file in (packages / package).rglob("*") if file.suffix in KINDS)
-    return {file.relative_to(packages).as_posix() for file in files}
+    files = (file for package in PACKAGES for file in (packages / package).rglob("*"))
+    shipped = (file for file in files if file.suffix in KINDS or file.name.startswith("Dockerfile"))
+    return {file.relative_to(packages).as_posix() for file in shipped}
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,7 @@ def test_the_wheel_holds_every_module_recipe_space_and_readme(wheel: Path) -> No
     held = set(zipfile.ZipFile(wheel).namelist())
     needed = files_of(REPOSITORY)
     assert {"pipelines/recipes/demo.yaml", "tune_spaces/temperature.yaml", "align_core/py.typed"} <= needed
+    assert {"pipelines/deploy/Dockerfile", "pipelines/deploy/rayjob.yaml"} <= needed
     assert held >= needed
     assert {name for name in held - needed if ".dist-info/" not in name} == set()
 

@@ -103,6 +103,13 @@ def experiments() -> list[Entry]:
     return found
 
 
+def deployments() -> list[Entry]:
+    """The files for containers and clusters that ship with Witness, with their paths."""
+    folder = Path(__file__).parents[1] / "deploy"
+    files = [folder / "Dockerfile", *sorted(folder.glob("*.yaml"))]
+    return [{"name": file.name, "what": _opening_comment(file), "path": str(file)} for file in files]
+
+
 LISTS: Mapping[str, Callable[[], list[Entry]]] = {
     "attacks": attacks,
     "losses": losses,
@@ -110,6 +117,7 @@ LISTS: Mapping[str, Callable[[], list[Entry]]] = {
     "spaces": spaces,
     "controls": controls,
     "experiments": experiments,
+    "deployments": deployments,
 }
 """What `witness list` can list."""
 
