@@ -29,6 +29,7 @@ def _request(options: argparse.Namespace) -> "Request":
         options.address,
         quiet=options.quiet or options.json,
         rehash=getattr(options, "rehash", False),
+        dashboard=getattr(options, "dashboard", False),
     )
 
 

@@ -48,8 +48,8 @@ def command_line() -> argparse.ArgumentParser:
         new.set_defaults(command=command)
         return new
 
-    add("demo", "run the embedded experiment on handwritten digits, which takes about two minutes",
-        commands.demo_command, experiment=False)  # fmt: skip
+    _add_dashboard(add("demo", "run the embedded experiment on handwritten digits, which takes about two minutes",
+                       commands.demo_command, experiment=False))  # fmt: skip
     _add_init(add_plain("init", "write a commented starter experiment, from flags or from your answers", init_command))
     _add_list(add_plain("list", "list what an experiment file can name, and the experiments that ship", list_command))
 
@@ -59,6 +59,7 @@ def command_line() -> argparse.ArgumentParser:
             "--rehash", action="store_true",
             help="read every image again, even from files whose path, size and modification time are unchanged",
         )  # fmt: skip
+        _add_dashboard(computing)
         return computing
 
     def add_stage(name: str, help_text: str) -> argparse.ArgumentParser:
@@ -165,6 +166,12 @@ def _common_flags(set_help: str, address_help: str, output_help: str) -> _Parser
     common.add_argument("--quiet", action="store_true", help="print progress as plain lines, also on a terminal")
     common.add_argument("--json", action="store_true", help="print the result as one JSON object on standard output")
     return common
+
+
+def _add_dashboard(computing: argparse.ArgumentParser) -> None:
+    computing.add_argument(
+        "--dashboard", action="store_true", help="show Ray's dashboard while the command runs, and print its address"
+    )
 
 
 def _add_init(init: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from typing import IO, Any, Literal
 from align_core.cpus import usable_cpus
 from align_core.errors import InputError, reason_of
 from pipelines.compute.head import watching_head
-from pipelines.compute.ray_internals import sigterm_handler_kept, startable_nodes
+from pipelines.compute.ray_internals import missing_for_dashboard, sigterm_handler_kept, startable_nodes
 from pipelines.environment import set_defaults, unset
 from pipelines.experiment.config import ComputeConfig, Experiment, StageConfig
 from pipelines.experiment.factories import modules_to_ship
@@ -53,22 +53,27 @@ class Worker:
 
 
 @contextmanager
-def connecting(address: str | None, experiment: Experiment, say: Say) -> Iterator[Callable[[], None]]:
+def connecting(
+    address: str | None, experiment: Experiment, say: Say, dashboard: bool = False
+) -> Iterator[Callable[[], None]]:
     """Connects to Ray in the background for the duration of the block; starting a local cluster takes about 5 s.
 
     It connects to the cluster at `address` or $RAY_ADDRESS, otherwise to a local one that is started and stopped here.
     A process that is already connected uses that connection, and keeps it afterwards. The modules of the experiment's
-    factories are sent to the workers. `say` is told where the cluster is lost.
+    factories are sent to the workers. `say` is told where the cluster is lost and, with `dashboard`, the address of
+    Ray's dashboard, which a local cluster starts only then.
 
     Yields a function that waits until Ray can be used. It raises InputError where the cluster cannot be reached.
     """
     with ThreadPoolExecutor(1) as pool:
-        connection = pool.submit(_connect, address, experiment)
+        connection = pool.submit(_connect, address, experiment, dashboard)
         try:
             with ExitStack() as watched:
 
                 def wait() -> None:
                     connection.result()
+                    if dashboard:
+                        say(_where_dashboard())
                     watched.enter_context(watching_head(say))
 
                 yield wait
@@ -80,14 +85,14 @@ def connecting(address: str | None, experiment: Experiment, say: Say) -> Iterato
 
 
 @contextmanager
-def connected(address: str | None, experiment: Experiment, say: Say) -> Iterator[None]:
+def connected(address: str | None, experiment: Experiment, say: Say, dashboard: bool = False) -> Iterator[None]:
     """As `connecting`, and inside the block Ray can be used. Raises InputError where the cluster cannot be reached."""
-    with connecting(address, experiment, say) as wait:
+    with connecting(address, experiment, say, dashboard) as wait:
         wait()
         yield
 
 
-def _connect(address: str | None, experiment: Experiment) -> bool:
+def _connect(address: str | None, experiment: Experiment, dashboard: bool) -> bool:
     """Returns whether this call has made the connection, and has to end it. Raises InputError."""
     set_defaults("ray")
     import ray
@@ -102,7 +107,12 @@ def _connect(address: str | None, experiment: Experiment) -> bool:
         # Inherited by the workers; an environment of Ray's own would cost every worker a second.
         set_defaults("workers")
         # One logical CPU more than may be used: workers that hold every CPU would starve the decoding beside them.
-        options |= {"num_cpus": usable_cpus() + 1, "include_dashboard": False}
+        options |= {"num_cpus": usable_cpus() + 1, "include_dashboard": dashboard}
+        if dashboard and (missing := missing_for_dashboard()):
+            raise InputError(
+                f"--dashboard: what Ray's dashboard needs is not installed here ({missing}); `pip install "
+                f"'ray[default]=={ray.__version__}'` installs it"
+            )
     else:
         environment["env_vars"] = unset("workers")
     if ":" in address and address.partition("://")[0] in (address, "ray"):
@@ -116,6 +126,14 @@ def _connect(address: str | None, experiment: Experiment) -> bool:
             raise InputError(f"no Ray cluster could be started here: {reason}. {_mend_of(problem)}") from problem
         raise InputError(f"no Ray cluster could be reached at {_shown(address)}: {reason}") from problem
     return True
+
+
+def _where_dashboard() -> str:
+    """Where the dashboard of the cluster is that this process is connected to, in a sentence."""
+    import ray
+
+    url = ray.init(ignore_reinit_error=True, logging_level=logging.ERROR).dashboard_url
+    return f"Ray's dashboard: http://{url}" if url else "this Ray cluster was started without a dashboard"
 
 
 def _mend_of(problem: Exception) -> str:

@@ -40,6 +40,17 @@ def startable_nodes() -> list[dict[str, float]]:
     return [dict(group.resources) for group in groups for _ in range(max(group.max_count, 0))]
 
 
+def missing_for_dashboard() -> str | None:
+    """What Ray's dashboard needs and cannot be imported here; None where it can be started.
+
+    `ray.init` would say so in its log, and raise an exception that names nothing.
+    """
+    from ray._private.utils import get_dashboard_dependency_error
+
+    missing = get_dashboard_dependency_error()
+    return None if missing is None else str(missing)
+
+
 def raised_by_workers(problem: "WorkerGroupError") -> list[BaseException]:
     """What Ray Train's workers raised: it hands out an exception of its own, around theirs and the traceback's text."""
     return [getattr(own, "_base_exc", own) for own in problem.worker_failures.values()]

@@ -72,7 +72,9 @@ def evaluate_clean(request: Request) -> CleanResult:
         listing = store.listing()
         is_work = any(not own.table.is_finished(listing) for own in there.values())
         if is_work:
-            stack.enter_context(connecting(request.address, experiment, partial(progress.say, at_once=True)))()
+            stack.enter_context(
+                connecting(request.address, experiment, partial(progress.say, at_once=True), request.dashboard)
+            )()
         stack.enter_context(store.locked())
         blueprint.inspected.save(store)
         if is_work:

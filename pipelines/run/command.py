@@ -75,7 +75,7 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
         wait = workers = None
         say_at_once = partial(progress.say, at_once=True)
         if "align" in work and _must_train(experiment):  # so Ray will be needed: it starts while models are inspected
-            wait = stack.enter_context(connecting(request.address, experiment, say_at_once))
+            wait = stack.enter_context(connecting(request.address, experiment, say_at_once, request.dashboard))
         blueprint = open_blueprint(request, progress, to_write=True, experiment=experiment)
         say_notes(blueprint, progress)
         blueprint.check_finished(STAGES[: STAGES.index(stages[0])])  # before anything is written
@@ -83,7 +83,7 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
         result = RunResult(store.location, without_credentials(tracking_uri(experiment)), spent=progress.spent)
         if any(blueprint.missing(stage) for stage in work):
             # Whatever the cluster cannot do is found before anything is written.
-            wait = wait or stack.enter_context(connecting(request.address, experiment, say_at_once))
+            wait = wait or stack.enter_context(connecting(request.address, experiment, say_at_once, request.dashboard))
             wait()
             workers = _workers(blueprint, work)
         stack.enter_context(store.locked())

@@ -27,6 +27,7 @@ class Request:
         address: of a Ray cluster. If None, that is $RAY_ADDRESS, or a local cluster for the time of this command.
         quiet: prints plain lines of progress, even on a terminal.
         rehash: reads every image again, also where a file has the path, size and modification time that it had before.
+        dashboard: shows Ray's dashboard while the command runs.
     """
 
     source: Path | Experiment
@@ -35,6 +36,7 @@ class Request:
     address: str | None = None
     quiet: bool = False
     rehash: bool = False
+    dashboard: bool = False
 
     def experiment(self) -> Experiment:
         """Loads and checks the experiment, and makes its factories importable. Raises InputError."""

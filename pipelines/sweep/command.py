@@ -136,7 +136,7 @@ def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
     is_over = study.is_over()
     if not is_over:
         say_at_once = partial(progress.say, at_once=True)
-        stack.enter_context(connected(request.address, blueprint.experiment, say_at_once))
+        stack.enter_context(connected(request.address, blueprint.experiment, say_at_once, request.dashboard))
         worker = worker_of(blueprint.experiment.compute)
         check_room(blueprint, worker, study.needed)
         concurrent = study.concurrent(worker)
