@@ -190,7 +190,7 @@ def _torchvision_crop(weights: Any) -> Crop:
 
 
 def _classes_of(weights: Any) -> int:
-    return len(weights.meta["categories"])
+    return len(weights.meta["categories"] or ())  # weights of layers that only compute features have none
 
 
 def torchvision_weights(config: ModelConfig) -> Any | None:
