@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from align_core.errors import InputError
 
@@ -50,6 +51,26 @@ def hub_offline_unless_reachable() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = was_offline
+
+
+def hub_revision(model: str) -> str | None:
+    """The commit that a model of Hugging Face's hub was loaded from, as the hub's cache on this machine has it.
+
+    None for a name of timm's that is no `hf-hub:USER/MODEL` or `hf-hub:USER/MODEL@REVISION`, and where the cache does
+    not hold the model.
+    """
+    if not is_on_hub(model):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, revision = model.partition(":")[2].partition("@")
+    found = try_to_load_from_cache(repository, "config.json", revision=revision or None)
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
+def is_on_hub(model: str) -> bool:
+    """Whether a name of timm's leads to Hugging Face's hub: timm takes both spellings."""
+    return model.startswith(("hf-hub:", "hf_hub:"))
 
 
 def check_torch_can_load(url: str) -> None:

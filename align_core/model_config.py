@@ -220,14 +220,14 @@ class ModelConfig(Settings):
 
     @property
     def structure(self) -> str:
-        """`architecture` without timm's tag, and without arguments that leave the layers as they are.
+        """`architecture` without timm's tag or the hub's revision, or arguments that leave the layers as they are.
 
         Published weights of one architecture, and copies of them whose card spells such arguments out, have equal
         structures.
         """
         if self.timm is None and self.torchvision is None:
             return self.architecture
-        name = self.timm and self.timm.partition(".")[0]
+        name = self.timm and self.timm.partition("@")[0].partition(".")[0]
         args = {key: value for key, value in self.args.items() if key not in _NOT_STRUCTURE}
         return json.dumps([name, self.torchvision, None, None, args], sort_keys=True)
 

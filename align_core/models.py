@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.weak import WeakIdKeyDictionary
 
-from align_core.downloads import check_torch_can_load, hub_offline_unless_reachable
+from align_core.downloads import check_torch_can_load, hub_offline_unless_reachable, hub_revision
 from align_core.errors import InputError, named, reason_of
 from align_core.model_config import Combine, ModelConfig, Precision, resolve_aligned
 from align_core.own_code import imported, own_code
@@ -225,6 +225,8 @@ def _from_timm(config: ModelConfig, classes: int, channels: int) -> Classifier:
     if pretrained and published != taken:
         converted = f"its weights are published for {published} channels, and timm converted its first layer to {taken}"
         classifier.changes += (converted,)
+    if pretrained and "@" not in str(config.timm) and (commit := hub_revision(str(config.timm))):
+        classifier.changes += (f"its weights are revision {commit}; `timm: {config.timm}@{commit}` keeps to them",)
     return classifier
 
 

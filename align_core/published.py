@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from align_core.downloads import hub_revision
 from align_core.errors import InputError
 from align_core.images import Fit
 from align_core.model_config import ModelConfig, resolve_aligned
@@ -119,8 +120,9 @@ def _as_built_by_timm(config: ModelConfig, name: str, classes: int, channels: in
     from timm.data import resolve_data_config
 
     published = _timm_published(config)
-    if not published:  # from a folder or a hub, which say everything themselves
-        return config
+    if not published:  # from a folder or a hub, which say everything themselves; a hub's main branch may move
+        commit = hub_revision(name)
+        return replace(config, timm=f"{name.partition('@')[0]}@{commit}") if commit else config
     own = int(published.get("num_classes") or 0)
     keeps_own = config.weights == "pretrained" and config.train is None and own
     arguments = {"in_chans": channels, "num_classes": own if keeps_own else classes}

@@ -1,8 +1,9 @@
 """Networks of RobustBench, transformers and open_clip with their published weights, for `factory:` and `weights: none`.
 
 An experiment file names them from anywhere: `factory: "pipelines.recipes.hub_models:from_transformers"`. The libraries
-are not installed with Witness: `pip install robustbench`, `transformers` or `open_clip_torch`, on every node. What they
-return takes pixels in [0, 1] at the network's own size; where the images have another, give `input_size`.
+are not installed with Witness, and have to be there on every node: `pip install transformers open_clip_torch`. That of
+RobustBench pins an older timm than Witness needs: `pip install --no-deps robustbench`, and then what it imports. What
+the factories return takes pixels in [0, 1] at the network's own size; where images have another, give `input_size`.
 """
 
 import importlib
@@ -28,7 +29,7 @@ def from_robustbench(
 
     Raises ImportError where RobustBench is not installed.
     """
-    library = _library("robustbench.utils", "robustbench")
+    library = _library("robustbench.utils", "--no-deps robustbench")
     net: nn.Module = library.load_model(name, str(Path(folder).expanduser()), dataset, threat_model)
     return net
 
@@ -136,8 +137,10 @@ def normalisation_of(processor: Any) -> tuple[list[float], list[float]]:
 
 
 def _library(module: str, package: str) -> Any:
-    """A module that may not be installed; the message says how to install its package."""
+    """A module that may not be installed, or needs another that is not; the message says how to install its package."""
     try:
         return importlib.import_module(module)
     except ImportError as problem:
-        raise ImportError(f"{module} cannot be imported ({problem}); `pip install {package}` installs it") from problem
+        raise ImportError(
+            f"{module} cannot be imported ({problem}); it needs `pip install {package}` and what the package imports"
+        ) from problem

@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 
+from align_core.downloads import hub_revision
 from pipelines.experiment.written import as_yaml
 from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.versions import versions
@@ -14,7 +15,8 @@ FOUND = "\n# What was found, and what found it:\n"
 
 def write_resolved(blueprint: Blueprint) -> None:
     """Writes the file, unless it is there already and says the same."""
-    found = {**resolved_hashes(blueprint), "versions": versions()}
+    revisions = _revisions(blueprint)
+    found = {**resolved_hashes(blueprint), **({"revisions": revisions} if revisions else {}), "versions": versions()}
     comments = "".join(f"# {line}\n" for line in yaml.safe_dump(found, sort_keys=False).splitlines())
     text = f"{resolved_settings(blueprint)}{FOUND}{comments}".encode()
     if not blueprint.store.exists("experiment.yaml") or blueprint.store.read("experiment.yaml") != text:
@@ -33,3 +35,9 @@ def resolved_hashes(blueprint: Blueprint) -> dict[str, Any]:
         "folded": blueprint.inspected.folding,
         "images": {role: manifest.digest for role, manifest in blueprint.inspected.manifests.items()},
     }
+
+
+def _revisions(blueprint: Blueprint) -> dict[str, str]:
+    """The commit of every model that came from Hugging Face's hub by its name there."""
+    found = {name: hub_revision(config.timm) for name, config in blueprint.experiment.models.items() if config.timm}
+    return {name: commit for name, commit in found.items() if commit}

@@ -1,6 +1,7 @@
 """The checks of what results were made from: image sets, the weights of networks, and the cards of those made here."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from safetensors.torch import load as load_safetensors
@@ -8,7 +9,7 @@ from safetensors.torch import load as load_safetensors
 from align_core.errors import InputError, reason_of
 from align_core.images import ImageSetConfig
 from align_core.images.inspection import Inspection, inspect_images
-from align_core.model_config import model_config_from
+from align_core.model_config import ModelConfig, model_config_from
 from align_core.published import as_built
 from align_core.weights import hash_state, hash_weights, read_weights
 from pipelines.compute.loading import LoadedNetworks
@@ -150,7 +151,9 @@ def _check_card(blueprint: Blueprint, making: Making, found: Verification) -> No
         found.report(f"{making.folder}/curves.csv: not the curve that the card was written with")
 
 
-def _appearance(config: Any) -> list[Any]:
+def _appearance(config: ModelConfig) -> list[Any]:
+    """What others see of a network. A hub's revision is not compared: a later one may have the same weights."""
+    config = replace(config, timm=config.timm and config.timm.partition("@")[0])
     return [config.architecture, config.mean, config.std, config.input_size]
 
 

@@ -207,6 +207,11 @@ class TestCrops:
         found = crops(ModelConfig(torchvision="resnet50", weights="w.pt"), 1000)
         assert {crop.resize for crop in found} == {232, 256}
 
+    def test_weights_without_a_classifier_are_none_of_them(self) -> None:
+        """torchvision has such weights for VGG-16, made for their features."""
+        found = crops(ModelConfig(torchvision="vgg16", weights="w.pt"), 1000)
+        assert [crop.origin for crop in found] == ["VGG16_Weights.IMAGENET1K_V1"]
+
     @pytest.mark.parametrize(
         "config",
         [
