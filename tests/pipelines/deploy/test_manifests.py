@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from pipelines.cli.parser import command_line
+from pipelines.schedule.cron import check_cron
 
 REPOSITORY = Path(__file__).parents[3]
 FOLDER = REPOSITORY / "pipelines/deploy"
@@ -127,6 +128,7 @@ def test_an_entrypoint_is_a_command_whose_files_lie_on_the_shared_disk(job: Any)
     assert str(getattr(options, "schedule", None) or options.output).startswith("/shared/")
 
 
-def test_the_schedule_runs_on_the_cluster_that_stays() -> None:
-    selected = MANIFESTS["raycronjob"]["spec"]["jobTemplate"]["clusterSelector"]
-    assert selected == {"ray.io/cluster": CLUSTER["metadata"]["name"]}
+def test_the_schedule_runs_on_the_cluster_that_stays_at_a_time_that_exists() -> None:
+    spec = MANIFESTS["raycronjob"]["spec"]
+    assert spec["jobTemplate"]["clusterSelector"] == {"ray.io/cluster": CLUSTER["metadata"]["name"]}
+    check_cron(spec["schedule"])
