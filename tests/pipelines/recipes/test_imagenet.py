@@ -107,7 +107,7 @@ def size_of(config: ModelConfig) -> int:
 
 
 def write_images(folder: Path) -> None:
-    """A training image of every class, some test images, and a table with labels of the same ones."""
+    """A training image of every class, some test images, and the tables of TransferAttack and TA-Bench for them."""
     generator = np.random.default_rng(0)
     sets = {"train": 1000, "val": IMAGES}
     for name, count in sets.items():
@@ -116,11 +116,13 @@ def write_images(folder: Path) -> None:
             file.parent.mkdir(parents=True)
             Image.fromarray(generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(file)
     (folder / "images").mkdir()
-    lines = ["filename,label"]
+    lines, benched = ["filename,label"], ["class_index,class,image_name"]
     for number in range(IMAGES):
         Image.fromarray(generator.integers(0, 256, (224, 224, 3), dtype=np.uint8)).save(folder / f"images/{number}.png")
         lines.append(f"{number}.png,{number}")
+        benched.append(f"{number},n{number:08},{number}.png")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    (folder / "rand_5000.csv").write_text("\n".join(benched) + "\n")
 
 
 KEPT = {
