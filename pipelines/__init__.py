@@ -2,14 +2,16 @@
 
 From Python:
 
-    from pipelines import run_experiment
+    from pipelines import AdversarialImages, run_experiment
 
     results = run_experiment("experiment.yaml")
     results.transfer                                    # a DataFrame
     results.adversarial_images("aligned", "pgd")        # arrays by image id
+    AdversarialImages("experiment.yaml", "aligned", "pgd")   # a torch Dataset
 
 The rooms, each of which imports only from those before it: `storage`, `experiment`, `tracking`, `compute`, `stages`,
-`report`, then the commands `run`, `sweep` and `schedule`, and `cli` on top. README.md in this folder is the reference.
+`report`, then the commands `run`, `export`, `sweep` and `schedule`, and `cli` on top. README.md in this folder is the
+reference.
 """
 
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ from pipelines.exports import lazy_exports
 
 if TYPE_CHECKING:
     from align_core.errors import InputError as InputError
+    from pipelines.export.dataset import AdversarialImages as AdversarialImages
     from pipelines.failure import Busy as Busy
     from pipelines.failure import RunFailed as RunFailed
     from pipelines.run.results import Images as Images
@@ -30,6 +33,7 @@ __getattr__, __dir__, __all__ = lazy_exports(
     {
         "align_core.errors": ("InputError",),
         "failure": ("Busy", "RunFailed"),
+        "pipelines.export.dataset": ("AdversarialImages",),
         "pipelines.run.results": ("Images", "Results", "load_results", "run_experiment"),
     },
 )

@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGES = ("align_core", "tune_spaces", "pipelines")
 ROOMS = (
     "exports", "environment", "failure", "storage", "progress", "experiment", "tracking", "compute", "stages",
-    "report", "run", "sweep", "schedule", "cli",
+    "report", "run", "export", "sweep", "schedule", "cli",
 )  # fmt: skip
 # Beside what its place in the order says: a schedule submits `witness run` to a cluster, and needs none of its code.
 FORBIDDEN = {"schedule": {"run", "sweep"}}

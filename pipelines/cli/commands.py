@@ -141,6 +141,17 @@ def verify_command(options: argparse.Namespace) -> int:
     return 1 if found.findings else 0
 
 
+def export_command(options: argparse.Namespace) -> int:
+    """Writes finished adversarial images for other tools. The exit code is 1 where some can never be finished."""
+    from pipelines.export.command import export_images
+    from pipelines.export.forms import FORMS
+
+    form = next(form for form in FORMS if getattr(options, form) is not None)
+    exported = export_images(_request(options), form, getattr(options, form), options.surrogate, options.attack)
+    print_text(exported, options.json)
+    return _said_with_holes(exported.holes)
+
+
 def compare_command(options: argparse.Namespace) -> int:
     """Writes the page and the table of several finished experiments side by side."""
     from pipelines.report.comparison import compared

@@ -85,6 +85,8 @@ def command_line() -> argparse.ArgumentParser:
                     commands.status_command))  # fmt: skip
     _add_verify(add("verify", "check a finished experiment: hashes, counts, eps-balls and a sample of predictions",
                     commands.verify_command))  # fmt: skip
+    _add_export(add("export", "write finished adversarial images for other tools, and check what was written",
+                    commands.export_command))  # fmt: skip
     _add_schedule(add("schedule", "submit recurring evaluations, each as a job on a Ray cluster",
                       commands.schedule_command, experiment=False, flags=of_schedule))  # fmt: skip
     _add_compare(add_plain("compare", "show finished experiments side by side, and say which settings differ",
@@ -286,6 +288,24 @@ def _add_verify(verify: argparse.ArgumentParser) -> None:
         "--sample", type=int, default=20, metavar="N", help="images of each set that are predicted again (default: 20)"
     )
     verify.add_argument("--seed", type=_seed, default=0, help="seed with which these images are drawn (default: 0)")
+
+
+def _add_export(export: argparse.ArgumentParser) -> None:
+    export.epilog = (
+        "A path that ends in the suffix of the form is one file, for the images of one surrogate and attack; any other "
+        "is a folder, which gets SURROGATE/ATTACK with that suffix for each. s3://... and gs://... are paths, too. "
+        "Nothing that is there already is replaced."
+    )
+    form = export.add_mutually_exclusive_group(required=True)
+    form.add_argument("--png", metavar="FOLDER", help="lossless PNG files, and labels.csv as TransferAttack has it")
+    form.add_argument("--npz", metavar="PATH", help="npz files, which an image set of kind npz reads (.npz)")
+    form.add_argument("--robustbench", metavar="PATH", help="float tensors as RobustBench takes them (.pt or .pth)")
+    form.add_argument("--parquet", metavar="PATH", help="Parquet files of images for Hugging Face datasets (.parquet)")
+    for kind in ("surrogate", "attack"):
+        export.add_argument(
+            f"--{kind}", metavar="NAME", action="append", default=[],
+            help=f"{kind} whose images are exported (repeatable; default: all)",
+        )  # fmt: skip
 
 
 def _add_schedule(schedule: argparse.ArgumentParser) -> None:

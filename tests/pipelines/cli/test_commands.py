@@ -28,6 +28,7 @@ COMMANDS: dict[str, set[str]] = {
     "tune": {"--space", "--samples", "--searcher", "--scheduler", "--concurrent", "--max-clean-drop", "--attack",
              "--surrogate", "--rehash"},
     "plan": {"--cells"}, "status": {"--watch", "--cells"}, "verify": {"--sample", "--seed"},
+    "export": {"--png", "--npz", "--robustbench", "--parquet", "--surrogate", "--attack"},
     "schedule": {"--once", "--list"}, "ui": {"--port"}, "compare": {"--output", "--json"}, "init": STARTER,
     "list": {"--json"},
 }  # fmt: skip

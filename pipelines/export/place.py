@@ -1,0 +1,93 @@
+"""Where exported files go: a folder, or one file, on a disk or in an object store. They appear there when complete."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pyarrow import fs
+
+from align_core.errors import InputError
+from pipelines.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder that exported files go to, or one file.
+
+    Attributes:
+        store: the folder; of a file, the folder that it is in.
+        file: the name of the file; None for a folder, in which every surrogate and attack has a place of its own.
+    """
+
+    store: Store
+    file: str | None = None
+
+
+def place_at(path: str, suffixes: Sequence[str]) -> Place:
+    """The place at a path or URI: a file where its name ends in one of these suffixes, else a folder.
+
+    Raises InputError where there can be no such place.
+    """
+    name = path.rstrip("/").rpartition("/")[2].partition("?")[0]
+    is_file = name.lower().endswith(tuple(suffixes)) if suffixes else False
+    if "://" not in path:
+        where = Path(os.path.abspath(path))
+        folder = where.parent if is_file else where
+        return Place(Store(str(folder.parent), folder.name), where.name if is_file else None)
+    parts = urlsplit(path)
+    within = parts.path.strip("/").split("/")
+    folders = within[:-1] if is_file else within
+    if not folders or not all(folders):
+        raise InputError(f"{parts.scheme}://{parts.hostname}: name a folder within the bucket")
+    output = parts._replace(path="/" + "/".join(folders[:-1])).geturl()
+    return Place(Store(output, folders[-1]), within[-1] if is_file else None)
+
+
+def check_free(store: Store, target: str) -> bool:
+    """Whether nothing is at a target yet. Raises InputError where a file is in place of a folder above it."""
+    for parent in Path(store.path(target)).parents if store.is_local else ():
+        if os.path.lexists(parent):
+            if not parent.is_dir():
+                raise InputError(f"{parent} is a file, and no folder for exported images; name another place")
+            break
+    info = store.filesystem.get_file_info(store.path(target))
+    if info.type == fs.FileType.Directory:
+        return not store.listing(target)
+    return bool(info.type == fs.FileType.NotFound)
+
+
+@contextmanager
+def appearing(store: Store, target: str) -> Iterator[str]:
+    """Gives a path to write a file or a folder to, which appears at the target when the block ends without exception.
+
+    An object store cannot rename: there the path is the target itself, and what was written is deleted after an
+    exception. A folder is complete there once its manifest, which is written last, is in it.
+    """
+    if not store.is_local:
+        try:
+            yield target
+        except BaseException:
+            _remove(store, target)
+            raise
+        return
+    folder, _, name = target.rpartition("/")
+    aside = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}.part".lstrip("/")
+    try:
+        yield aside
+        os.replace(store.path(aside), store.path(target))
+    finally:
+        _remove(store, aside)
+
+
+def _remove(store: Store, target: str) -> None:
+    if store.is_local:
+        path = Path(store.path(target))
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return
+    store.delete_folder(target)
+    store.delete(target)

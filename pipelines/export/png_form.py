@@ -1,0 +1,63 @@
+"""PNG files, lossless and of 8 bits, with `labels.csv` as TransferAttack reads it: filename, label, targeted_label."""
+
+import csv
+import io
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from align_core.images.decoding import Pixels
+from pipelines.export.crafted_images import Chunk, CraftedImages
+from pipelines.export.file_names import png_names
+from pipelines.storage.store import Store
+
+LABELS = "labels.csv"
+
+
+def write(images: CraftedImages, store: Store, path: str) -> None:
+    """Writes a PNG file for each image into the folder `path`, and `labels.csv`."""
+    names = iter(png_names(images.ids))
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    targeted = ["targeted_label"] if images.is_targeted else []
+    rows.writerow(["filename", "label", *targeted, "image_id"])
+    for chunk in images.read():
+        towards = [[]] * len(chunk.ids) if chunk.towards_B is None else [[own] for own in chunk.towards_B.tolist()]
+        for image_id, label, wanted, pixels in zip(
+            chunk.ids, chunk.labels_B.tolist(), towards, chunk.pixels_BCHW, strict=True
+        ):
+            name = next(names)
+            store.write(f"{path}/{name}", encoded(pixels))
+            rows.writerow([name, label, *wanted, image_id])
+    store.write(f"{path}/{LABELS}", text.getvalue().encode())
+
+
+def read(images: CraftedImages, store: Store, path: str) -> Iterator[Chunk]:
+    """Decodes what was written, in chunks as long as those of `images`."""
+    listed = list(csv.DictReader(io.StringIO(store.read(f"{path}/{LABELS}").decode(), newline="")))
+    if len(listed) != len(images):
+        raise ValueError(f"{LABELS} lists {len(listed)} images, not {len(images)}")
+    for positions in images.chunks:
+        rows = listed[positions.start : positions.stop]
+        towards = np.array([int(row["targeted_label"]) for row in rows]) if "targeted_label" in listed[0] else None
+        labels = np.array([int(row["label"]) for row in rows])
+        pixels = np.stack([decoded(store.read(f"{path}/{row['filename']}")) for row in rows])
+        yield Chunk([row["image_id"] for row in rows], labels, towards, pixels)
+
+
+def encoded(pixels_CHW: Pixels) -> bytes:
+    """An image as the bytes of a PNG file."""
+    content = io.BytesIO()
+    pixels = pixels_CHW[0] if len(pixels_CHW) == 1 else pixels_CHW.transpose(1, 2, 0)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(content, "PNG")
+    return content.getvalue()
+
+
+def decoded(content: bytes) -> Pixels:
+    """The pixels of a PNG file, uint8 [C, H, W]. Raises OSError or ValueError where it is no grey or RGB image."""
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+        if picture.mode not in ("L", "RGB"):
+            raise ValueError(f"a PNG file is of mode {picture.mode}")
+        pixels = np.asarray(picture)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

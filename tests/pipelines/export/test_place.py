@@ -1,0 +1,58 @@
+"""Exported files appear when they are complete: after an interruption nothing is left, on a disk or in a store."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from s3_server import S3Server
+
+from pipelines.export.place import appearing, check_free, place_at
+from pipelines.storage.store import Store
+
+
+def write_and_stop(store: Store, target: str, files: Sequence[str]) -> None:
+    with appearing(store, target) as aside:
+        for name in files:
+            store.write(f"{aside}/{name}".rstrip("/"), b"1")
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", ["disk", "object store"])
+@pytest.mark.parametrize("target", ["aligned/pgd", "a.npz"])
+def test_an_interruption_leaves_nothing(where: str, target: str, s3: S3Server, tmp_path: Path) -> None:
+    store = Store(str(tmp_path) if where == "disk" else s3.uri(f"interrupted-{len(target)}"), "out")
+    files = ("1.png", "sub/2.png") if target == "aligned/pgd" else ("",)
+    with pytest.raises(KeyboardInterrupt):
+        write_and_stop(store, target, files)
+    assert store.listing() == {} and check_free(store, target)
+    with appearing(store, target) as aside:
+        assert check_free(store, target) == (where == "disk" or target == aside)
+        for name in files:
+            store.write(f"{aside}/{name}".rstrip("/"), b"1")
+    assert not check_free(store, target)
+    assert sum(map(len, store.listing().values())) == len(files)
+
+
+@pytest.mark.parametrize(
+    ("path", "suffixes", "location", "file"),
+    [
+        ("a/b", (), "{}/a/b", None),
+        ("a/b.npz", (), "{}/a/b.npz", None),
+        ("a/b.npz", (".npz",), "{}/a", "b.npz"),
+        ("a/b.NPZ", (".npz",), "{}/a", "b.NPZ"),
+        ("a/../b.pt", (".pt", ".pth"), "{}", "b.pt"),
+        ("s3://k:s@bucket/a/b?region=x", (".npz",), "s3://***@bucket/a/b", None),
+        ("s3://k:s@bucket/a/b.npz?region=x", (".npz",), "s3://***@bucket/a", "b.npz"),
+    ],
+)
+def test_a_path_is_a_file_or_a_folder(
+    path: str,
+    suffixes: tuple[str, ...],
+    location: str,
+    file: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = place_at(path, suffixes)
+    assert (place.store.location, place.file) == (location.format(tmp_path), file)
