@@ -4,9 +4,9 @@
 are what the attack maximises, `gradients` smooth, `updates` turn a gradient into a step, keep the image in the ball and
 round it to 8 bits there. `loop.craft` puts them together. `parts` names them with their settings, `presets` has the
 published methods, `config` the settings of an attack. `foreign` runs attacks that are not ours, with settings of
-their own (`foreign_config`). None of the settings imports torch, nor does this module until `craft` or `distances` is
-asked for. A new view, rule or objective is a file of its name and a line in `parts`; a new method is an entry in
-`presets`.
+their own (`foreign_config`), and `made_elsewhere` has those of images that another program made. None of the settings
+imports torch, nor does this module until `craft` or `distances` is asked for. A new view, rule or objective is a file
+of its name and a line in `parts`; a new method is an entry in `presets`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from align_core.attacks.config import PASS_ROWS, TOWARDS, AttackConfig, kernel_for
 from align_core.attacks.foreign_config import ForeignConfig
 from align_core.attacks.lengths import NORMS, pixel_fraction
+from align_core.attacks.made_elsewhere import MadeElsewhere
 from align_core.attacks.parts import OBJECTIVES, RULES, VIEWS
 from align_core.attacks.presets import PRESETS
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NORMS", "OBJECTIVES", "PASS_ROWS", "PRESETS", "RULES", "TOWARDS", "VIEWS", "AttackConfig", "Crafted",
-    "ForeignConfig", "Others", "craft", "crafted", "distances", "kernel_for", "pixel_fraction",
+    "ForeignConfig", "MadeElsewhere", "Others", "craft", "crafted", "distances", "kernel_for", "pixel_fraction",
 ]  # fmt: skip
 
 

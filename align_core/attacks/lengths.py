@@ -62,3 +62,16 @@ def check_radius(eps: float, norm: str, channels: int, side: int) -> None:
             f"eps must be at most {largest:.4g} in the l2 ball for images of {channels} x {side} x {side} values, "
             f"which reaches every image, and is {eps:g}"
         )
+
+
+def levels_of(eps: float) -> int:
+    """The radius of the l-infinity ball in whole 8-bit levels, such as 8 for 8/255.
+
+    The tolerance is for an eps that was rounded when it was written, such as 0.0313725, just below 8/255.
+    """
+    return int(eps * 255 + 1e-4)
+
+
+def square_levels_of(eps: float) -> int:
+    """The squared radius of the l2 ball, in squared 8-bit levels, with the same tolerance: no image is further away."""
+    return int((eps * 255 + 1e-4) ** 2)

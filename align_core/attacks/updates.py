@@ -6,6 +6,7 @@ The ball of l-infinity is a cube: a step has the gradient's signs. That of l2 is
 import torch
 from torch import Tensor
 
+from align_core.attacks.lengths import levels_of, square_levels_of
 from align_core.attacks.samples import per_mean
 from align_core.randomness import normal, part_keys, uniform
 
@@ -56,19 +57,6 @@ def project(images_BCHW: Tensor, centre_BCHW: Tensor, eps: float, norm: str) -> 
     shorter_B111 = (eps / length_B111.clamp_min(torch.finfo(length_B111.dtype).tiny)).clamp_max(1)
     near_BCHW: Tensor = centre_BCHW + shorter_B111 * difference_BCHW
     return near_BCHW.clamp_(0, 1)
-
-
-def levels_of(eps: float) -> int:
-    """The radius of the l-infinity ball in whole 8-bit levels, such as 8 for 8/255.
-
-    The tolerance is for an eps that was rounded when it was written, such as 0.0313725, just below 8/255.
-    """
-    return int(eps * 255 + 1e-4)
-
-
-def square_levels_of(eps: float) -> int:
-    """The squared radius of the l2 ball, in squared 8-bit levels, with the same tolerance: no image is further away."""
-    return int((eps * 255 + 1e-4) ** 2)
 
 
 def round_inside(images_BCHW: Tensor, centre_8bit_BCHW: Tensor, eps: float, norm: str) -> Tensor:

@@ -41,7 +41,7 @@ class Npz(ImageSet):
                     raise ValueError("it is no zip archive")
                 file.seek(0)
                 with np.load(file, allow_pickle=False) as archive:
-                    mapped = _mapped(self.path, "images.npy")
+                    mapped = mapped_array(self.path, "images.npy")
                     images, labels = archive["images"] if mapped is None else mapped, archive["labels"]
                     targeted = archive[_TARGETED] if _TARGETED in archive.files else None
         except KeyError as problem:
@@ -95,7 +95,7 @@ class Npz(ImageSet):
         return encoded_array(self.arrays[0][int(image_id)])
 
 
-def _mapped(path: Path, member: str) -> npt.NDArray[Any] | None:
+def mapped_array(path: Path, member: str) -> npt.NDArray[Any] | None:
     """Maps an array within an .npz file into memory, so that its images stay on the disk until they are read.
 
     numpy itself maps .npy files only. Returns None where the array is compressed, empty or of Python objects, and can

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from align_core.align_config import AlignConfig
-from align_core.attacks import AttackConfig, ForeignConfig
+from align_core.attacks import AttackConfig, ForeignConfig, MadeElsewhere
 from align_core.errors import InputError
 from pipelines.experiment.explain import explained, nearest
 from pipelines.experiment.matrix import check_matrix
 from pipelines.experiment.names import (
+    EXTERNAL,
     MLFLOW_NAMES,
     RELATIONS,
     RESERVED_ATTACKS,
@@ -39,7 +40,8 @@ def checked(experiment: "Experiment") -> "Experiment":
     for name, variant in experiment.variants.items():
         check_variant(name, variant)
         _check_alignment(experiment, name)
-    attacks = {name: _checked_attack(name, attack, experiment.data) for name, attack in experiment.attacks.items()}
+    attacks = {name: _checked_attack(name, attack, experiment.data) for name, attack in experiment.all_attacks.items()}
+    _check_made_elsewhere(experiment)
     check_matrix(experiment)
     roles = _roles(experiment)
     check_variants(experiment)
@@ -49,7 +51,7 @@ def checked(experiment: "Experiment") -> "Experiment":
     _check_groups(experiment)
     _check_reasons(experiment)
     _check_names(experiment)
-    return experiment.model_copy(update={"attacks": attacks})
+    return experiment.model_copy(update={"all_attacks": attacks})
 
 
 def _check_seeds(seeds: list[int]) -> None:
@@ -70,8 +72,8 @@ def _check_alignment(experiment: "Experiment", variant: str) -> None:
 
 
 def _checked_attack(
-    name: str, attack: AttackConfig | ForeignConfig, data: "DataConfig"
-) -> AttackConfig | ForeignConfig:
+    name: str, attack: AttackConfig | ForeignConfig | MadeElsewhere, data: "DataConfig"
+) -> AttackConfig | ForeignConfig | MadeElsewhere:
     """The attack on the experiment's images: what depends on their size, such as `kernel: auto`, is a number then."""
     if name.lower() in RESERVED_ATTACKS:
         raise InputError(f"attacks.{name}: this name is reserved for rows of the tables; choose another name")
@@ -79,6 +81,32 @@ def _checked_attack(
         return attack.for_images(data.channels or _MOST_CHANNELS, data.image_size)
     except InputError as problem:
         raise InputError(f"attacks.{name}: {problem}") from problem
+
+
+def _check_made_elsewhere(experiment: "Experiment") -> None:
+    """Images made elsewhere belong to a surrogate of their own, and are compared with attacks of ours alone."""
+    if not experiment.attacks:
+        raise InputError(
+            "attacks: all of them are images that were made elsewhere; add an attack that is crafted here, with which "
+            "they can be compared"
+        )
+    for name, made in experiment.made_elsewhere.items():
+        if experiment.matrix:
+            raise InputError(
+                f"attacks.{name}: images that were made elsewhere belong to no source of a `matrix`; give them an "
+                "experiment with one `source`"
+            )
+        if made.compare_with is not None and made.compare_with not in experiment.attacks:
+            near = nearest(made.compare_with, experiment.attacks)
+            raise InputError(
+                f"attacks.{name}.compare_with: there is no attack {made.compare_with!r} that is crafted here{near}"
+            )
+        for kind in ("models", "variants"):
+            if taken := [own for own in getattr(experiment, kind) if own.lower() == EXTERNAL]:
+                raise InputError(
+                    f"{kind}.{taken[0]}: this is the name of the surrogate to which attacks.{name} belongs, whose "
+                    "images were made elsewhere; choose another name"
+                )
 
 
 def _roles(experiment: "Experiment") -> dict[str, list[str]]:
@@ -166,7 +194,10 @@ def _check_names(experiment: "Experiment") -> None:
     for name in experiment.variants:
         if name in experiment.models:
             raise InputError(f"variants.{name}: a model has this name too; choose another name for the variant")
-    for kind, names in (("models", [*experiment.models, *experiment.variants]), ("attacks", list(experiment.attacks))):
+    for kind, names in (
+        ("models", [*experiment.models, *experiment.variants]),
+        ("attacks", list(experiment.all_attacks)),
+    ):
         first = {name.lower(): name for name in reversed(names)}
         for name in names:
             if first[name.lower()] != name:

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from align_core.align_config import AlignConfig
-from align_core.attacks import AttackConfig, ForeignConfig, pixel_fraction
+from align_core.attacks import AttackConfig, ForeignConfig, MadeElsewhere, pixel_fraction
 from align_core.attacks.foreign_config import is_foreign
 from align_core.errors import InputError
 from align_core.images import Fit, ImageSetConfig
@@ -44,12 +44,14 @@ _MOST_WORKERS = 10_000
 _LONGEST_PATIENCE_S = 30 * 24 * 3600
 
 
+_CLASSES: dict[str, Any] = {f"[{own.__name__}]": own for own in (AttackConfig, ForeignConfig, MadeElsewhere)}
+
+
 def _with_fractions(attack: Any) -> Any:
     """Turns `4/255` into a number, and drops settings that are null, before the attack's class checks them."""
     if not isinstance(attack, dict):
         return attack
-    kind = ForeignConfig if is_foreign(attack.get("method")) else AttackConfig
-    settings = {field.name for field in dataclasses.fields(kind)}
+    settings = {field.name for field in dataclasses.fields(_CLASSES[_class_of(attack)])}
     attack = {key: value for key, value in attack.items() if value is not None or key not in settings}
     fractions = {key: attack[key] for key in ("eps", "step") if key in attack}
     try:
@@ -84,15 +86,19 @@ Model = Annotated[ModelConfig, BeforeValidator(_with_defence)]
 
 
 def _class_of(attack: Any) -> str:
-    """The class of an attack, in brackets, by its method."""
-    if isinstance(attack, AttackConfig | ForeignConfig):
+    """The class of an attack, in brackets, by its method, or by the images that it has in place of one."""
+    if isinstance(attack, AttackConfig | ForeignConfig | MadeElsewhere):
         return f"[{type(attack).__name__}]"
+    if isinstance(attack, dict) and "images" in attack:
+        return "[MadeElsewhere]"
     method = attack.get("method") if isinstance(attack, dict) else None
     return "[ForeignConfig]" if is_foreign(method) else "[AttackConfig]"
 
 
 Attack = Annotated[
-    Annotated[AttackConfig, CLASSES["[AttackConfig]"]] | Annotated[ForeignConfig, CLASSES["[ForeignConfig]"]],
+    Annotated[AttackConfig, CLASSES["[AttackConfig]"]]
+    | Annotated[ForeignConfig, CLASSES["[ForeignConfig]"]]
+    | Annotated[MadeElsewhere, CLASSES["[MadeElsewhere]"]],
     Discriminator(_class_of),
     BeforeValidator(_with_fractions),
 ]
@@ -279,7 +285,8 @@ class Experiment(Section):
         align: the settings of the alignment.
         variants: further surrogates by name.
         contrasts: further pairs of surrogates that are compared, beside those that always are.
-        attacks: the attacks by name.
+        all_attacks: the key `attacks`: those by which images are crafted here (`attacks`), and images that were made
+            elsewhere (`made_elsewhere`), by name.
         corruptions: common corruptions of the clean images, and their severities, on which surrogates are evaluated
             too; `all` stands for every corruption.
         reasons: what the reasons are measured on; null where they are not measured.
@@ -307,7 +314,7 @@ class Experiment(Section):
     align: AlignConfig = Field(default_factory=AlignConfig)
     variants: dict[Name, VariantConfig] = Field(default_factory=dict)
     contrasts: list[Pair] = Field(default_factory=list)
-    attacks: dict[Name, Attack] = Field(min_length=1)
+    all_attacks: dict[Name, Attack] = Field(alias="attacks", min_length=1)
     corruptions: Annotated[dict[str, list[int]], AfterValidator(checked_corruptions)] = Field(default_factory=dict)
     reasons: ReasonsConfig | None = None
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
@@ -337,6 +344,16 @@ class Experiment(Section):
     def sources(self) -> list[str]:
         """The models that stand for themselves as sources: one, or those of a matrix."""
         return self.matrix or [self.source]
+
+    @property
+    def attacks(self) -> dict[str, AttackConfig | ForeignConfig]:
+        """The attacks by which images are crafted here, by name: all but images that were made elsewhere."""
+        return {name: own for name, own in self.all_attacks.items() if not isinstance(own, MadeElsewhere)}
+
+    @property
+    def made_elsewhere(self) -> dict[str, MadeElsewhere]:
+        """The adversarial images that were made elsewhere, by the name of their attack."""
+        return {name: own for name, own in self.all_attacks.items() if isinstance(own, MadeElsewhere)}
 
     def variant_align(self, name: str) -> AlignConfig:
         """How a variant is made: its own settings over those of its refinement, and these over the experiment's.

@@ -15,7 +15,7 @@ from align_core.settings import described
 _TYPES = {"list_type": "a list", "dict_type": "keys and values"}
 _LEAST_LIKENESS = 0.5
 _TEXT = "Value error, must be text"
-CLASSES = {tag: Tag(tag) for tag in ("[AttackConfig]", "[ForeignConfig]")}
+CLASSES = {tag: Tag(tag) for tag in ("[AttackConfig]", "[ForeignConfig]", "[MadeElsewhere]")}
 """The tags of the kinds of attacks, which pydantic puts into its findings."""
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align_core.attacks import MadeElsewhere
 from align_core.errors import InputError
 from align_core.images import ImageSetConfig
 from align_core.model_config import ModelConfig
@@ -47,5 +48,9 @@ def with_absolute_paths(experiment: "Experiment", folder: Path) -> "Experiment":
         sets["classes"] = absolute(data.classes)
     models = {name: model(config) for name, config in experiment.models.items()}
     output = experiment.output if "://" in experiment.output else str(_expanded(experiment.output).absolute())
-    own = {"data": data.model_copy(update=sets), "models": models, "output": output}
+    attacks = {
+        name: dataclasses.replace(own, images=str(absolute(own.images))) if isinstance(own, MadeElsewhere) else own
+        for name, own in experiment.all_attacks.items()
+    }
+    own = {"data": data.model_copy(update=sets), "models": models, "output": output, "all_attacks": attacks}
     return experiment.model_copy(update=own | {"factories": absolute(experiment.factories or ".")})

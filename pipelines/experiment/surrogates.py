@@ -10,7 +10,7 @@ from align_core.model_config import Combine
 from align_core.refinements.cost import Passes, networks_kept, passes_per_image
 from align_core.refinements.parts import NEED_TEACHER
 from pipelines.experiment.config import Experiment
-from pipelines.experiment.names import Control
+from pipelines.experiment.names import EXTERNAL, Control
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,8 @@ class Surrogate:
         budget: the name of the surrogate of whose passes it takes as many; None for its own number of epochs.
         combine: what attacks on its networks go by, where it has several.
         seed: of its fine-tune, and of the attacks on it.
-        role: what it is to its source: `source`, `aligned` or a control; "" for a variant.
+        role: what it is to its source: `source`, `aligned` or a control; "" for a variant; `external` where its images
+            were made elsewhere.
         known: the names of all models that it consists of or was made from, which are no targets of it.
     """
 
@@ -96,6 +97,19 @@ def surrogates_of(experiment: Experiment) -> list[Surrogate]:
         return once
     trained = {own.name for own in once if own.align is not None}
     return [_with_seed(own, seed, trained) for own in once for seed in experiment.seeds]
+
+
+def external_of(experiment: Experiment) -> list[Surrogate]:
+    """The surrogate to which images that were made elsewhere belong, where the experiment has any; once for each seed.
+
+    No network of it is known. Its gains refer to the experiment's source.
+    """
+    if not experiment.made_elsewhere:
+        return []
+    own = Surrogate(
+        name=EXTERNAL, members=(), source=experiment.source, baseline="source", seed=experiment.seed, role=EXTERNAL
+    )
+    return [_with_seed(own, seed, frozenset()) for seed in experiment.seeds] or [own]
 
 
 def _named(experiment: Experiment, role: str, source: str) -> str:

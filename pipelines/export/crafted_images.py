@@ -12,6 +12,7 @@ from align_core.errors import InputError, reason_of
 from align_core.images.decoding import Pixels
 from pipelines.compute.images import adversarial_images
 from pipelines.experiment.explain import nearest
+from pipelines.experiment.names import EXTERNAL
 from pipelines.experiment.surrogates import Surrogate
 from pipelines.failure import RunFailed
 from pipelines.stages.blueprint import Blueprint
@@ -107,15 +108,21 @@ def finished_images(blueprint: Blueprint, surrogates: Sequence[str], attacks: Se
     Of several seeds, the name of a surrogate without its seed stands for all of them. Raises InputError for a name that
     there is not, and RunFailed, naming what is missing, unless all of them are finished.
     """
-    known, attacks_there = blueprint.by_name, blueprint.experiment.attacks
+    known, attacks_there = blueprint.by_name, blueprint.experiment.all_attacks
     of_series: dict[str, list[str]] = {}
     for own in known.values():
         of_series.setdefault(own.series, []).append(own.name)
     _check_names("surrogate", surrogates, {*known, *of_series})
     _check_names("attack", attacks, attacks_there)
     asked = [own for name in surrogates for own in of_series.get(name, [name])]
-    names = dict.fromkeys(asked or [own.name for own in blueprint.surrogates])
-    wanted = [(name, attack) for name in names for attack in dict.fromkeys(attacks or attacks_there)]
+    names = dict.fromkeys(asked or [own.name for own in (*blueprint.surrogates, *blueprint.external)])
+    pairs = [(name, attack) for name in names for attack in dict.fromkeys(attacks or attacks_there)]
+    made = blueprint.experiment.made_elsewhere
+    wanted = [(name, attack) for name, attack in pairs if (attack in made) != bool(known[name].members)]
+    if not wanted:
+        raise InputError(
+            f"--surrogate, --attack: images that were made elsewhere, and no others, are of the surrogate {EXTERNAL}"
+        )
     _check_finished(blueprint, wanted)
     manifest, tables = blueprint.inspected.manifests["test"], blueprint.all_adversarial()
     return [
@@ -130,7 +137,7 @@ def finished_images(blueprint: Blueprint, surrogates: Sequence[str], attacks: Se
             chunks=blueprint.chunks,
             shape=manifest.shape,
             class_names=blueprint.experiment.data.class_names,
-            is_targeted=blueprint.experiment.attacks[attack].is_targeted,
+            is_targeted=attacks_there[attack].is_targeted,
         )
         for name, attack in wanted
     ]

@@ -16,7 +16,7 @@ COLUMNS = (
 
 _LEFT_OUT = (
     ("name",), ("warning",), ("compute",), ("data", "*", "path"), ("data", "*", "labels"), ("data", "*", "label_names"),
-    ("models", "*", "weights"), ("models", "*", "aligned"), ("align", "checkpoint_steps"),
+    ("models", "*", "weights"), ("models", "*", "aligned"), ("attacks", "*", "images"), ("align", "checkpoint_steps"),
     ("variants", "*", "align", "checkpoint_steps"),
 )  # fmt: skip
 """The places of keys that decide no result, or whose content has a hash that is compared instead; `*` is any name."""
@@ -92,7 +92,9 @@ def _check_images(experiments: Sequence[Finished]) -> None:
 
 
 def _attacks(own: Finished) -> dict[str, Any]:
-    return dict(own.settings["attacks"])
+    attacks = own.settings["attacks"].items()
+    # Of images that were made elsewhere, the hash is compared, with the code of other attacks.
+    return {name: {key: value for key, value in attack.items() if key != "images"} for name, attack in attacks}
 
 
 def _targets(own: Finished) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from align_core.attacks import PRESETS, AttackConfig, ForeignConfig
+from align_core.attacks import PRESETS, AttackConfig, ForeignConfig, MadeElsewhere
 from align_core.errors import InputError
 from align_core.images import ImageSetConfig
 from align_core.losses.known import LOSSES, read_losses
@@ -124,7 +124,7 @@ def _asked(blueprint: Blueprint) -> list[Line]:
         ("targets", ", ".join(experiment.targets)),
         ("images", f"{data.classes_count:,} classes, {height} × {width} pixels, {'RGB' if channels == 3 else 'grey'}"),
         ("image sets", "; ".join(sets)),
-        ("eps", "; ".join(dict.fromkeys(_ball(attack) for attack in experiment.attacks.values()))),
+        ("eps", "; ".join(dict.fromkeys(_ball(attack) for attack in experiment.all_attacks.values()))),
     ]
     if experiment.witnesses:
         terms = f"loss {align.loss}, temperature {align.temperature:g}, weight {align.weight:g}"
@@ -157,7 +157,7 @@ def _place(config: ImageSetConfig) -> str:
     return f"{name} ({', '.join(drawn)})" if drawn else name
 
 
-def _ball(attack: AttackConfig | ForeignConfig) -> str:
+def _ball(attack: AttackConfig | ForeignConfig | MadeElsewhere) -> str:
     return f"l2, {attack.eps:.4g}" if attack.norm == "l2" else f"l-infinity, {255 * attack.eps:.4g}/255"
 
 
@@ -223,6 +223,18 @@ def _attacks(blueprint: Blueprint) -> list[dict[str, str]]:
                 "paper": f"{preset.paper}, {preset.year}" if preset else _AUTOATTACK if has_own_steps else "",
             }
         )
+    found += [
+        {
+            "attack": name,
+            "method": "made elsewhere",
+            "ball": _ball(made),
+            "steps": "not known",
+            "towards": "the classes that the image set lists" if made.is_targeted else "away from the label",
+            "gradients per image": "not known",
+            "paper": "",
+        }
+        for name, made in blueprint.experiment.made_elsewhere.items()
+    ]
     return found
 
 

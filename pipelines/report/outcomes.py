@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from align_core.attacks import AttackConfig, ForeignConfig
 from align_core.corruptions.known import Corruption
 from align_core.errors import reason_of
 from align_core.transfer import Flags
@@ -30,10 +31,11 @@ class Outcomes:
             target `@self` is the surrogate itself.
         hit: the same for targeted attacks alone: whether the target takes each image for the class that it is led to.
         l2: by (surrogate, attack), the l2 norms of the perturbations in pixel fractions, float32 [N].
-        gradients: by (surrogate, attack), the gradients per image counted of an attack whose code is not ours.
+        gradients: by (surrogate, attack), the gradients per image counted of an attack whose code is not ours; of
+            images that were made elsewhere, none.
         ssim: by (surrogate, attack), the structural similarity of each adversarial image to the clean one, float32 [N].
         passes: by (surrogate, attack), the sizes of the passes in which the images were crafted, the smallest first; of
-            an attack whose code is not ours, none.
+            an attack whose code is not ours, and of images that were made elsewhere, none.
     """
 
     labels: npt.NDArray[np.int64]
@@ -75,7 +77,7 @@ def read_outcomes(blueprint: Blueprint) -> Outcomes:
 
     prediction = {name: columns(own.table, "prediction")[0] for name, own in blueprint.clean().items()}
     corrupted = {pair: columns(own.table, "prediction")[0] for pair, own in blueprint.corrupted().items()}
-    adversarial, attacks = blueprint.all_adversarial(), blueprint.experiment.attacks
+    adversarial, attacks = blueprint.all_adversarial(), blueprint.experiment.all_attacks
     towards = {pair: columns(own, "towards")[0] for pair, own in adversarial.items() if attacks[pair[1]].is_targeted}
     wrong, hit = {}, {}
     for cell in blueprint.cells():
@@ -85,12 +87,12 @@ def read_outcomes(blueprint: Blueprint) -> Outcomes:
             hit[(*pair, cell.target)] = predicted == towards[pair]
     l2, ssim, gradients, passes = {}, {}, {}, {}
     for pair, own in adversarial.items():
-        is_foreign = attacks[pair[1]].gradients is None
-        l2[pair], ssim[pair], cost = columns(own, "l2", "ssim", "gradients" if is_foreign else "pass_rows")
-        if is_foreign:
-            gradients[pair] = float(cost.astype(np.float64).mean())
-        else:
-            passes[pair] = np.unique(cost).tolist()
+        attack = attacks[pair[1]]
+        l2[pair], ssim[pair] = columns(own, "l2", "ssim")
+        if isinstance(attack, ForeignConfig):
+            gradients[pair] = float(columns(own, "gradients")[0].astype(np.float64).mean())
+        elif isinstance(attack, AttackConfig):
+            passes[pair] = np.unique(columns(own, "pass_rows")[0]).tolist()
     return Outcomes(manifest.labels, prediction, corrupted, wrong, hit, l2, ssim, gradients, passes)
 
 

@@ -45,9 +45,10 @@ def report_fingerprint(blueprint: Blueprint) -> str:
     effects = {own.name: effect.as_dict() for own in blueprint.surrogates if (effect := effect_of(blueprint, own.name))}
     contrasts = [{"contrasts": blueprint.experiment.contrasts}] if blueprint.experiment.contrasts else []
     warning = [{"warning": blueprint.experiment.warning}] if blueprint.experiment.warning else []
+    made = {name: own.compare_with for name, own in blueprint.experiment.made_elsewhere.items()}
     reasons = [{"/".join(pair): table.fingerprint for pair, table in blueprint.reasons().items()}]
     reasons = reasons if blueprint.experiment.reasons else []
-    further = [*holes, *groups, *contrasts, *warning, *reasons]
+    further = [*holes, *groups, *contrasts, *warning, *reasons, *([{"made_elsewhere": made}] if made else [])]
     return fingerprint_of([_REVISION, *named, tables, cells, relations, *further, effects])
 
 

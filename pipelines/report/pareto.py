@@ -41,7 +41,7 @@ def pareto_figure(
     balls = list(dict.fromkeys(ball_of(attack) for attack in attacks.values()))
     means = [f"(mean {group})" for group in groups] or ["(mean)"]
     width, height = (5.4, 4.2) if len(balls) * len(means) > 1 else (7.5, 5.0)
-    styles = styles_of(list(dict.fromkeys(row["surrogate"] for row in transfer)))
+    styles = styles_of(list(dict.fromkeys(row["surrogate"] for row in transfer if row["attack"] in attacks)))
     with look():
         figure = Figure(figsize=(width * len(means), height * len(balls)), layout="constrained")
         panels = figure.subplots(len(balls), len(means), squeeze=False)
@@ -98,13 +98,13 @@ def points_of(
     """
     points = []
     for row in transfer:
-        attack = attacks[row["attack"]]
-        if row["target"] != mean or ball_of(attack) != ball:
+        attack = attacks.get(row["attack"])  # None of images that were made elsewhere, whose cost is not known
+        if attack is None or row["target"] != mean or ball_of(attack) != ball:
             continue
         rate, low, high = row["rate"], row["rate_low"], row["rate_high"]
         if attack.is_targeted:
             rate, low, high = row["targeted_rate"], row["targeted_low"], row["targeted_high"]
-        if rate is not None and low is not None and high is not None and row["gradients"] > 0:
+        if rate is not None and low is not None and high is not None and row["gradients"]:
             points.append(Point(row["surrogate"], row["attack"], row["gradients"], rate, low, high))
     return points
 

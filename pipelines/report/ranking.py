@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pipelines.experiment.names import EXTERNAL
 from pipelines.experiment.surrogates import is_control
 from pipelines.report.means import gain_of
 from pipelines.report.rows import ContrastRow, MeanRow
@@ -24,7 +25,8 @@ def ranking(report: Report) -> list[str]:
     contrasts.csv has the pair and its interval excludes zero. In a matrix, means are over different targets, and
     nothing is ranked.
     """
-    if len({row["surrogate"] for row in report.means() if row["gain"] is None and row["rate"] is not None}) != 1:
+    own = [row for row in report.means() if row["surrogate"] != EXTERNAL]
+    if len({row["surrogate"] for row in own if row["gain"] is None and row["rate"] is not None}) != 1:
         return []
     lines = []
     for attack in dict.fromkeys(row["attack"] for row in report.means()):

@@ -14,18 +14,21 @@ from pipelines.storage.store import Store
 def recorded_code(store: Store, settings: Mapping[str, Any]) -> dict[str, str | None]:
     """Package and version, or modules and their hashes, of every attack and model whose code is not Witness's.
 
+    Of images that were made elsewhere, it is their hash.
+
     They are named `attack NAME` and `model NAME`. The value is None where no table that would say it is in the store.
 
     Args:
         store: of the finished experiment.
         settings: its experiment file, with every setting that took effect.
     """
-    attacks = [name for name, own in settings["attacks"].items() if is_foreign(own.get("method"))]
+    made = [name for name, own in settings["attacks"].items() if "images" in own]
+    attacks = [name for name, own in settings["attacks"].items() if is_foreign(own.get("method"))] + made
     models = [name for name, own in settings["models"].items() if {"factory", "wrap"} & own.keys()]
     crafted = store.listing("adversarial") if attacks else {}
     found = {}
     for name in attacks:
-        kind = settings["attacks"][name]["method"].partition(":")[0]
+        kind = settings["attacks"][name].get("method", "").partition(":")[0]
         folders = [folder for folder in crafted if folder.endswith(f"/{name}")]
         inputs = [own for folder in folders if (own := recorded_inputs(store, folder, crafted[folder]))]
         found[f"attack {name}"] = _of_attack(kind, inputs[0].get("attack")) if inputs else None
@@ -39,6 +42,8 @@ def recorded_code(store: Store, settings: Mapping[str, Any]) -> dict[str, str | 
 def _of_attack(kind: str, attack: Any) -> str | None:
     if not isinstance(attack, dict):
         return None
+    if "made" in attack:
+        return f"made elsewhere, {attack['made']}"
     return f"{PACKAGES[kind]} {attack.get('version')}" if kind in PACKAGES else _modules(attack.get("code"))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from align_core.attacks import AttackConfig, ForeignConfig
+from align_core.attacks import AttackConfig, ForeignConfig, MadeElsewhere
 from pipelines.report.rows import TransferRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.effects import without_effect
@@ -61,7 +61,7 @@ def _blank_means(transfer: Sequence[TransferRow]) -> list[str]:
 
 def _unperturbed(blueprint: Blueprint, outcomes: "Outcomes") -> list[str]:
     """Images that came out of an attack as they went in, and what is known of the reason."""
-    attacks = blueprint.experiment.attacks
+    attacks = blueprint.experiment.all_attacks
     found = {pair: int((l2 == 0).sum()) for pair, l2 in outcomes.l2.items()}
     return [
         f"{count} of {len(outcomes.labels)} images crafted on {surrogate} under {attack} are unperturbed: "
@@ -71,7 +71,9 @@ def _unperturbed(blueprint: Blueprint, outcomes: "Outcomes") -> list[str]:
     ]
 
 
-def _why_unperturbed(attack: AttackConfig | ForeignConfig) -> str:
+def _why_unperturbed(attack: AttackConfig | ForeignConfig | MadeElsewhere) -> str:
+    if isinstance(attack, MadeElsewhere):
+        return "they were made elsewhere, and came as the test images are."
     if isinstance(attack, AttackConfig):  # it moves along the gradient, whatever the surrogate predicts
         return "the surrogate's gradient was zero there, or led out of the pixel range."
     if attack.kind == "autoattack":

@@ -18,7 +18,8 @@ class TransferRow(TypedDict):
     """One surrogate, attack and target of transfer.csv, or the mean over a group of targets."""
 
     surrogate: str
-    """The network or ensemble that the perturbations were crafted on: `source`, `aligned`, a variant or a control."""
+    """The network or ensemble that the perturbations were crafted on: `source`, `aligned`, a variant or a control; or
+    `external`, where the images were made elsewhere."""
     attack: str
     """The attack, by its name in the experiment file."""
     target: str
@@ -29,8 +30,9 @@ class TransferRow(TypedDict):
     n: int
     """Number of test images that count: the original source and the target both classify them correctly when clean.
     For a mean, the number of images that count for any of its targets."""
-    gradients: int
-    """What the attack cost per image: forward and backward passes, each member of an ensemble counted."""
+    gradients: int | None
+    """What the attack cost per image: forward and backward passes, each member of an ensemble counted. None for images
+    that were made elsewhere."""
     seeds: int
     """Number of seeds that the row stands for."""
     rate: float | None
@@ -54,7 +56,8 @@ class TransferRow(TypedDict):
     """Upper end of the interval of `targeted_rate`."""
     gain: float | None
     """`rate` minus the rate of crafting on the surrogate's original source, on the same images, points. None for that
-    source itself."""
+    source itself. Of images that were made elsewhere, it refers to the source under the attack in `compare_with`, and
+    is None where there is none."""
     gain_low: float | None
     """Lower end of the paired interval of `gain`: Newcombe's method 10 for a target, resampled images for a mean."""
     gain_high: float | None

@@ -67,6 +67,7 @@ class TableMaker:
         self.blueprint, self.outcomes = blueprint, outcomes
         self.attacks, self.targets = list(blueprint.experiment.attacks), blueprint.experiment.targets
         known = outcomes.prediction.keys()
+        self._made = blueprint.experiment.made_elsewhere
         sources = {surrogate.source for surrogate in blueprint.planned}
         self._relations = {s: {t: target_relation(blueprint, s, t) for t in self.targets} for s in sources}
         right = {name: outcomes.right(name) for name in {*sources, *self.targets} & known}
@@ -76,14 +77,24 @@ class TableMaker:
     def transfer(self) -> list[TransferRow]:
         """The rows of transfer.csv: for each surrogate and attack the targets, then the means over groups of them."""
         rows = []
-        for surrogate in self.blueprint.surrogates:
-            for attack in self.attacks:
-                there = [t for t in self.targets if self._is_there(surrogate.name, attack, t)]
-                rows += [self._target_row(surrogate, attack, target) for target in there]
-                if there:
-                    kinds = [kind for kind in self._groups(surrogate) if not kind.startswith("@")]
-                    rows += [self._mean_row(surrogate, attack, kind) for kind in kinds]
+        for surrogate, attack in self._pairs():
+            there = [t for t in self.targets if self._is_there(surrogate.name, attack, t)]
+            rows += [self._target_row(surrogate, attack, target) for target in there]
+            if there:
+                kinds = [kind for kind in self._groups(surrogate) if not kind.startswith("@")]
+                rows += [self._mean_row(surrogate, attack, kind) for kind in kinds]
         return corrected(rows)
+
+    def _pairs(self) -> list[tuple[Surrogate, str]]:
+        """Every surrogate and attack, and at the end the images that were made elsewhere."""
+        own = product(self.blueprint.surrogates, self.attacks)
+        return [*own, *product(self.blueprint.external, self._made)]
+
+    def _baseline(self, surrogate: Surrogate, attack: str) -> tuple[str, str] | None:
+        """The surrogate and the attack to which a gain refers; None of a source, and where nobody asked for a gain."""
+        if attack in self._made:
+            attack = self._made[attack].compare_with or ""
+        return None if surrogate.name == surrogate.baseline or not attack else (surrogate.baseline, attack)
 
     def contrasts(self) -> list[ContrastRow]:
         """The rows of contrasts.csv; which pairs there are is decided by `contrasts_of`.
@@ -121,12 +132,13 @@ class TableMaker:
         """
         one, other = self.blueprint.by_name[surrogate], self.blueprint.by_name[baseline]
         kind, groups = _kind(target), self._groups(one)
+        compared = self._made[attack].compare_with or attack if attack in self._made else attack
         if one.source == other.source and groups[kind] == self._groups(other).get(kind):
-            draws, baseline_draws = (self._resampled["wrong", own, attack, kind] for own in (surrogate, baseline))
-            return draws - baseline_draws
+            draws = self._resampled["wrong", surrogate, attack, kind]
+            return draws - self._resampled["wrong", baseline, compared, kind]
         targets = other.unseen(groups[kind])
         eligible = [self._counted[one.source, own] & self._counted[other.source, own] for own in targets]
-        sides = [self._wrong(name, attack, targets) for name in (surrogate, baseline)]
+        sides = [self._wrong(*pair, targets) for pair in ((surrogate, attack), (baseline, compared))]
         outcomes = [OnTargets(eligible, wrong, [range(len(targets))]) for wrong in sides]
         counts = resampled_counts(len(self.outcomes.labels), self.blueprint.experiment.seed)
         (draws,), (baseline_draws,) = resampled_means(outcomes, counts)
@@ -185,7 +197,7 @@ class TableMaker:
         """
         keys: list[list[tuple[Outcome, str, str, str]]] = []
         outcomes: list[OnTargets] = []
-        for surrogate, attack in product(self.blueprint.surrogates, self.attacks):
+        for surrogate, attack in self._pairs():
             name, groups = surrogate.name, self._groups(surrogate)
             there = [target for target in self.targets if self._is_there(name, attack, target)]
             whole = {kind: [there.index(t) for t in own] for kind, own in groups.items() if set(own) <= set(there)}
@@ -214,13 +226,14 @@ class TableMaker:
     def _target_row(self, surrogate: Surrogate, attack: str, target: str) -> TransferRow:
         counted, kind = self._counted[surrogate.source, target], self._relations[surrogate.source][target]
         wrong = self.outcomes.wrong[surrogate.name, attack, target]
-        baseline = self.outcomes.wrong.get((surrogate.baseline, attack, target))
+        compared = self._baseline(surrogate, attack)
+        baseline = None if compared is None else self.outcomes.wrong.get((*compared, target))
         n = int(counted.sum())
         rate = wilson(int(wrong[counted].sum()), n)
         hit = self.outcomes.hit.get((surrogate.name, attack, target))
         targeted = NO_RATE if hit is None else wilson(int(hit[counted].sum()), n)
         gain = NO_GAIN
-        if surrogate.name != surrogate.baseline and baseline is not None:
+        if baseline is not None:
             gain = paired_gain(wrong[counted], baseline[counted])
         cost, rate_all = self._cost(surrogate, attack), 100 * float(wrong.mean())
         return _transfer_row(surrogate.name, attack, target, kind, n, cost, rate, rate_all, targeted, gain)
@@ -233,8 +246,9 @@ class TableMaker:
         """
         source, group = surrogate.source, self._groups(surrogate)[kind]
         name, relation = f"(mean {kind})" if kind else "(mean)", kind if kind in RELATIONS else ""
-        cost = self._cost(surrogate, attack)
-        if not all(self._is_there(own, attack, t) for own in (surrogate.name, surrogate.baseline) for t in group):
+        cost, baseline = self._cost(surrogate, attack), self._baseline(surrogate, attack)
+        needed = [(surrogate.name, attack), *([] if baseline is None else [baseline])]
+        if not all(self._is_there(*pair, t) for pair in needed for t in group):
             return _transfer_row(surrogate.name, attack, name, relation, 0, cost, NO_RATE, None, NO_RATE, NO_GAIN)
         counted, wrong = {t: self._counted[source, t] for t in group}, self._wrong(surrogate.name, attack, group)
         eligible = list(counted.values())
@@ -243,27 +257,40 @@ class TableMaker:
         if hits is not None:
             targeted = mean_interval(eligible, self._hit(surrogate.name, attack, group), hits)
         gain = NO_GAIN
-        if surrogate.name != surrogate.baseline:
-            gain = self._mean_gain(surrogate, self.blueprint.by_name[surrogate.baseline], attack, name, counted)
+        if baseline is not None:
+            gain = self._mean_gain(surrogate, self.blueprint.by_name[baseline[0]], attack, name, counted, baseline[1])
         rate_all = 100 * float(np.mean([wrong_N.mean() for wrong_N in wrong]))
         n = self._images_in_any(source, group)
         return _transfer_row(surrogate.name, attack, name, relation, n, cost, rate, rate_all, targeted, gain)
 
-    def _cost(self, surrogate: Surrogate, attack: str) -> int:
-        """Forward and backward passes per image: an ensemble needs one through each network that is seen at once."""
+    def _cost(self, surrogate: Surrogate, attack: str) -> int | None:
+        """Forward and backward passes per image: an ensemble needs one through each network that is seen at once.
+
+        Of images that were made elsewhere they are not known.
+        """
+        if attack in self._made:
+            return None
         gradients = self.blueprint.experiment.attacks[attack].gradients
         if gradients is None:  # its code is not ours, and was counted
             gradients = round(self.outcomes.gradients[surrogate.name, attack])
         return gradients * len(surrogate.seen_at_once)
 
     def _mean_gain(
-        self, one: Surrogate, other: Surrogate, attack: str, mean: str, counted: Mapping[str, Flags]
+        self,
+        one: Surrogate,
+        other: Surrogate,
+        attack: str,
+        mean: str,
+        counted: Mapping[str, Flags],
+        compared: str | None = None,
     ) -> Gain:
         """The mean gain of one surrogate over another over some targets, of which `counted` says which images count.
 
-        `mean` is how these targets are called, such as `(mean)`.
+        `mean` is how these targets are called, such as `(mean)`, and `compared` the attack on the other surrogate,
+        where that is another one.
         """
-        wrong, other_wrong = (self._wrong(own.name, attack, list(counted)) for own in (one, other))
+        wrong = self._wrong(one.name, attack, list(counted))
+        other_wrong = self._wrong(other.name, compared or attack, list(counted))
         draws = self.gain_draws(one.name, other.name, attack, mean)
         return mean_gain(list(counted.values()), wrong, other_wrong, draws)
 
@@ -279,7 +306,7 @@ def _transfer_row(
     target: str,
     kind: str,
     n: int,
-    gradients: int,
+    gradients: int | None,
     rate: Interval,
     rate_all: float | None,
     targeted: Interval,

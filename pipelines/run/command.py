@@ -149,10 +149,12 @@ def _make(blueprint: Blueprint, workers: Mapping[str, Worker], progress: Progres
     from pipelines.stages.craft import craft_all
     from pipelines.stages.evaluate import evaluate_all
     from pipelines.stages.reasons import measure_all
+    from pipelines.stages.take_in import take_in_all
 
     makers = {"align": make_networks, "craft": craft_all, "evaluate": evaluate_all, "reasons": measure_all}
     made = {}
     for stage, worker in workers.items():
         blueprint.check_finished(STAGES[: STAGES.index(stage)])
-        made[stage] = makers[stage](blueprint, worker, progress)
+        taken_in = take_in_all(blueprint, progress) if stage == "craft" else 0
+        made[stage] = makers[stage](blueprint, worker, progress) + taken_in
     return made

@@ -255,6 +255,8 @@ class _Estimator:
     def crafting(self, surrogate: str, attack: str, images: ChunkedTable) -> Part:
         """The crafting of one table of adversarial images."""
         missing = self._missing(images)
+        if attack in self._blueprint.experiment.made_elsewhere:  # they are copied
+            return replace(self._part("craft", f"{surrogate} {attack}", [images], missing, 0.0), of=surrogate)
         rate = self._speeds.seconds("gradient", self._blueprint.by_name[surrogate].seen_at_once)
         gradients = self._blueprint.experiment.attacks[attack].gradients
         needed = None if gradients is None else gradients * missing

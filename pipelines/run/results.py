@@ -15,6 +15,7 @@ from align_core.images.decoding import Pixels
 from pipelines.compute.images import adversarial_images
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.explain import nearest
+from pipelines.experiment.names import EXTERNAL
 from pipelines.failure import RunFailed
 from pipelines.report.outcomes import read_table
 from pipelines.report.page import read_report, report_fingerprint
@@ -221,7 +222,8 @@ class Results:
         Raises InputError for a name that there is not.
         """
         self._check(surrogate, attack)
-        targets = [SELF, *self._blueprint.by_name[surrogate].unseen(self._blueprint.experiment.targets)]
+        own = self._blueprint.by_name[surrogate]
+        targets = [*([SELF] if own.members else []), *own.unseen(self._blueprint.experiment.targets)]
         if target not in targets:
             raise InputError(f"there is no target {target!r}{nearest(target, targets)}")
         cell = self._blueprint.cell(surrogate, attack, target)
@@ -235,7 +237,7 @@ class Results:
         """
         surrogate = self._blueprint.by_name.get(name)
         clean = self._blueprint.clean()
-        own = self._blueprint.clean_name(surrogate) if surrogate else name
+        own = self._blueprint.clean_name(surrogate) if surrogate and surrogate.members else name
         if own not in clean:
             raise InputError(
                 f"there is no model or surrogate {name!r}{nearest(name, {*clean, *self._blueprint.by_name})}"
@@ -249,10 +251,15 @@ class Results:
     def _check(self, surrogate: str, attack: str) -> None:
         for kind, name, known in (
             ("surrogate", surrogate, self._blueprint.by_name),
-            ("attack", attack, self._blueprint.experiment.attacks),
+            ("attack", attack, self._blueprint.experiment.all_attacks),
         ):
             if name not in known:
                 raise InputError(f"there is no {kind} {name!r}{nearest(name, known)}")
+        if (attack in self._blueprint.experiment.made_elsewhere) != (not self._blueprint.by_name[surrogate].members):
+            raise InputError(
+                f"{surrogate} has no images under {attack}: those that were made elsewhere, and no others, are of the "
+                f"surrogate {EXTERNAL}"
+            )
 
 
 def _frame(rows: Sequence[object]) -> "pd.DataFrame":

@@ -15,6 +15,7 @@ from pipelines.run.request import Request, open_blueprint
 from pipelines.run.verification import Verification
 from pipelines.run.verify_inputs import (
     check_image_sets,
+    check_made_elsewhere,
     check_networks,
     has_results,
     other_networks,
@@ -60,6 +61,7 @@ def verify_experiment(request: Request, sample: int = 20, seed: int = 0) -> Veri
     set_policy(compute.threads, compute.precision)
     networks = LoadedNetworks(network_loader(blueprint).of_any_weights(), "cpu", compute.networks)
     check_image_sets(blueprint, found, progress)
+    check_made_elsewhere(blueprint, found)
     unreadable = check_networks(blueprint, networks, found)
     if others:
         found.findings += others

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load as load_safetensors
@@ -9,6 +10,7 @@ from safetensors.torch import load as load_safetensors
 from align_core.errors import InputError, reason_of
 from align_core.images import ImageSetConfig
 from align_core.images.inspection import Inspection, inspect_images
+from align_core.made_images import open_made_images
 from align_core.model_config import ModelConfig, model_config_from
 from align_core.published import as_built
 from align_core.weights import hash_state, hash_weights, read_weights
@@ -18,6 +20,7 @@ from pipelines.progress import Progress
 from pipelines.run.verification import Verification
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.inspect_images import look_at_all
+from pipelines.stages.inspect_made import digest_of
 from pipelines.stages.makings import Making
 from pipelines.storage.differences import differences
 from pipelines.storage.store import Store, fingerprint_of
@@ -98,6 +101,20 @@ def check_image_sets(blueprint: Blueprint, found: Verification, progress: Progre
             found.report(f"data.{role}: the classes to lead to are not those that the results were made with")
         elif role == "train" and manifest.originals != known[role].originals and _trains_on_originals(blueprint):
             found.report("data.train: the files show the same after the crop, but are not those that were cropped")
+
+
+def check_made_elsewhere(blueprint: Blueprint, found: Verification) -> None:
+    """Reads all adversarial images that were made elsewhere anew, and compares their hash with the one on record."""
+    test = blueprint.inspected.manifests["test"]
+    for name, made in blueprint.experiment.made_elsewhere.items():
+        try:
+            now = digest_of(open_made_images(Path(made.images), test.ids, test.shape), test)
+        except (InputError, OSError) as problem:
+            found.report(f"attacks.{name}: its images cannot be used any more: {reason_of(problem)}")
+            continue
+        found.checked["images"] += len(test)
+        if now != blueprint.inspected.attacks.made[name]:
+            found.report(f"attacks.{name}: the images are not those that were evaluated")
 
 
 def _trains_on_originals(blueprint: Blueprint) -> bool:

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from align_core.attacks import AttackConfig, ForeignConfig, distances
-from align_core.attacks.updates import levels_of, square_levels_of
+from align_core.attacks import AttackConfig, ForeignConfig, MadeElsewhere, distances
+from align_core.attacks.lengths import levels_of, square_levels_of
 from align_core.corruptions.corrupt import corrupted
 from align_core.corruptions.known import Corruption
 from align_core.errors import InputError, reason_of
@@ -26,6 +26,8 @@ from pipelines.stages.cells import Predictions
 from pipelines.stages.clean_images import test_images
 from pipelines.stages.payload import towards_of
 from pipelines.storage.chunked_table import ChunkedTable
+
+Attack = AttackConfig | ForeignConfig | MadeElsewhere
 
 # A logit may be off by this share of the image's largest where it is computed on other hardware or in another batch.
 _TIE: Mapping[Precision, float] = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 0.03}
@@ -76,7 +78,7 @@ class TableVerifier:
                 self._check_predictions(self._with(corruption, shown), own, "", bar)
             for (surrogate, attack), table in blueprint.all_adversarial().items():
                 drawn = self._draw()
-                shown = self._check_adversarial(table, blueprint.experiment.attacks[attack], drawn, bar)
+                shown = self._check_adversarial(table, blueprint.experiment.all_attacks[attack], drawn, bar)
                 self._check_predictions(shown, outcomes[surrogate, attack], "adversarial_", bar)
 
     def _draw(self) -> list[int]:
@@ -121,7 +123,7 @@ class TableVerifier:
             self.found.report(f"{table.folder}: {len(ids)} images of chunk {chunk} {what}: {', '.join(ids[:3])}")
 
     def _check_adversarial(
-        self, table: ChunkedTable, attack: AttackConfig | ForeignConfig, drawn: Sequence[int], bar: Bar
+        self, table: ChunkedTable, attack: Attack, drawn: Sequence[int], bar: Bar
     ) -> dict[int, Pixels]:
         """Checks that images are 8-bit, lie in the attack's ball around the clean ones, and at the distances recorded.
 
@@ -130,7 +132,8 @@ class TableVerifier:
         image = pa.fixed_shape_tensor(pa.uint8(), self.blueprint.inspected.shape)
         towards = {"towards": pa.int64()} if attack.is_targeted else {}
         columns = {**towards, "image": image, **dict.fromkeys(("linf", "l2", "ssim"), pa.float32())}
-        columns |= {"gradients": pa.float32()} if isinstance(attack, ForeignConfig) else {"pass_rows": pa.int32()}
+        columns |= {"gradients": pa.float32()} if isinstance(attack, ForeignConfig) else {}
+        columns |= {"pass_rows": pa.int32()} if isinstance(attack, AttackConfig) else {}
         shown: dict[int, Pixels] = {}
         for chunk, content in self._readable_chunks(table, columns):
             bar.advance(len(content))
@@ -319,9 +322,7 @@ class TableVerifier:
         return None
 
 
-def _outside(
-    attack: AttackConfig | ForeignConfig, adversarial: Pixels, clean: Pixels
-) -> tuple[npt.NDArray[np.bool_], str]:
+def _outside(attack: Attack, adversarial: Pixels, clean: Pixels) -> tuple[npt.NDArray[np.bool_], str]:
     """Which images lie outside of the attack's ball, in whole levels as they are crafted, and how a message says so."""
     levels = np.abs(adversarial.astype(np.int64) - clean).reshape(len(clean), -1)
     if attack.norm == "linf":

@@ -15,7 +15,7 @@ from align_core.images import chunked
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.corruptions import each_corruption
-from pipelines.experiment.surrogates import Surrogate, resolved, surrogates_of
+from pipelines.experiment.surrogates import Surrogate, external_of, resolved, surrogates_of
 from pipelines.experiment.wraps import unwrapped
 from pipelines.failure import RunFailed
 from pipelines.stages.cells import SELF, Cell, Predictions, TablesOverImages
@@ -43,7 +43,8 @@ class Blueprint:
     has no digest. `refresh` takes up networks that were made since.
 
     Attributes:
-        planned: every surrogate that the experiment asks for.
+        planned: every surrogate that the experiment asks for, to craft on.
+        external: that to which images made elsewhere belong, where there are any; once for each seed.
         damaged: networks that were made here and are not what their cards say: they count as missing.
         lost: networks that cannot be made, and why: their training diverged, or that of one that they start from.
         broken: tables that cannot be finished, by folder, and why. `check_finished` finds them.
@@ -55,6 +56,7 @@ class Blueprint:
     def __init__(self, experiment: Experiment, inspected: Inspected, store: Store) -> None:
         self.experiment, self.inspected, self.store = experiment, inspected, store
         self.planned = resolved(surrogates_of(experiment), len(inspected.manifests["train"]))
+        self.external = external_of(experiment)
         self.lost: dict[str, str] = {}
         self.broken: dict[str, str] = {}
         self.networks: dict[str, Network] = dict(inspected.networks)
@@ -146,8 +148,8 @@ class Blueprint:
 
     @cached_property
     def by_name(self) -> dict[str, Surrogate]:
-        """The surrogates that the experiment asks for, by name."""
-        return {surrogate.name: surrogate for surrogate in self.planned}
+        """The surrogates that the experiment asks for, by name, with the external one."""
+        return {surrogate.name: surrogate for surrogate in (*self.planned, *self.external)}
 
     def holes(self) -> list[str]:
         """What of the experiment is not there and will not be, a line each with the reason."""
@@ -246,22 +248,33 @@ class Blueprint:
         }
 
     def adversarial(self, surrogate: Surrogate, attack: str) -> ChunkedTable:
-        """The adversarial images of one surrogate and attack."""
+        """The adversarial images of one surrogate and attack, which may have been made elsewhere."""
+        if attack in self.experiment.made_elsewhere:
+            return self._tables.made_elsewhere(surrogate, attack, self.attack_inputs(attack))
         members = self._networks(surrogate.members)
         return self._tables.adversarial(surrogate, members, attack, self.attack_inputs(attack))
 
     def attack_inputs(self, attack: str) -> dict[str, Any]:
-        """What decides the images of an attack: its settings, and the code of one that is the user's own."""
-        code = self.inspected.attacks.code.get(attack)
-        return self.experiment.attacks[attack].deciding | ({} if code is None else {"code": code})
+        """What decides the images of an attack: its settings, the code of one that is the user's own, and the hash of
+        images that were made elsewhere.
+        """
+        code, made = self.inspected.attacks.code.get(attack), self.inspected.attacks.made.get(attack)
+        further = ({} if code is None else {"code": code}) | ({} if made is None else {"made": made})
+        return self.experiment.all_attacks[attack].deciding | further
 
     def all_adversarial(self) -> dict[tuple[str, str], ChunkedTable]:
-        """(surrogate, attack) -> the adversarial images."""
+        """(surrogate, attack) -> the adversarial images, with those that were made elsewhere last."""
         return self._adversarial
+
+    def crafted(self) -> dict[tuple[str, str], ChunkedTable]:
+        """(surrogate, attack) -> the adversarial images that are crafted here."""
+        made = self.experiment.made_elsewhere
+        return {pair: table for pair, table in self.all_adversarial().items() if pair[1] not in made}
 
     @cached_property
     def _adversarial(self) -> dict[tuple[str, str], ChunkedTable]:
         pairs = [(surrogate, attack) for surrogate in self.surrogates for attack in self.experiment.attacks]
+        pairs += [(surrogate, attack) for surrogate in self.external for attack in self.experiment.made_elsewhere]
         tables = {(surrogate.name, attack): self.adversarial(surrogate, attack) for surrogate, attack in pairs}
         return {pair: table for pair, table in tables.items() if table.folder not in self.broken}
 
@@ -278,7 +291,8 @@ class Blueprint:
         found = {}
         for (name, attack), adversarial in self.all_adversarial().items():
             surrogate = self.by_name[name]
-            for target in (SELF, *surrogate.unseen(self.targets)):
+            own = (SELF,) if surrogate.members else ()  # of images made elsewhere, the network is not known
+            for target in (*own, *surrogate.unseen(self.targets)):
                 members = surrogate.members if target == SELF else (target,)
                 table = self._tables.outcomes(f"{name}/{attack}/{target}", self._networks(members), adversarial)
                 found[name, attack, target] = Cell(name, attack, target, Predictions(members, table))

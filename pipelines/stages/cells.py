@@ -101,6 +101,20 @@ class TablesOverImages:
             inputs["towards"] = self.towards[attack["towards"]]
         return ChunkedTable(f"adversarial/{surrogate.name}/{name}", inputs)
 
+    def made_elsewhere(self, surrogate: Surrogate, name: str, attack: Mapping[str, Any]) -> ChunkedTable:
+        """Adversarial images that were made elsewhere, of which `attack` has the settings and the hash."""
+        inputs = {
+            "stage": "made_elsewhere",
+            "revision": REVISIONS["made_elsewhere"],
+            "attack": attack,
+            "images": self.images,
+            "seed": surrogate.seed,
+            "chunk": self.chunk,
+        }
+        if attack["towards"] in self.towards:
+            inputs["towards"] = self.towards[attack["towards"]]
+        return ChunkedTable(f"adversarial/{surrogate.name}/{name}", inputs)
+
     def outcomes(self, folder: str, members: Sequence[Network], adversarial: ChunkedTable) -> ChunkedTable:
         """Predictions on adversarial images; `folder` is `<surrogate>/<attack>/<target>`."""
         inputs = self._evaluation(members, adversarial.fingerprint) | {"stage": "outcome"}

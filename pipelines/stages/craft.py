@@ -101,7 +101,7 @@ class CraftedChunk(TypedDict):
 def craft_job(blueprint: Blueprint, device: str, threads: int, patience: float) -> CraftJob:
     """What the workers are sent to craft any of an experiment's tables."""
     experiment = blueprint.experiment
-    tables = blueprint.all_adversarial().items()
+    tables = blueprint.crafted().items()
     return CraftJob(
         store=blueprint.store,
         loader=network_loader(blueprint),
@@ -120,7 +120,7 @@ def craft_job(blueprint: Blueprint, device: str, threads: int, patience: float) 
 
 def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
     """Crafts what is missing; returns the number of chunks. Raises RunFailed."""
-    rows, tables = blueprint.rows, list(blueprint.all_adversarial().values())
+    rows, tables = blueprint.rows, list(blueprint.crafted().values())
     speeds, times = Speeds(blueprint), CraftingTimes(blueprint.store)
     without_gradient: Counter[str] = Counter()
     in_smaller_passes: Counter[str] = Counter()

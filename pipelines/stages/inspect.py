@@ -20,6 +20,7 @@ from pipelines.stages.input_checks import (
 )
 from pipelines.stages.inspect_attacks import InspectedAttacks, inspect_attacks
 from pipelines.stages.inspect_images import manifests
+from pipelines.stages.inspect_made import inspect_made_elsewhere
 from pipelines.stages.inspect_models import inspect_models
 from pipelines.stages.inspect_published import Published, inspect_published
 from pipelines.stages.trials_shown import trials_shown
@@ -74,6 +75,7 @@ def inspect_inputs(
     inspected = Inspected(found, {}, unsaved=unsaved)
     each_corruption(experiment.corruptions, inspected.shape[0])
     inspected.attacks = inspect_attacks(experiment, store, inspected.shape)
+    inspect_made_elsewhere(experiment, store, found["test"], progress, trust_images, inspected.attacks)
     with trials_shown(progress) as shown:
         models = inspect_models(experiment, store, inspected.manifests, shown, trust_weights)
     inspected.networks |= models.networks

@@ -19,11 +19,13 @@ class InspectedAttacks:
 
     Attributes:
         code: name of an attack -> its code, for those that are the user's own.
+        made: name of an attack -> a hash of its images, for images that were made elsewhere.
         notes: what a user should know before hours are spent, a sentence each.
         unsaved: files by path in the store that have still to be written.
     """
 
     code: dict[str, Code] = field(default_factory=dict)
+    made: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     unsaved: dict[str, bytes] = field(default_factory=dict)
 

@@ -39,7 +39,7 @@ def look_at_all(experiment: Experiment, look: Callable[[str, ImageSetConfig], In
     found: Mapping[str, Inspection] = {role: look(role, config) for role, config in experiment.image_sets().items()}
     for role, inspection in found.items():
         check_readable(data, role, inspection)
-    targeted = ["test"] if any(attack.towards == "column" for attack in experiment.attacks.values()) else []
+    targeted = ["test"] if any(attack.towards == "column" for attack in experiment.all_attacks.values()) else []
     channels = data.channels or (3 if any(model.takes_colour for model in experiment.models.values()) else None)
     together = manifests_of(found, data.image_size, data.classes_count, data.class_names, channels, targeted)
     return without_duplicates(together, data.on_duplicate)

@@ -15,11 +15,13 @@ from align_core.similarity import structural_similarity
 from align_core.weights import to_bytes
 from pipelines.compute.images import adversarial_images
 from pipelines.compute.loading import LoadedNetworks
+from pipelines.progress import Progress
 from pipelines.report.page import make_report
 from pipelines.run.resolved import write_resolved
 from pipelines.stages.align import commit
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.payload import network_loader, test_images, towards_of
+from pipelines.stages.take_in import take_in_all
 from pipelines.storage.chunked_table import ChunkedTable
 
 
@@ -42,7 +44,8 @@ def finish(blueprint: Blueprint) -> None:
     blueprint.inspected.save(blueprint.store)
     write_resolved(blueprint)
     networks = LoadedNetworks(network_loader(blueprint), "cpu")
-    for (name, attack), table in blueprint.all_adversarial().items():
+    take_in_all(blueprint, Progress(quiet=True))
+    for (name, attack), table in blueprint.crafted().items():
         surrogate = networks.mean_of(blueprint.by_name[name].members)
         for chunk in _missing(blueprint, table):
             rows = _crafted(blueprint, surrogate, attack, chunk, networks)

@@ -54,6 +54,8 @@ def write_tiny_experiment(folder: Path) -> None:
     np.savez(folder / "images.npz", images=images[:16], labels=np.arange(16) % 3)
     np.savez(folder / "others.npz", images=images[16:19], labels=np.arange(3))
     np.savez(folder / "greys.npz", images=images[:16, :, :, 0], labels=np.arange(16) % 3)
+    np.save(folder / "made.npy", images[8:16])  # "adversarial" images of the test images, which are as they were
+    np.save(folder / "made_again.npy", images[8:16] ^ 1)
     (folder / "classes.txt").write_text("dog\ncat\nbird\n")
     (folder / "photos" / "cat").mkdir(parents=True)
     for index in range(2):

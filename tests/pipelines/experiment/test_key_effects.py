@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from experiment_keys import KEYS, pattern
 from one_worker import WORKER, crafter_of
@@ -59,6 +61,8 @@ def attack(blueprint: Blueprint) -> dict[str, Any]:
 
 
 ALIGNED = ("aligned", "v")
+TEST_IMAGES = np.random.default_rng(0).integers(0, 256, (26, 8, 8, 3), np.uint8)[8:16]
+MADE = sha256(TEST_IMAGES.transpose(0, 3, 1, 2).tobytes()).hexdigest()
 BEGUN = "models.e.weights=a.safetensors;models.e.args={}"
 LISTED = "data.test.labels=columns.csv;data.test.kind=folder;data.test.path=photos;data.test.take=null"
 STOPPING = "data.validation={kind: npz, path: others.npz};validation_targets=[d]"
@@ -242,6 +246,11 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
         "attacks.x.args={decay: 7};attacks.x.method=torchattack:MIFGSM",
         lambda b: [attack(b)[key] for key in ("args", "version")],
         [{"decay": 7}, version("torchattack")],
+    ),
+    ("attacks.t.images=made.npy;attacks.t.eps=8/255", lambda b: b.inspected.attacks.made["t"], MADE),
+    (
+        "attacks.t.compare_with=x;attacks.t.images=made.npy;attacks.t.eps=8/255",
+        lambda b: b.experiment.made_elsewhere["t"].compare_with, "x",  # its effect is tested in test_made_elsewhere
     ),
     ("attacks.x.samples=line", lambda b: attack(b)["samples"]["count"], 11),
     ("attacks.x.combine=logits;attacks.x.views=[sizes]", lambda b: attack(b)["combine"], "logits"),

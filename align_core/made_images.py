@@ -1,0 +1,287 @@
+"""Adversarial images that another program made, matched with the test images and checked to lie in their ball.
+
+They come as one of
+
+* a folder of picture files, each named by the id of its test image, or by that id's file name, whatever the suffix; or
+  listed in a file `labels.csv` in the folder with the columns `filename` and `image_id`, as `witness export` writes it;
+* an npz file with the array `images`, and perhaps `ids`;
+* an npy file with the array alone.
+
+An array is uint8 [N, H, W, C], [N, C, H, W] or [N, H, W]. Without `ids`, its rows are in the order of the test images'
+ids, and there must be as many. Nothing here imports torch.
+"""
+
+import csv
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from align_core.attacks.lengths import levels_of, square_levels_of
+from align_core.attacks.made_elsewhere import MadeElsewhere
+from align_core.errors import InputError, reason_of
+from align_core.images.decoding import IMAGE_SUFFIXES, BadImage, Pixels, decode
+from align_core.images.files import check_regular, open_text, printable
+from align_core.images.npz import mapped_array
+
+_NAMED = 3
+_LABELS = "labels.csv"
+
+
+class MadeImages(Protocol):
+    """The images that belong to N test images.
+
+    Attributes:
+        files: what they are read from.
+        notes: what a user should know of how they were matched, a sentence each.
+    """
+
+    files: list[Path]
+    notes: list[str]
+
+    def read(self, position: int) -> Pixels:
+        """The image that belongs to the test image at a position: uint8 [C, H, W]. Raises InputError."""
+        ...
+
+
+def open_made_images(path: Path, ids: Sequence[str], shape: tuple[int, int, int]) -> MadeImages:
+    """Opens images made elsewhere, and matches them with test images of these ids and this shape (C, H, W).
+
+    Raises InputError where there are none, where a test image has none, or where they are of another size or type.
+    """
+    if path.is_dir():
+        return _Pictures(path, ids, shape)
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file or folder")
+    if path.suffix.lower() not in (".npz", ".npy"):
+        raise InputError(f"{path}: images made elsewhere are a folder of picture files, or a file npz or npy")
+    return _Rows(path, ids, shape)
+
+
+@dataclass
+class Ball:
+    """Checks images against the ball around their test images, chunk after chunk, and remembers which lie outside.
+
+    Args:
+        attack: the settings that say how large the ball is.
+    """
+
+    attack: MadeElsewhere
+    _outside: list[tuple[str, float]] = field(default_factory=list)
+    _seen: int = 0
+    _same: int = 0
+
+    def look(self, ids: Sequence[str], made_BCHW: Pixels, clean_BCHW: Pixels) -> None:
+        """Looks at some images and their test images, uint8 [B, C, H, W] each."""
+        levels_BP = np.abs(made_BCHW.astype(np.int64) - clean_BCHW).reshape(len(ids), -1)
+        if self.attack.norm == "linf":
+            distance_B, most = levels_BP.max(axis=1), levels_of(self.attack.eps)
+        else:
+            distance_B, most = (levels_BP**2).sum(axis=1), square_levels_of(self.attack.eps)
+        self._seen += len(ids)
+        self._same += int((distance_B == 0).sum())
+        distances = zip(ids, distance_B.tolist(), strict=True)
+        self._outside += [(name, distance) for name, distance in distances if distance > most]
+
+    def check(self) -> None:
+        """Raises InputError, naming the first images and their distances, where any lies outside."""
+        if not self._outside:
+            return
+        furthest = max(distance for _, distance in self._outside)
+        named = ", ".join(f"{name} ({self._text(distance)})" for name, distance in self._outside[:_NAMED])
+        more = f" and {len(self._outside) - _NAMED:,} more" if len(self._outside) > _NAMED else ""
+        eps = f"{levels_of(self.attack.eps)}/255" if self.attack.norm == "linf" else f"{self.attack.eps:g}"
+        raise InputError(
+            f"{len(self._outside):,} of {self._seen:,} images lie outside the {self.attack.norm} ball of {eps} around "
+            f"their test images: {named}{more}. The furthest is {self._text(furthest)} away; eps must be at least "
+            "that, unless these images were made of others, or are in another order"
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of images that lie inside."""
+        if not self._same:
+            return []
+        return [f"{self._same:,} of {self._seen:,} images are the test images as they are, without a perturbation"]
+
+    def _text(self, distance: float) -> str:
+        """A distance in 8-bit levels, or its square in l2, as messages have it: not below what eps has to be."""
+        if self.attack.norm == "linf":
+            return f"{distance:.0f}/255"
+        return f"{np.ceil(np.sqrt(distance) / 255 * 1e4) / 1e4:.4f}"
+
+
+class _Pictures:
+    """Picture files in a folder."""
+
+    def __init__(self, folder: Path, ids: Sequence[str], shape: tuple[int, int, int]) -> None:
+        self.shape, self.notes = shape, list[str]()
+        found = {file.relative_to(folder).as_posix(): file for file in _pictures_below(folder)}
+        if not found:
+            raise InputError(f"{folder}: there are no picture files in this folder")
+        own = (_listed(folder, found) if (folder / _LABELS).is_file() else {}) or _by_names(found, ids)
+        missing = [image_id for image_id in ids if image_id not in own]
+        _refuse_missing(folder, missing, len(ids), f"it holds {len(found):,}, such as {printable(min(found))}")
+        self.files = [own[image_id] for image_id in ids]
+        twice = [file for file, count in Counter(self.files).items() if count > 1]
+        if twice:
+            raise InputError(
+                f"{printable(str(twice[0]))}: it would belong to several test images; name each file by its image's id"
+            )
+        if others := sorted(found.keys() - {file.relative_to(folder).as_posix() for file in self.files}):
+            self.notes.append(_left_out(others))
+
+    def read(self, position: int) -> Pixels:
+        """Decodes one file."""
+        file, (channels, height, width) = self.files[position], self.shape
+        try:
+            picture = decode(file)
+        except BadImage as problem:
+            raise InputError(f"{file}: {problem}") from problem
+        if picture.image.size != (width, height):
+            size = f"{picture.image.size[0]} x {picture.image.size[1]}"
+            raise InputError(f"{file}: it is {size} pixels, and the test images are {width} x {height}")
+        if picture.facts - {"orientation"}:
+            raise InputError(f"{file}: it has {', '.join(sorted(picture.facts))} beside its pixels; save it without")
+        pixels = np.asarray(picture.in_channels(channels))
+        return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+class _Rows:
+    """The rows of an array."""
+
+    def __init__(self, path: Path, ids: Sequence[str], shape: tuple[int, int, int]) -> None:
+        self.path, self.shape, self.files, self.notes = path, shape, [path], list[str]()
+        images, own = _arrays(path)
+        self._images = _as_pixels(path, images, shape)
+        if own is None:
+            if len(images) != len(ids):
+                raise InputError(
+                    f"{path}: it holds {len(images):,} images without ids, and there are {len(ids):,} test images; "
+                    "give one for each, in the order of their ids, or an npz file with `ids` beside `images`"
+                )
+            self._rows = list(range(len(ids)))
+            self.notes.append(
+                "the images have no ids, so that they are taken to be in the order of the test images' ids"
+            )
+            return
+        rows = {image_id: row for row, image_id in enumerate(own)}
+        if len(own) != len(images) or len(rows) != len(own):
+            what = "some of them twice" if len(own) == len(images) else f"{len(images):,} images"
+            raise InputError(f"{path}: it holds {len(own):,} ids and {what}; each image needs an id of its own")
+        missing = [image_id for image_id in ids if image_id not in rows]
+        _refuse_missing(path, missing, len(ids), f"it holds {len(own):,}, such as {min(own, default='')}")
+        self._rows = [rows[image_id] for image_id in ids]
+        if others := sorted(rows.keys() - set(ids)):
+            self.notes.append(_left_out(others))
+
+    def read(self, position: int) -> Pixels:
+        """One row."""
+        return np.ascontiguousarray(self._images[self._rows[position]])
+
+
+def _pictures_below(folder: Path) -> Iterable[Path]:
+    """The picture files below a folder, without those that are hidden."""
+    for file in sorted(folder.rglob("*")):
+        is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        if file.suffix.lower() in IMAGE_SUFFIXES and not is_hidden and file.is_file():
+            yield file
+
+
+def _by_names(found: Mapping[str, Path], ids: Sequence[str]) -> dict[str, Path]:
+    """The file of each id: of that very path, or of that path with a suffix, with another suffix, or in another folder.
+
+    A name that several files or several ids have leads to none of them.
+    """
+    own: dict[str, Path] = {}
+    ways = ((str, str), (_without_suffix, str), (_without_suffix, _without_suffix), (_bare_name, _bare_name))
+    for of_file, of_id in ways:
+        files, wanted = Counter(map(of_file, found)), Counter(map(of_id, ids))
+        alone = {name: file for path, file in found.items() if files[name := of_file(path)] == 1}
+        own |= {i: alone[of_id(i)] for i in ids if i not in own and wanted[of_id(i)] == 1 and of_id(i) in alone}
+    return own
+
+
+def _without_suffix(path: str) -> str:
+    stem, dot, suffix = path.rpartition(".")
+    return stem if dot + suffix.lower() in IMAGE_SUFFIXES else path
+
+
+def _bare_name(path: str) -> str:
+    return PurePosixPath(_without_suffix(path)).name
+
+
+def _listed(folder: Path, found: Mapping[str, Path]) -> dict[str, Path]:
+    """The file of each id in the folder's `labels.csv`; empty where it has no ids. Raises InputError."""
+    place = folder / _LABELS
+    try:
+        with open_text(place) as file:
+            rows = csv.DictReader(file)
+            if not {"filename", "image_id"} <= set(rows.fieldnames or ()):
+                return {}
+            listed = [(row["image_id"], row["filename"]) for row in rows]
+    except (OSError, ValueError, csv.Error) as problem:
+        raise InputError(f"{place}: cannot be read ({reason_of(problem)})") from problem
+    lost = [name for _, name in listed if name not in found]
+    if lost:
+        raise InputError(f"{place}: {len(lost):,} of the files that it lists are not in the folder, such as {lost[0]}")
+    return {image_id: found[name] for image_id, name in listed}
+
+
+def _arrays(path: Path) -> tuple[npt.NDArray[Any], list[str] | None]:
+    """The images in a file, which stay on the disk where they can, and their ids, if it has any. Raises InputError."""
+    try:
+        check_regular(path)
+        if path.suffix.lower() == ".npy":
+            return np.load(path, mmap_mode="r", allow_pickle=False), None
+        if not zipfile.is_zipfile(path):  # numpy would advise to unpickle it
+            raise ValueError("it is no zip archive")
+        with np.load(path, allow_pickle=False) as archive:
+            if "images" not in archive.files:
+                raise ValueError(f"it has the arrays {', '.join(archive.files)}, and not `images`")
+            images = mapped_array(path, "images.npy")
+            own = archive["ids"] if "ids" in archive.files else None
+            images = archive["images"] if images is None else images
+    except Exception as problem:  # a damaged file can raise almost any exception
+        raise InputError(f"{path}: cannot be read ({reason_of(problem)})") from problem
+    if own is not None and (own.ndim != 1 or own.dtype.kind != "U"):
+        raise InputError(f"{path}: `ids` must be text, one for each image, not {own.dtype} {own.shape}")
+    return images, None if own is None else own.tolist()
+
+
+def _as_pixels(path: Path, images: npt.NDArray[Any], shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    """The array as uint8 [N, C, H, W]. Raises InputError where its type or its size is another."""
+    channels, height, width = shape
+    if images.dtype != np.uint8:
+        raise InputError(
+            f"{path}: its images are {images.dtype}; save them as uint8, rounded to 8 bits inside the ball, because "
+            "images are evaluated as they are stored"
+        )
+    size = images.shape[1:]
+    if size == (height, width) and channels == 1:
+        return images[:, None]
+    if size == (height, width, channels):
+        return images.transpose(0, 3, 1, 2)
+    if size != shape:
+        wanted = f"[N, {height}, {width}, {channels}] or [N, {channels}, {height}, {width}]"
+        raise InputError(f"{path}: its images are of shape {list(images.shape)}, and the test images are {wanted}")
+    return images
+
+
+def _refuse_missing(place: Path, missing: Sequence[str], count: int, what: str) -> None:
+    if missing:
+        more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
+        raise InputError(
+            f"{place}: {len(missing):,} of the {count:,} test images have no image there: {', '.join(missing[:_NAMED])}"
+            f"{more}; {what}"
+        )
+
+
+def _left_out(others: Sequence[str]) -> str:
+    more = f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else ""
+    return f"left out, because they belong to no test image: {', '.join(map(printable, others[:_NAMED]))}{more}"

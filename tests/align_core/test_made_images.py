@@ -1,0 +1,234 @@
+"""Images made elsewhere are matched with test images by their ids, and must lie in the ball around them."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from align_core.attacks import MadeElsewhere
+from align_core.errors import InputError
+from align_core.made_images import Ball, open_made_images
+
+IDS = ["bird/1.JPEG", "cat/1.png", "cat/2.png"]
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)
+SHAPE = (3, 4, 5)
+
+
+def picture(file: Path, pixels_HWC: np.ndarray, **how) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels_HWC).save(file, **how)
+
+
+def read(path: Path, ids=IDS, shape=SHAPE) -> np.ndarray:
+    images = open_made_images(path, ids, shape)
+    return np.stack([images.read(position) for position in range(len(ids))])
+
+
+class TestMatching:
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ["bird/1.JPEG.png", "cat/1.png", "cat/2.png"],  # the ids, with a suffix where theirs is lossy
+            ["bird/1.png", "cat/1.png", "cat/2.bmp"],  # the ids without their suffixes
+        ],
+    )
+    def test_by_the_path(self, tmp_path: Path, names: list[str]) -> None:
+        for name, pixels in zip(names, IMAGES, strict=True):
+            picture(tmp_path / name, pixels)
+        np.testing.assert_array_equal(read(tmp_path), IMAGES.transpose(0, 3, 1, 2))
+
+    def test_by_the_name_of_the_file(self, tmp_path: Path) -> None:
+        ids = ["a/one.JPEG", "b/two.JPEG", "00017"]
+        for name, pixels in zip(["one.png", "deep/er/two.tif", "00017.png"], IMAGES, strict=True):
+            picture(tmp_path / name, pixels)
+        np.testing.assert_array_equal(read(tmp_path, ids), IMAGES.transpose(0, 3, 1, 2))
+
+    def test_by_the_ids_of_an_export(self, tmp_path: Path) -> None:
+        for number, pixels in enumerate(IMAGES):
+            picture(tmp_path / f"{2 - number}.png", pixels)
+        with open(tmp_path / "labels.csv", "w", newline="") as file:
+            csv.writer(file).writerows([["filename", "label", "image_id"], *(
+                [f"{2 - number}.png", 0, image_id] for number, image_id in enumerate(IDS)
+            )])  # fmt: skip
+        np.testing.assert_array_equal(read(tmp_path), IMAGES.transpose(0, 3, 1, 2))
+
+    def test_a_list_of_labels_without_ids_is_no_list_of_ids(self, tmp_path: Path) -> None:
+        for name, pixels in zip(IDS, IMAGES, strict=True):
+            picture(tmp_path / f"{name.rpartition('.')[0]}.png", pixels)
+        (tmp_path / "labels.csv").write_text("filename,label\n1.png,2\n")
+        np.testing.assert_array_equal(read(tmp_path), IMAGES.transpose(0, 3, 1, 2))
+
+    @pytest.mark.parametrize("arrays", [IMAGES, IMAGES.transpose(0, 3, 1, 2)], ids=["NHWC", "NCHW"])
+    def test_by_the_ids_of_an_npz_file(self, tmp_path: Path, arrays: np.ndarray) -> None:
+        order = [2, 0, 1]
+        np.savez(tmp_path / "made.npz", images=arrays[order], ids=np.array(IDS)[order])
+        np.testing.assert_array_equal(read(tmp_path / "made.npz"), IMAGES.transpose(0, 3, 1, 2))
+
+    @pytest.mark.parametrize("suffix", ["npz", "npy"])
+    def test_by_the_order(self, tmp_path: Path, suffix: str) -> None:
+        save = {"npz": lambda: np.savez_compressed(tmp_path / "made.npz", images=IMAGES),
+                "npy": lambda: np.save(tmp_path / "made.npy", IMAGES)}  # fmt: skip
+        save[suffix]()
+        images = open_made_images(tmp_path / f"made.{suffix}", IDS, SHAPE)
+        assert images.notes == [
+            "the images have no ids, so that they are taken to be in the order of the test images' ids"
+        ]
+        np.testing.assert_array_equal(images.read(1), IMAGES[1].transpose(2, 0, 1))
+
+    def test_grey_images(self, tmp_path: Path) -> None:
+        """A program that writes RGB alone writes grey test images with three equal channels."""
+        grey = IMAGES[:, :, :, 0]
+        np.save(tmp_path / "made.npy", grey)
+        for name, pixels in zip("abc", grey, strict=True):
+            picture(tmp_path / f"{name}.png", np.repeat(pixels[:, :, None], 3, axis=2))
+        for path in (tmp_path / "made.npy", tmp_path):
+            np.testing.assert_array_equal(read(path, ["a", "b", "c"], (1, 4, 5)), grey[:, None])
+
+    def test_others_are_left_out_and_said(self, tmp_path: Path) -> None:
+        for name, pixels in zip(IDS, IMAGES, strict=True):
+            picture(tmp_path / f"{name.rpartition('.')[0]}.png", pixels)
+        picture(tmp_path / "dog/9.png", IMAGES[0])
+        assert open_made_images(tmp_path, IDS, SHAPE).notes == [
+            "left out, because they belong to no test image: dog/9.png"
+        ]
+        np.savez(tmp_path / "made.npz", images=IMAGES, ids=np.array(["x", "y", "z"]))
+        images = open_made_images(tmp_path / "made.npz", ["y"], SHAPE)
+        assert images.notes == ["left out, because they belong to no test image: x, z"]
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("arrays", "message"),
+        [
+            ({"images": IMAGES / 255}, "its images are float64; save them as uint8, rounded to 8 bits inside the ball"),
+            ({"images": IMAGES[:, :3]}, r"of shape \[3, 3, 5, 3\], and the test images are \[N, 4, 5, 3\] or"),
+            ({"images": IMAGES[..., 0]}, r"of shape \[3, 4, 5\], and the test images are"),
+            ({"images": IMAGES[:2]}, "holds 2 images without ids, and there are 3 test images"),
+            ({"images": IMAGES, "ids": np.array(["bird/1.JPEG", "cat/1.png", "no"])},
+             "1 of the 3 test images have no image there: cat/2.png; it holds 3, such as bird/1.JPEG"),
+            ({"images": IMAGES, "ids": np.array(["bird/1.JPEG"] * 3)}, "3 ids and some of them twice"),
+            ({"images": IMAGES, "ids": np.array(IDS[:2])}, "2 ids and 3 images"),
+            ({"images": IMAGES, "ids": np.arange(3)}, "`ids` must be text, one for each image, not int64"),
+            ({"pictures": IMAGES}, "it has the arrays pictures, and not `images`"),
+            ({"images": np.array([None] * 3)}, "made.npz: cannot be read"),
+        ],
+    )  # fmt: skip
+    def test_an_npz_file(self, tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+        np.savez(tmp_path / "made.npz", **arrays)
+        with pytest.raises(InputError, match=message):
+            open_made_images(tmp_path / "made.npz", IDS, SHAPE)
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("made.npz", b"PK\3\4 damaged", "made.npz: cannot be read"),
+            ("made.npy", b"\x93NUMPY", "made.npy: cannot be read"),
+            ("made.pt", b"", "are a folder of picture files, or a file npz or npy"),
+            (None, b"", "there is no such file or folder"),
+        ],
+    )
+    def test_a_file_that_is_none(self, tmp_path: Path, name: str | None, content: bytes, message: str) -> None:
+        if name is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            open_made_images(tmp_path / (name or "gone.npz"), IDS, SHAPE)
+
+    def test_a_pickled_array_is_not_unpickled(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "made.npy", np.array([{}] * 3), allow_pickle=True)
+        with pytest.raises(InputError, match=r"made.npy: cannot be read"):
+            open_made_images(tmp_path / "made.npy", IDS, SHAPE)
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="there are no picture files in this folder"):
+            open_made_images(tmp_path, IDS, SHAPE)
+        picture(tmp_path / "cat/1.png", IMAGES[0])
+        with pytest.raises(
+            InputError, match=r"2 of the 3 test images have no image there: bird/1.JPEG, cat/2.png; it holds 1"
+        ):
+            open_made_images(tmp_path, IDS, SHAPE)
+        (tmp_path / "labels.csv").write_text("filename,label,image_id\ncat/1.png,0,a\ncat/1.png,0,b\n")
+        with pytest.raises(InputError, match=r"cat/1.png: it would belong to several test images"):
+            open_made_images(tmp_path, ["a", "b"], SHAPE)
+        (tmp_path / "labels.csv").write_text("filename,label,image_id\ncat/9.png,0,cat/1.png\n")
+        with pytest.raises(
+            InputError, match=r"labels.csv: 1 of the files that it lists are not in the folder, such as cat/9"
+        ):
+            open_made_images(tmp_path, ["cat/1.png"], SHAPE)
+
+    def test_names_that_several_files_have(self, tmp_path: Path) -> None:
+        """Which of them is meant cannot be told, so that none is taken; nor one that several images have."""
+        for folder in ("a", "b"):
+            picture(tmp_path / folder / "1.png", IMAGES[0])
+        with pytest.raises(InputError, match=r"1 of the 1 test images have no image there: c/1\.png"):
+            open_made_images(tmp_path, ["c/1.png"], SHAPE)
+        with pytest.raises(InputError, match="1 of the 2 test images have no image there: d/1"):
+            open_made_images(tmp_path, ["a/1", "d/1"], SHAPE)
+
+    def test_a_picture(self, tmp_path: Path) -> None:
+        picture(tmp_path / "small.png", IMAGES[0][:3])
+        Image.fromarray(np.dstack([IMAGES[0], np.full((4, 5), 128, np.uint8)])).save(tmp_path / "clear.png")
+        (tmp_path / "damaged.png").write_bytes(b"\x89PNG")
+        for name, message in (
+            ("small", "it is 5 x 3 pixels, and the test images are 5 x 4"),
+            ("clear", "it has alpha beside its pixels"),
+            ("damaged", "cannot be decoded"),
+        ):
+            with pytest.raises(InputError, match=f"{name}.png: {message}"):
+                open_made_images(tmp_path, [name], SHAPE).read(0)
+
+
+class TestBall:
+    clean = np.full((3, 1, 2, 2), 100, np.uint8)
+
+    def moved(self, *levels: int) -> np.ndarray:
+        made = self.clean.copy()
+        made[:, 0, 0, 0] += np.array(levels, np.uint8)
+        return made
+
+    def test_images_inside_pass(self) -> None:
+        ball = Ball(MadeElsewhere(images="x", eps=8 / 255))
+        ball.look(["a", "b", "c"], self.moved(8, 1, 0), self.clean)
+        ball.check()
+        assert ball.notes == ["1 of 3 images are the test images as they are, without a perturbation"]
+
+    def test_images_outside_are_named_with_their_distances(self) -> None:
+        ball = Ball(MadeElsewhere(images="x", eps="8/255"))  # type: ignore[arg-type]
+        for _ in range(2):
+            ball.look(["a", "b", "c"], self.moved(9, 8, 20), self.clean)
+        with pytest.raises(
+            InputError,
+            match=r"4 of 6 images lie outside the linf ball of 8/255 around their test images: a \(9/255\), "
+            r"c \(20/255\), a \(9/255\) and 1 more. The furthest is 20/255 away; eps must be at least that",
+        ):
+            ball.check()
+
+    def test_the_round_ball(self) -> None:
+        """Two pixels moved by 3 and 4 levels are 5 levels away."""
+        made = self.clean[:1].copy()
+        made[0, 0, 0] += np.array([3, 4], np.uint8)
+        inside, outside = (Ball(MadeElsewhere(images="x", eps=eps, norm="l2")) for eps in (5 / 255, 4.99 / 255))
+        inside.look(["a"], made, self.clean[:1])
+        inside.check()
+        outside.look(["a"], made, self.clean[:1])
+        with pytest.raises(InputError, match=r"a \(0\.0197\)"):
+            outside.check()
+        admitted = Ball(MadeElsewhere(images="x", eps=0.0197, norm="l2"))  # as the message has it
+        admitted.look(["a"], made, self.clean[:1])
+        admitted.check()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"eps": 8}, "did you mean 8/255"),
+        ({"eps": 0.001}, "eps must lie between 1/255 and 1"),
+        ({"eps": 0.1, "norm": "l1"}, "norm must be one of linf, l2, not l1"),
+        ({"eps": 0.1, "towards": "next"}, "towards must be one of away, column, not next"),
+        ({"eps": 0.1, "compare_with": 3}, "compare_with must be text"),
+    ],
+)
+def test_settings_that_mean_nothing(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MadeElsewhere(images="x", **settings)
