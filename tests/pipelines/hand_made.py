@@ -23,10 +23,12 @@ from align_core.attacks import AttackConfig, ForeignConfig
 from align_core.model_config import ModelConfig
 from align_core.models import build
 from align_core.weights import to_bytes
+from pipelines.progress import Progress
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.align import commit
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.clean_images import test_images
+from pipelines.stages.take_in import take_in_all
 from pipelines.storage.chunked_table import ChunkedTable
 
 CLASSES = 3
@@ -111,6 +113,7 @@ class HandMade:
                 commit(blueprint.store, making, weights, CURVE, seconds=1.0, shape=(1, 8, 8))
                 made.add(making.name)
             blueprint.refresh()  # now there are those that are aligned to these
+        take_in_all(blueprint, Progress(quiet=True))
         unused = dict(outcomes or {})
         manifest, images = blueprint.inspected.manifests["test"], test_images(blueprint)
         clean = np.concatenate([images.read(chunk) for chunk in range(len(images.chunks))])
