@@ -140,9 +140,9 @@ def known_keys(kind: Any, path: Sequence[Any]) -> list[str]:
     if isinstance(kind, type) and (dataclasses.is_dataclass(kind) or issubclass(kind, BaseModel)):
         hints = {name: hint for name, hint in get_type_hints(kind, include_extras=True).items() if name[0] != "_"}
         known = (
-            {entry.name for entry in dataclasses.fields(kind)}
+            {entry.name: entry.name for entry in dataclasses.fields(kind)}
             if dataclasses.is_dataclass(kind)
-            else {field.alias or name for name, field in kind.model_fields.items()}
+            else {field.alias or name: name for name, field in kind.model_fields.items()}
         )
-        return known_keys(hints.get(str(path[0])), path[1:]) if path else sorted(known)
+        return known_keys(hints.get(known.get(str(path[0]), "")), path[1:]) if path else sorted(known)
     return []
