@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from pipelines.experiment.names import EXTERNAL
 from pipelines.experiment.surrogates import is_control
 from pipelines.report.means import gain_of
 from pipelines.report.rounding import signed
@@ -83,7 +84,8 @@ def clean_change_of(row: SurrogateRow) -> tuple[float, float, float] | None:
 
 def _sentence(row: MeanRow, contrasts: Sequence[ContrastRow], about: Mapping[str, SurrogateRow]) -> str:
     own, several = about.get(row["surrogate"]), row["seeds"] > 1
-    parts = [f"{compared(row, 'transfers ', 'shows ')} the source: {said_gain(row)}"]
+    of_another = " under the attack that it is compared with" if row["surrogate"] == EXTERNAL else ""
+    parts = [f"{compared(row, 'transfers ', 'shows ')} the source{of_another}: {said_gain(row)}"]
     parts += _beside_others(contrasts, about, broken_controls(list(about.values())))
     change = None if own is None else clean_change_of(own)
     if change is not None:

@@ -94,6 +94,7 @@ attacks:
         step_decay_by: gradient, combine: logits, budget: null}
   another: {method: "torchattack:MIFGSM", eps: 4/255, step: 1/255, steps: 5, norm: l2, towards: next,
         args: {decay: 0.5}}
+  theirs: {images: data/theirs.npz, eps: 3/255, norm: linf, towards: away, compare_with: pgd}
 corruptions: {jpeg: [1, 3]}
 reasons: {sample: 50, attack: pgd}
 compute:
@@ -166,6 +167,7 @@ class TestFull:
             "code": str(folder / "code"),
             "data/train.npz": str(folder / "data/train.npz"),
             "data/photos": str(folder / "data/photos"),
+            "data/theirs.npz": str(folder / "data/theirs.npz"),
             "data/photos.csv": str(folder / "data/photos.csv"),
             "data/names.csv": str(folder / "data/names.csv"),
             "w/resnet20.th": str(folder / "w/resnet20.th"),
@@ -175,7 +177,7 @@ class TestFull:
         for path, written in leaves(yaml.safe_load(FULL)):
             value: Any = experiment
             for part in path:
-                name = {"register": "registered_as", "pass": "pass_rows"}.get(part, part)
+                name = {"register": "registered_as", "pass": "pass_rows", "attacks": "all_attacks"}.get(part, part)
                 value = value[part] if isinstance(value, dict) else getattr(value, name)
             expected = moved.get(written, written) if isinstance(written, str) else written
             if path[0] == "attacks" and path[-1] in ("eps", "step"):
@@ -208,7 +210,7 @@ def test_the_defaults_are_those_of_the_design(tmp_path: Path, monkeypatch: pytes
     content["data"] = {key: content["data"][key] for key in ("classes", "image_size", "train", "test")}
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(content))
     experiment = load_experiment(tmp_path / "e.yaml")
-    given = experiment.model_dump(mode="json", exclude=set(needed))
+    given = experiment.model_dump(mode="json", exclude={*needed, "all_attacks"})
     assert given == {
         "warning": None,
         "seed": 0,

@@ -140,7 +140,8 @@ class TestExternalSurrogate:
     def test_the_report_says_what_it_is_and_what_is_not_known(self, came_back: HandMade) -> None:
         stored = yaml.safe_load((came_back.output / "by-hand" / "experiment.yaml").read_text())
         assert stored["attacks"]["npz"]["images"] == str(came_back.folder / "pgd.npz")
-        assert "made elsewhere" in (came_back.report / "report.html").read_text()
+        page = (came_back.report / "report.html").read_text()
+        assert "made elsewhere" in page and "the source under the attack that it is compared with" in page
         results = load_results(came_back.file)
         assert set(results.surrogates["surrogate"]) == {"source", "aligned", "witness"}
         assert results.surrogates["robust_accuracy"].notna().sum() == 3  # under the attacks on these surrogates alone
