@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    Discriminator,
     Field,
     TypeAdapter,
     ValidationError,
@@ -17,8 +16,7 @@ from pydantic import (
 )
 
 from align_core.align_config import AlignConfig
-from align_core.attacks import AttackConfig, ForeignConfig, MadeElsewhere, pixel_fraction
-from align_core.attacks.foreign_config import is_foreign
+from align_core.attacks import AttackConfig, ForeignConfig, MadeElsewhere
 from align_core.errors import InputError
 from align_core.images import Fit, ImageSetConfig
 from align_core.images.classes import read_classes
@@ -26,9 +24,10 @@ from align_core.images.fit import Interpolation
 from align_core.model_config import Combine, ModelConfig, Precision
 from align_core.refinements import REFINEMENTS, laid_over
 from align_core.settings import described
+from pipelines.experiment.attack_kinds import Attack
 from pipelines.experiment.checks import checked
 from pipelines.experiment.corruptions import checked_corruptions
-from pipelines.experiment.explain import CLASSES, explained
+from pipelines.experiment.explain import explained
 from pipelines.experiment.matrix import with_roles
 from pipelines.experiment.names import Budgeted, Control, Name, Pair
 from pipelines.experiment.paths import with_absolute_paths
@@ -42,22 +41,6 @@ _LARGEST_AMOUNT = 1_000_000
 _MOST_CLASSES = 1_000_000
 _MOST_WORKERS = 10_000
 _LONGEST_PATIENCE_S = 30 * 24 * 3600
-
-
-_CLASSES: dict[str, Any] = {f"[{own.__name__}]": own for own in (AttackConfig, ForeignConfig, MadeElsewhere)}
-
-
-def _with_fractions(attack: Any) -> Any:
-    """Turns `4/255` into a number, and drops settings that are null, before the attack's class checks them."""
-    if not isinstance(attack, dict):
-        return attack
-    settings = {field.name for field in dataclasses.fields(_CLASSES[_class_of(attack)])}
-    attack = {key: value for key, value in attack.items() if value is not None or key not in settings}
-    fractions = {key: attack[key] for key in ("eps", "step") if key in attack}
-    try:
-        return attack | {key: pixel_fraction(value) for key, value in fractions.items()}
-    except ValueError as problem:
-        raise ValueError(f"eps, step: {problem}") from problem
 
 
 def _with_defence(model: Any) -> Any:
@@ -83,25 +66,6 @@ def _check_resources(resources: dict[str, float]) -> dict[str, float]:
 
 
 Model = Annotated[ModelConfig, BeforeValidator(_with_defence)]
-
-
-def _class_of(attack: Any) -> str:
-    """The class of an attack, in brackets, by its method, or by the images that it has in place of one."""
-    if isinstance(attack, AttackConfig | ForeignConfig | MadeElsewhere):
-        return f"[{type(attack).__name__}]"
-    if isinstance(attack, dict) and "images" in attack:
-        return "[MadeElsewhere]"
-    method = attack.get("method") if isinstance(attack, dict) else None
-    return "[ForeignConfig]" if is_foreign(method) else "[AttackConfig]"
-
-
-Attack = Annotated[
-    Annotated[AttackConfig, CLASSES["[AttackConfig]"]]
-    | Annotated[ForeignConfig, CLASSES["[ForeignConfig]"]]
-    | Annotated[MadeElsewhere, CLASSES["[MadeElsewhere]"]],
-    Discriminator(_class_of),
-    BeforeValidator(_with_fractions),
-]
 Resources = Annotated[dict[str, float], AfterValidator(_check_resources)]
 
 

@@ -15,6 +15,7 @@ from pipelines.experiment.surrogates import series_of
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF, Predictions
+from pipelines.stages.done_chunks import done_chunks
 from pipelines.stages.inspect_published import Published
 from pipelines.stages.measurings import COMPARED_GRADIENTS, OWN_GRADIENTS, SOFT, Measuring
 from pipelines.stages.notes import notes_on
@@ -234,7 +235,7 @@ class _Estimator:
 
     def __init__(self, blueprint: Blueprint) -> None:
         self._blueprint = blueprint
-        self._done, self._speeds = blueprint.done_chunks(blueprint.store.listing()), Speeds(blueprint)
+        self._done, self._speeds = done_chunks(blueprint, blueprint.store.listing()), Speeds(blueprint)
         self._images = len(blueprint.inspected.manifests["test"])
 
     def fine_tune(self, name: str) -> FineTune:

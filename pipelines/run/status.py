@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pipelines.experiment.surrogates import series_of
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.done_chunks import done_chunks
 from pipelines.stages.effects import without_effect
 from pipelines.stages.measurings import SOFT
 from pipelines.storage.chunked_table import ChunkedTable
@@ -195,7 +196,7 @@ def _status(blueprint: Blueprint) -> Status:
         if one.attacked is not None and one.attacked.folder in failures
         for own in one.measured
     }
-    there = blueprint.done_chunks(listing)
+    there = done_chunks(blueprint, listing)
     chunks = {table.folder: len(blueprint.chunks) for table in tables}
     chunks |= {table.folder: len(blueprint.sample.chunks) for table in reasons.values()}
     failed = failures.keys() | waiting

@@ -4,7 +4,7 @@ From this and one listing of the store it follows what is there, what is missing
 torch or Ray, so `witness status` and `witness plan` answer at once.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -24,7 +24,7 @@ from pipelines.stages.inspect import Inspected
 from pipelines.stages.makings import Making, alignment, digests_of, read_failure, training, weights_file
 from pipelines.stages.measurings import Measuring, Sample, measurings_of, sample_of
 from pipelines.stages.stopping import needed_for_checks, stopping_inputs
-from pipelines.storage.chunked_table import ChunkedTable, Listing
+from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.store import Store
 
 STAGES = ("align", "craft", "evaluate", "reasons", "report")
@@ -340,21 +340,6 @@ class Blueprint:
         """A table of reasons of some networks, those of the surrogate first, with what decides it beside these."""
         networks = [self._networks(own) for own in members]
         return self._tables.reasons(folder, networks, len(self.sample.positions), further)
-
-    def done_chunks(self, listing: Listing) -> dict[str, Collection[int]]:
-        """By the folder of every table, the numbers of the chunks that are there: all of them once it is finished."""
-        adversarial = list(self.all_adversarial().values())
-        found: dict[str, Collection[int]] = {table.folder: table.done_chunks(listing) for table in adversarial}
-        tables = adversarial
-        for one in self.evaluations:
-            found |= one.joint.done_chunks(self.store, listing)
-            tables = tables + one.joint.tables
-        found |= {table.folder: range(len(self.rows)) for table in tables if table.is_finished(listing)}
-        for own in (own.joint for own in self.measurings):
-            found |= own.within.done_chunks(self.store, listing)
-            chunks = range(len(self.sample.chunks))
-            found |= {table.folder: chunks for table in own.tables if table.is_finished(listing)}
-        return found
 
     @property
     def _tables(self) -> TablesOverImages:
