@@ -215,7 +215,8 @@ def yaml_blocks(key: str) -> list[str]:
 
 def test_every_yaml_block_is_one_that_a_test_looks_at() -> None:
     keys = ("models", "keys", "entries")
-    found = [block for key in keys for block in yaml_blocks(key)] + parts_of_an_experiment() + image_sets_alone()
+    found = [block for key in keys for block in yaml_blocks(key)]
+    found += [*parts_of_an_experiment(), *image_sets_alone(), *attacks_alone()]
     assert sorted(found) == sorted(block.text for block in BLOCKS if block.language == "yaml")
 
 
@@ -227,6 +228,22 @@ def parts_of_an_experiment() -> list[str]:
 def image_sets_alone() -> list[str]:
     """The YAML blocks that show image sets, and nothing else of an experiment file."""
     return [text for text in yaml_blocks("data") if "models" not in yaml.safe_load(text)]
+
+
+def attacks_alone() -> list[str]:
+    """The YAML blocks that show attacks, and nothing else of an experiment file."""
+    return [text for text in yaml_blocks("attacks") if "models" not in yaml.safe_load(text)]
+
+
+@pytest.mark.parametrize("text", attacks_alone())
+def test_attacks_are_valid_within_an_experiment(text: str, tmp_path: Path) -> None:
+    from pipelines.experiment.config import load_experiment
+
+    whole, part = yaml.safe_load(yaml_blocks("models")[1]), yaml.safe_load(text)
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(whole | part))
+    loaded = load_experiment(tmp_path / "experiment.yaml")
+    assert loaded.attacks.keys() | loaded.made_elsewhere.keys() == part["attacks"].keys()
+    assert loaded.made_elsewhere["theirs"].compare_with in loaded.attacks
 
 
 @pytest.mark.parametrize("text", image_sets_alone())

@@ -6,7 +6,7 @@ neither torch nor Ray is imported. What depends on data is checked in `pipelines
 
 Where to begin:
 * `config.py`: all keys with their types and defaults (those of image sets, models, alignments and attacks are in
-  `align_core`), and `load_experiment`.
+  `align_core`), and `load_experiment`; `attack_kinds.py`: which class an attack of the file is of.
 * `checks.py`: what must hold between keys, such as that no target is known to the attacker.
 * `names.py`: names that are allowed or reserved, and the list of controls.
 * `surrogates.py`: the surrogates that follow from an experiment, and the pairs that contrasts.csv compares.
