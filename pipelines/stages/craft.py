@@ -16,6 +16,7 @@ from align_core.attacks.foreign import Misbehaved
 from align_core.images.decoding import Pixels
 from align_core.similarity import structural_similarity
 from pipelines.compute.cluster import Worker, workers_that_fit
+from pipelines.compute.device_failures import GUARD
 from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
@@ -202,7 +203,7 @@ class Crafter:
                 rows, made = self._craft(network, job.surrogates[surrogate].seed, attack, chunk, item["clean"])
             table.write_chunk(job.store, chunk, rows)
         except (FloatingPointError, Misbehaved, RuntimeError) as problem:
-            is_final = isinstance(problem, FloatingPointError | Misbehaved)
+            is_final = not GUARD.meet(problem) and isinstance(problem, FloatingPointError | Misbehaved)
             table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}", is_final)
             made = None
         return CraftedChunk(

@@ -33,6 +33,7 @@ from align_core.reasons import (
 )
 from align_core.reasons.together import Columns
 from pipelines.compute.cluster import Worker, workers_that_fit
+from pipelines.compute.device_failures import GUARD
 from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
@@ -220,7 +221,7 @@ class Measurer:
                 found[position] = pa.table(shared | _as_arrow(on_chunk.measured(other)))
                 made.append((position, time.monotonic() - start))
             except (FloatingPointError, NoGradient, RuntimeError) as problem:
-                is_final = not isinstance(problem, RuntimeError)
+                is_final = not GUARD.meet(problem) and not isinstance(problem, RuntimeError)
                 table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}", is_final)
         if found:
             one.joint.write_chunk(job.store, chunk, found)
