@@ -20,6 +20,7 @@ from pipelines.compute.device_failures import GUARD
 from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
+from pipelines.compute.networks import HELD_BY_CRAFTERS
 from pipelines.compute.others import Pool
 from pipelines.compute.ray_data import run_pipeline
 from pipelines.compute.towards import Towards
@@ -35,7 +36,6 @@ from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.store import Store
 
 _FEW_GRADIENTS = 10  # for which the patience is meant
-_HELD = 4  # networks that a worker holds: surrogates are crafted on one after the other
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class Crafter:
     """Holds surrogates and crafts chunk after chunk."""
 
     def __init__(self, job: CraftJob) -> None:
-        self.job, self.networks = job, LoadedNetworks(job.loader, job.device, _HELD)
+        self.job, self.networks = job, LoadedNetworks(job.loader, job.device, HELD_BY_CRAFTERS)
         threads = f"{job.threads} thread{'s' if job.threads > 1 else ''}"
         self._kind = torch.cuda.get_device_name() if job.device == "cuda" else f"cpu, {threads}"
 
