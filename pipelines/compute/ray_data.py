@@ -18,6 +18,7 @@ from align_core.errors import reason_of
 from pipelines.compute.cluster import Worker, room_beside_failed_gpus
 from pipelines.compute.device_failures import GUARD, LeftAlone, check_not_left_alone
 from pipelines.compute.images import TestImages
+from pipelines.compute.turns import TURNS
 from pipelines.failure import ONCE_MENDED, RunFailed
 from pipelines.storage.store import Store
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pipelines.compute.loading import NetworkLoader
 
 _MOST_BLOCKS = 2_000
+_AT_ONCE = 3  # items in the hands of an actor: one waits, one is worked on, and one is written
 _LEFT_ALONE = re.compile(rf"{LeftAlone.__name__}: (.*)")  # Ray Data hands on no more of an exception than its text
 
 
@@ -115,10 +117,11 @@ def run_pipeline(
     """Sends each item, one chunk's work, through `decode(job, item)` and `work(job)(item)`.
 
     Args:
-        work: a class whose objects hold models. On GPUs each of `workers` actors holds one object. On CPUs the items
-            are tasks, at most `workers` at a time, and the object stays in the process from task to task: Ray keeps the
-            processes of tasks, with all that they have imported, for the next stage, whereas an actor's process ends
-            with the stage. Starting a process that imports torch and timm costs 7 s of CPU time.
+        work: a class whose objects hold models. On GPUs each of `workers` actors holds one object; it works on an item
+            while it writes the last one, and reports an item once it is written. On CPUs the items are tasks, at most
+            `workers` at a time, and the object stays in the process from task to task: Ray keeps the processes of
+            tasks, with all that they have imported, for the next stage, whereas an actor's process ends with the stage.
+            Starting a process that imports torch and timm costs 7 s of CPU time.
 
     Where decoding takes next to no time the worker does it itself, because starting processes beside it would take
     longer.
@@ -142,7 +145,9 @@ def run_pipeline(
         gc.collect()  # actors of a pipeline that broke off hold their GPUs until then: Ray Data's objects form cycles
         size = min(size, room_beside_failed_gpus(job.store, worker))
     if job.device == "cuda":
-        actors = ray.data.ActorPoolStrategy(size=size)
+        actors = ray.data.ActorPoolStrategy(
+            size=size, max_concurrent_calls_per_actor=_AT_ONCE, enable_true_multi_threading=True
+        )
         arguments = (job, work, own_decode)
         worked = dataset.map(_ChunkWorker, fn_constructor_args=arguments, compute=actors, **worker.ray_options)
     else:
@@ -174,7 +179,8 @@ class _ChunkWorker:
         if self._work is None:
             check_not_left_alone(self._job.store)
         small = {name: value for name, value in item.items() if isinstance(value, str | int)}
-        with WATCH.over(self._job.patience), GUARD.over(self._job.store, f"{self._make.__name__} {small}"):
+        watch, guard = WATCH.over(self._job.patience), GUARD.over(self._job.store, f"{self._make.__name__} {small}")
+        with TURNS.take(watch, guard):
             set_policy(self._job.threads, self._job.loader.precision)
             self._work = self._work or self._make(self._job)
             return self._work(self._decode(self._job, item) if self._decode else item)

@@ -24,6 +24,7 @@ from pipelines.compute.networks import HELD_BY_CRAFTERS
 from pipelines.compute.others import Pool
 from pipelines.compute.ray_data import run_pipeline
 from pipelines.compute.towards import Towards
+from pipelines.compute.turns import TURNS
 from pipelines.compute.watched import watched
 from pipelines.experiment.surrogates import Surrogate
 from pipelines.progress import Progress
@@ -195,12 +196,14 @@ class Crafter:
         """Crafts one chunk and commits it. A failure is recorded beside the table, and the run goes on."""
         job, surrogate, attack, chunk = self.job, item["surrogate"], item["attack"], item["chunk"]
         table = job.tables[f"{surrogate}/{attack}"]
-        start, made = time.monotonic(), None
+        made, seconds = None, 0.0
         try:
             network = self.networks.mean_of(job.surrogates[surrogate].members, job.surrogates[surrogate].combine)
             start = time.monotonic()  # a network is loaded once, so loading is no part of the speed
             with watched(network):
                 rows, made = self._craft(network, job.surrogates[surrogate].seed, attack, chunk, item["clean"])
+            seconds = time.monotonic() - start
+            TURNS.end()
             table.write_chunk(job.store, chunk, rows)
         except (FloatingPointError, Misbehaved, RuntimeError) as problem:
             is_final = not GUARD.meet(problem) and isinstance(problem, FloatingPointError | Misbehaved)
@@ -216,7 +219,7 @@ class Crafter:
             worker=self._kind,
             in_smaller_passes=bool(made and made.pass_rows and made.pass_rows < job.pass_rows),
             gradients=len(item["clean"]) * made.gradients if made else 0.0,
-            seconds=time.monotonic() - start,
+            seconds=seconds,
         )
 
     def _craft(self, network: nn.Module, seed: int, attack: str, chunk: int, clean: Pixels) -> tuple[pa.Table, Crafted]:

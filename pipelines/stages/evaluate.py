@@ -23,6 +23,7 @@ from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.ray_data import run_pipeline
+from pipelines.compute.turns import TURNS
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.clean_images import test_images
@@ -170,6 +171,7 @@ class Evaluator:
             except (FloatingPointError, RuntimeError) as problem:
                 is_final = not GUARD.meet(problem) and isinstance(problem, FloatingPointError)
                 table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}", is_final)
+        TURNS.end()
         if found:
             turn.joint.write_chunk(job.store, chunk, found)
         return EvaluatedChunk(number=item["number"], chunk=chunk, made=json.dumps(made))

@@ -38,6 +38,7 @@ from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.ray_data import run_pipeline
+from pipelines.compute.turns import TURNS
 from pipelines.compute.watched import watched
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
@@ -223,6 +224,7 @@ class Measurer:
             except (FloatingPointError, NoGradient, RuntimeError) as problem:
                 is_final = not GUARD.meet(problem) and not isinstance(problem, RuntimeError)
                 table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}", is_final)
+        TURNS.end()
         if found:
             one.joint.write_chunk(job.store, chunk, found)
         return MeasuredChunk(number=item["number"], chunk=chunk, made=json.dumps(made))
