@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipelines.compute.loading import NetworkLoader
 
 _MOST_BLOCKS = 2_000
-_AT_ONCE = 3  # items in the hands of an actor: one waits, one is worked on, and one is written
+_AT_ONCE = 4  # items in the hands of an actor: one waits, one is worked on, and two are written
 _LEFT_ALONE = re.compile(rf"{LeftAlone.__name__}: (.*)")  # Ray Data hands on no more of an exception than its text
 
 
