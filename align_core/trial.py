@@ -9,16 +9,23 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import load as load_safetensors
-from torch import Tensor, nn
+from torch import Tensor
 
-from align_core.align_config import AlignConfig, OptimizerConfig, Training
+from align_core.align_config import Training
 from align_core.alignment import Alignment, NonFiniteLoss
 from align_core.errors import InputError, reason_of
 from align_core.features import find_last_layer, find_map_layer
 from align_core.folding import Pair, fold, foldable
+from align_core.memory import Memory
 from align_core.model_config import Precision
 from align_core.models import Classifier, copy_of
 from align_core.own_code import own_code
+from align_core.peak_memory import (
+    bytes_of_weights,
+    gradient_memory,
+    predicting_memory,
+)
+from align_core.trial_steps import begun_fine_tune, step_memory
 from align_core.weights import not_finite, to_bytes
 
 # Two sums of the same numbers in another order differ by far less than this share of the largest logit.
@@ -39,6 +46,7 @@ class Trial:
         folded: the BatchNorms that are folded into convolutions where the network predicts or is crafted on.
         folding_difference: by how much its logits differ then, at most, on two random images.
         frozen: names of the parameters that stay as they are when it is trained, because its constructor froze them.
+        memory: what it takes in memory; None where that cannot be measured.
     """
 
     notes: list[str] = field(default_factory=list)
@@ -47,6 +55,7 @@ class Trial:
     folded: tuple[Pair, ...] = ()
     folding_difference: float = 0.0
     frozen: list[str] = field(default_factory=list)
+    memory: Memory | None = field(default=None, compare=False)  # two trials that differ in it found the same
 
 
 def try_model(
@@ -97,6 +106,7 @@ def try_model(
             _try_features(classifier, name, noise_BCHW, "places" in sees)
         for training in trainings:
             _try_training(classifier, name, noise_BCHW, classes, training, trial)
+        trial.memory = _memory(classifier, noise_BCHW, classes, trial.folded, crafted_on, trainings)
     finally:
         classifier.train(was_training).to(memory_format=torch.contiguous_format)
     trial.notes = list(dict.fromkeys(trial.notes))
@@ -287,20 +297,12 @@ def _try_training(
     shown = f"{rows} image{'s' * (rows > 1)}{', all that one worker takes at a step,' if rows < 2 else ''}"
 
     def begun() -> Alignment:
-        align = AlignConfig(
-            temperature=1.0,
-            label_weight=1.0,
-            optimizer=OptimizerConfig(name=training.optimizer, lr=1e-4),
-            batchnorm=training.batchnorm,
-            freeze=list(training.freeze),
-            terms=list(training.terms),
-        )
         with own_code(f"{cannot}copying it"):
             source = copy_of(classifier)
             if next(source.parameters(), None) is None:
                 raise InputError(f"{cannot}it has no parameters")
             try:
-                return Alignment(source, [_Witness(rows, classes)], align, total_steps=2, seed=0)
+                return begun_fine_tune(source, rows, classes, training)
             except InputError as problem:  # about what is frozen
                 raise InputError(f"models.{name}: {training.key}.{problem}") from problem
 
@@ -338,12 +340,24 @@ def _try_training(
         )
 
 
-class _Witness(nn.Module):
-    """Stands for a witness: the same random logits for any images."""
-
-    def __init__(self, rows: int, classes: int) -> None:
-        super().__init__()
-        self.logits_BK = torch.randn(rows, classes, generator=torch.Generator().manual_seed(_SEED))
-
-    def forward(self, images_BCHW: Tensor) -> Tensor:
-        return self.logits_BK
+def _memory(
+    classifier: Classifier,
+    images_BCHW: Tensor,
+    classes: int,
+    folded: Sequence[Pair],
+    crafted_on: bool,
+    trainings: Sequence[Training],
+) -> Memory | None:
+    """What it takes in memory as it is used; of several ways to train it, the one that takes the most for an image."""
+    try:
+        with own_code("measuring its memory"):  # which puts the random states back
+            network = fold(copy_of(classifier), folded).eval().requires_grad_(False)
+            steps = [step_memory(classifier, images_BCHW, classes, own) for own in trainings]
+            return Memory(
+                bytes_of_weights(classifier),
+                predicting_memory(network, images_BCHW[:1]),
+                gradient_memory(network, images_BCHW[:1]) if crafted_on else None,
+                max(steps, key=lambda own: own.per_image, default=None),
+            )
+    except InputError:  # a network may hold what cannot be copied, or watched
+        return None

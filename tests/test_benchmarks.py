@@ -30,7 +30,7 @@ runpy.run_module("tests.benchmarks.crafting", run_name="__main__", alter_sys=Tru
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "lines"), [("sweep", 1), ("matrix", 6)])
+@pytest.mark.parametrize(("name", "lines"), [("sweep", 1), ("matrix", 6), ("busy", 4)])
 def test_benchmark_runs_on_random_weights(name: str, lines: int, tmp_path: Path):
     ended = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks", name],

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from align_core.attacks.checks import check_logits
 from align_core.attacks.config import PASS_ROWS
 from align_core.attacks.objectives.cross_entropy import cross_entropy
+from align_core.device_errors import device_error
 from align_core.errors import InputError, named, reason_of
 from align_core.finite import check_finite
 from align_core.models import Classifier, Ensemble, predicting
@@ -121,6 +122,8 @@ def loss_and_gradient(
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as problem:
+        if device_error(problem) is not None:
+            raise
         raise NoGradient(f"{whose} has no gradient with respect to its pixels ({reason_of(problem)})") from problem
     return loss_N, found[0]
 
@@ -209,6 +212,8 @@ def second_derivatives(whose: str) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as problem:
+        if device_error(problem) is not None:
+            raise
         raise NoGradient(f"torch cannot differentiate {whose} twice ({named(problem)})") from problem
 
 

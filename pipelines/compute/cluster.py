@@ -13,13 +13,16 @@ from typing import IO, Any, Literal
 
 from align_core.cpus import usable_cpus
 from align_core.errors import InputError, reason_of
+from pipelines.compute.device_failures import device_failures, left_alone, said_of
 from pipelines.compute.head import watching_head
+from pipelines.compute.kept_gpus import KEPT
 from pipelines.compute.ray_internals import missing_for_dashboard, sigterm_handler_kept, startable_nodes
 from pipelines.environment import set_defaults, unset
 from pipelines.experiment.config import ComputeConfig, Experiment, StageConfig
 from pipelines.experiment.factories import modules_to_ship
+from pipelines.failure import ONCE_MENDED, RunFailed
 from pipelines.storage.credentials import hide_credentials, without_credentials
-from pipelines.storage.store import Say
+from pipelines.storage.store import Say, Store
 
 
 @dataclass(frozen=True)
@@ -217,10 +220,18 @@ def worker_of(compute: ComputeConfig, stage: str = "align") -> Worker:
 
 
 def _nodes() -> list[dict[str, float]]:
-    """The resources of the nodes that are up or, where the autoscaler may start more, of all that it may start."""
+    """The resources of the nodes that are up or, where the autoscaler may start more, of all that it may start.
+
+    GPUs that are left alone are none of them.
+    """
     import ray
 
-    up = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    kept = KEPT.by_node()
+    up = [
+        {name: amount - (kept[node["NodeID"]] if name == "GPU" else 0) for name, amount in node["Resources"].items()}
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
     startable = startable_nodes()
     return startable if len(startable) > len(up) else up
 
@@ -231,6 +242,19 @@ def room_for(worker: Worker, spare_cpus: float = 0) -> int:
     roomiest = max(nodes, key=lambda node: node.get("CPU", 0))
     roomiest["CPU"] = roomiest.get("CPU", 0) - spare_cpus
     return sum(max(0, int(min((n.get(name, 0) + 1e-9) // need for name, need in worker.needs.items()))) for n in nodes)
+
+
+def room_beside_failed_gpus(store: Store, worker: Worker, needed: int = 1) -> int:
+    """Keeps the GPUs that are left alone from all workers, and returns how many such workers fit the other ones.
+
+    Raises RunFailed where fewer fit than are needed.
+    """
+    KEPT.keep(store)
+    room, said = room_for(worker), [said_of(*one) for one in left_alone(device_failures(store)).items()]
+    if said and room < needed:
+        left = "no GPU is left" if room < 1 else f"{room} workers fit the GPUs that are left, and {needed} are needed"
+        raise RunFailed(f"{left}: {'; '.join(said)}. {ONCE_MENDED}")
+    return max(room, needed)
 
 
 def workers_that_fit(worker: Worker) -> int:

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from align_core.defences import Wrap
+from align_core.memory import Memory
 from align_core.model_config import ModelConfig
+
+HELD_BY_CRAFTERS = 4
+"""Networks that a crafting worker holds at once, unless one surrogate has more: it goes from surrogate to surrogate."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Network:
         wraps: the defences around it, the outermost first.
         begins: hash of the weights that its training starts from; None for random weights, and where none is trained.
         ancestors: hashes of the weights of all networks that it was made from, as far as cards say.
+        memory: what it takes in memory; None where it is not known: earlier versions did not measure it.
     """
 
     name: str
@@ -37,6 +42,7 @@ class Network:
     wraps: tuple[Wrap, ...] = ()
     begins: str | None = None
     ancestors: tuple[str, ...] = ()
+    memory: Memory | None = None
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -5,7 +5,9 @@ whatever happens to the pipeline, finished chunks stay, and the next pipeline do
 """
 
 import faulthandler
+import gc
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,8 +15,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from align_core.errors import reason_of
-from pipelines.compute.cluster import Worker
+from pipelines.compute.cluster import Worker, room_beside_failed_gpus
+from pipelines.compute.device_failures import GUARD, LeftAlone, check_not_left_alone
 from pipelines.compute.images import TestImages
+from pipelines.compute.turns import TURNS
 from pipelines.failure import ONCE_MENDED, RunFailed
 from pipelines.storage.store import Store
 
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
     from pipelines.compute.loading import NetworkLoader
 
 _MOST_BLOCKS = 2_000
+_AT_ONCE = 4  # items in the hands of an actor: one waits, one is worked on, and two are written
+_LEFT_ALONE = re.compile(rf"{LeftAlone.__name__}: (.*)")  # Ray Data hands on no more of an exception than its text
 
 
 class ChunkJob(Protocol):
@@ -66,7 +72,7 @@ Work = Callable[[Item], Done]
 
 
 class PipelineBroke(Exception):
-    """Ray Data ended early for a transient reason: a lost node or process, or no progress."""
+    """Ray Data ended early for a transient reason: a lost node or process, no progress, or a GPU to be left alone."""
 
 
 class _Watch:
@@ -111,16 +117,17 @@ def run_pipeline(
     """Sends each item, one chunk's work, through `decode(job, item)` and `work(job)(item)`.
 
     Args:
-        work: a class whose objects hold models. On GPUs each of `workers` actors holds one object. On CPUs the items
-            are tasks, at most `workers` at a time, and the object stays in the process from task to task: Ray keeps the
-            processes of tasks, with all that they have imported, for the next stage, whereas an actor's process ends
-            with the stage. Starting a process that imports torch and timm costs 7 s of CPU time.
+        work: a class whose objects hold models. On GPUs each of `workers` actors holds one object; it works on an item
+            while it writes the last one, and reports an item once it is written. On CPUs the items are tasks, at most
+            `workers` at a time, and the object stays in the process from task to task: Ray keeps the processes of
+            tasks, with all that they have imported, for the next stage, whereas an actor's process ends with the stage.
+            Starting a process that imports torch and timm costs 7 s of CPU time.
 
     Where decoding takes next to no time the worker does it itself, because starting processes beside it would take
     longer.
 
     Yields what the workers return, each item's as soon as it is done. Raises PipelineBroke, also where no item was done
-    for twice as long as one may take, and RunFailed where the work itself fails.
+    for twice as long as one may take, and RunFailed where the work itself fails, or where no GPU is left to do it.
     """
     import ray
     import ray.data
@@ -134,8 +141,13 @@ def run_pipeline(
         decoders = ray.data.TaskPoolStrategy(size=min(workers, len(items)))
         dataset = dataset.map(partial(decode, job), compute=decoders, num_cpus=0)
     own_decode, size = None if is_decoded_beside else decode, min(workers, len(items))
+    if worker.gpus:
+        gc.collect()  # actors of a pipeline that broke off hold their GPUs until then: Ray Data's objects form cycles
+        size = min(size, room_beside_failed_gpus(job.store, worker))
     if job.device == "cuda":
-        actors = ray.data.ActorPoolStrategy(size=size)
+        actors = ray.data.ActorPoolStrategy(
+            size=size, max_concurrent_calls_per_actor=_AT_ONCE, enable_true_multi_threading=True
+        )
         arguments = (job, work, own_decode)
         worked = dataset.map(_ChunkWorker, fn_constructor_args=arguments, compute=actors, **worker.ray_options)
     else:
@@ -145,6 +157,8 @@ def run_pipeline(
     try:
         yield from cast("Iterator[Done]", worked.iter_rows())
     except (ray.exceptions.RayError, ExecutionTimeoutError, ValueError, OSError) as problem:
+        if left_alone := _LEFT_ALONE.search(str(problem)):
+            raise PipelineBroke(left_alone[1]) from problem
         if _is_transient(problem):
             raise PipelineBroke(reason_of(problem)) from problem
         raise RunFailed(
@@ -156,13 +170,19 @@ class _ChunkWorker:
     """What one process holds for one job: its threads, its patience, and the object that works on items."""
 
     def __init__(self, job: Any, work: Callable[[Any], Work[Any, Any]], decode: Decode[Any, Any] | None) -> None:
-        self._job, self._work, self._decode = job, work(job), decode
+        self._job, self._make, self._decode = job, work, decode
+        self._work: Work[Any, Any] | None = None
 
     def __call__(self, item: dict[str, Any]) -> Any:
         from align_core.numerics import set_policy  # imports torch, which a process that only joins must not
 
-        set_policy(self._job.threads, self._job.loader.precision)
-        with WATCH.over(self._job.patience):
+        if self._work is None:
+            check_not_left_alone(self._job.store)
+        small = {name: value for name, value in item.items() if isinstance(value, str | int)}
+        watch, guard = WATCH.over(self._job.patience), GUARD.over(self._job.store, f"{self._make.__name__} {small}")
+        with TURNS.take(watch, guard):
+            set_policy(self._job.threads, self._job.loader.precision)
+            self._work = self._work or self._make(self._job)
             return self._work(self._decode(self._job, item) if self._decode else item)
 
 

@@ -6,7 +6,8 @@ same weights as an unbroken run. A single worker does not need Ray Train's contr
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch import nn
 from align_core.alignment import NonFiniteLoss
 from align_core.errors import InputError, reason_of
 from pipelines.compute.checkpoint import DamagedCheckpoint
-from pipelines.compute.cluster import Worker
+from pipelines.compute.cluster import Worker, room_beside_failed_gpus
+from pipelines.compute.device_failures import GUARD, LeftAlone, check_not_left_alone
 from pipelines.compute.fine_tune import (
     FineTune,
     Trainer,
@@ -41,25 +43,45 @@ def fine_tune(job: FineTune, run_name: str, worker: Worker) -> Tuned:
 
     Raises NonFiniteLoss, and whatever Ray raises where the work cannot be finished.
     """
-    store = job.loader.store
+    for _ in range(RETRIES):
+        with suppress(LeftAlone):
+            return _fine_tune(job, run_name, worker)
+        room_beside_failed_gpus(job.loader.store, worker, job.align.workers)
+    return _fine_tune(job, run_name, worker)
+
+
+def _fine_tune(job: FineTune, run_name: str, worker: Worker) -> Tuned:
     try:
-        result = _by_one(job, run_name, worker) if job.align.workers == 1 else _by_several(job, run_name, worker)
+        return _by_one(job, run_name, worker) if job.align.workers == 1 else _by_several(job, run_name, worker)
     except NonFiniteLoss:
-        delete_run(store, run_name)  # its checkpoints lead to the same end
+        delete_run(job.loader.store, run_name)  # its checkpoints lead to the same end
         raise
-    return result
 
 
 def _by_one(job: FineTune, run_name: str, worker: Worker) -> Tuned:
     import ray
 
     # A lost process is retried by Ray itself; of exceptions, only those of a disk or store that may recover.
-    task = ray.remote(fine_tune_alone).options(**worker.ray_options, max_retries=RETRIES, retry_exceptions=[OSError])
+    options = {**worker.ray_options, "max_retries": RETRIES, "retry_exceptions": [OSError], "name": "fine_tune_alone"}
+    task = ray.remote(_fine_tune_alone).options(**options)
     try:
         result: Tuned = ray.get(task.remote(job, worker.device, f"{RUNS}/{run_name}/checkpoint"))
     except ray.exceptions.RayTaskError as problem:
         raise problem.cause from problem  # as if it had happened here
     return result
+
+
+def _fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> Tuned:
+    with _guarded(job):
+        return fine_tune_alone(job, device, checkpoints)
+
+
+@contextmanager
+def _guarded(job: FineTune) -> Iterator[None]:
+    """A device error in the block ends the process; another resumes from the checkpoint. May raise LeftAlone."""
+    check_not_left_alone(job.loader.store)
+    with GUARD.over(job.loader.store, f"fine-tune {job.name}"):
+        yield
 
 
 def _by_several(job: FineTune, run_name: str, worker: Worker) -> Tuned:
@@ -70,8 +92,9 @@ def _by_several(job: FineTune, run_name: str, worker: Worker) -> Tuned:
     try:
         result = TorchTrainer(_train_worker, train_loop_config={"job": job}, **arguments).fit()
     except WorkerGroupError as problem:
-        # Bad input, if that was it: the other workers fail only because they miss the one that met it.
-        raise next((own for own in raised_by_workers(problem) if isinstance(own, InputError)), problem) from problem
+        # Bad input, if that was it, or a GPU to be left alone: the others fail only because they miss this worker.
+        own = (own for own in raised_by_workers(problem) if isinstance(own, InputError | LeftAlone))
+        raise next(own, problem) from problem
     failed = (result.return_value or {}).get("failed")
     if failed:
         raise NonFiniteLoss(failed)
@@ -154,9 +177,12 @@ def _train_worker(config: dict[str, FineTune]) -> dict[str, str]:
 
     A failure that would come again is returned, not raised, because Ray Train would retry it.
     """
-    import ray.train
+    with _guarded(config["job"]):
+        return _train(worker_trainer(config["job"]))
 
-    trainer = worker_trainer(config["job"])
+
+def _train(trainer: Trainer) -> dict[str, str]:
+    import ray.train
 
     def checkpoint(is_end: bool = False) -> None:
         metrics = {"step": trainer.alignment.step_number}

@@ -13,6 +13,7 @@ import numpy as np
 
 from align_core.transfer import wilson
 from pipelines.compute.cluster import connecting, worker_of
+from pipelines.compute.kept_gpus import naming_failed_devices
 from pipelines.experiment.config import Experiment
 from pipelines.progress import Progress
 from pipelines.report.outcomes import read_table
@@ -105,7 +106,8 @@ def _predict(blueprint: Blueprint, predictions: Sequence[Predictions], progress:
 
     compute = blueprint.experiment.compute
     clean = Evaluation(None, predictions, compute.networks)
-    evaluate_all(blueprint, worker_of(compute, "evaluate"), progress, [clean])
+    with naming_failed_devices(blueprint.store, progress.say):
+        evaluate_all(blueprint, worker_of(compute, "evaluate"), progress, [clean])
 
 
 def _accuracy(blueprint: Blueprint, name: str, own: Predictions) -> CleanAccuracy:

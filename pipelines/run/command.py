@@ -9,6 +9,7 @@ from typing import Any
 
 from align_core.errors import InputError
 from pipelines.compute.cluster import Worker, connecting, worker_of
+from pipelines.compute.kept_gpus import naming_failed_devices
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.wraps import unwrapped
 from pipelines.progress import Progress, Spent
@@ -93,7 +94,7 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
         blueprint.inspected.save(store)
         write_resolved(blueprint)
         if workers is not None:
-            with shown_live(blueprint):
+            with naming_failed_devices(store, progress.say), shown_live(blueprint):
                 result.made = _make(blueprint, workers, progress)
             write_resolved(blueprint)
         elif work:

@@ -6,13 +6,15 @@ and nothing is written.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from align_core.align_config import training_on_labels
 from align_core.refinements.cost import passes_per_image
 from pipelines.experiment.surrogates import series_of
 from pipelines.run.request import Request, open_blueprint
+from pipelines.run.sizes import size_text
+from pipelines.run.worker_memory import WorkerMemory, worker_memory
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF, Predictions
 from pipelines.stages.done_chunks import done_chunks
@@ -97,9 +99,11 @@ class Forecast:
         most_bytes: upper bound of their size; images are counted uncompressed.
         published: where networks are used otherwise than they are published.
         gradients: of each attack, per image and surrogate; None where it is unknown until it is measured.
-        notes: what a run would say of its images, models and attacks, `published` included, a line each.
+        notes: what memory does not hold, and what a run would say of its images, models and attacks, `published`
+            included, a line each.
         chunk_files: upper bound of the files that hold single chunks while tables are being filled: one for the images
             of a surrogate and attack, and one for all that networks predict on some images in a turn.
+        memory: what a worker of each stage takes.
     """
 
     networks: list[FineTune]
@@ -113,6 +117,7 @@ class Forecast:
     gradients: dict[str, int | None]
     notes: list[str]
     chunk_files: int
+    memory: list[WorkerMemory] = field(default_factory=list)
 
     @property
     def missing_networks(self) -> list[str]:
@@ -148,8 +153,10 @@ class Forecast:
             self._total("craft", "images"),
             self._total("evaluate", "predictions"),
             *([self._total("reasons", "measurements")] if "reasons" in self.workers else []),
-            f"files     {self.files:,} now ({_size(self.bytes)}); {self.tables:,} tables of at most "
-            f"{_size(self.most_bytes)} when finished, and up to {self.chunk_files:,} more of single chunks until then",
+            f"files     {self.files:,} now ({size_text(self.bytes)}); {self.tables:,} tables of at most "
+            f"{size_text(self.most_bytes)} when finished, and up to {self.chunk_files:,} more of single chunks until "
+            "then",
+            *(["memory    " + ", ".join(own.line for own in self.memory)] if self.memory else []),
             *(["times     leave out the start of processes, some 10 s for each stage"] if self._has_work else []),
             "attacks   gradients per image: "
             + ", ".join(f"{name} {_gradients(count)}" for name, count in self.gradients.items()),
@@ -207,6 +214,7 @@ def forecast_of(blueprint: Blueprint) -> Forecast:
         part = estimator.evaluation(f"{surrogate} {attack}", outcomes[surrogate, attack])
         parts.append(replace(part, of=surrogate))
     parts += [estimator.reasons(one) for one in blueprint.measurings]
+    memory = worker_memory(blueprint)
     stages = {"craft": compute.craft, "evaluate": compute.evaluate}
     stages |= {"reasons": compute.craft} if blueprint.experiment.reasons else {}
     reasons, sampled = blueprint.reasons(), len(blueprint.sample.positions)
@@ -224,9 +232,10 @@ def forecast_of(blueprint: Blueprint) -> Forecast:
         most_bytes=sum(blueprint.rows) * bytes_per_image + sampled * len(reasons) * _BYTES_OF_REASONS,
         published=blueprint.inspected.published,
         gradients={name: attack.gradients for name, attack in blueprint.experiment.attacks.items()},
-        notes=notes_on(blueprint),
+        notes=[*filter(None, (own.warning() for own in memory)), *notes_on(blueprint)],
         chunk_files=len(blueprint.rows) * (len(outcomes) + sum(len(one.turns) for one in blueprint.evaluations))
         + len(blueprint.sample.chunks) * len(blueprint.measurings),
+        memory=memory,
     )
 
 
@@ -333,10 +342,3 @@ def time_text(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def _size(count: int) -> str:
-    for unit, length in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
-        if count >= length:
-            return f"{count / length:.1f} {unit}"
-    return f"{count / 1000:.0f} kB"

@@ -16,12 +16,15 @@ from align_core.attacks.foreign import Misbehaved
 from align_core.images.decoding import Pixels
 from align_core.similarity import structural_similarity
 from pipelines.compute.cluster import Worker, workers_that_fit
+from pipelines.compute.device_failures import GUARD
 from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
+from pipelines.compute.networks import HELD_BY_CRAFTERS
 from pipelines.compute.others import Pool
 from pipelines.compute.ray_data import run_pipeline
 from pipelines.compute.towards import Towards
+from pipelines.compute.turns import TURNS
 from pipelines.compute.watched import watched
 from pipelines.experiment.surrogates import Surrogate
 from pipelines.progress import Progress
@@ -34,7 +37,6 @@ from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.store import Store
 
 _FEW_GRADIENTS = 10  # for which the patience is meant
-_HELD = 4  # networks that a worker holds: surrogates are crafted on one after the other
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ class Crafter:
     """Holds surrogates and crafts chunk after chunk."""
 
     def __init__(self, job: CraftJob) -> None:
-        self.job, self.networks = job, LoadedNetworks(job.loader, job.device, _HELD)
+        self.job, self.networks = job, LoadedNetworks(job.loader, job.device, HELD_BY_CRAFTERS)
         threads = f"{job.threads} thread{'s' if job.threads > 1 else ''}"
         self._kind = torch.cuda.get_device_name() if job.device == "cuda" else f"cpu, {threads}"
 
@@ -194,15 +196,17 @@ class Crafter:
         """Crafts one chunk and commits it. A failure is recorded beside the table, and the run goes on."""
         job, surrogate, attack, chunk = self.job, item["surrogate"], item["attack"], item["chunk"]
         table = job.tables[f"{surrogate}/{attack}"]
-        start, made = time.monotonic(), None
+        made, seconds = None, 0.0
         try:
             network = self.networks.mean_of(job.surrogates[surrogate].members, job.surrogates[surrogate].combine)
             start = time.monotonic()  # a network is loaded once, so loading is no part of the speed
             with watched(network):
                 rows, made = self._craft(network, job.surrogates[surrogate].seed, attack, chunk, item["clean"])
+            seconds = time.monotonic() - start
+            TURNS.end()
             table.write_chunk(job.store, chunk, rows)
         except (FloatingPointError, Misbehaved, RuntimeError) as problem:
-            is_final = isinstance(problem, FloatingPointError | Misbehaved)
+            is_final = not GUARD.meet(problem) and isinstance(problem, FloatingPointError | Misbehaved)
             table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}", is_final)
             made = None
         return CraftedChunk(
@@ -215,7 +219,7 @@ class Crafter:
             worker=self._kind,
             in_smaller_passes=bool(made and made.pass_rows and made.pass_rows < job.pass_rows),
             gradients=len(item["clean"]) * made.gradients if made else 0.0,
-            seconds=time.monotonic() - start,
+            seconds=seconds,
         )
 
     def _craft(self, network: nn.Module, seed: int, attack: str, chunk: int, clean: Pixels) -> tuple[pa.Table, Crafted]:

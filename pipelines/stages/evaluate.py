@@ -18,10 +18,12 @@ from align_core.corruptions.corrupt import corrupted
 from align_core.finite import check_finite
 from align_core.images.decoding import Pixels
 from pipelines.compute.cluster import Worker, workers_that_fit
+from pipelines.compute.device_failures import GUARD
 from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.ray_data import run_pipeline
+from pipelines.compute.turns import TURNS
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.clean_images import test_images
@@ -167,8 +169,9 @@ class Evaluator:
                 found[position] = _predictions(logits_BK, labels_B, ids, prefix)
                 made.append((position, time.monotonic() - start))
             except (FloatingPointError, RuntimeError) as problem:
-                is_final = isinstance(problem, FloatingPointError)
+                is_final = not GUARD.meet(problem) and isinstance(problem, FloatingPointError)
                 table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}", is_final)
+        TURNS.end()
         if found:
             turn.joint.write_chunk(job.store, chunk, found)
         return EvaluatedChunk(number=item["number"], chunk=chunk, made=json.dumps(made))

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ import numpy as np
 from align_core.defences import Wrap, defended
 from align_core.errors import InputError, reason_of
 from align_core.images.manifest import Manifest
+from align_core.memory import Memory, memory_from
 from align_core.model_config import ModelConfig, resolve_aligned
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
@@ -70,8 +71,11 @@ class _Tried:
     folding_difference: float
     frozen: list[str]
     begins: str | None = None
+    memory: Memory | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.memory, dict):  # as the store has it
+            object.__setattr__(self, "memory", memory_from(self.memory))
         are_lists = all(isinstance(own, list | tuple) for own in (self.notes, self.frozen, self.folded))
         if not isinstance(self.digest, str | None) or not isinstance(self.begins, str | None) or not are_lists:
             raise TypeError("not what a trial found out")
@@ -117,6 +121,7 @@ def inspect_models(
             wraps=model.wraps,
             begins=one.begins,
             ancestors=found.ancestors[name].every,
+            memory=one.memory,
         )
         if one.folded:
             found.folding[name] = {"batchnorms": len(one.folded), "largest_difference": one.folding_difference}
@@ -229,7 +234,8 @@ class _Model:
             sees=self.use.sees,
         )
         self._check_beginnings()
-        return _Tried(digest=self._digest(), begins=self._built[1], **asdict(trial))
+        found = {own.name: getattr(trial, own.name) for own in fields(trial)}
+        return _Tried(digest=self._digest(), begins=self._built[1], **found)
 
     def mend_of_channels(self, problem: str) -> str:
         """How to mend what went wrong, where the model works with images of another number of channels, and only so."""

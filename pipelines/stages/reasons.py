@@ -33,10 +33,12 @@ from align_core.reasons import (
 )
 from align_core.reasons.together import Columns
 from pipelines.compute.cluster import Worker, workers_that_fit
+from pipelines.compute.device_failures import GUARD
 from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.ray_data import run_pipeline
+from pipelines.compute.turns import TURNS
 from pipelines.compute.watched import watched
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
@@ -220,8 +222,9 @@ class Measurer:
                 found[position] = pa.table(shared | _as_arrow(on_chunk.measured(other)))
                 made.append((position, time.monotonic() - start))
             except (FloatingPointError, NoGradient, RuntimeError) as problem:
-                is_final = not isinstance(problem, RuntimeError)
+                is_final = not GUARD.meet(problem) and not isinstance(problem, RuntimeError)
                 table.write_failure(job.store, chunk, f"chunk {chunk}: {problem}", is_final)
+        TURNS.end()
         if found:
             one.joint.write_chunk(job.store, chunk, found)
         return MeasuredChunk(number=item["number"], chunk=chunk, made=json.dumps(made))

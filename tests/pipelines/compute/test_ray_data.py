@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,29 @@ class Summing:
         return {"chunk": item["chunk"], "sum": int(item["pixels"].sum()), "process": os.getpid(), "count": self.count}
 
 
+class Writing:
+    """Writes each chunk only once another one has begun: if that waited for the writing, nobody would ever be done."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.at_work = job, 0
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        from pipelines.compute.turns import TURNS  # the worker's own: this class is sent to it by value
+
+        folder, chunk = Path(self.job.store.path("")), item["chunk"]
+        self.at_work += 1
+        assert self.at_work == 1
+        (folder / f"begun-{chunk}").touch()
+        self.at_work -= 1
+        TURNS.end()
+        end = time.monotonic() + 60
+        while not {file.name for file in folder.glob("begun-*")} - {f"begun-{chunk}"}:
+            assert time.monotonic() < end, f"no other chunk was begun while {chunk} waited to be written"
+            time.sleep(0.01)
+        (folder / f"written-{chunk}").touch()
+        return {"chunk": chunk}
+
+
 def decode(job: Job, item: dict[str, Any]) -> dict[str, Any]:
     return {**item, "pixels": job.images.read(item["chunk"])}
 
@@ -66,9 +90,11 @@ def job_on(device: str, folder: Path) -> Job:
     return Job(Store(str(folder), "test"), images, device)
 
 
-def run(job: Job, items: list[dict[str, Any]] | None = None, workers: int = 2) -> Iterator[dict[str, Any]]:
+def run(
+    job: Job, items: list[dict[str, Any]] | None = None, workers: int = 2, work: type = Summing
+) -> Iterator[dict[str, Any]]:
     worker = Worker(device="cpu", threads=1, cpus=1, gpus=0, resources={}, wanted=workers)
-    return run_pipeline(items or [{"chunk": chunk} for chunk in range(ITEMS)], decode, job, Summing, worker, workers)
+    return run_pipeline(items or [{"chunk": chunk} for chunk in range(ITEMS)], decode, job, work, worker, workers)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.slow)])
@@ -83,6 +109,19 @@ def test_every_item_is_done_once(ray_cluster: None, tmp_path: Path, device: str)
     for process in processes:  # each process holds one object, which sees all of that process's items
         counts = sorted(row["count"] for row in done if row["process"] == process)
         assert counts == list(range(1, len(counts) + 1))
+
+
+def test_on_a_gpu_a_chunk_is_written_while_the_next_is_worked_on_and_reported_once_it_is(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    job = job_on("cuda", tmp_path)
+    folder = Path(job.store.path(""))
+    folder.mkdir()
+    done = []
+    for row in run(job, workers=1, work=Writing):
+        assert (folder / f"written-{row['chunk']}").exists()
+        done.append(row["chunk"])
+    assert sorted(done) == list(range(ITEMS))
 
 
 def test_on_cpus_the_next_stage_finds_the_processes_of_this_one(ray_cluster: None, tmp_path: Path) -> None:
