@@ -14,18 +14,18 @@ import re
 import socket
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import pyarrow as pa
 from pyarrow import fs
 
 from align_core.errors import InputError
-from pipelines.failure import Busy
+from pipelines.failure import ONCE_MENDED, Busy, RunFailed
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.lease import leased
 from pipelines.storage.object_store import check_answers, move, open_store, upload
@@ -210,6 +210,18 @@ class Store:
         finally:
             Path(unfinished).unlink(missing_ok=True)
 
+    def check_free(self, files: Iterable[str]) -> None:
+        """Raises RunFailed where these files cannot be written because of what lies there already, on a disk.
+
+        That is a folder in place of a file, or a file in place of a folder that they belong to.
+        """
+        for file in dict.fromkeys(files) if self.is_local else ():
+            if os.path.isdir(self.path(file)):
+                raise RunFailed(_in_the_way(self.path(file), "a folder, and a file"))
+            for parent in reversed(PurePosixPath(file).parents):
+                if os.path.lexists(self.path(str(parent))) and not os.path.isdir(self.path(str(parent))):
+                    raise RunFailed(_in_the_way(self.path(str(parent)), "no folder, and one"))
+
     def delete(self, relative: str) -> None:
         """Deletes one file; does nothing if there is none."""
         try:
@@ -287,6 +299,10 @@ class Store:
                 if _UNFINISHED.search(left.name) and left.is_file():
                     left.unlink(missing_ok=True)
             yield
+
+
+def _in_the_way(path: str, what: str) -> str:
+    return f"{path} is {what} of this name has to be written; rename or delete it. {ONCE_MENDED}"
 
 
 def _is_there(path: Path) -> bool:
