@@ -14,7 +14,7 @@ import re
 import socket
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
@@ -28,7 +28,8 @@ from align_core.errors import InputError
 from pipelines.failure import ONCE_MENDED, Busy, RunFailed
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.lease import leased
-from pipelines.storage.object_store import check_answers, move, open_store, upload
+from pipelines.storage.object_store import AT_ONCE, check_answers, delete, move, open_store, requests_of, upload
+from pipelines.storage.s3_requests import S3Requests
 
 # Bytes of a file for an object store that are kept in memory until the upload. Larger files wait on the local disk.
 _IN_MEMORY = 32 * 2**20
@@ -84,6 +85,17 @@ class Store:
     def is_local(self) -> bool:
         """Whether the folder is on a disk, where files can be renamed and locked. Object stores can do neither."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    @cached_property
+    def _requests(self) -> S3Requests | None:
+        return None if self.is_local else requests_of(self.output, self.filesystem)
+
+    def reads_ahead(self, size: int = 0) -> int:
+        """How many files, each of so many bytes in memory, are worth reading before their turn.
+
+        An object store lets one wait for each of them, and a disk does not.
+        """
+        return 0 if self.is_local else max(1, min(AT_ONCE // 2, _IN_MEMORY // max(1, size)))
 
     @property
     def location(self) -> str:
@@ -229,6 +241,14 @@ class Store:
         except FileNotFoundError:
             return
 
+    def delete_all(self, relative: Sequence[str]) -> None:
+        """Deletes files, as many at once as the store can; those that are not there are no matter."""
+        if not self.is_local:
+            delete(self.filesystem, [self.path(own) for own in relative], self._requests if relative else None)
+            return
+        for own in relative:
+            self.delete(own)
+
     def delete_folder(self, relative: str) -> None:
         """Deletes a folder with everything in it; does nothing if there is none."""
         if self.filesystem.get_file_info(self.path(relative)).type == fs.FileType.Directory:
@@ -243,7 +263,7 @@ class Store:
             for source, destination in moves:
                 os.replace(source, destination)
             return stale
-        move(self.filesystem, moves)
+        move(self.filesystem, moves, self._requests)
         return stale
 
     def check_writable(self) -> None:
@@ -289,7 +309,7 @@ class Store:
         Raises Busy, which says who holds the lock.
         """
         if not self.is_local:
-            with leased(self.filesystem, self.path(".lease"), self.location):
+            with leased(self.filesystem, self.path(".lease"), self.location, self._requests):
                 yield
             return
         os.makedirs(self.path(""), exist_ok=True)

@@ -203,7 +203,7 @@ def test_a_report_that_was_interrupted_is_never_taken_for_a_complete_one(experim
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # the tables can be written and the figures cannot
     try:
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="too large"):
             make_report(experiment.blueprint())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
