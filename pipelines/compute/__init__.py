@@ -6,6 +6,7 @@ This room knows how work is spread, and not what the work is: the stages hand it
 * `fine_tune`: one fine-tune as a job, and the loop around the step; `ray_train` runs it on one worker or several.
 * `checkpoint`: the files from which a fine-tune resumes, with a checksum.
 * `ray_data`: sends chunks through workers; `fill` joins finished chunks into tables, and begins again after faults.
+* `starting_nodes`: waits for a node that the cluster has still to start.
 * `images`, `networks`, `loading`: what a worker holds: open image sets, networks as data, networks in memory.
 * `head`: says so where the head of the cluster is lost, before Ray ends the process.
 * `ray_internals`: the little that Ray offers under no public name.

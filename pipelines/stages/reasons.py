@@ -37,6 +37,7 @@ from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.ray_data import run_pipeline
+from pipelines.compute.starting_nodes import await_node
 from pipelines.compute.watched import watched
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
@@ -150,6 +151,7 @@ def measure_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int
             for number, one in enumerate(measurings)
             if (positions := lacking.get(one.joint.folder, {}).get(chunk))
         ]
+        await_node(worker, progress.say)
         workers = workers_that_fit(worker)
         with progress.stage("reasons", sum(rows[item["chunk"]] for item in items), "images", workers) as bar:
             for done in run_pipeline(items, read_both, job, Measurer, worker, workers):
