@@ -8,6 +8,7 @@ This room knows how work is spread, and not what the work is: the stages hand it
 * `ray_data`: sends chunks through workers; `fill` joins finished chunks into tables, and begins again after faults.
 * `device_failures`: ends a worker whose device fails; `kept_gpus` keeps a GPU that failed twice from all workers.
 * `turns`: lets one thread of a worker use its device while others write what they made there.
+* `starting_nodes`: waits for a node that the cluster has still to start.
 * `images`, `networks`, `loading`: what a worker holds: open image sets, networks as data, networks in memory.
 * `head`: says so where the head of the cluster is lost, before Ray ends the process.
 * `ray_internals`: the little that Ray offers under no public name.

@@ -50,7 +50,7 @@ tables it is a chunk. One that failed for some of these tables, or for all, is y
 """
 
 _FRUITLESS = 3  # attempts in a row that make nothing, before the run gives up
-_JOINED_AT_ONCE = 2
+_JOINED_AT_ONCE, _JOINED_FAR_AWAY = 2, 4  # in an object store, for which a join waits most of the time
 _RETRIES = 3
 
 
@@ -144,8 +144,9 @@ class Filling:
 
         self._store, self._tables = store, {table.folder: table for table in unfinished}
         self._rows = ray.put(list(rows))
+        self._at_once = _JOINED_AT_ONCE if store.is_local else _JOINED_FAR_AWAY
         joiner = ray.remote(Joiner).options(
-            num_cpus=0, max_restarts=_RETRIES, max_task_retries=_RETRIES, max_concurrency=_JOINED_AT_ONCE
+            num_cpus=0, max_restarts=_RETRIES, max_task_retries=_RETRIES, max_concurrency=self._at_once
         )
         self._joiner = joiner.remote()
         self._running: dict[Any, str] = {}
@@ -187,7 +188,7 @@ class Filling:
                 folder = self._running.pop(joined)
                 if damaged := _result(joined, folder):
                     self._damaged[folder] = damaged
-        while self._waiting and len(self._running) < _JOINED_AT_ONCE:
+        while self._waiting and len(self._running) < self._at_once:
             folder = self._waiting.pop()
             self._running[self._joiner.join.remote(self._tables[folder], self._store, self._rows)] = folder
 

@@ -12,8 +12,8 @@ from pipelines.experiment.matrix import check_matrix
 from pipelines.experiment.names import (
     EXTERNAL,
     MLFLOW_NAMES,
-    RELATIONS,
     RESERVED_ATTACKS,
+    RESERVED_GROUPS,
     RESERVED_NAMES,
     RESERVED_STARTS,
     check_name,
@@ -163,10 +163,10 @@ def _check_disjoint(experiment: "Experiment", roles: dict[str, list[str]]) -> No
 
 
 def _check_groups(experiment: "Experiment") -> None:
-    """Every group holds targets, each once, under a name that no other row of means has."""
+    """Every group holds targets, each once, under a name that stands for nothing else in the tables."""
     for name, group in experiment.groups.items():
-        if name.lower() in RELATIONS:
-            raise InputError(f"groups.{name}: the tables have a mean of this name already; choose another name")
+        if name.lower().replace("-", "_") in RESERVED_GROUPS:
+            raise InputError(f"groups.{name}: the tables have this name for something else; choose another name")
         if not group:
             raise InputError(f"groups.{name}: must name at least one target")
         for target in group:

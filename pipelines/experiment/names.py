@@ -22,6 +22,10 @@ EXTERNAL = "external"
 RESERVED_ATTACKS = {"mean", "all"}
 """Names of no attack: they stand for rows over all targets, and over all attacks, in the tables and MLflow's keys."""
 
+RESERVED_GROUPS = {"mean", "all_targets", "surrogate", "attack", *RELATIONS}
+"""Names of no group of targets: beside the means over relations, `(mean mean)` would be taken for the mean over all
+targets, and the others head columns of the table of gains."""
+
 RESERVED_STARTS = ("source-", "witness-", "label_only-", "ensemble-")
 """How the names of sources, of witnesses and of controls begin, where an experiment has several."""
 

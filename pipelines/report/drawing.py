@@ -21,8 +21,10 @@ from matplotlib.lines import Line2D
 
 INK, FAINT, SHADE, PAPER, GREY = "#1b1f24", "#d3d8de", "#eef1f5", "#fefefe", "#444444"
 """Text and axes; lines of a grid; the ground of a band; the ground of a figure; and a line that is no text."""
+_PURPLE, _RED = "#7B4FA3", "#B2182B"
 
 _ON_PAGE = {INK: "--ink", FAINT: "--faint", SHADE: "--shade", PAPER: "--paper", GREY: "--grey"}
+_ON_PAGE |= {_PURPLE.lower(): "--purple", _RED.lower(): "--red"}
 """The variables of the page's style that stand for these colours within it."""
 
 _LOOK: Any = {
@@ -44,7 +46,7 @@ _STYLES = {
     "ensemble": ("#CC79A7", "^"),
     "aligned_ensemble": ("#56B4E9", "v"),
 }
-_FURTHER_COLOURS = ("#D55E00", GREY, "#7B4FA3", "#8C6D1F", "#B2182B")
+_FURTHER_COLOURS = ("#D55E00", GREY, _PURPLE, "#8C6D1F", _RED)
 _FURTHER_SHAPES = ("P", "X", "<", ">", "p", "h", "*")
 
 
@@ -126,7 +128,8 @@ def within_page(svg: bytes, name: str) -> str:
     element = re.sub(r"xlink:href=", "href=", element)
     element = re.sub(r'(?<= id=")|(?<=href="#)|(?<=url\(#)', f"{name}-", element)
     width, height = (float(found) for found in re.findall(r' (?:width|height)="([0-9.]+)pt"', element)[:2])
-    size = f' role="img" aria-label="{name}" style="width:{width:.0f}pt;aspect-ratio:{width:.0f}/{height:.0f}"'
+    style = f"--width:{width:.0f}pt;width:var(--width);aspect-ratio:{width:.0f}/{height:.0f}"
+    size = f' role="img" aria-label="{name}" style="{style}"'
     element = re.sub(r' width="[0-9.]+pt"| height="[0-9.]+pt"', "", element, count=2)
     for colour, variable in _ON_PAGE.items():
         element = re.sub(rf"(?<=[ :]){colour}\b", f"var({variable})", element)

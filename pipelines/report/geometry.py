@@ -12,6 +12,9 @@ from pipelines.report.reason_rows import SHOWN, SLICES, ReasonRow, interval_of
 
 _POINTS = {"clean": ("#0072B2", "o"), "random": ("#E69F00", "s"), "attacked": ("#D55E00", "^")}
 """Where a measure is taken -> its colour and shape, the same in all panels."""
+_APART = 0.3
+"""How far apart the first and the last surrogate are drawn at one factor of the perturbation, so that no interval hides
+another. Factors are 0.5 apart."""
 
 
 def geometry_figures(reasons: Sequence[ReasonRow], title: str) -> list[Figure]:
@@ -64,12 +67,13 @@ def slice_figures(reasons: Sequence[ReasonRow], title: str) -> list[Figure]:
     rows = [row for row in reasons if row["measure"] in SLICES and interval_of(row) is not None]
     styles = styles_of(list(dict.fromkeys(row["surrogate"] for row in rows)))
     ends = [end for row in rows for end in interval_of(row) or ()]
+    besides = {name: _APART * ((at + 0.5) / len(styles) - 0.5) for at, name in enumerate(styles)}
     room = 0.05 * (max(ends) - min(ends)) or 1.0 if ends else 0.0  # both panels have one scale
 
     def draw(panel: Axes, measure: str) -> None:
         for name, (colour, shape) in styles.items():
             own = [
-                Estimate(f"{name}, at {row['point']}", float(row["point"]), *found)
+                Estimate(f"{name}, at {row['point']}", float(row["point"]) + besides[name], *found)
                 for row in rows
                 if (row["surrogate"], row["measure"]) == (name, measure) and (found := interval_of(row)) is not None
             ]

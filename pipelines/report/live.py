@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 
 from pipelines.report.described import description
 from pipelines.report.to_mlflow import parent_run, pending_run, place_of
 from pipelines.stages.blueprint import Blueprint
-from pipelines.tracking.runs import Ended, Point, Runs, log_to_mlflow
+from pipelines.tracking.load import MachineLoad
+from pipelines.tracking.runs import Ended, Runs, log_to_mlflow
 
 _EVERY = 5.0  # seconds between two looks
 _PAUSE = 60.0  # seconds after one that failed
@@ -70,6 +70,7 @@ class Live:
         self._blueprint, self._place = blueprint, place_of(blueprint)
         self._made_here = {own.name: own for own in blueprint.planned if own.align is not None}
         self._began = time.time()
+        self._load: MachineLoad | None = None
         self._parent: str | None = None
         self._runs: dict[str, str] = {}
         self._steps: dict[str, int] = {}
@@ -96,9 +97,9 @@ class Live:
             runs.describe(parent, description(self._blueprint, None))
             runs.open(parent, self._place)
             self._parent, self._began = parent, runs.began(parent)
-        now = time.time()
+        now, self._load = time.time(), self._load or MachineLoad()
         runs.note_alive(self._parent)
-        runs.log_points(self._parent, _load_of_machine(now, now - self._began))
+        runs.log_points(self._parent, self._load.points(now, now - self._began))
         for name, (done, loss) in self._under_way().items():
             if name not in self._runs:
                 run = pending_run(runs, self._blueprint, self._parent, self._made_here[name])
@@ -126,17 +127,3 @@ class Live:
 def _curve(surrogate: str) -> str:
     """The metric that holds the loss of a surrogate; MLflow does not allow the sign before its seed."""
     return f"live loss/{surrogate.replace('~', ' ')}"
-
-
-def _load_of_machine(now: float, since_begin: float) -> list[Point]:
-    """The load of this machine, under the names of MLflow's system metrics; nothing where psutil is not installed."""
-    if find_spec("psutil") is None:
-        return []
-    import psutil
-
-    memory, step = psutil.virtual_memory(), int(since_begin)
-    return [
-        ("system/cpu_utilization_percentage", psutil.cpu_percent(), now, step),
-        ("system/system_memory_usage_megabytes", memory.used / 2**20, now, step),
-        ("system/system_memory_usage_percentage", memory.percent, now, step),
-    ]

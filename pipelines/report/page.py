@@ -27,7 +27,7 @@ FILES = (
 """The files that every report has, in the folder `report`. What else was written, such as further figures, is listed in
 report.json, which says what the report was made from, and holds the hash of every file."""
 _KEPT = "report/report.json"
-_REVISION = 17  # to be raised when the same outcomes give other figures, or are no longer taken for sound
+_REVISION = 18  # to be raised when the same outcomes give other figures, or are no longer taken for sound
 _WHOLE_COLUMNS = {
     "n", "gradients", "images", "seed", "seeds", "severity", "steps", "images_seen", "forward_passes", "backward_passes"
 }  # fmt: skip
@@ -57,9 +57,10 @@ def make_report(blueprint: Blueprint, say: Say = lambda line: None) -> tuple[Rep
 
     A report that is up to date is read from its files; otherwise all of them are written. One whose files are not those
     that were written, because someone edited or damaged them, is made again, and `say` is told. Raises RunFailed if a
-    table of outcomes is damaged.
+    table of outcomes is damaged, or something else lies where a file of the report has to be written.
     """
     store, wanted = blueprint.store, report_fingerprint(blueprint)
+    store.check_free(f"report/{file}" for file in ("report.json", "logged.json", *FILES))
     if (store.read_json(_KEPT) or {}).get("fingerprint") == wanted:
         changed = changed_files(store)
         if not changed:
@@ -125,11 +126,11 @@ def _listed(store: Store) -> set[str]:
 
 
 def _write(blueprint: Blueprint, report: Report, remarks: Sequence[str], facts: Facts) -> None:
-    store = blueprint.store
+    store, files = blueprint.store, report_files(blueprint, report, remarks, facts)
+    store.check_free(f"report/{file}" for file in files)
     # report.json goes first and comes back last: a run that is killed in between leaves a report that counts as absent.
     before = written_files(store).keys() & _listed(store)
     store.delete(_KEPT)
-    files = report_files(blueprint, report, remarks, facts)
     for file, content in files.items():
         store.write(f"report/{file}", content)
     for file in before - files.keys():  # such as a figure for which there is nothing to show any more

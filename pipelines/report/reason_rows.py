@@ -68,7 +68,8 @@ class CorrelationRow(TypedDict):
     """The target on which the gains are taken: of a measure that compares with a single target, this one, and else
     `(mean)`, the mean over all targets."""
     n: int
-    """Number of surrogates that have both figures. The source counts, with a change and a gain of 0."""
+    """Number of surrogates that have both figures. The source counts, with a change and a gain of 0; surrogates with
+    the same weights count once."""
     correlation: float | None
     """Spearman's rank correlation of `change` with the gain, -1 to 1. None where n is below 2, or either is the same
     for all."""

@@ -64,7 +64,10 @@ class ReasonTables:
         if not rows["image_id"].equals(self._ids):
             raise RunFailed(f"{table.folder} does not hold the sample; delete this folder and run again")
         names = [name for name in rows.column_names if name not in ("image_id", "label")]
-        return {name: np.asarray(rows[name].cast(pa.float64()).fill_null(np.nan).to_numpy()) for name in names}
+        try:
+            return {name: np.asarray(rows[name].cast(pa.float64()).fill_null(np.nan).to_numpy()) for name in names}
+        except pa.ArrowException as problem:
+            raise RunFailed(f"{table.folder} holds what is no number; delete this folder and run again") from problem
 
     def _rows_of(self, series: str, surrogates: Sequence[Surrogate]) -> list[ReasonRow]:
         found = [self.figures(own.name) for own in surrogates]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from pipelines.report.reason_rows import CorrelationRow, ReasonRow, SoftLabelRow
+from pipelines.report.repeats import repeats_of
 from pipelines.report.rows import TransferRow
 from pipelines.stages.blueprint import Blueprint
 
@@ -25,7 +26,8 @@ def tables_of_reasons(
     from pipelines.report.soft_label_table import soft_label_rows
 
     tables = ReasonTables(blueprint)
-    reasons = tables.rows()
+    reasons, repeats = tables.rows(), repeats_of(blueprint)
+    once = [row for row in reasons if row["surrogate"] not in repeats]
     sources = list(dict.fromkeys(own.series for own in blueprint.planned if own.name == own.baseline))
-    correlations = correlation_rows(reasons, transfer, sources, list(blueprint.experiment.attacks))
+    correlations = correlation_rows(once, transfer, sources, list(blueprint.experiment.attacks))
     return reasons, correlations, soft_label_rows(tables, reasons, transfer)

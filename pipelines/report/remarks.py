@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from align_core.attacks import AttackConfig, ForeignConfig, MadeElsewhere
+from pipelines.report.repeats import repeats_of
 from pipelines.report.rows import TransferRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.effects import without_effect
@@ -21,6 +22,7 @@ def remarks_on(blueprint: Blueprint, outcomes: "Outcomes", transfer: Sequence[Tr
         *missing,
         *_own_targets(blueprint),
         *_blank_means(transfer),
+        *_counted_once(blueprint),
         *blueprint.inspected.notes,
         *trained,
         *without_effect(blueprint),
@@ -56,6 +58,16 @@ def _blank_means(transfer: Sequence[TransferRow]) -> list[str]:
         f"The {row['target']} of {row['surrogate']} under {row['attack']} is blank, because not all of its targets and "
         "seeds are there for this surrogate and its source: a mean over others could not be compared."
         for row in blank
+    ]
+
+
+def _counted_once(blueprint: Blueprint) -> list[str]:
+    """Surrogates with the same weights, where it is asked what goes with the gain across surrogates."""
+    repeats = repeats_of(blueprint) if blueprint.experiment.reasons else {}
+    return [
+        f"{' and '.join([first, *(own for own in repeats if repeats[own] == first)])} are the same network with the "
+        "same seed, and count as one surrogate in the rank correlations."
+        for first in dict.fromkeys(repeats.values())
     ]
 
 

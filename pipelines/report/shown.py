@@ -3,6 +3,7 @@
 The page, LaTeX and Markdown show them alike. The CSV files and results.json hold every figure in full.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,10 +28,14 @@ _SIGNED = {
     "agreement_change",
     "change",
     "change_both",
+    "reasons.change",
+    "reasons.change_both",
     "correlation",
 }
 _DIGITS = {
-    "value": ".4g",
+    "value": ".3g",
+    "reasons.change": ".3g",
+    "reasons.change_both": ".3g",
     "correlation": ".2f",
     "entropy": ".3f",
     "temperature": "g",
@@ -41,7 +46,10 @@ _DIGITS = {
     "p_value": ".2g",
     "p_holm": ".2g",
 }
-"""How numbers are written that are neither percentages nor points; those have one decimal."""
+"""How numbers are written that are neither percentages nor points; those have one decimal. The changes of reasons are
+in the units of their measures."""
+_IN_FULL = range(1_000, 10_000_000)
+"""Numbers of few digits that are written in full, and not as powers of ten."""
 
 _OF_MEAN = (
     "surrogate", "attack", "rate", "rate_low", "rate_high", "targeted_rate", "targeted_low", "targeted_high",
@@ -136,7 +144,9 @@ def shown(name: str, rows: Sequence[Mapping[str, object]]) -> ShownTable:
             is_alone = column.endswith("_both_low")  # an interval without an estimate of its own
             low, high = _limits(column.removesuffix("_low") if is_alone else column)
             value = None if is_alone else row.get(column)
-            line.append(cell_of(column.removesuffix("_low"), value, (row.get(low), row.get(high))))
+            own = column.removesuffix("_low")
+            kind = f"{name}.{own}" if f"{name}.{own}" in _DIGITS else own
+            line.append(cell_of(kind, value, (row.get(low), row.get(high))))
         lines.append(line)
     headings = [column.removesuffix("_low").replace("_", " ") for column in columns]
     means = {number for number, row in enumerate(rows) if is_mean(str(row.get("target", "")))}
@@ -151,7 +161,7 @@ def _limits(column: str) -> tuple[str, str]:
 def cell_of(column: str, value: object, limits: tuple[object, object]) -> Cell:
     """A value in few digits, with its interval."""
     form = ("+" if column in _SIGNED else "") + _DIGITS.get(column, ".1f")
-    interval = "" if None in limits else f"{limits[0]:{form}} to {limits[1]:{form}}"
+    interval = "" if None in limits else " to ".join(_in_digits(limit, form) for limit in limits)
     if value is None:
         return Cell(interval, limits[0] if isinstance(limits[0], float) else None)
     if isinstance(value, int):
@@ -164,5 +174,13 @@ def cell_of(column: str, value: object, limits: tuple[object, object]) -> Cell:
 
 def _written(value: Any, form: str) -> str:
     """An estimate in few digits; one that rounds to zero has no minus. At an end of an interval a minus tells much."""
-    text = f"{value:{form}}"
-    return text.replace("-", "+" if "+" in form else "") if text.startswith("-") and float(text) == 0 else text
+    text = _in_digits(value, form)
+    return (
+        text.replace("-", "+" if "+" in form else "") if text.startswith("-") and not re.search("[1-9]", text) else text
+    )
+
+
+def _in_digits(value: Any, form: str) -> str:
+    """A number in a form of `_DIGITS`; where that means few digits, thousands are whole numbers."""
+    is_whole = form.endswith("g") and int(abs(value)) in _IN_FULL
+    return f"{value:{'+' if '+' in form else ''},.0f}" if is_whole else f"{value:{form}}"

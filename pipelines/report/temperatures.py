@@ -80,6 +80,7 @@ def temperature_figures(gains: Sequence[AtTemperature], title: str) -> list[Figu
             ]
             draw_estimates(panel, own, line, colour, shape, upright=True, joined=True, size=6)
         over_temperatures(panel, {g.temperature for g in gains})
+        panel.tick_params(labelleft=True)
         panel.set_ylabel("mean gain, points (95 %)", fontsize="small")
         panel.set_title(attack, fontsize="medium")
 

@@ -2,7 +2,10 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 
 @dataclass
@@ -37,3 +40,10 @@ class Verification:
     def as_json(self) -> dict[str, Any]:
         """The object that `witness verify --json` prints."""
         return {"findings": self.findings, "checked": dict(self.checked), "trusted": self.trusted}
+
+
+def spread(images: int, sample: int, rng: np.random.Generator) -> list[int]:
+    """Positions of a sample of so many images: one from each of as many equal parts as there are to be drawn, so that
+    it is spread over all chunks."""
+    edges = np.linspace(0, images, min(sample, images) + 1).round().astype(int)
+    return [int(rng.integers(low, high)) for low, high in pairwise(edges)]

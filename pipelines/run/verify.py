@@ -1,4 +1,4 @@
-"""Checks a finished experiment: hashes, counts, value ranges, eps-balls, a sample of predictions, and the report.
+"""Checks a finished experiment: hashes, counts, value ranges, eps-balls, samples of predictions and reasons, report.
 
 The check trusts nothing that was recorded when the results were made: it decodes the images, reads the weights and
 computes the distances and the tables of the report anew, all in this process. What is damaged is a finding, and never
@@ -22,7 +22,7 @@ from pipelines.run.verify_inputs import (
     other_tables,
     unusable_inputs,
 )
-from pipelines.run.verify_reasons import check_reasons
+from pipelines.run.verify_reasons import ReasonVerifier
 from pipelines.run.verify_report import check_report, check_resolved
 from pipelines.run.verify_tables import TableVerifier
 from pipelines.stages.blueprint import Blueprint
@@ -34,8 +34,8 @@ def verify_experiment(request: Request, sample: int = 20, seed: int = 0) -> Veri
 
     Args:
         request: the experiment.
-        sample: number of images of each set, clean or adversarial, for which every prediction is repeated. They are
-            spread over all chunks.
+        sample: number of images of each set, clean or adversarial, for which every prediction is repeated, and of the
+            sample of reasons, for which these are. They are spread over all chunks.
         seed: of the draw of these images.
 
     Where images or weights cannot be used any more, nothing beyond them is checked. Raises InputError if the experiment
@@ -66,9 +66,9 @@ def verify_experiment(request: Request, sample: int = 20, seed: int = 0) -> Veri
     if others:
         found.findings += others
         return found
-    tables = TableVerifier(blueprint, networks, unreadable, found, sample, np.random.default_rng(seed))
-    tables.run(progress)
-    check_reasons(blueprint, found)
+    rng = np.random.default_rng(seed)
+    TableVerifier(blueprint, networks, unreadable, found, sample, rng).run(progress)
+    ReasonVerifier(blueprint, networks, unreadable, found, sample, rng).run(progress)
     check_report(blueprint, found)
     check_resolved(blueprint, found)
     _say_what_was_trusted(blueprint, found, sample)

@@ -1,7 +1,6 @@
 """The checks of the tables over images: what each file holds, the eps-balls, and a sample of predictions made again."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,7 @@ from align_core.similarity import structural_similarity
 from pipelines.compute.images import adversarial_images
 from pipelines.compute.loading import LoadedNetworks
 from pipelines.progress import Bar, Progress
-from pipelines.run.verification import Verification
+from pipelines.run.verification import Verification, spread
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
 from pipelines.stages.clean_images import test_images
@@ -82,11 +81,8 @@ class TableVerifier:
                 self._check_predictions(shown, outcomes[surrogate, attack], "adversarial_", bar)
 
     def _draw(self) -> list[int]:
-        """Positions of a sample of the images: one from each of as many equal parts as there are to be drawn, so that
-        it is spread over all chunks."""
-        images = len(self.images.image_ids)
-        edges = np.linspace(0, images, min(self.sample, images) + 1).round().astype(int)
-        return [int(self.rng.integers(low, high)) for low, high in pairwise(edges)]
+        """Positions of a sample of the images."""
+        return spread(len(self.images.image_ids), self.sample, self.rng)
 
     def _clean_images(self, positions: Sequence[int]) -> dict[int, Pixels]:
         """The clean images [C, H, W] at these positions, those that can be decoded."""

@@ -23,6 +23,7 @@ from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.networks import HELD_BY_CRAFTERS
 from pipelines.compute.others import Pool
 from pipelines.compute.ray_data import run_pipeline
+from pipelines.compute.starting_nodes import await_node
 from pipelines.compute.towards import Towards
 from pipelines.compute.turns import TURNS
 from pipelines.compute.watched import watched
@@ -135,6 +136,7 @@ def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
             for attack in job.attacks
             for chunk in sorted(missing.get(job.tables[f"{surrogate.name}/{attack}"].folder, ()))
         ]
+        await_node(worker, progress.say)
         workers = workers_that_fit(worker)
         with progress.stage("craft", sum(rows[item["chunk"]] for item in items), "images", workers) as bar:
             for done in run_pipeline(items, _decode, job, Crafter, worker, workers):

@@ -23,6 +23,7 @@ from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.ray_data import run_pipeline
+from pipelines.compute.starting_nodes import await_node
 from pipelines.compute.turns import TURNS
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
@@ -112,6 +113,7 @@ def evaluate_all(
             for chunk, positions in lacking.get(turn.joint.folder, {}).items()
         ]
         total = sum(rows[chunk] * len(own) for chunks in lacking.values() for chunk, own in chunks.items())
+        await_node(worker, progress.say)
         workers = workers_that_fit(worker)
         with progress.stage("evaluate", total, "predictions", workers) as bar:
             for done in run_pipeline(items, _read, job, Evaluator, worker, workers):

@@ -38,6 +38,7 @@ from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.ray_data import run_pipeline
+from pipelines.compute.starting_nodes import await_node
 from pipelines.compute.turns import TURNS
 from pipelines.compute.watched import watched
 from pipelines.progress import Progress
@@ -152,6 +153,7 @@ def measure_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int
             for number, one in enumerate(measurings)
             if (positions := lacking.get(one.joint.folder, {}).get(chunk))
         ]
+        await_node(worker, progress.say)
         workers = workers_that_fit(worker)
         with progress.stage("reasons", sum(rows[item["chunk"]] for item in items), "images", workers) as bar:
             for done in run_pipeline(items, read_both, job, Measurer, worker, workers):
@@ -189,10 +191,15 @@ def read_both(job: ReasonsJob, item: ReasonsItem) -> ReasonsItem:
 
 
 class Measurer:
-    """Holds networks and measures chunk after chunk."""
+    """Measures chunk after chunk.
 
-    def __init__(self, job: ReasonsJob) -> None:
-        self.job, self.networks = job, LoadedNetworks(job.loader, job.device, job.most_networks)
+    Args:
+        job: what is measured.
+        networks: hold the networks; those of the job unless given.
+    """
+
+    def __init__(self, job: ReasonsJob, networks: LoadedNetworks | None = None) -> None:
+        self.job, self.networks = job, networks or LoadedNetworks(job.loader, job.device, job.most_networks)
         self._chunk, self._known = -1, dict[tuple[str, str], Passed]()
 
     def known_of(self, chunk: int) -> dict[tuple[str, str], Passed]:
@@ -212,7 +219,7 @@ class Measurer:
         job, chunk, one = self.job, item["chunk"], self.job.measurings[item["number"]]
         ids, labels = job.images.ids_of(chunk), job.images.labels_of(chunk)
         shared = {"image_id": ids, "label": pa.array(labels, pa.int64())}
-        on_chunk = _OnChunk(self, one, item)
+        on_chunk = self.on_chunk(item)
         found: dict[int, pa.Table] = {}
         made = []
         for position in json.loads(item["lacking"]):
@@ -229,8 +236,12 @@ class Measurer:
             one.joint.write_chunk(job.store, chunk, found)
         return MeasuredChunk(number=item["number"], chunk=chunk, made=json.dumps(made))
 
+    def on_chunk(self, item: ReasonsItem) -> "OnChunk":
+        """What is measured on a chunk that was read, table by table."""
+        return OnChunk(self, self.job.measurings[item["number"]], item)
 
-class _OnChunk:
+
+class OnChunk:
     """What is measured of one surrogate, or of soft labels, on one chunk: what the surrogate makes of it, once."""
 
     def __init__(self, measurer: Measurer, one: Measuring, item: ReasonsItem) -> None:

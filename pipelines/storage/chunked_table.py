@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.storage.ahead import read_ahead
 from pipelines.storage.differences import differences
 from pipelines.storage.finite import check_finite
 from pipelines.storage.store import Say, Store, fingerprint_of
@@ -119,8 +120,7 @@ class ChunkedTable:
         A run that is killed while it removes its chunk files leaves some behind.
         """
         if self.is_finished(listing):
-            for chunk in self.done_chunks(listing):
-                store.delete(self.chunk_file(chunk))
+            store.delete_all([self.chunk_file(chunk) for chunk in self.done_chunks(listing)])
 
     def unfinished(self, listing: Listing) -> list[str]:
         """Returns the folder, unless the finished table is in the listing."""
@@ -196,21 +196,24 @@ class ChunkedTable:
             try:
                 self._join(store, rows)
             except (OSError, pa.ArrowException):
-                damaged = [chunk for chunk, size in enumerate(rows) if not self._is_sound(store, chunk, size)]
+                files = [(self.chunk_file(chunk), size) for chunk, size in enumerate(rows)]
+                damaged = [chunk for chunk, is_sound in enumerate(are_sound(store, files)) if not is_sound]
                 if not damaged:
                     raise
-                for chunk in damaged:
-                    store.delete(self.chunk_file(chunk))
+                store.delete_all([self.chunk_file(chunk) for chunk in damaged])
                 return damaged
-        for chunk in range(len(rows)):
-            store.delete(self.chunk_file(chunk))
+        store.delete_all([self.chunk_file(chunk) for chunk in range(len(rows))])
         return []
 
     def _join(self, store: Store, rows: Sequence[int]) -> None:
-        first = self.read_chunk(store, 0, rows[0])
+        def read(chunk: int) -> pa.Table:
+            return read_whole(store, self.chunk_file(chunk), rows[chunk])
+
+        first = read(0)
         with self.writing(store, first.schema, rows) as write:
-            for chunk, size in enumerate(rows):
-                write(self.read_chunk(store, chunk, size) if chunk else first)
+            write(first)
+            for table in read_ahead(read, range(1, len(rows)), store.reads_ahead(first.nbytes)):
+                write(table)
 
     @contextmanager
     def writing(self, store: Store, schema: pa.Schema, rows: Sequence[int]) -> Iterator[Callable[[pa.Table], None]]:
@@ -229,14 +232,6 @@ class ChunkedTable:
             pq.ParquetWriter(stream, labelled, compression="zstd", write_page_checksum=True) as writer,
         ):
             yield write
-
-    def _is_sound(self, store: Store, chunk: int, rows: int) -> bool:
-        """Reads the whole chunk: a truncated file has no footer, and a damaged page has another checksum."""
-        try:
-            self.read_chunk(store, chunk, rows)
-        except (OSError, pa.ArrowException):
-            return False
-        return True
 
     def _metadata(self, rows: Mapping[str, Any]) -> dict[str, str]:
         """What each file records about itself: fingerprint and rows, the inputs, and the versions that made it."""
@@ -266,6 +261,36 @@ def recorded_inputs(store: Store, folder: str, names: Sequence[str]) -> dict[str
             except (OSError, ValueError, pa.ArrowException):
                 continue
     return None
+
+
+def read_whole(store: Store, path: str, rows: int) -> pa.Table:
+    """Reads a whole file of chunks, with as few requests as there can be.
+
+    Raises OSError or ArrowException if it is missing, damaged or has other than `rows` rows, or a number is not finite.
+    """
+    with store.open_input(path) as source:
+        content = source.read_buffer()
+    table = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read()
+    if table.num_rows != rows:
+        raise pa.ArrowInvalid(f"{path} has {table.num_rows} rows, not {rows}")
+    check_finite(table)
+    return table
+
+
+def are_sound(store: Store, files: Sequence[tuple[str, int]]) -> Iterator[bool]:
+    """Tells of each file and its number of rows whether it is sound.
+
+    Reads all of it: a truncated file has no footer, and a damaged page has another checksum.
+    """
+
+    def is_sound(file: tuple[str, int]) -> bool:
+        try:
+            read_whole(store, *file)
+        except (OSError, pa.ArrowException):
+            return False
+        return True
+
+    return read_ahead(is_sound, files, store.reads_ahead())
 
 
 def _recorded(store: Store, path: str, key: str) -> dict[str, Any]:

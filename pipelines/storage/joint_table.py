@@ -24,8 +24,8 @@ from itertools import chain
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.storage.chunked_table import ChunkedTable, Failure, Listing
-from pipelines.storage.finite import check_finite
+from pipelines.storage.ahead import read_ahead
+from pipelines.storage.chunked_table import ChunkedTable, Failure, Listing, are_sound, read_whole
 from pipelines.storage.store import Say, Store, fingerprint_of
 
 Held = Mapping[str, str]
@@ -202,8 +202,9 @@ class JointTable:
     def finish(self, store: Store, rows: Sequence[int]) -> list[int]:
         """Writes the tables whose chunks are all there to their folders, and deletes joint files that none needs.
 
-        It reads each file once, and holds one chunk in memory. After an interruption at any point it can be called
-        again. Where joins of two groups end at once, the later one finds that nobody needs the files that both read.
+        It reads each file once, and holds one chunk in memory, and of an object store the next ones. After an
+        interruption at any point it can be called again. Where joins of two groups end at once, the later one finds
+        that nobody needs the files that both read.
 
         Args:
             rows: the number of rows of every chunk.
@@ -224,11 +225,11 @@ class JointTable:
             self._split(store, whole, paths, rows)
         except (OSError, pa.ArrowException):
             needed = {path: chunk for own in paths for chunk, path in own.items()}
-            damaged = [path for path, chunk in needed.items() if not _is_sound(store, path, rows[chunk])]
+            sound = are_sound(store, [(path, rows[chunk]) for path, chunk in needed.items()])
+            damaged = [path for path, is_sound in zip(needed, sound, strict=True) if not is_sound]
             if not damaged:
                 raise
-            for path in damaged:
-                store.delete(path)
+            store.delete_all(damaged)
             return sorted({needed[path] for path in damaged})
         self._clean(store, self._listing(store))
         lost = [absent[t.folder] for t in self.tables if t.folder in absent and not t.has_failed(listing)]
@@ -241,8 +242,7 @@ class JointTable:
         """Deletes what finished tables hold: chunks in files of their own, and joint files that no table needs."""
         for table in self.tables:
             table.delete_leftovers(store, listing)
-        for path in self.within.leftovers(store, listing):
-            store.delete(path)
+        store.delete_all(self.within.leftovers(store, listing))
 
     def _paths(self, store: Store, listing: Listing, tables: Sequence[ChunkedTable]) -> list[dict[int, str]]:
         """For each table, the file in which each of its chunks is."""
@@ -260,10 +260,14 @@ class JointTable:
         self, store: Store, tables: Sequence[ChunkedTable], paths: Sequence[Mapping[int, str]], rows: Sequence[int]
     ) -> None:
         """Writes finished tables from the files in which their chunks are, chunk by chunk."""
+
+        def read_files(chunk: int) -> dict[str, pa.Table]:
+            return {path: read_whole(store, path, rows[chunk]) for path in {own[chunk] for own in paths}}
+
         writers: list[Callable[[pa.Table], None]] = []
+        chunks = range(len(rows) if tables else 0)
         with ExitStack() as stack:
-            for chunk, size in enumerate(rows if tables else ()):
-                read = {path: _read(store, path, size) for path in {own[chunk] for own in paths}}
+            for chunk, read in zip(chunks, read_ahead(read_files, chunks, store.reads_ahead()), strict=True):
                 parts = [self._part(read[own[chunk]], table) for table, own in zip(tables, paths, strict=True)]
                 if not writers:
                     pairs = zip(tables, parts, strict=True)
@@ -282,27 +286,6 @@ class JointTable:
 
 def _file(folder: str, start: str, chunk: int) -> str:
     return f"{folder}/{start}-chunk-{chunk:06d}.parquet"
-
-
-def _read(store: Store, path: str, rows: int) -> pa.Table:
-    """Reads a whole file.
-
-    Raises OSError or ArrowException if it is missing, damaged or has other than `rows` rows, or a number is not finite.
-    """
-    with store.open_input(path) as source:
-        table = pq.ParquetFile(source, page_checksum_verification=True).read()
-    if table.num_rows != rows:
-        raise pa.ArrowInvalid(f"{path} has {table.num_rows} rows, not {rows}")
-    check_finite(table)
-    return table
-
-
-def _is_sound(store: Store, path: str, rows: int) -> bool:
-    try:
-        _read(store, path, rows)
-    except (OSError, pa.ArrowException):
-        return False
-    return True
 
 
 def _read_held(store: Store, paths: Iterable[str]) -> Held:

@@ -5,6 +5,10 @@ lease it first writes its object and then looks for others, so that of two runs 
 one sees the other. An object that was not renewed for a minute belongs to a run that was killed, and is removed. Ages
 are measured by the store's own clock if it reports modification times, else by the clock of the holder.
 
+Where the store writes an object on the condition that there is none, runs that start at once take their turns with a
+further object, and one of them gets the lease. Elsewhere, or where that object was left behind, both may step back, and
+try again after different pauses.
+
 A lease saves double work; correctness does not depend on it. If two runs do work side by side, say because one of them
 was suspended for minutes, nothing is corrupted: the fingerprint in a file's name determines what it holds, and each
 file appears complete.
@@ -25,6 +29,7 @@ from threading import Event, Thread
 from pyarrow import fs
 
 from pipelines.failure import Busy
+from pipelines.storage.s3_requests import S3Requests
 
 RENEWED_EVERY = 20.0
 """Seconds after which a run renews its lease."""
@@ -32,8 +37,8 @@ RENEWED_EVERY = 20.0
 STALE_AFTER = timedelta(minutes=1)
 """Age of a lease that counts as left behind by a killed run: two renewals may fail before that."""
 
-# Of two runs that start at the same moment both may step back, and then try again after different pauses.
-_ATTEMPTS = 3
+_ATTEMPTS = 3  # where two runs that start at the same moment both step back
+_LONGEST_TURN = 10.0  # seconds after which its run counts as killed: to look for other leases takes one, at most
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,13 @@ class Lease:
 
 
 @contextmanager
-def leased(filesystem: fs.FileSystem, folder: str, location: str) -> Iterator[None]:
+def leased(filesystem: fs.FileSystem, folder: str, location: str, requests: S3Requests | None = None) -> Iterator[None]:
     """Holds the lease inside the block, and renews it in a thread.
 
     Args:
         folder: holds the objects of all runs, in `filesystem`.
         location: what the lease is for, in messages.
+        requests: of a store that writes on conditions.
 
     Raises Busy, which names the holder, if another run holds the lease, and OSError if the store does not answer.
     """
@@ -60,7 +66,8 @@ def leased(filesystem: fs.FileSystem, folder: str, location: str) -> Iterator[No
     is_over = Event()
     renewer = Thread(target=_renew, args=(filesystem, own, holder, is_over), daemon=True)
     try:
-        _take(filesystem, folder, own, holder, location)
+        with _turn(f"{folder}.turn", requests):
+            _take(filesystem, folder, own, holder, location)
         renewer.start()
         yield
     finally:
@@ -68,6 +75,22 @@ def leased(filesystem: fs.FileSystem, folder: str, location: str) -> Iterator[No
         if renewer.is_alive():
             renewer.join()
         _withdraw(filesystem, own)
+
+
+@contextmanager
+def _turn(path: str, requests: S3Requests | None) -> Iterator[None]:
+    """Lets one run at a time into the block, where the store can tell. What is in it is safe with several, too."""
+    end, is_ours = time.monotonic() + _LONGEST_TURN, None
+    while requests is not None and time.monotonic() < end:
+        is_ours = requests.write_new(path, b"{}")
+        if is_ours is not False:
+            break
+        time.sleep(random.uniform(0.05, 0.2))
+    try:
+        yield
+    finally:
+        if requests is not None and is_ours is not None:  # ours, or of a run that was killed
+            requests.delete([path])
 
 
 def _take(filesystem: fs.FileSystem, folder: str, own: str, holder: str, location: str) -> None:

@@ -1,11 +1,14 @@
-"""Object stores (S3, Google Cloud Storage and whatever else pyarrow opens): opening, checking, uploads and moves.
+"""Object stores (S3, Google Cloud Storage and whatever else pyarrow opens): opening, uploads, moves, deletions.
 
 `Store` (pipelines/storage/store.py) calls these functions where a disk and an object store differ.
 """
 
 import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pyarrow as pa
@@ -13,15 +16,22 @@ from pyarrow import fs
 
 from align_core.errors import InputError
 from pipelines.storage.credentials import hide_credentials, without_credentials
+from pipelines.storage.s3_requests import S3Requests
 
 _PIECE = 8 * 2**20  # bytes of an upload that are held in memory; S3 takes as many in a single request
 _LARGEST_COPY = 5 * 2**30  # bytes that S3 copies in one request
 # A server that refuses connections is given up after seconds, one that does not respond after a few minutes.
-_S3_CONNECT_TIMEOUT, _S3_REQUEST_TIMEOUT, _S3_ATTEMPTS = 5, 20, 4  # seconds, seconds, requests
+_S3_TIMEOUTS, _S3_ATTEMPTS = {"connect_timeout": 5, "request_timeout": 20}, 4  # seconds, requests
 _GCS_RETRY_LIMIT = timedelta(minutes=1)  # of all attempts together; Google's default is 15 minutes
 
 _S3_TEXTS = {"scheme", "endpoint_override", "tls_ca_file_path"}
 _S3_FLAGS = {"allow_bucket_creation", "allow_bucket_deletion"}
+
+AT_ONCE = 16
+"""Requests to a store that are under way side by side where there are many: each waits for the store."""
+_MANY = 3  # files to be deleted for which it is worth to import boto3
+
+Item = TypeVar("Item")
 
 
 def open_store(uri: str) -> tuple[fs.FileSystem, str]:
@@ -42,8 +52,7 @@ def open_store(uri: str) -> tuple[fs.FileSystem, str]:
         if filesystem.type_name == "s3":
             filesystem = fs.S3FileSystem(
                 **s3_arguments(uri, filesystem.region),
-                connect_timeout=_S3_CONNECT_TIMEOUT,
-                request_timeout=_S3_REQUEST_TIMEOUT,
+                **_S3_TIMEOUTS,
                 retry_strategy=fs.AwsStandardS3RetryStrategy(_S3_ATTEMPTS),
                 background_writes=False,  # background uploads would hold whole files in memory
                 allow_delayed_open=True,  # a small file is then a single request
@@ -82,6 +91,16 @@ def s3_arguments(uri: str, region: str) -> dict[str, Any]:
     if parts.username:  # without a user, pyarrow looks for credentials in the environment, profiles and roles
         arguments |= {"access_key": unquote(parts.username), "secret_key": unquote(parts.password or "")}
     return arguments
+
+
+def requests_of(uri: str, filesystem: fs.FileSystem) -> S3Requests | None:
+    """What a store does on request that pyarrow does not ask for; None where it is not S3, or without boto3."""
+    if filesystem.type_name != "s3":
+        return None
+    try:
+        return S3Requests(s3_arguments(uri, filesystem.region) | _S3_TIMEOUTS)
+    except Exception:  # there is no boto3, or it does not take what pyarrow takes
+        return None
 
 
 def _with_parameter(uri: str, name: str, value: object) -> str:
@@ -128,14 +147,37 @@ def upload(filesystem: fs.FileSystem, source: IO[bytes] | pa.NativeFile, path: s
         raise
 
 
-def move(filesystem: fs.FileSystem, moves: list[tuple[str, str]]) -> None:
+def move(filesystem: fs.FileSystem, moves: Sequence[tuple[str, str]], requests: S3Requests | None) -> None:
     """Moves objects, given as pairs (from, to) of paths. Copies all of them before it deletes the first."""
-    for source, destination in moves:
+
+    def copy(pair: tuple[str, str]) -> None:
+        source, destination = pair
         size = filesystem.get_file_info(source).size
         if size <= _LARGEST_COPY:
             filesystem.copy_file(source, destination)
-            continue
+            return
         with filesystem.open_input_stream(source) as stream:
             upload(filesystem, stream, destination, size)
-    for source, _ in moves:
-        filesystem.delete_file(source)
+
+    _side_by_side(copy, moves)
+    delete(filesystem, [source for source, _ in moves], requests)
+
+
+def delete(filesystem: fs.FileSystem, paths: Sequence[str], requests: S3Requests | None) -> None:
+    """Deletes objects: many of them in one request, where the store has that. Those that are not there are no matter.
+
+    Raises OSError where one of the others could not be deleted.
+    """
+
+    def delete_one(path: str) -> None:
+        with suppress(FileNotFoundError):
+            filesystem.delete_file(path)
+
+    _side_by_side(delete_one, requests.delete(paths) if requests and len(paths) >= _MANY else paths)
+
+
+def _side_by_side(work: Callable[[Item], None], items: Iterable[Item]) -> None:
+    """Calls `work` for all items, in threads. Raises the first exception once all have ended."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for _ in pool.map(work, items):
+            pass

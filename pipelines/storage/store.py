@@ -14,21 +14,22 @@ import re
 import socket
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import pyarrow as pa
 from pyarrow import fs
 
 from align_core.errors import InputError
-from pipelines.failure import Busy
+from pipelines.failure import ONCE_MENDED, Busy, RunFailed
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.lease import leased
-from pipelines.storage.object_store import check_answers, move, open_store, upload
+from pipelines.storage.object_store import AT_ONCE, check_answers, delete, move, open_store, requests_of, upload
+from pipelines.storage.s3_requests import S3Requests
 
 # Bytes of a file for an object store that are kept in memory until the upload. Larger files wait on the local disk.
 _IN_MEMORY = 32 * 2**20
@@ -84,6 +85,17 @@ class Store:
     def is_local(self) -> bool:
         """Whether the folder is on a disk, where files can be renamed and locked. Object stores can do neither."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    @cached_property
+    def _requests(self) -> S3Requests | None:
+        return None if self.is_local else requests_of(self.output, self.filesystem)
+
+    def reads_ahead(self, size: int = 0) -> int:
+        """How many files, each of so many bytes in memory, are worth reading before their turn.
+
+        An object store lets one wait for each of them, and a disk does not.
+        """
+        return 0 if self.is_local else max(1, min(AT_ONCE // 2, _IN_MEMORY // max(1, size)))
 
     @property
     def location(self) -> str:
@@ -210,12 +222,32 @@ class Store:
         finally:
             Path(unfinished).unlink(missing_ok=True)
 
+    def check_free(self, files: Iterable[str]) -> None:
+        """Raises RunFailed where these files cannot be written because of what lies there already, on a disk.
+
+        That is a folder in place of a file, or a file in place of a folder that they belong to.
+        """
+        for file in dict.fromkeys(files) if self.is_local else ():
+            if os.path.isdir(self.path(file)):
+                raise RunFailed(_in_the_way(self.path(file), "a folder, and a file"))
+            for parent in reversed(PurePosixPath(file).parents):
+                if os.path.lexists(self.path(str(parent))) and not os.path.isdir(self.path(str(parent))):
+                    raise RunFailed(_in_the_way(self.path(str(parent)), "no folder, and one"))
+
     def delete(self, relative: str) -> None:
         """Deletes one file; does nothing if there is none."""
         try:
             self.filesystem.delete_file(self.path(relative))
         except FileNotFoundError:
             return
+
+    def delete_all(self, relative: Sequence[str]) -> None:
+        """Deletes files, as many at once as the store can; those that are not there are no matter."""
+        if not self.is_local:
+            delete(self.filesystem, [self.path(own) for own in relative], self._requests if relative else None)
+            return
+        for own in relative:
+            self.delete(own)
 
     def delete_folder(self, relative: str) -> None:
         """Deletes a folder with everything in it; does nothing if there is none."""
@@ -231,7 +263,7 @@ class Store:
             for source, destination in moves:
                 os.replace(source, destination)
             return stale
-        move(self.filesystem, moves)
+        move(self.filesystem, moves, self._requests)
         return stale
 
     def check_writable(self) -> None:
@@ -277,7 +309,7 @@ class Store:
         Raises Busy, which says who holds the lock.
         """
         if not self.is_local:
-            with leased(self.filesystem, self.path(".lease"), self.location):
+            with leased(self.filesystem, self.path(".lease"), self.location, self._requests):
                 yield
             return
         os.makedirs(self.path(""), exist_ok=True)
@@ -287,6 +319,10 @@ class Store:
                 if _UNFINISHED.search(left.name) and left.is_file():
                     left.unlink(missing_ok=True)
             yield
+
+
+def _in_the_way(path: str, what: str) -> str:
+    return f"{path} is {what} of this name has to be written; rename or delete it. {ONCE_MENDED}"
 
 
 def _is_there(path: Path) -> bool:

@@ -11,6 +11,7 @@ Where to begin:
 * `locations.py`: lets the database of a moved or copied output folder refer to the artifacts beside it.
 * `models.py`: `mlflow_model` has the files that make an aligned model one of MLflow's. `page.py`: `serve_page` shows
   MLflow's page of the experiment.
+* `load.py`: `MachineLoad` measures this machine and its GPUs.
 * `registry.py`: `registered` fetches a model `models:/NAME/VERSION` that another experiment aligned.
 
 How long a server that is down delays a run (timeouts and retries) stands in `pipelines.environment`.

@@ -33,12 +33,12 @@ def crafted(folder: Path, **changes: Any) -> HandMade:
 
 
 def finish(blueprint: Blueprint) -> None:
-    """Makes every network (a copy of its source, a little changed), table and report that is missing."""
+    """Makes every network (a copy of its source, each changed more), table and report that is missing."""
     networks = LoadedNetworks(network_loader(blueprint), "cpu")
-    for making in blueprint.alignments():
+    for number, making in enumerate(blueprint.alignments()):
         if not blueprint.is_made(making.name):
             source = networks.network(str(making.start)).net.state_dict()
-            state = {name: value * 1.25 for name, value in source.items()}
+            state = {name: value * (1.25 + number) for name, value in source.items()}
             commit(blueprint.store, making, [to_bytes(state)], CURVE, seconds=1.0, shape=blueprint.inspected.shape)
     blueprint.refresh()
     blueprint.inspected.save(blueprint.store)

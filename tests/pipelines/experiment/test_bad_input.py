@@ -314,9 +314,10 @@ CASES = [
         "groups": {"all": ["seer"]},
     }),
     bad("group of nothing", "groups.all: must name at least one target", {"groups": {"all": []}}),
-    bad("group with a relation's name", "groups.Same_Family: the tables have a mean of this name already", {
-        "groups": {"Same_Family": ["twin"]},
-    }),
+    *(
+        bad(f"group named {name}", f"groups.{name}: the tables have this name for", {"groups": {name: ["twin"]}})
+        for name in ("Same_Family", "cross-family", "mean", "all_targets", "Attack")
+    ),
     bad("witness twice", "witnesses: seer is named twice", {"witnesses": ["seer", "seer"]}),
     bad("witness of a variant twice", "v.witnesses: seer is named twice", {"variants.v.witnesses": ["seer", "seer"]}),
     bad("attacks that differ in capitals", "attacks.PGD: differs from pgd in capitals alone", {

@@ -129,6 +129,7 @@ def test_gains_by_temperature_join_what_differs_in_nothing_else(experiment):
     }
     (figure,) = temperature_figures(gains, "title")
     assert lines_of(figure) == [[(2.0, 0.0), (4.0, 0.0), (16.0, 25.0)], [(2.0, 0.0), (4.0, 0.0), (16.0, 0.0)]]
+    assert all(panel.yaxis.get_tick_params()["labelleft"] for panel in figure.axes)  # each has a scale of its own
 
 
 def test_training_curves_are_those_of_the_networks_that_were_made_here(experiment):

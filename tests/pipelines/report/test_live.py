@@ -185,6 +185,47 @@ def test_the_load_of_the_machine_is_a_system_metric(experiment: HandMade) -> Non
     assert [0 < point.value <= 100 for point in points] == [True]
 
 
+# Speaks of two GPUs as NVIDIA's package does, of which the second does not tell its load.
+NVIDIA = """
+from types import SimpleNamespace as Told
+class NVMLError(Exception):
+    pass
+def nvmlInit(): {init}
+def nvmlDeviceGetCount(): return 2
+def nvmlDeviceGetHandleByIndex(index): return index
+def nvmlDeviceGetMemoryInfo(gpu): return Told(used=20e9, total=80e9)
+def nvmlDeviceGetUtilizationRates(gpu):
+    if gpu == 1:
+        raise NVMLError("not supported")
+    return Told(gpu=93)
+def nvmlDeviceGetPowerUsage(gpu): return 350_000
+def nvmlDeviceGetEnforcedPowerLimit(gpu): return 700_000
+"""
+
+
+@pytest.mark.parametrize("has_driver", [True, False])
+def test_the_load_of_gpus_is_shown_where_their_package_and_driver_are(
+    experiment: HandMade, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], has_driver: bool
+) -> None:
+    init = "return None" if has_driver else "raise NVMLError('no driver')"
+    (experiment.folder / "pynvml.py").write_text(NVIDIA.format(init=init))
+    monkeypatch.syspath_prepend(experiment.folder)
+    for module in ("pynvml", "mlflow.system_metrics.metrics.gpu_monitor"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    view = Live(experiment.blueprint())
+    assert view.look() and view.look()
+    monkeypatch.delitem(sys.modules, "mlflow.system_metrics.metrics.gpu_monitor", raising=False)
+    metrics = Logged(experiment).parent.data.metrics
+    assert {name.removeprefix("system/"): value for name, value in metrics.items() if "gpu" in name} == {
+        **{f"gpu_{gpu}_memory_usage_percentage": 25.0 for gpu in (0, 1) if has_driver},
+        **{f"gpu_{gpu}_memory_usage_megabytes": 20_000.0 for gpu in (0, 1) if has_driver},
+        **{f"gpu_{gpu}_power_usage_watts": 350.0 for gpu in (0, 1) if has_driver},
+        **{f"gpu_{gpu}_power_usage_percentage": 50.0 for gpu in (0, 1) if has_driver},
+        **({"gpu_0_utilization_percentage": 93.0} if has_driver else {}),
+    }
+    assert "GPU" not in capfd.readouterr().err
+
+
 def test_a_server_that_is_down_is_not_heard_of(experiment: HandMade, capfd: pytest.CaptureFixture[str]) -> None:
     experiment.write(tracking="http://127.0.0.1:9")
     view = Live(experiment.blueprint())

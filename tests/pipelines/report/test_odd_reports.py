@@ -2,8 +2,10 @@
 
 import json
 
+import pytest
 from read_page import ReadPage
 
+from pipelines.failure import RunFailed
 from pipelines.report.html_page import Page, html_page
 from pipelines.report.page import computed_report, make_report
 
@@ -85,3 +87,29 @@ def test_fifty_targets(blueprint):
     page = ReadPage(html_page(Page("many", report)))
     assert len(page.tables["transfer"]) == 1 + len(report.transfer) - 6 > 300  # all have one relation, whose mean goes
     assert len(page.tables["summary"]) == 1 + len(report.means())
+
+
+@pytest.mark.parametrize(
+    ("is_file", "place", "said"),
+    [
+        (True, "", "by-hand/report is no folder, and one of this name"),
+        (True, "tables", "report/tables is no folder, and one of this name"),
+        (False, "results.json", "report/results.json is a folder, and a file of this name"),
+        (False, "report.json", "report/report.json is a folder, and a file of this name"),
+        (False, "tables/transfer.md", "report/tables/transfer.md is a folder, and a file of this name"),
+    ],
+)
+def test_what_is_in_the_way_of_the_report_is_named_and_nothing_is_lost(experiment, is_file, place, said):
+    blueprint = experiment.finish()
+    in_the_way = experiment.report / place
+    if is_file:
+        in_the_way.parent.mkdir(exist_ok=True)
+        in_the_way.write_text("my notes")
+    else:
+        in_the_way.mkdir(parents=True)
+    before = sorted(experiment.output.rglob("*"))
+    with pytest.raises(RunFailed, match=f"{said} has to be .*; rename or delete it. What was finished is kept"):
+        make_report(blueprint)
+    assert sorted(experiment.output.rglob("*")) == before and (not is_file or in_the_way.read_text() == "my notes")
+    in_the_way.rename(experiment.folder / "elsewhere")
+    assert make_report(blueprint)[1] and (experiment.report / "results.json").is_file()

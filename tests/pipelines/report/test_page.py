@@ -2,6 +2,7 @@
 
 import csv
 import json
+import resource
 from pathlib import Path
 
 import pandas as pd
@@ -198,14 +199,17 @@ def test_a_report_that_was_interrupted_is_never_taken_for_a_complete_one(experim
     whole, _ = make_report(blueprint)
     models = experiment.content()["models"]
     experiment.write(models=models | {"stranger": models["stranger"] | {"family": "narrow"}})
-    picture = experiment.report / "gain.png"
-    content = picture.read_bytes()
-    picture.unlink()
-    picture.mkdir()  # so that the tables can be written and the figure cannot
-    with pytest.raises(OSError, match=r"gain\.png"):
-        make_report(experiment.blueprint())
-    picture.rmdir()
-    picture.write_bytes(content)
+    tables = {name: (experiment.report / name).read_bytes() for name in ("transfer.csv", "gain.png")}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # the tables can be written and the figures cannot
+    try:
+        with pytest.raises(OSError, match="too large"):
+            make_report(experiment.blueprint())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [name for name, content in tables.items() if (experiment.report / name).read_bytes() != content] == [
+        "transfer.csv"
+    ]
     experiment.write()
     assert make_report(experiment.blueprint()) == (whole, True)
 

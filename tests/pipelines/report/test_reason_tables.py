@@ -1,5 +1,6 @@
 """The tables about reasons, against pandas and scipy on the stored values of single images."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,24 @@ def test_a_correlation_is_scipys_over_all_surrogates(results: Results) -> None:
             assert row["correlation"] == pytest.approx(stats.spearmanr(values, gains).statistic, abs=1e-3)
         else:
             assert pd.isna(row["correlation"])
+
+
+def test_surrogates_with_the_same_weights_count_once_in_a_correlation(with_reasons: HandMade, tmp_path: Path) -> None:
+    """`again` is the witness, under another name: with it there are 5 rows of reasons, and still 4 surrogates."""
+    plain = load_results(with_reasons.file)
+    variants = {"warm": {"align": {"temperature": 16}}, "again": {"model": "seer"}}
+    experiment = reasoned(tmp_path, variants=variants)
+    results = load_results(experiment.file)
+    pd.testing.assert_frame_equal(results.correlations, plain.correlations)
+    values = of(results.reasons, measure="loss", point="clean").set_index("surrogate")["value"]
+    assert len(values) == 5 and values["again"] == values["witness"]
+    (said,) = (line for line in remarks(experiment) if "rank correlations" in line)
+    assert said.startswith("witness and again are the same network with the same seed, and count as one")
+    assert not any("rank correlations" in line for line in remarks(with_reasons))
+
+
+def remarks(experiment: HandMade) -> list[str]:
+    return list(json.loads((experiment.report / "results.json").read_text())["remarks"])
 
 
 def test_correlations_say_what_is_known_before_anything_is_crafted(results: Results) -> None:

@@ -10,6 +10,7 @@ from read_page import ReadPage
 from pipelines.report.html_page import Page, html_page
 from pipelines.report.page import read_report
 from pipelines.report.reasons_shown import reasons_summary, telling_correlations
+from pipelines.report.shown import shown
 from pipelines.report.tabled import Report
 
 
@@ -28,7 +29,16 @@ def test_every_surrogate_has_its_measures_in_one_row(report: Report) -> None:
         if (row["surrogate"], row["measure"], row["point"]) == ("aligned", "gradient_l2", "clean")
     ]  # fmt: skip
     cell = table.rows[names.index("aligned")][1]
-    assert cell.order == own["value"] and f"{own['value_low']:.4g} to {own['value_high']:.4g}" in cell.text
+    assert cell.order == own["value"] and f"{own['value_low']:.3g} to {own['value_high']:.3g}" in cell.text
+
+
+def test_changes_are_written_in_the_units_of_their_measure_and_those_of_other_tables_in_points() -> None:
+    row = {"surrogate": "a", "value": 12345.6, "value_low": 999.4, "value_high": 2e9,
+           "change": 1.2345e-6, "change_low": -1234.5, "change_high": 0.5}  # fmt: skip
+    assert [cell.text for cell in shown("reasons", [row]).rows[0]] == [
+        "a", "12,346 (999 to 2e+09)", "+1.23e-06 (-1,234 to +0.5)",
+    ]  # fmt: skip
+    assert shown("robustness", [row]).rows[0][2].text == "+0.0 (-1234.5 to +0.5)"
 
 
 def correlation(

@@ -132,6 +132,33 @@ class TestLease:
                 list(pool.map(enter, range(3)))
         take(store)
 
+    def test_of_runs_that_start_at_once_one_holds_it(self, store: Store) -> None:
+        """S3 writes on conditions, so that they take turns, and never do all of them step back."""
+        start, over = Barrier(4), Barrier(4)
+
+        def enter(number: int) -> bool:
+            start.wait()
+            try:
+                with store.locked():
+                    over.wait(60)
+            except Busy:
+                over.wait(60)
+                return False
+            return True
+
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(3):
+                assert sum(pool.map(enter, range(4))) == 1
+        assert store.listing() == {}
+
+    def test_a_turn_that_a_killed_run_left_is_waited_for_and_removed(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lease, "_LONGEST_TURN", 0.3)
+        store.write(".lease.turn", b"{}")
+        take(store)
+        assert store.listing() == {}
+
     def test_other_experiments_in_the_same_output_are_not_locked(
         self, store: Store, holder: "subprocess.Popen[str]"
     ) -> None:

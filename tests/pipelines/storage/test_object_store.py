@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tiny_experiment import write_tiny_experiment
 from align_core.errors import InputError
 from pipelines.cli import main
 from pipelines.storage import object_store
+from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.object_store import open_store, s3_arguments, upload
 from pipelines.storage.store import Store
@@ -98,6 +100,54 @@ class TestMoves:
         store.write("a/one", b"more than ten bytes")
         stale = store.set_aside("a", ["one"])
         assert s3.objects(folder) == {f"tiny/{stale}/one": b"more than ten bytes"}
+
+
+class TestDeletions:
+    @pytest.fixture(params=[True, False], ids=["boto3", "pyarrow alone"])
+    def has_boto3(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+        if not request.param:
+            monkeypatch.setitem(sys.modules, "boto3", None)
+            monkeypatch.setitem(sys.modules, "boto3.session", None)
+        return bool(request.param)
+
+    def test_many_files_take_one_request_where_boto3_is(self, tmp_path: Path, has_boto3: bool) -> None:
+        names = ["a/one", "a/two +%&", "a/b/three é", "a/four"]
+        with s3_server(tmp_path / "server.log") as server:
+            store = Store(server.uri("runs"), "tiny")
+            for name in [*names, "a/kept"]:
+                store.write(name, b"1")
+            store.delete_all([*names, "a/never there"])
+            assert list(server.objects("runs")) == ["tiny/a/kept"]
+            log = (tmp_path / "server.log").read_text()
+        assert len(re.findall(r"POST /bucket\?delete", log)) == int(has_boto3)
+        assert bool(re.findall("DELETE /", log)) != has_boto3
+
+    def test_what_cannot_be_deleted_is_an_error(self, tmp_path: Path, has_boto3: bool) -> None:
+        with s3_server(tmp_path / "server.log") as server:
+            store = Store(server.uri("runs"), "tiny")
+            for name in "abcd":
+                store.write(name, b"1")
+            server.ask("POST", "moto-api/reset-auth", b"0")  # from now on the server checks credentials
+            with pytest.raises(OSError, match="When "):
+                store.delete_all(list("abcd"))
+            server.ask("POST", "moto-api/reset-auth", b"1000")
+            assert len(server.objects("runs")) == 4
+
+
+def test_a_join_reads_and_deletes_with_few_requests(tmp_path: Path) -> None:
+    """Of 12 chunks: two requests for each, two to see that the table is not there, one to write it, one to delete."""
+    table, rows = ChunkedTable("adversarial/source/pgd", {"seed": 0}), [3] * 12
+    with s3_server(tmp_path / "server.log") as server:
+        store = Store(server.uri("runs"), "tiny")
+        for chunk in range(12):
+            table.write_chunk(store, chunk, pa.table({"image_id": [f"{chunk:02d}-{row}" for row in range(3)]}))
+        before = len((tmp_path / "server.log").read_text())
+        assert table.finish(store, rows) == []
+        log = (tmp_path / "server.log").read_text()[before:]
+        assert list(server.objects("runs")) == [f"tiny/{table.finished_file}"]
+        ids = table.read(store, ["image_id"])["image_id"].to_pylist()
+    assert ids == [f"{chunk:02d}-{row}" for chunk in range(12) for row in range(3)]
+    assert len(re.findall(r"(?:GET|PUT|HEAD|POST|DELETE) /", log)) == 2 * 12 + 4
 
 
 @pytest.fixture
