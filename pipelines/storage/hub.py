@@ -15,9 +15,7 @@ from align_core.errors import InputError, reason_of
 from pipelines.storage.credentials import without_credentials
 
 _URI = re.compile(r"hf://(datasets/)?(?!datasets/|spaces/)([^/@]+/[^/@]+)(?:@([^/]+))?/(.+?)/*")
-_FORM = (
-    "hf://OWNER/NAME/PATH or hf://datasets/OWNER/NAME/PATH, with @REVISION after NAME for other than its main branch"
-)
+_FORM = "hf://OWNER/NAME/PATH or hf://datasets/OWNER/NAME/PATH, where NAME may be NAME@REVISION"
 
 
 def fetched_from_hub(uri: str) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from huggingface_hub import constants
@@ -31,7 +32,7 @@ def put(s3: S3Server, tmp_path: Path) -> Callable[[str, bytes], str]:
     def written(path: str, content: bytes) -> str:
         with s3.filesystem.open_output_stream(f"{s3.bucket}/{tmp_path.name}/{path}", compression=None) as stream:
             stream.write(content)
-        return s3.uri(f"{tmp_path.name}/{path}")
+        return s3.uri(quote(f"{tmp_path.name}/{path}"))
 
     return written
 
@@ -119,9 +120,8 @@ class TestRefusals:
         ],
     )
     def test_nothing_there(self, s3: S3Server, cache: Path, path: str, bucket: str | None, said: str) -> None:
-        with pytest.raises(
-            InputError, match=rf"^s3://\*\*\*@{bucket or s3.bucket}/{path}\?.*: {said}\. Check"
-        ) as found:
+        uri = rf"s3://\*\*\*@{bucket or s3.bucket}/{path}"
+        with pytest.raises(InputError, match=rf"^{uri}\?.*: {said}\. Check the address") as found:
             fetched(s3.uri(path, bucket=bucket))
         assert not cache.exists() and KEY not in str(found.value)
 
@@ -134,9 +134,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("uri", ["https://me:secret@host/a.npz", "ftp://host/a", "s4://bucket/a"])
     def test_a_scheme_that_is_not_known(self, uri: str) -> None:
-        with pytest.raises(
-            InputError, match=r"from disks and from s3://, gs://, hf://, not from (https|ftp|s4)://"
-        ) as found:
+        with pytest.raises(InputError, match=r"from s3://, gs://, hf://, not from (https|ftp|s4)://") as found:
             fetched(uri)
         assert "secret" not in str(found.value)
 
@@ -144,9 +142,7 @@ class TestRefusals:
         uri, (_, most) = put("large", bytes(3 * 2**20)), resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, most))  # a write of more than this fails, as on a full disk
         try:
-            with pytest.raises(
-                InputError, match=r"large\?.*: cannot be kept below .*cache on .*\. Make room there, or"
-            ):
+            with pytest.raises(InputError, match=r"large\?.*: cannot be kept below .*cache on .*\. Make room"):
                 fetched(uri)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
