@@ -7,6 +7,7 @@ This room knows how work is spread, and not what the work is: the stages hand it
 * `checkpoint`: the files from which a fine-tune resumes, with a checksum.
 * `ray_data`: sends chunks through workers; `fill` joins finished chunks into tables, and begins again after faults.
 * `images`, `networks`, `loading`: what a worker holds: open image sets, networks as data, networks in memory.
+* `here`: images and weights as files of this node, which are fetched where they lie in an object store.
 * `head`: says so where the head of the cluster is lost, before Ray ends the process.
 * `ray_internals`: the little that Ray offers under no public name.
 """

@@ -3,11 +3,14 @@
 Whoever reads images or weights asks here first, in the command and in every worker, so that each node fetches its own.
 """
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from align_core.errors import InputError
 from align_core.images import ImageSetConfig
 from align_core.model_config import ModelConfig
 from pipelines.experiment.paths import PLACES
@@ -32,6 +35,22 @@ def images_here(config: ImageSetConfig, watch: Watch = _in_worker) -> ImageSetCo
 def weights_here(config: ModelConfig, watch: Watch = _in_worker) -> ModelConfig:
     """The settings of a model with its weights file on this machine. Raises InputError where it cannot be fetched."""
     return replace(config, weights=str(fetched(config.weights, watch))) if is_far(config.weights) else config
+
+
+def on_this_node(config: ModelConfig) -> ModelConfig:
+    """As `weights_here`, for a worker: another node may have had a file that this one has not. Raises InputError."""
+    here = weights_here(config)
+    check_node_has(here.weights_file)
+    return here
+
+
+def check_node_has(path: str | Path | None) -> None:
+    """Raises InputError, which names this node, where a file or folder that the command has found is not here."""
+    if path is not None and not is_far(str(path)) and not Path(path).exists():
+        raise InputError(
+            f"{path}: there is no such file or folder on the node {socket.gethostname()}. Every node must have it at "
+            "the same path: put it on a shared disk, or into an object store (s3://, gs://, hf://)"
+        )
 
 
 def far_places(config: ImageSetConfig) -> dict[str, str]:

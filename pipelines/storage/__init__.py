@@ -12,6 +12,7 @@ Where to begin:
 * `sealed.py`: JSON files with a checksum, for figures that nothing else could confirm.
 * `csv_table.py`: `to_csv` and `from_csv`, for the tables that people read.
 * `object_store.py` and `lease.py`: what differs in an object store (opening, uploads, moves; a lease for a lock).
+* `far.py` and `hub.py`: image sets and weights in object stores, which are fetched to the disk of each node.
 * `credentials.py`: `without_credentials` makes a URI fit to be shown or stored, `hide_credentials` a text about it.
 * `versions.py`: the versions of the software that made a result.
 
