@@ -4,6 +4,7 @@ On a terminal this is a line that is updated in place; elsewhere, and with `--qu
 of it is also written to a log file in the experiment's folder.
 """
 
+import math
 import sys
 import time
 import traceback
@@ -11,10 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from threading import Lock
 
 from align_core.errors import InputError, reason_of
 from pipelines.failure import ONCE_MENDED, Busy, RunFailed
 from pipelines.storage.credentials import hide_users
+from pipelines.storage.far import Advance, Watch
 from pipelines.storage.store import Store
 
 _EVERY = 10.0  # seconds between two plain lines of a stage, and between two writes of the log file
@@ -188,6 +191,24 @@ class Progress:
             yield bar
         self.spent.append(Spent(label, bar.done, unit, time.monotonic() - start, bar.rate()))
         self.say(f"{label}: {bar.done:,} {unit} in {self.spent[-1].seconds:.1f} s")
+
+    def fetching(self, what: str) -> Watch:
+        """Shows that an input is fetched from an object store: bytes arrive in several threads, and are shown as MB."""
+
+        @contextmanager
+        def watch(size: int) -> Iterator[Advance]:
+            with self.stage(f"fetch {what}", math.ceil(size / 1e6), "MB") as bar:
+                arrived, one_at_a_time = 0, Lock()
+
+                def advance(count: int) -> None:
+                    nonlocal arrived
+                    with one_at_a_time:
+                        arrived += count
+                        bar.set(math.ceil(arrived / 1e6))
+
+                yield advance
+
+        return watch
 
 
 @contextmanager

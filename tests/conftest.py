@@ -19,7 +19,13 @@ def _interrupts_are_handled() -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
+def cache_of_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which workers of the tests' cluster keep what they fetch from object stores."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(cache_of_workers: Path) -> Iterator[None]:
     """One local cluster for every test that needs Ray; `witness` in the same process uses it.
 
     The resource `mock_gpu` stands for a GPU, so that scheduling by resources can be tested without one.
@@ -32,6 +38,7 @@ def ray_cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         # A cluster that exists gets no modules from an experiment, so its workers find those of the tests here.
         patch.setenv("PYTHONPATH", f"{REPOSITORY / 'tests/pipelines'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        patch.setenv("WITNESS_CACHE", str(cache_of_workers))
         ray.init(
             "local", num_cpus=3, resources={"mock_gpu": 1}, include_dashboard=False, log_to_driver=False,
             logging_level=logging.ERROR,

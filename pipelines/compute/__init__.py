@@ -10,6 +10,7 @@ This room knows how work is spread, and not what the work is: the stages hand it
 * `turns`: lets one thread of a worker use its device while others write what they made there.
 * `starting_nodes`: waits for a node that the cluster has still to start.
 * `images`, `networks`, `loading`: what a worker holds: open image sets, networks as data, networks in memory.
+* `here`: images and weights as files of this node, which are fetched where they lie in an object store.
 * `head`: says so where the head of the cluster is lost, before Ray ends the process.
 * `ray_internals`: the little that Ray offers under no public name.
 """

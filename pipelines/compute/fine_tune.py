@@ -28,6 +28,7 @@ from align_core.numerics import set_policy
 from align_core.weights import State, not_finite, to_bytes
 from pipelines.compute.checkpoint import CURVE, STATE, Curve, DamagedCheckpoint, read_checkpoint, write_checkpoint
 from pipelines.compute.early_stop import Check, Checked
+from pipelines.compute.here import on_this_node
 from pipelines.compute.images import AsInspected, opened
 from pipelines.compute.kept_images import KeptImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, on_device
@@ -96,7 +97,8 @@ class FineTune:
             return copy_of(networks.network(self.start))
         torch.manual_seed(self.seed)
         network = self.loader.networks[self.name]
-        classifier, begins = begin(network.config, self.loader.classes, self.loader.channels, self.fit.size)
+        config = on_this_node(network.config)
+        classifier, begins = begin(config, self.loader.classes, self.loader.channels, self.fit.size)
         if begins != network.begins:
             raise InputChangedError(
                 f"models.{self.name}: the weights that it starts from are not as they were when the models were "

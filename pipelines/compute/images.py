@@ -14,13 +14,16 @@ from align_core.images import Fit, ImageSet, ImageSetConfig, open_image_set, rea
 from align_core.images.decoding import BadImage, Picture, Pixels
 from align_core.images.inspection import content_hash
 from align_core.images.labels import Labels
+from pipelines.compute.here import check_node_has, images_here
 from pipelines.failure import InputChangedError
 
 
 @lru_cache(maxsize=4)
 def opened(config: ImageSetConfig, fit: Fit, channels: int) -> ImageSet:
     """The image set, open; it stays open for further work in this process."""
-    return open_image_set(config, fit, channels)
+    for place in (config.path, config.labels, config.label_names):
+        check_node_has(place)
+    return open_image_set(images_here(config), fit, channels)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from align_core.folding import fold
 from align_core.model_config import Combine, Precision
 from align_core.models import Classifier, Ensemble, load
 from align_core.weights import hash_state, hash_weights
+from pipelines.compute.here import on_this_node
 from pipelines.compute.networks import Network
 from pipelines.failure import InputChangedError
 from pipelines.storage.store import Store
@@ -51,7 +52,8 @@ class NetworkLoader:
         """
         network = self.networks[name]
         weights = load_safetensors(self.store.read(network.stored)) if network.stored else None
-        classifier = load(network.config, self.classes, self.channels, weights)
+        config = network.config if network.stored else on_this_node(network.config)
+        classifier = load(config, self.classes, self.channels, weights)
         if network.config.brings_weights and weights is None:
             if network.digest is not None and hash_state(classifier.net) != network.digest:
                 raise InputError(

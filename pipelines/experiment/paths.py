@@ -1,4 +1,7 @@
-"""Paths in an experiment file: relative to the file or, for `output`, to the current folder; with `~` and `$NAME`."""
+"""Paths in an experiment file: relative to the file or, for `output`, to the current folder; with `~` and `$NAME`.
+
+Addresses in object stores stay as they are.
+"""
 
 import dataclasses
 import os
@@ -10,9 +13,14 @@ from align_core.attacks import MadeElsewhere
 from align_core.errors import InputError
 from align_core.images import ImageSetConfig
 from align_core.model_config import ModelConfig
+from pipelines.storage.credentials import without_credentials
+from pipelines.storage.far import check_scheme, is_far
 
 if TYPE_CHECKING:
     from pipelines.experiment.config import Experiment
+
+PLACES = ("path", "labels", "label_names")
+"""The keys of an image set that name a file or a folder, on a disk or in an object store."""
 
 
 def _expanded(path: str) -> Path:
@@ -27,19 +35,30 @@ def _expanded(path: str) -> Path:
 
 
 def with_absolute_paths(experiment: "Experiment", folder: Path) -> "Experiment":
-    """Makes paths absolute: `output` is relative to the current folder, all others to that of the file."""
+    """Makes paths absolute: `output` is relative to the current folder, all others to that of the file.
+
+    Raises InputError for a path that no machine can have, and for an address that nothing here can read from.
+    """
 
     def absolute(path: str | None) -> str | None:
+        if is_far(path):
+            raise InputError(f"{without_credentials(path)}: this is read from a disk alone; copy it to one")
         return None if path is None else str((folder / _expanded(path)).absolute())
+
+    def absolute_or_far(path: str | None) -> str | None:
+        if path is None or not is_far(path):
+            return absolute(path)
+        check_scheme(path)
+        return path
 
     def image_set(config: ImageSetConfig | None) -> ImageSetConfig | None:
         if config is None:
             return None
-        labels, names = absolute(config.labels), absolute(config.label_names)
-        return dataclasses.replace(config, path=absolute(config.path), labels=labels, label_names=names)
+        places: dict[str, Any] = {key: absolute_or_far(getattr(config, key)) for key in PLACES}
+        return dataclasses.replace(config, **places)
 
     def model(config: ModelConfig) -> ModelConfig:
-        weights = absolute(config.weights) if config.weights and config.weights_file else config.weights
+        weights = absolute_or_far(config.weights) if config.weights and config.weights_file else config.weights
         return dataclasses.replace(config, weights=weights, aligned=absolute(config.aligned))
 
     data = experiment.data

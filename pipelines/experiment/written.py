@@ -6,14 +6,16 @@ from typing import Any
 
 from align_core.attacks import ForeignConfig
 from pipelines.experiment.config import Experiment
+from pipelines.experiment.paths import PLACES
 from pipelines.experiment.yaml_file import dump_yaml
 from pipelines.storage.credentials import without_credentials
+from pipelines.storage.far import is_far
 
 
 def as_yaml(experiment: Experiment) -> str:
     """Returns the text of the experiment file, without credentials.
 
-    They are removed from `output`, where the object store's own tools find them again when the file is run. A tracking
+    They are removed from addresses in object stores, whose own tools find them again when the file is run. A tracking
     URI that contains credentials is left out.
     """
     content = experiment.model_dump(mode="json")
@@ -22,11 +24,15 @@ def as_yaml(experiment: Experiment) -> str:
         del content["seed"]
     for key in ("source", "targets") if experiment.matrix else ("matrix",):
         del content[key]
-    # The stars that stand for credentials are removed too, so that the URI is valid.
-    content["output"] = re.sub(r"(?<=://)\*\*\*@|[?&]\*\*\*$", "", without_credentials(experiment.output))
+    content["output"] = _without_credentials(experiment.output)
+    for role in experiment.image_sets():
+        far = {key: place for key in PLACES if is_far(place := content["data"][role][key])}
+        content["data"][role] |= {key: _without_credentials(place) for key, place in far.items()}
     if experiment.tracking is not None and without_credentials(experiment.tracking) != experiment.tracking:
         content["tracking"] = None
     content["models"] = {name: dataclasses.asdict(config) for name, config in experiment.models.items()}
+    for config in content["models"].values():
+        config["weights"] = _without_credentials(config["weights"]) if is_far(config["weights"]) else config["weights"]
     plain = _plain(content)
     for name, config in experiment.models.items():
         if config.wrap is not None:
@@ -40,6 +46,11 @@ def as_yaml(experiment: Experiment) -> str:
         # In a variant, `null` undoes a setting of the experiment, so it is kept.
         plain["variants"] = {n: {k: v for k, v in own.items() if v is not None} for n, own in variants.items()}
     return dump_yaml(plain)
+
+
+def _without_credentials(uri: str) -> str:
+    """Returns a valid URI: the stars that stand for credentials are removed too."""
+    return re.sub(r"(?<=://)\*\*\*@|[?&]\*\*\*$", "", without_credentials(uri))
 
 
 def _plain(value: Any) -> Any:

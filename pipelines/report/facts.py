@@ -18,6 +18,8 @@ from pipelines.report.examples import Examples, examples_of
 from pipelines.report.outcomes import Outcomes
 from pipelines.report.tables import target_relation
 from pipelines.stages.blueprint import Blueprint
+from pipelines.storage.credentials import without_credentials
+from pipelines.storage.far import is_far
 from pipelines.storage.versions import versions
 
 _PLACES = ("output", "tracking", "factories")
@@ -150,7 +152,10 @@ def _protocol(blueprint: Blueprint) -> str:
 
 def _place(config: ImageSetConfig) -> str:
     """Where an image set comes from, without the folder in which it lies on this machine."""
-    name = config.kind if config.path is None else config.path.rstrip("/").rpartition("/")[2]
+    path = config.path or config.kind
+    if is_far(path):
+        path = without_credentials(path).partition("?")[0]
+    name = path.rstrip("/").rpartition("/")[2]
     drawn = [f"from {config.take[0]:,} to {config.take[1]:,}"] if config.take else []
     drawn += [f"the first {config.limit:,}"] if config.limit is not None else []
     drawn += [f"a sample of {config.sample:,}"] if config.sample is not None else []

@@ -14,6 +14,7 @@ from align_core.made_images import open_made_images
 from align_core.model_config import ModelConfig, model_config_from
 from align_core.published import as_built
 from align_core.weights import hash_state, hash_weights, read_weights
+from pipelines.compute.here import images_here, images_shown, weights_here
 from pipelines.compute.loading import LoadedNetworks
 from pipelines.experiment.config import Experiment
 from pipelines.progress import Progress
@@ -40,8 +41,8 @@ def unusable_inputs(experiment: Experiment, problem: str) -> list[str]:
     findings = []
     for name, config in experiment.models.items():
         try:
-            if config.weights_file is not None:
-                read_weights(config.weights_file)
+            if (file := weights_here(config).weights_file) is not None:
+                read_weights(file)
         except InputError as damage:
             findings.append(f"models.{name}: {damage}")
     end = "what was made of it, and everything else, cannot be checked"
@@ -86,7 +87,8 @@ def check_image_sets(blueprint: Blueprint, found: Verification, progress: Progre
     def look(role: str, config: ImageSetConfig) -> Inspection:
         with progress.stage(f"check data.{role}", len(known[role]), "images") as bar:
             advance: Callable[[int], None] = bar.set
-            return inspect_images(config, data.fit, data.channels, advance)
+            seen = inspect_images(images_here(config), data.fit, data.channels, advance)
+            return replace(seen, config=images_shown(config))
 
     try:
         now = look_at_all(experiment, look)

@@ -28,6 +28,7 @@ from align_core.weights import State, hash_weights
 from pipelines.compute.checkpoint import Curve
 from pipelines.compute.cluster import Worker, room_for
 from pipelines.compute.fine_tune import FineTune
+from pipelines.compute.here import weights_shown
 from pipelines.compute.loading import on_device
 from pipelines.compute.ray_train import RUNS, delete_run, fine_tune
 from pipelines.compute.tuned import Stopped, Tuned
@@ -277,7 +278,7 @@ def commit(
         "weights": hash_weights(states[0]),
         "file": sha256(weights[0]).hexdigest(),
         "curves": sha256(curves).hexdigest(),
-        "model": model_config_as_dict(as_built(making.model, classes, shape[0])),
+        "model": model_config_as_dict(weights_shown(as_built(making.model, classes, shape[0]))),
         "start": making.start,
         "witnesses": list(making.witnesses),
         "settings": asdict(making.align),

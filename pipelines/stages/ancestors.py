@@ -7,6 +7,7 @@ from typing import Any
 
 from align_core.errors import InputError
 from align_core.model_config import ModelConfig
+from pipelines.storage.far import beside, fetched, is_far
 from pipelines.tracking.registry import Registered
 
 
@@ -42,7 +43,7 @@ def ancestors(written: ModelConfig, found: Registered | None, content: str | Non
     elif written.aligned is not None:
         card = _json((Path(written.aligned) / "card.json").read_bytes())
     else:
-        card = _beside(written.weights_file, content)
+        card = _beside(written, content)
     if card.get("file", content) != content and (written.aligned or found is not None):
         raise InputError(
             f"{written.aligned or written.mlflow}: model.safetensors is not the file that card.json describes: was one "
@@ -59,11 +60,17 @@ def ancestors(written: ModelConfig, found: Registered | None, content: str | Non
     )
 
 
-def _beside(weights: Path | None, content: str | None) -> dict[str, Any]:
+def _beside(written: ModelConfig, content: str | None) -> dict[str, Any]:
     """The card beside a file of weights that Witness made, where these are named by themselves; {} for any others."""
     try:
-        card = _json(weights.with_name("card.json").read_bytes()) if weights is not None else {}
-    except (OSError, ValueError):
+        if is_far(written.weights):
+            file = fetched(beside(written.weights, "card.json"))
+        elif written.weights_file is not None:
+            file = written.weights_file.with_name("card.json")
+        else:
+            return {}
+        card = _json(file.read_bytes())
+    except (OSError, ValueError):  # of which InputError is one
         return {}
     more = card.get("more_files")
     return card if content in [card.get("file"), *(more if isinstance(more, list) else [])] else {}

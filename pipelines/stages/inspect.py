@@ -77,7 +77,7 @@ def inspect_inputs(
     inspected.attacks = inspect_attacks(experiment, store, inspected.shape)
     inspect_made_elsewhere(experiment, store, found["test"], progress, trust_images, inspected.attacks)
     with trials_shown(progress) as shown:
-        models = inspect_models(experiment, store, inspected.manifests, shown, trust_weights)
+        models = inspect_models(experiment, store, inspected.manifests, shown, trust_weights, progress.fetching)
     inspected.networks |= models.networks
     inspected.unused_parameters, inspected.notes = models.unused_parameters, models.notes + inspected.attacks.notes
     inspected.folding = models.folding

@@ -1,12 +1,14 @@
 """Inspects the image sets of an experiment, or reads from the store what is known of them."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from align_core.errors import InputError
 from align_core.images import ImageSetConfig
 from align_core.images.duplicates import without_duplicates
 from align_core.images.inspection import Inspection, inspect_images
 from align_core.images.manifest import Manifest, manifests_of
+from pipelines.compute.here import images_here, images_shown
 from pipelines.experiment.config import DataConfig, Experiment
 from pipelines.progress import Progress
 from pipelines.stages.input_checks import check_readable
@@ -49,12 +51,14 @@ def _inspection_of(
     data: DataConfig, role: str, config: ImageSetConfig, store: Store, progress: Progress, trusting: bool
 ) -> tuple[Inspection, dict[str, bytes]]:
     """What is found in one image set, and what of it has still to be written to the store."""
+    named = images_shown(config)
     try:
         path = f"{SEEN}/{manifest_file(config, data.fit, data.channels)}"
-        if trusting and store.exists(path) and (known := inspection_from_bytes(store.read(path), config)) is not None:
+        if trusting and store.exists(path) and (known := inspection_from_bytes(store.read(path), named)) is not None:
             return known, {}
+        here = images_here(config, progress.fetching(f"data.{role}"))
         with progress.stage(f"inspect data.{role}", None, "images") as bar:
-            found = inspect_images(config, data.fit, data.channels, lambda _: bar.advance(1))
+            found = inspect_images(here, data.fit, data.channels, lambda _: bar.advance(1))
     except (InputError, OSError) as problem:
         raise InputError(f"data.{role}: {problem}") from problem
-    return found, {path: inspection_to_bytes(found)}
+    return replace(found, config=named), {path: inspection_to_bytes(found)}

@@ -1,7 +1,7 @@
 """Tries every model once as it will be used, or reads from the store what was found out when it was tried before."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -14,6 +14,7 @@ from align_core.errors import InputError, reason_of
 from align_core.images.manifest import Manifest
 from align_core.memory import Memory, memory_from
 from align_core.model_config import ModelConfig, resolve_aligned
+from pipelines.compute.here import weights_here
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.factories import note_code
@@ -26,6 +27,7 @@ from pipelines.stages.known import Known
 from pipelines.stages.model_uses import ModelUse, uses_of
 from pipelines.stages.seen import SEEN
 from pipelines.stages.trials_shown import Shown
+from pipelines.storage.far import Watch, is_far
 from pipelines.storage.store import Store, fingerprint_of
 from pipelines.tracking.registry import Registered, registered
 
@@ -82,7 +84,12 @@ class _Tried:
 
 
 def inspect_models(
-    experiment: Experiment, store: Store, manifests: Mapping[str, Manifest], shown: Shown, trusting: bool
+    experiment: Experiment,
+    store: Store,
+    manifests: Mapping[str, Manifest],
+    shown: Shown,
+    trusting: bool,
+    fetching: Callable[[str], Watch],
 ) -> InspectedModels:
     """Every model of the experiment.
 
@@ -90,12 +97,14 @@ def inspect_models(
         manifests: those of the image sets, by role.
         shown: shows the trial of a model, where there is one to make.
         trusting: whether weights of unchanged path, size and modification time count as unchanged.
+        fetching: how it is shown that the weights of a model are fetched.
 
     Raises InputError, naming the model, for one that cannot do what it is used for.
     """
     found, test, files = InspectedModels(), manifests["test"], FileHashes(store, trusting)
     tried, looks = Known(store, f"{SEEN}/models.json"), Known(store, f"{SEEN}/first_looks.json")
     uses = uses_of(experiment, len(manifests["train"]))
+    _fetch_far(experiment, files, fetching)
     for name in experiment.models:
         try:
             model = _model(name, uses[name], experiment, test, store, files)
@@ -137,6 +146,16 @@ def inspect_models(
     return found
 
 
+def _fetch_far(experiment: Experiment, files: FileHashes, fetching: Callable[[str], Watch]) -> None:
+    """Fetches weights that are not known, before any model is tried."""
+    for name, config in experiment.models.items():
+        try:
+            if is_far(config.weights):
+                files.of_far(config.weights, fetching(f"models.{name}"))
+        except InputError as problem:
+            raise InputError(f"models.{name}: {problem}") from problem
+
+
 def _model(
     name: str, use: ModelUse, experiment: Experiment, test: Manifest, store: Store, files: FileHashes
 ) -> "_Model":
@@ -166,6 +185,8 @@ def _bytes_of(config: ModelConfig, found: Registered | None, files: FileHashes) 
     """The hash of the bytes of a model's weights; None where a library or a training supplies them."""
     if found is not None:
         return files.of_stored(found.stored, found.unsaved.get(found.stored))[0]
+    if is_far(config.weights):
+        return files.of_far(config.weights)
     try:
         return files.of_file(config.weights_file) if config.weights_file else None
     except OSError as problem:
@@ -195,6 +216,11 @@ class _Model:
         precision = [] if (own := self.experiment.compute.precision) == "fp32" else [own]
         return fingerprint_of([settings, *images, self.code, self.content, used, *precision])
 
+    @cached_property
+    def _here(self) -> ModelConfig:
+        """The settings with the weights file as it is on this machine."""
+        return weights_here(self.config)
+
     @property
     def _classifier(self) -> "Classifier":
         return self._built[0]
@@ -209,9 +235,9 @@ class _Model:
         classes, channels, begins = self.experiment.data.classes_count, self.test.shape[0], None
         try:
             if self.config.train:
-                classifier, begins = begin(self.config, classes, channels, self.test.shape[1])
+                classifier, begins = begin(self._here, classes, channels, self.test.shape[1])
             else:
-                classifier = load(self.config, classes, channels, self.origin.weights() if self.origin else None)
+                classifier = load(self._here, classes, channels, self.origin.weights() if self.origin else None)
             classifier.precision = self.experiment.compute.precision
             return classifier, begins
         except InputError as problem:
@@ -257,9 +283,9 @@ class _Model:
         classes = self.experiment.data.classes_count
         try:
             if self.config.train:
-                classifier = begin(self.config, classes, channels, self.test.shape[1])[0].eval()
+                classifier = begin(self._here, classes, channels, self.test.shape[1])[0].eval()
             else:
-                classifier = load(self.config, classes, channels, self.origin.weights() if self.origin else None)
+                classifier = load(self._here, classes, channels, self.origin.weights() if self.origin else None)
             logits = classifier(torch.zeros(1, channels, *self.test.shape[1:]))
         except Exception:  # of the user's code: it does not take these
             return False

@@ -12,6 +12,9 @@ import pyarrow.parquet as pq
 from align_core.images import Fit, ImageSetConfig, open_image_set
 from align_core.images.inspection import Inspection
 from align_core.images.labels import RawLabels
+from pipelines.compute.here import images_here, images_shown
+from pipelines.experiment.paths import PLACES
+from pipelines.storage.far import facts, is_far
 from pipelines.storage.store import fingerprint_of
 
 _COLUMNS = ("image_id", "label", "in_grey", "in_colour", "original", "is_grey")
@@ -23,13 +26,27 @@ def manifest_file(config: ImageSetConfig, fit: Fit, channels: int | None) -> str
     """The name under which what was found in an image set is stored.
 
     It is a hash of the settings and of path, size and modification time of every file of the set, so that a changed
-    set is not mistaken for the one that was inspected. Raises InputError or OSError if the set cannot be opened.
+    set is not mistaken for the one that was inspected. Of a set in an object store they are what the store says, and
+    nothing is fetched. Raises InputError or OSError if the set cannot be opened.
     """
+    if is_far(config.path):
+        return _name([_FORMAT, images_shown(config).deciding, dataclasses.asdict(fit), channels, _state_far(config)])
+    settings = [_FORMAT, images_shown(config).deciding, dataclasses.asdict(fit), channels]
+    config = images_here(config)
     image_set = open_image_set(config, fit, channels)
     state = [[str(file), *size_and_time(file)] for file in image_set.files()]
     listing = [dataclasses.asdict(image_set.left_out()), image_set.labels().names]
-    settings = [_FORMAT, config.deciding, dataclasses.asdict(fit), channels]
-    return f"images-{fingerprint_of([*settings, state, *listing])}.parquet"
+    return _name([*settings, state, *listing])
+
+
+def _state_far(config: ImageSetConfig) -> list[object]:
+    """What is known, without fetching them, of the files of a set of which the images lie in an object store."""
+    given = [place for key in PLACES if (place := getattr(config, key)) is not None]
+    return [facts(place) if is_far(place) else [place, *size_and_time(Path(place))] for place in given]
+
+
+def _name(deciding: list[object]) -> str:
+    return f"images-{fingerprint_of(deciding)}.parquet"
 
 
 def size_and_time(file: Path) -> tuple[int, int]:

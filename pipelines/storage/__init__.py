@@ -13,6 +13,7 @@ Where to begin:
 * `csv_table.py`: `to_csv` and `from_csv`, for the tables that people read.
 * `object_store.py` and `lease.py`: what differs in an object store (opening, uploads, moves; a lease for a lock).
   `s3_requests.py`: what S3 does on request that pyarrow does not ask for. `ahead.py`: reading before its turn.
+* `far.py` and `hub.py`: image sets and weights in object stores, which are fetched to the disk of each node.
 * `credentials.py`: `without_credentials` makes a URI fit to be shown or stored, `hide_credentials` a text about it.
 * `versions.py`: the versions of the software that made a result.
 

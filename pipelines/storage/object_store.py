@@ -61,7 +61,7 @@ def open_store(uri: str) -> tuple[fs.FileSystem, str]:
         safe = without_credentials(uri)
         reason = hide_credentials(str(problem), uri)
         # Without `from problem`: its message may quote the URI with the credentials.
-        raise InputError(f"output: {safe}: {reason}") from None
+        raise InputError(f"{safe}: {reason}") from None
     return filesystem, folder
 
 

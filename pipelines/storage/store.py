@@ -73,7 +73,10 @@ class Store:
     def _root(self) -> tuple[fs.FileSystem, str]:
         if "://" not in self.output:
             return fs.LocalFileSystem(), f"{self.output}/{self.name}"
-        filesystem, folder = open_store(self.output)
+        try:
+            filesystem, folder = open_store(self.output)
+        except InputError as problem:
+            raise InputError(f"output: {problem}") from None
         return filesystem, f"{folder.rstrip('/')}/{self.name}"
 
     @property

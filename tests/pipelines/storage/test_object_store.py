@@ -208,9 +208,7 @@ class TestOpening:
     @pytest.mark.parametrize("parameter", ["tls_verify_certificates=false", "smart_defaults=legacy"])
     def test_a_parameter_that_would_be_ignored_is_refused(self, parameter: str) -> None:
         name = parameter.partition("=")[0]
-        with pytest.raises(
-            InputError, match=rf"^output: s3://\*\*\*@bucket/runs.*: the parameter {name} cannot be used"
-        ):
+        with pytest.raises(InputError, match=rf"^s3://\*\*\*@bucket/runs.*: the parameter {name} cannot be used"):
             open_store(f"s3://K:S@bucket/runs?region=eu-west-1&{parameter}")
 
     @pytest.mark.parametrize(
