@@ -23,6 +23,7 @@ from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.networks import HELD_BY_CRAFTERS
 from pipelines.compute.others import Pool
 from pipelines.compute.ray_data import run_pipeline
+from pipelines.compute.sent import sent
 from pipelines.compute.starting_nodes import await_node
 from pipelines.compute.towards import Towards
 from pipelines.compute.turns import TURNS
@@ -228,7 +229,7 @@ class Crafter:
         """The rows of a chunk, and what the attack made."""
         job = self.job
         ids, labels = job.images.ids_of(chunk), job.images.labels_of(chunk)
-        images_BCHW = torch.from_numpy(np.array(clean)).to(job.device)
+        images_BCHW = sent(clean, job.device)
         labels_B = torch.tensor(labels, device=job.device)
         config = job.attacks[attack]
         others = job.pool.read(job.device) if config.needs_others else None

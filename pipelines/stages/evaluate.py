@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict, cast
 
-import numpy as np
 import pyarrow as pa
 import torch
 
@@ -23,6 +22,7 @@ from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.ray_data import run_pipeline
+from pipelines.compute.sent import sent
 from pipelines.compute.starting_nodes import await_node
 from pipelines.compute.turns import TURNS
 from pipelines.progress import Progress
@@ -155,7 +155,7 @@ class Evaluator:
         What fails is recorded beside its own table; the run goes on with the others.
         """
         job, chunk, turn = self.job, item["chunk"], self.job.turns[item["number"]]
-        images_BCHW = torch.from_numpy(np.array(item["images"])).to(job.device).to(torch.float32) / 255
+        images_BCHW = sent(item["images"], job.device).to(torch.float32) / 255
         labels_B = torch.tensor(job.images.labels_of(chunk), device=job.device)
         prefix = "" if turn.images is None else "adversarial_"
         found: dict[int, pa.Table] = {}

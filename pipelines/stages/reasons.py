@@ -38,6 +38,7 @@ from pipelines.compute.fill import Missing, fill
 from pipelines.compute.images import TestImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader
 from pipelines.compute.ray_data import run_pipeline
+from pipelines.compute.sent import sent
 from pipelines.compute.starting_nodes import await_node
 from pipelines.compute.turns import TURNS
 from pipelines.compute.watched import watched
@@ -299,7 +300,7 @@ class OnChunk:
             return passes_at(network, self._batch, whose=whose, pass_rows=rows)
 
     def _pixels(self, pixels: Pixels) -> torch.Tensor:
-        return torch.from_numpy(np.array(pixels)).to(self.job.device).to(torch.float32) / 255
+        return sent(pixels, self.job.device).to(torch.float32) / 255
 
 
 def _as_arrow(columns: Columns) -> dict[str, pa.Array]:
