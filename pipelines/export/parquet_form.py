@@ -13,13 +13,14 @@ from pipelines.export.file_names import png_names
 from pipelines.export.png_form import decoded, encoded
 from pipelines.storage.store import Store
 
+_PLAIN = {"compression": "none", "use_dictionary": False}  # pictures are compressed already, and no two are the same
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def write(images: CraftedImages, store: Store, path: str) -> None:
     """Writes the columns `image`, `label`, `image_id` and, where targeted, `targeted_label`; a row group a chunk."""
     schema, names = _schema(images), iter(png_names(images.ids))
-    with store.writing(path) as stream, pq.ParquetWriter(stream, schema) as writer:
+    with store.writing(path) as stream, pq.ParquetWriter(stream, schema, **_PLAIN) as writer:
         for chunk in images.read():
             pictures = [{"bytes": encoded(pixels), "path": next(names)} for pixels in chunk.pixels_BCHW]
             columns: dict[str, Any] = {"image": pictures, "label": chunk.labels_B, "image_id": chunk.ids}
