@@ -49,7 +49,7 @@ def read(images: CraftedImages, store: Store, path: str) -> Iterator[Chunk]:
 def encoded(pixels_CHW: Pixels) -> bytes:
     """An image as the bytes of a PNG file."""
     content = io.BytesIO()
-    # Perturbations hardly compress: a higher level takes twice as long, for files of nearly the same size.
+    # Perturbations hardly compress: the usual level 6 takes four times as long, for files that are a fifth smaller.
     pixels = pixels_CHW[0] if len(pixels_CHW) == 1 else pixels_CHW.transpose(1, 2, 0)
     Image.fromarray(np.ascontiguousarray(pixels)).save(content, "PNG", compress_level=1)
     return content.getvalue()
