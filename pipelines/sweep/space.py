@@ -226,7 +226,7 @@ def _check_key(key: str, entry: Entry, keys: Collection[str]) -> None:
         return
     top = key.partition(".")[0]
     own = [name for name in _dotted_keys() if not name.startswith((*_NOT_SEARCHED, _EARLY_STOP))]
-    if top in Experiment.model_fields and top != "align":
+    if top in known_keys(Experiment, ()) and top != "align":
         raise InputError(f"keys.{key}: a sweep searches `align.*` and `witnesses` only; remove this key")
     if key not in own and key not in entry.part_keys:
         if key in known_part_keys():

@@ -22,11 +22,12 @@ from pipelines.run.status import Entry, Status, watch
 
 STARTER = {"--train", "--test", "--kind", "--classes", "--image-size", "--source", "--witness", "--target", "--name"}
 COMMON = {"--set", "--address", "--output", "--quiet", "--json", "--help"}
+STAGE = {"--rehash", "--dashboard"}
 COMMANDS: dict[str, set[str]] = {
-    "demo": set(), "run": {"--rehash"}, "align": {"--rehash"}, "craft": {"--rehash"},
-    "evaluate": {"--rehash", "--clean"}, "reasons": {"--rehash"}, "report": {"--rehash", "--log"},
+    "demo": {"--dashboard"}, "run": STAGE, "align": STAGE, "craft": STAGE,
+    "evaluate": {*STAGE, "--clean"}, "reasons": STAGE, "report": {*STAGE, "--log"},
     "tune": {"--space", "--samples", "--searcher", "--scheduler", "--concurrent", "--max-clean-drop", "--attack",
-             "--surrogate", "--rehash"},
+             "--surrogate", *STAGE},
     "plan": {"--cells"}, "status": {"--watch", "--cells"}, "verify": {"--sample", "--seed"},
     "export": {"--png", "--npz", "--robustbench", "--parquet", "--surrogate", "--attack"},
     "schedule": {"--once", "--list"}, "ui": {"--port"}, "compare": {"--output", "--json"}, "init": STARTER,
