@@ -13,7 +13,8 @@ from pipelines.export.file_names import png_names
 from pipelines.export.png_form import decoded, encoded
 from pipelines.storage.store import Store
 
-_PLAIN = {"compression": "none", "use_dictionary": False}  # pictures are compressed already, and no two are the same
+# Pictures are compressed already, no two are the same, and the least of them would be stored once more as a statistic.
+_PLAIN: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": ["label", "image_id"]}
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
