@@ -22,7 +22,9 @@ def device_error(problem: BaseException) -> BaseException | None:
     where one of its libraries (cuBLAS, cuDNN) failed. Memory that is short is no such error: less may fit.
     """
     cause: BaseException | None = problem
-    while cause is not None:
+    met: list[BaseException] = []
+    while cause is not None and cause not in met:  # nothing keeps an exception from being its own cause
+        met.append(cause)
         if isinstance(cause, RuntimeError) and not isinstance(cause, torch.OutOfMemoryError) and _is_broken(cause):
             return cause
         cause = cause.__cause__

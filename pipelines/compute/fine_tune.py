@@ -215,7 +215,7 @@ class Trainer:
         try:
             rows = self.alignment.settled([own for _, own in taken])
         except NonFiniteLoss as problem:
-            raise self._with_names(problem) from problem
+            raise self._with_names(problem) from None
         for (when, own), row in zip(taken, rows, strict=True):
             epoch = own.number // self.batches.steps_per_epoch
             self.curve.append({"step": own.number, "epoch": epoch, "timestamp": when, **row})

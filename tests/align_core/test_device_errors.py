@@ -69,3 +69,11 @@ def test_it_is_not_taken_for_a_network_without_a_gradient() -> None:
         raise torch.AcceleratorError("CUDA error: unspecified launch failure")
     with pytest.raises(NoGradient), second_derivatives("it"):
         raise RuntimeError("trace_backward_not_implemented")
+
+
+def test_an_exception_that_is_its_own_cause_is_looked_at_once() -> None:
+    alone, one, other = RuntimeError("odd"), RuntimeError("one"), RuntimeError("other")
+    alone.__cause__, one.__cause__, other.__cause__ = alone, other, one
+    assert device_error(alone) is None and device_error(one) is None
+    other.__cause__ = RuntimeError("CUDA error: unspecified launch failure")
+    assert device_error(one) is other.__cause__
