@@ -72,7 +72,7 @@ def living_bytes(work: Callable[[], object], held: Iterable[Tensor] = ()) -> lis
 
 
 def weights_of(network: nn.Module) -> list[Tensor]:
-    """All parameters and buffers."""
+    """The tensors that a network holds whether it is used or not: its parameters and buffers."""
     return [*network.parameters(), *network.buffers()]
 
 

@@ -40,7 +40,7 @@ class Blended(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, images_NCHW: Tensor, index_KNP: Tensor, weight_KNP: Tensor) -> Tensor:
-        """As `blended`."""
+        """The weighted sums of `blended`, added up in place: a GPU reads and writes them once for each of the K."""
         ctx.save_for_backward(images_NCHW, index_KNP, weight_KNP)
         total_NCP = torch.zeros_like(images_NCHW).flatten(2)
         for index_NP, weight_NP in zip(index_KNP, weight_KNP, strict=True):

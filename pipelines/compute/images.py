@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -13,7 +12,7 @@ from align_core.errors import InputError, reason_of
 from align_core.images import Fit, ImageSet, ImageSetConfig, open_image_set, read_images
 from align_core.images.decoding import BadImage, Picture, Pixels
 from align_core.images.inspection import content_hash
-from align_core.images.labels import Labels
+from pipelines.compute.around import Around
 from pipelines.compute.here import check_node_has, images_here
 from pipelines.failure import InputChangedError
 
@@ -62,7 +61,7 @@ class TestImages:
         return read_as_inspected("data.test", image_set, self.ids_of(chunk), contents)
 
 
-class AsInspected(ImageSet):
+class AsInspected(Around):
     """An image set that hands out no other images than those that were inspected.
 
     Every image is compared as it is read, so that it does not matter when, how or how often a file is exchanged. A hash
@@ -80,25 +79,13 @@ class AsInspected(ImageSet):
     def __init__(
         self, key: str, image_set: ImageSet, contents: Mapping[str, str], originals: Mapping[str, str] | None = None
     ) -> None:
-        super().__init__(image_set.fit, image_set.channels)
-        self._key, self._inner, self._contents, self._originals = key, image_set, contents, originals or {}
-
-    def listing(self) -> tuple[list[str], Labels]:
-        """As the set lists itself now."""
-        return self._inner.listing()
-
-    def files(self) -> list[Path]:
-        """The files of the set."""
-        return self._inner.files()
-
-    def encoded(self, image_id: str) -> bytes:
-        """What is stored of one image now."""
-        return self._inner.encoded(image_id)
+        super().__init__(image_set)
+        self._key, self._contents, self._originals = key, contents, originals or {}
 
     def decoded(self, image_id: str) -> Picture:
         """One image at its own size."""
         try:
-            picture, stored = self._inner.decoded(image_id), self._inner.encoded(image_id)
+            picture, stored = self.inner.decoded(image_id), self.inner.encoded(image_id)
         except (BadImage, InputError, LookupError) as problem:
             self._refuse(image_id, problem)
         if content_hash(stored) != self._originals[image_id]:
@@ -108,7 +95,7 @@ class AsInspected(ImageSet):
     def read(self, image_id: str) -> Pixels:
         """One image, fitted: uint8 [C, size, size]."""
         try:
-            pixels = self._inner.read(image_id)
+            pixels = self.inner.read(image_id)
         except (BadImage, InputError, LookupError) as problem:  # there may be fewer rows than before
             self._refuse(image_id, problem)
         if content_hash(pixels.tobytes()) != self._contents[image_id]:

@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
 
 from align_core.errors import InputError, reason_of
 from align_core.images import Fit, ImageSet
-from align_core.images.decoding import Picture, Pixels
-from align_core.images.labels import Labels
+from align_core.images.decoding import Pixels
+from pipelines.compute.around import Around
 
 _HASH = 16  # bytes
 Result = TypeVar("Result")
 
 
-class KeptImages(ImageSet):
+class KeptImages(Around):
     """An image set whose fitted images are read from one file of pixels, as far as they are there.
 
     The file has a place for every image: a hash, and the pixels. What does not match its hash, as a place that nothing
@@ -32,32 +31,11 @@ class KeptImages(ImageSet):
     """
 
     def __init__(self, image_set: ImageSet, folder: Path, contents: Mapping[str, str], channels: int) -> None:
-        super().__init__(image_set.fit, channels)
-        self._inner = image_set
+        super().__init__(image_set)
         self._shape = channels, self.fit.size, self.fit.size
+        self._bytes = channels * self.fit.size**2
         self._places = {image_id: place for place, image_id in enumerate(contents)}
         self._file = folder / f"{_name(self.fit, channels, list(contents.values()))}.pixels"
-        self._bytes = channels * self.fit.size**2
-
-    def listing(self) -> tuple[list[str], Labels]:
-        """As the set lists itself."""
-        return self._inner.listing()
-
-    def files(self) -> list[Path]:
-        """The files of the set."""
-        return self._inner.files()
-
-    def encoded(self, image_id: str) -> bytes:
-        """What is stored of one image."""
-        return self._inner.encoded(image_id)
-
-    def decoded(self, image_id: str) -> Picture:
-        """One image at its own size."""
-        return self._inner.decoded(image_id)
-
-    def picture(self, image_id: str) -> Image.Image:
-        """One image at its own size, in the channels of the set."""
-        return self._inner.picture(image_id)
 
     def read(self, image_id: str) -> Pixels:
         """One image, fitted: uint8 [C, size, size]. Raises InputError where the disk cannot hold it."""
@@ -65,7 +43,7 @@ class KeptImages(ImageSet):
         kept = self._try(lambda file: os.pread(file, _HASH + self._bytes, place))
         if len(kept) == _HASH + self._bytes and kept[:_HASH] == _hash(kept[_HASH:]):
             return np.frombuffer(kept, np.uint8, offset=_HASH).reshape(self._shape)
-        pixels = self._inner.read(image_id)
+        pixels = self.inner.read(image_id)
         content = pixels.tobytes()
         self._try(lambda file: _write(file, _hash(content) + content, place))
         return pixels

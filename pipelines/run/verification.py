@@ -6,6 +6,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+
+from pipelines.compute.loading import LoadedNetworks
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError, pa.ArrowException)
+"""Whatever a file that was damaged, or that someone else wrote, can raise when it is read."""
 
 
 @dataclass
@@ -42,8 +48,24 @@ class Verification:
         return {"findings": self.findings, "checked": dict(self.checked), "trusted": self.trusted}
 
 
-def spread(images: int, sample: int, rng: np.random.Generator) -> list[int]:
-    """Positions of a sample of so many images: one from each of as many equal parts as there are to be drawn, so that
-    it is spread over all chunks."""
-    edges = np.linspace(0, images, min(sample, images) + 1).round().astype(int)
-    return [int(rng.integers(low, high)) for low, high in pairwise(edges)]
+@dataclass(frozen=True)
+class Repetition:
+    """How results are computed again, to be compared with those that are stored.
+
+    Attributes:
+        networks: load the networks.
+        unreadable: the networks that cannot be loaded, of which nothing is repeated.
+        sample: number of images of each set for which it is done.
+        rng: draws these images.
+    """
+
+    networks: LoadedNetworks
+    unreadable: set[str]
+    sample: int
+    rng: np.random.Generator
+
+    def draw(self, images: int) -> list[int]:
+        """Positions of the sample of so many images: one from each of as many equal parts as there are to be drawn, so
+        that it is spread over all chunks."""
+        edges = np.linspace(0, images, min(self.sample, images) + 1).round().astype(int)
+        return [int(self.rng.integers(low, high)) for low, high in pairwise(edges)]

@@ -12,7 +12,7 @@ from align_core.numerics import set_policy
 from pipelines.compute.loading import LoadedNetworks
 from pipelines.progress import Progress
 from pipelines.run.request import Request, open_blueprint
-from pipelines.run.verification import Verification
+from pipelines.run.verification import Repetition, Verification
 from pipelines.run.verify_inputs import (
     check_image_sets,
     check_made_elsewhere,
@@ -66,9 +66,9 @@ def verify_experiment(request: Request, sample: int = 20, seed: int = 0) -> Veri
     if others:
         found.findings += others
         return found
-    rng = np.random.default_rng(seed)
-    TableVerifier(blueprint, networks, unreadable, found, sample, rng).run(progress)
-    ReasonVerifier(blueprint, networks, unreadable, found, sample, rng).run(progress)
+    again = Repetition(networks, unreadable, sample, np.random.default_rng(seed))
+    TableVerifier(blueprint, again, found).run(progress)
+    ReasonVerifier(blueprint, again, found).run(progress)
     check_report(blueprint, found)
     check_resolved(blueprint, found)
     _say_what_was_trusted(blueprint, found, sample)

@@ -9,11 +9,10 @@ import pyarrow as pa
 
 from align_core.errors import reason_of
 from align_core.model_config import Precision
-from pipelines.compute.loading import LoadedNetworks
 from pipelines.failure import RunFailed
 from pipelines.progress import Progress
 from pipelines.report.outcomes import read_table
-from pipelines.run.verification import Verification, spread
+from pipelines.run.verification import UNREADABLE, Repetition, Verification
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF
 from pipelines.stages.measurings import SOFT, Measuring, Sample
@@ -26,10 +25,6 @@ from pipelines.storage.chunked_table import ChunkedTable
 _TOLERANCE: dict[Precision, float] = {"fp32": 0.01, "tf32": 0.05, "bf16": 0.01}
 _SOUGHT, _SOUGHT_TIMES = "largest_linearity", 5
 _FLIPS = 0.1  # the share of the images on which yes and no may be exchanged, as near ties are
-# Whatever a file that was damaged, or that someone else wrote, can raise when it is read.
-_UNREADABLE = (
-    OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError, pa.ArrowException, RunFailed
-)  # fmt: skip
 
 
 class ReasonVerifier:
@@ -37,24 +32,13 @@ class ReasonVerifier:
 
     Args:
         blueprint: the experiment.
-        networks: load the networks that are measured again.
-        unreadable: the networks that cannot be.
+        repetition: of what is computed again, and by which networks.
         found: takes the findings and counts.
-        sample: number of images for which reasons are measured again.
-        rng: draws these images.
     """
 
-    def __init__(
-        self,
-        blueprint: Blueprint,
-        networks: LoadedNetworks,
-        unreadable: set[str],
-        found: Verification,
-        sample: int,
-        rng: np.random.Generator,
-    ) -> None:
-        self.blueprint, self.networks, self.unreadable, self.found = blueprint, networks, unreadable, found
-        self.drawn = spread(len(blueprint.sample.positions), sample, rng)
+    def __init__(self, blueprint: Blueprint, repetition: Repetition, found: Verification) -> None:
+        self.blueprint, self.again, self.found = blueprint, repetition, found
+        self.drawn = repetition.draw(len(blueprint.sample.positions))
         manifest = blueprint.inspected.manifests["test"]
         self._ids = [manifest.ids[position] for position in blueprint.sample.positions]
         self._labels = [int(manifest.labels[position]) for position in blueprint.sample.positions]
@@ -65,7 +49,7 @@ class ReasonVerifier:
         if not tables:
             return
         read = {table.folder: rows for table in tables.values() if (rows := self._read(table)) is not None}
-        measurer = Measurer(self._job(), self.networks)
+        measurer = Measurer(self._job(), self.again.networks)
         if self.drawn:
             with progress.stage("verify reasons", len(self.drawn) * len(read), "rows") as bar:
                 for number, one in enumerate(measurer.job.measurings):
@@ -81,7 +65,7 @@ class ReasonVerifier:
         try:
             rows = read_table(self.blueprint.store, table, None)
             problem = self._problem_of(table, rows)
-        except _UNREADABLE as raised:
+        except (*UNREADABLE, RunFailed) as raised:
             problem = f"cannot be read ({reason_of(raised)})"
         if problem:
             self.found.report(f"{table.folder}: {problem}")
@@ -118,12 +102,12 @@ class ReasonVerifier:
         """Measures a surrogate, or soft labels, and everything that it is compared with."""
         networks = set() if one.surrogate == SOFT else set(measurer.job.members[one.surrogate])
         wanted = [own for own in one.measured if own.table.folder in read]
-        wanted = [own for own in wanted if not self.unreadable & {*networks, own.other}]
+        wanted = [own for own in wanted if not self.again.unreadable & {*networks, own.other}]
         if not wanted:
             return
         try:
             on_chunk = measurer.on_chunk(read_both(measurer.job, ReasonsItem(number=number, chunk=0, lacking="")))
-        except _UNREADABLE as problem:
+        except (*UNREADABLE, RunFailed) as problem:
             self.found.report(f"{wanted[0].table.folder}: its images cannot be read ({reason_of(problem)})")
             return
         for other, table in wanted:

@@ -17,9 +17,8 @@ from align_core.model_config import Precision
 from align_core.own_code import own_code
 from align_core.similarity import structural_similarity
 from pipelines.compute.images import adversarial_images
-from pipelines.compute.loading import LoadedNetworks
 from pipelines.progress import Bar, Progress
-from pipelines.run.verification import Verification, spread
+from pipelines.run.verification import UNREADABLE, Repetition, Verification
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
 from pipelines.stages.clean_images import test_images
@@ -33,8 +32,6 @@ _TIE: Mapping[Precision, float] = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 0.03}
 _CONFIDENCE: Mapping[Precision, float] = {"fp32": 5e-3, "tf32": 0.03, "bf16": 0.15}
 # Distances are stored in single precision.
 _ROUNDING = 1e-6
-# Whatever a file that was damaged, or that someone else wrote, can raise when it is read.
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError, pa.ArrowException)
 
 
 class TableVerifier:
@@ -42,24 +39,12 @@ class TableVerifier:
 
     Args:
         blueprint: the experiment.
-        networks: load the networks that predict again.
-        unreadable: the networks whose predictions cannot be repeated.
+        repetition: of what is computed again, and by which networks.
         found: takes the findings and counts.
-        sample: number of images of each set for which predictions are repeated.
-        rng: draws these images.
     """
 
-    def __init__(
-        self,
-        blueprint: Blueprint,
-        networks: LoadedNetworks,
-        unreadable: set[str],
-        found: Verification,
-        sample: int,
-        rng: np.random.Generator,
-    ) -> None:
-        self.blueprint, self.store, self.networks, self.unreadable = blueprint, blueprint.store, networks, unreadable
-        self.found, self.sample, self.rng = found, sample, rng
+    def __init__(self, blueprint: Blueprint, repetition: Repetition, found: Verification) -> None:
+        self.blueprint, self.store, self.again, self.found = blueprint, blueprint.store, repetition, found
         self.images, self.towards = test_images(blueprint), towards_of(blueprint)
         self._bad_chunks: set[int] = set()
 
@@ -82,7 +67,7 @@ class TableVerifier:
 
     def _draw(self) -> list[int]:
         """Positions of a sample of the images."""
-        return spread(len(self.images.image_ids), self.sample, self.rng)
+        return self.again.draw(len(self.images.image_ids))
 
     def _clean_images(self, positions: Sequence[int]) -> dict[int, Pixels]:
         """The clean images [C, H, W] at these positions, those that can be decoded."""
@@ -183,9 +168,9 @@ class TableVerifier:
         self._report_rows(table, chunk, is_none_B.numpy(), "are led to no class, or to their label")
         if known_B is not None:
             self._report_rows(table, chunk, (was_B != known_B).numpy(), f"are led to another class than the {rule} one")
-        elif rows and not is_none_B.any() and self.towards.source not in self.unreadable:
+        elif rows and not is_none_B.any() and self.towards.source not in self.again.unreadable:
             try:
-                logits_BK = self.towards.source_logits(torch.from_numpy(np.array(clean[rows])), self.networks)
+                logits_BK = self.towards.source_logits(torch.from_numpy(np.array(clean[rows])), self.again.networks)
             except Exception as problem:  # of the user's code
                 self.found.report(f"{table.folder}: {self.towards.source} cannot predict again ({reason_of(problem)})")
                 return
@@ -203,7 +188,7 @@ class TableVerifier:
         batch = torch.from_numpy(np.stack([shown[position] for position in positions])) if positions else None
         for members, table in predictions:
             was = self._checked_rows(table, prefix, positions, bar)
-            if batch is not None and not self.unreadable.intersection(members):
+            if batch is not None and not self.again.unreadable.intersection(members):
                 self._repeat(table, members, batch.to(torch.float32) / 255, positions, was)
 
     def _checked_rows(
@@ -246,7 +231,7 @@ class TableVerifier:
         precision = self.blueprint.experiment.compute.precision
         try:
             with own_code("predicting"), torch.no_grad():
-                logits_BK = self.networks.mean_of(members)(images_BCHW, ids)[rows].float()
+                logits_BK = self.again.networks.mean_of(members)(images_BCHW, ids)[rows].float()
         except InputError as problem:
             self.found.report(f"{table.folder}: {', '.join(members)} cannot predict again ({reason_of(problem)})")
             return
@@ -280,7 +265,7 @@ class TableVerifier:
         sizes = self.blueprint.rows
         try:
             about = table.about(self.store)
-        except _UNREADABLE as problem:
+        except UNREADABLE as problem:
             self.found.report(f"{table.folder}: cannot be read ({reason_of(problem)})")
             return
         if about.get("fingerprint") != table.fingerprint or about["inputs"] != table.inputs:
@@ -296,7 +281,7 @@ class TableVerifier:
             try:
                 content = table.read_chunk(self.store, chunk, size)
                 problem_found = self._problem_of(chunk, content, wanted)
-            except _UNREADABLE as problem:
+            except UNREADABLE as problem:
                 problem_found = f"chunk {chunk} is damaged ({reason_of(problem)})"
             if problem_found:
                 self.found.report(f"{table.folder}: {problem_found}")

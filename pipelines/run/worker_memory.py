@@ -28,9 +28,10 @@ _USABLE = 0.95  # of a machine; beyond this share Ray ends workers
 _ROWS = {
     "compute.pass": ("in a pass", "tables that were crafted with another one are then made anew"),
     "compute.chunk": ("in a chunk", "what was made with other chunks is then made anew"),
-    "align.batch_size": ("in a worker's batch", "or spread it over more align.workers"),
+    "align.batch_size": ("in a worker's batch", "or raise align.accumulate or align.workers, which divide it"),
 }
 """Of the key that bounds how many images are worked on at once: how that is said, and what follows from a change."""
+_OF_A_MODEL = ("in a batch", "the model is then trained anew")  # of models.NAME.train.batch_size
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class WorkerMemory:
         stage: `craft`, `evaluate` or `align`.
         of: the surrogate or network.
         key: the setting that bounds how many images are worked on at once. images: that number.
+        divided: the number by which the setting is divided, as a batch is among workers and parts.
         bytes: that the worker takes; None where a figure that this needs is not known.
         per_image: how many of them each image takes.
         room: the memory that there is.
@@ -67,13 +69,14 @@ class WorkerMemory:
     bytes: int | None
     per_image: int
     room: Room
+    divided: int = 1
 
     @property
     def line(self) -> str:
         """What `witness plan` prints of the stage."""
         if self.bytes is None:
             return f"{self.stage} unknown"
-        how, _ = _ROWS[self.key]
+        how, _ = _ROWS.get(self.key, _OF_A_MODEL)
         return f"{self.stage} {size_text(self.bytes)} a worker ({self.of}, {self.images:,} images {how})"
 
     def warning(self) -> str | None:
@@ -81,10 +84,11 @@ class WorkerMemory:
         room, there = self.room, self.room.bytes
         if self.bytes is None or there is None or self.bytes <= (share := there * _USABLE / room.workers):
             return None
-        how, follows = _ROWS[self.key]
+        how, follows = _ROWS.get(self.key, _OF_A_MODEL)
         workers = f", and {room.workers} share it" if room.workers > 1 else ""
         fitting = int((share - (self.bytes - self.images * self.per_image)) // max(1, self.per_image))
-        mend = f"{self.key} of at most {fitting:,} fits ({follows})" if fitting > 0 else f"no {self.key} fits"
+        most = f"{self.key} of at most {fitting * self.divided:,} fits"
+        mend = f"{most} ({follows})" if fitting > 0 else f"no {self.key} fits"
         fewer = "; so do fewer compute.workers" if room.workers > 1 and self.bytes <= there * _USABLE else ""
         return (
             f"{self.key}: a worker of the stage {self.stage} takes {size_text(self.bytes)} with {self.images:,} images "
@@ -111,6 +115,7 @@ class _Need:
     images: int
     fixed: int | None
     per_image: int = 0
+    divided: int = 1
 
 
 def _most(stage: str, needed: Sequence[_Need], room: Room) -> WorkerMemory:
@@ -121,7 +126,8 @@ def _most(stage: str, needed: Sequence[_Need], room: Room) -> WorkerMemory:
 
     own = max(needed, key=sum_of)
     taken = None if own.fixed is None else int(_MARGIN * sum_of(own)) + _PROCESS
-    return WorkerMemory(stage, own.of, own.key, own.images, taken, int(_MARGIN * own.per_image), room)
+    per_image = int(_MARGIN * own.per_image)
+    return WorkerMemory(stage, own.of, own.key, own.images, taken, per_image, room, own.divided)
 
 
 def _crafting(blueprint: Blueprint, device: Device) -> tuple[str, list[_Need]]:
@@ -174,25 +180,32 @@ def _evaluating(blueprint: Blueprint) -> tuple[str, list[_Need]]:
 def _aligning(blueprint: Blueprint) -> tuple[str, list[_Need]]:
     images, models = len(blueprint.inspected.manifests["train"]), blueprint.experiment.models
     makings = [
-        (own.name, own.source, own.witnesses, own.align) for own in blueprint.surrogates if own.align is not None
+        (own.name, "align.batch_size", own.source, own.witnesses, own.align)
+        for own in blueprint.surrogates
+        if own.align is not None
     ]
-    makings += [(name, name, (), training_on_labels(own.train)) for name, own in models.items() if own.train]
+    makings += [
+        (name, f"models.{name}.train.batch_size", name, (), training_on_labels(own.train))
+        for name, own in models.items()
+        if own.train
+    ]
     return "align", [_step(blueprint, *making, images) for making in makings]
 
 
 def _step(
-    blueprint: Blueprint, name: str, source: str, witnesses: Sequence[str], align: AlignConfig, images: int
+    blueprint: Blueprint, name: str, key: str, source: str, witnesses: Sequence[str], align: AlignConfig, images: int
 ) -> _Need:
     """A step, with the witnesses in memory and the network that it starts from beside its copy."""
     rows, own = training_of(align, images).rows, blueprint.networks[source].memory
     others = [blueprint.networks[witness].memory for witness in witnesses]
     if own is None or own.training is None or None in others:
-        return _Need(name, "align.batch_size", rows, None)
+        return _Need(name, key, rows, None)
     known = [other for other in others if other is not None]
     witness = max((other.predicting for other in known), key=lambda one: one.per_image, default=PassMemory(0, 0))
     weights = 2 * own.weights + sum(other.weights for other in known)
+    fixed = weights + own.training.fixed + witness.fixed
     per_image = own.training.per_image + witness.per_image
-    return _Need(name, "align.batch_size", rows, weights + own.training.fixed + witness.fixed, per_image)
+    return _Need(name, key, rows, fixed, per_image, align.workers * align.accumulate)
 
 
 def _sum_of(passes: Iterable[PassMemory]) -> PassMemory:

@@ -99,7 +99,7 @@ def requests_of(uri: str, filesystem: fs.FileSystem) -> S3Requests | None:
         return None
     try:
         return S3Requests(s3_arguments(uri, filesystem.region) | _S3_TIMEOUTS)
-    except Exception:  # there is no boto3, or it does not take what pyarrow takes
+    except (ImportError, ValueError):  # there is no boto3, or it does not take what pyarrow takes
         return None
 
 

@@ -17,38 +17,42 @@ class S3Requests:
     Args:
         arguments: those of pyarrow's `S3FileSystem` for this store, with its timeouts.
 
-    Raises ImportError where boto3 is not installed, and what boto3 raises where it cannot use the arguments.
+    Raises ImportError where boto3 is not installed, and ValueError where it cannot use the arguments.
     """
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         from boto3.session import Session
         from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
 
         endpoint, scheme = arguments.get("endpoint_override"), arguments.get("scheme", "https")
         if endpoint and "://" not in endpoint:
             endpoint = f"{scheme}://{endpoint}"
-        session = Session(
-            aws_access_key_id=arguments.get("access_key"),
-            aws_secret_access_key=arguments.get("secret_key"),
-            region_name=arguments["region"],
+        config = Config(
+            connect_timeout=arguments["connect_timeout"],
+            read_timeout=arguments["request_timeout"],
+            retries={"mode": "standard", "total_max_attempts": 2},
+            s3={"addressing_style": "path" if endpoint else "auto"},  # as pyarrow does
+            request_checksum_calculation="when_required",  # servers other than AWS may not know newer ones
+            response_checksum_validation="when_required",
         )
-        self._client = session.client(
-            "s3",
-            endpoint_url=endpoint,
-            use_ssl=scheme == "https",
-            verify=arguments.get("tls_ca_file_path"),
-            config=Config(
-                connect_timeout=arguments["connect_timeout"],
-                read_timeout=arguments["request_timeout"],
-                retries={"mode": "standard", "total_max_attempts": 2},
-                s3={"addressing_style": "path" if endpoint else "auto"},  # as pyarrow does
-                request_checksum_calculation="when_required",  # servers other than AWS may not know newer ones
-                response_checksum_validation="when_required",
-            ),
-        )
+        certificates, is_secure = arguments.get("tls_ca_file_path"), scheme == "https"
+        try:
+            session = Session(
+                aws_access_key_id=arguments.get("access_key"),
+                aws_secret_access_key=arguments.get("secret_key"),
+                region_name=arguments["region"],
+            )
+            self._client = session.client(
+                "s3", endpoint_url=endpoint, use_ssl=is_secure, verify=certificates, config=config
+            )
+        except BotoCoreError as problem:
+            raise ValueError(str(problem)) from problem
 
     def delete(self, paths: Sequence[str]) -> list[str]:
         """Deletes objects, given as `BUCKET/KEY`; those that do not exist count as deleted. Returns those left."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
         left: list[str] = []
         for start in range(0, len(paths), _MOST_DELETED):
             part = paths[start : start + _MOST_DELETED]
@@ -56,7 +60,7 @@ class S3Requests:
             wanted = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
             try:
                 answer = self._client.delete_objects(Bucket=part[0].partition("/")[0], Delete=wanted)
-            except Exception:  # boto3 raises exceptions of many kinds; not every store knows this request
+            except (BotoCoreError, ClientError):  # not every store knows this request
                 return [*left, *paths[start:]]
             left += [keys[own["Key"]] for own in answer.get("Errors", [])]
         return left
@@ -66,13 +70,13 @@ class S3Requests:
 
         Stores that do not know of conditions may write it in any case.
         """
-        from botocore.exceptions import ClientError
+        from botocore.exceptions import BotoCoreError, ClientError
 
         bucket, _, key = path.partition("/")
         try:
             self._client.put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
         except ClientError as problem:
             return False if problem.response.get("Error", {}).get("Code") in _ANSWERED_NO else None
-        except Exception:
+        except BotoCoreError:
             return None
         return True

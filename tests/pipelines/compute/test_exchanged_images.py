@@ -101,18 +101,20 @@ def paint(file: Path, columns: slice) -> None:
     Image.fromarray(pixels).save(file)
 
 
-def refused(job: FineTune, message: str) -> None:
+def refused(job: FineTune) -> str:
+    """Why a fine-tune is refused."""
     with pytest.raises(InputChangedError) as caught:
         fine_tune_alone(job, "cpu", ".train/x")
-    assert re.fullmatch(message, str(caught.value)), caught.value
+    return str(caught.value)
 
 
 def test_an_array_that_is_overwritten_during_an_alignment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_in(tmp_path)
     exchange_at(monkeypatch, lambda: overwrite_rows(tmp_path / "images.npz"))
-    refused(job, OTHERS.format(r"0000\d"))
+    assert re.fullmatch(OTHERS.format(r"0000\d"), refused(job))
     monkeypatch.undo()
-    refused(job, OTHERS.format(r"0000\d"))  # nor does it resume from its checkpoint with other images
+    # Nor does it resume from its checkpoint with other images.
+    assert re.fullmatch(OTHERS.format(r"0000\d"), refused(job))
 
 
 def test_an_array_that_is_replaced_is_met_where_it_is_read_again(
@@ -127,7 +129,7 @@ def test_an_array_that_is_replaced_is_met_where_it_is_read_again(
     assert fine_tune_alone(job, "cpu", ".train/y")[0] == weights  # of the images that were inspected, still open
     monkeypatch.undo()
     opened.cache_clear()  # as in a process that starts later
-    refused(job, OTHERS.format(r"0000\d"))
+    assert re.fullmatch(OTHERS.format(r"0000\d"), refused(job))
 
 
 def test_a_process_that_refused_images_reads_them_anew(tmp_path: Path) -> None:
@@ -135,7 +137,7 @@ def test_a_process_that_refused_images_reads_them_anew(tmp_path: Path) -> None:
     job, file = job_in(tmp_path), tmp_path / "images.npz"
     with np.load(file) as stored:
         np.savez_compressed(file, images=255 - stored["images"], labels=stored["labels"])
-    refused(job, OTHERS.format(r"0000\d"))
+    assert re.fullmatch(OTHERS.format(r"0000\d"), refused(job))
     later = replace(job, contents=jobs_again(tmp_path).contents)
     assert len(fine_tune_alone(later, "cpu", "elsewhere")[1]) == STEPS
 
@@ -153,7 +155,7 @@ def test_a_file_that_is_overwritten_during_an_alignment(
     """A process beside the training decodes it, and its exception comes without that process's traceback."""
     job = job_in(tmp_path, crop, data=with_pictures(tmp_path))
     exchange_at(monkeypatch, lambda: paint(tmp_path / "pictures" / "c1" / "1.png", slice(4, 12)))
-    refused(job, OTHERS.format("c1/1.png"))
+    assert re.fullmatch(OTHERS.format("c1/1.png"), refused(job))
 
 
 def test_only_crops_of_the_originals_depend_on_what_lies_outside_the_image(tmp_path: Path) -> None:
@@ -162,7 +164,7 @@ def test_only_crops_of_the_originals_depend_on_what_lies_outside_the_image(tmp_p
     weights, *_ = fine_tune_alone(inner, "cpu", "elsewhere")
     paint(tmp_path / "pictures" / "c1" / "1.png", slice(0, 3))
     assert fine_tune_alone(inner, "cpu", "again")[0] == weights
-    refused(whole, OTHERS.format("c1/1.png"))
+    assert re.fullmatch(OTHERS.format("c1/1.png"), refused(whole))
 
 
 @pytest.mark.parametrize("crop", ["none", "random_resized"])
@@ -172,14 +174,18 @@ def test_a_file_that_is_deleted_or_damaged(tmp_path: Path, crop: str) -> None:
     start = "data.train: image c2/2.png cannot be read"
     for change, reason in ((lambda: file.write_bytes(b"PNG"), "cannot be decoded"), (file.unlink, "there is no such")):
         change()
-        refused(job, rf"{start} \(.*{reason}.*\), as it could be when the image set was inspected. {ADVICE}")
+        assert re.fullmatch(
+            rf"{start} \(.*{reason}.*\), as it could be when the image set was inspected. {ADVICE}", refused(job)
+        )
 
 
 def test_an_array_of_fewer_rows(tmp_path: Path) -> None:
     job, file = job_in(tmp_path), tmp_path / "images.npz"
     with np.load(file) as stored:
         np.savez(file, images=stored["images"][:3], labels=stored["labels"][:3])
-    refused(job, rf"data.train: image 00003 cannot be read \(index 3 .*\), as it could be when .*{ADVICE}")
+    assert re.fullmatch(
+        rf"data.train: image 00003 cannot be read \(index 3 .*\), as it could be when .*{ADVICE}", refused(job)
+    )
 
 
 def test_a_model_that_is_trained_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +194,7 @@ def test_a_model_that_is_trained_here(tmp_path: Path, monkeypatch: pytest.Monkey
     models["twin"] = {key: value for key, value in models["twin"].items() if key != "weights"} | {"train": train}
     _, jobs = jobs_in(tmp_path, models=models)
     exchange_at(monkeypatch, lambda: overwrite_rows(tmp_path / "images.npz"))
-    refused(jobs["twin"][1], OTHERS.format(r"0000\d"))
+    assert re.fullmatch(OTHERS.format(r"0000\d"), refused(jobs["twin"][1]))
 
 
 def test_the_message_is_about_the_set_and_other_images_are_left_alone(tmp_path: Path) -> None:

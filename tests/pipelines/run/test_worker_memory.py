@@ -56,12 +56,17 @@ def test_each_stage_names_what_takes_the_most(experiment: HandMade) -> None:
         ({"compute": {"chunk": 5}}, "evaluate", 5),
         ({"align": {"batch_size": 2}}, "align", 2),
         ({"align": {"batch_size": 4, "workers": 2}}, "align", 2),
+        ({"align": {"batch_size": 4, "accumulate": 2}}, "align", 2),
     ],
 )
 def test_the_settings_decide_how_many_images_are_in_memory(
     tmp_path: Path, setting: dict, stage: str, images: int
 ) -> None:
     assert by_stage(hand_made(tmp_path, **setting))[stage].images == images
+
+
+def test_a_batch_is_divided_among_workers_and_parts(tmp_path: Path) -> None:
+    assert by_stage(hand_made(tmp_path, align={"batch_size": 4, "workers": 2, "accumulate": 2}))["align"].divided == 4
 
 
 def test_copies_of_an_image_are_in_a_pass_with_it(tmp_path: Path) -> None:
@@ -93,6 +98,17 @@ NEED = WorkerMemory("craft", "aligned", "compute.pass", 100, 8 * GB, 7 * GB // 1
             replace(NEED, stage="align", key="align.batch_size", room=Room("a GPU", GB, 1)),
             "align.batch_size: a worker of the stage align takes 8.0 GB with 100 images in a worker's batch (aligned); "
             "a GPU has 1.0 GB: no align.batch_size fits",
+        ),
+        (
+            replace(NEED, stage="align", key="align.batch_size", room=Room("a GPU", 4 * GB, 1), divided=6),
+            "align.batch_size: a worker of the stage align takes 8.0 GB with 100 images in a worker's batch (aligned); "
+            "a GPU has 4.0 GB: align.batch_size of at most 240 fits (or raise align.accumulate or align.workers, which "
+            "divide it)",
+        ),
+        (
+            replace(NEED, stage="align", of="m", key="models.m.train.batch_size", room=Room("a GPU", 4 * GB, 1)),
+            "models.m.train.batch_size: a worker of the stage align takes 8.0 GB with 100 images in a batch (m); a GPU "
+            "has 4.0 GB: models.m.train.batch_size of at most 40 fits (the model is then trained anew)",
         ),
     ],
 )

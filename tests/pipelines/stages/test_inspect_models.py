@@ -208,7 +208,8 @@ class TestTrainingOfWhatAFactoryReturns:
     @pytest.mark.parametrize("kept", ["freeze: [body.*]", "batchnorm: frozen", "layer_decay: 0.5", "epochs: 2"])
     def test_weights_that_the_factory_returns_are(self, tmp_path: Path, opened: Any, kept: str) -> None:
         file = written(tmp_path, "nets_with_a_body", net_c="Viewing")
-        opened(file, f"models.net_c={{factory: 'nets_with_a_body:with_body', train: {{{kept}}}}}")
+        blueprint = opened(file, f"models.net_c={{factory: 'nets_with_a_body:with_body', train: {{{kept}}}}}")
+        assert [making.name for making in blueprint.trainings()] == ["net_c"]
 
 
 class TestChangedWhileARunIsAtWork:

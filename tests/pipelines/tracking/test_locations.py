@@ -89,4 +89,6 @@ def test_a_database_that_cannot_be_written_is_said_and_kept(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////nowhere/at/all/mlflow.db", "postgresql://host/db"])
 def test_stores_without_a_file_are_left_alone(uri: str) -> None:
-    follow_moved_artifacts(uri, pytest.fail)
+    said: list[str] = []
+    follow_moved_artifacts(uri, said.append)
+    assert said == []
