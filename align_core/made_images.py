@@ -11,7 +11,6 @@ An array is uint8 [N, H, W, C], [N, C, H, W] or [N, H, W]. Without `ids`, its ro
 ids, and there must be as many. Nothing here imports torch.
 """
 
-import csv
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,12 +24,13 @@ import numpy.typing as npt
 from align_core.attacks.lengths import levels_of, square_levels_of
 from align_core.attacks.made_elsewhere import MadeElsewhere
 from align_core.errors import InputError, reason_of
+from align_core.images.csv_table import CsvTable, read_text
 from align_core.images.decoding import IMAGE_SUFFIXES, BadImage, Pixels, decode
-from align_core.images.files import check_regular, open_text, printable
+from align_core.images.files import check_regular, printable
 from align_core.images.npz import mapped_array
 
 _NAMED = 3
-_LABELS = "labels.csv"
+_LABELS, _FILE, _ID = "labels.csv", "filename", "image_id"
 
 
 class MadeImages(Protocol):
@@ -137,7 +137,7 @@ class _Pictures:
             self.notes.append(_left_out(others))
 
     def read(self, position: int) -> Pixels:
-        """Decodes one file."""
+        """The decoded file of one test image, uint8 [C, H, W]. Raises InputError for another shape."""
         file, (channels, height, width) = self.files[position], self.shape
         try:
             picture = decode(file)
@@ -181,7 +181,7 @@ class _Rows:
             self.notes.append(_left_out(others))
 
     def read(self, position: int) -> Pixels:
-        """One row."""
+        """The row of the array that belongs to one test image, uint8 [C, H, W]."""
         return np.ascontiguousarray(self._images[self._rows[position]])
 
 
@@ -218,19 +218,21 @@ def _bare_name(path: str) -> str:
 
 def _listed(folder: Path, found: Mapping[str, Path]) -> dict[str, Path]:
     """The file of each id in the folder's `labels.csv`; empty where it has no ids. Raises InputError."""
-    place = folder / _LABELS
-    try:
-        with open_text(place) as file:
-            rows = csv.DictReader(file)
-            if not {"filename", "image_id"} <= set(rows.fieldnames or ()):
-                return {}
-            listed = [(row["image_id"], row["filename"]) for row in rows]
-    except (OSError, ValueError, csv.Error) as problem:
-        raise InputError(f"{place}: cannot be read ({reason_of(problem)})") from problem
-    lost = [name for _, name in listed if name not in found]
+    place, listed = folder / _LABELS, dict[str, str]()
+    table = CsvTable(place, read_text(place))
+    if not {_FILE, _ID} <= set(table.columns):
+        return {}
+    table.check_once(_FILE, _ID)
+    for number, cells in table.lines():
+        name, image_id = cells[_FILE], cells[_ID]
+        if not name or not image_id:
+            raise InputError(f"{place}, line {number}: names no {'id' if name else 'file'}")
+        if listed.setdefault(image_id, name) != name:
+            raise InputError(f"{place}, line {number}: {image_id} has another file, {listed[image_id]}, already")
+    lost = [name for name in listed.values() if name not in found]
     if lost:
         raise InputError(f"{place}: {len(lost):,} of the files that it lists are not in the folder, such as {lost[0]}")
-    return {image_id: found[name] for image_id, name in listed}
+    return {image_id: found[name] for image_id, name in listed.items()}
 
 
 def _arrays(path: Path) -> tuple[npt.NDArray[Any], list[str] | None]:
@@ -238,8 +240,8 @@ def _arrays(path: Path) -> tuple[npt.NDArray[Any], list[str] | None]:
     try:
         check_regular(path)
         if path.suffix.lower() == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False), None
-        if not zipfile.is_zipfile(path):  # numpy would advise to unpickle it
+            return np.lib.format.open_memmap(path, mode="r"), None
+        if not zipfile.is_zipfile(path):  # np.load would advise to unpickle it
             raise ValueError("it is no zip archive")
         with np.load(path, allow_pickle=False) as archive:
             if "images" not in archive.files:

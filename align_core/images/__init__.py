@@ -5,7 +5,8 @@ imports torch, so that processes which only decode images start fast. Where to b
 
 * `config`: `ImageSetConfig`, the settings; `selection`: which images they select.
 * `image_set`: what every kind can do; `kinds` opens a set. `npz`, `folder`, `parquet`, `digits`: the kinds.
-* `label_file`: the forms in which files list the labels of a folder; `label_names`: what their numbers stand for.
+* `label_file`: the forms in which files list the labels of a folder; `label_names`: what their numbers stand for;
+  `csv_table`: what both read.
 * `parquet_columns`: which columns of Parquet files hold what; `shards`: which files are missing, by their names.
 * `decoding`: from an encoded picture to 8-bit pixels; `fit`: to the square that is attacked and evaluated.
 * `labels`: class names or indices, as a set lists them; `classes`: one list of classes for all sets of an experiment.

@@ -3,8 +3,6 @@
 A file with a header is recognised by its columns, and one without by its first line. A new form is an entry of `FORMS`.
 """
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from align_core.bounds import near_names
-from align_core.errors import InputError, reason_of
+from align_core.errors import InputError
+from align_core.images.csv_table import CsvTable, read_text
 from align_core.images.decoding import IMAGE_SUFFIXES
-from align_core.images.files import open_text
 from align_core.images.labels import TARGETED
 
 
@@ -94,11 +92,7 @@ def read_label_file(file: Path, image: str | None = None, label: str | None = No
 
     Raises InputError for a file of no form, and for a row without an image or a label, naming the line.
     """
-    try:
-        with open_text(file) as opened:
-            text = opened.read()
-    except (OSError, ValueError) as problem:
-        raise InputError(f"{file}: cannot be read as a label file of UTF-8 text ({reason_of(problem)})") from problem
+    text = read_text(file)
     form = _form_without_header(next((line.strip() for line in text.splitlines() if line.strip()), ""))
     if form is None:
         form, rows = _table(file, text, image, label)
@@ -139,23 +133,17 @@ def _lines(text: str, form: Form) -> Iterator[Row]:
 
 
 def _table(file: Path, text: str, image: str | None, label: str | None) -> tuple[Form, list[Row]]:
-    rows = []
-    try:
-        table = csv.DictReader(io.StringIO(text, newline=""))
-        table.fieldnames = columns = [name.strip() for name in table.fieldnames or ()]
-        form = _form_with(columns, image, label)
-        if form is None:
-            raise InputError(f"{file}: {_columns_missing(columns, image, label)}")
-        for cells in table:
-            where = f"{file}, line {table.line_num}"
-            if (cut := next((name for name in (form.image, form.label) if cells[name] is None), None)) is not None:
-                raise InputError(f"{where}: ends before the column `{cut}`")
-            own = cells[form.label].strip()
-            targeted = (cells[form.targeted] or "").strip() if form.targeted in columns else None
-            own = _of_boxes(where, own) if form.has_boxes else own
-            rows.append(Row(table.line_num, cells[form.image], own, targeted))
-    except csv.Error as problem:
-        raise InputError(f"{file}: cannot be read as a CSV file ({problem})") from problem
+    table, rows = CsvTable(file, text), []
+    form = _form_with(table.columns, image, label)
+    if form is None:
+        raise InputError(f"{file}: {_columns_missing(table.columns, image, label)}")
+    table.check_once(form.image, form.label, form.targeted)
+    for number, cells in table.lines():
+        where, path, own = f"{file}, line {number}", cells[form.image], cells[form.label]
+        if path is None or own is None:
+            raise InputError(f"{where}: ends before the column `{form.image if path is None else form.label}`")
+        targeted = (cells[form.targeted] or "").strip() if form.targeted in table.columns else None
+        rows.append(Row(number, path, _of_boxes(where, own) if form.has_boxes else own.strip(), targeted))
     return form, rows
 
 
@@ -179,10 +167,12 @@ def _columns_missing(columns: Sequence[str], image: str | None, label: str | Non
             return f"has no column `{name}`, which `{key}` names; {listed}" + (
                 f"; did you mean {near}?" if near else ""
             )
-    return (
-        f"needs the columns `path` and `label`, or those of another form; {listed}. Name them as `image_column` and "
-        "`label_column`"
-    )
+    needed = f"needs the columns `path` and `label`, or those of another form; {listed}"
+    if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in columns):
+        return f"{needed}. Is its first line an image's? Then write the header `path,label` above it"
+    if len(columns) == 1:
+        return f"{needed}. Put commas between the columns"
+    return f"{needed}. Name them as `image_column` and `label_column`"
 
 
 def _of_boxes(where: str, written: str) -> str:

@@ -94,7 +94,7 @@ class Classifier(nn.Module):
         self.register_buffer("std_C11", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Returns logits [B, K]."""
+        """Logits [B, K] of images [B, C, H, W] with pixels in [0, 1], normalised as the network was trained."""
         output = self.net((images_BCHW - self.mean_C11) / self.std_C11)
         logits_BK: Tensor = output if isinstance(output, Tensor) else output.logits
         return logits_BK
@@ -116,7 +116,7 @@ class ZeroShot(nn.Module):
         self.register_buffer("weights_KD", weights_KD)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Returns logits [B, K]: cosines of features and texts, times the scale."""
+        """Logits [B, K] of normalised images [B, C, H, W]: cosines of features and texts, times the scale."""
         return F.normalize(self.tower(images_BCHW)) @ self.weights_KD.T
 
 

@@ -157,6 +157,23 @@ class TestBadInput:
         ):
             open_made_images(tmp_path, ["cat/1.png"], SHAPE)
 
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("filename,image_id\n1.png,a\n2.png,a\n", "labels.csv, line 3: a has another file, 1.png, already"),
+            ("filename,image_id\n1.png,\n", "labels.csv, line 2: names no id"),
+            ("filename,image_id\n1.png\n", "labels.csv, line 2: names no id"),
+            ("filename,image_id\n,a\n", "labels.csv, line 2: names no file"),
+            ("filename,image_id,image_id\n1.png,a,b\n", "has 2 columns `image_id`; rename all but one"),
+        ],
+    )
+    def test_a_list_of_a_folder(self, tmp_path: Path, text: str, message: str) -> None:
+        for name in ("1.png", "2.png"):
+            picture(tmp_path / name, IMAGES[0])
+        (tmp_path / "labels.csv").write_text(text)
+        with pytest.raises(InputError, match=message):
+            open_made_images(tmp_path, ["a"], SHAPE)
+
     def test_names_that_several_files_have(self, tmp_path: Path) -> None:
         """Which of them is meant cannot be told, so that none is taken; nor one that several images have."""
         for folder in ("a", "b"):

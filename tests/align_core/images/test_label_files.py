@@ -269,7 +269,9 @@ class TestColumnsByName:
         ("a.csv", "ImageId,PredictionString\nx,\n", "line 2: '' is not one class"),
         ("a.csv", "path,label\n,0\n", "line 2: names no image"),
         ("a.csv", "", "the file is empty"),
-        ("a.csv", "x.png,0\ny.png,1\n", "needs the columns `path` and `label`, .* there are: `x.png`, `0`"),
+        ("a.csv", "x.png,0\ny.png,1\n", "there are: `x.png`, `0`. Is its first line an image's"),
+        ("a.csv", "path;label\nx.png;0\n", "there are: `path;label`. Put commas between the columns"),
+        ("a.csv", "path,label,label\nx.png,0,1\n", "a.csv: has 2 columns `label`; rename all but one"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_refused(tmp_path: Path, name: str, text: str, complaint: str) -> None:
@@ -293,6 +295,8 @@ def test_a_ground_truth_that_ends_early(tmp_path: Path) -> None:
         ("number,name\none,a\n", "line 2: 'one', 'a' are not the number of a class and its name"),
         ("number,name\n1,\n", "line 2: '1', '' are not"),
         ("number,name\n1,2\n", "line 2: '1', '2' are not"),
+        ("number,name,name\n1,a,b\n", "has 2 columns `name`; rename all but one"),
+        ("number,name\n", "lists no class below its header"),
     ],
 )  # fmt: skip
 def test_a_list_of_names_that_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
