@@ -1,5 +1,6 @@
 """How much memory this machine and its GPUs have."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,9 +8,7 @@ from pathlib import Path
 
 def machine_memory(root: Path = Path("/")) -> int:
     """Bytes of memory that this process may use: of the machine, or of its container where that has less."""
-    import psutil
-
-    limits = [int(psutil.virtual_memory().total)]
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for name in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups of version 2, and of version 1
         try:
             limits.append(int((root / "sys/fs/cgroup" / name).read_text()))
