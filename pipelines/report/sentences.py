@@ -138,6 +138,7 @@ def compared(row: MeanRow | ContrastRow, does: str, shows: str) -> str:
 
 
 def _interval(value: float, low: float, high: float) -> str:
-    """A difference with its interval; with more digits where rounding would hide that it excludes 0."""
-    digits = 1 if low <= 0 <= high or min(abs(low), abs(high)) >= 0.05 else 3
-    return f"{signed(value)} points ({signed(low, digits)} to {signed(high, digits)})"
+    """A difference with its interval; an end has more digits where rounding would hide that the interval excludes 0."""
+    excludes_zero = low > 0 or high < 0
+    ends = [f"{end:+.1g}" if excludes_zero and abs(end) < 0.05 else signed(end) for end in (low, high)]
+    return f"{signed(value)} points ({' to '.join(ends)})"

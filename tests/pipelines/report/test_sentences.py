@@ -75,5 +75,5 @@ def test_a_control_of_another_witness_is_named_as_such(experiment):
 
 def test_an_end_that_rounding_would_bring_to_zero_has_more_digits():
     row: Any = {"gain": -21.4, "gain_low": -42.8, "gain_high": -0.012, "seeds": 1}
-    assert said_gain(row) == "-21.4 points (-42.800 to -0.012)"
+    assert said_gain(row) == "-21.4 points (-42.8 to -0.01)"
     assert said_gain(row | {"gain_high": 0.0}) == "-21.4 points (-42.8 to +0.0)"
