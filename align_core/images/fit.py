@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from align_core.images.decoding import Pixels, picture_of
+from align_core.images.decoding import Pixels
 
 Interpolation = Literal["bicubic", "bilinear"]
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -57,12 +57,6 @@ class Fit:
             picture = picture.resize(resized, _FILTERS[self.interpolation])
         left, top = round((picture.width - self.size) / 2), round((picture.height - self.size) / 2)
         return as_pixels(picture.crop((left, top, left + self.size, top + self.size)))
-
-    def apply_to_array(self, pixels_HWC: Pixels) -> Pixels:
-        """The square out of an array, uint8 [H, W, 1], [H, W, 3] or [H, W]: uint8 [C, size, size]."""
-        if pixels_HWC.ndim == 3 and pixels_HWC.shape[:2] == (self.size, self.size) and self.short_side == self.size:
-            return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))
-        return self.apply(picture_of(pixels_HWC))
 
     def apply_to_box(self, picture: Image.Image, box: tuple[int, int, int, int]) -> Pixels:
         """The box (left, top, right, bottom) of a picture, resized to the square: uint8 [C, size, size]."""

@@ -30,7 +30,7 @@ class Pictures:
         return []
 
     def read(self, image_id: str) -> Pixels:
-        return self.fit.apply_to_array(self.pictures[int(image_id)])
+        return self.fit.apply(self.picture(image_id))
 
     def picture(self, image_id: str) -> Image.Image:
         return Image.fromarray(self.pictures[int(image_id)])

@@ -129,11 +129,12 @@ def test_every_kind_of_image_set_is_resized_in_the_same_way(tmp_path: Path, kind
     assert pictures[0].tobytes() in images.encoded(ids[0]) or images.encoded(ids[0]) == png(pictures[0])
 
 
-def test_an_array_of_the_crops_size_is_resized_all_the_same() -> None:
-    pixels = noise(8, 8, 3)
-    fit = Fit(8, 10)
-    assert np.array_equal(fit.apply_to_array(pixels), fit.apply(Image.fromarray(pixels)))
-    assert not np.array_equal(fit.apply_to_array(pixels), pixels.transpose(2, 0, 1))
+def test_an_array_of_the_crops_size_is_resized_all_the_same(tmp_path: Path) -> None:
+    pixels, fit = noise(8, 8, 3), Fit(8, 10)
+    images = open_image_set(npz(tmp_path / "a.npz", pixels[None], [0]), fit)
+    (image_id,) = images.listing()[0]
+    assert np.array_equal(images.read(image_id), fit.apply(Image.fromarray(pixels)))
+    assert not np.array_equal(images.read(image_id), pixels.transpose(2, 0, 1))
 
 
 def test_a_crop_larger_than_its_picture_is_refused() -> None:
