@@ -17,7 +17,10 @@ class RunFailed(RuntimeError):
 
 
 class InputChangedError(InputError):
-    """An image or weights are others than when they were inspected: what is made of them would have a wrong name."""
+    """An image or weights are others than when they were inspected: what is made of them would have a wrong name.
+
+    So is an image that was inspected by its stored bytes and cannot be decoded: all that is made of the set ends here.
+    """
 
 
 class Busy(RuntimeError):

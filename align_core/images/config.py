@@ -5,7 +5,9 @@ from typing import Any, Literal
 
 from align_core.settings import Settings
 
-_LATER = ("image_column", "label_column", "id_column", "first_class", "label_names")
+_OF_LABELS = ("image_column", "label_column", "id_column", "first_class", "label_names")
+_LATER = {**dict.fromkeys(_OF_LABELS), "inspect": "pixels"}
+"""Settings that there were not from the beginning, with their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class ImageSetConfig(Settings):
             of `limit`. A larger sample holds the images of a smaller one, as far as the classes' shares allow.
         sample_seed: of that draw. The seed of the experiment does not change it: repetitions under other seeds are to
             be measured on the same images.
+        inspect: what of each image is hashed when the set is inspected, and compared when it is read: its decoded
+            `pixels`, or the stored `bytes` without decoding them. By bytes, of every picture the header alone is read.
     """
 
     kind: Literal["npz", "folder", "parquet", "digits"]
@@ -49,6 +53,7 @@ class ImageSetConfig(Settings):
     limit: int | None = None
     sample: int | None = None
     sample_seed: int = 0
+    inspect: Literal["pixels", "bytes"] = "pixels"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,15 +77,25 @@ class ImageSetConfig(Settings):
 
     @property
     def deciding(self) -> dict[str, Any]:
-        """The settings by name, without those for columns and numbers that are not given.
+        """The settings by name, without those for columns, numbers and inspection that are as they are by default.
 
         Hashes of it are those from before there were such settings.
         """
-        return {name: value for name, value in asdict(self).items() if name not in _LATER or value is not None}
+        return {name: value for name, value in asdict(self).items() if name not in _LATER or value != _LATER[name]}
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether its images are pictures in files, as a rule, whose decoding takes long."""
+        return self.kind in ("folder", "parquet")
+
+    @property
+    def is_by_bytes(self) -> bool:
+        """Whether images are known by a hash of what is stored of them, and not of their pixels."""
+        return self.inspect == "bytes"
 
     def _check_columns(self) -> None:
         """Raises ValueError for settings of columns, numbers and names that do not apply to the kind."""
-        given = [name for name in _LATER if getattr(self, name) is not None]
+        given = [name for name in _OF_LABELS if getattr(self, name) is not None]
         has_columns = self.kind == "parquet" or self.labels is not None
         for name in given:
             if getattr(self, name) == "":

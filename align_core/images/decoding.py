@@ -1,14 +1,15 @@
 """Decoding: from an encoded picture, or a stored array, to a picture of 8-bit pixels at its own size."""
 
 import io
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from align_core.errors import reason_of
 from align_core.images.files import check_regular
@@ -37,6 +38,22 @@ class BadImage(Exception):
 
 
 @dataclass(frozen=True)
+class Header:
+    """What can be known of one picture without decoding it.
+
+    Attributes:
+        width, height: in pixels.
+        is_grey: whether it has one channel.
+        facts: what is done to it when it is decoded.
+    """
+
+    width: int
+    height: int
+    is_grey: bool
+    facts: frozenset[Fact] = frozenset()
+
+
+@dataclass(frozen=True)
 class Picture:
     """One picture of 8-bit pixels at its own size.
 
@@ -53,6 +70,11 @@ class Picture:
         """Whether it has one channel."""
         return self.image.mode == "L"
 
+    @property
+    def header(self) -> Header:
+        """What is known of it beside its pixels."""
+        return Header(*self.image.size, self.is_grey, self.facts)
+
     def in_channels(self, channels: int | None) -> Image.Image:
         """The picture with one channel (grey), with three, or with those that it has."""
         return self.image if channels is None else self.image.convert("L" if channels == 1 else "RGB")
@@ -64,6 +86,25 @@ def decode(source: Path | io.BytesIO) -> Picture:
     A channel for transparency is dropped, of several frames the first is used, and an orientation in EXIF is ignored,
     as torchvision does. Raises BadImage for what is no regular file, cannot be decoded, is not 8-bit, or is too large.
     """
+    with _opened(source) as (picture, header):
+        if picture.mode == "P" and "transparency" in picture.info:
+            # Through RGBA, because PIL warns when such a palette is converted to RGB directly.
+            return Picture(picture.convert("RGBA").convert("RGB"), header.facts)
+        return Picture(picture.convert("L" if header.is_grey else "RGB"), header.facts)
+
+
+def header_of(content: bytes) -> Header:
+    """Reads the header of a picture from the content of its file, and decodes none of it.
+
+    Raises BadImage as `decode` does, but for what is damaged behind the header.
+    """
+    with _opened(io.BytesIO(content)) as (_, header):
+        return header
+
+
+@contextmanager
+def _opened(source: Path | io.BytesIO) -> Iterator[tuple[Image.Image, Header]]:
+    """A picture that is still encoded, and its header. Raises BadImage, also for what goes wrong in the block."""
     try:
         if isinstance(source, Path):
             check_regular(source)
@@ -72,13 +113,11 @@ def decode(source: Path | io.BytesIO) -> Picture:
             if picture.mode.startswith(("I", "F")) or _is_deep(picture):
                 kind = picture.mode if picture.mode.startswith(("I", "F")) else f"{picture.mode} of 16 bits"
                 raise BadImage(f"its pixels are not 8-bit but {kind}; convert it first")
-            facts, mode = _facts(picture), "L" if picture.mode in _GREY_MODES else "RGB"
-            if picture.mode == "P" and "transparency" in picture.info:
-                # Through RGBA, because PIL warns when such a palette is converted to RGB directly.
-                return Picture(picture.convert("RGBA").convert("RGB"), facts)
-            return Picture(picture.convert(mode), facts)
+            yield picture, Header(*picture.size, picture.mode in _GREY_MODES, _facts(picture))
     except (BadImage, MemoryError):
         raise
+    except UnidentifiedImageError as problem:  # its message has the address of what is no file
+        raise BadImage("cannot be decoded (cannot identify its format)") from problem
     except Exception as problem:  # a damaged picture can make PIL raise almost any exception
         raise BadImage(f"cannot be decoded ({reason_of(problem)})") from problem
 

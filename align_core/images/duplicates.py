@@ -1,11 +1,12 @@
 """Images that occur twice, pixel for pixel, in one image set or in two.
 
-An image in two sets would let a surrogate be aligned, or settings be chosen, on what the results are reported on.
+An image in two sets would let a surrogate be aligned, or settings be chosen, on what the results are reported on. Sets
+that are inspected by their stored bytes are compared by these, with each other and with all sets.
 """
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -35,17 +36,37 @@ def without_duplicates(manifests: Mapping[str, Manifest], on_duplicate: OnDuplic
     kept = {role: _without_repeated(manifest) for role, manifest in manifests.items()}
     ordered = sorted(kept, key=lambda role: _ORDER.index(role) if role in _ORDER else len(_ORDER))
     for first, second in combinations(ordered, 2):
-        of_content, later = dict(zip(kept[first].contents, kept[first].ids, strict=True)), kept[second]
-        shared = [p for p, content in enumerate(later.contents) if content in of_content]
+        later, compared = kept[second], _compared(kept[first], kept[second])
+        of_content = dict(zip(compared.first, kept[first].ids, strict=True))
+        shared = [p for p, content in enumerate(compared.second) if content in of_content]
         if shared:
-            pairs = [f"{later.ids[p]} is {of_content[later.contents[p]]}" for p in shared]
-            what = f"{are(len(shared))} in data.{first} as well, pixel for pixel, and left out here"
+            pairs = [f"{later.ids[p]} is {of_content[compared.second[p]]}" for p in shared]
+            what = f"{are(len(shared))} in data.{first} as well, {compared.how}, and left out here"
             named = [f"{pair} of data.{first}" for pair in pairs]
             kept[second] = later.without(shared, f"{what} ({listed(pairs, _NAMED)})", duplicates=named)
     for role, manifest in kept.items():
         if not len(manifest):
             raise InputError(f"data.{role}: no image is left when duplicates are left out")
     return {role: kept[role] for role in manifests}
+
+
+class _Compared(NamedTuple):
+    """The hashes by which two sets are compared, and in words how."""
+
+    first: list[str]
+    second: list[str]
+    how: str
+
+
+def _compared(first: Manifest, second: Manifest) -> _Compared:
+    if first.undecoded or second.undecoded:
+        return _Compared(first.originals, second.originals, "byte for byte")
+    return _Compared(first.contents, second.contents, "pixel for pixel")
+
+
+def _how(manifest: Manifest) -> str:
+    """How the images of one set are compared, in words."""
+    return _compared(manifest, manifest).how
 
 
 def _groups(manifest: Manifest) -> list[list[int]]:
@@ -68,7 +89,7 @@ def _with_repeated(manifest: Manifest) -> Manifest:
     pairs = _pairs(manifest, _groups(manifest))
     if not pairs:
         return manifest
-    what = f"{are(len(pairs))} in the set already, pixel for pixel, and counted again"
+    what = f"{are(len(pairs))} in the set already, {_how(manifest)}, and counted again"
     return manifest.without([], f"{what} ({listed(pairs, _NAMED)})", duplicates=pairs)
 
 
@@ -80,10 +101,11 @@ def _without_repeated(manifest: Manifest) -> Manifest:
     notes = []
     if again:
         pairs = listed(_pairs(manifest, same), _NAMED)
-        notes.append(f"{are(len(again))} in the set already, pixel for pixel, and left out ({pairs})")
+        notes.append(f"{are(len(again))} in the set already, {_how(manifest)}, and left out ({pairs})")
     if unclear:
         pairs = listed(_pairs(manifest, differing), _NAMED)
-        notes.append(f"{are(len(unclear))} in the set with different labels, pixel for pixel, and left out ({pairs})")
+        what = f"{are(len(unclear))} in the set with different labels"
+        notes.append(f"{what}, {_how(manifest)}, and left out ({pairs})")
     return manifest.without([*again, *unclear], *notes, duplicates=_pairs(manifest, groups))
 
 
@@ -98,8 +120,8 @@ def _check_labels(manifests: Mapping[str, Manifest]) -> None:
                 for other in others
             ]
             raise InputError(
-                f"data.{role}: {counted(sum(map(len, differing)))} have different labels, and are the same pixel for "
-                f"pixel ({listed(named, _NAMED)}). Correct the labels, or leave all of these out with "
+                f"data.{role}: {counted(sum(map(len, differing)))} have different labels, and are the same "
+                f"{_how(manifest)} ({listed(named, _NAMED)}). Correct the labels, or leave all of these out with "
                 "data.on_duplicate: skip"
             )
 
@@ -107,11 +129,12 @@ def _check_labels(manifests: Mapping[str, Manifest]) -> None:
 def _check_disjoint(manifests: Mapping[str, Manifest]) -> None:
     overlaps = []
     for (one, a), (other, b) in combinations(manifests.items(), 2):
-        ids = dict(zip(a.contents, a.ids, strict=True))
-        shared = [f"{ids[content]} is {i}" for content, i in zip(b.contents, b.ids, strict=True) if content in ids]
+        compared = _compared(a, b)
+        ids = dict(zip(compared.first, a.ids, strict=True))
+        shared = [f"{ids[content]} is {i}" for content, i in zip(compared.second, b.ids, strict=True) if content in ids]
         if shared:
             overlaps.append(
-                f"data.{one} and data.{other} overlap: {counted(len(shared))} in both, pixel for pixel "
+                f"data.{one} and data.{other} overlap: {counted(len(shared))} in both, {compared.how} "
                 f"({listed(shared, _NAMED)})"
             )
     if overlaps:

@@ -11,7 +11,7 @@ import numpy as np
 
 from align_core.errors import InputError, reason_of
 from align_core.images.config import ImageSetConfig
-from align_core.images.decoding import IMAGE_SUFFIXES, BadImage, Picture, decode
+from align_core.images.decoding import IMAGE_SUFFIXES, BadImage, Header, Picture, decode, header_of
 from align_core.images.files import check_regular, is_utf8, printable
 from align_core.images.fit import Fit
 from align_core.images.image_set import ImageSet
@@ -215,6 +215,11 @@ class Folder(ImageSet):
             return (self.root / image_id).read_bytes()
         except OSError as problem:
             raise BadImage(f"cannot be read ({reason_of(problem)})") from problem
+
+    def undecoded(self, image_id: str) -> tuple[bytes, Header]:
+        """The bytes of the file, and its header. Raises BadImage where either cannot be read."""
+        stored = self.encoded(image_id)
+        return stored, header_of(stored)
 
 
 def _entries(folder: Path) -> list["os.DirEntry[str]"]:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from align_core.errors import InputError
-from align_core.images.decoding import MOST_PIXELS, BadImage, Picture, Pixels
+from align_core.images.decoding import MOST_PIXELS, BadImage, Header, Picture, Pixels
 from align_core.images.fit import Fit
 from align_core.images.labels import Labels, LeftOut, RawLabels
 
@@ -49,6 +49,13 @@ class ImageSet(ABC):
         Its hash changes with anything that any crop of the image may show. Raises BadImage where there is nothing.
         """
 
+    def undecoded(self, image_id: str) -> tuple[bytes, Header]:
+        """What is stored of one image, as `encoded` has it, and its header. Raises BadImage where this is unusable.
+
+        Nothing is decoded here, so that damage behind the header is not found.
+        """
+        return self.encoded(image_id), self.decoded(image_id).header  # of an array; kinds of encoded pictures differ
+
     def labels(self) -> RawLabels:
         """The labels of the listing, with what the set says about its classes."""
         return RawLabels(self.listing()[1])
@@ -75,13 +82,16 @@ class ImageSet(ABC):
 
     def fitted(self, picture: Image.Image) -> Pixels:
         """A picture as uint8 [C, size, size]. Raises BadImage where that takes too much memory."""
-        width, height = picture.size
+        self.check_fits(*picture.size)
+        return self.fit.apply(picture)
+
+    def check_fits(self, width: int, height: int) -> None:
+        """Raises BadImage for a picture of this size where fitting it takes too much memory."""
         if self.fit.short_side**2 * max(width, height) > MOST_PIXELS * min(width, height):
             raise BadImage(
                 f"it is {width} x {height} pixels, and would have more than {MOST_PIXELS:,} after its short side is "
                 f"resized to {self.fit.short_side}"
             )
-        return self.fit.apply(picture)
 
 
 def read_images(image_set: ImageSet, image_ids: Iterable[str]) -> Pixels:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from align_core.errors import InputError
 from align_core.images.classes import class_list
+from align_core.images.fit import Fit
 from align_core.images.inspection import Inspection
 from align_core.images.notes import notes_of, notes_on_classes
 from align_core.images.targeted import targeted_classes
@@ -25,13 +26,14 @@ class Manifest:
     Attributes:
         ids: sorted image ids.
         labels: class indices, int64 [N].
-        contents: a hash of each image's decoded pixels.
+        contents: a hash of each image's decoded pixels; as `originals` for a set that is inspected by its stored bytes.
         originals: a hash of what is stored of each image, before any crop.
         unreadable: id and reason of each image that is left out.
         shape: channels, height and width, the same for every image.
         notes: what was left out, converted or resized, a sentence each; they are said on every run.
         towards: the class that each image is to be led to, int64 [N]; None where no attack asks the set for it.
         duplicates: every image of which a note says that it occurs twice, as `ID is ID`; the notes name the first ones.
+        undecoded: how the stored bytes that `contents` are hashes of become pixels; None where they are of pixels.
     """
 
     ids: list[str]
@@ -43,14 +45,19 @@ class Manifest:
     notes: tuple[str, ...] = ()
     towards: npt.NDArray[np.int64] | None = None
     duplicates: tuple[str, ...] = ()
+    undecoded: Fit | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over shape, ids, labels and pixels, in order: it changes with the images, not with their path."""
-        return self._digest(self.contents)
+        """SHA-256 over shape, ids, labels and pixels, in order: it changes with the images, not with their path.
+
+        Where pixels are not known it is taken over the stored bytes, and over what makes pixels of them.
+        """
+        fit = self.undecoded
+        return self._digest(self.contents, () if fit is None else (fit.short_side, fit.interpolation))
 
     @cached_property
     def digest_of_originals(self) -> str:
@@ -62,8 +69,8 @@ class Manifest:
         """SHA-256 over the classes to lead to. It is no part of `digest`, because only some attacks depend on it."""
         return hashlib.sha256(repr(None if self.towards is None else self.towards.tolist()).encode()).hexdigest()
 
-    def _digest(self, hashes: Sequence[str]) -> str:
-        digest = hashlib.sha256(repr(self.shape).encode())
+    def _digest(self, hashes: Sequence[str], fit: tuple[int | str, ...] = ()) -> str:
+        digest = hashlib.sha256(repr((*self.shape, *fit)).encode())
         for image_id, label, content in zip(self.ids, self.labels, hashes, strict=True):
             digest.update(f"{image_id}\0{label}\0{content}\n".encode())
         return digest.hexdigest()
@@ -85,7 +92,7 @@ class Manifest:
 
 def manifests_of(
     inspections: Mapping[str, Inspection],
-    image_size: int,
+    image_size: int | Fit,
     classes: int,
     names: tuple[str, ...] | None = None,
     channels: int | None = None,
@@ -95,7 +102,7 @@ def manifests_of(
 
     Args:
         inspections: what was found in each set.
-        image_size: side in pixels at which the images were read.
+        image_size: side in pixels at which the images were read; a `Fit` also says how they were resized and cropped.
         classes: the number of classes.
         names: their names in order, where they are given.
         channels: of every image; by default three where any image of any set is coloured, else one.
@@ -103,6 +110,7 @@ def manifests_of(
 
     Raises InputError where the sets do not agree on the classes, a label is no class, or a class to lead to is none.
     """
+    fit = image_size if isinstance(image_size, Fit) else Fit(image_size)
     if channels is None:
         channels = 1 if all(all(found.is_grey) for found in inspections.values()) else 3
     known = class_list({role: found.labels for role, found in inspections.items()}, classes, names)
@@ -117,15 +125,23 @@ def manifests_of(
         role: Manifest(
             ids=found.ids,
             labels=labels[role],
-            contents=found.in_grey if channels == 1 else found.in_colour,
+            contents=_contents(found, channels),
             originals=found.originals,
             unreadable=found.unreadable,
-            shape=(channels, image_size, image_size),
-            notes=(*notes_of(found, image_size, channels), *notes_on_classes(role, found, labels, known)),
+            shape=(channels, fit.size, fit.size),
+            notes=(*notes_of(found, fit.size, channels), *notes_on_classes(role, found, labels, known)),
             towards=towards.get(role),
+            undecoded=fit if found.config.is_by_bytes else None,
         )
         for role, found in inspections.items()
     }
+
+
+def _contents(found: Inspection, channels: int) -> list[str]:
+    """The hashes that images are known by: of their pixels, or of what is stored of them."""
+    if found.config.is_by_bytes:
+        return found.originals
+    return found.in_grey if channels == 1 else found.in_colour
 
 
 def _check_range(role: str, found: Inspection, labels: npt.NDArray[np.int64], classes: int) -> None:

@@ -10,6 +10,10 @@ from align_core.images.labels import Labels
 
 _SHOWN = 5
 _NAMED = 10
+_BY_BYTES = (
+    "images are known by their stored bytes: one that is damaged behind its header ends the run when it is read, and "
+    "one that another set has in other bytes is not recognised there"
+)
 
 
 def counted(count: int, noun: str = "image") -> str:
@@ -30,7 +34,7 @@ def listed(parts: Sequence[str], most: int = _SHOWN, between: str = "; ") -> str
 
 def notes_of(found: Inspection, image_size: int, channels: int) -> list[str]:
     """How a set was read, what was left out of it, and what was done to its images."""
-    notes = [*found.notes]
+    notes = [*found.notes, *([_BY_BYTES] if found.config.is_by_bytes else [])]
     if found.unreadable:
         reasons = listed([f"{image_id}: {reason}" for image_id, reason in found.unreadable])
         notes.append(f"{are(len(found.unreadable), 'unreadable image')} left out ({reasons})")

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from align_core.errors import InputError, reason_of
 from align_core.images.config import ImageSetConfig
-from align_core.images.decoding import BadImage, Picture, Pixels, decode, from_array
+from align_core.images.decoding import BadImage, Header, Picture, Pixels, decode, from_array, header_of
 from align_core.images.files import check_regular, printable
 from align_core.images.fit import Fit
 from align_core.images.image_set import CACHED_BYTES, ImageSet, encoded_array, row_ids
@@ -228,6 +228,13 @@ class Parquet(ImageSet):
         """The encoded picture of one row, or shape and pixels of its tensor. Raises BadImage where there is neither."""
         stored = self._stored(image_id)
         return stored if isinstance(stored, bytes) else encoded_array(stored)
+
+    def undecoded(self, image_id: str) -> tuple[bytes, Header]:
+        """The encoded picture of one row, or shape and pixels of its tensor, and its header. Raises BadImage."""
+        stored = self._stored(image_id)
+        if isinstance(stored, bytes):
+            return stored, header_of(stored)
+        return encoded_array(stored), from_array(stored).header
 
     def _stored(self, image_id: str) -> bytes | Pixels:
         """The image of one row: an encoded picture, or an array uint8 [H, W, C]."""

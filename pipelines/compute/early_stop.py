@@ -122,7 +122,8 @@ class Check:
         setup = self.setup
         if self._read is None:
             image_set = opened(setup.images, setup.fit, setup.channels)
-            self._read = read_as_inspected("data.validation", image_set, setup.image_ids, setup.contents)
+            by_bytes = setup.images.is_by_bytes
+            self._read = read_as_inspected("data.validation", image_set, setup.image_ids, setup.contents, by_bytes)
         for start in range(0, len(setup.image_ids), setup.rows):
             rows = slice(start, start + setup.rows)
             yield setup.image_ids[rows], rows, torch.from_numpy(self._read[rows]).to(self.device)

@@ -83,9 +83,13 @@ class FineTune:
         """
         contents, originals = (dict(zip(self.image_ids, own, strict=True)) for own in (self.contents, self.originals))
         image_set = opened(self.images, self.fit, self.loader.channels)
+        is_by_bytes = self.images.is_by_bytes
+        if is_by_bytes:  # compared before they are kept: the hashes are of what is stored, not of what is kept
+            image_set = AsInspected("data.train", image_set, None, originals)
         if self.cache is not None:
             image_set = KeptImages(image_set, Path(self.cache), contents, self.loader.channels)
-        image_set = AsInspected("data.train", image_set, contents, originals)
+        if not is_by_bytes:
+            image_set = AsInspected("data.train", image_set, contents, originals)
         return Batches(image_set, self.image_ids, self.labels, self.align, self.seed, rank, world)
 
     def starting_network(self, networks: LoadedNetworks, device: str) -> Classifier:
@@ -270,8 +274,7 @@ class Trainer:
         return NonFiniteLoss(f"{reason} (step {problem.step})", problem.witness, problem.rows, problem.step)
 
     def _loaded(self, steps: range) -> Iterator[tuple[Tensor, Tensor]]:
-        is_encoded = self.job.images.kind in ("folder", "parquet")
-        return batches_on(self.device, self.batches, steps, self.job.threads, is_encoded)
+        return batches_on(self.device, self.batches, steps, self.job.threads, self.job.images.is_encoded)
 
     def _write_progress(self, done: int) -> None:
         """At most once a second, and after the last step."""

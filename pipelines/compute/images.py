@@ -1,6 +1,7 @@
 """Images in a worker's hands: an image set is opened once per process, and test images are read chunk by chunk."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NoReturn
@@ -18,7 +19,7 @@ from pipelines.failure import InputChangedError
 
 
 @lru_cache(maxsize=4)
-def opened(config: ImageSetConfig, fit: Fit, channels: int) -> ImageSet:
+def opened(config: ImageSetConfig, fit: Fit, channels: int | None) -> ImageSet:
     """The image set, open; it stays open for further work in this process."""
     for place in (config.path, config.labels, config.label_names):
         check_node_has(place)
@@ -70,14 +71,19 @@ class AsInspected(Around):
     Args:
         key: of the set in the experiment file.
         image_set: the set.
-        contents: a hash of the fitted pixels, by image id: what `read` returns.
+        contents: a hash of the fitted pixels, by image id: what `read` returns. None for a set that was inspected by
+            its stored bytes, of which `read` compares these.
         originals: a hash of what is stored, by image id: what `picture` and `decoded` return crops of.
 
-    These three raise InputChangedError for an image that is another now, or can no longer be read.
+    These three raise InputChangedError for an image that is another now, or cannot be read.
     """
 
     def __init__(
-        self, key: str, image_set: ImageSet, contents: Mapping[str, str], originals: Mapping[str, str] | None = None
+        self,
+        key: str,
+        image_set: ImageSet,
+        contents: Mapping[str, str] | None,
+        originals: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(image_set)
         self._key, self._contents, self._originals = key, contents, originals or {}
@@ -85,22 +91,35 @@ class AsInspected(Around):
     def decoded(self, image_id: str) -> Picture:
         """One image at its own size."""
         try:
-            picture, stored = self.inner.decoded(image_id), self.inner.encoded(image_id)
+            picture, is_as_it_was = self.inner.decoded(image_id), self._is_stored_as_it_was(image_id)
         except (BadImage, InputError, LookupError) as problem:
-            self._refuse(image_id, problem)
-        if content_hash(stored) != self._originals[image_id]:
+            self._refuse_unreadable(image_id, problem)
+        if not is_as_it_was:
             self._refuse(image_id)
         return picture
 
     def read(self, image_id: str) -> Pixels:
         """One image, fitted: uint8 [C, size, size]."""
+        if self._contents is None:
+            return super().read(image_id)  # out of what `decoded` has compared
         try:
             pixels = self.inner.read(image_id)
         except (BadImage, InputError, LookupError) as problem:  # there may be fewer rows than before
-            self._refuse(image_id, problem)
+            self._refuse_unreadable(image_id, problem)
         if content_hash(pixels.tobytes()) != self._contents[image_id]:
             self._refuse(image_id)
         return pixels
+
+    def _is_stored_as_it_was(self, image_id: str) -> bool:
+        return content_hash(self.inner.encoded(image_id)) == self._originals[image_id]
+
+    def _refuse_unreadable(self, image_id: str, problem: Exception) -> NoReturn:
+        is_as_it_was = False
+        with suppress(BadImage, InputError, LookupError):
+            is_as_it_was = self._contents is None and self._is_stored_as_it_was(image_id)
+        if is_as_it_was:
+            raise InputChangedError(_DAMAGED.format(self._key, image_id, reason_of(problem))) from problem
+        self._refuse(image_id, problem)
 
     def _refuse(self, image_id: str, problem: Exception | None = None) -> NoReturn:
         opened.cache_clear()  # what this process has in memory may be older than what was inspected
@@ -111,12 +130,22 @@ class AsInspected(Around):
         ) from problem
 
 
-def read_as_inspected(key: str, image_set: ImageSet, ids: Sequence[str], contents: Sequence[str]) -> Pixels:
+_DAMAGED = (
+    "{0}: image {1} cannot be read ({2}), which {0}.inspect: bytes leaves to be found now. Repair it, or take it out "
+    "of the set; with `pixels` every such image is found before a run"
+)
+
+
+def read_as_inspected(
+    key: str, image_set: ImageSet, ids: Sequence[str], contents: Sequence[str], is_by_bytes: bool = False
+) -> Pixels:
     """Images of the set at this key by their ids, uint8 [B, C, H, W].
 
-    Raises InputChangedError for an image whose pixels are not those that `contents` are hashes of.
+    Raises InputChangedError for an image whose pixels are not those that `contents` are hashes of; where these are of
+    stored bytes, for an image whose bytes are others.
     """
-    return read_images(AsInspected(key, image_set, dict(zip(ids, contents, strict=True))), ids)
+    known = dict(zip(ids, contents, strict=True))
+    return read_images(AsInspected(key, image_set, None if is_by_bytes else known, known), ids)
 
 
 def adversarial_images(table: pa.Table) -> Pixels:

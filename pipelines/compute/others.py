@@ -55,5 +55,5 @@ def pool_of(key: str, manifest: Manifest, config: ImageSetConfig, fit: Fit, seed
 @lru_cache(maxsize=2)
 def _read(pool: Pool, device: str) -> Others:
     image_set = opened(pool.config, pool.fit, pool.channels)
-    pixels = read_as_inspected(pool.key, image_set, pool.image_ids, pool.contents)
+    pixels = read_as_inspected(pool.key, image_set, pool.image_ids, pool.contents, pool.config.is_by_bytes)
     return Others(torch.from_numpy(np.array(pixels)).to(device), torch.tensor(pool.labels, device=device))

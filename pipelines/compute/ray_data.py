@@ -131,7 +131,6 @@ def run_pipeline(
     """
     import ray
     import ray.data
-    from ray.data.exceptions import ExecutionTimeoutError
 
     _prepare_ray_data(2 * job.patience * job.longest)
     dataset = ray.data.from_items([dict(item) for item in items], override_num_blocks=min(len(items), _MOST_BLOCKS))
@@ -154,8 +153,32 @@ def run_pipeline(
         tasks, reference = ray.data.TaskPoolStrategy(size=size), ray.put(job)
         options = {"work": work, "decode": own_decode, "job": [reference]}  # in a list, so that Ray leaves it to us
         worked = dataset.map(_work_in_this_process, fn_kwargs=options, compute=tasks, **worker.ray_options)
+    yield from _rows(worked)
+
+
+def run_tasks(
+    items: Sequence[Item], task: Callable[[Item], Done], worker: Worker, workers: int, patience: float
+) -> Iterator[Done]:
+    """Sends each item through `task(item)`, at most `workers` at a time: for work on CPUs that holds no models.
+
+    Yields what the tasks return, each as soon as it is done. Raises PipelineBroke, also where no item was done in twice
+    `patience` seconds, and RunFailed where the work itself fails.
+    """
+    import ray.data
+
+    _prepare_ray_data(2 * patience)
+    dataset = ray.data.from_items([dict(item) for item in items], override_num_blocks=min(len(items), _MOST_BLOCKS))
+    tasks = ray.data.TaskPoolStrategy(size=min(workers, len(items)))
+    yield from _rows(dataset.map(cast(Any, task), compute=tasks, **worker.ray_options))
+
+
+def _rows(dataset: Any) -> Iterator[Any]:
+    """What the workers of a dataset return, each as soon as it is done. Raises PipelineBroke, and RunFailed."""
+    import ray
+    from ray.data.exceptions import ExecutionTimeoutError
+
     try:
-        yield from cast("Iterator[Done]", worked.iter_rows())
+        yield from dataset.iter_rows()
     except (ray.exceptions.RayError, ExecutionTimeoutError, ValueError, OSError) as problem:
         if left_alone := _LEFT_ALONE.search(str(problem)):
             raise PipelineBroke(left_alone[1]) from problem
@@ -224,4 +247,4 @@ def _is_transient(problem: BaseException) -> bool:
 
 def _takes_long_to_decode(job: ChunkJob) -> bool:
     """Whether reading a chunk takes long, or a GPU would wait for it."""
-    return job.images.config.kind in ("folder", "parquet") or job.device == "cuda" or not job.store.is_local
+    return job.images.config.is_encoded or job.device == "cuda" or not job.store.is_local

@@ -131,6 +131,15 @@ class DataConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_inspection(self) -> Self:
+        if self.test.is_by_bytes:
+            raise ValueError(
+                "test.inspect: `bytes` is for train and validation alone; test images are what is attacked, and each "
+                "is compared by its pixels: leave the key out"
+            )
+        return self
+
     @property
     def fit(self) -> Fit:
         """How pictures become the pixels that are attacked."""

@@ -1,10 +1,10 @@
 """A run from the experiment file to the report: it does whatever is missing, and nothing that is there."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from align_core.errors import InputError
@@ -73,19 +73,24 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
     stages = _asked_for(stages, experiment)
     work = [stage for stage in stages if stage != "report"]
     with ExitStack() as stack:
-        wait = workers = None
+        workers = None
         say_at_once = partial(progress.say, at_once=True)
+
+        @cache
+        def connection() -> Callable[[], None]:  # begins to connect, once; what it returns waits for that, once
+            return cache(stack.enter_context(connecting(request.address, experiment, say_at_once, request.dashboard)))
+
         if "align" in work and _must_train(experiment):  # so Ray will be needed: it starts while models are inspected
-            wait = stack.enter_context(connecting(request.address, experiment, say_at_once, request.dashboard))
-        blueprint = open_blueprint(request, progress, to_write=True, experiment=experiment)
+            connection()
+        blueprint = open_blueprint(
+            request, progress, to_write=True, experiment=experiment, connect=lambda: connection()()
+        )
         say_notes(blueprint, progress)
         blueprint.check_finished(STAGES[: STAGES.index(stages[0])])  # before anything is written
         store = blueprint.store
         result = RunResult(store.location, without_credentials(tracking_uri(experiment)), spent=progress.spent)
         if any(blueprint.missing(stage) for stage in work):
-            # Whatever the cluster cannot do is found before anything is written.
-            wait = wait or stack.enter_context(connecting(request.address, experiment, say_at_once, request.dashboard))
-            wait()
+            connection()()  # whatever the cluster cannot do is found before anything is written
             workers = _workers(blueprint, work)
         stack.enter_context(store.locked())
         if workers is not None:

@@ -1,6 +1,6 @@
 """The request that a command is given, and the first step of every command: to check it and inspect its inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from pipelines.experiment.factories import check_not_outdated, look_in, own_atta
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.inspect import inspect_inputs
+from pipelines.stages.inspect_large import LargeSets
 from pipelines.storage.store import Store
 from pipelines.tracking.checks import check_tracking
 from pipelines.tracking.runs import tracking_uri
@@ -56,14 +57,19 @@ def open_blueprint(
     to_write: bool = False,
     experiment: Experiment | None = None,
     trusting: bool = True,
+    connect: Callable[[], None] | None = None,
 ) -> Blueprint:
-    """Checks the experiment and inspects everything that it names; writes nothing. Raises InputError.
+    """Checks the experiment and inspects everything that it names. Raises InputError.
+
+    Nothing is written, but for what a command that will write finds in the shards of a large image set.
 
     Args:
         progress: shows the inspection of image sets. By default, one as the request asks for.
         to_write: whether the command will write, so that the output folder is checked to be writable.
         trusting: whether weights of unchanged path, size and modification time are taken for unchanged. A command that
             computes reads them; one that only looks trusts them, and answers at once.
+        connect: connects to Ray, and is called only where a very large image set has to be inspected; without it, that
+            is done in threads of this process.
         experiment: that of the request, where it has been loaded already.
     """
     experiment = experiment or request.experiment()
@@ -81,6 +87,7 @@ def open_blueprint(
             progress or Progress(request.quiet),
             trust_weights=trusting and not to_write,
             trust_images=not request.rehash,
+            large=LargeSets(keeps=to_write, connect=connect),
         )
         for name, network in inspected.networks.items() if to_write else ():
             if network.code is not None:

@@ -5,9 +5,9 @@ whether it is there. The stages then make what is missing: networks (`align`), a
 and outcomes (`evaluate`), and measures of what may explain the gains (`reasons`). Each writes to the store and returns
 how much it made. Where to begin:
 
-* `inspect`: looks at every image set (`inspect_images`), model (`inspect_models`, `inspect_published`), attack that is
-  not ours (`inspect_attacks`) and set of adversarial images made elsewhere (`inspect_made`) once; `known` keeps what
-  was found out, `file_hashes` tells which weights files have changed.
+* `inspect`: looks at every image set (`inspect_images`; a large one, `inspect_large`), model (`inspect_models`,
+  `inspect_published`), attack that is not ours (`inspect_attacks`) and set of adversarial images made elsewhere
+  (`inspect_made`) once; `known` keeps what was found out, `file_hashes` tells which weights files have changed.
 * `blueprint`: the whole experiment; `makings` and `cells` say what determines a network and a table, with `revisions`.
 * `evaluations`: which predictions are made together, and kept in one file per chunk until their tables are finished.
 * `measurings`: which reasons are measured of which surrogate, on which images, and what determines them.

@@ -1,7 +1,8 @@
 """Inspects the inputs of an experiment: image sets become manifests, weights become hashes, and both are checked.
 
 Each input is inspected once. What was found is kept in the store, by path, size and modification time, so that the next
-command does not read the images and weights again. Nothing is written before every input has passed.
+command does not read the images and weights again. Nothing is written before every input has passed, but for shards of
+what is found in a large image set (`inspect_large`).
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ from pipelines.stages.input_checks import (
     notes_on_sources,
 )
 from pipelines.stages.inspect_attacks import InspectedAttacks, inspect_attacks
-from pipelines.stages.inspect_images import manifests
+from pipelines.stages.inspect_images import delete_shards, manifests
+from pipelines.stages.inspect_large import LOOKS_ONLY, LargeSets
 from pipelines.stages.inspect_made import inspect_made_elsewhere
 from pipelines.stages.inspect_models import inspect_models
 from pipelines.stages.inspect_published import Published, inspect_published
@@ -60,18 +62,25 @@ class Inspected:
         """Writes what was found to the store, so that the next command need not inspect the same inputs again."""
         for path, content in self.unsaved.items():
             store.write(path, content)
+        delete_shards(store, self.unsaved)
         self.unsaved.clear()
 
 
 def inspect_inputs(
-    experiment: Experiment, store: Store, progress: Progress, trust_weights: bool = True, trust_images: bool = True
+    experiment: Experiment,
+    store: Store,
+    progress: Progress,
+    trust_weights: bool = True,
+    trust_images: bool = True,
+    large: LargeSets = LOOKS_ONLY,
 ) -> Inspected:
     """Inspects every image set, model and attack, or reads from the store what is known of them, and checks them all.
 
     Files of weights, or of images, that are trusted are not read again where their path, size and modification time are
-    unchanged. Writes nothing. Raises InputError, naming the setting, for the first input that cannot be used.
+    unchanged. Writes nothing but, where `large` says so, shards of what is found in large image sets. Raises
+    InputError, naming the setting, for the first input that cannot be used.
     """
-    found, unsaved = manifests(experiment, store, progress, trust_images)
+    found, unsaved = manifests(experiment, store, progress, trust_images, large)
     inspected = Inspected(found, {}, unsaved=unsaved)
     each_corruption(experiment.corruptions, inspected.shape[0])
     inspected.attacks = inspect_attacks(experiment, store, inspected.shape)

@@ -1,6 +1,6 @@
 """Inspects the image sets of an experiment, or reads from the store what is known of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from align_core.errors import InputError
@@ -9,26 +9,32 @@ from align_core.images.duplicates import without_duplicates
 from align_core.images.inspection import Inspection, inspect_images
 from align_core.images.manifest import Manifest, manifests_of
 from pipelines.compute.here import images_here, images_shown
-from pipelines.experiment.config import DataConfig, Experiment
+from pipelines.experiment.config import Experiment
 from pipelines.progress import Progress
 from pipelines.stages.input_checks import check_readable
-from pipelines.stages.manifest_file import inspection_from_bytes, inspection_to_bytes, manifest_file
+from pipelines.stages.inspect_large import LOOKS_ONLY, Inspector, LargeSets, Shards
+from pipelines.stages.manifest_file import IMAGES, inspection_from_bytes, inspection_to_bytes, manifest_file
 from pipelines.stages.seen import SEEN
 from pipelines.storage.store import Store
 
 
 def manifests(
-    experiment: Experiment, store: Store, progress: Progress, trusting: bool = True
+    experiment: Experiment,
+    store: Store,
+    progress: Progress,
+    trusting: bool = True,
+    large: LargeSets = LOOKS_ONLY,
 ) -> tuple[dict[str, Manifest], dict[str, bytes]]:
     """The manifests of all image sets by role, and files by path in the store that have still to be written.
 
     With `trusting`, a set is not read again whose files have the path, size and modification time that they had when it
-    was inspected. Raises InputError, naming the set, where one cannot be used, or they do not fit each other.
+    was inspected. Of large sets, shards may be written as `large` says; `delete_shards` deletes them once the files are
+    written. Raises InputError, naming the set, where one cannot be used, or they do not fit each other.
     """
     unsaved: dict[str, bytes] = {}
 
     def look(role: str, config: ImageSetConfig) -> Inspection:
-        found, new = _inspection_of(experiment.data, role, config, store, progress, trusting)
+        found, new = _inspection_of(experiment, role, config, store, progress, trusting, large)
         unsaved.update(new)
         return found
 
@@ -43,22 +49,41 @@ def look_at_all(experiment: Experiment, look: Callable[[str, ImageSetConfig], In
         check_readable(data, role, inspection)
     targeted = ["test"] if any(attack.towards == "column" for attack in experiment.all_attacks.values()) else []
     channels = data.channels or (3 if any(model.takes_colour for model in experiment.models.values()) else None)
-    together = manifests_of(found, data.image_size, data.classes_count, data.class_names, channels, targeted)
+    together = manifests_of(found, data.fit, data.classes_count, data.class_names, channels, targeted)
     return without_duplicates(together, data.on_duplicate)
 
 
+def delete_shards(store: Store, written: Iterable[str]) -> None:
+    """Deletes the shards of the image sets of which these files in the store, now written, hold everything."""
+    for path in written:
+        if path.startswith(f"{SEEN}/{IMAGES}"):
+            store.delete_folder(_folder_of_shards(path))
+
+
+def _folder_of_shards(path: str) -> str:
+    return path.removesuffix(".parquet")
+
+
 def _inspection_of(
-    data: DataConfig, role: str, config: ImageSetConfig, store: Store, progress: Progress, trusting: bool
+    experiment: Experiment,
+    role: str,
+    config: ImageSetConfig,
+    store: Store,
+    progress: Progress,
+    trusting: bool,
+    large: LargeSets,
 ) -> tuple[Inspection, dict[str, bytes]]:
     """What is found in one image set, and what of it has still to be written to the store."""
-    named = images_shown(config)
+    data, named = experiment.data, images_shown(config)
     try:
         path = f"{SEEN}/{manifest_file(config, data.fit, data.channels)}"
         if trusting and store.exists(path) and (known := inspection_from_bytes(store.read(path), named)) is not None:
             return known, {}
         here = images_here(config, progress.fetching(f"data.{role}"))
         with progress.stage(f"inspect data.{role}", None, "images") as bar:
-            found = inspect_images(here, data.fit, data.channels, lambda _: bar.advance(1))
+            shards = Shards(store, _folder_of_shards(path), config, data.fit, data.channels)
+            look = Inspector(shards, experiment.compute, large, trusting, bar, progress.say)
+            found = inspect_images(here, data.fit, data.channels, look=look)
     except (InputError, OSError) as problem:
         raise InputError(f"data.{role}: {problem}") from problem
     return replace(found, config=named), {path: inspection_to_bytes(found)}

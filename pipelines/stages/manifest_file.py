@@ -17,6 +17,8 @@ from pipelines.experiment.paths import PLACES
 from pipelines.storage.far import facts, is_far
 from pipelines.storage.store import fingerprint_of
 
+IMAGES = "images-"
+"""How the names of such files begin."""
 _COLUMNS = ("image_id", "label", "in_grey", "in_colour", "original", "is_grey")
 _FORMAT = 3
 """Raised by hand where the files change, so that older ones are made anew."""
@@ -46,7 +48,7 @@ def _state_far(config: ImageSetConfig) -> list[object]:
 
 
 def _name(deciding: list[object]) -> str:
-    return f"images-{fingerprint_of(deciding)}.parquet"
+    return f"{IMAGES}{fingerprint_of(deciding)}.parquet"
 
 
 def size_and_time(file: Path) -> tuple[int, int]:

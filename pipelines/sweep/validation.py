@@ -116,7 +116,9 @@ class Validator:
         self.setup, self.device = setup, device
         self.networks = LoadedNetworks(loader, device)
         image_set = opened(setup.images, setup.fit, loader.channels)
-        self._pixels: Pixels = read_as_inspected("data.validation", image_set, setup.image_ids, setup.contents)
+        self._pixels: Pixels = read_as_inspected(
+            "data.validation", image_set, setup.image_ids, setup.contents, setup.images.is_by_bytes
+        )
         self._labels = np.asarray(setup.labels)
         self._others = setup.pool.read(device) if setup.attack.needs_others else None
         self._folded = loader.networks[setup.source].folded

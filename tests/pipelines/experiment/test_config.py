@@ -33,7 +33,7 @@ data:
   on_duplicate: skip
   train:      {kind: npz, path: data/train.npz, take: [0, 3000]}
   validation: {kind: folder, path: data/photos, labels: data/photos.csv, label_names: data/names.csv,
-               image_column: file, label_column: class, sample: 100, sample_seed: 1}
+               image_column: file, label_column: class, sample: 100, sample_seed: 1, inspect: bytes}
   test:       {kind: parquet, path: /data/test.parquet, id_column: key, first_class: 1, limit: 500}
 models:
   resnet20: {factory: "cifar_models:resnet", args: {depth: 20}, weights: w/resnet20.th, mean: [0.4, 0.5, 0.6],

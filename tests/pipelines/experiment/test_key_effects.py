@@ -138,6 +138,7 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("data.train.sample=3", lambda b: [int(row) % 3 for row in ids(b, "train")], [0, 1, 2]),
     ("data.train.sample_seed=1;data.train.sample=3", lambda b: ids(b, "train"), ["00002", "00003", "00007"]),
     ("data.train.limit=1", lambda b: ids(b, "train"), ["00000"]),
+    ("data.train.inspect=bytes", lambda b: b.inspected.manifests["train"].undecoded, Fit(8)),
     ("models.new.timm=test_vit;models.new.train={}", lambda b: type(net(b)).__name__, "VisionTransformer"),
     ("models.new.torchvision=squeezenet1_1;models.new.train={}", lambda b: type(net(b)).__name__, "SqueezeNet"),
     ("models.new.factory=nets_of_any_size:flat;models.new.train={}", lambda b: type(net(b)[0]).__name__, "Flatten"),
