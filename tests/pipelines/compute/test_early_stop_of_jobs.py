@@ -43,13 +43,14 @@ def _own_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
 
 
-def experiment_in(folder: Path, stop: dict[str, Any], **align: Any) -> HandMade:
+def experiment_in(folder: Path, stop: dict[str, Any], inspect: str = "pixels", **align: Any) -> HandMade:
     experiment = hand_made(folder)
     images = np.random.default_rng(5).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
     source = load_file(folder / "near.safetensors")
     pixels = torch.from_numpy(images.reshape(60, 1, 8, 8)).float() / 255
     np.savez(folder / "validation.npz", images=images, labels=logits(source, pixels).argmax(1).numpy())
-    data = experiment.content()["data"] | {"validation": {"kind": "npz", "path": "validation.npz"}}
+    held_out = {"kind": "npz", "path": "validation.npz", "inspect": inspect}
+    data = experiment.content()["data"] | {"validation": held_out}
     attacks = {"pgd": {"method": "pgd", "eps": "60/255", "step": "10/255", "steps": 4}}
     settings = ALIGN | align | {"early_stop": stop}
     models = {name: own | {"mean": [0.5], "std": [0.1]} for name, own in experiment.content()["models"].items()}
@@ -216,6 +217,15 @@ def test_values_that_are_not_finite_and_images_that_were_exchanged_are_said(tmp_
         Trainer(job, "cpu", networks=networks).run()
     assert job.checked is not None
     exchanged = replace(job, checked=replace(job.checked, contents=["0" * 32] * 60))
+    with pytest.raises(InputChangedError, match=r"data\.validation: image 00000 is not as it was"):
+        fine_tune_alone(exchanged, "cpu", "exchanged")
+
+
+def test_validation_images_that_were_inspected_by_their_bytes(tmp_path: Path) -> None:
+    decoded, undecoded = (job_of(experiment_in(tmp_path, GAIN, inspect)) for inspect in ("pixels", "bytes"))
+    assert fine_tune_alone(decoded, "cpu", "one").weights == fine_tune_alone(undecoded, "cpu", "other").weights
+    assert undecoded.checked is not None
+    exchanged = replace(undecoded, checked=replace(undecoded.checked, contents=["0" * 32] * 60))
     with pytest.raises(InputChangedError, match=r"data\.validation: image 00000 is not as it was"):
         fine_tune_alone(exchanged, "cpu", "exchanged")
 

@@ -111,8 +111,8 @@ def test_a_damaged_image_ends_the_stage_with_one_message(
     with pytest.raises(RunFailed) as failure:
         make_networks(blueprint, WORKER, Progress(quiet=True))
     expected = (
-        r"the alignment of \w+ failed: data\.train: image c2/2\.jpg cannot be read \(cannot be decoded \(.*truncated.*\)"
-        r"\), which data\.train\.inspect: bytes leaves to be found now\. Repair it, .* What was finished is kept"
+        r"the alignment of \w+ failed: data\.train: image c2/2\.jpg cannot be read \(cannot be decoded .*truncated.*\)"
+        r", which data\.train\.inspect: bytes leaves to be found now\. Repair it, .* What was finished is kept"
     )
     assert re.fullmatch(expected, str(failure.value)), failure.value
     assert not any(blueprint.is_made(name) for name in ("aligned", "hot"))

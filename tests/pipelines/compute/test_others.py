@@ -58,3 +58,14 @@ def test_the_pool_is_drawn_by_seed_and_id_and_not_by_the_order_of_the_listing(
         for values in (manifest.labels.tolist(), manifest.contents)
     ]
     assert set(pool_of("data.test", manifest, data.test, data.fit, seed + 1).image_ids) != set(pool.image_ids)
+
+
+def test_the_pool_of_a_set_that_was_inspected_by_its_bytes(tmp_path: Path) -> None:
+    blueprint = hand_made(tmp_path).blueprint()
+    manifest, data = blueprint.inspected.manifests["test"], blueprint.experiment.data
+    by_bytes = replace(manifest, contents=manifest.originals), replace(data.test, inspect="bytes")
+    one, other = (
+        pool_of("data.validation", known, config, data.fit, 0).read("cpu")
+        for known, config in ((manifest, data.test), by_bytes)
+    )
+    assert all((a == b).all() for a, b in zip(one, other, strict=True))

@@ -235,6 +235,15 @@ def test_images_that_were_exchanged_since_they_were_inspected_are_refused(bluepr
         validator_of(blueprint, dataclasses.replace(validation, contents=contents))
 
 
+def test_images_that_were_inspected_by_their_bytes(blueprint, validation, baseline):
+    config = dataclasses.replace(validation.images, inspect="bytes")
+    contents = blueprint.inspected.manifests["validation"].originals
+    by_bytes = dataclasses.replace(validation, images=config, contents=contents)
+    assert (validator_of(blueprint, by_bytes).baseline().source.right == baseline.source.right).all()
+    with pytest.raises(InputChangedError, match=r"data\.validation: image 00900 is not as it was when the image set"):
+        validator_of(blueprint, dataclasses.replace(by_bytes, contents=validation.contents))
+
+
 def test_a_target_whose_defence_draws_is_shown_the_ids(blueprint, validation, plain):
     right = validator_of(blueprint, dataclasses.replace(validation, targets=("drawn",))).baseline().target_right
     with torch.no_grad():
