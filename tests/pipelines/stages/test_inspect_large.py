@@ -155,6 +155,17 @@ def test_a_killed_command_goes_on_and_reads_no_shard_again(
     assert "inspect data.train: goes on after 10 images, which were inspected before" in capsys.readouterr().err
 
 
+def test_in_an_object_store(asked: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, store = as_a_whole(asked, monkeypatch)[0]["train"], Store(f"fsspec+memory://{tmp_path.name}", "large")
+    killed_after(2, asked, store, monkeypatch)
+    exchange(tmp_path, whole.ids[0])
+    found, unsaved = inspected(asked, store, keeps=True)
+    assert found["train"].digest == whole.digest
+    assert len(shards_in(store)) == 5
+    delete_shards(store, unsaved)
+    assert store.listing() == {}
+
+
 def test_with_rehash_all_is_read_again(asked: Experiment, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, store = as_a_whole(asked, monkeypatch)[0]["train"], store_of(asked)
     killed_after(2, asked, store, monkeypatch)
@@ -199,7 +210,7 @@ def test_a_command_that_only_looks_writes_nothing_and_uses_what_is_there(
 def test_small_sets_leave_no_shards_and_need_no_cluster(folder: Path) -> None:
     asked = experiment(folder, limit=10)
     store = store_of(asked)
-    assert len(inspected(asked, store, keeps=True, connect=unwanted)[0]["train"]) == 10
+    assert len(inspected(asked, store, keeps=True, connect=unwanted)[0]["train"]) == 9  # and a bad one
     assert store.listing() == {}
 
 
