@@ -191,20 +191,19 @@ class Inspector:
         connect()
         worker = replace(worker_of(self.compute), device="cpu", threads=1, cpus=1, gpus=0)
         await_node(worker, self.say)
-        for _ in range(_ATTEMPTS):
+        task, attempts = partial(_inspect_shard, self.shards), _ATTEMPTS
+        while attempts and len(there) < len(cut):
             missing = [number for number in range(len(cut)) if number not in there]
             items = [_Item(number=number, image_ids=list(cut[number])) for number in missing]
             workers = max(1, room_for(worker, spare_cpus=1))  # a local cluster declares one CPU to spare
-            task = partial(_inspect_shard, self.shards)
             try:
                 for done in run_tasks(items, task, worker, workers, self.compute.patience):
                     if done["problem"]:
                         raise InputError(done["problem"])
                     self.bar.advance(done["images"])
-                return self.shards.there()
             except PipelineBroke as problem:
                 self.say(f"the inspection broke off ({problem}); it goes on with what is missing")
-                there = self.shards.there()
+            attempts, there = attempts - 1, self.shards.there()
         return there
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from align_core.errors import InputError
 from align_core.images import Fit, ImageSetConfig
 from align_core.images.inspection import Look
+from pipelines.compute import ray_data
 from pipelines.compute.images import opened
 from pipelines.experiment.config import Experiment
 from pipelines.progress import Progress
@@ -304,6 +305,23 @@ class TestWorkers:
         store.delete(f"{shards}/000004.parquet")
         exchange(folder, whole.ids[0])
         assert inspected(asked, store, keeps=True, connect=lambda: None)[0]["train"].digest == whole.digest
+
+    def test_go_on_where_the_work_broke_off(
+        self, asked: Experiment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        whole, run_tasks, given = as_a_whole(asked, monkeypatch)[0]["train"], ray_data.run_tasks, list[int]()
+
+        def breaking(items: Any, *settings: Any) -> Iterator[Any]:
+            given.append(len(items))
+            for count, done in enumerate(run_tasks(items[:2] if len(given) == 1 else items, *settings), start=1):
+                yield done
+                if count == 2 and len(given) == 1:
+                    raise ray_data.PipelineBroke("a node was lost")
+
+        monkeypatch.setattr(ray_data, "run_tasks", breaking)
+        found = inspected(asked, store_of(asked), keeps=True, connect=lambda: None)[0]["train"]
+        assert (found.digest, given) == (whole.digest, [5, 3])
+        assert "the inspection broke off (a node was lost); it goes on with what is missing" in capsys.readouterr().err
 
     def test_a_run_deletes_the_shards(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = write(folder, inspect="bytes").file
