@@ -191,10 +191,11 @@ class Inspector:
         connect()
         worker = replace(worker_of(self.compute), device="cpu", threads=1, cpus=1, gpus=0)
         await_node(worker, self.say)
-        task, attempts = partial(_inspect_shard, self.shards), _ATTEMPTS
-        while attempts and len(there) < len(cut):
-            missing = [number for number in range(len(cut)) if number not in there]
-            items = [_Item(number=number, image_ids=list(cut[number])) for number in missing]
+        task = partial(_inspect_shard, self.shards)
+        for _ in range(_ATTEMPTS):
+            items = [_Item(number=n, image_ids=list(own)) for n, own in enumerate(cut) if n not in there]
+            if not items:
+                break
             workers = max(1, room_for(worker, spare_cpus=1))  # a local cluster declares one CPU to spare
             try:
                 for done in run_tasks(items, task, worker, workers, self.compute.patience):
@@ -203,7 +204,7 @@ class Inspector:
                     self.bar.advance(done["images"])
             except PipelineBroke as problem:
                 self.say(f"the inspection broke off ({problem}); it goes on with what is missing")
-            attempts, there = attempts - 1, self.shards.there()
+            there = self.shards.there()
         return there
 
 

@@ -20,6 +20,8 @@ from pipelines.compute.fine_tune import FineTune, fine_tune_alone
 from pipelines.compute.images import opened, read_as_inspected
 from pipelines.failure import InputChangedError, RunFailed
 from pipelines.progress import Progress
+from pipelines.run.verification import Verification
+from pipelines.run.verify_inputs import check_image_sets
 from pipelines.stages import align as align_stage
 from pipelines.stages.align import make_networks
 from pipelines.stages.blueprint import Blueprint
@@ -144,6 +146,16 @@ def test_images_that_are_read_all_at_once(folder: Path) -> None:
         InputChangedError, match=r"data\.validation: image c0/0\.jpg .* when the image set was inspected"
     ):
         read_as_inspected("data.validation", images, found.ids, found.originals, is_by_bytes=True)
+
+
+def test_verify_compares_the_bytes(folder: Path) -> None:
+    blueprint, found, again = blueprint_of(folder, "none"), Verification(), Verification()
+    check_image_sets(blueprint, found, Progress(quiet=True))
+    assert (found.findings, found.checked["images"]) == ([], 4 + 12)
+    file = photo(folder, 3)
+    file.write_bytes(file.read_bytes() + b"\0")
+    check_image_sets(blueprint, again, Progress(quiet=True))
+    assert again.findings == ["data.train: the images are not those that the results were made from"]
 
 
 def test_it_is_refused_for_test_images(folder: Path) -> None:
