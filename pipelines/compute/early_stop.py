@@ -26,7 +26,7 @@ class Checked:
 
     Args:
         images, fit, channels: the validation images, and what is made of them.
-        image_ids, labels, contents: of those that are used, with a hash of the pixels of each.
+        image_ids, labels, contents: of those that are used, with a hash by which each is known (`Manifest.contents`).
         rows: images in a batch.
         attack: what is crafted, where it stops by gain, and what follows is for this alone.
         source, targets: the original source, and the validation targets.

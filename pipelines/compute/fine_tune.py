@@ -48,7 +48,7 @@ class FineTune:
         align: the settings.
         loader: loads `start` and `witnesses`.
         images: the training images; `image_ids` and `labels` say which of them are used.
-        contents, originals: hashes of their pixels and of what is stored of them, when the set was inspected.
+        contents, originals: hashes by which they are known (`Manifest.contents`), and of what is stored of them.
         fit: how they are resized and cropped.
         seed: of sample order, augmentation, dropout and random weights.
         threads: CPU threads for torch.

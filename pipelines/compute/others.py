@@ -22,7 +22,7 @@ class Pool:
     Args:
         key: of the image set in the experiment file.
         config, fit, channels: the image set, how its images are resized and cropped, and their channels.
-        image_ids, labels, contents: of the images of the pool, and a hash of the pixels of each.
+        image_ids, labels, contents: of the images of the pool, and a hash by which each is known (`Manifest.contents`).
     """
 
     key: str

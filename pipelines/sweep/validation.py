@@ -33,7 +33,7 @@ class ValidationSetup:
 
     Args:
         images, fit, image_ids, labels: the validation images, how they are resized, N ids and N labels.
-        contents: a hash of each image's pixels when the set was inspected.
+        contents: a hash by which each image was known when the set was inspected (`Manifest.contents`).
         source: the model that the surrogate is made from. targets: the validation targets.
         attack, seed, pass_rows: how the images are crafted. chunk: the number of images in a batch.
         pool: the images that the attack may mix in.
