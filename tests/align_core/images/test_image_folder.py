@@ -56,7 +56,7 @@ class TestFolder:
             ("path,label\nx.png,1e400\n", "line 2: the label '1e400' is neither"),
             ("path,label\nx.png,99999999999999999999\n", "image x.png has the label 99999999999999999999"),
             ("label,path\n1\n", "line 2: ends before the column `path`"),
-            (b"path,label\n\xff.png,1\n", "cannot be read as a label file of UTF-8 text"),
+            (b"path,label\n\xff.png,1\n", "cannot be read as a file of UTF-8 text"),
         ],
     )
     def test_csv_that_is_refused(self, tmp_path: Path, text: str | bytes, complaint: str) -> None:
