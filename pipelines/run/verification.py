@@ -1,6 +1,7 @@
 """What `witness verify` found, and what it took for granted."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -9,9 +10,24 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.compute.loading import LoadedNetworks
+from pipelines.storage.chunked_table import ChunkedTable
+from pipelines.storage.differences import differences
+from pipelines.storage.store import fingerprint_of
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError, pa.ArrowException)
 """Whatever a file that was damaged, or that someone else wrote, can raise when it is read."""
+
+
+def problem_of_settings(table: ChunkedTable, about: Mapping[str, Any]) -> str | None:
+    """What is wrong with the settings that a finished file records about itself; None where its name stands for them.
+
+    Args:
+        about: what `table.about` returned.
+    """
+    if about.get("fingerprint") == table.fingerprint == fingerprint_of(about["inputs"]):
+        return None
+    differ = differences(about["inputs"], table.inputs)
+    return f"the settings recorded in the file are not those that its name stands for{f' ({differ})' if differ else ''}"
 
 
 @dataclass

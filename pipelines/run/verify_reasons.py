@@ -12,7 +12,7 @@ from align_core.model_config import Precision
 from pipelines.failure import RunFailed
 from pipelines.progress import Progress
 from pipelines.report.outcomes import read_table
-from pipelines.run.verification import UNREADABLE, Repetition, Verification
+from pipelines.run.verification import UNREADABLE, Repetition, Verification, problem_of_settings
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF
 from pipelines.stages.measurings import SOFT, Measuring, Sample
@@ -75,8 +75,8 @@ class ReasonVerifier:
 
     def _problem_of(self, table: ChunkedTable, rows: pa.Table) -> str | None:
         sizes, about = self.blueprint.sample.rows, table.about(self.blueprint.store)
-        if about.get("fingerprint") != table.fingerprint or about["inputs"] != table.inputs:
-            return "the settings recorded in the file are not those that its name stands for"
+        if problem := problem_of_settings(table, about):
+            return problem
         if about.get("rows") != sizes or about["groups"] != sizes:
             there = f"{sum(about['groups'])} rows in {len(about['groups'])} chunks"
             return f"holds {there}, which are not those of the sample"

@@ -18,7 +18,7 @@ from align_core.own_code import own_code
 from align_core.similarity import structural_similarity
 from pipelines.compute.images import adversarial_images
 from pipelines.progress import Bar, Progress
-from pipelines.run.verification import UNREADABLE, Repetition, Verification
+from pipelines.run.verification import UNREADABLE, Repetition, Verification, problem_of_settings
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import Predictions
 from pipelines.stages.clean_images import test_images
@@ -268,10 +268,8 @@ class TableVerifier:
         except UNREADABLE as problem:
             self.found.report(f"{table.folder}: cannot be read ({reason_of(problem)})")
             return
-        if about.get("fingerprint") != table.fingerprint or about["inputs"] != table.inputs:
-            self.found.report(
-                f"{table.folder}: the settings recorded in the file are not those that its name stands for"
-            )
+        if other := problem_of_settings(table, about):
+            self.found.report(f"{table.folder}: {other}")
         if about.get("rows") != sizes or about["groups"] != sizes:
             rows = f"{sum(about['groups'])} rows in {len(about['groups'])} chunks"
             self.found.report(f"{table.folder}: holds {rows}, not {sum(sizes)} in {len(sizes)}, or does not say so")

@@ -1,5 +1,6 @@
 """What differs between two results of the same name, in words: from the inputs that each of them records."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,12 +20,13 @@ def differences(was: Any, now: Any) -> str:
     """Names the settings that differ, such as `temperature was 4.0, is 16.0`; "" where none does, or none is known.
 
     Args:
-        was, now: the inputs from which a result was made, and would be made now. Whatever else `was` may be, because it
-            comes from a file, nothing is known of it.
+        was: the inputs from which a result was made, as a file has them. Whatever else it may be, nothing is known of
+            it.
+        now: those from which it would be made now. Tuples in them are lists in a file.
     """
     if not isinstance(was, dict) or not was or not isinstance(now, dict):
         return ""
-    old, new = dict(_leaves("", was)), dict(_leaves("", now))
+    old, new = dict(_leaves("", was)), dict(_leaves("", json.loads(json.dumps(now))))
     changed = [key for key in {**new, **old} if old.get(key) != new.get(key)]
     said = list(dict.fromkeys(_said(key, old.get(key), new.get(key)) for key in changed))
     more = f" and {len(said) - _MOST} more" if len(said) > _MOST else ""
@@ -37,11 +39,11 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for key, own in value.items():
             yield from _leaves(f"{path}.{key}" if path else str(key), own)
-    elif isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
         for number, own in enumerate(value, start=1):
             yield from _leaves(f"{path} {number}" if len(value) > 1 else path, own)
     else:
-        yield path, list(value) if isinstance(value, tuple) else value
+        yield path, value
 
 
 def _said(path: str, was: Any, now: Any) -> str:

@@ -71,6 +71,7 @@ class HandMade:
         models = {
             name: {"factory": "hand_made_networks:linear", "args": {"width": width}, "weights": f"{name}.safetensors"}
             | ({"family": families[name]} if name in families else {})
+            | ({"mean": [0.0], "std": [1.0]} if name == "twin" else {})  # as most have; these change nothing
             for name, width in WIDTHS.items()
         }
         return {

@@ -63,3 +63,10 @@ def test_equal_inputs_do_not_differ_after_a_round_trip_through_json() -> None:
     import json
 
     assert differences(json.loads(json.dumps({"a": (1, 2)})), {"a": (1, 2)}) == ""
+
+
+def test_a_tuple_is_the_list_that_a_file_has_of_it() -> None:
+    now = changed("source/preprocessing", [(0.5, 0.5), None])
+    was = changed("source/preprocessing", [[0.5, 0.5], None])
+    assert differences(was, now) == ""
+    assert differences(was, changed("source/preprocessing", [(0.5, 0.4), None])) == "other preprocessing of the source"
