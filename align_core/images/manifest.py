@@ -162,6 +162,8 @@ def _if_from_1(role: str, found: Inspection) -> str:
     if config.kind == "digits" or (config.kind == "folder" and config.labels is None):
         return "classes are numbered from 0: rename the folders, or give `data.classes` a file with their names"
     mend = f"classes are numbered from 0: if these count from 1, set data.{role}.first_class: 1"
+    if found.labels.are_names:
+        mend += ", and store them as integers, not as text"
     if config.kind == "folder":
         mend += ", or if their order is not that of the models' outputs, as ILSVRC2012_ID is not, give `label_names`"
     return mend

@@ -4,10 +4,13 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from image_sets import folder_of, listed, noise, png
 from scipy.io import savemat
@@ -330,6 +333,22 @@ def test_labels_that_count_from_another_number(
 ) -> None:
     with pytest.raises(InputError, match=complaint):
         labels_of(Files(tmp_path, "x.png", "y.png").config(text, **settings))
+
+
+def test_numbers_that_are_text_cannot_be_counted_from_1(tmp_path: Path) -> None:
+    """There `first_class` would change nothing, and every label would be one off."""
+    files = Files(tmp_path, "x.png", "y.png")
+    np.savez(tmp_path / "a.npz", images=np.stack(list(files.pixels.values())), labels=np.array(["1", "2"]))
+    pq.write_table(
+        pa.table({"image": list(map(png, files.pixels.values())), "label": ["1", "2"]}), tmp_path / "a.parquet"
+    )
+    arrays = [ImageSetConfig(kind=kind, path=str(tmp_path / f"a.{kind}")) for kind in ("npz", "parquet")]
+    for config in (*arrays, files.config("path,label\nx.png,1\ny.png,cat\n", limit=1)):
+        with pytest.raises(InputError, match="its labels are text, .* store the number of a class as an integer in ev"):
+            labels_of(replace(config, first_class=1))
+    for config in arrays:
+        with pytest.raises(InputError, match="data.test.first_class: 1, and store them as integers, not as text"):
+            labels_of(config, classes=2)
 
 
 class TestSettings:
