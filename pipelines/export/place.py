@@ -33,6 +33,8 @@ def place_at(path: str, suffixes: Sequence[str]) -> Place:
 
     Raises InputError where there can be no such place.
     """
+    if not path:
+        raise InputError("the path to export to is empty; name a folder or a file (`.` is the current folder)")
     name = path.rstrip("/").rpartition("/")[2].partition("?")[0]
     is_file = name.lower().endswith(tuple(suffixes)) if suffixes else False
     if "://" not in path:
@@ -48,8 +50,11 @@ def place_at(path: str, suffixes: Sequence[str]) -> Place:
     return Place(Store(output, folders[-1]), within[-1] if is_file else None)
 
 
-def check_free(store: Store, target: str) -> bool:
-    """Whether nothing is at a target yet. Raises InputError where a file is in place of a folder above it."""
+def check_free(store: Store, target: str, is_folder: bool = True) -> bool:
+    """Whether nothing is at a target yet, or an empty folder where a folder is to appear.
+
+    Raises InputError where a file is in place of a folder above it.
+    """
     for parent in Path(store.path(target)).parents if store.is_local else ():
         if os.path.lexists(parent):
             if not parent.is_dir():
@@ -57,7 +62,7 @@ def check_free(store: Store, target: str) -> bool:
             break
     info = store.filesystem.get_file_info(store.path(target))
     if info.type == fs.FileType.Directory:
-        return not store.listing(target)
+        return is_folder and not store.listing(target)
     return bool(info.type == fs.FileType.NotFound)
 
 
