@@ -344,10 +344,12 @@ def test_numbers_that_are_text_cannot_be_counted_from_1(tmp_path: Path) -> None:
     )
     arrays = [ImageSetConfig(kind=kind, path=str(tmp_path / f"a.{kind}")) for kind in ("npz", "parquet")]
     for config in (*arrays, files.config("path,label\nx.png,1\ny.png,cat\n", limit=1)):
-        with pytest.raises(InputError, match="its labels are text, .* store the number of a class as an integer in ev"):
+        with pytest.raises(
+            InputError, match=r"its labels are text, .* store the number of a class as an integer in ev"
+        ):
             labels_of(replace(config, first_class=1))
     for config in arrays:
-        with pytest.raises(InputError, match="data.test.first_class: 1, and store them as integers, not as text"):
+        with pytest.raises(InputError, match=r"data.test.first_class: 1, and store them as integers, not as text"):
             labels_of(config, classes=2)
 
 
