@@ -80,7 +80,8 @@ class Parquet(ImageSet):
         """The labels, and the ids where there are any, of all files: everything but the images."""
         columns = self._columns.without_images
         try:
-            return pa.concat_tables([pq.ParquetFile(file).read(columns=columns) for file in self.files()])
+            tables = [pq.ParquetFile(file).read(columns=columns) for file in self.files()]
+            return pa.concat_tables(tables, promote_options="permissive")  # of integers of other sizes
         except (OSError, pa.ArrowException) as problem:
             raise InputError(f"{self.path}: cannot be read as Parquet ({reason_of(problem)})") from problem
 

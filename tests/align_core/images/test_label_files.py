@@ -366,6 +366,7 @@ class TestSettings:
             ({"kind": "npz", "first_class": True}, "first_class must be a whole number, not true"),
             ({"kind": "parquet", "label_column": ""}, "`label_column` is empty"),
             ({"kind": "parquet", "image_column": "a", "label_column": "a"}, "name the same column"),
+            ({"kind": "parquet", "id_column": "image"}, "`id_column` names the column of the images or of their la"),
             ({"kind": "folder", "labels": "l", "label_names": "n", "first_class": 1}, "leave `first_class` out"),
         ],
     )  # fmt: skip
