@@ -325,6 +325,7 @@ def test_an_image_that_is_listed_and_not_there_is_named(tmp_path: Path) -> None:
         ("path,label\nx.png,4\ny.png,1\n", {}, "x.png has label 4; .* data.test.first_class: 1, or if their order"),
         ("path,label\nx.png,4\ny.png,0\n", {}, "image x.png has label 4; is data.classes right"),
         ("path,label\nx.png,5\ny.png,1\n", {}, "image x.png has label 5; is data.classes right"),
+        ("path,label\nx.png,5\ny.png,2\n", {"first_class": 1}, "image x.png has label 4; is data.classes right"),
         ("path,label\nx.png,4\ny.png,0\n", {"first_class": 1}, "image y.png has the label 0, .* `first_class: 0`"),
     ],
 )  # fmt: skip
