@@ -8,7 +8,7 @@ from typing import Any
 from align_core.errors import InputError, reason_of
 from pipelines.export.crafted_images import CraftedImages, finished_images
 from pipelines.export.forms import FORMS, Form
-from pipelines.export.place import Place, appearing, check_free, place_at
+from pipelines.export.place import Place, appearing, check_answering, check_free, place_at
 from pipelines.failure import RunFailed
 from pipelines.progress import Bar, Progress
 from pipelines.run.request import Request, open_blueprint
@@ -80,6 +80,7 @@ def export_images(
     what was written is not what is stored; of these nothing is left, and what was written before is kept.
     """
     own, place = FORMS[form], place_at(path, FORMS[form].suffixes)
+    check_answering(place)
     blueprint = open_blueprint(request)
     wanted = finished_images(blueprint, surrogates, attacks)
     if place.file is not None and len(wanted) != 1:

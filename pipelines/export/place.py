@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pyarrow import fs
 
 from align_core.errors import InputError
+from pipelines.storage.object_store import check_answers, open_store
 from pipelines.storage.store import Store
 
 
@@ -42,12 +43,22 @@ def place_at(path: str, suffixes: Sequence[str]) -> Place:
         folder = where.parent if is_file else where
         return Place(Store(str(folder.parent), folder.name), where.name if is_file else None)
     parts = urlsplit(path)
+    if not parts.hostname and parts.scheme != "file":
+        raise InputError(f"{parts.scheme}://: name a bucket, and a folder within it")
     within = parts.path.strip("/").split("/")
     folders = within[:-1] if is_file else within
     if not folders or not all(folders):
         raise InputError(f"{parts.scheme}://{parts.hostname}: name a folder within the bucket")
     output = parts._replace(path="/" + "/".join(folders[:-1])).geturl()
     return Place(Store(output, folders[-1]), within[-1] if is_file else None)
+
+
+def check_answering(place: Place) -> None:
+    """Raises InputError where the place is in an object store that cannot be used."""
+    output = place.store.output
+    if "://" in output:
+        filesystem, folder = open_store(output)
+        check_answers(filesystem, f"{folder.rstrip('/')}/{place.store.name}", output)
 
 
 def check_free(store: Store, target: str, is_folder: bool = True) -> bool:

@@ -293,6 +293,8 @@ class TestBadInput:
             (["--png", "x", "--surrogate", "alined"], "there is no surrogate of this name; did you mean 'aligned'"),
             (["--png", "x", "--attack", "pdg"], "--attack pdg: there is no attack of this name; did you mean 'pgd'"),
             (["--png", ""], "the path to export to is empty; name a folder or a file (`.` is the current folder)"),
+            (["--png", "s3:///x"], "s3://: name a bucket, and a folder within it"),
+            (["--npz", "ftp://x/y"], "witness: ftp://x/: Unrecognized filesystem type"),
             (["--png", "s3://bucket"], "s3://bucket: name a folder within the bucket"),
             (["--npz", "s3://bucket/a.npz"], "s3://bucket: name a folder within the bucket"),
         ],
@@ -305,6 +307,13 @@ class TestBadInput:
         assert main(["export", str(finished.file), *arguments]) == 2
         assert message in capsys.readouterr().err
         assert everything(tmp_path) == {}
+
+    def test_a_bucket_that_there_is_not(
+        self, finished: HandMade, s3: S3Server, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["export", str(finished.file), "--png", s3.uri("x/y", bucket="nowhere")]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("witness: s3://***@nowhere/x") and "there is no bucket nowhere; make it, or name" in said
 
     @pytest.mark.parametrize("arguments", [[], ["--png", "a", "--npz", "b"], ["--npz"]])
     def test_a_command_line_without_one_form(self, finished: HandMade, arguments: list[str]) -> None:
