@@ -49,11 +49,13 @@ class Room:
     Attributes:
         where: `this machine` or `a GPU`. bytes: that it has; None where this machine cannot tell.
         workers: how many share it.
+        key: the setting that says how many workers there are.
     """
 
     where: str
     bytes: int | None
     workers: int
+    key: str = "compute.workers"
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class WorkerMemory:
         fitting = int((share - (self.bytes - self.images * self.per_image)) // max(1, self.per_image))
         most = f"{self.key} of at most {fitting * self.divided:,} fits"
         mend = f"{most} ({follows})" if fitting > 0 else f"no {self.key} fits"
-        fewer = "; so do fewer compute.workers" if room.workers > 1 and self.bytes <= there * _USABLE else ""
+        fewer = f"; so do fewer {room.key}" if room.workers > 1 and self.bytes <= there * _USABLE else ""
         return (
             f"{self.key}: a worker of the stage {self.stage} takes {size_text(self.bytes)} with {self.images:,} images "
             f"{how} ({self.of}); {room.where} has {size_text(there)}{workers}: {mend}{fewer}"
@@ -239,7 +241,8 @@ def _pixels(blueprint: Blueprint) -> int:
 
 def _room(compute: ComputeConfig, stage: str, device: Device, cards: Sequence[int]) -> Room:
     own: StageConfig = getattr(compute, stage, StageConfig())
+    key = f"compute.{stage}.workers" if own.workers else "compute.workers"
     if device == "cuda":
-        return Room("a GPU", min(cards, default=None), int(1 // min(1, own.gpus or 1)))
+        return Room("a GPU", min(cards, default=None), int(1 // min(1, own.gpus or 1)), key)
     workers = min(own.workers or compute.workers, usable_cpus() // compute.threads)
-    return Room("this machine", machine_memory(), max(1, workers))
+    return Room("this machine", machine_memory(), max(1, workers), key)
