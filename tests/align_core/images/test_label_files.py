@@ -108,6 +108,21 @@ class TestNips2017:
         )
         assert labels_of(both) == {"a1.jpg": 3}
 
+    @pytest.mark.parametrize("image", [None, "ImageId", "URL"])
+    def test_the_classes_to_lead_to_as_labels_count_from_1_too(self, tmp_path: Path, image: str | None) -> None:
+        config = Files(tmp_path, "a1.png", "b2.png").config(
+            "ImageId,URL,TrueLabel,TargetClass\na1,a1.png,4,1\nb2,b2.png,1,3\n",
+            label_column="TargetClass",
+            image_column=image,
+        )
+        assert labels_of(config) == {"a1.png": 0, "b2.png": 2}
+
+    def test_labels_of_another_column_are_not_beside_classes_that_count_from_1(self, tmp_path: Path) -> None:
+        """Nothing says that both count alike."""
+        text = "ImageId,TrueLabel,TargetClass,mine\na1,4,1,3\n"
+        config = Files(tmp_path, "a1.png").config(text, label_column="mine")
+        assert labels_of(config) == {"a1.png": 3} and open_image_set(config, 8).targeted() is None
+
     def test_two_images_of_one_name(self, tmp_path: Path) -> None:
         config = Files(tmp_path, "a1.png", "a1.jpg", "b2.png").config(NIPS)
         with pytest.raises(InputError, match=r"labels.csv, line 2: a1 may be a1.jpg or a1.png in .*; remove one"):
