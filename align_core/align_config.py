@@ -232,8 +232,19 @@ class AlignConfig(Settings):
         aligned = "nothing is aligned where `weight` is 0; leave it out, or give `weight` too"
         return (steps if self.limit_steps else {}) | ({} if self.weight else dict.fromkeys(_OF_ALIGNMENT, aligned))
 
-    def check_warmup(self, images: int) -> None:
-        """Raises InputError where `limit_steps` end before the warm-up does, over a training set of `images` images."""
+    def check_images(self, images: int) -> None:
+        """Raises InputError where a training set of so many images does not suit.
+
+        There, `limit_steps` end before the warm-up does, or too few images go through the networks at once for a loss
+        that compares them with each other, which would be 0 at every step.
+        """
+        rows = training_of(self, images).rows
+        for name in (own["name"] for own in self.losses if self.weight and own["weight"]):
+            if rows < (least := LOSSES[name].least):
+                raise InputError(
+                    f"batch_size: {name} compares {least} or more images with each other, and {rows} of a step's "
+                    "images go through the networks at once; raise it, or lower accumulate or workers"
+                )
         epochs = self.steps(images) / self.steps_per_epoch(images)
         if self.limit_steps and self.optimizer.warmup >= epochs:
             raise InputError(f"optimizer.warmup: {too_long(self.optimizer.warmup, epochs)}")

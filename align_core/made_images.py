@@ -13,7 +13,7 @@ ids, and there must be as many. Nothing here imports torch.
 
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -126,7 +126,7 @@ class _Pictures:
             raise InputError(f"{folder}: there are no picture files in this folder")
         own = (_listed(folder, found) if (folder / _LABELS).is_file() else {}) or _by_names(found, ids)
         missing = [image_id for image_id in ids if image_id not in own]
-        _refuse_missing(folder, missing, len(ids), f"it holds {len(found):,}, such as {printable(min(found))}")
+        _refuse_missing(folder, missing, len(ids), _of_folder(found, set(own.values()), missing))
         self.files = [own[image_id] for image_id in ids]
         twice = [file for file, count in Counter(self.files).items() if count > 1]
         if twice:
@@ -149,6 +149,8 @@ class _Pictures:
         if picture.facts - {"orientation"}:
             raise InputError(f"{file}: it has {', '.join(sorted(picture.facts))} beside its pixels; save it without")
         pixels = np.asarray(picture.in_channels(channels))
+        if channels == 1 and not picture.is_grey and (pixels[..., None] != np.asarray(picture.image)).any():
+            raise InputError(f"{file}: it is coloured, and the test images are grey; save it with one channel")
         return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
@@ -205,6 +207,18 @@ def _by_names(found: Mapping[str, Path], ids: Sequence[str]) -> dict[str, Path]:
         alone = {name: file for path, file in found.items() if files[name := of_file(path)] == 1}
         own |= {i: alone[of_id(i)] for i in ids if i not in own and wanted[of_id(i)] == 1 and of_id(i) in alone}
     return own
+
+
+def _of_folder(found: Mapping[str, Path], taken: Collection[Path], missing: Sequence[str]) -> str:
+    """What a folder holds in place of images that are missing."""
+    left = [path for path, file in found.items() if file not in taken]
+    alike = [path for path in left if missing and _bare_name(path) == _bare_name(missing[0])]
+    if len(alike) > 1:
+        return (
+            f"{printable(alike[0])} and {printable(alike[1])} have the same name, which then stands for none: remove "
+            f"one, or list each file with its id in {_LABELS}, as `{_FILE}` and `{_ID}`"
+        )
+    return f"it holds {len(found):,}, such as {printable(min(found))}"
 
 
 def _without_suffix(path: str) -> str:

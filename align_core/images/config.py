@@ -108,6 +108,8 @@ class ImageSetConfig(Settings):
                 raise ValueError(f"`{name}` applies to kind `parquet`, and to kind `folder` with `labels`")
         if "image_column" in given and self.image_column == self.label_column:
             raise ValueError("`image_column` and `label_column` name the same column")
+        if "id_column" in given and self.id_column in (self.image_column or "image", self.label_column or "label"):
+            raise ValueError("`id_column` names the column of the images or of their labels")
         if "first_class" in given:
             if self.kind == "digits" or (self.kind == "folder" and self.labels is None):
                 raise ValueError("`first_class` applies to labels that are integers in a file")

@@ -17,7 +17,7 @@ from align_core.images.fit import Fit
 from align_core.images.image_set import ImageSet
 from align_core.images.label_file import GROUND_TRUTH_NAME, LabelFile, Row, is_integer, read_label_file
 from align_core.images.label_names import FROM_META_MAT, read_label_names
-from align_core.images.labels import Labels, LeftOut, RawLabels, as_indices, as_targeted
+from align_core.images.labels import Labels, LeftOut, RawLabels, as_indices, as_targeted, written_from_0
 
 
 class Listed(NamedTuple):
@@ -117,8 +117,7 @@ class Folder(ImageSet):
             image_id = path.as_posix()
             if image_id in labelled:
                 raise InputError(f"{where}: {image_id} is listed twice")
-            targeted = row.targeted and self._named(row.targeted)
-            labelled[image_id] = Listed(self.root / path, self._label_of(row, where), targeted)
+            labelled[image_id] = Listed(self.root / path, self._label_of(row, where), self._targeted_of(row))
         if labelled and not any(os.path.exists(one.file) for one in labelled.values()):
             raise InputError(
                 f"{self.label_file}: none of the {len(labelled):,} images that it lists is in {self.root}, such as "
@@ -145,6 +144,13 @@ class Folder(ImageSet):
         if self._names and is_integer(label):
             raise InputError(f"{where}: the number {label} is not in {self.config.label_names}")
         return label
+
+    def _targeted_of(self, row: Row) -> str | None:
+        """The class that an image is to be led to. A number that has no name says so, lest it pass for an index."""
+        targeted = row.targeted and self._named(row.targeted)
+        if targeted and self._names and is_integer(targeted):
+            return f"{targeted}, which is not in {self.config.label_names}"
+        return targeted
 
     def _named(self, label: str) -> str:
         """The class name of a number, where numbers have names."""
@@ -179,10 +185,10 @@ class Folder(ImageSet):
         written = [one.targeted for one in self._found[0].values() if one.targeted is not None]
         if self.label_file is None or not written:
             return None
-        if all(map(is_integer, written)):
-            ids = list(self._found[0])
-            return RawLabels(as_targeted([int(name) for name in written], ids, self.label_file, self._first_class))
-        return RawLabels(np.array(written, dtype=np.str_))
+        if all(is_integer(name) for name in written if name):
+            ids, numbers = list(self._found[0]), [int(name) if name else -1 for name in written]
+            return RawLabels(as_targeted(numbers, ids, self.label_file, self._first_class))
+        return RawLabels(written_from_0(written, self._first_class))
 
     def notes(self) -> list[str]:
         """The form of a label file that is not our own, and what its numbers stand for."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from align_core.cpus import usable_cpus
+from align_core.errors import InputError
 from align_core.images.config import ImageSetConfig
 from align_core.images.decoding import BadImage, Fact, Header
 from align_core.images.fit import Fit
@@ -99,11 +100,12 @@ def inspect_images(
         progress: called after each image with the number of images read so far.
         look: looks at the images in another way than `looks`, by default, in threads of this process.
 
-    Raises InputError where the set cannot be listed or selects no image.
+    Raises InputError where the set cannot be listed or selects no image, or `first_class` does not apply to it.
     """
     image_set = open_image_set(config, image_size, channels)
     all_ids, _ = image_set.listing()
     raw, left_out, targeted = image_set.labels(), image_set.left_out(), image_set.targeted()
+    _check_numbers(config, raw)
     positions = selected(config, all_ids, raw.values)
     ids, labels = [all_ids[p] for p in positions], raw.values[positions]
     usable = [image_id for image_id in ids if image_id not in left_out.refused]
@@ -134,6 +136,15 @@ def inspect_images(
         targeted=targeted and targeted.with_values(targeted.values[[positions[p] for p in readable]]),
         notes=image_set.notes(),
     )
+
+
+def _check_numbers(config: ImageSetConfig, raw: RawLabels) -> None:
+    """Raises InputError where `first_class` is given, which says how integers count, and labels are text."""
+    if config.first_class is not None and raw.are_names:
+        raise InputError(
+            f"{config.labels or config.path}: its labels are text, and `first_class` says how integers count classes: "
+            "store the number of a class as an integer in every row, or, where these are class names, leave it out"
+        )
 
 
 def looks(

@@ -149,11 +149,16 @@ def _table(file: Path, text: str, image: str | None, label: str | None) -> tuple
 
 def _form_with(columns: Sequence[str], image: str | None, label: str | None) -> Form | None:
     """The form of a file with these columns, of which two may be named by the user."""
-    likeliest_first = sorted(FORMS, key=lambda form: (label not in (None, form.label), image not in (None, form.image)))
-    for form in likeliest_first:
+
+    def unlikely(form: Form) -> tuple[bool, ...]:
+        return label not in (None, form.label), label != form.targeted, image not in (None, form.image)
+
+    for form in sorted(FORMS, key=unlikely):
         own = replace(form, image=image or form.image)
-        if label not in (None, form.label):
-            own = Form(image=own.image, label=str(label), targeted=form.targeted)
+        if label == form.targeted:  # its numbers are as those of the labels
+            own = replace(own, label=form.targeted, targeted=TARGETED)
+        elif label not in (None, form.label):
+            own = Form(image=own.image, label=str(label))
         if own.image in columns and own.label in columns:
             return replace(own, whose="") if own.label == "label" and own.targeted not in columns else own
     return None

@@ -76,6 +76,15 @@ def as_targeted(values: Sequence[int] | Labels, ids: Sequence[str], origin: Path
     return np.where(numbers < first, -1, numbers - first)
 
 
+def written_from_0(texts: Sequence[str], first: int = 0) -> Labels:
+    """Classes to lead to as text [N]: names as they are, and numbers counted from 0, not from `first`."""
+    if not first:
+        return np.array(texts, dtype=np.str_)
+    are_numbers = [text.isascii() and text.isdigit() and len(text) <= 18 for text in texts]
+    pairs = zip(texts, are_numbers, strict=True)
+    return np.array([str(int(text) - first) if is_number else text for text, is_number in pairs], dtype=np.str_)
+
+
 def _as_int64(values: Sequence[int] | Labels, ids: Sequence[str], origin: Path) -> npt.NDArray[np.int64]:
     most = 2**63 - 1
     for image_id, value in zip(ids, values, strict=True) if _may_overflow(values) else ():

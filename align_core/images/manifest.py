@@ -148,7 +148,8 @@ def _check_range(role: str, found: Inspection, labels: npt.NDArray[np.int64], cl
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(outside):
         first = int(outside[0])
-        is_from_1 = (labels[outside] == classes).all() and 0 not in labels
+        may_be_from_1 = found.config.first_class != 1 and 0 not in labels
+        is_from_1 = may_be_from_1 and (labels[outside] == classes).all()
         mend = f"{_if_from_1(role, found)}; " if is_from_1 else ""
         raise InputError(
             f"data.{role}: {len(outside)} labels lie outside 0 to {classes - 1}: image {found.ids[first]} has label "
@@ -162,6 +163,8 @@ def _if_from_1(role: str, found: Inspection) -> str:
     if config.kind == "digits" or (config.kind == "folder" and config.labels is None):
         return "classes are numbered from 0: rename the folders, or give `data.classes` a file with their names"
     mend = f"classes are numbered from 0: if these count from 1, set data.{role}.first_class: 1"
+    if found.labels.are_names:
+        mend += ", and store them as integers, not as text"
     if config.kind == "folder":
         mend += ", or if their order is not that of the models' outputs, as ILSVRC2012_ID is not, give `label_names`"
     return mend

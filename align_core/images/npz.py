@@ -13,7 +13,7 @@ from align_core.errors import InputError
 from align_core.images.decoding import Picture, from_array
 from align_core.images.fit import Fit
 from align_core.images.image_set import ImageSet, encoded_array, row_ids
-from align_core.images.labels import Labels, RawLabels, as_indices, as_targeted
+from align_core.images.labels import Labels, RawLabels, as_indices, as_targeted, written_from_0
 
 _TARGETED = "targeted_labels"
 
@@ -78,8 +78,10 @@ class Npz(ImageSet):
     def targeted(self) -> RawLabels | None:
         """The array `targeted_labels`, class indices or class names, where the file has it."""
         values = self.arrays[2]
-        if values is None or values.dtype.kind == "U":
-            return None if values is None else RawLabels(values)
+        if values is None:
+            return None
+        if values.dtype.kind == "U":
+            return RawLabels(written_from_0(values.tolist(), self.first_class))
         return RawLabels(as_targeted(values, row_ids(len(values)), self.path, self.first_class))
 
     def files(self) -> list[Path]:

@@ -18,7 +18,7 @@ from align_core.images.decoding import BadImage, Header, Picture, Pixels, decode
 from align_core.images.files import check_regular, printable
 from align_core.images.fit import Fit
 from align_core.images.image_set import CACHED_BYTES, ImageSet, encoded_array, row_ids
-from align_core.images.labels import Labels, LeftOut, RawLabels, as_indices, as_targeted
+from align_core.images.labels import Labels, LeftOut, RawLabels, as_indices, as_targeted, written_from_0
 from align_core.images.parquet_columns import Columns, class_names, columns_of
 from align_core.images.shards import notes_on_shards
 
@@ -80,7 +80,8 @@ class Parquet(ImageSet):
         """The labels, and the ids where there are any, of all files: everything but the images."""
         columns = self._columns.without_images
         try:
-            return pa.concat_tables([pq.ParquetFile(file).read(columns=columns) for file in self.files()])
+            tables = [pq.ParquetFile(file).read(columns=columns) for file in self.files()]
+            return pa.concat_tables(tables, promote_options="permissive")  # of integers of other sizes
         except (OSError, pa.ArrowException) as problem:
             raise InputError(f"{self.path}: cannot be read as Parquet ({reason_of(problem)})") from problem
 
@@ -190,7 +191,9 @@ class Parquet(ImageSet):
         if self._columns.targeted is None:
             return None
         values = self._classes(self._columns.targeted)
-        is_ordered = values.dtype.kind != "U" and bool(self._class_names)
+        if values.dtype.kind == "U":
+            return RawLabels(written_from_0(values.tolist(), self._first_class))
+        is_ordered = bool(self._class_names)
         return RawLabels(values, self._class_names if is_ordered else (), is_ordered)
 
     def _classes(self, name: str) -> Labels:

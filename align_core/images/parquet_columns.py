@@ -41,6 +41,7 @@ def columns_of(path: Path, schemas: Mapping[Path, pa.Schema], config: ImageSetCo
     optional = [name for name in (config.id_column or _OWN_ID, TARGETED) if name not in (image, label)]
     for file, schema in schemas.items():
         _check_present(file, schema.names, config)
+        _check_once(file, schema.names, (image, label, *optional))
     found = [set(optional) & set(schema.names) for schema in schemas.values()]
     if any(others != found[0] for others in found):
         listed = " and ".join(f"`{name}`" for name in optional)
@@ -80,6 +81,13 @@ def _check_present(file: Path, names: Sequence[str], config: ImageSetConfig) -> 
             f"{' and '.join(f'`{name}`' for name in missing)} {'is' if len(missing) == 1 else 'are'} missing; "
             f"{listed}. Name those that hold images and labels as {' and '.join(mends)}"
         )
+
+
+def _check_once(file: Path, names: Sequence[str], used: Sequence[str]) -> None:
+    """Raises InputError where a column that is used stands twice, so that which is meant is not known."""
+    for name in used:
+        if names.count(name) > 1:
+            raise InputError(f"{file}: has {names.count(name)} columns `{name}`; rename all but one")
 
 
 def _check_image(file: Path, schema: pa.Schema, name: str) -> None:

@@ -23,6 +23,7 @@ class Loss:
             last layers make of each place of the last feature maps.
         per_image: whether it has a value for each image by itself; otherwise the images of a batch are compared with
             each other, and the value is one of the whole batch.
+        least: how many images it needs at once: of fewer, it or a term of it does not depend on the networks.
         tempered: whether the logits are divided by `align.temperature`.
         projected: whether both networks' features must be of one width, so that those of the source are projected.
         settings: of the function, beside `weight`.
@@ -31,6 +32,7 @@ class Loss:
     what: str
     sees: Literal["logits", "features", "places"] = "logits"
     per_image: bool = True
+    least: int = 1
     tempered: bool = False
     projected: bool = False
     settings: Mapping[str, Bound] = field(default_factory=dict)
@@ -48,17 +50,20 @@ LOSSES: dict[str, Loss] = {
         "KL between the probabilities that cosines within a batch make (Passalis and Tefas 2018)",
         sees="features",
         per_image=False,
+        least=2,
     ),
     "rkd": Loss(
         "distances and angles between the images of a batch (Park et al. 2019)",
         sees="features",
         per_image=False,
+        least=3,
         settings={"distance": Bound(1.0, 0, 1e6), "angle": Bound(2.0, 0, 1e6)},
     ),
     "nce": Loss(
         "contrast between images of one class and of others, by their labels (Chen et al. 2021)",
         sees="features",
         per_image=False,
+        least=2,
         projected=True,
         settings={"sharpness": Bound(0.1, 0.001, 100)},
     ),
@@ -66,6 +71,7 @@ LOSSES: dict[str, Loss] = {
         "correlations within a batch, and between source and witness (Ma, Chen and Akata 2022)",
         sees="features",
         per_image=False,
+        least=2,
         projected=True,
         settings={"node": Bound(0.8, 0, 1e6), "edge": Bound(0.24, 0, 1e6)},
     ),

@@ -26,6 +26,7 @@ from align_core.likeness import likeness_sample
 from align_core.models import Classifier, copy_of
 from align_core.numerics import set_policy
 from align_core.weights import State, not_finite, to_bytes
+from pipelines.compute.around import Around
 from pipelines.compute.checkpoint import CURVE, STATE, Curve, DamagedCheckpoint, read_checkpoint, write_checkpoint
 from pipelines.compute.early_stop import Check, Checked
 from pipelines.compute.here import on_this_node
@@ -82,14 +83,12 @@ class FineTune:
         They raise InputChangedError for an image that is not the one that was inspected.
         """
         contents, originals = (dict(zip(self.image_ids, own, strict=True)) for own in (self.contents, self.originals))
-        image_set = opened(self.images, self.fit, self.loader.channels)
-        is_by_bytes = self.images.is_by_bytes
-        if is_by_bytes:  # compared before they are kept: the hashes are of what is stored, not of what is kept
-            image_set = AsInspected("data.train", image_set, None, originals)
-        if self.cache is not None:
-            image_set = KeptImages(image_set, Path(self.cache), contents, self.loader.channels)
-        if not is_by_bytes:
-            image_set = AsInspected("data.train", image_set, contents, originals)
+        channels, are_pixels = self.loader.channels, not self.images.is_by_bytes
+        pixels = contents if are_pixels else None
+        inspected = AsInspected("data.train", opened(self.images, self.fit, channels), pixels, originals)
+        image_set: Around = inspected
+        if self.cache is not None:  # around what compares images, so that none is kept that was exchanged
+            image_set = KeptImages(inspected, Path(self.cache), contents, channels, are_pixels)
         return Batches(image_set, self.image_ids, self.labels, self.align, self.seed, rank, world)
 
     def starting_network(self, networks: LoadedNetworks, device: str) -> Classifier:

@@ -9,9 +9,10 @@ from typing import TypeVar
 import numpy as np
 
 from align_core.errors import InputError, reason_of
-from align_core.images import Fit, ImageSet
+from align_core.images import Fit
 from align_core.images.decoding import Pixels
 from pipelines.compute.around import Around
+from pipelines.compute.images import AsInspected
 
 _HASH = 16  # bytes
 Result = TypeVar("Result")
@@ -24,14 +25,25 @@ class KeptImages(Around):
     has been written to, is decoded, and written there. Any number of processes may use the file at once.
 
     Args:
-        image_set: the set. Its original pictures, of which `random_resized` shows crops, are decoded every time.
+        image_set: the set, which hands out no other images than those that were inspected, so that no others are kept.
+            Its original pictures, of which `random_resized` shows crops, are decoded every time.
         folder: in which the file lies. Its name depends on the images and their size, so that sets do not mix.
         contents: a hash of each image of the set, by its id.
         channels: of every image.
+        are_pixels: whether `contents` are of the fitted pixels, so that these are compared with them; else they are of
+            what is stored.
     """
 
-    def __init__(self, image_set: ImageSet, folder: Path, contents: Mapping[str, str], channels: int) -> None:
+    def __init__(
+        self,
+        image_set: AsInspected,
+        folder: Path,
+        contents: Mapping[str, str],
+        channels: int,
+        are_pixels: bool = True,
+    ) -> None:
         super().__init__(image_set)
+        self._contents, self._are_pixels = contents, are_pixels
         self._shape = channels, self.fit.size, self.fit.size
         self._bytes = channels * self.fit.size**2
         self._places = {image_id: place for place, image_id in enumerate(contents)}
@@ -41,12 +53,16 @@ class KeptImages(Around):
         """One image, fitted: uint8 [C, size, size]. Raises InputError where the disk cannot hold it."""
         place = self._places[image_id] * (_HASH + self._bytes)
         kept = self._try(lambda file: os.pread(file, _HASH + self._bytes, place))
-        if len(kept) == _HASH + self._bytes and kept[:_HASH] == _hash(kept[_HASH:]):
+        if self._is_image(image_id, kept[:_HASH], kept[_HASH:]):
             return np.frombuffer(kept, np.uint8, offset=_HASH).reshape(self._shape)
         pixels = self.inner.read(image_id)
         content = pixels.tobytes()
         self._try(lambda file: _write(file, _hash(content) + content, place))
         return pixels
+
+    def _is_image(self, image_id: str, digest: bytes, pixels: bytes) -> bool:
+        is_whole = len(pixels) == self._bytes and digest == _hash(pixels)
+        return is_whole and (not self._are_pixels or digest.hex() == self._contents[image_id])
 
     def _try(self, use: Callable[[int], Result]) -> Result:
         try:

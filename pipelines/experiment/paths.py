@@ -17,6 +17,7 @@ from pipelines.storage.credentials import without_credentials
 from pipelines.storage.far import check_scheme, is_far
 
 if TYPE_CHECKING:
+    from pipelines.experiment.attack_kinds import Attack
     from pipelines.experiment.config import Experiment
 
 PLACES = ("path", "labels", "label_names")
@@ -37,39 +38,45 @@ def _expanded(path: str) -> Path:
 def with_absolute_paths(experiment: "Experiment", folder: Path) -> "Experiment":
     """Makes paths absolute: `output` is relative to the current folder, all others to that of the file.
 
-    Raises InputError for a path that no machine can have, and for an address that nothing here can read from.
+    Raises InputError, naming the key, for a path that no machine can have, and an address that nothing can read from.
     """
 
-    def absolute(path: str | None) -> str | None:
-        if is_far(path):
-            raise InputError(f"{without_credentials(path)}: this is read from a disk alone; copy it to one")
-        return None if path is None else str((folder / _expanded(path)).absolute())
+    def absolute(key: str, path: str | None, may_be_far: bool = False) -> str | None:
+        try:
+            if not is_far(path):
+                return None if path is None else str((folder / _expanded(path)).absolute())
+            if not may_be_far:
+                raise InputError(f"{without_credentials(path)}: this is read from a disk alone; copy it to one")
+            check_scheme(path)
+            return path
+        except InputError as problem:
+            raise InputError(f"{key}: {problem}") from problem
 
-    def absolute_or_far(path: str | None) -> str | None:
-        if path is None or not is_far(path):
-            return absolute(path)
-        check_scheme(path)
-        return path
-
-    def image_set(config: ImageSetConfig | None) -> ImageSetConfig | None:
+    def image_set(role: str, config: ImageSetConfig | None) -> ImageSetConfig | None:
         if config is None:
             return None
-        places: dict[str, Any] = {key: absolute_or_far(getattr(config, key)) for key in PLACES}
+        places: dict[str, Any] = {
+            key: absolute(f"data.{role}.{key}", getattr(config, key), may_be_far=True) for key in PLACES
+        }
         return dataclasses.replace(config, **places)
 
-    def model(config: ModelConfig) -> ModelConfig:
-        weights = absolute_or_far(config.weights) if config.weights and config.weights_file else config.weights
-        return dataclasses.replace(config, weights=weights, aligned=absolute(config.aligned))
+    def model(name: str, config: ModelConfig) -> ModelConfig:
+        weights, key = config.weights, f"models.{name}"
+        if weights and config.weights_file:
+            weights = absolute(f"{key}.weights", weights, may_be_far=True)
+        return dataclasses.replace(config, weights=weights, aligned=absolute(f"{key}.aligned", config.aligned))
+
+    def attack(name: str, config: "Attack") -> "Attack":
+        if not isinstance(config, MadeElsewhere):
+            return config
+        return dataclasses.replace(config, images=str(absolute(f"attacks.{name}.images", config.images)))
 
     data = experiment.data
-    sets: dict[str, Any] = {role: image_set(getattr(data, role)) for role in ("train", "validation", "test")}
+    sets: dict[str, Any] = {role: image_set(role, getattr(data, role)) for role in ("train", "validation", "test")}
     if isinstance(data.classes, str):
-        sets["classes"] = absolute(data.classes)
-    models = {name: model(config) for name, config in experiment.models.items()}
+        sets["classes"] = absolute("data.classes", data.classes)
+    models = {name: model(name, config) for name, config in experiment.models.items()}
     output = experiment.output if "://" in experiment.output else str(_expanded(experiment.output).absolute())
-    attacks = {
-        name: dataclasses.replace(own, images=str(absolute(own.images))) if isinstance(own, MadeElsewhere) else own
-        for name, own in experiment.all_attacks.items()
-    }
+    attacks = {name: attack(name, config) for name, config in experiment.all_attacks.items()}
     own = {"data": data.model_copy(update=sets), "models": models, "output": output, "all_attacks": attacks}
-    return experiment.model_copy(update=own | {"factories": absolute(experiment.factories or ".")})
+    return experiment.model_copy(update=own | {"factories": absolute("factories", experiment.factories or ".")})

@@ -225,7 +225,7 @@ def resolved(surrogates: Sequence[Surrogate], images: int) -> list[Surrogate]:
         if own.align is not None:
             by_name[own.name] = own = within_budget(own, budget_of(own, by_name, images), images)
             assert own.align is not None
-            _check_warmup(own, own.align, images)
+            _check_images(own, own.align, images)
             kept = networks_kept(own.align, images)
             networks[own.name] = (own.name, *(f"{own.name}#{number}" for number in range(1, kept)))
     found = []
@@ -240,9 +240,9 @@ def resolved(surrogates: Sequence[Surrogate], images: int) -> list[Surrogate]:
     return found
 
 
-def _check_warmup(surrogate: Surrogate, align: AlignConfig, images: int) -> None:
+def _check_images(surrogate: Surrogate, align: AlignConfig, images: int) -> None:
     try:
-        align.check_warmup(images)
+        align.check_images(images)
     except InputError as problem:
         where = "align" if surrogate.role else f"variants.{surrogate.series}.align"
         raise InputError(f"{where}.{problem}") from problem

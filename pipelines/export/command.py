@@ -8,7 +8,7 @@ from typing import Any
 from align_core.errors import InputError, reason_of
 from pipelines.export.crafted_images import CraftedImages, finished_images
 from pipelines.export.forms import FORMS, Form
-from pipelines.export.place import Place, appearing, check_free, place_at
+from pipelines.export.place import Place, appearing, check_answering, check_free, place_at
 from pipelines.failure import RunFailed
 from pipelines.progress import Bar, Progress
 from pipelines.run.request import Request, open_blueprint
@@ -80,6 +80,7 @@ def export_images(
     what was written is not what is stored; of these nothing is left, and what was written before is kept.
     """
     own, place = FORMS[form], place_at(path, FORMS[form].suffixes)
+    check_answering(place)
     blueprint = open_blueprint(request)
     wanted = finished_images(blueprint, surrogates, attacks)
     if place.file is not None and len(wanted) != 1:
@@ -140,27 +141,36 @@ def _manifest(images: CraftedImages, name: str, form: Form) -> dict[str, Any]:
 
 
 def _is_free(store: Store, target: str, form: Form, manifest: dict[str, Any]) -> bool:
-    """Whether a target has still to be written; not where these images are there. Raises InputError for all else."""
+    """Whether a target has still to be written; not where these images are there. Raises InputError for all else.
+
+    A manifest of these images beside no file is what is left where the file was moved, or its export was killed.
+    """
     beside = _manifest_of(target, form)
-    if check_free(store, target) and (not form.suffixes or check_free(store, beside)):
+    is_free = check_free(store, target, is_folder=not form.suffixes)
+    if is_free and (not form.suffixes or check_free(store, beside, is_folder=False)):
         return True
     found = store.read_json(beside) if store.exists(beside) else None
     if found is None or {key: value for key, value in found.items() if key not in _FOUND_OUT} != manifest:
+        taken = beside if is_free else target
+        gone = "" if is_free or found else f", or its manifest {beside.rpartition('/')[2]} is gone"
         raise InputError(
-            f"{store.location}/{target} is there already, and holds something else than these images; move it away, or "
-            "name another place. Nothing was written"
+            f"{store.location}/{taken} is there already, and holds something else than these images{gone}; move it "
+            "away, or name another place. Nothing was written"
         )
-    return False
+    return is_free
 
 
 def _write(form: Form, images: CraftedImages, store: Store, target: str, manifest: dict[str, Any], bar: Bar) -> str:
     """Writes the images of one target and its manifest; returns their hash."""
+    again = "export it again"
     with appearing(store, target) as aside:
         form.write(images, store, aside)
-        manifest |= {"sha256": _checked(form, images, store, aside, target, bar), "versions": versions()}
+        manifest |= {"sha256": _checked(form, images, store, aside, target, again, bar), "versions": versions()}
         if not form.suffixes:
             store.write_json(_manifest_of(aside, form), manifest)
-    if form.suffixes:
+        elif store.is_local:  # before the file appears, so that no file is without
+            store.write_json(_manifest_of(target, form), manifest)
+    if form.suffixes and not store.is_local:
         store.write_json(_manifest_of(target, form), manifest)
     return str(manifest["sha256"])
 
@@ -168,10 +178,11 @@ def _write(form: Form, images: CraftedImages, store: Store, target: str, manifes
 def _check_again(
     form: Form, images: CraftedImages, store: Store, target: str, manifest: dict[str, Any], bar: Bar
 ) -> str:
-    return _checked(form, images, store, target, target, bar)
+    again = "move what is there away, and export it again"
+    return _checked(form, images, store, target, target, again, bar)
 
 
-def _checked(form: Form, images: CraftedImages, store: Store, path: str, target: str, bar: Bar) -> str:
+def _checked(form: Form, images: CraftedImages, store: Store, path: str, target: str, again: str, bar: Bar) -> str:
     """Decodes what is at a path; returns the hash of all pixels. Raises RunFailed unless it is what is stored."""
     digest, where = hashlib.sha256(), f"{store.location}/{target}"
     written = form.read(images, store, path)
@@ -181,13 +192,11 @@ def _checked(form: Form, images: CraftedImages, store: Store, path: str, target:
         except Exception as problem:  # damaged files raise almost any exception
             if isinstance(problem, OSError) and problem.errno is not None:
                 raise  # the disk or the store failed, not the file
-            raise RunFailed(
-                f"{where} cannot be read as it was written ({reason_of(problem)}); export it again"
-            ) from problem
+            raise RunFailed(f"{where} cannot be read as it was written ({reason_of(problem)}); {again}") from problem
         if differing:
             raise RunFailed(
                 f"{where}: {len(differing)} images are not the stored ones when they are decoded, such as "
-                f"{', '.join(differing[:5])}; move what is there away, and export it again"
+                f"{', '.join(differing[:5])}; {again}"
             )
         digest.update(stored.pixels_BCHW.tobytes())
         bar.advance(len(stored.ids), f"{images.surrogate.name} {images.attack}")

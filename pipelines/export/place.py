@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pyarrow import fs
 
 from align_core.errors import InputError
+from pipelines.storage.object_store import check_answers, open_store
 from pipelines.storage.store import Store
 
 
@@ -33,6 +34,8 @@ def place_at(path: str, suffixes: Sequence[str]) -> Place:
 
     Raises InputError where there can be no such place.
     """
+    if not path:
+        raise InputError("the path to export to is empty; name a folder or a file (`.` is the current folder)")
     name = path.rstrip("/").rpartition("/")[2].partition("?")[0]
     is_file = name.lower().endswith(tuple(suffixes)) if suffixes else False
     if "://" not in path:
@@ -40,6 +43,8 @@ def place_at(path: str, suffixes: Sequence[str]) -> Place:
         folder = where.parent if is_file else where
         return Place(Store(str(folder.parent), folder.name), where.name if is_file else None)
     parts = urlsplit(path)
+    if not parts.hostname and parts.scheme != "file":
+        raise InputError(f"{parts.scheme}://: name a bucket, and a folder within it")
     within = parts.path.strip("/").split("/")
     folders = within[:-1] if is_file else within
     if not folders or not all(folders):
@@ -48,8 +53,19 @@ def place_at(path: str, suffixes: Sequence[str]) -> Place:
     return Place(Store(output, folders[-1]), within[-1] if is_file else None)
 
 
-def check_free(store: Store, target: str) -> bool:
-    """Whether nothing is at a target yet. Raises InputError where a file is in place of a folder above it."""
+def check_answering(place: Place) -> None:
+    """Raises InputError where the place is in an object store that cannot be used."""
+    output = place.store.output
+    if "://" in output:
+        filesystem, folder = open_store(output)
+        check_answers(filesystem, f"{folder.rstrip('/')}/{place.store.name}", output)
+
+
+def check_free(store: Store, target: str, is_folder: bool = True) -> bool:
+    """Whether nothing is at a target yet, or an empty folder where a folder is to appear.
+
+    Raises InputError where a file is in place of a folder above it.
+    """
     for parent in Path(store.path(target)).parents if store.is_local else ():
         if os.path.lexists(parent):
             if not parent.is_dir():
@@ -57,7 +73,7 @@ def check_free(store: Store, target: str) -> bool:
             break
     info = store.filesystem.get_file_info(store.path(target))
     if info.type == fs.FileType.Directory:
-        return not store.listing(target)
+        return is_folder and not store.listing(target)
     return bool(info.type == fs.FileType.NotFound)
 
 

@@ -76,11 +76,12 @@ def open_blueprint(
     store = Store(experiment.output, experiment.name)
     try:
         tracking_uri(experiment)
-        if to_write:
+        if to_write or not store.is_local:  # what an object store denies would else pass for a fault of an input
             store.check_writable()
-            check_tracking(experiment)
-        elif store.is_local:
+        else:
             store.check_folder()
+        if to_write:
+            check_tracking(experiment)
         inspected = inspect_inputs(
             experiment,
             store,

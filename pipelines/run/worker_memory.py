@@ -28,10 +28,18 @@ _USABLE = 0.95  # of a machine; beyond this share Ray ends workers
 _ROWS = {
     "compute.pass": ("in a pass", "tables that were crafted with another one are then made anew"),
     "compute.chunk": ("in a chunk", "what was made with other chunks is then made anew"),
-    "align.batch_size": ("in a worker's batch", "or raise align.accumulate or align.workers, which divide it"),
 }
-"""Of the key that bounds how many images are worked on at once: how that is said, and what follows from a change."""
+"""Of a key that bounds how many images are worked on at once: how that is said, and what follows from a change."""
+_BATCH = "align.batch_size"  # of all surrogates, and, after `variants.NAME.`, of a variant that has its own
 _OF_A_MODEL = ("in a batch", "the model is then trained anew")  # of models.NAME.train.batch_size
+
+
+def _said_of(key: str) -> tuple[str, str]:
+    """How the key that bounds the images that are worked on at once is said, and what follows from a change of it."""
+    if key.endswith(_BATCH):
+        section = key.removesuffix("batch_size")
+        return "in a worker's batch", f"or raise {section}accumulate or {section}workers, which divide it"
+    return _ROWS.get(key, _OF_A_MODEL)
 
 
 @dataclass(frozen=True)
@@ -41,11 +49,13 @@ class Room:
     Attributes:
         where: `this machine` or `a GPU`. bytes: that it has; None where this machine cannot tell.
         workers: how many share it.
+        key: the setting that says how many workers there are.
     """
 
     where: str
     bytes: int | None
     workers: int
+    key: str = "compute.workers"
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ class WorkerMemory:
         """What `witness plan` prints of the stage."""
         if self.bytes is None:
             return f"{self.stage} unknown"
-        how, _ = _ROWS.get(self.key, _OF_A_MODEL)
+        how, _ = _said_of(self.key)
         return f"{self.stage} {size_text(self.bytes)} a worker ({self.of}, {self.images:,} images {how})"
 
     def warning(self) -> str | None:
@@ -84,12 +94,12 @@ class WorkerMemory:
         room, there = self.room, self.room.bytes
         if self.bytes is None or there is None or self.bytes <= (share := there * _USABLE / room.workers):
             return None
-        how, follows = _ROWS.get(self.key, _OF_A_MODEL)
+        how, follows = _said_of(self.key)
         workers = f", and {room.workers} share it" if room.workers > 1 else ""
         fitting = int((share - (self.bytes - self.images * self.per_image)) // max(1, self.per_image))
         most = f"{self.key} of at most {fitting * self.divided:,} fits"
         mend = f"{most} ({follows})" if fitting > 0 else f"no {self.key} fits"
-        fewer = "; so do fewer compute.workers" if room.workers > 1 and self.bytes <= there * _USABLE else ""
+        fewer = f"; so do fewer {room.key}" if room.workers > 1 and self.bytes <= there * _USABLE else ""
         return (
             f"{self.key}: a worker of the stage {self.stage} takes {size_text(self.bytes)} with {self.images:,} images "
             f"{how} ({self.of}); {room.where} has {size_text(there)}{workers}: {mend}{fewer}"
@@ -179,8 +189,10 @@ def _evaluating(blueprint: Blueprint) -> tuple[str, list[_Need]]:
 
 def _aligning(blueprint: Blueprint) -> tuple[str, list[_Need]]:
     images, models = len(blueprint.inspected.manifests["train"]), blueprint.experiment.models
+    variants = blueprint.experiment.variants.items()
+    keys = {name: f"variants.{name}.{_BATCH}" for name, own in variants if "batch_size" in own.align}
     makings = [
-        (own.name, "align.batch_size", own.source, own.witnesses, own.align)
+        (own.name, keys.get(own.series, _BATCH), own.source, own.witnesses, own.align)
         for own in blueprint.surrogates
         if own.align is not None
     ]
@@ -229,7 +241,8 @@ def _pixels(blueprint: Blueprint) -> int:
 
 def _room(compute: ComputeConfig, stage: str, device: Device, cards: Sequence[int]) -> Room:
     own: StageConfig = getattr(compute, stage, StageConfig())
+    key = f"compute.{stage}.workers" if own.workers else "compute.workers"
     if device == "cuda":
-        return Room("a GPU", min(cards, default=None), int(1 // min(1, own.gpus or 1)))
+        return Room("a GPU", min(cards, default=None), int(1 // min(1, own.gpus or 1)), key)
     workers = min(own.workers or compute.workers, usable_cpus() // compute.threads)
-    return Room("this machine", machine_memory(), max(1, workers))
+    return Room("this machine", machine_memory(), max(1, workers), key)

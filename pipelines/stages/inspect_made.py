@@ -108,10 +108,12 @@ def _beside_test_images(
 def _notes(experiment: Experiment, attack: MadeElsewhere) -> list[str]:
     if attack.compare_with is None:
         return []
-    other = experiment.attacks[attack.compare_with]
-    if (other.eps, other.norm) == (attack.eps, attack.norm):
-        return []
-    return [
-        f"it is compared with {attack.compare_with}, whose ball is another one ({other.norm}, {other.eps:.4g}; and "
-        f"{attack.norm}, {attack.eps:.4g}, here)"
-    ]
+    other, compared = experiment.attacks[attack.compare_with], f"it is compared with {attack.compare_with}, whose"
+    found = []
+    if (other.eps, other.norm) != (attack.eps, attack.norm):
+        found.append(
+            f"{compared} ball is another one ({other.norm}, {other.eps:.4g}; and {attack.norm}, {attack.eps:.4g}, here)"
+        )
+    if other.towards != attack.towards:
+        found.append(f"{compared} `towards` is another one ({other.towards}; and {attack.towards} here)")
+    return found

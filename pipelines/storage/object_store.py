@@ -120,10 +120,10 @@ def check_answers(filesystem: fs.FileSystem, folder: str, uri: str) -> None:
         is_there = bool(found) or not has_buckets or filesystem.get_file_info(bucket).type != fs.FileType.NotFound
     except OSError as problem:
         raise InputError(
-            f"output: {safe} cannot be used ({problem}); check the address, the credentials and what they allow"
+            f"{safe} cannot be used ({problem}); check the address, the credentials and what they allow"
         ) from problem
     if not is_there:
-        raise InputError(f"output: {safe}: there is no bucket {bucket}; make it, or name another with --output")
+        raise InputError(f"{safe}: there is no bucket {bucket}; make it, or name another")
 
 
 def upload(filesystem: fs.FileSystem, source: IO[bytes] | pa.NativeFile, path: str, size: int) -> None:

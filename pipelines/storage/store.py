@@ -272,7 +272,10 @@ class Store:
     def check_writable(self) -> None:
         """Raises InputError unless files can be created below the output folder. Leaves nothing behind."""
         if not self.is_local:
-            check_answers(self.filesystem, self.path("").rstrip("/"), self.output)
+            try:
+                check_answers(self.filesystem, self.path("").rstrip("/"), self.output)
+            except InputError as problem:
+                raise InputError(f"output: {problem}") from problem
             return
         nearest = self.check_folder()
         try:

@@ -127,7 +127,7 @@ def settled(entry: Entry, settings: Settings) -> tuple[AlignConfig, tuple[str, .
         align = ALIGN_SETTINGS.validate_python(own)
         tried = within_budget(replace(entry.surrogate, align=align, witnesses=witnesses), entry.budget, entry.images)
         assert tried.align is not None
-        tried.align.check_warmup(entry.images)
+        tried.align.check_images(entry.images)
     except ValidationError as problem:
         raise InputError(f"{shown}: {explained(problem, AlignConfig, within='align')}") from problem
     except InputError as problem:

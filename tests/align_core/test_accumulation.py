@@ -8,6 +8,8 @@ from small_nets import cnn, mlp, random_batches
 
 from align_core.align_config import AlignConfig, OptimizerConfig, training_of
 from align_core.alignment import Alignment
+from align_core.errors import InputError
+from align_core.losses import LOSSES
 
 SGD = OptimizerConfig(lr=0.1, momentum=0.0, nesterov=False)
 BATCHES = random_batches(2, 3, 2, 2, classes=5)
@@ -51,6 +53,22 @@ def test_batchnorm_sees_one_part_at_a_time() -> None:
         next(own for name, own in net.named_buffers() if name.endswith("batches_tracked")) for net in (whole, parts)
     ]
     assert moved == [1, 2]
+
+
+@pytest.mark.parametrize(("loss", "least"), [(name, own.least) for name, own in LOSSES.items() if not own.per_image])
+def test_a_loss_that_compares_images_needs_several_at_once(loss: str, least: int) -> None:
+    """Of fewer it is constant, or one of its two terms is, so that less would be aligned, without a word."""
+    for rows in (least, least - 1):
+        source, images, labels = mlp(0), BATCHES[0][0][:rows], torch.arange(rows) % 2
+        alignment = Alignment(source, [mlp(1)], AlignConfig(loss=loss), total_steps=2, seed=0, shape=(3, 2, 2))
+        assert (alignment.step(images, labels)["grad_norm"] > 1e-6) == (rows == least or loss == "ega")
+    AlignConfig(loss=loss, batch_size=2 * least, accumulate=2).check_images(100)
+    for config, images in (
+        (AlignConfig(loss=loss, batch_size=2 * least, accumulate=3), 100),
+        (AlignConfig(loss=loss), least - 1),
+    ):
+        with pytest.raises(InputError, match=f"batch_size: {loss} compares {least} or more images with each other"):
+            config.check_images(images)
 
 
 def test_it_decides_the_weights_and_how_many_images_are_tried() -> None:

@@ -170,10 +170,10 @@ class TestWarmup:
 
     def test_is_shorter_than_a_number_of_steps(self) -> None:
         # An epoch of 35 images is three steps of 10.
-        AlignConfig(limit_steps=4, batch_size=10, optimizer=OptimizerConfig(warmup=1.0)).check_warmup(35)
+        AlignConfig(limit_steps=4, batch_size=10, optimizer=OptimizerConfig(warmup=1.0)).check_images(35)
         short = AlignConfig(limit_steps=3, batch_size=10, optimizer=OptimizerConfig(warmup=1.0))
         with pytest.raises(InputError, match=r"optimizer\.warmup: 1 epoch of warm-up, of 1 in all"):
-            short.check_warmup(35)
+            short.check_images(35)
 
 
 @pytest.mark.parametrize(

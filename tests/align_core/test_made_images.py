@@ -174,12 +174,22 @@ class TestBadInput:
         with pytest.raises(InputError, match=message):
             open_made_images(tmp_path, ["a"], SHAPE)
 
+    def test_a_coloured_picture_of_a_grey_test_image(self, tmp_path: Path) -> None:
+        """Its grey version is another image than that which was made."""
+        picture(tmp_path / "a.png", IMAGES[0])
+        with pytest.raises(InputError, match=r"a.png: it is coloured, and the test images are grey; save it with one"):
+            read(tmp_path, ["a"], (1, 4, 5))
+
     def test_names_that_several_files_have(self, tmp_path: Path) -> None:
         """Which of them is meant cannot be told, so that none is taken; nor one that several images have."""
         for folder in ("a", "b"):
             picture(tmp_path / folder / "1.png", IMAGES[0])
-        with pytest.raises(InputError, match=r"1 of the 1 test images have no image there: c/1\.png"):
+        with pytest.raises(
+            InputError, match=r"have no image there: c/1\.png; a/1.png and b/1.png have the same name, .* labels.csv"
+        ):
             open_made_images(tmp_path, ["c/1.png"], SHAPE)
+        with pytest.raises(InputError, match=r"no image there: c/1\.png; it holds 2, such as a/1.png"):
+            open_made_images(tmp_path, ["a/1.png", "c/1.png"], SHAPE)
         with pytest.raises(InputError, match="1 of the 2 test images have no image there: d/1"):
             open_made_images(tmp_path, ["a/1", "d/1"], SHAPE)
 

@@ -4,10 +4,13 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from image_sets import folder_of, listed, noise, png
 from scipy.io import savemat
@@ -104,6 +107,21 @@ class TestNips2017:
             "file,TrueLabel\na1.jpg,4\n", image_column="file", label_column="TrueLabel"
         )
         assert labels_of(both) == {"a1.jpg": 3}
+
+    @pytest.mark.parametrize("image", [None, "ImageId", "URL"])
+    def test_the_classes_to_lead_to_as_labels_count_from_1_too(self, tmp_path: Path, image: str | None) -> None:
+        config = Files(tmp_path, "a1.png", "b2.png").config(
+            "ImageId,URL,TrueLabel,TargetClass\na1,a1.png,4,1\nb2,b2.png,1,3\n",
+            label_column="TargetClass",
+            image_column=image,
+        )
+        assert labels_of(config) == {"a1.png": 0, "b2.png": 2}
+
+    def test_labels_of_another_column_are_not_beside_classes_that_count_from_1(self, tmp_path: Path) -> None:
+        """Nothing says that both count alike."""
+        text = "ImageId,TrueLabel,TargetClass,mine\na1,4,1,3\n"
+        config = Files(tmp_path, "a1.png").config(text, label_column="mine")
+        assert labels_of(config) == {"a1.png": 3} and open_image_set(config, 8).targeted() is None
 
     def test_two_images_of_one_name(self, tmp_path: Path) -> None:
         config = Files(tmp_path, "a1.png", "a1.jpg", "b2.png").config(NIPS)
@@ -322,6 +340,7 @@ def test_an_image_that_is_listed_and_not_there_is_named(tmp_path: Path) -> None:
         ("path,label\nx.png,4\ny.png,1\n", {}, "x.png has label 4; .* data.test.first_class: 1, or if their order"),
         ("path,label\nx.png,4\ny.png,0\n", {}, "image x.png has label 4; is data.classes right"),
         ("path,label\nx.png,5\ny.png,1\n", {}, "image x.png has label 5; is data.classes right"),
+        ("path,label\nx.png,5\ny.png,2\n", {"first_class": 1}, "image x.png has label 4; is data.classes right"),
         ("path,label\nx.png,4\ny.png,0\n", {"first_class": 1}, "image y.png has the label 0, .* `first_class: 0`"),
     ],
 )  # fmt: skip
@@ -330,6 +349,24 @@ def test_labels_that_count_from_another_number(
 ) -> None:
     with pytest.raises(InputError, match=complaint):
         labels_of(Files(tmp_path, "x.png", "y.png").config(text, **settings))
+
+
+def test_numbers_that_are_text_cannot_be_counted_from_1(tmp_path: Path) -> None:
+    """There `first_class` would change nothing, and every label would be one off."""
+    files = Files(tmp_path, "x.png", "y.png")
+    np.savez(tmp_path / "a.npz", images=np.stack(list(files.pixels.values())), labels=np.array(["1", "2"]))
+    pq.write_table(
+        pa.table({"image": list(map(png, files.pixels.values())), "label": ["1", "2"]}), tmp_path / "a.parquet"
+    )
+    arrays = [ImageSetConfig(kind=kind, path=str(tmp_path / f"a.{kind}")) for kind in ("npz", "parquet")]
+    for config in (*arrays, files.config("path,label\nx.png,1\ny.png,cat\n", limit=1)):
+        with pytest.raises(
+            InputError, match=r"its labels are text, .* store the number of a class as an integer in ev"
+        ):
+            labels_of(replace(config, first_class=1))
+    for config in arrays:
+        with pytest.raises(InputError, match=r"data.test.first_class: 1, and store them as integers, not as text"):
+            labels_of(config, classes=2)
 
 
 class TestSettings:
@@ -345,6 +382,7 @@ class TestSettings:
             ({"kind": "npz", "first_class": True}, "first_class must be a whole number, not true"),
             ({"kind": "parquet", "label_column": ""}, "`label_column` is empty"),
             ({"kind": "parquet", "image_column": "a", "label_column": "a"}, "name the same column"),
+            ({"kind": "parquet", "id_column": "image"}, "`id_column` names the column of the images or of their la"),
             ({"kind": "folder", "labels": "l", "label_names": "n", "first_class": 1}, "leave `first_class` out"),
         ],
     )  # fmt: skip

@@ -129,6 +129,25 @@ def test_columns_that_are_refused(tmp_path: Path, settings: dict[str, Any], comp
     assert "a.parquet: " in str(refusal.value)
 
 
+@pytest.mark.parametrize("name", ["img", "fine_label", "key"])
+def test_a_column_that_stands_twice(tmp_path: Path, name: str) -> None:
+    once = table()
+    twice = once.append_column(name, once[name])
+    pq.write_table(twice, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=f"a.parquet: has 2 columns `{name}`; rename all but one"):
+        inspect_images(config(tmp_path / "a.parquet", **CIFAR, id_column="key"), 8)
+
+
+def test_shards_of_other_types(tmp_path: Path) -> None:
+    """Integers of other sizes are the same numbers; numbers and names are not."""
+    write(tmp_path / "1.parquet")
+    write(tmp_path / "2.parquet", fine_label=pa.array([0, 1, 2, 0], pa.int8()))
+    assert open_image_set(config(tmp_path, **CIFAR), 8).listing()[1].tolist() == [2, 0, 1, 2, 0, 1, 2, 0]
+    write(tmp_path / "2.parquet", fine_label=["0", "1", "2", "0"])
+    with pytest.raises(InputError, match="Field fine_label has incompatible types: int64 vs string"):
+        open_image_set(config(tmp_path, **CIFAR), 8).listing()
+
+
 def test_a_shard_that_ends_early_is_named(tmp_path: Path) -> None:
     for number in range(3):
         write(tmp_path / f"train-0000{number}-of-00003.parquet")

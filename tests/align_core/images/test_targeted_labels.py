@@ -1,5 +1,7 @@
 """The column of classes to lead to: read as labels are, from every kind of image set, and refused where it is wrong."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +33,11 @@ def npz_with(folder: Path, labels: Any, targeted: Any) -> ImageSetConfig:
     return ImageSetConfig(kind="npz", path=str(folder / "a.npz"))
 
 
-def parquet_with(folder: Path, targeted: pa.Array) -> ImageSetConfig:
+def parquet_with(folder: Path, targeted: pa.Array, labels: Sequence[int] = (0, 1, 2, 0)) -> ImageSetConfig:
     pixels = np.ascontiguousarray(IMAGES.transpose(0, 3, 1, 2))
     columns = {
         "image": pa.FixedShapeTensorArray.from_numpy_ndarray(pixels),
-        "label": pa.array([0, 1, 2, 0]),
+        "label": pa.array(labels),
         "targeted_label": targeted,
         "image_id": ["d", "c", "b", "a"],
     }
@@ -82,6 +84,25 @@ def test_a_selection_keeps_each_image_s_own_class(tmp_path: Path) -> None:
     assert found.towards is not None and found.towards.tolist() == [0, 1]
     kept = found.without([0]).towards
     assert kept is not None and kept.tolist() == [1]
+
+
+@pytest.mark.parametrize("last", ["", "cat"])
+def test_numbers_count_from_1_whatever_images_that_are_not_selected_have(tmp_path: Path, last: str) -> None:
+    """A cell that is no number makes the column text, in which numbers still count as the labels do."""
+    text = f"path,label,targeted_label\n0.png,1,2\n1.png,2,1\n2.png,3,{last}\n"
+    found = manifest(inspect_images(replace(folder_with(tmp_path, text), first_class=1, limit=2), 8))
+    assert found.towards is not None and found.towards.tolist() == [1, 0]
+    npz = replace(npz_with(tmp_path, [1, 2, 3, 1], ["2", "1", "cat", "3"]), first_class=1, limit=2)
+    parquet = parquet_with(tmp_path, pa.array(["2", "3", "1", "2"]), labels=[1, 2, 3, 1])
+    assert towards(npz) == [1, 0]
+    assert towards(replace(parquet, first_class=1)) == [1, 0, 2, 1]
+
+
+def test_a_number_without_a_name_is_no_index(tmp_path: Path) -> None:
+    (tmp_path / "names.csv").write_text("number,name\n1,cat\n2,dog\n3,bird\n")
+    config = folder_with(tmp_path, "path,label,targeted_label\n0.png,1,0\n1.png,2,0\n2.png,3,1\n")
+    with pytest.raises(InputError, match=r"data.test: names 1 classes .* `0, which is not in .*names.csv`"):
+        manifest(inspect_images(replace(config, label_names=str(tmp_path / "names.csv"), limit=1), 8))
 
 
 def test_the_column_changes_its_own_hash_alone(tmp_path: Path) -> None:

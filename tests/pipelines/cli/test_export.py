@@ -226,6 +226,42 @@ class TestNothingElseIsTouched:
         assert "a.npz is there already, and holds something else than these images" in capsys.readouterr().err
         assert everything(tmp_path) == before
 
+    def test_a_manifest_that_lost_its_file_gets_it_back(
+        self, finished: HandMade, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command = ["export", str(finished.file), "--npz", str(tmp_path / "a.npz"), "--surrogate", "aligned", "--attack"]
+        assert main([*command, "pgd"]) == 0
+        before = everything(tmp_path)
+        (tmp_path / "a.npz").unlink()
+        assert main([*command, "led"]) == 2
+        assert "a.npz.json is there already, and holds something else" in capsys.readouterr().err
+        assert main([*command, "pgd"]) == 0
+        assert everything(tmp_path).keys() == before.keys() and everything(tmp_path)["a.npz"] == before["a.npz"]
+        (tmp_path / "a.npz.json").unlink()
+        assert main([*command, "pgd"]) == 2
+        assert "something else than these images, or its manifest a.npz.json is gone" in capsys.readouterr().err
+
+    def test_a_picture_that_was_lost_is_named_with_what_mends_it(
+        self, finished: HandMade, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command = ["export", str(finished.file), "--png", str(tmp_path / "p"), "--surrogate", "aligned"]
+        assert main(command) == 0
+        (tmp_path / "p/aligned/led/00006.png").unlink()
+        assert main(command) == 1
+        assert "(aligned/led/00006.png); move what is there away, and export it again" in capsys.readouterr().err
+        shutil.move(tmp_path / "p/aligned/led", tmp_path / "away")
+        assert main(command) == 0
+
+    @pytest.mark.parametrize("taken", ["a.npz", "a.npz.json"])
+    def test_an_empty_folder_in_place_of_a_file(
+        self, finished: HandMade, tmp_path: Path, taken: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / taken).mkdir()
+        command = ["export", str(finished.file), "--npz", str(tmp_path / "a.npz"), "--surrogate", "aligned"]
+        assert main([*command, "--attack", "pgd"]) == 2
+        assert f"{tmp_path / taken} is there already" in capsys.readouterr().err
+        assert everything(tmp_path) == {}
+
     def test_a_file_in_place_of_a_folder(
         self, finished: HandMade, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -256,6 +292,9 @@ class TestBadInput:
             (["--npz", "a.npz"], "--npz a.npz: one file holds the images of one surrogate and attack, and these are 6"),
             (["--png", "x", "--surrogate", "alined"], "there is no surrogate of this name; did you mean 'aligned'"),
             (["--png", "x", "--attack", "pdg"], "--attack pdg: there is no attack of this name; did you mean 'pgd'"),
+            (["--png", ""], "the path to export to is empty; name a folder or a file (`.` is the current folder)"),
+            (["--png", "s3:///x"], "s3://: name a bucket, and a folder within it"),
+            (["--npz", "ftp://x/y"], "witness: ftp://x/: Unrecognized filesystem type"),
             (["--png", "s3://bucket"], "s3://bucket: name a folder within the bucket"),
             (["--npz", "s3://bucket/a.npz"], "s3://bucket: name a folder within the bucket"),
         ],
@@ -268,6 +307,13 @@ class TestBadInput:
         assert main(["export", str(finished.file), *arguments]) == 2
         assert message in capsys.readouterr().err
         assert everything(tmp_path) == {}
+
+    def test_a_bucket_that_there_is_not(
+        self, finished: HandMade, s3: S3Server, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["export", str(finished.file), "--png", s3.uri("x/y", bucket="nowhere")]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("witness: s3://***@nowhere/x") and "there is no bucket nowhere; make it, or name" in said
 
     @pytest.mark.parametrize("arguments", [[], ["--png", "a", "--npz", "b"], ["--npz"]])
     def test_a_command_line_without_one_form(self, finished: HandMade, arguments: list[str]) -> None:

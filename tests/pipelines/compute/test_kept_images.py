@@ -9,7 +9,10 @@ from PIL import Image
 from align_core.errors import InputError
 from align_core.images import Fit, ImageSet, ImageSetConfig, open_image_set, read_images
 from align_core.images.decoding import Picture
+from align_core.images.inspection import content_hash
+from pipelines.compute.images import AsInspected
 from pipelines.compute.kept_images import KeptImages
+from pipelines.failure import InputChangedError
 
 COUNT, SIDE = 5, 16
 
@@ -29,9 +32,14 @@ def opened(pictures: Path, size: int = SIDE) -> ImageSet:
     return open_image_set(ImageSetConfig(kind="folder", path=str(pictures)), Fit(size), 3)
 
 
-def kept(inner: ImageSet, folder: Path, mark: str = "x") -> KeptImages:
+def kept(inner: ImageSet, folder: Path) -> KeptImages:
     ids, _ = inner.listing()
-    return KeptImages(inner, folder, {image_id: f"{mark}{image_id}" for image_id in ids}, 3)
+    contents = {own: content_hash(inner.read(own).tobytes()) for own in ids}
+    return KeptImages(AsInspected("data.train", inner, contents), folder, contents, 3)
+
+
+def exchange(file: Path, seed: int) -> None:
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 40, 3), dtype=np.uint8)).save(file)
 
 
 def without_decoding(image_set: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +67,7 @@ def test_an_image_is_decoded_once_for_all_who_read_it(
     assert file.stat().st_size <= COUNT * (16 + 3 * SIDE**2)
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut"])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "another image"])
 def test_what_is_damaged_is_decoded_again(pictures: Path, tmp_path: Path, damage: str) -> None:
     inner = opened(pictures)
     ids, _ = inner.listing()
@@ -67,8 +75,12 @@ def test_what_is_damaged_is_decoded_again(pictures: Path, tmp_path: Path, damage
     whole = read_images(images, ids)
     (file,) = tmp_path.glob("*.pixels")
     content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content if damage == "flipped" else content[:-1])
+    size = len(content) // COUNT
+    if damage == "another image":
+        content[:size] = content[size : 2 * size]
+    else:
+        content[-1] ^= 1
+    file.write_bytes(content[:-1] if damage == "cut" else content)
     assert (read_images(kept(opened(pictures), tmp_path), ids) == whole).all()
     assert (read_images(kept(inner, tmp_path), ids) == whole).all()
 
@@ -76,10 +88,24 @@ def test_what_is_damaged_is_decoded_again(pictures: Path, tmp_path: Path, damage
 def test_other_images_or_sizes_have_files_of_their_own(pictures: Path, tmp_path: Path) -> None:
     inner, smaller = opened(pictures), opened(pictures, SIDE // 2)
     ids, _ = inner.listing()
-    for images in (kept(inner, tmp_path), kept(inner, tmp_path, "y"), kept(smaller, tmp_path)):
-        images.read(ids[0])
+    first = kept(inner, tmp_path)
+    exchange(pictures / ids[0], seed=1)
+    for images in (first, kept(inner, tmp_path), kept(smaller, tmp_path)):
+        images.read(ids[1])
     assert len(list(tmp_path.glob("*.pixels"))) == 3
     assert kept(smaller, tmp_path).read(ids[0]).shape == (3, SIDE // 2, SIDE // 2)
+
+
+def test_an_image_that_is_exchanged_for_a_while_is_not_kept(pictures: Path, tmp_path: Path) -> None:
+    """Kept, it would be refused by every later run, though the file is again what was inspected."""
+    inner = opened(pictures)
+    ids, _ = inner.listing()
+    images, before, content = kept(inner, tmp_path), inner.read(ids[0]), (pictures / ids[0]).read_bytes()
+    exchange(pictures / ids[0], seed=1)
+    with pytest.raises(InputChangedError, match=r"data.train: image a/0.jpg is not as it was"):
+        images.read(ids[0])
+    (pictures / ids[0]).write_bytes(content)
+    assert (images.read(ids[0]) == before).all()
 
 
 def test_a_folder_that_cannot_be_written_to_is_named_with_what_it_needs(pictures: Path, tmp_path: Path) -> None:

@@ -37,6 +37,12 @@ SETTINGS = [
             "four": ("'four' is not a pixel fraction",),
         }.items()
     ),
+    bad("images made elsewhere, in a store", "attacks.mi.images: s3://b/x.npz: this is read from a disk alone",
+        {"attacks.mi": {"images": "s3://b/x.npz", "eps": "4/255"}}),
+    bad("training images of no variable", "data.train.path: $NOPE/x.npz: the environment variable NOPE is not set",
+        {"data.train.path": "$NOPE/x.npz"}),
+    bad("test images on the web", "data.test.path: http://x/y.npz: images and weights are read from disks and from",
+        {"data.test.path": "http://x/y.npz"}),
     bad("step 0", "attacks.mi: step must lie above 0", {"attacks.mi.step": 0}),
     bad("unknown method", "attacks.pgd: there is no method 'pdg'; did you mean 'pgd' or 'pgn'? There are: fgsm",
         {"attacks.pgd.method": "pdg"}),

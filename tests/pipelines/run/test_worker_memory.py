@@ -69,6 +69,21 @@ def test_a_batch_is_divided_among_workers_and_parts(tmp_path: Path) -> None:
     assert by_stage(hand_made(tmp_path, align={"batch_size": 4, "workers": 2, "accumulate": 2}))["align"].divided == 4
 
 
+def test_the_batch_of_a_variant_is_its_own_key(tmp_path: Path) -> None:
+    variants = {"big": {"align": {"batch_size": 4}}, "warm": {"align": {"temperature": 9}}}
+    found = by_stage(hand_made(tmp_path, align={"batch_size": 2}, variants=variants))["align"]
+    assert (found.of, found.key, found.images) == ("big", "variants.big.align.batch_size", 4)
+    said = replace(found, bytes=8 * GB, per_image=GB, room=Room("a GPU", 6 * GB, 1)).warning()
+    assert said is not None and "(or raise variants.big.align.accumulate or variants.big.align.workers" in said
+
+
+def test_the_workers_of_a_stage_are_its_own_key(tmp_path: Path) -> None:
+    found = by_stage(hand_made(tmp_path, compute={"workers": 1, "craft": {"workers": 2}}))
+    assert [found[stage].room.key for stage in ("craft", "evaluate")] == ["compute.craft.workers", "compute.workers"]
+    said = replace(found["craft"], bytes=8 * GB, room=replace(found["craft"].room, bytes=10 * GB, workers=2)).warning()
+    assert said is not None and said.endswith("; so do fewer compute.craft.workers")
+
+
 def test_copies_of_an_image_are_in_a_pass_with_it(tmp_path: Path) -> None:
     attacks = {"vmi": {"method": "vmi", "eps": "8/255", "steps": 2, "samples": {"name": "variance", "count": 3}}}
     assert by_stage(hand_made(tmp_path, attacks=attacks))["craft"].images == 4 * IMAGES

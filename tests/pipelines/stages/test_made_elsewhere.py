@@ -345,7 +345,8 @@ class TestBadInput:
 def test_notes_are_said_before_any_work(exported: HandMade, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with np.load(exported.folder / "images.npz") as stored:
         images = stored["images"][4:]
-    made = copied(exported, tmp_path, theirs={"images": "mixed.npz", "eps": "9/255", "compare_with": "pgd"})
+    mixed = {"images": "mixed.npz", "eps": "9/255", "compare_with": "pgd"}
+    made = copied(exported, tmp_path, theirs=mixed, away={**mixed, "eps": "120/255", "compare_with": "led"})
     ids = np.array([f"{row:05d}" for row in range(4, 17)])
     np.savez(tmp_path / "mixed.npz", images=np.concatenate([images, images[:1]]), ids=ids)
     assert main(["plan", str(made.file)]) == 0
@@ -356,6 +357,8 @@ def test_notes_are_said_before_any_work(exported: HandMade, tmp_path: Path, caps
         "it is compared with pgd, whose ball is another one (linf, 0.4706; and linf, 0.03529, here)",
     ):
         assert f"attacks.theirs: {note}" in said
+    assert said.count("it is compared with") == 2
+    assert "attacks.away: it is compared with led, whose `towards` is another one (column; and away here)" in said
 
 
 def test_they_are_compared_by_their_content(tmp_path: Path, exported: HandMade) -> None:

@@ -152,18 +152,19 @@ def test_a_join_reads_and_deletes_with_few_requests(tmp_path: Path) -> None:
 
 @pytest.fixture
 def assert_refused(tmp_path: Path) -> Callable[[str], None]:
-    """Checks that a run with some output is refused before any work, with a message that holds no secret."""
+    """Checks that some output is refused before any work, by whatever command, with a message that holds no secret."""
     (tmp_path / "experiment").mkdir()
     write_tiny_experiment(tmp_path / "experiment")
-    command = ["run", str(tmp_path / "experiment" / "tiny.yaml"), "--set", f"tracking=sqlite:///{tmp_path}/mlflow.db"]
+    command = [str(tmp_path / "experiment" / "tiny.yaml"), "--set", f"tracking=sqlite:///{tmp_path}/mlflow.db"]
 
     def check(output: str, message: str, capfd: pytest.CaptureFixture[str]) -> None:
-        assert main([*command, "--output", output]) == 2
-        error = capfd.readouterr().err
-        assert message in error
-        assert "output: s3://***@" in error
-        assert SECRET not in error and KEY not in error
-        assert not (tmp_path / "mlflow.db").exists()
+        for name in ("run", "status"):
+            assert main([name, *command, "--output", output]) == 2
+            error = capfd.readouterr().err
+            assert message in error
+            assert "output: s3://***@" in error
+            assert SECRET not in error and KEY not in error
+            assert not (tmp_path / "mlflow.db").exists()
 
     return check
 
