@@ -7,7 +7,7 @@ the files that it has listed itself. `on_node` asks it, and keeps what arrives.
 import os
 import socket
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -76,7 +76,7 @@ class Courier:
 
     def __init__(self, weights: Sequence[str], image_sets: Sequence[ImageSetConfig]) -> None:
         self._weights, self._image_sets = weights, image_sets
-        self._listed: dict[str, dict[str, File]] = {}
+        self._listed: dict[str, dict[str, File]] = {}  # what is handed out, by place and name
         self._lock = Lock()
 
     def listing(self, place: str) -> Sequence[File] | Refused | None:
@@ -84,24 +84,23 @@ class Courier:
         try:
             with self._lock:
                 if place not in self._listed:
-                    self._listed[place] = {own.name: own for own in self._found(place)}
-                files = list(self._listed[place].values())
+                    files = self._found(place)
+                    size = sum(own.size for own in files)
+                    if size > MOST_IMAGES and place not in self._weights:
+                        most = f"image sets of up to {MOST_IMAGES / 1e9:g} GB are sent to the nodes"
+                        return Refused(f"{most}, while this one has {size / 1e9:.3g} GB", WAYS)
+                    self._listed[place] = {own.name: own for own in files}
+                return list(self._listed[place].values()) or None
         except (OSError, InputError) as problem:
             host = socket.gethostname()
             return Refused(f"the command's node, {host}, cannot read it either ({reason_of(problem)})", WAYS)
-        size = sum(own.size for own in files)
-        if place not in self._weights and size > MOST_IMAGES:
-            most = f"image sets of up to {MOST_IMAGES / 1e9:g} GB are sent to the nodes"
-            return Refused(f"{most}, while this one has {size / 1e9:.3g} GB", WAYS)
-        return files or None
 
     def read(self, place: str, spans: Sequence[Span]) -> npt.NDArray[np.uint8] | Refused:
         """The bytes of these spans, one after the other, of files as `listing` returns them."""
-        listed = self.listing(place)
-        if isinstance(listed, Refused):
-            return listed
-        known: Mapping[str, File] = self._listed.get(place, {})
-        piece, end = np.empty(sum(own.stop - own.start for own in spans), np.uint8), 0
+        if place not in self._listed and isinstance(refused := self.listing(place), Refused):
+            return refused
+        known, end = self._listed[place], 0
+        piece = np.empty(sum(own.stop - own.start for own in spans), np.uint8)
         for span in spans:
             begin, end = end, end + span.stop - span.start
             if span.file.name not in known:

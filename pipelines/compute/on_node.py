@@ -44,8 +44,8 @@ def weights_on_node(config: ModelConfig) -> ModelConfig:
 
 
 def is_lacking(place: str | Path | None) -> bool:
-    """Whether a place is given, and nothing is there."""
-    return place is not None and not Path(place).exists()
+    """Whether a place is given, and nothing is there that this process may see."""
+    return place is not None and not os.path.exists(place)
 
 
 def same_everywhere() -> str:
