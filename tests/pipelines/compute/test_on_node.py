@@ -20,6 +20,7 @@ from pipelines.compute import courier, on_node
 from pipelines.compute.courier import couriers, sending_files
 from pipelines.compute.images import opened
 from pipelines.compute.on_node import received
+from pipelines.compute.ray_data import WATCH
 from pipelines.experiment.config import load_experiment
 from pipelines.failure import InputChangedError
 from pipelines.stages.payload import network_loader
@@ -99,6 +100,13 @@ class TestSent:
         with sending_files(load_experiment(sending / "tiny.yaml")):
             second = received(str(sending / "b.safetensors"))
         assert second != first and second.read_bytes() == (sending / "b.safetensors").read_bytes()
+
+    def test_pieces_that_arrive_are_progress(self, sending: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(on_node, "_PIECE", 1000)
+        shown: list[None] = []
+        monkeypatch.setattr(WATCH, "progress", lambda: shown.append(None))
+        received(str(sending / "images.npz"))
+        assert len(shown) == -(-(sending / "images.npz").stat().st_size // 1000)
 
     def test_a_process_that_died_is_started_again(self, sending: Path) -> None:
         received(str(sending / "a.safetensors"))
