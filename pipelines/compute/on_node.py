@@ -19,7 +19,7 @@ import numpy.typing as npt
 from align_core.errors import InputError, reason_of
 from align_core.images import ImageSetConfig
 from align_core.model_config import ModelConfig
-from pipelines.compute.courier import UNCHANGED, WAYS, File, Refused, Span, couriers
+from pipelines.compute.courier import WAYS, File, Refused, Span, couriers
 from pipelines.compute.here import images_here, in_worker, weights_here
 from pipelines.experiment.paths import PLACES
 from pipelines.storage.cache import Advance, Watch, alone, cache, check_room, keeping
@@ -73,7 +73,7 @@ def _asked(place: str) -> tuple[Any, Sequence[File]]:
     """A courier that has the files at a place, and what they are. Raises InputError where there is none."""
     refused = Refused("it is not sent from the command's node", WAYS)
     for courier in couriers():
-        answer = _answer(courier.listing.remote(place), place)
+        answer = _answer(courier.listing.remote(place))
         if isinstance(answer, Refused):
             refused = answer
         elif answer is not None:
@@ -97,7 +97,7 @@ def _receive(courier: Any, place: str, files: Sequence[File], copy: Path, advanc
             if not asked:
                 break
             answered, _ = ray.wait(list(asked))
-            piece = _answer(answered[0], place)
+            piece = _answer(answered[0])
             if isinstance(piece, Refused):
                 raise _cannot(place, piece)
             _write(aside / copy.name, asked.pop(answered[0]), piece)
@@ -133,15 +133,15 @@ def _write(copy: Path, spans: Sequence[Span], piece: npt.NDArray[np.uint8]) -> N
             stream.write(piece.data[begin:end])
 
 
-def _answer(answer: Any, place: str) -> Any:
-    """What a courier answers. Raises InputError where it was lost."""
+def _answer(answer: Any) -> Any:
+    """What a courier answers, or that it was lost."""
     import ray
 
     try:
         return ray.get(answer)
     except ray.exceptions.RayError as problem:
-        lost = f"the process that sends it from the command's node was lost ({reason_of(problem)})"
-        raise _cannot(place, Refused(lost, UNCHANGED)) from problem
+        lost = f"the process that sends it from the command's node was lost ({reason_of(problem).rstrip('.')})"
+        return Refused(lost, "Run again")
 
 
 def _cannot(place: str, refused: Refused) -> InputError:

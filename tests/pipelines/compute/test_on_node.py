@@ -54,8 +54,8 @@ def sending(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     write_tiny_experiment(folder)
     with open(folder / "big.parquet", "wb") as file:
         file.truncate(2_100_000_000)  # which takes no room on the disk
-    big = "data.validation={kind: parquet, path: big.parquet}"
-    with sending_files(load_experiment(folder / "tiny.yaml", [PHOTOS, big])):
+    overrides = [PHOTOS, "data.validation={kind: parquet, path: big.parquet}", "models.earlier={aligned: aligned}"]
+    with sending_files(load_experiment(folder / "tiny.yaml", overrides)):
         yield folder
 
 
@@ -86,9 +86,7 @@ class TestSent:
             copies = list(pool.map(lambda _: received(str(sending / "images.npz"), seen), range(4)))
         assert len(set(copies)) == 1 and sum(seen.arrived) == (sending / "images.npz").stat().st_size
 
-    def test_a_file_that_changed_before_the_next_command_is_sent_anew(
-        self, sending: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_file_that_changed_before_the_next_command_is_sent_anew(self, sending: Path) -> None:
         first = received(str(sending / "b.safetensors"))
         before = (sending / "b.safetensors").stat()
         with open(sending / "b.safetensors", "r+b") as file:
