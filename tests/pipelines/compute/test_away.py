@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,13 +79,19 @@ def away(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cache = tmp_path_factory.mktemp("cache_of_node")
     start = [str(Path(sys.executable).with_name("ray")), "start", "--block", f"--address={cluster.address}"]
-    node = subprocess.Popen(
-        [*hiding, *start, "--num-cpus=2", '--resources={"away": 4}', "--disable-usage-stats"],
-        env={**os.environ, "WITNESS_CACHE": str(cache)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    log = cache / "log.txt"
+    with open(log, "wb") as output:
+        node = subprocess.Popen(
+            [*hiding, *start, "--num-cpus=2", '--resources={"away": 4}', "--disable-usage-stats"],
+            env={**os.environ, "WITNESS_CACHE": str(cache)},
+            stdout=output,
+            stderr=output,
+        )
     try:
+        end = time.monotonic() + 90
+        while b"Ray runtime started" not in log.read_bytes():
+            assert time.monotonic() < end and node.poll() is None, log.read_text()
+            time.sleep(0.5)
         yield cluster.address, cache
     finally:
         started = psutil.Process(node.pid).children(recursive=True)
