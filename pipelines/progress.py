@@ -16,8 +16,8 @@ from threading import Lock
 
 from align_core.errors import InputError, reason_of
 from pipelines.failure import ONCE_MENDED, Busy, RunFailed
+from pipelines.storage.cache import Advance, Watch
 from pipelines.storage.credentials import hide_users
-from pipelines.storage.far import Advance, Watch
 from pipelines.storage.store import Store
 
 _EVERY = 10.0  # seconds between two plain lines of a stage, and between two writes of the log file

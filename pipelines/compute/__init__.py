@@ -10,7 +10,8 @@ This room knows how work is spread, and not what the work is: the stages hand it
 * `turns`: lets one thread of a worker use its device while others write what they made there.
 * `starting_nodes`: waits for a node that the cluster has still to start.
 * `images`, `networks`, `loading`: what a worker holds: open image sets, networks as data, networks in memory.
-* `here`: images and weights as files of this node, which are fetched where they lie in an object store.
+* `here`: images and weights as files of this machine, which are fetched where they lie in an object store.
+* `on_node`: the same for a worker, to which `courier` sends what its node lacks.
 * `head`: says so where the head of the cluster is lost, before Ray ends the process.
 * `ray_internals`: the little that Ray offers under no public name.
 """

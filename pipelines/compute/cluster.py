@@ -13,6 +13,7 @@ from typing import IO, Any, Literal
 
 from align_core.cpus import usable_cpus
 from align_core.errors import InputError, reason_of
+from pipelines.compute.courier import sending_files
 from pipelines.compute.device_failures import device_failures, left_alone, said_of
 from pipelines.compute.head import watching_head
 from pipelines.compute.kept_gpus import KEPT
@@ -63,8 +64,8 @@ def connecting(
 
     It connects to the cluster at `address` or $RAY_ADDRESS, otherwise to a local one that is started and stopped here.
     A process that is already connected uses that connection, and keeps it afterwards. The modules of the experiment's
-    factories are sent to the workers. `say` is told where the cluster is lost and, with `dashboard`, the address of
-    Ray's dashboard, which a local cluster starts only then.
+    factories are sent to the workers, and its images and weights to nodes that lack them. `say` is told where the
+    cluster is lost and, with `dashboard`, the address of Ray's dashboard, which a local cluster starts only then.
 
     Yields a function that waits until Ray can be used. It raises InputError where the cluster cannot be reached.
     """
@@ -78,6 +79,7 @@ def connecting(
                     if dashboard:
                         say(_where_dashboard())
                     watched.enter_context(watching_head(say))
+                    watched.enter_context(sending_files(experiment))
 
                 yield wait
         finally:

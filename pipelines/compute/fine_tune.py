@@ -29,10 +29,10 @@ from align_core.weights import State, not_finite, to_bytes
 from pipelines.compute.around import Around
 from pipelines.compute.checkpoint import CURVE, STATE, Curve, DamagedCheckpoint, read_checkpoint, write_checkpoint
 from pipelines.compute.early_stop import Check, Checked
-from pipelines.compute.here import on_this_node
 from pipelines.compute.images import AsInspected, opened
 from pipelines.compute.kept_images import KeptImages
 from pipelines.compute.loading import LoadedNetworks, NetworkLoader, on_device
+from pipelines.compute.on_node import same_everywhere, weights_on_node
 from pipelines.compute.reading import TAKEN, batches_on
 from pipelines.compute.tuned import Stopped, Tuned
 from pipelines.failure import InputChangedError
@@ -100,12 +100,13 @@ class FineTune:
             return copy_of(networks.network(self.start))
         torch.manual_seed(self.seed)
         network = self.loader.networks[self.name]
-        config = on_this_node(network.config)
+        config = weights_on_node(network.config)
         classifier, begins = begin(config, self.loader.classes, self.loader.channels, self.fit.size)
         if begins != network.begins:
             raise InputChangedError(
                 f"models.{self.name}: the weights that it starts from are not as they were when the models were "
-                "inspected. Run again, and leave images and weights as they are while a run is at work"
+                "inspected. Run again, and leave images and weights as they are while a run is at work. "
+                f"{same_everywhere()}"
             )
         classifier.precision = self.loader.precision
         return on_device(classifier, device, network.channels_last)

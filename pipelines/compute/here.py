@@ -1,56 +1,38 @@
 """Image sets and weights on this machine: what lies in an object store is fetched, and then read as any file is.
 
-Whoever reads images or weights asks here first, in the command and in every worker, so that each node fetches its own.
+Whoever reads images or weights asks here first, so that each node fetches its own; workers ask by way of `on_node`.
 """
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from align_core.errors import InputError
 from align_core.images import ImageSetConfig
 from align_core.model_config import ModelConfig
 from pipelines.experiment.paths import PLACES
+from pipelines.storage.cache import Advance, Watch
 from pipelines.storage.credentials import without_credentials
-from pipelines.storage.far import Advance, Watch, fetched, is_far
+from pipelines.storage.far import fetched, is_far
 
 
 @contextmanager
-def _in_worker(_: int) -> Iterator[Advance]:
-    """Fetching is progress of the worker that waits for it."""
+def in_worker(_: int) -> Iterator[Advance]:
+    """What arrives is progress of the worker that waits for it."""
     from pipelines.compute.ray_data import WATCH  # which imports those that fetch
 
     yield lambda _: WATCH.progress()
 
 
-def images_here(config: ImageSetConfig, watch: Watch = _in_worker) -> ImageSetConfig:
+def images_here(config: ImageSetConfig, watch: Watch = in_worker) -> ImageSetConfig:
     """The settings of an image set with paths on this machine. Raises InputError where it cannot be fetched."""
     places: dict[str, Any] = {key: str(fetched(place, watch)) for key, place in far_places(config).items()}
     return replace(config, **places) if places else config
 
 
-def weights_here(config: ModelConfig, watch: Watch = _in_worker) -> ModelConfig:
+def weights_here(config: ModelConfig, watch: Watch = in_worker) -> ModelConfig:
     """The settings of a model with its weights file on this machine. Raises InputError where it cannot be fetched."""
     return replace(config, weights=str(fetched(config.weights, watch))) if is_far(config.weights) else config
-
-
-def on_this_node(config: ModelConfig) -> ModelConfig:
-    """As `weights_here`, for a worker: another node may have had a file that this one has not. Raises InputError."""
-    here = weights_here(config)
-    check_node_has(here.weights_file)
-    return here
-
-
-def check_node_has(path: str | Path | None) -> None:
-    """Raises InputError, which names this node, where a file or folder that the command has found is not here."""
-    if path is not None and not is_far(str(path)) and not Path(path).exists():
-        raise InputError(
-            f"{path}: there is no such file or folder on the node {socket.gethostname()}. Every node must have it at "
-            "the same path: put it on a shared disk, or into an object store (s3://, gs://, hf://)"
-        )
 
 
 def far_places(config: ImageSetConfig) -> dict[str, str]:

@@ -14,16 +14,14 @@ from align_core.images import Fit, ImageSet, ImageSetConfig, open_image_set, rea
 from align_core.images.decoding import BadImage, Picture, Pixels
 from align_core.images.inspection import content_hash
 from pipelines.compute.around import Around
-from pipelines.compute.here import check_node_has, images_here
+from pipelines.compute.on_node import images_on_node, same_everywhere
 from pipelines.failure import InputChangedError
 
 
 @lru_cache(maxsize=4)
 def opened(config: ImageSetConfig, fit: Fit, channels: int | None) -> ImageSet:
     """The image set, open; it stays open for further work in this process."""
-    for place in (config.path, config.labels, config.label_names):
-        check_node_has(place)
-    return open_image_set(images_here(config), fit, channels)
+    return open_image_set(images_on_node(config), fit, channels)
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,8 @@ class AsInspected(Around):
         how = "is not as it was" if problem is None else f"cannot be read ({reason_of(problem)}), as it could be"
         raise InputChangedError(
             f"{self._key}: image {image_id} {how} when the image set was inspected. Run again with --rehash "
-            "(in Python, rehash=True), and leave images and weights as they are while a run is at work"
+            "(in Python, rehash=True), and leave images and weights as they are while a run is at work. "
+            f"{same_everywhere()}"
         ) from problem
 
 

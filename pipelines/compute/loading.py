@@ -14,8 +14,8 @@ from align_core.folding import fold
 from align_core.model_config import Combine, Precision
 from align_core.models import Classifier, Ensemble, load
 from align_core.weights import hash_state, hash_weights
-from pipelines.compute.here import on_this_node
 from pipelines.compute.networks import Network
+from pipelines.compute.on_node import same_everywhere, weights_on_node
 from pipelines.failure import InputChangedError
 from pipelines.storage.store import Store
 
@@ -52,7 +52,7 @@ class NetworkLoader:
         """
         network = self.networks[name]
         weights = load_safetensors(self.store.read(network.stored)) if network.stored else None
-        config = network.config if network.stored else on_this_node(network.config)
+        config = network.config if network.stored else weights_on_node(network.config)
         classifier = load(config, self.classes, self.channels, weights)
         if network.config.brings_weights and weights is None:
             if network.digest is not None and hash_state(classifier.net) != network.digest:
@@ -63,7 +63,7 @@ class NetworkLoader:
         elif network.digest is not None and hash_weights(classifier.net.state_dict()) != network.digest:
             raise InputChangedError(
                 f"models.{name}: its weights are not as they were when the models were inspected. Run again, and leave "
-                "images and weights as they are while a run is at work"
+                f"images and weights as they are while a run is at work. {same_everywhere()}"
             )
         defended(classifier, network.wraps)
         classifier.precision = self.precision

@@ -12,8 +12,9 @@ from pathlib import Path
 from align_core.errors import InputError
 from pipelines.stages.manifest_file import size_and_time
 from pipelines.stages.seen import SEEN
+from pipelines.storage.cache import Watch, unwatched
 from pipelines.storage.credentials import without_credentials
-from pipelines.storage.far import Watch, facts, fetched, unwatched
+from pipelines.storage.far import facts, fetched
 from pipelines.storage.store import Store
 
 _KEPT = f"{SEEN}/files.json"

@@ -27,7 +27,8 @@ from pipelines.stages.known import Known
 from pipelines.stages.model_uses import ModelUse, uses_of
 from pipelines.stages.seen import SEEN
 from pipelines.stages.trials_shown import Shown
-from pipelines.storage.far import Watch, is_far
+from pipelines.storage.cache import Watch
+from pipelines.storage.far import is_far
 from pipelines.storage.store import Store, fingerprint_of
 from pipelines.tracking.registry import Registered, registered
 

@@ -14,6 +14,7 @@ Where to begin:
 * `object_store.py` and `lease.py`: what differs in an object store (opening, uploads, moves; a lease for a lock).
   `s3_requests.py`: what S3 does on request that pyarrow does not ask for. `ahead.py`: reading before its turn.
 * `far.py` and `hub.py`: image sets and weights in object stores, which are fetched to the disk of each node.
+* `cache.py`: the folder on that disk in which copies are kept.
 * `credentials.py`: `without_credentials` makes a URI fit to be shown or stored, `hide_credentials` a text about it.
 * `versions.py`: the versions of the software that made a result.
 

@@ -5,16 +5,11 @@ modification: so an object that was changed is fetched anew, and any other is no
 beside and renamed. Objects on Hugging Face's hub are fetched and kept by its own library (see `hub.py`).
 """
 
-import fcntl
-import hashlib
 import os
-import shutil
-import socket
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
 from urllib.parse import parse_qs, quote, urlsplit
@@ -23,6 +18,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from align_core.errors import InputError, reason_of
+from pipelines.storage.cache import Advance, Watch, alone, cache, check_room, keeping, unwatched
 from pipelines.storage.credentials import hide_credentials, without_credentials
 from pipelines.storage.hub import fetched_from_hub
 from pipelines.storage.object_store import open_store
@@ -32,12 +28,6 @@ SCHEMES = ("s3", "gs", "hf")
 
 _AT_ONCE = 16  # objects that are fetched at once
 _PIECE = 8 * 2**20  # bytes
-_AGAIN_AFTER_S = 0.5
-
-Advance = Callable[[int], object]
-"""Is told of every few bytes that have arrived, and of none while another process fetches; from several threads."""
-Watch = Callable[[int], AbstractContextManager[Advance]]
-"""Is told how many bytes will be fetched, if any, and returns whom to tell of their arrival."""
 
 
 class Fact(NamedTuple):
@@ -88,17 +78,6 @@ def check_scheme(uri: str) -> None:
                          f"from {scheme}://. Copy them to one of these")  # fmt: skip
 
 
-def cache() -> Path:
-    """The folder of this machine that holds the copies: `$WITNESS_CACHE`, or `~/.cache/witness`."""
-    return Path(os.environ.get("WITNESS_CACHE") or "~/.cache/witness").expanduser().absolute()
-
-
-@contextmanager
-def unwatched(_: int) -> Iterator[Advance]:
-    """A watch that shows nothing."""
-    yield lambda _: None
-
-
 def facts(uri: str) -> list[Fact]:
     """What the store says of every object that a URI names. Nothing is fetched, but from Hugging Face's hub.
 
@@ -128,54 +107,26 @@ def fetched(uri: str, watch: Watch = unwatched) -> Path:
     if uri.startswith("hf://"):
         return fetched_from_hub(uri)
     listed = _listed(uri)
-    try:
+    with keeping(without_credentials(uri)):
         if not all(own.is_here for own in listed.found):
             _fetch(uri, listed, watch)
         if listed.is_folder:
             _drop_others(listed)
-    except OSError as problem:
-        raise InputError(
-            f"{without_credentials(uri)}: cannot be kept below {cache()} on {socket.gethostname()} "
-            f"({reason_of(problem)}). Make room there, or name another folder in $WITNESS_CACHE; what lies there may "
-            "be deleted at any time"
-        ) from problem
     return listed.place
 
 
 def _fetch(uri: str, listed: _Listed, watch: Watch) -> None:
     """Fetches what is not here. Raises OSError where this machine's disk cannot hold it, and InputError."""
     total = sum(own.size for own in listed.found if not own.is_here)
-    with watch(total) as advance, _alone(listed.place, advance):
+    with watch(total) as advance, alone(listed.place, advance):
         missing = [own for own in listed.found if not own.is_here]  # what another process has not fetched meanwhile
-        _check_room(sum(own.size for own in missing))
+        check_room(sum(own.size for own in missing))
         pool = ThreadPoolExecutor(_AT_ONCE)
         try:
             for _ in pool.map(lambda own: _download(uri, listed.filesystem, own, advance), missing):
                 pass
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _alone(place: Path, advance: Advance) -> Iterator[None]:
-    """Keeps other processes of this machine from fetching the same at once. Ends with the process, however it ends."""
-    locks = cache() / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with open(locks / hashlib.sha256(str(place).encode()).hexdigest()[:16], "w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                advance(0)
-                time.sleep(_AGAIN_AFTER_S)
-        yield
-
-
-def _check_room(size: int) -> None:
-    free = shutil.disk_usage(cache()).free
-    if size > free:
-        raise OSError(f"it needs {size / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free")
 
 
 def _download(uri: str, filesystem: fs.FileSystem, own: _Found, advance: Advance) -> None:

@@ -15,7 +15,8 @@ from s3_server import KEY, SECRET, S3Server, s3_server
 
 from align_core.errors import InputError
 from pipelines.storage import far
-from pipelines.storage.far import Advance, Fact, facts, fetched
+from pipelines.storage.cache import Advance, check_room, unwatched
+from pipelines.storage.far import Fact, facts, fetched
 from pipelines.storage.hub import fetched_from_hub
 
 
@@ -152,7 +153,7 @@ class TestRefusals:
         cache.mkdir()
         free = shutil.disk_usage(cache).free
         with pytest.raises(OSError, match=r"it needs .* GB, and .* GB are free"):
-            far._check_room(2 * free)
+            check_room(2 * free)
 
     def test_a_cache_that_is_no_folder(self, put: Callable[[str, bytes], str], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("WITNESS_CACHE", "/dev/null/cache")
@@ -165,7 +166,7 @@ class TestRefusals:
         listed = far._listed(uri)
         put("a", b"six by")
         with pytest.raises(InputError, match=r"/a: 6 bytes arrived of 12: .*Run again"):
-            far._fetch(uri, listed, far.unwatched)
+            far._fetch(uri, listed, unwatched)
         assert not [file for file in cache.rglob("*") if file.is_file() and ".locks" not in file.parts]
 
     def test_a_name_that_leads_elsewhere(self) -> None:
