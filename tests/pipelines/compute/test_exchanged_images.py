@@ -33,8 +33,8 @@ from pipelines.stages.payload import fine_tune_of
 STEPS, AT = 12, 4
 ADVICE = (
     r"Run again with --rehash \(in Python, rehash=True\), and leave images and weights as they are while a run is at "
-    rf"work\. This was seen on the node {re.escape(socket.gethostname())}: what nodes have at the same path must be "
-    "the same"
+    rf"work\. This was seen on the node {re.escape(socket.gethostname())}; where there are others, all must have the "
+    "same at the same path"
 )
 OTHERS = f"data.train: image {{}} is not as it was when the image set was inspected. {ADVICE}"
 

@@ -169,6 +169,6 @@ class TestOpened:
         loader.load("near", "cpu")
         save_file({name: value + 1 for name, value in load_file(tmp_path / "near.safetensors").items()},
                   tmp_path / "near.safetensors")  # fmt: skip
-        said = f"This was seen on the node {socket.gethostname()}: what nodes have at the same path must be the same"
+        said = f"This was seen on the node {socket.gethostname()}; where there are others, all must have the same"
         with pytest.raises(InputChangedError, match=rf"models\.near: its weights are not as they were .*{said}"):
             loader.load("near", "cpu")
