@@ -50,7 +50,8 @@ def is_lacking(place: str | Path | None) -> bool:
 
 def same_everywhere() -> str:
     """A sentence for whoever finds something else here than what was inspected."""
-    return f"This was seen on the node {socket.gethostname()}; where there are others, all must have the same at the same path"
+    here = f"This was seen on the node {socket.gethostname()}"
+    return f"{here}; where there are others, all must have the same at the same path"
 
 
 def received(place: str, watch: Watch = in_worker) -> Path:
