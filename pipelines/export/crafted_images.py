@@ -112,6 +112,8 @@ def finished_images(blueprint: Blueprint, surrogates: Sequence[str], attacks: Se
     of_series: dict[str, list[str]] = {}
     for own in known.values():
         of_series.setdefault(own.series, []).append(own.name)
+    if not blueprint.experiment.matrix and (own_source := blueprint.experiment.source) in {*surrogates} - {*known}:
+        raise InputError(f"--surrogate {own_source}: is the source; its images are those of the surrogate `source`")
     _check_names("surrogate", surrogates, {*known, *of_series})
     _check_names("attack", attacks, attacks_there)
     asked = [own for name in surrogates for own in of_series.get(name, [name])]

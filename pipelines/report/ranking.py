@@ -42,8 +42,8 @@ def _sentence(report: Report, attack: str, ranked: Sequence[MeanRow], controls: 
     gains = any(gain[1] > 0 for row in ranked if (gain := gain_of(row)) is not None)
     named = [row for row in ranked[:_NAMED] if not gains or (row["gain"] or 0) > 0]
     shown = ", ".join(f"{row['surrogate']} {said_gain(row)}{_clean(report, row)}" for row in named)
-    what = "the highest gains are" if len(named) > 1 else "controls aside, the only gain is"
-    parts = [f"{what if gains else 'no surrogate gains beyond doubt, and the highest are'} {shown}"]
+    what = "the highest gains are" if len(named) > 1 else "the only gain is"
+    parts = [f"controls aside, {what if gains else 'none gains beyond doubt, and the highest are'} {shown}"]
     if gains and len(named) > 1:
         parts.append(_lead(report, attack, named))
     if controls:

@@ -123,6 +123,22 @@ def notes_on_seeds(experiment: Experiment) -> list[str]:
     ]
 
 
+def notes_on_families(experiment: Experiment) -> list[str]:
+    """A note for each factory whose networks count as unrelated because the file does not say what family they are."""
+    by_factory: dict[str, list[str]] = {}
+    for name in dict.fromkeys([*experiment.sources, *experiment.targets]):
+        model = experiment.models[name]
+        if model.factory is not None and model.family is None:
+            by_factory.setdefault(model.factory, []).append(name)
+    return [
+        f"models.{', '.join(names)}: {factory} makes them all, and they count as cross-family; give them one `family` "
+        "if they are related"
+        for factory, names in by_factory.items()
+        if len({experiment.models[name].structure for name in names}) > 1
+        and any(name in experiment.sources for name in names)
+    ]
+
+
 def _targets_and_attackers(experiment: Experiment) -> list[tuple[str, str, str]]:
     """(role, target, model of the attacker) of every pair of the two, of which no surrogate knows both."""
     attacker = [experiment.source, *experiment.witnesses]

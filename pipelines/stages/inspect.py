@@ -16,6 +16,7 @@ from pipelines.stages.input_checks import (
     check_ancestors,
     check_weights_differ,
     notes_on_beginnings,
+    notes_on_families,
     notes_on_seeds,
     notes_on_sources,
 )
@@ -97,5 +98,6 @@ def inspect_inputs(
     check_ancestors(experiment, inspected.networks, models.ancestors)
     inspected.notes += notes_on_sources(experiment, inspected.networks, models.ancestors)
     inspected.notes += [*notes_on_beginnings(experiment, inspected.networks), *notes_on_seeds(experiment)]
+    inspected.notes += notes_on_families(experiment)
     inspected.notes += notes_on_corruptions(experiment.corruptions, inspected.shape[0])
     return inspected

@@ -291,6 +291,7 @@ class TestBadInput:
         [
             (["--npz", "a.npz"], "--npz a.npz: one file holds the images of one surrogate and attack, and these are 6"),
             (["--png", "x", "--surrogate", "alined"], "there is no surrogate of this name; did you mean 'aligned'"),
+            (["--png", "x", "--surrogate", "near"], "near: is the source; its images are those of the surrogate"),
             (["--png", "x", "--attack", "pdg"], "--attack pdg: there is no attack of this name; did you mean 'pgd'"),
             (["--png", ""], "the path to export to is empty; name a folder or a file (`.` is the current folder)"),
             (["--png", "s3:///x"], "s3://: name a bucket, and a folder within it"),

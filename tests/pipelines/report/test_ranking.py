@@ -39,7 +39,7 @@ def test_the_highest_gains_stand_in_their_order_beside_the_best_control(experime
         row = gains[name]
         return f"{name} {row['gain']:+.1f} points ({row['gain_low']:+.1f} to {row['gain_high']:+.1f})"
 
-    assert line.startswith(f"under pgd: the highest gains are {said('hot')}, {said('aligned')}; ")
+    assert line.startswith(f"under pgd: controls aside, the highest gains are {said('hot')}, {said('aligned')}; ")
     # They differ on one image of twelve.
     assert "; between hot and aligned there is no detectable difference (" in line
     assert line.endswith(f"; the best control is {said('witness')}")
@@ -61,7 +61,7 @@ def test_a_loss_is_not_among_the_highest_gains(experiment: HandMade) -> None:
 
 def test_where_nothing_gains_that_is_said(experiment: HandMade) -> None:
     (line,) = ranking(report_of(experiment, aligned="0" * 12, hot="100000000000", witness="0" * 12))
-    assert line.startswith("under pgd: no surrogate gains beyond doubt, and the highest are hot +8.3 points")
+    assert line.startswith("under pgd: controls aside, none gains beyond doubt, and the highest are hot +8.3 points")
 
 
 def test_a_price_in_clean_accuracy_is_named(experiment: HandMade) -> None:
