@@ -25,7 +25,7 @@ from pipelines.storage.store import Store
 if TYPE_CHECKING:
     from pipelines.compute.loading import NetworkLoader
 
-_MOST_BLOCKS = 2_000
+_MOST_BLOCKS = 10_000
 _AT_ONCE = 8  # items in the hands of an actor: one is at the device, and others are read, wait for it or are written
 _KEPT = 2**30  # bytes of decoded images that an actor keeps
 _LEFT_ALONE = re.compile(rf"{LeftAlone.__name__}: (.*)")  # Ray Data hands on no more of an exception than its text
