@@ -21,6 +21,7 @@ from pipelines.storage.credentials import hide_users
 from pipelines.storage.store import Store
 
 _EVERY = 10.0  # seconds between two plain lines of a stage, and between two writes of the log file
+_MUCH = 0.1  # of the time: what GPUs may wait before it is said
 _EXPLAINED = (InputError, RunFailed, Busy, OSError)  # their messages say what is wrong
 
 
@@ -31,6 +32,7 @@ class Spent:
     Attributes:
         label: its name. done: how many units it did, each a `unit`. seconds: how long it took.
         rate: units per second without the time in which workers were starting; None if that cannot be told.
+        waited: the share of the time, once they had begun, in which GPUs had nothing to do; None where there are none.
     """
 
     label: str
@@ -38,10 +40,12 @@ class Spent:
     unit: str
     seconds: float
     rate: float | None = None
+    waited: float | None = None
 
     def __str__(self) -> str:
         rate = "" if self.rate is None else f", {_speed(self.rate)}"
-        return f"{self.label} {self.seconds:.1f} s ({self.done:,} {self.unit}{rate})"
+        waited = "" if self.waited is None else f", GPUs waited {100 * self.waited:.0f} %"
+        return f"{self.label} {self.seconds:.1f} s ({self.done:,} {self.unit}{rate}{waited})"
 
 
 def _speed(rate: float) -> str:
@@ -59,6 +63,7 @@ class Bar:
     def __init__(self, progress: "Progress", label: str, total: int | None, unit: str, workers: int = 0) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.done, self.note = 0, ""
+        self._waited = self._used = 0.0
         self._progress, self._workers, self._last_line = progress, workers, time.monotonic()
         self._began, self._done_before, self._reports = time.monotonic(), 0, 0
 
@@ -75,6 +80,15 @@ class Bar:
         if not self._progress.is_live and time.monotonic() - self._last_line >= _EVERY:
             self._last_line = time.monotonic()
             self._progress.say(self.line())
+
+    def took(self, waited: float, used: float) -> None:
+        """Reports a turn at a GPU: for how many seconds that had waited for it, and how long the turn lasted."""
+        self._waited, self._used = self._waited + waited, self._used + used
+
+    @property
+    def waited(self) -> float | None:
+        """The share of the time in which GPUs waited; None where no turn was reported."""
+        return self._waited / (self._waited + self._used) if self._used else None
 
     def line(self) -> str:
         """Returns the line that is shown: units done and in total, their rate, and the time that remains."""
@@ -189,8 +203,13 @@ class Progress:
             if workers:  # a plain line of progress comes with the first units, minutes later for large networks
                 self.say(bar.line())
             yield bar
-        self.spent.append(Spent(label, bar.done, unit, time.monotonic() - start, bar.rate()))
+        self.spent.append(Spent(label, bar.done, unit, time.monotonic() - start, bar.rate(), bar.waited))
         self.say(f"{label}: {bar.done:,} {unit} in {self.spent[-1].seconds:.1f} s")
+        if bar.waited is not None and bar.waited > _MUCH:
+            self.say(
+                f"{label}: GPUs waited {100 * bar.waited:.0f} % of the time for images to be read or written; more CPU "
+                "cores, or a faster disk or store, would keep them busy"
+            )
 
     def fetching(self, what: str) -> Watch:
         """Shows that an input is fetched from an object store: bytes arrive in several threads, and are shown as MB."""

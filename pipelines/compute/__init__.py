@@ -7,7 +7,8 @@ This room knows how work is spread, and not what the work is: the stages hand it
 * `checkpoint`: the files from which a fine-tune resumes, with a checksum.
 * `ray_data`: sends chunks through workers; `fill` joins finished chunks into tables, and begins again after faults.
 * `device_failures`: ends a worker whose device fails; `kept_gpus` keeps a GPU that failed twice from all workers.
-* `turns`: lets one thread of a worker use its device while others write what they made there.
+* `turns`: lets one thread of a worker use its device while others read what comes and write what they made there.
+* `decoded`: keeps decoded images in the memory of a worker.
 * `starting_nodes`: waits for a node that the cluster has still to start.
 * `images`, `networks`, `loading`: what a worker holds: open image sets, networks as data, networks in memory.
 * `here`: images and weights as files of this machine, which are fetched where they lie in an object store.

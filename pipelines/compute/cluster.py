@@ -111,7 +111,7 @@ def _connect(address: str | None, experiment: Experiment, dashboard: bool) -> bo
     if address == "local":
         # Inherited by the workers; an environment of Ray's own would cost every worker a second.
         set_defaults("workers")
-        # One logical CPU more than may be used: workers that hold every CPU would starve the decoding beside them.
+        # One logical CPU more than may be used: beside workers that hold all of these, Ray's own work needs some.
         options |= {"num_cpus": usable_cpus() + 1, "include_dashboard": dashboard}
         if dashboard and (missing := missing_for_dashboard()):
             raise InputError(

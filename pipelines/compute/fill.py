@@ -6,6 +6,7 @@ Only missing chunks are asked for. Where the work breaks off it begins again wit
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from align_core.cpus import usable_cpus
 from align_core.errors import reason_of
 from pipelines.compute.ray_data import PipelineBroke
 from pipelines.failure import ONCE_MENDED, RunFailed
@@ -50,7 +51,8 @@ tables it is a chunk. One that failed for some of these tables, or for all, is y
 """
 
 _FRUITLESS = 3  # attempts in a row that make nothing, before the run gives up
-_JOINED_AT_ONCE, _JOINED_FAR_AWAY = 2, 4  # in an object store, for which a join waits most of the time
+_JOINED_AT_ONCE, _JOINED_FAR_AWAY = 2, 4  # at least; in an object store, a join waits most of the time
+_CPUS_OF_A_JOIN = 4  # of this machine: with more, more tables are joined at once, as more workers fill them
 _RETRIES = 3
 
 
@@ -144,7 +146,8 @@ class Filling:
 
         self._store, self._tables = store, {table.folder: table for table in unfinished}
         self._rows = ray.put(list(rows))
-        self._at_once = _JOINED_AT_ONCE if store.is_local else _JOINED_FAR_AWAY
+        least = _JOINED_AT_ONCE if store.is_local else _JOINED_FAR_AWAY
+        self._at_once = max(least, usable_cpus() // _CPUS_OF_A_JOIN)
         joiner = ray.remote(Joiner).options(
             num_cpus=0, max_restarts=_RETRIES, max_task_retries=_RETRIES, max_concurrency=self._at_once
         )

@@ -14,6 +14,7 @@ from align_core.images import Fit, ImageSet, ImageSetConfig, open_image_set, rea
 from align_core.images.decoding import BadImage, Picture, Pixels
 from align_core.images.inspection import content_hash
 from pipelines.compute.around import Around
+from pipelines.compute.decoded import DECODED
 from pipelines.compute.on_node import images_on_node, same_everywhere
 from pipelines.failure import InputChangedError
 
@@ -53,11 +54,15 @@ class TestImages:
         return self.labels[self.chunks[chunk].start : self.chunks[chunk].stop]
 
     def read(self, chunk: int) -> Pixels:
-        """The clean images of a chunk, uint8 [B, C, H, W]. Raises InputChangedError."""
+        """The clean images of a chunk, uint8 [B, C, H, W], for reading alone. Raises InputChangedError."""
         rows = self.chunks[chunk]
         contents = self.contents[rows.start : rows.stop]
-        image_set = opened(self.config, self.fit, self.channels)
-        return read_as_inspected("data.test", image_set, self.ids_of(chunk), contents)
+
+        def read() -> Pixels:
+            image_set = opened(self.config, self.fit, self.channels)
+            return read_as_inspected("data.test", image_set, self.ids_of(chunk), contents)
+
+        return DECODED.read(contents, read)
 
 
 class AsInspected(Around):

@@ -1,4 +1,4 @@
-"""Work by chunks on Ray Data: chunks are decoded, worked on by processes that hold models, and committed one by one.
+"""Work by chunks on Ray Data: chunks are read, worked on by processes that hold models, and committed one by one.
 
 Ray Data is given only the chunks that are missing. Each chunk is written, whole, by the process that made it, so that
 whatever happens to the pipeline, finished chunks stay, and the next pipeline does the rest.
@@ -11,22 +11,23 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from align_core.errors import reason_of
 from pipelines.compute.cluster import Worker, room_beside_failed_gpus
+from pipelines.compute.decoded import DECODED
 from pipelines.compute.device_failures import GUARD, LeftAlone, check_not_left_alone
 from pipelines.compute.images import TestImages
-from pipelines.compute.turns import TURNS
+from pipelines.compute.turns import TURNS, Turn
 from pipelines.failure import ONCE_MENDED, RunFailed
 from pipelines.storage.store import Store
 
 if TYPE_CHECKING:
     from pipelines.compute.loading import NetworkLoader
 
-_MOST_BLOCKS = 2_000
-_AT_ONCE = 4  # items in the hands of an actor: one waits, one is worked on, and two are written
+_MOST_BLOCKS = 10_000
+_AT_ONCE = 8  # items in the hands of an actor: one is at the device, and others are read, wait for it or are written
+_KEPT = 2**30  # bytes of decoded images that an actor keeps
 _LEFT_ALONE = re.compile(rf"{LeftAlone.__name__}: (.*)")  # Ray Data hands on no more of an exception than its text
 
 
@@ -65,7 +66,7 @@ class ChunkJob(Protocol):
 Job = TypeVar("Job", bound=ChunkJob)
 Item = TypeVar("Item", bound=Mapping[str, object])
 Done = TypeVar("Done", bound=Mapping[str, object])
-Decode = Callable[[Job, Item], Item]
+Read = Callable[[Job, Item], Item]
 """Adds the images of an item's chunk to the item."""
 Work = Callable[[Item], Done]
 """Works on one item; holds models from item to item."""
@@ -108,23 +109,24 @@ WATCH = _Watch()
 
 def run_pipeline(
     items: Sequence[Item],
-    decode: Decode[Job, Item],
+    read: Read[Job, Item],
     job: Job,
     work: Callable[[Job], Work[Item, Done]],
     worker: Worker,
     workers: int,
+    took: Callable[[float, float], object] = lambda waited, used: None,
 ) -> Iterator[Done]:
-    """Sends each item, one chunk's work, through `decode(job, item)` and `work(job)(item)`.
+    """Sends each item, one chunk's work, through `read(job, item)` and `work(job)(item)`, in one process.
 
     Args:
-        work: a class whose objects hold models. On GPUs each of `workers` actors holds one object; it works on an item
-            while it writes the last one, and reports an item once it is written. On CPUs the items are tasks, at most
-            `workers` at a time, and the object stays in the process from task to task: Ray keeps the processes of
-            tasks, with all that they have imported, for the next stage, whereas an actor's process ends with the stage.
-            Starting a process that imports torch and timm costs 7 s of CPU time.
+        work: a class whose objects hold models. On GPUs each of `workers` actors holds one object; while it works on an
+            item, others are read and the last ones written, in threads, and an item is reported once it is written. On
+            CPUs the items are tasks, at most `workers` at a time, and the object stays in the process from task to
+            task: Ray keeps the processes of tasks, with all that they have imported, for the next stage, whereas an
+            actor's process ends with the stage. Starting a process that imports torch and timm costs 7 s of CPU time.
+        took: is told of every turn at a GPU: for how many seconds that had waited for it, and how long it lasted.
 
-    Where decoding takes next to no time the worker does it itself, because starting processes beside it would take
-    longer.
+    Reading in a process of its own would cost more than it saves: Ray would copy the images four times on their way.
 
     Yields what the workers return, each item's as soon as it is done. Raises PipelineBroke, also where no item was done
     for twice as long as one may take, and RunFailed where the work itself fails, or where no GPU is left to do it.
@@ -133,27 +135,28 @@ def run_pipeline(
     import ray.data
 
     _prepare_ray_data(2 * job.patience * job.longest)
-    dataset = ray.data.from_items([dict(item) for item in items], override_num_blocks=min(len(items), _MOST_BLOCKS))
-    is_decoded_beside = _takes_long_to_decode(job)
-    if is_decoded_beside:
-        # Decoding takes no logical CPU: where the workers hold them all, it would wait for one for ever.
-        decoders = ray.data.TaskPoolStrategy(size=min(workers, len(items)))
-        dataset = dataset.map(partial(decode, job), compute=decoders, num_cpus=0)
-    own_decode, size = None if is_decoded_beside else decode, min(workers, len(items))
+    dataset = ray.data.from_items(list(items), override_num_blocks=min(len(items), _MOST_BLOCKS))
+    size = min(workers, len(items))
     if worker.gpus:
         gc.collect()  # actors of a pipeline that broke off hold their GPUs until then: Ray Data's objects form cycles
         size = min(size, room_beside_failed_gpus(job.store, worker))
     if job.device == "cuda":
         actors = ray.data.ActorPoolStrategy(
-            size=size, max_concurrent_calls_per_actor=_AT_ONCE, enable_true_multi_threading=True
+            size=size,
+            max_tasks_in_flight_per_actor=_AT_ONCE,
+            max_concurrent_calls_per_actor=_AT_ONCE,
+            enable_true_multi_threading=True,
         )
-        arguments = (job, work, own_decode)
+        arguments = (job, work, read)
         worked = dataset.map(_ChunkWorker, fn_constructor_args=arguments, compute=actors, **worker.ray_options)
     else:
         tasks, reference = ray.data.TaskPoolStrategy(size=size), ray.put(job)
-        options = {"work": work, "decode": own_decode, "job": [reference]}  # in a list, so that Ray leaves it to us
+        options = {"work": work, "read": read, "job": [reference]}  # in a list, so that Ray leaves it to us
         worked = dataset.map(_work_in_this_process, fn_kwargs=options, compute=tasks, **worker.ray_options)
-    yield from _rows(worked)
+    for row in _rows(worked):
+        if job.device == "cuda":
+            took(*(row.pop(name) for name in Turn._fields))
+        yield row
 
 
 def run_tasks(
@@ -192,9 +195,10 @@ def _rows(dataset: Any) -> Iterator[Any]:
 class _ChunkWorker:
     """What one process holds for one job: its threads, its patience, and the object that works on items."""
 
-    def __init__(self, job: Any, work: Callable[[Any], Work[Any, Any]], decode: Decode[Any, Any] | None) -> None:
-        self._job, self._make, self._decode = job, work, decode
+    def __init__(self, job: Any, work: Callable[[Any], Work[Any, Any]], read: Read[Any, Any]) -> None:
+        self._job, self._make, self._read = job, work, read
         self._work: Work[Any, Any] | None = None
+        DECODED.room = _KEPT if job.device == "cuda" else 0
 
     def __call__(self, item: dict[str, Any]) -> Any:
         from align_core.numerics import set_policy  # imports torch, which a process that only joins must not
@@ -203,24 +207,26 @@ class _ChunkWorker:
             check_not_left_alone(self._job.store)
         small = {name: value for name, value in item.items() if isinstance(value, str | int)}
         watch, guard = WATCH.over(self._job.patience), GUARD.over(self._job.store, f"{self._make.__name__} {small}")
+        item = self._read(self._job, item)
         with TURNS.take(watch, guard):
             set_policy(self._job.threads, self._job.loader.precision)
             self._work = self._work or self._make(self._job)
-            return self._work(self._decode(self._job, item) if self._decode else item)
+            done = self._work(item)
+        return {**done, **TURNS.last()._asdict()} if self._job.device == "cuda" else done
 
 
 _held: dict[str, _ChunkWorker] = {}
 """The worker of the job that this process works on, by the job's id."""
 
 
-def _work_in_this_process(item: dict[str, Any], work: Any, decode: Any, job: list[Any]) -> Any:
+def _work_in_this_process(item: dict[str, Any], work: Any, read: Any, job: list[Any]) -> Any:
     """One task. The job is fetched, and the object made, once per process and job."""
     import ray
 
     (reference,) = job
     if reference.hex() not in _held:
         _held.clear()  # models of an earlier stage
-        _held[reference.hex()] = _ChunkWorker(ray.get(reference), work, decode)
+        _held[reference.hex()] = _ChunkWorker(ray.get(reference), work, read)
     return _held[reference.hex()](item)
 
 
@@ -243,8 +249,3 @@ def _is_transient(problem: BaseException) -> bool:
 
     lost = (exceptions.RayActorError, exceptions.ObjectLostError, exceptions.WorkerCrashedError)
     return isinstance(problem, (*lost, exceptions.NodeDiedError, exceptions.OutOfMemoryError, ExecutionTimeoutError))
-
-
-def _takes_long_to_decode(job: ChunkJob) -> bool:
-    """Whether reading a chunk takes long, or a GPU would wait for it."""
-    return job.images.config.is_encoded or job.device == "cuda" or not job.store.is_local

@@ -1,20 +1,22 @@
 """Reads the finished tables of an experiment into arrays, from which the tables of the report are computed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from align_core.attacks import AttackConfig, ForeignConfig
+from align_core.attacks import AttackConfig, ForeignConfig, MadeElsewhere
 from align_core.corruptions.known import Corruption
 from align_core.errors import reason_of
 from align_core.transfer import Flags
 from pipelines.failure import RunFailed
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.cells import SELF
+from pipelines.storage.ahead import read_ahead
 from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.store import Store
 
@@ -62,38 +64,55 @@ class Outcomes:
 
 
 def read_outcomes(blueprint: Blueprint) -> Outcomes:
-    """Reads the finished tables from the store.
+    """Reads the finished tables from the store, of one that is far away some side by side.
 
     Raises RunFailed, naming the folder, if a table is damaged or does not hold exactly the test images in their order.
     """
     manifest = blueprint.inspected.manifests["test"]
     ids = pa.chunked_array([manifest.ids])
 
-    def columns(table: ChunkedTable, *names: str) -> list[npt.NDArray[Any]]:
+    def columns(wanted: tuple[ChunkedTable, Sequence[str]]) -> list[npt.NDArray[Any]]:
+        table, names = wanted
         rows = read_table(blueprint.store, table, ["image_id", *names])
         if not rows["image_id"].equals(ids):
             raise RunFailed(f"{table.folder} does not hold the test images; delete this folder and run again")
         return [np.asarray(rows[name].to_numpy()) for name in names]
 
-    prediction = {name: columns(own.table, "prediction")[0] for name, own in blueprint.clean().items()}
-    corrupted = {pair: columns(own.table, "prediction")[0] for pair, own in blueprint.corrupted().items()}
-    adversarial, attacks = blueprint.all_adversarial(), blueprint.experiment.all_attacks
-    towards = {pair: columns(own, "towards")[0] for pair, own in adversarial.items() if attacks[pair[1]].is_targeted}
+    def each(tables: Iterable[tuple[ChunkedTable, Sequence[str]]]) -> Iterator[list[npt.NDArray[Any]]]:
+        return read_ahead(columns, tables, blueprint.store.reads_ahead())
+
+    clean, corrupted, adversarial = blueprint.clean(), blueprint.corrupted(), blueprint.all_adversarial()
+    cells, attacks = blueprint.cells(), blueprint.experiment.all_attacks
+    unattacked = each((own.table, ["prediction"]) for own in chain(clean.values(), corrupted.values()))
+    predictions = [predicted for (predicted,) in unattacked]
+    prediction = dict(zip(clean, predictions[: len(clean)], strict=True))
+    predicted_corrupted = dict(zip(corrupted, predictions[len(clean) :], strict=True))
+    names = {pair: _columns_of(attacks[pair[1]]) for pair in adversarial}
+    towards, l2, ssim, gradients, passes = {}, {}, {}, {}, {}
+    for pair, found in zip(names, each((adversarial[pair], own) for pair, own in names.items()), strict=True):
+        by_name = dict(zip(names[pair], found, strict=True))
+        l2[pair], ssim[pair] = by_name["l2"], by_name["ssim"]
+        if "towards" in by_name:
+            towards[pair] = by_name["towards"]
+        if "gradients" in by_name:
+            gradients[pair] = float(by_name["gradients"].astype(np.float64).mean())
+        if "pass_rows" in by_name:
+            passes[pair] = np.unique(by_name["pass_rows"]).tolist()
     wrong, hit = {}, {}
-    for cell in blueprint.cells():
-        pair, predicted = (cell.surrogate, cell.attack), columns(cell.table, "adversarial_prediction")[0]
+    for cell, (predicted,) in zip(cells, each((own.table, ["adversarial_prediction"]) for own in cells), strict=True):
+        pair = (cell.surrogate, cell.attack)
         wrong[(*pair, cell.target)] = predicted != manifest.labels
         if pair in towards:
             hit[(*pair, cell.target)] = predicted == towards[pair]
-    l2, ssim, gradients, passes = {}, {}, {}, {}
-    for pair, own in adversarial.items():
-        attack = attacks[pair[1]]
-        l2[pair], ssim[pair] = columns(own, "l2", "ssim")
-        if isinstance(attack, ForeignConfig):
-            gradients[pair] = float(columns(own, "gradients")[0].astype(np.float64).mean())
-        elif isinstance(attack, AttackConfig):
-            passes[pair] = np.unique(columns(own, "pass_rows")[0]).tolist()
-    return Outcomes(manifest.labels, prediction, corrupted, wrong, hit, l2, ssim, gradients, passes)
+    return Outcomes(manifest.labels, prediction, predicted_corrupted, wrong, hit, l2, ssim, gradients, passes)
+
+
+def _columns_of(attack: AttackConfig | ForeignConfig | MadeElsewhere) -> list[str]:
+    """What is read of the images of an attack. In a store that is far away each chunk costs a request."""
+    found = ["l2", "ssim", *(["towards"] if attack.is_targeted else [])]
+    if isinstance(attack, ForeignConfig):
+        return [*found, "gradients"]
+    return [*found, "pass_rows"] if isinstance(attack, AttackConfig) else found
 
 
 def read_table(store: Store, table: ChunkedTable, columns: Sequence[str] | None) -> pa.Table:

@@ -43,7 +43,7 @@ _FEW_GRADIENTS = 10  # for which the patience is meant
 
 @dataclass(frozen=True)
 class CraftJob:
-    """Everything that decoders and crafters need to know; sent to each once.
+    """Everything that crafters need to know; sent to each once.
 
     Args:
         store, loader, images: where results go, how networks are loaded, and the test images.
@@ -78,7 +78,7 @@ class CraftJob:
 
 
 class CraftItem(TypedDict):
-    """One chunk to craft; `clean` holds its images, uint8 [B, C, H, W], once they are decoded."""
+    """One chunk to craft; `clean` holds its images, uint8 [B, C, H, W], once they are read."""
 
     surrogate: str
     attack: str
@@ -140,7 +140,7 @@ def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
         await_node(worker, progress.say)
         workers = workers_that_fit(worker)
         with progress.stage("craft", sum(rows[item["chunk"]] for item in items), "images", workers) as bar:
-            for done in run_pipeline(items, _decode, job, Crafter, worker, workers):
+            for done in run_pipeline(items, _read, job, Crafter, worker, workers, bar.took):
                 surrogate, attack = done["surrogate"], done["attack"]
                 bar.advance(done["images"], f"{surrogate} {attack}")
                 if done["made"]:
@@ -182,7 +182,7 @@ def crafting_notes(without_gradient: Mapping[str, int], in_smaller_passes: Mappi
     ]
 
 
-def _decode(job: CraftJob, item: CraftItem) -> CraftItem:
+def _read(job: CraftJob, item: CraftItem) -> CraftItem:
     """Adds the chunk's clean images."""
     return {**item, "clean": job.images.read(item["chunk"])}
 

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NotRequired, TypedDict, cast
 
 import pyarrow as pa
@@ -37,7 +38,7 @@ from pipelines.storage.store import Store
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """Everything that readers and evaluators need to know; sent to each once.
+    """Everything that evaluators need to know; sent to each once.
 
     Args:
         store, loader, images: where results go, how networks are loaded, and the test images.
@@ -107,8 +108,9 @@ def evaluate_all(
             patience=patience,
         )
         lacking = cast("Mapping[str, Mapping[int, tuple[int, ...]]]", missing)  # as `JointTable.missing` returns them
+        text = cache(json.dumps)  # most chunks lack the same, and there may be half a million
         items = [
-            EvaluateItem(number=number, chunk=chunk, lacking=json.dumps(positions))
+            EvaluateItem(number=number, chunk=chunk, lacking=text(positions))
             for number, turn in enumerate(turns)
             for chunk, positions in lacking.get(turn.joint.folder, {}).items()
         ]
@@ -116,7 +118,7 @@ def evaluate_all(
         await_node(worker, progress.say)
         workers = workers_that_fit(worker)
         with progress.stage("evaluate", total, "predictions", workers) as bar:
-            for done in run_pipeline(items, _read, job, Evaluator, worker, workers):
+            for done in run_pipeline(items, _read, job, Evaluator, worker, workers, bar.took):
                 turn, chunk, made = turns[done["number"]], done["chunk"], json.loads(done["made"])
                 bar.advance(rows[chunk] * len(made))
                 for position, seconds in made:

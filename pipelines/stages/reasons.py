@@ -57,7 +57,7 @@ _FEW_GRADIENTS = 10  # for which the patience is meant
 
 @dataclass(frozen=True)
 class ReasonsJob:
-    """Everything that readers and measurers need to know; sent to each once.
+    """Everything that measurers need to know; sent to each once.
 
     Args:
         store, loader: where results go, and how networks are loaded.
@@ -157,7 +157,7 @@ def measure_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int
         await_node(worker, progress.say)
         workers = workers_that_fit(worker)
         with progress.stage("reasons", sum(rows[item["chunk"]] for item in items), "images", workers) as bar:
-            for done in run_pipeline(items, read_both, job, Measurer, worker, workers):
+            for done in run_pipeline(items, read_both, job, Measurer, worker, workers, bar.took):
                 one, chunk, made = measurings[done["number"]], done["chunk"], json.loads(done["made"])
                 bar.advance(rows[chunk], one.surrogate)
                 for position, seconds in made:

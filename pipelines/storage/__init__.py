@@ -7,6 +7,7 @@ Where to begin:
 * `store.py`: `Store` writes files atomically, lists them, and holds the lock that keeps two runs apart.
   `fingerprint_of` is the hash that ties a file to the settings that made it.
 * `chunked_table.py`: `ChunkedTable`, a table that workers fill chunk by chunk. Crafting and evaluation resume by it.
+  `flat.py`: the form of images in the files of its chunks.
 * `joint_table.py`: `JointTable`, several tables over the same rows that are made together, in one file per chunk.
 * `differences.py`: what differs between the inputs of two results, in words.
 * `sealed.py`: JSON files with a checksum, for figures that nothing else could confirm.

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pipelines.storage.ahead import read_ahead
 from pipelines.storage.differences import differences
 from pipelines.storage.finite import check_finite
+from pipelines.storage.flat import flat, tensors_of
 from pipelines.storage.store import Say, Store, fingerprint_of
 from pipelines.storage.versions import versions
 
@@ -27,6 +28,11 @@ Listing = Mapping[str, Sequence[str]]
 # Other programs leave files in a table's folder, such as `.DS_Store`, and people do; those are no part of the table.
 _CHUNK_FILE = re.compile(r"[0-9a-f]{16}-chunk-(\d{6,18})\.parquet")
 _FINISHED_FILE = re.compile(r"[0-9a-f]{16}\.parquet")
+# Dictionaries and statistics would hold whole images a second time, and nobody searches in these files.
+_OF_A_CHUNK: dict[str, Any] = {
+    "compression": "zstd", "write_page_checksum": True, "use_dictionary": False, "write_statistics": False
+}  # fmt: skip
+_SMALL = 4 * 2**20  # bytes of a file that is read in one request, whatever of it is wanted
 _OWN_FILE = re.compile(r"[0-9a-f]{16}(\.parquet|-chunk-|-failed\.json)")
 
 
@@ -145,8 +151,8 @@ class ChunkedTable:
     def write_chunk(self, store: Store, chunk: int, table: pa.Table) -> None:
         """Writes one chunk to a file of its own, atomically."""
         with store.writing(self.chunk_file(chunk)) as stream:
-            labelled = table.replace_schema_metadata(self._metadata({"chunk": chunk, "rows": [table.num_rows]}))
-            pq.write_table(labelled, stream, compression="zstd", write_page_checksum=True)
+            labelled = flat(table).replace_schema_metadata(self._metadata({"chunk": chunk, "rows": [table.num_rows]}))
+            pq.write_table(labelled, stream, **_OF_A_CHUNK)
 
     def write_failure(self, store: Store, chunk: int, reason: str, final: bool = False) -> None:
         """Records that a chunk could not be made, and why; `final` where another attempt would fail alike."""
@@ -158,14 +164,25 @@ class ChunkedTable:
         Raises OSError or ArrowException if it is missing, damaged or has another number of rows than `rows`, or if a
         number in it is not finite.
         """
-        has_file = store.exists(self.chunk_file(chunk))
-        with store.open_input(self.chunk_file(chunk) if has_file else self.finished_file) as source:
-            file = pq.ParquetFile(source, page_checksum_verification=True)
-            table = file.read() if has_file else file.read_row_group(chunk)
+        stamp = store.stamp(self.finished_file)
+        if stamp is None:
+            with store.open_input(self.chunk_file(chunk)) as source:
+                table = tensors_of(pq.ParquetFile(source, page_checksum_verification=True).read())
+        else:
+            try:
+                table = self._read_finished(store, chunk, stamp)
+            except (OSError, pa.ArrowException):  # another file of the same stamp may have taken its place
+                _footer.cache_clear()
+                table = self._read_finished(store, chunk, stamp)
         if table.num_rows != rows:
             raise pa.ArrowInvalid(f"{self.folder}: chunk {chunk} has {table.num_rows} rows, not {rows}")
         check_finite(table)
         return table
+
+    def _read_finished(self, store: Store, chunk: int, stamp: tuple[int, int]) -> pa.Table:
+        footer = _footer(store, self.finished_file, stamp)
+        with store.open_input(self.finished_file) as source:
+            return pq.ParquetFile(source, metadata=footer, page_checksum_verification=True).read_row_group(chunk)
 
     def read(self, store: Store, columns: Sequence[str] | None) -> pa.Table:
         """Reads columns of the finished table, or all of them for None.
@@ -173,7 +190,8 @@ class ChunkedTable:
         Raises OSError or ArrowException if it is missing or damaged, or a number in any column is not finite.
         """
         with store.open_input(self.finished_file) as source:
-            file = pq.ParquetFile(source, page_checksum_verification=True)
+            whole = pa.BufferReader(source.read_buffer()) if source.size() <= _SMALL else source
+            file = pq.ParquetFile(whole, page_checksum_verification=True)
             wanted = file.schema_arrow.names if columns is None else list(columns)
             numbers = [own.name for own in file.schema_arrow if pa.types.is_floating(own.type)]
             table = file.read(columns=[*wanted, *(name for name in numbers if name not in wanted)])
@@ -252,6 +270,16 @@ class ChunkedTable:
         return {**table, "inputs": _recorded(store, self.finished_file, "inputs"), "groups": groups}
 
 
+@lru_cache(maxsize=8)
+def _footer(store: Store, path: str, stamp: tuple[int, int]) -> pq.FileMetaData:
+    """What stands at the end of a file about every chunk in it: it is large where there are many, so it is read once.
+
+    `stamp`, its size and time of modification, tells it from another file at the same path.
+    """
+    with store.open_input(path) as source:
+        return pq.read_metadata(source)
+
+
 def recorded_inputs(store: Store, folder: str, names: Sequence[str]) -> dict[str, Any] | None:
     """The inputs of the finished table in a folder, whose files are `names`; None where none is there and readable."""
     for name in names:
@@ -270,7 +298,7 @@ def read_whole(store: Store, path: str, rows: int) -> pa.Table:
     """
     with store.open_input(path) as source:
         content = source.read_buffer()
-    table = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read()
+    table = tensors_of(pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read())
     if table.num_rows != rows:
         raise pa.ArrowInvalid(f"{path} has {table.num_rows} rows, not {rows}")
     check_finite(table)

@@ -132,6 +132,11 @@ class Store:
         found = [info for info in self.filesystem.get_file_info(selector) if info.type == fs.FileType.File]
         return {info.base_name: (info.size, info.mtime_ns) for info in found if not info.base_name.endswith(".part")}
 
+    def stamp(self, relative: str) -> tuple[int, int] | None:
+        """Returns size and modification time (ns) of a file, which tell it from another; None where there is none."""
+        info = self.filesystem.get_file_info(self.path(relative))
+        return (info.size, info.mtime_ns) if info.type == fs.FileType.File else None
+
     def modified(self, folder: str) -> dict[str, float]:
         """Returns when each file below a folder was last written, in seconds since 1970, by its path in the store."""
         filesystem, root = self._root

@@ -6,7 +6,7 @@ amount of work is the same.
 
 import argparse
 
-from tests.benchmarks import busy, crafting, matrix, packages, pipeline, scaling, sweep, training
+from tests.benchmarks import busy, crafting, field_size, matrix, packages, pipeline, scaling, sweep, training
 from tests.benchmarks.clock import run_as_workers_do
 
 
@@ -14,7 +14,7 @@ def main() -> None:
     """Runs the benchmarks that are named on the command line, or all of them."""
     modules = {
         "crafting": crafting, "training": training, "packages": packages, "pipeline": pipeline, "scaling": scaling,
-        "matrix": matrix, "sweep": sweep, "busy": busy,
+        "matrix": matrix, "sweep": sweep, "busy": busy, "field_size": field_size,
     }  # fmt: skip
     benchmarks = {name: module.measure for name, module in modules.items()}
     parser = argparse.ArgumentParser(description=__doc__)

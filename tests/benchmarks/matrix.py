@@ -26,6 +26,7 @@ from pipelines.run.forecast import forecast_of
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.clean_images import test_images
 from pipelines.stages.inspect import Inspected
+from pipelines.stages.payload import network_loader
 from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.joint_table import JointFolder, JointTable
 from pipelines.storage.store import Store
@@ -215,7 +216,7 @@ class _Job:
 
     def __init__(self, blueprint: Blueprint) -> None:
         self.images, self.device, self.store = test_images(blueprint), "cpu", blueprint.store
-        self.threads, self.patience = 1, 300.0
+        self.loader, self.threads, self.patience, self.longest = network_loader(blueprint), 1, 300.0, 1.0
 
 
 def _reported(folder: Path) -> str:

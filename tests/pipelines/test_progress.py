@@ -33,6 +33,19 @@ def test_the_log_contains_the_lines_before_and_inside_the_block(store: Store, tm
     assert "(6 images" in lines[-1]
 
 
+def test_it_is_said_where_gpus_wait_for_images(store: Store, tmp_path: Path) -> None:
+    progress = Progress(quiet=True)
+    with progress.logged(store):
+        for label, waited in (("craft", 3.0), ("evaluate", 0.5)):
+            with progress.stage(label, 2, "images") as bar:
+                bar.took(0.0, 2.0)
+                bar.took(waited, 5.0)
+    *said, last = log_in(tmp_path / "tiny").splitlines()
+    assert [line for line in said if "craft: GPUs waited 30 % of the time" in line]
+    assert not [line for line in said if "evaluate: GPUs" in line]
+    assert "GPUs waited 30 %" in last and "GPUs waited 7 %" in last
+
+
 def test_the_log_contains_the_exception_that_ended_the_block(store: Store, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), Progress(quiet=True).logged(store):
         raise KeyboardInterrupt

@@ -69,7 +69,7 @@ class TestWorkers:
     ids=["one mock GPU", "two on a mock GPU", "more workers than CPUs"],
 )
 def test_work_is_finished_even_if_workers_hold_all_resources(finished: Finished, tmp_path: Path, setting: str) -> None:
-    """Workers that hold every CPU leave none for the tasks that decode images for them, which must not deadlock."""
+    """Workers that hold every CPU leave none for tasks beside them, such as joins, which must not deadlock."""
     request, folder = finished.copied(tmp_path, "adversarial/source", overrides=[setting])
     assert run(request, ("craft",)).made == {"craft": 6}
     assert len(list((folder / "adversarial/source").glob("*/*.parquet"))) == 2

@@ -44,7 +44,7 @@ def by_a_chunk_worker(experiment: HandMade, found: list[dict[str, Any]]) -> None
     def work(job: Any) -> Callable[[Any], Any]:
         return lambda item: found.append(policy())
 
-    _ChunkWorker(craft_job(experiment.blueprint(), "cpu", threads=1, patience=60), work, None)({})
+    _ChunkWorker(craft_job(experiment.blueprint(), "cpu", threads=1, patience=60), work, lambda job, item: item)({})
 
 
 def by_a_trainer(experiment: HandMade, found: list[dict[str, Any]]) -> None:

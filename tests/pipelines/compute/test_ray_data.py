@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -77,7 +77,7 @@ class Writing:
         return {"chunk": chunk}
 
 
-def decode(job: Job, item: dict[str, Any]) -> dict[str, Any]:
+def read(job: Job, item: dict[str, Any]) -> dict[str, Any]:
     return {**item, "pixels": job.images.read(item["chunk"])}
 
 
@@ -91,17 +91,23 @@ def job_on(device: str, folder: Path) -> Job:
 
 
 def run(
-    job: Job, items: list[dict[str, Any]] | None = None, workers: int = 2, work: type = Summing
+    job: Job,
+    items: list[dict[str, Any]] | None = None,
+    workers: int = 2,
+    work: type = Summing,
+    took: Callable[[float, float], object] = lambda waited, used: None,
 ) -> Iterator[dict[str, Any]]:
     worker = Worker(device="cpu", threads=1, cpus=1, gpus=0, resources={}, wanted=workers)
-    return run_pipeline(items or [{"chunk": chunk} for chunk in range(ITEMS)], decode, job, work, worker, workers)
+    items = items or [{"chunk": chunk} for chunk in range(ITEMS)]
+    return run_pipeline(items, read, job, work, worker, workers, took)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.slow)])
 def test_every_item_is_done_once(ray_cluster: None, tmp_path: Path, device: str) -> None:
-    """Beside actors on a GPU, images are decoded in other processes; on a CPU the worker does it itself."""
-    job = job_on(device, tmp_path)
-    done = sorted(run(job), key=lambda row: row["chunk"])
+    job, turns = job_on(device, tmp_path), list[tuple[float, float]]()
+    done = sorted(run(job, took=lambda *turn: turns.append(turn)), key=lambda row: row["chunk"])
+    assert len(turns) == (ITEMS if device == "cuda" else 0)
+    assert all(set(row) == {"chunk", "sum", "process", "count"} for row in done)
     assert [row["chunk"] for row in done] == list(range(ITEMS))
     assert [row["sum"] for row in done] == [int(job.images.read(chunk).sum()) for chunk in range(ITEMS)]
     processes = {row["process"] for row in done}

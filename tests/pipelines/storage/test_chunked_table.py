@@ -89,6 +89,17 @@ def test_a_chunk_is_read_from_its_own_file_or_from_the_finished_table(store: Sto
         TABLE.read_chunk(store, 1, 4)
 
 
+def test_chunks_of_a_finished_table_that_was_made_again_are_those_of_the_new_one(store: Store) -> None:
+    """A process remembers where the chunks lie in a finished file, and must not look there in another."""
+    for first in (0, 1):
+        for number, rows in enumerate(ROWS):
+            TABLE.write_chunk(store, number, chunk((number + first) % 2, rows))
+        TABLE.finish(store, ROWS)
+        for number, rows in enumerate(ROWS):
+            assert TABLE.read_chunk(store, number, rows).equals(chunk((number + first) % 2, rows))
+        store.delete(TABLE.finished_file)
+
+
 @pytest.mark.parametrize("how", ["truncated", "empty", "missing", "too few rows"])
 def test_a_damaged_chunk_is_found_and_made_again(store: Store, how: str) -> None:
     write(store, 0, 1, 2)
