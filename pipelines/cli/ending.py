@@ -1,6 +1,8 @@
 """How a command ends: its exit code, and the one message that says what happened and what can be done about it."""
 
 import argparse
+import os
+import select
 import signal
 import sys
 import tempfile
@@ -13,6 +15,8 @@ from types import FrameType
 WORKING = ("demo", "run", "align", "craft", "evaluate", "reasons", "report", "tune", "schedule")
 """The commands that can go on from where they stopped; the others only look, or write a single file."""
 
+_STDOUT = 1
+
 
 def exit_code_of(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     """Calls a command, and turns what ends it into an exit code and a message on standard error."""
@@ -22,12 +26,16 @@ def exit_code_of(command: Callable[[argparse.Namespace], int], options: argparse
     works = getattr(options, "stage", None) in WORKING
     with _sigterm_interrupts() as is_terminated:
         try:
-            return command(options)
+            code = command(options)
+            sys.stdout.flush()
+            return code
         except InputError as problem:
             return _say(str(problem), 2)
         except (RunFailed, Busy) as problem:
             return _say(str(problem), 1)
         except OSError as problem:
+            if _is_unread(problem):
+                return 128 + signal.SIGPIPE
             return _say(f"{problem}{f'. {ONCE_MENDED}' if works else ''}", 1)
         except KeyboardInterrupt:
             how = "stopped by SIGTERM" if is_terminated() else "stopped"
@@ -37,6 +45,16 @@ def exit_code_of(command: Callable[[argparse.Namespace], int], options: argparse
                 f"{type(problem).__name__}: {problem}. This is a fault of Witness or of a library; {_report(problem)}",
                 1,
             )
+
+
+def _is_unread(problem: OSError) -> bool:
+    """Whether nobody reads standard output any more, as after `| head`. Then nothing more is written to it."""
+    output = select.poll()
+    output.register(_STDOUT, 0)
+    if not isinstance(problem, BrokenPipeError) or not any(what & select.POLLERR for _, what in output.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)  # or Python would complain when it flushes at its end
+    return True
 
 
 def _say(message: str, code: int) -> int:

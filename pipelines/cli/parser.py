@@ -207,13 +207,17 @@ def _add_init(init: argparse.ArgumentParser) -> None:
 
 
 def _add_list(listing: argparse.ArgumentParser) -> None:
-    listing.add_argument("what", type=_list_name, metavar="WHAT", help=f"one of {', '.join(LISTS)}")
+    listing.add_argument(
+        "what", nargs="?", default="", type=_list_name, metavar="WHAT", help=f"one of {', '.join(LISTS)}"
+    )
     listing.add_argument("--json", action="store_true", help="print one JSON list, with an object per entry")
 
 
 def _list_name(name: str) -> str:
     if name in LISTS:
         return name
+    if not name:
+        raise argparse.ArgumentTypeError(f"say of what: {', '.join(LISTS)}")
     close = difflib.get_close_matches(name, LISTS, n=1, cutoff=0.4)
     mend = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(LISTS)}"
     raise argparse.ArgumentTypeError(f"there is no list of {name!r}; {mend}")

@@ -148,3 +148,13 @@ def test_secrets_in_an_address_are_not_echoed(tmp_path: Path, address: str) -> N
     assert done.returncode == 2, done.stderr
     assert "no Ray cluster could be reached at " in done.stderr
     assert "hush" not in done.stdout + done.stderr
+
+
+def test_a_command_whose_output_nobody_reads_ends_without_a_word() -> None:
+    """As `witness list attacks | head` does once head has its lines."""
+    command = [sys.executable, "-m", "pipelines.cli", "list", "attacks", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE

@@ -106,6 +106,12 @@ def test_every_experiment_that_ships_can_be_loaded_from_its_path(
         assert not entry["what"].startswith("#") and "  " not in entry["what"]
 
 
+def test_the_lists_are_named_where_none_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["list"])
+    assert "say of what: attacks, losses, " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("what", "mend"),
     [
