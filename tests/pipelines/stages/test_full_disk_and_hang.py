@@ -58,7 +58,7 @@ def test_a_full_disk_is_reported_and_with_more_room_the_same_command_resumes(
 
 # A network that hangs for ever in the middle of a chunk, the first time it is used, as a device driver or lock may.
 HANGING = """
-import os, time
+import os, sys, time
 from pathlib import Path
 from pipelines.recipes.digit_models import cnn
 
@@ -66,7 +66,7 @@ def hanging(marker, **arguments):
     net = cnn(**arguments)
 
     def hang(module, inputs):
-        if len(inputs[0]) > 1 and not Path(marker).exists():
+        if Path(sys.argv[0]).name == "default_worker.py" and not Path(marker).exists():  # not in the command's trial
             Path(marker).write_text(str(os.getpid()))
             time.sleep(1e6)
 
