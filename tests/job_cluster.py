@@ -44,11 +44,16 @@ def running_cluster(folder: Path, **variables: str) -> Iterator[tuple[str, dict[
         yield f"http://127.0.0.1:{dashboard_port}", environment
     finally:
         # Not with `ray stop`, which would end every Ray process of this machine.
-        started = psutil.Process(head.pid).children(recursive=True)
-        head.kill()
-        head.wait(timeout=60)
-        for process in started:
-            if process.is_running():
-                process.kill()
-        psutil.wait_procs(started, timeout=30)
+        end_with_children(head)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def end_with_children(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a process and all that it has started, at once."""
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait(timeout=60)
+    for child in started:
+        if child.is_running():
+            child.kill()
+    psutil.wait_procs(started, timeout=30)

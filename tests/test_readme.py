@@ -279,14 +279,16 @@ def test_a_part_of_an_experiment_is_valid_within_a_whole_one(text: str, tmp_path
         assert loaded.variant_align("flat").epochs == loaded.align.epochs
 
 
-@pytest.mark.parametrize("text", yaml_blocks("models"), ids=["first", "whole"])
-def test_an_experiment_of_the_readmes_is_valid(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "temperature"), zip(yaml_blocks("models"), (16, 4), strict=True), ids=["first", "whole"]
+)
+def test_an_experiment_of_the_readmes_is_valid(text: str, temperature: float, tmp_path: Path) -> None:
     """Checked without data: every key is known, every value of its type, every role a model's."""
     from pipelines.experiment.config import load_experiment
 
     (tmp_path / "experiment.yaml").write_text(text)
     loaded = load_experiment(tmp_path / "experiment.yaml")
-    assert loaded.align.temperature == 4.0
+    assert loaded.align.temperature == temperature
     assert "t16" not in loaded.variants or loaded.variant_align("t16").temperature == 16
 
 

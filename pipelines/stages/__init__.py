@@ -14,7 +14,7 @@ how much it made. Where to begin:
 * `payload`: what workers are sent.
 * `resizing`: which models resize the images; `notes`: everything that a command says before it computes.
 * `align`, `craft`, `evaluate`, `reasons`: the stages themselves; `take_in` copies images that were made elsewhere;
-  `speeds` records how fast they went for the forecast.
+  `speeds` records how fast they went for the forecast, and `saving` saves that, however the work ends.
 """
 
 from typing import TYPE_CHECKING

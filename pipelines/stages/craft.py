@@ -33,6 +33,7 @@ from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.clean_images import test_images
 from pipelines.stages.payload import network_loader, others_pool, towards_of
+from pipelines.stages.saving import saving
 from pipelines.stages.speeds import Speeds
 from pipelines.stages.times import CraftingTimes
 from pipelines.storage.chunked_table import ChunkedTable
@@ -152,11 +153,8 @@ def craft_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
                     times.note(table.fingerprint, done["worker"], done["images"], done["seconds"])
                     yield table.folder, done["chunk"], 1
 
-    try:
+    with saving(speeds, times):
         made = fill(blueprint.store, tables, rows, progress.say, work, blueprint.experiment.compute.patience)
-    finally:
-        speeds.save()
-        times.save()
     for note in crafting_notes(without_gradient, in_smaller_passes):
         progress.say(note)
     return made

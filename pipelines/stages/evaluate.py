@@ -32,6 +32,7 @@ from pipelines.stages.clean_images import test_images
 from pipelines.stages.crafted_chunk import crafted_chunk
 from pipelines.stages.evaluations import UNDER_WAY, Evaluation, Turn, in_turns
 from pipelines.stages.payload import network_loader
+from pipelines.stages.saving import saving
 from pipelines.stages.speeds import Speeds
 from pipelines.storage.store import Store
 
@@ -127,11 +128,11 @@ def evaluate_all(
                 yield turn.joint.folder, chunk, len(made)
 
     tables = [turn.joint for turn in turns]
-    made = fill(blueprint.store, tables, rows, progress.say, work, compute.patience)
+    with saving(speeds):
+        made = fill(blueprint.store, tables, rows, progress.say, work, compute.patience)
     listing = blueprint.store.listing()
     if only is None and not any(table.unfinished(listing) for table in tables):
         blueprint.store.delete_folder(UNDER_WAY)  # its folders are empty
-    speeds.save()
     return made
 
 

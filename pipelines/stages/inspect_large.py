@@ -81,7 +81,7 @@ class Shards:
         return {int(stem) for name in names if (stem := name.removesuffix(".parquet")).isdecimal()}
 
     def delete(self) -> None:
-        """Deletes all of them."""
+        """Deletes all shards of the set, once the file of the whole set holds what was found in them."""
         self.store.delete_folder(self.folder)
 
     def write(self, number: int, image_ids: Sequence[str], found: Sequence[Look | str]) -> None:
@@ -209,7 +209,7 @@ class Inspector:
 
 
 class _Item(TypedDict):
-    """One shard to inspect."""
+    """What a worker is sent: the number of a shard, and the ids of its images, in order."""
 
     number: int
     image_ids: list[str]

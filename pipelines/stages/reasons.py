@@ -49,6 +49,7 @@ from pipelines.stages.clean_images import test_images
 from pipelines.stages.crafted_chunk import crafted_chunk
 from pipelines.stages.measurings import SOFT, UNDER_WAY, Measuring, Sample, attack_of_reasons
 from pipelines.stages.payload import network_loader
+from pipelines.stages.saving import saving
 from pipelines.stages.speeds import Kind, Speeds
 from pipelines.storage.store import Store
 
@@ -166,10 +167,8 @@ def measure_all(blueprint: Blueprint, worker: Worker, progress: Progress) -> int
                 yield one.joint.folder, chunk, len(made)
 
     tables = [one.joint for one in measurings]
-    try:
+    with saving(speeds):
         made = fill(blueprint.store, tables, rows, progress.say, work, blueprint.experiment.compute.patience)
-    finally:
-        speeds.save()
     listing = blueprint.store.listing()
     if not any(table.unfinished(listing) for table in tables):
         blueprint.store.delete_folder(UNDER_WAY)  # its folders are empty

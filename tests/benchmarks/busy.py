@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-import yaml
 from PIL import Image
 
 from align_core.images import Fit, ImageSetConfig, open_image_set, read_images
@@ -25,7 +24,7 @@ from pipelines.stages import craft, evaluate
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.evaluations import in_turns
 from pipelines.stages.payload import network_loader, test_images
-from tests.benchmarks.simulated import CRAFTING_S, WORKER, Crafter, Evaluator, write_images, write_networks
+from tests.benchmarks.simulated import CRAFTING_S, WORKER, Crafter, Evaluator, write_experiment
 from tests.pipelines.s3_server import s3_server
 
 CHUNKS, CHUNK, SIDE, TARGETS = 24, 100, 224, 10
@@ -37,7 +36,6 @@ def measure() -> Iterator[str]:
     """Measures crafting and evaluation with one device, on a local disk and with an S3-compatible server (moto)."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_images(folder / "images.npz", CHUNKS * CHUNK + 8, SIDE)
         with s3_server(folder / "log.txt") as server:
             for where, output in (("a disk", str(folder / "runs")), ("moto's S3", server.uri("runs"))):
                 request = Request(_write_experiment(folder, output), quiet=True)
@@ -121,26 +119,8 @@ def _decoded(folder: Path) -> str:
 
 
 def _write_experiment(folder: Path, output: str) -> Path:
-    names = ["near", "seer", *(f"target{number}" for number in range(TARGETS))]
-    sets = {"kind": "npz", "path": "images.npz"}
-    content = {
-        "name": "busy",
-        "output": output,
-        "tracking": f"sqlite:///{folder}/mlflow.db",
-        "data": {
-            "classes": 10,
-            "image_size": SIDE,
-            "train": {**sets, "take": [0, 8]},
-            "test": {**sets, "take": [8, 8 + CHUNKS * CHUNK]},
-        },
-        "models": write_networks(folder, names),
-        "source": "near",
-        "witnesses": ["seer"],
-        "targets": names[2:],
-        "controls": [],
-        "attacks": {"pgd": {"method": "pgd", "eps": "4/255", "steps": 10}},
-        "compute": {"chunk": CHUNK, "workers": 1},
-    }
-    file = folder / "busy.yaml"
-    file.write_text(yaml.safe_dump(content))
-    return file
+    attacks = {"pgd": {"method": "pgd", "eps": "4/255", "steps": 10}}
+    compute = {"chunk": CHUNK, "workers": 1}
+    return write_experiment(
+        folder, output, CHUNKS * CHUNK, SIDE, TARGETS, controls=[], attacks=attacks, compute=compute
+    )

@@ -15,10 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
-import yaml
 
 from pipelines.compute.cluster import connected
 from pipelines.progress import Progress
@@ -30,7 +28,7 @@ from pipelines.stages import craft, evaluate
 from pipelines.stages.blueprint import Blueprint
 from tests.benchmarks import simulated
 from tests.benchmarks.distant import distant
-from tests.benchmarks.simulated import CRAFTING_S, PREDICTING_S, WORKER, write_images, write_networks
+from tests.benchmarks.simulated import CRAFTING_S, PREDICTING_S, WORKER, write_experiment
 from tests.pipelines.s3_server import s3_server
 
 SURROGATES, ATTACKS, TARGETS, IMAGES = 20, 10, 50, 50_000
@@ -183,30 +181,17 @@ def _extrapolated(blueprint: Blueprint, phases: list[_Phase]) -> str:
 
 
 def _write_experiment(folder: Path, output: str, images: int, surrogates: int) -> Path:
-    targets = [f"target{number}" for number in range(TARGETS)]
     earlier = [f"earlier{number}" for number in range(surrogates - 3)]  # beside source, aligned and witness
-    write_images(folder / "images.npz", images + 8, SIDE)
-    sets = {"kind": "npz", "path": "images.npz"}
-    content: dict[str, Any] = {
-        "name": "field",
-        "output": output,
-        "tracking": f"sqlite:///{folder}/mlflow.db",
-        "data": {
-            "classes": 10,
-            "image_size": SIDE,
-            "train": {**sets, "take": [0, 8]},
-            "test": {**sets, "take": [8, 8 + images]},
-        },
-        "models": write_networks(folder, ["near", "seer", *earlier, *targets]),
-        "source": "near",
-        "witnesses": ["seer"],
-        "targets": targets,
-        "controls": ["witness"],
-        "variants": {f"v-{name}": {"model": name} for name in earlier},
-        "align": {"epochs": 1, "batch_size": 8},
-        "attacks": {f"a{number}": {"method": "pgd", "eps": "4/255", "steps": number + 1} for number in range(ATTACKS)},
-        "compute": {"chunk": CHUNK, "workers": 1},
-    }
-    file = folder / "field.yaml"
-    file.write_text(yaml.safe_dump(content))
-    return file
+    return write_experiment(
+        folder,
+        output,
+        images,
+        SIDE,
+        TARGETS,
+        models=earlier,
+        controls=["witness"],
+        variants={f"v-{name}": {"model": name} for name in earlier},
+        align={"epochs": 1, "batch_size": 8},
+        attacks={f"a{number}": {"method": "pgd", "eps": "4/255", "steps": number + 1} for number in range(ATTACKS)},
+        compute={"chunk": CHUNK, "workers": 1},
+    )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -125,3 +126,32 @@ def write_images(file: Path, count: int, side: int) -> None:
     coarse = rng.integers(0, 240, (count, side // 16, side // 16, 3), dtype=np.uint8)
     images = coarse.repeat(16, axis=1).repeat(16, axis=2) + rng.integers(0, 16, (count, side, side, 3), dtype=np.uint8)
     np.savez(file, images=images, labels=np.arange(count) % 10)
+
+
+def write_experiment(folder: Path, output: str, images: int, side: int, targets: int, **changes: Any) -> Path:
+    """Writes an experiment file, with all that it names: so many test images and targets; returns its path.
+
+    Args:
+        changes: further sections, or others. `models` are names beside those of source, witness and targets.
+    """
+    write_images(folder / "images.npz", images + 8, side)
+    names, sets = [f"target{number}" for number in range(targets)], {"kind": "npz", "path": "images.npz"}
+    content: dict[str, Any] = {
+        "name": "simulated",
+        "output": output,
+        "tracking": f"sqlite:///{folder}/mlflow.db",
+        "data": {
+            "classes": 10,
+            "image_size": side,
+            "train": {**sets, "take": [0, 8]},
+            "test": {**sets, "take": [8, 8 + images]},
+        },
+        "source": "near",
+        "witnesses": ["seer"],
+        "targets": names,
+        **changes,
+        "models": write_networks(folder, ["near", "seer", *changes.get("models", []), *names]),
+    }
+    file = folder / "experiment.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file

@@ -136,15 +136,15 @@ class TestDuplicates:
     """The test images are always decoded; what is stored of them is known too."""
 
     @pytest.fixture
-    def test_set(self, tmp_path: Path) -> ImageSetConfig:
+    def held_out(self, tmp_path: Path) -> ImageSetConfig:
         return in_folder(tmp_path / "test", {"a/x.png": png(COLOUR), "b/y.png": png(GREY)})
 
     def trained_on(self, root: Path, files: dict[str, bytes]) -> ImageSetConfig:
         return replace(in_folder(root / "train", files), inspect="bytes")
 
-    def test_the_same_file_in_two_sets(self, tmp_path: Path, test_set: ImageSetConfig) -> None:
+    def test_the_same_file_in_two_sets(self, tmp_path: Path, held_out: ImageSetConfig) -> None:
         train = self.trained_on(tmp_path, {"a/1.png": png(COLOUR), "b/2.png": png(noise(8, 8))})
-        sets = manifests({"train": train, "test": test_set})
+        sets = manifests({"train": train, "test": held_out})
         with pytest.raises(InputError, match=r"overlap: 1 image in both, byte for byte \(a/1.png is a/x.png\)"):
             without_duplicates(sets)
         kept = without_duplicates(sets, "skip")
@@ -152,23 +152,23 @@ class TestDuplicates:
         assert "1 image is in data.test as well, byte for byte, and left out here" in kept["train"].notes[-1]
         assert kept["train"].digest != sets["train"].digest
 
-    def test_the_same_picture_in_another_file_is_not_noticed(self, tmp_path: Path, test_set: ImageSetConfig) -> None:
+    def test_the_same_picture_in_another_file_is_not_noticed(self, tmp_path: Path, held_out: ImageSetConfig) -> None:
         files = {"a/1.bmp": png(COLOUR, compress_level=0), "b/2.png": png(noise(8, 8))}
         train = self.trained_on(tmp_path, files)
-        without_duplicates(manifests({"train": train, "test": test_set}))
+        without_duplicates(manifests({"train": train, "test": held_out}))
         with pytest.raises(InputError, match="pixel for pixel"):
-            without_duplicates(manifests({"train": replace(train, inspect="pixels"), "test": test_set}))
+            without_duplicates(manifests({"train": replace(train, inspect="pixels"), "test": held_out}))
 
-    def test_within_the_set(self, tmp_path: Path, test_set: ImageSetConfig) -> None:
+    def test_within_the_set(self, tmp_path: Path, held_out: ImageSetConfig) -> None:
         once, other = png(noise(8, 8, seed=8)), png(noise(8, 8, seed=9))
         train = self.trained_on(tmp_path, {"a/1.png": once, "a/2.png": once, "b/3.png": other})
-        kept = without_duplicates(manifests({"train": train, "test": test_set}))["train"]
+        kept = without_duplicates(manifests({"train": train, "test": held_out}))["train"]
         assert kept.notes[-1] == "1 image is in the set already, byte for byte, and counted again (a/2.png is a/1.png)"
         folder_of(tmp_path / "train", {"b/1.png": once})
         with pytest.raises(
             InputError, match="3 images have different labels, and are the same byte for byte"
         ) as refusal:
-            without_duplicates(manifests({"train": train, "test": test_set}))
+            without_duplicates(manifests({"train": train, "test": held_out}))
         assert "data.on_duplicate: skip" in str(refusal.value)
 
 

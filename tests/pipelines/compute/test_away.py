@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import yaml
 from digits_experiment import CNN, IMAGE_SIZE, SMALL, assert_same_tables, experiment
 from empty_store import put_empty_store
+from job_cluster import end_with_children
 from PIL import Image
 
 from align_core.images import ImageSetConfig, open_image_set
@@ -94,13 +94,7 @@ def away(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
             time.sleep(0.5)
         yield cluster.address, cache
     finally:
-        started = psutil.Process(node.pid).children(recursive=True)
-        node.kill()
-        node.wait(timeout=60)
-        for process in started:
-            if process.is_running():
-                process.kill()
-        psutil.wait_procs(started, timeout=30)
+        end_with_children(node)
         cluster.shutdown()
 
 

@@ -6,11 +6,11 @@ import socket
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import ray
+from bytes_seen import Seen
 from hand_made import hand_made
 from safetensors.torch import load_file, save_file
 from tiny_experiment import write_tiny_experiment
@@ -24,24 +24,10 @@ from pipelines.compute.ray_data import WATCH
 from pipelines.experiment.config import load_experiment
 from pipelines.failure import InputChangedError
 from pipelines.stages.payload import network_loader
-from pipelines.storage.cache import Advance
 
 HERE = re.escape(f"there is no such file or folder on the node {socket.gethostname()}")
 WAYS = r"Put it on a shared disk, at the same path on every node, or into an object store \(s3://, gs://, hf://\)$"
 PHOTOS = "data.test={kind: folder, path: photos, labels: photos.csv}"
-
-
-class Seen:
-    """What was told of bytes that were to arrive, and that arrived."""
-
-    def __init__(self) -> None:
-        self.announced: list[int] = []
-        self.arrived: list[int] = []
-
-    @contextmanager
-    def __call__(self, size: int) -> Iterator[Advance]:
-        self.announced.append(size)
-        yield self.arrived.append
 
 
 @pytest.fixture

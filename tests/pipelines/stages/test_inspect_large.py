@@ -224,11 +224,13 @@ def test_what_threads_do_in_a_minute_needs_no_cluster(asked: Experiment, monkeyp
     store = store_of(asked)
     killed_after(1, asked, store, monkeypatch)
     monkeypatch.setattr(inspect_large, "SPREAD", COUNT - SHARD)
-    _, unsaved = inspected(asked, store, keeps=True, connect=unwanted)
+    whole, unsaved = inspected(asked, store, keeps=True, connect=unwanted)
+    assert unsaved
     for path, content in unsaved.items():
         store.write(path, content)
     monkeypatch.setattr(inspect_large, "SPREAD", 0)
-    inspected(asked, store, keeps=True, connect=unwanted)
+    again, unsaved = inspected(asked, store, keeps=True, connect=unwanted)
+    assert again["train"].digest == whole["train"].digest and not unsaved
 
 
 def test_arrays_are_looked_at_as_a_whole(folder: Path) -> None:

@@ -3,19 +3,19 @@
 import os
 import resource
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from bytes_seen import Seen
 from huggingface_hub import constants
 from s3_server import KEY, SECRET, S3Server, s3_server
 
 from align_core.errors import InputError
 from pipelines.storage import far
-from pipelines.storage.cache import Advance, check_room, unwatched
+from pipelines.storage.cache import check_room, unwatched
 from pipelines.storage.far import Fact, facts, fetched
 from pipelines.storage.hub import fetched_from_hub
 
@@ -40,19 +40,6 @@ def put(s3: S3Server, tmp_path: Path) -> Callable[[str, bytes], str]:
 
 def content_of(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
-class Seen:
-    """What was told of bytes that were to arrive, and that arrived."""
-
-    def __init__(self) -> None:
-        self.announced: list[int] = []
-        self.arrived: list[int] = []
-
-    @contextmanager
-    def __call__(self, size: int) -> Iterator[Advance]:
-        self.announced.append(size)
-        yield self.arrived.append
 
 
 def test_an_object_is_fetched_once_and_anew_when_it_changes(put: Callable[[str, bytes], str], cache: Path) -> None:
