@@ -280,7 +280,7 @@ def test_a_part_of_an_experiment_is_valid_within_a_whole_one(text: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("text", "temperature"), zip(yaml_blocks("models"), (16, 4), strict=True), ids=["first", "whole"]
+    ("text", "temperature"), list(zip(yaml_blocks("models"), (16, 4), strict=True)), ids=["first", "whole"]
 )
 def test_an_experiment_of_the_readmes_is_valid(text: str, temperature: float, tmp_path: Path) -> None:
     """Checked without data: every key is known, every value of its type, every role a model's."""
