@@ -108,9 +108,10 @@ _LEAST = {  # how many times as fast: torchattack, torchattacks
 def measure() -> Iterator[str]:
     """All methods on CIFAR ResNet-20, and some on three networks at 224 pixels."""
     set_policy(_THREADS, "fp32")
-    for network, kind in KINDS.items():
+    for network, limits in _LEAST.items():
+        kind = KINDS[network]
         on = subject(kind, kind.batch, "cpu")
-        for (package, cases), least in zip(CASES.items(), _LEAST[network], strict=True):
+        for (package, cases), least in zip(CASES.items(), limits, strict=True):
             for method, case in cases.items():
                 if kind.side == 32 or method in _ON_LARGE:
                     yield line(package, method, case, kind, on, least)
