@@ -6,7 +6,7 @@ does not expect. All tables would then be wrong, and none would look so.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,12 +17,12 @@ from align_core.images.decoding import Pixels
 from align_core.images.manifest import Manifest
 from pipelines.compute.images import opened
 from pipelines.experiment.config import DataConfig
+from pipelines.stages.normalisations import USUAL, better_normalisation, predictions
 
 if TYPE_CHECKING:
     from align_core.models import Classifier
 
 MOST_IMAGES = 64
-_BATCH = 32
 # Below this probability under pure chance, a count is no accident: once among a hundred models, or in 100,000.
 _ABOVE_CHANCE, _FAR_ABOVE_CHANCE = 0.01, 1e-5
 
@@ -45,20 +45,25 @@ class FirstLook:
         images: n. classes: number of classes.
         correct: how many it classifies correctly.
         otherwise: how many it would, if the labels were in another order, by a key of `_ORDERS`.
+        normalised: how many it would with another usual normalisation of pixels, by its name, where it is better.
     """
 
     images: int
     classes: int
     correct: int
     otherwise: dict[str, int]
+    normalised: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.otherwise.keys() <= _ORDERS.keys() or min(self.images, self.classes) < 1:
+        is_known = self.otherwise.keys() <= _ORDERS.keys() and self.normalised.keys() <= USUAL.keys()
+        if not is_known or min(self.images, self.classes) < 1:
             raise ValueError("not what a first look found")
 
     def warning(self, name: str, trained_here: bool = False) -> str | None:
         """What has to be said of the model `name`, or None where it does better than chance in this order alone."""
         order, most = max(self.otherwise.items(), key=lambda item: item[1], default=("", 0))
+        if self.normalised:
+            return self._of_normalisation(name)
         is_better = most > 2 * self.correct and _by_chance(most, self.images, self.classes) < _FAR_ABOVE_CHANCE
         if not is_better and _by_chance(self.correct, self.images, self.classes) <= _ABOVE_CHANCE:
             return None
@@ -72,6 +77,15 @@ class FirstLook:
             if trained_here:
                 return f"{found}: has its training failed? models.{name}.train sets its length and learning rate"
         return f"{found}: {causes} `witness evaluate --clean` shows the accuracy of every model"
+
+    def _of_normalisation(self, name: str) -> str:
+        ((whose, most),) = self.normalised.items()
+        mean, std = USUAL[whose]
+        return (
+            f"data.test: {name} classifies {self.correct} of {self.images} images correctly, and would classify {most} "
+            f"correctly with `mean: {list(mean)}, std: {list(std)}`: are these missing in models.{name}, or are those "
+            "there of other weights? `witness evaluate --clean` shows the accuracy of every model"
+        )
 
 
 def sample_of(labels_N: Labels) -> Labels:
@@ -87,32 +101,33 @@ def sample_of(labels_N: Labels) -> Labels:
     return np.sort(chosen)
 
 
-def look_at(classifier: "Classifier", data: DataConfig, test: Manifest) -> FirstLook:
-    """Shows a model, in eval mode, some test images. Raises InputError where it fails or its logits are not finite."""
+def look_at(
+    classifier: "Classifier", data: DataConfig, test: Manifest, doubts_normalisation: bool = False
+) -> FirstLook:
+    """Shows a model, in eval mode, some test images. Raises InputError where it fails or its logits are not finite.
+
+    Where it is in doubt that the model's mean and std are those of its weights, other usual ones are tried, too.
+    """
     chosen = sample_of(test.labels)
     ids = [test.ids[position] for position in chosen]
     images = read_images(opened(data.test, data.fit, test.shape[0]), ids)
-    return first_look(classifier, images, ids, test.labels[chosen], data.classes_count)
+    return first_look(classifier, images, ids, test.labels[chosen], data.classes_count, doubts_normalisation)
 
 
 def first_look(
-    classifier: "Classifier", images_BCHW: Pixels, ids: Sequence[str], labels_B: Labels, classes: int
+    classifier: "Classifier",
+    images_BCHW: Pixels,
+    ids: Sequence[str],
+    labels_B: Labels,
+    classes: int,
+    doubts_normalisation: bool = False,
 ) -> FirstLook:
-    """Shows a model uint8 images; it is in eval mode. Raises InputError where it fails or its logits are not finite."""
-    import torch
-
-    from align_core.errors import InputError
-    from align_core.own_code import own_code
-
-    predicted = []
-    for start in range(0, len(images_BCHW), _BATCH):
-        batch_BCHW = torch.from_numpy(np.array(images_BCHW[start : start + _BATCH])).to(torch.float32) / 255
-        with own_code("predicting test images"), torch.no_grad():
-            logits_BK = classifier(batch_BCHW, ids[start : start + _BATCH])
-        if not logits_BK.isfinite().all():
-            raise InputError("its logits are NaN or infinite on images of data.test")
-        predicted.append(logits_BK.argmax(dim=1).numpy())
-    return compared(np.concatenate(predicted), labels_B, classes)
+    """Shows a model uint8 images, as `look_at` does. Raises InputError as that does."""
+    predicted_B = predictions(classifier, images_BCHW, ids)
+    look = compared(predicted_B, labels_B, classes)
+    if not doubts_normalisation:
+        return look
+    return replace(look, normalised=better_normalisation(classifier, images_BCHW, ids, labels_B, predicted_B))
 
 
 def compared(predicted_B: Labels, labels_B: Labels, classes: int) -> FirstLook:

@@ -351,9 +351,17 @@ class _Model:
             torch.manual_seed(_OTHER_SEED)
             return build(self.config, self.experiment.data.classes_count, self.test.shape[0])
 
+    @property
+    def _has_own_normalisation(self) -> bool:
+        """Whether mean and std come from the experiment, and not from whoever made the weights."""
+        written = self.experiment.models[self.name]
+        from_card = written.aligned is not None or written.mlflow is not None
+        return not from_card and not self.wraps and (self.config.brings_weights or self.config.weights_file is not None)
+
     def look(self) -> FirstLook:
         """Shows the model a few test images. Raises InputError where its logits on them are not finite."""
         try:
-            return look_at(defended(self._classifier, self.wraps), self.experiment.data, self.test)
+            classifier = defended(self._classifier, self.wraps)
+            return look_at(classifier, self.experiment.data, self.test, self._has_own_normalisation)
         except InputError as problem:
             raise InputError(f"models.{self.name}: {problem}") from problem

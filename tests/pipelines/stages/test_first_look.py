@@ -103,6 +103,55 @@ def test_logits_that_are_not_finite_are_refused() -> None:
         first_look(classifier, images, ids, np.zeros(40, dtype=np.int64), 2)
 
 
+class TestOfAnotherNormalisation:
+    """A network that calls images bright, class 1, whose normalised pixels are above zero on average."""
+
+    IMAGES = np.linspace(0, 255, 64).astype(np.uint8).repeat(3 * 2 * 2).reshape(64, 3, 2, 2)
+    LABELS = (IMAGES[:, 0, 0, 0] > 127).astype(np.int64)
+    IDS = tuple(str(row) for row in range(64))
+
+    class Bright(nn.Module):
+        def __init__(self, most: float = float("inf")) -> None:
+            super().__init__()
+            self.most = most
+
+        def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+            if images_BCHW.abs().max() > self.most:
+                raise ValueError("too bright")
+            mean_B = images_BCHW.mean(dim=(1, 2, 3))
+            return torch.stack([torch.zeros_like(mean_B), mean_B], dim=1)
+
+    def look(self, *normalisation: float, net: nn.Module | None = None) -> tuple[FirstLook, Classifier]:
+        mean, std = normalisation
+        classifier = Classifier(net or self.Bright(), (mean,) * 3, (std,) * 3).eval()
+        found = first_look(classifier, self.IMAGES, self.IDS, self.LABELS, 2, doubts_normalisation=True)
+        return found, classifier
+
+    def test_one_that_was_forgotten_is_named(self) -> None:
+        found, classifier = self.look(0.0, 1.0)
+        assert found.warning("net") == (
+            "data.test: net classifies 33 of 64 images correctly, and would classify 64 correctly with `mean: [0.5, "
+            "0.5, 0.5], std: [0.5, 0.5, 0.5]`: are these missing in models.net, or are those there of other weights? "
+            "`witness evaluate --clean` shows the accuracy of every model"
+        )
+        assert classifier.mean_C11.flatten().tolist() == [0.0] * 3, "the classifier is left as it was"
+        assert classifier.std_C11.flatten().tolist() == [1.0] * 3
+
+    def test_the_right_one_is_not_doubted(self) -> None:
+        found, _ = self.look(0.5, 0.5)
+        assert (found.correct, found.normalised, found.warning("net")) == (64, {}, None)
+
+    def test_a_network_that_does_not_bear_the_others_is_left(self) -> None:
+        found, _ = self.look(0.0, 1.0, net=self.Bright(most=1.0))
+        assert found.normalised == {"halves": 64}, "those of data sets go beyond one"
+
+    def test_grey_images_have_their_own(self) -> None:
+        grey = self.IMAGES[:, :1]
+        classifier = Classifier(self.Bright(), (0.0,), (1.0,)).eval()
+        found = first_look(classifier, grey, self.IDS, self.LABELS, 2, doubts_normalisation=True)
+        assert found.normalised == {"halves of grey": 64}
+
+
 class TestInAnExperiment:
     @pytest.fixture
     def experiment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HandMade:
