@@ -44,6 +44,12 @@ class Effect:
         stayed = not self.after.loss < self.before.loss
         if not fell and not stayed:
             return None
+        if not fell and self.before.agreement == 100:
+            return (
+                "this alignment found little to learn, because its loss did not fall, and network and witnesses agreed "
+                f"on every training image before it: {self.line()}. Training images that none of them has seen, "
+                "align.augment or a lower align.optimizer.lr are what to try"
+            )
         what = "fewer predictions agree than before" if fell else "its loss did not fall"
         what += " and its loss did not fall" if fell and stayed else ""
         return (

@@ -45,7 +45,12 @@ class Spent:
     def __str__(self) -> str:
         rate = "" if self.rate is None else f", {_speed(self.rate)}"
         waited = "" if self.waited is None else f", GPUs waited {100 * self.waited:.0f} %"
-        return f"{self.label} {self.seconds:.1f} s ({self.done:,} {self.unit}{rate}{waited})"
+        return f"{self.label} {self.seconds:.1f} s ({_amount(self.done, self.unit)}{rate}{waited})"
+
+
+def _amount(count: int, unit: str) -> str:
+    """A number of units, of which one is in the singular."""
+    return f"{count:,} {unit.removesuffix('s') if count == 1 else unit}"
 
 
 def _speed(rate: float) -> str:
@@ -204,7 +209,7 @@ class Progress:
                 self.say(bar.line())
             yield bar
         self.spent.append(Spent(label, bar.done, unit, time.monotonic() - start, bar.rate(), bar.waited))
-        self.say(f"{label}: {bar.done:,} {unit} in {self.spent[-1].seconds:.1f} s")
+        self.say(f"{label}: {_amount(bar.done, unit)} in {self.spent[-1].seconds:.1f} s")
         if bar.waited is not None and bar.waited > _MUCH:
             self.say(
                 f"{label}: GPUs waited {100 * bar.waited:.0f} % of the time for images to be read or written; more CPU "

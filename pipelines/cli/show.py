@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pipelines.report.tabled import Report
     from pipelines.run.clean import CleanResult
     from pipelines.run.command import RunResult
     from pipelines.run.forecast import Forecast
@@ -81,13 +82,15 @@ def print_result(result: "RunResult", options: argparse.Namespace, surrogate: st
     from rich import box
     from rich.table import Table
 
+    from pipelines.experiment.names import EXTERNAL
     from pipelines.report.ranking import CAVEAT, ranking
     from pipelines.report.sentences import verdicts
     from pipelines.storage.credentials import without_credentials
 
     assert result.report is not None
     seeds = max(row["seeds"] for row in result.report.transfer)
-    means = f"means over {seeds} seeds and the targets" if seeds > 1 else "mean over the targets"
+    targets = _targets(result.report)
+    means = f"means over {seeds} seeds and {targets}" if seeds > 1 else f"mean over {targets}"
     both = "; those of gains over images and seeds" if seeds > 1 else ""
     title = f"{means} of each surrogate, %, with 95 % intervals over images{both}"
     table = Table(box=box.SIMPLE_HEAD, title=title)
@@ -102,7 +105,7 @@ def print_result(result: "RunResult", options: argparse.Namespace, surrogate: st
     for line in [*ranked, *([CAVEAT] if ranked else [])]:
         _console().print(line, highlight=False, markup=False, soft_wrap=True)
     for line in verdicts(result.report):
-        if line.startswith((f"{surrogate} under", f"{surrogate}-")):
+        if line.startswith((f"{surrogate} under", f"{surrogate}-", f"{EXTERNAL} under")):
             _console().print(line, highlight=False, markup=False, soft_wrap=True)
     for line in result.warnings:
         _console().print(line, highlight=False, markup=False, soft_wrap=True)
@@ -112,6 +115,21 @@ def print_result(result: "RunResult", options: argparse.Namespace, surrogate: st
     again += ["--output", without_credentials(options.output)] if options.output else []
     print(f"report: {result.location}/report/report.html")
     print(f"MLflow: {shlex.join(again)}   ({result.tracking})")
+
+
+def _targets(report: "Report") -> str:
+    """The targets that the means are over, by their number where it is the same for every surrogate."""
+    from pipelines.report.means import is_mean
+
+    by_surrogate: dict[str, set[str]] = {}
+    for row in report.transfer:
+        if not is_mean(row["target"]):
+            by_surrogate.setdefault(row["surrogate"], set()).add(row["target"])
+    counts = {len(own) for own in by_surrogate.values()}
+    if len(counts) != 1:
+        return "the targets"
+    (count,) = counts
+    return f"{count} targets" if count > 1 else "the only target"
 
 
 def print_sweep(result: "SweepResult", options: argparse.Namespace) -> None:

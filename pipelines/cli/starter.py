@@ -108,7 +108,7 @@ def init_command(options: argparse.Namespace) -> int:
     quoted = shlex.quote(str(file))
     images = f"{starter.train.count:,} training and {starter.test.count:,} test images"
     print(f"wrote {file}: {starter.classes} classes, {images} at {starter.image_size} pixels")
-    print(f"next: witness plan {quoted}   (what a run will do, and how long it will take)")
+    print(f"next: witness plan {quoted}   (what a run will do; once one has begun, also how long it will take)")
     print(f"      witness run {quoted}")
     return 0
 

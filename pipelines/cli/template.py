@@ -12,7 +12,7 @@ from pipelines.cli.starter import SMALL_SIDE, Images, Model, Starter, path_in
 _TEXT = """\
 # A starter experiment. Change it as you like: after a change, a run computes only what the change affects.
 #
-#     witness plan {file}      what a run will do, how long it will take, and what it will leave
+#     witness plan {file}      what a run will do and leave; once one has begun, also how long it takes
 #     witness run {file}       align, craft, evaluate and report
 #
 # Paths are relative to this file; `output` is relative to the folder in which `witness` runs.

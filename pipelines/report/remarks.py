@@ -21,6 +21,7 @@ def remarks_on(blueprint: Blueprint, outcomes: "Outcomes", transfer: Sequence[Tr
     return [
         *missing,
         *_own_targets(blueprint),
+        *_weak_targets(blueprint, outcomes),
         *_blank_means(transfer),
         *_counted_once(blueprint),
         *blueprint.inspected.notes,
@@ -39,6 +40,22 @@ def _own_targets(blueprint: Blueprint) -> list[str]:
         "models that it neither consists of nor was made from, so that means of surrogates of different sources are "
         "over different targets; gains and contrasts compare both surrogates on the same ones."
     ]
+
+
+def _weak_targets(blueprint: Blueprint, outcomes: "Outcomes") -> list[str]:
+    """Targets that get fewer than half of those images right that a source does, on which alone rates are counted."""
+    targets, found = blueprint.experiment.targets, []
+    as_much = ", and a mean counts it as much as any other target" if targets[1:] else ""
+    for source in dict.fromkeys(surrogate.source for surrogate in blueprint.planned):
+        for target in (own for own in targets if {own, source} <= outcomes.prediction.keys()):
+            right = outcomes.right(source)
+            both = right & outcomes.right(target)
+            if both.sum() < right.sum() / 2:
+                found.append(
+                    f"{target} classifies only {both.sum()} of the {right.sum()} test images correctly that {source} "
+                    f"does. Its rates are over these alone{as_much}."
+                )
+    return found
 
 
 def _no_better_than_chance(blueprint: Blueprint, outcomes: "Outcomes") -> list[str]:

@@ -44,7 +44,8 @@ def verdicts(report: Report) -> list[str]:
     By the mean over all targets: against the source; against the controls, beside which alone an effect counts, and
     against the other surrogates of contrasts.csv; at what cost in clean accuracy; and at what budget. One is called
     better or worse than another only where the 95 % interval of the difference excludes zero: over several seeds, that
-    over images and seeds. Surrogates without a gain, such as the source itself, are left out.
+    over images and seeds. Surrogates without a gain, such as the source itself, are left out; of images that were made
+    elsewhere and are compared with nothing, their rate is said.
     """
     contrasts: dict[tuple[str, str], list[ContrastRow]] = {}
     for row in report.contrasts:
@@ -53,8 +54,10 @@ def verdicts(report: Report) -> list[str]:
     about = {row["surrogate"]: row for row in report.surrogates}
     return [
         _sentence(row, contrasts.get((row["surrogate"], row["attack"]), []), about)
-        for row in report.means()
         if row["gain"] is not None
+        else _alone(row)
+        for row in report.means()
+        if row["gain"] is not None or (row["surrogate"] == EXTERNAL and row["rate"] is not None)
     ]
 
 
@@ -96,6 +99,15 @@ def _sentence(row: MeanRow, contrasts: Sequence[ContrastRow], about: Mapping[str
     elif several:
         parts.append(f"over {row['seeds']} seeds")
     return f"{row['surrogate']} under {row['attack']}: " + "; ".join(parts)
+
+
+def _alone(row: MeanRow) -> str:
+    """What there is to say of images that were made elsewhere, where nothing says what they are compared with."""
+    return (
+        f"{row['surrogate']} under {row['attack']}: transfers at {row['rate']:.1f} % ({row['rate_low']:.1f} to "
+        f"{row['rate_high']:.1f}); `compare_with` in attacks.{row['attack']} names an attack of this experiment, and "
+        "gives the gain over the source under it"
+    )
 
 
 def _beside_others(

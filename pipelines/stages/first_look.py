@@ -65,7 +65,10 @@ class FirstLook:
         if self.normalised:
             return self._of_normalisation(name)
         is_better = most > 2 * self.correct and _by_chance(most, self.images, self.classes) < _FAR_ABOVE_CHANCE
-        if not is_better and _by_chance(self.correct, self.images, self.classes) <= _ABOVE_CHANCE:
+        # Of very few images, all may be classified correctly by chance: they show nothing.
+        is_shown = _by_chance(self.images, self.images, self.classes) <= _ABOVE_CHANCE
+        by_chance = _by_chance(self.correct, self.images, self.classes)
+        if not is_better and (not is_shown or by_chance <= _ABOVE_CHANCE):
             return None
         found = f"data.test: {name} classifies {self.correct} of {self.images} images correctly"
         causes = "are the labels one off, or is this another label set?"

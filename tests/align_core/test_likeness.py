@@ -123,6 +123,13 @@ def test_an_alignment_that_did_not_work_is_said(after: tuple[float, float], reas
     assert effect_from(effect.as_dict()) == effect
 
 
+def test_where_all_agreed_before_little_was_to_be_learnt() -> None:
+    stayed, fell = Effect(500, Likeness(1.0, 100.0), Likeness(1.0, 100.0)), Likeness(1.5, 90.0)
+    assert "found little to learn" in str(stayed.warning()) and stayed.line() in str(stayed.warning())
+    assert Effect(500, Likeness(1.0, 100.0), Likeness(0.9, 100.0)).warning() is None
+    assert "did not work, because fewer predictions agree" in str(Effect(500, stayed.before, fell).warning())
+
+
 @pytest.mark.parametrize("damaged", [None, {}, {"images": 3, "before": [], "after": {}}, {"images": "x"}, "text"])
 def test_what_is_not_an_effect_is_none(damaged: object) -> None:
     assert effect_from(damaged) is None

@@ -40,6 +40,18 @@ def test_a_table_of_passes_of_several_sizes_is_named_with_them(tmp_path: Path) -
     assert page.count("passes of") == page.count(f"<p>{line}</p>") == 1
 
 
+def test_a_target_that_gets_few_of_the_source_s_images_right_is_named(tmp_path: Path) -> None:
+    """The source is right on the first ten images, `twin` on five of these, `stranger` on the last four."""
+    experiment = hand_made(tmp_path, targets=["twin", "stranger"])
+    clean = {"near": "000000000011", "twin": "000001111100", "stranger": "111111110000"}
+    blueprint = experiment.finish({f"clean/{name}": wrong for name, wrong in clean.items()})
+    make_report(blueprint)
+    assert [own for own in remarks(blueprint) if "classifies only" in own] == [
+        "stranger classifies only 2 of the 10 test images correctly that near does. Its rates are over these alone, and "
+        "a mean counts it as much as any other target."
+    ]
+
+
 @pytest.mark.parametrize(
     ("method", "why"),
     [

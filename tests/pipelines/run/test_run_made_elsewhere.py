@@ -33,7 +33,17 @@ def test_exported_images_come_back_with_the_same_outcomes(
     for figure in ("rate", "gain", "gain_low", "gain_high"):
         assert means["external", "theirs"][figure] == means["aligned", "pgd"][figure]
     assert main(["run", *command, "--set", theirs]) == 0
-    assert "nothing to compute" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "nothing to compute" in printed.err
+    assert "mean over 2 targets of each surrogate" in printed.out
+    rate, low, high = (means["external", "theirs"][name] for name in ("rate", "rate_low", "rate_high"))
+    (verdict,) = (line for line in printed.out.splitlines() if line.startswith("external under theirs: "))
+    assert " the source under the attack that it is compared with: " in verdict
+    assert main(["run", *command, "--set", theirs.replace(", compare_with: pgd", "")]) == 0
+    (alone,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("external under theirs: "))
+    assert alone.startswith(
+        f"external under theirs: transfers at {rate:.1f} % ({low:.1f} to {high:.1f}); `compare_with`"
+    )
 
 
 @pytest.mark.parametrize("target", ["cnn_c", "mlp"])

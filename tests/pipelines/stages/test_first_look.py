@@ -43,6 +43,11 @@ def test_a_good_model_is_not_warned_of() -> None:
     assert warning(np.where(np.arange(64) < 32, LABELS, 0)) is None  # 35 of 64
 
 
+@pytest.mark.parametrize(("predicted", "classes"), [([0], 10), ([1], 10), ([1, 0], 3), ([1] * 4, 3)])
+def test_of_very_few_images_nothing_is_said(predicted: list[int], classes: int) -> None:
+    assert warning(np.array(predicted), classes, np.zeros(len(predicted), dtype=np.int64)) is None
+
+
 def test_no_better_than_chance() -> None:
     found = warning(np.zeros(64, dtype=int))
     assert found == (
