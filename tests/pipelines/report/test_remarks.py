@@ -47,8 +47,8 @@ def test_a_target_that_gets_few_of_the_source_s_images_right_is_named(tmp_path: 
     blueprint = experiment.finish({f"clean/{name}": wrong for name, wrong in clean.items()})
     make_report(blueprint)
     assert [own for own in remarks(blueprint) if "classifies only" in own] == [
-        "stranger classifies only 2 of the 10 test images correctly that near does. Its rates are over these alone, and "
-        "a mean counts it as much as any other target."
+        "stranger classifies only 2 of the 10 test images correctly that near does. Its rates are over these alone, "
+        "and a mean counts it as much as any other target."
     ]
 
 
