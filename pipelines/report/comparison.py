@@ -1,6 +1,7 @@
 """Several finished experiments side by side: which of their cells can be compared, and which settings differ."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -203,12 +204,22 @@ def _dotted(above: tuple[str, ...], settings: Mapping[str, Any]) -> Iterator[tup
             continue
         if isinstance(value, dict) and value:
             yield from _dotted(place, value)
+        elif place[0] == "attacks" and key in ("eps", "step") and settings.get("norm") != "l2":
+            yield ".".join(place), _in_levels(value)
         else:
             yield ".".join(place), _text(value)
 
 
 def _fits(place: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     return len(place) == len(pattern) and all(own in ("*", key) for key, own in zip(place, pattern, strict=True))
+
+
+def _in_levels(value: Any) -> str:
+    """A fraction of the pixel range as it is usually written, `4/255`; any other value as it is."""
+    if not isinstance(value, float):
+        return _text(value)
+    levels = f"{255 * value:.6g}"
+    return f"{levels}/255" if math.isclose(float(levels), 255 * value, rel_tol=1e-9) else _text(value)
 
 
 def _text(value: Any) -> str:

@@ -43,7 +43,7 @@ class RunResult:
     location: str
     tracking: str
     made: dict[str, int] = field(default_factory=dict)
-    report: Report | None = None
+    report: Report | None = field(default=None, repr=False)  # thousands of rows
     logged: bool = False
     spent: list[Spent] = field(default_factory=list)
     holes: list[str] = field(default_factory=list)

@@ -36,6 +36,7 @@ def serve_page(experiment: Experiment, port: int) -> int:
     # The URI may contain a password, and every user of this machine can read the command lines of its processes.
     variables = {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
     command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
+    print("MLflow is starting; its address comes as soon as it answers, after ten seconds or more", flush=True)
     server = subprocess.Popen(command, env=variables)
     try:
         if _comes_up(server, port):
