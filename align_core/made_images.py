@@ -30,6 +30,7 @@ from align_core.images.files import check_regular, printable
 from align_core.images.npz import mapped_array
 
 _NAMED = 3
+_LOSSY = {".jpg", ".jpeg", ".webp"}
 _LABELS, _FILE, _ID = "labels.csv", "filename", "image_id"
 
 
@@ -59,7 +60,7 @@ def open_made_images(path: Path, ids: Sequence[str], shape: tuple[int, int, int]
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder")
     if path.suffix.lower() not in (".npz", ".npy"):
-        raise InputError(f"{path}: images made elsewhere are a folder of picture files, or a file npz or npy")
+        raise InputError(f"{path}: images made elsewhere are a folder of picture files, or an .npz or .npy file")
     return _Rows(path, ids, shape)
 
 
@@ -88,8 +89,8 @@ class Ball:
         distances = zip(ids, distance_B.tolist(), strict=True)
         self._outside += [(name, distance) for name, distance in distances if distance > most]
 
-    def check(self) -> None:
-        """Raises InputError, naming the first images and their distances, where any lies outside."""
+    def check(self, files: Collection[Path] = ()) -> None:
+        """Raises InputError, naming the first images and their distances, where any of those in `files` is outside."""
         if not self._outside:
             return
         furthest = max(distance for _, distance in self._outside)
@@ -99,8 +100,16 @@ class Ball:
         raise InputError(
             f"{len(self._outside):,} of {self._seen:,} images lie outside the {self.attack.norm} ball of {eps} around "
             f"their test images: {named}{more}. The furthest is {self._text(furthest)} away; eps must be at least "
-            "that, unless these images were made of others, or are in another order"
+            f"that, unless these images were made of others, or are in another order{self._hint(files, furthest)}"
         )
+
+    def _hint(self, files: Collection[Path], furthest: float) -> str:
+        """What may have taken them out of a ball in which they were."""
+        if any(file.suffix.lower() in _LOSSY for file in files):
+            return ". JPEG and WebP do not keep pixels as they were: save PNG files or an array"
+        if self.attack.norm == "linf" and furthest == levels_of(self.attack.eps) + 1:
+            return ". One level beyond is what rounding to 8 bits can add: round towards the test image"
+        return ""
 
     @property
     def notes(self) -> list[str]:

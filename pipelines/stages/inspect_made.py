@@ -89,7 +89,7 @@ def _look(
                 ball.look(ids, made_BCHW, clean_BCHW)
                 digest.update(made_BCHW.tobytes())
                 bar.advance(len(ids))
-        ball.check()
+        ball.check(images.files)
         return Made(digest.hexdigest(), ball.notes)
 
     return look

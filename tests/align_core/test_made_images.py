@@ -125,7 +125,7 @@ class TestBadInput:
         [
             ("made.npz", b"PK\3\4 damaged", "made.npz: cannot be read"),
             ("made.npy", b"\x93NUMPY", "made.npy: cannot be read"),
-            ("made.pt", b"", "are a folder of picture files, or a file npz or npy"),
+            ("made.pt", b"", "are a folder of picture files, or an .npz or .npy file"),
             (None, b"", "there is no such file or folder"),
         ],
     )
@@ -230,6 +230,24 @@ class TestBall:
             r"c \(20/255\), a \(9/255\) and 1 more. The furthest is 20/255 away; eps must be at least that",
         ):
             ball.check()
+
+    @pytest.mark.parametrize(
+        ("furthest", "file", "hint"),
+        [
+            (9, "a.png", "or are in another order. One level beyond is what rounding to 8 bits can add"),
+            (10, "a.png", "or are in another order$"),
+            (
+                9,
+                "a.JPG",
+                "in another order. JPEG and WebP do not keep pixels as they were: save PNG files",
+            ),
+        ],
+    )
+    def test_what_may_have_taken_them_out_is_said(self, furthest: int, file: str, hint: str) -> None:
+        ball = Ball(MadeElsewhere(images="x", eps=8 / 255))
+        ball.look(["a", "b", "c"], self.moved(furthest, 8, 0), self.clean)
+        with pytest.raises(InputError, match=hint):
+            ball.check([Path(file)])
 
     def test_the_round_ball(self) -> None:
         """Two pixels moved by 3 and 4 levels are 5 levels away."""
