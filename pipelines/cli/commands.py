@@ -142,12 +142,25 @@ def verify_command(options: argparse.Namespace) -> int:
 
 
 def export_command(options: argparse.Namespace) -> int:
-    """Writes finished adversarial images for other tools. The exit code is 1 where some can never be finished."""
-    from pipelines.export.command import export_images
+    """Writes finished adversarial images for other tools or, with `--clean`, the test images before any attack.
+
+    The exit code is 1 where some can never be finished.
+    """
+    from align_core.errors import InputError
+    from pipelines.export.command import export_clean, export_images
     from pipelines.export.forms import FORMS
 
     form = next(form for form in FORMS if getattr(options, form) is not None)
-    exported = export_images(_request(options), form, getattr(options, form), options.surrogate, options.attack)
+    request, path = _request(options), getattr(options, form)
+    if options.clean and (options.surrogate or options.attack):
+        raise InputError(
+            "--clean exports the test images as they are before any attack, which are of no surrogate and no attack; "
+            "leave out --surrogate and --attack, or --clean"
+        )
+    if options.clean:
+        exported = export_clean(request, form, path)
+    else:
+        exported = export_images(request, form, path, options.surrogate, options.attack)
     print_text(exported, options.json)
     return _said_with_holes(exported.holes)
 

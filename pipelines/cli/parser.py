@@ -55,10 +55,7 @@ def command_line() -> argparse.ArgumentParser:
 
     def add_computing(name: str, help_text: str, command: Command) -> argparse.ArgumentParser:
         computing = add(name, help_text, command)
-        computing.add_argument(
-            "--rehash", action="store_true",
-            help="read every image again, even from files whose path, size and modification time are unchanged",
-        )  # fmt: skip
+        _add_rehash(computing)
         _add_dashboard(computing)
         return computing
 
@@ -85,8 +82,8 @@ def command_line() -> argparse.ArgumentParser:
                     commands.status_command))  # fmt: skip
     _add_verify(add("verify", "check a finished experiment: hashes, counts, eps-balls and a sample of predictions",
                     commands.verify_command))  # fmt: skip
-    _add_export(add("export", "write finished adversarial images for other tools, and check what was written",
-                    commands.export_command))  # fmt: skip
+    _add_export(add("export", "write finished adversarial images, or the clean test images, for other tools, and check "
+                    "what was written", commands.export_command))  # fmt: skip
     _add_schedule(add("schedule", "submit recurring evaluations, each as a job on a Ray cluster",
                       commands.schedule_command, experiment=False, flags=of_schedule))  # fmt: skip
     _add_compare(add_plain("compare", "show finished experiments side by side, and say which settings differ",
@@ -297,8 +294,8 @@ def _add_verify(verify: argparse.ArgumentParser) -> None:
 def _add_export(export: argparse.ArgumentParser) -> None:
     export.epilog = (
         "A path that ends in the suffix of the form is one file, for the images of one surrogate and attack; any other "
-        "is a folder, which gets SURROGATE/ATTACK with that suffix for each. s3://... and gs://... are paths, too. "
-        "Nothing that is there already is replaced."
+        "is a folder, which gets SURROGATE/ATTACK with that suffix for each, and `clean` with it for the clean test "
+        "images. s3://... and gs://... are paths, too. Nothing that is there already is replaced."
     )
     form = export.add_mutually_exclusive_group(required=True)
     form.add_argument("--png", metavar="FOLDER", help="lossless PNG files, and labels.csv as TransferAttack has it")
@@ -310,6 +307,19 @@ def _add_export(export: argparse.ArgumentParser) -> None:
             f"--{kind}", metavar="NAME", action="append", default=[],
             help=f"{kind} whose images are exported (repeatable; default: all)",
         )  # fmt: skip
+    export.add_argument(
+        "--clean", action="store_true",
+        help="export the test images as models get them, before any attack: resized, cropped, of 8 bits, with ids and "
+        "labels, so that other programs can attack them; no result and no model has to be there",
+    )  # fmt: skip
+    _add_rehash(export)
+
+
+def _add_rehash(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--rehash", action="store_true",
+        help="read every image again, even from files whose path, size and modification time are unchanged",
+    )  # fmt: skip
 
 
 def _add_schedule(schedule: argparse.ArgumentParser) -> None:

@@ -1,19 +1,19 @@
-"""Finished adversarial images of one surrogate and attack, read chunk by chunk, so that memory holds one chunk."""
+"""Finished adversarial images of one surrogate and attack, in the chunks in which they were crafted."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from align_core.errors import InputError, reason_of
-from align_core.images.decoding import Pixels
 from pipelines.compute.images import adversarial_images
 from pipelines.experiment.explain import nearest
 from pipelines.experiment.names import EXTERNAL
 from pipelines.experiment.surrogates import Surrogate
+from pipelines.export.exportable import Chunk, Exportable
 from pipelines.failure import RunFailed
 from pipelines.stages.blueprint import Blueprint
 from pipelines.storage.chunked_table import ChunkedTable
@@ -22,44 +22,14 @@ from pipelines.storage.store import Store
 _NAMED = 10  # missing tables that a message names
 
 
-class Chunk(NamedTuple):
-    """Some adversarial images: ids, labels int64 [B], the classes that the attack led to, and uint8 [B, C, H, W].
-
-    `towards_B` is None unless the attack is targeted.
-    """
-
-    ids: Sequence[str]
-    labels_B: npt.NDArray[np.int64]
-    towards_B: npt.NDArray[np.int64] | None
-    pixels_BCHW: Pixels
-
-    def differing(self, other: "Chunk") -> list[str]:
-        """The ids of the images that the other chunk does not have in the same place, bit for bit and with all said."""
-        if self.pixels_BCHW.shape != other.pixels_BCHW.shape or self.pixels_BCHW.dtype != other.pixels_BCHW.dtype:
-            return list(self.ids)
-        differs_B = np.array(self.ids, dtype=object) != np.array(other.ids, dtype=object)
-        differs_B |= self.labels_B != other.labels_B
-        differs_B |= (self.pixels_BCHW != other.pixels_BCHW).any(axis=(1, 2, 3))
-        if (self.towards_B is None) != (other.towards_B is None):
-            return list(self.ids)
-        if self.towards_B is not None:
-            differs_B |= self.towards_B != other.towards_B
-        return [image_id for image_id, differs in zip(self.ids, differs_B.tolist(), strict=True) if differs]
-
-
 @dataclass(frozen=True)
-class CraftedImages:
+class CraftedImages(Exportable):
     """The N adversarial images of one surrogate and attack, whose table is finished.
 
     Attributes:
         surrogate, attack: what they were crafted on, and by which attack.
         settings: what decides the attack's images.
         table, store: where they are.
-        ids, labels_N: of all images, in order.
-        chunks: positions of the images of each chunk.
-        shape: (C, H, W) of every image.
-        class_names: the names of the classes in order; None where they have none.
-        is_targeted: whether the attack leads each image towards a class.
     """
 
     surrogate: Surrogate
@@ -67,15 +37,32 @@ class CraftedImages:
     settings: Mapping[str, Any]
     table: ChunkedTable
     store: Store
-    ids: Sequence[str]
-    labels_N: npt.NDArray[np.int64]
-    chunks: Sequence[range]
-    shape: tuple[int, int, int]
-    class_names: Sequence[str] | None
-    is_targeted: bool
 
-    def __len__(self) -> int:
-        return len(self.ids)
+    @property
+    def title(self) -> str:
+        """The surrogate and the attack."""
+        return f"{self.surrogate.name} under {self.attack}"
+
+    @property
+    def place(self) -> str:
+        """The folder of the surrogate, and in it the attack."""
+        return f"{self.surrogate.name}/{self.attack}"
+
+    def about(self) -> dict[str, Any]:
+        """What a manifest says of them. The fingerprint is that of their table."""
+        own = self.surrogate
+        return {
+            "experiment": self.store.name,
+            "surrogate": own.name,
+            "source": own.source,
+            "witnesses": list(own.witnesses),
+            "seed": own.seed,
+            "attack": self.attack,
+            "eps": self.settings["eps"],
+            "norm": self.settings["norm"],
+            "settings": dict(self.settings),
+            "fingerprint": self.table.fingerprint,
+        }
 
     def read(self) -> Iterator[Chunk]:
         """The images chunk by chunk. Raises RunFailed where a chunk is damaged or not what it should be."""

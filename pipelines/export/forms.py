@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pipelines.export import npz_form, parquet_form, png_form, robustbench_form
-from pipelines.export.crafted_images import Chunk, CraftedImages
+from pipelines.export.exportable import Chunk, Exportable
 from pipelines.storage.store import Store
 
 
@@ -19,8 +19,8 @@ class Form:
         has_labels: whether it holds labels and ids; where it does not, the manifest does.
     """
 
-    write: Callable[[CraftedImages, Store, str], None]
-    read: Callable[[CraftedImages, Store, str], Iterator[Chunk]]
+    write: Callable[[Exportable, Store, str], None]
+    read: Callable[[Exportable, Store, str], Iterator[Chunk]]
     suffixes: tuple[str, ...] = ()
     has_labels: bool = True
 

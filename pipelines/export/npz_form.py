@@ -7,11 +7,11 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.export.crafted_images import Chunk, CraftedImages
+from pipelines.export.exportable import Chunk, Exportable
 from pipelines.storage.store import Store
 
 
-def write(images: CraftedImages, store: Store, path: str) -> None:
+def write(images: Exportable, store: Store, path: str) -> None:
     """Writes the file without compression, so that it can be mapped into memory; memory holds one chunk of it."""
     channels, height, width = images.shape
     towards: list[int] = []
@@ -30,7 +30,7 @@ def write(images: CraftedImages, store: Store, path: str) -> None:
                 np.lib.format.write_array(member, values, allow_pickle=False)
 
 
-def read(images: CraftedImages, store: Store, path: str) -> Iterator[Chunk]:
+def read(images: Exportable, store: Store, path: str) -> Iterator[Chunk]:
     """Decodes what was written, in chunks as long as those of `images`."""
     with store.open_input(path) as stream, zipfile.ZipFile(stream) as archive:
         labels, ids = (_array(archive, name) for name in ("labels", "ids"))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.export.crafted_images import Chunk, CraftedImages
+from pipelines.export.exportable import Chunk, Exportable
 from pipelines.export.file_names import png_names
 from pipelines.export.png_form import decoded, encoded
 from pipelines.storage.store import Store
@@ -18,7 +18,7 @@ _PLAIN: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
-def write(images: CraftedImages, store: Store, path: str) -> None:
+def write(images: Exportable, store: Store, path: str) -> None:
     """Writes the columns `image`, `label`, `image_id` and, where targeted, `targeted_label`; a row group a chunk."""
     schema, names = _schema(images), iter(png_names(images.ids))
     with store.writing(path) as stream, pq.ParquetWriter(stream, schema, **_PLAIN) as writer:
@@ -30,7 +30,7 @@ def write(images: CraftedImages, store: Store, path: str) -> None:
             writer.write_table(pa.table(columns, schema))
 
 
-def read(images: CraftedImages, store: Store, path: str) -> Iterator[Chunk]:
+def read(images: Exportable, store: Store, path: str) -> Iterator[Chunk]:
     """Decodes what was written, in chunks as long as those of `images`."""
     with store.open_input(path) as stream:
         file = pq.ParquetFile(stream)
@@ -43,7 +43,7 @@ def read(images: CraftedImages, store: Store, path: str) -> Iterator[Chunk]:
             yield Chunk(rows["image_id"].to_pylist(), rows["label"].to_numpy(), towards, pixels)
 
 
-def _schema(images: CraftedImages) -> pa.Schema:
+def _schema(images: Exportable) -> pa.Schema:
     """The columns, with the metadata by which `datasets` know that they are images and classes."""
     classes: dict[str, Any] = {"dtype": "int64", "_type": "Value"}
     if images.class_names is not None:

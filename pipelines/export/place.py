@@ -1,8 +1,8 @@
 """Where exported files go: a folder, or one file, on a disk or in an object store. They appear there when complete."""
 
+import fcntl
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +12,11 @@ from urllib.parse import urlsplit
 from pyarrow import fs
 
 from align_core.errors import InputError
+from pipelines.failure import Busy
 from pipelines.storage.object_store import check_answers, open_store
 from pipelines.storage.store import Store
+
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ def place_at(path: str, suffixes: Sequence[str]) -> Place:
     """
     if not path:
         raise InputError("the path to export to is empty; name a folder or a file (`.` is the current folder)")
-    name = path.rstrip("/").rpartition("/")[2].partition("?")[0]
+    own = path.partition("?")[0] if "://" in path else path  # without the parameters of a URI
+    name = own.rstrip("/").rpartition("/")[2]
     is_file = name.lower().endswith(tuple(suffixes)) if suffixes else False
     if "://" not in path:
         where = Path(os.path.abspath(path))
@@ -83,27 +87,42 @@ def appearing(store: Store, target: str) -> Iterator[str]:
 
     An object store cannot rename: there the path is the target itself, and what was written is deleted after an
     exception. A folder is complete there once its manifest, which is written last, is in it.
+
+    Raises Busy where another export is writing to the same target of a disk.
     """
     if not store.is_local:
         try:
             yield target
         except BaseException:
-            _remove(store, target)
+            store.delete_folder(target)
+            store.delete(target)
             raise
         return
     folder, _, name = target.rpartition("/")
-    aside = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}.part".lstrip("/")
-    try:
-        yield aside
-        os.replace(store.path(aside), store.path(target))
-    finally:
-        _remove(store, aside)
+    aside = f"{folder}/.{name}.witness.part".lstrip("/")
+    with _alone_in(Path(store.path(aside)), f"{store.location}/{target}"):
+        yield f"{aside}/{name}"
+        os.replace(store.path(f"{aside}/{name}"), store.path(target))
 
 
-def _remove(store: Store, target: str) -> None:
-    if store.is_local:
-        path = Path(store.path(target))
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        return
-    store.delete_folder(target)
-    store.delete(target)
+@contextmanager
+def _alone_in(folder: Path, location: str) -> Iterator[None]:
+    """Keeps a folder for this process while the block runs, without what a killed one left in it, and deletes it.
+
+    Its lock is a file lock, which the system releases when a process ends, however it ends.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / _LOCK, "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as problem:
+            raise Busy(
+                f"{location}: another export is writing this; wait for its end, or name another place"
+            ) from problem
+        try:
+            for left in folder.iterdir():
+                if left.name != _LOCK:
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield
+        finally:
+            shutil.rmtree(folder)

@@ -3,19 +3,20 @@
 import csv
 import io
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 import numpy as np
 from PIL import Image
 
-from align_core.images.decoding import Pixels
-from pipelines.export.crafted_images import Chunk, CraftedImages
+from align_core.images.decoding import IMAGE_SUFFIXES, Pixels
+from pipelines.export.exportable import Chunk, Exportable
 from pipelines.export.file_names import png_names
 from pipelines.storage.store import Store
 
 LABELS = "labels.csv"
 
 
-def write(images: CraftedImages, store: Store, path: str) -> None:
+def write(images: Exportable, store: Store, path: str) -> None:
     """Writes a PNG file for each image into the folder `path`, and `labels.csv`."""
     names = iter(png_names(images.ids))
     text = io.StringIO()
@@ -33,17 +34,30 @@ def write(images: CraftedImages, store: Store, path: str) -> None:
     store.write(f"{path}/{LABELS}", text.getvalue().encode())
 
 
-def read(images: CraftedImages, store: Store, path: str) -> Iterator[Chunk]:
-    """Decodes what was written, in chunks as long as those of `images`."""
+def read(images: Exportable, store: Store, path: str) -> Iterator[Chunk]:
+    """Decodes what was written, in chunks as long as those of `images`.
+
+    Raises ValueError where other pictures are listed, or lie in the folder, which loaders would take for images, too.
+    """
+    names = png_names(images.ids)
     listed = list(csv.DictReader(io.StringIO(store.read(f"{path}/{LABELS}").decode(), newline="")))
-    if len(listed) != len(images):
-        raise ValueError(f"{LABELS} lists {len(listed)} images, not {len(images)}")
+    if [row["filename"] for row in listed] != names:
+        raise ValueError(f"{LABELS} does not list the files of these {len(images)} images")
+    if others := sorted(_pictures_in(store, path) - {*names}):
+        more = f", nor are {len(others) - 1} more" if others[1:] else ""
+        raise ValueError(f"{others[0]} in it is none of these images{more}")
     for positions in images.chunks:
         rows = listed[positions.start : positions.stop]
         towards = np.array([int(row["targeted_label"]) for row in rows]) if "targeted_label" in listed[0] else None
         labels = np.array([int(row["label"]) for row in rows])
         pixels = np.stack([decoded(store.read(f"{path}/{row['filename']}")) for row in rows])
         yield Chunk([row["image_id"] for row in rows], labels, towards, pixels)
+
+
+def _pictures_in(store: Store, path: str) -> set[str]:
+    """The paths of all picture files below a folder, relative to it."""
+    files = {f"{folder}/{name}" for folder, names in store.listing(path).items() for name in names}
+    return {file.removeprefix(f"{path}/") for file in files if PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES}
 
 
 def encoded(pixels_CHW: Pixels) -> bytes:

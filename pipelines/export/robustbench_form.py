@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import torch
 
-from pipelines.export.crafted_images import Chunk, CraftedImages
+from pipelines.export.exportable import Chunk, Exportable
 from pipelines.storage.store import Store
 
 
-def write(images: CraftedImages, store: Store, path: str) -> None:
+def write(images: Exportable, store: Store, path: str) -> None:
     """Writes the file. Memory holds all images as float32: four bytes for every value."""
     pixels_NCHW = torch.empty(len(images), *images.shape)
     for rows, chunk in zip(images.chunks, images.read(), strict=True):
@@ -20,7 +20,7 @@ def write(images: CraftedImages, store: Store, path: str) -> None:
         torch.save(pixels_NCHW, stream)
 
 
-def read(images: CraftedImages, store: Store, path: str) -> Iterator[Chunk]:
+def read(images: Exportable, store: Store, path: str) -> Iterator[Chunk]:
     """Decodes what was written, in chunks as long as those of `images`, from which the labels and ids are taken."""
     with store.open_input(path) as stream:
         pixels_NCHW = torch.load(stream, map_location="cpu", weights_only=True)

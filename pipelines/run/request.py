@@ -1,16 +1,19 @@
 """The request that a command is given, and the first step of every command: to check it and inspect its inputs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from align_core.errors import InputError
+from align_core.images.manifest import Manifest
 from pipelines.experiment.checks import checked
 from pipelines.experiment.config import Experiment, load_experiment
 from pipelines.experiment.factories import check_not_outdated, look_in, own_attacks
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.inspect import inspect_inputs
+from pipelines.stages.inspect_images import manifests
 from pipelines.stages.inspect_large import LargeSets
 from pipelines.storage.store import Store
 from pipelines.tracking.checks import check_tracking
@@ -74,12 +77,9 @@ def open_blueprint(
     """
     experiment = experiment or request.experiment()
     store = Store(experiment.output, experiment.name)
-    try:
+    with _naming_its_file(request):
         tracking_uri(experiment)
-        if to_write or not store.is_local:  # what an object store denies would else pass for a fault of an input
-            store.check_writable()
-        else:
-            store.check_folder()
+        _check_output(store, to_write)
         if to_write:
             check_tracking(experiment)
         inspected = inspect_inputs(
@@ -96,10 +96,37 @@ def open_blueprint(
         for name, code in inspected.attacks.code.items() if to_write else ():
             check_not_outdated(f"attacks.{name}", own_attacks(experiment)[name], code)
         blueprint = Blueprint(experiment, inspected, store)
+    if to_write:
+        blueprint.hash_weights()
+    return blueprint
+
+
+def open_manifests(request: Request, progress: Progress) -> tuple[Experiment, dict[str, Manifest]]:
+    """Checks the experiment and inspects its image sets, and nothing that its models and attacks name.
+
+    Returns the experiment, and the manifests by role. Nothing is written. Raises InputError.
+    """
+    experiment = request.experiment()
+    store = Store(experiment.output, experiment.name)
+    with _naming_its_file(request):
+        _check_output(store, to_write=False)
+        found, _ = manifests(experiment, store, progress, trusting=not request.rehash)
+    return experiment, found
+
+
+def _check_output(store: Store, to_write: bool) -> None:
+    if to_write or not store.is_local:  # what an object store denies would else pass for a fault of an input
+        store.check_writable()
+    else:
+        store.check_folder()
+
+
+@contextmanager
+def _naming_its_file(request: Request) -> Iterator[None]:
+    """Begins the message of what is wrong in an experiment file with the path of that file."""
+    try:
+        yield
     except (InputError, OSError) as problem:
         if isinstance(request.source, Experiment):
             raise
         raise InputError(f"{request.source}: {problem}") from problem
-    if to_write:
-        blueprint.hash_weights()
-    return blueprint

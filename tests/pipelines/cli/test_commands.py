@@ -29,7 +29,7 @@ COMMANDS: dict[str, set[str]] = {
     "tune": {"--space", "--samples", "--searcher", "--scheduler", "--concurrent", "--max-clean-drop", "--attack",
              "--surrogate", *STAGE},
     "plan": {"--cells"}, "status": {"--watch", "--cells"}, "verify": {"--sample", "--seed"},
-    "export": {"--png", "--npz", "--robustbench", "--parquet", "--surrogate", "--attack"},
+    "export": {"--png", "--npz", "--robustbench", "--parquet", "--surrogate", "--attack", "--clean", "--rehash"},
     "schedule": {"--once", "--list"}, "ui": {"--port"}, "compare": {"--output", "--json"}, "init": STARTER,
     "list": {"--json"},
 }  # fmt: skip

@@ -237,9 +237,55 @@ class TestNothingElseIsTouched:
         assert "a.npz.json is there already, and holds something else" in capsys.readouterr().err
         assert main([*command, "pgd"]) == 0
         assert everything(tmp_path).keys() == before.keys() and everything(tmp_path)["a.npz"] == before["a.npz"]
-        (tmp_path / "a.npz.json").unlink()
+        (tmp_path / "a.npz.json").write_text("{")
         assert main([*command, "pgd"]) == 2
-        assert "something else than these images, or its manifest a.npz.json is gone" in capsys.readouterr().err
+        assert "something else than these images, or its manifest a.npz.json is damaged" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_a_manifest_that_is_gone_is_written_again_beside_the_images_that_it_is_of(
+        self, finished: HandMade, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command = ["export", str(finished.file), f"--{form}", str(tmp_path), "--surrogate", "aligned", "--attack"]
+        assert main([*command, "pgd"]) == 0
+        before = everything(tmp_path)
+        there = tmp_path / "aligned" / f"pgd{FORMS[form]}"
+        manifest = there / "manifest.json" if form == "png" else there.with_name(f"{there.name}.json")
+        manifest.unlink()
+        there.rename(there.with_name(f"led{FORMS[form]}"))
+        assert main([*command, "led"]) == 2  # these are the images of pgd
+        assert "is there already, and holds something else than these images; move" in capsys.readouterr().err
+        there.with_name(f"led{FORMS[form]}").rename(there)
+        assert main([*command, "pgd"]) == 0
+        assert "12 images, which were there already" in capsys.readouterr().out
+        assert everything(tmp_path) == before
+
+    def test_an_export_to_an_object_store_that_was_killed_before_its_manifest(
+        self, finished: HandMade, s3: S3Server
+    ) -> None:
+        for form, name in (("png", "aligned/pgd/manifest.json"), ("npz", "aligned/pgd.npz.json")):
+            command = ["export", str(finished.file), "--surrogate", "aligned", "--attack", "pgd", f"--{form}"]
+            assert main([*command, s3.uri(f"killed/{form}")]) == 0
+            before = s3.objects(f"killed/{form}")
+            s3.filesystem.delete_file(f"{s3.bucket}/killed/{form}/{name}")
+            assert main([*command, s3.uri(f"killed/{form}")]) == 0
+            assert s3.objects(f"killed/{form}") == before
+
+    def test_a_picture_that_was_added_is_named(
+        self, finished: HandMade, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command = ["export", str(finished.file), "--png", str(tmp_path), "--surrogate", "aligned", "--attack", "pgd"]
+        assert main(command) == 0
+        folder = tmp_path / "aligned" / "pgd"
+        (folder / "notes.txt").write_text("mine")
+        assert main(command) == 0
+        (folder / "sub").mkdir()
+        shutil.copy(next(folder.glob("*.png")), folder / "sub" / "more.PNG")
+        assert main(command) == 1
+        assert (
+            "aligned/pgd cannot be read as it was written (sub/more.PNG in it is none of these images)"
+            in capsys.readouterr().err
+        )
+        assert (folder / "sub" / "more.PNG").exists()
 
     def test_a_picture_that_was_lost_is_named_with_what_mends_it(
         self, finished: HandMade, tmp_path: Path, capsys: pytest.CaptureFixture[str]

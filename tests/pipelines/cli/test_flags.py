@@ -55,7 +55,10 @@ def test_a_seed_that_is_none(seed: str, capsys: pytest.CaptureFixture[str]) -> N
     assert "is no whole number from 0" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [RUN, ["align", "e.yaml"], ["craft", "e.yaml"], ["evaluate", "e.yaml"], TUNE])
+@pytest.mark.parametrize(
+    "command",
+    [RUN, ["align", "e.yaml"], ["craft", "e.yaml"], ["evaluate", "e.yaml"], TUNE, ["export", "e.yaml", "--png", "p"]],
+)
 def test_the_flag_that_an_exchanged_image_is_answered_with(command: list[str]) -> None:
     images = opened(ImageSetConfig(kind="digits"), Fit(8), 1)
     with pytest.raises(InputError) as refusal:

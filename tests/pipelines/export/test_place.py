@@ -1,5 +1,8 @@
 """Exported files appear when they are complete: after an interruption nothing is left, on a disk or in a store."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +10,7 @@ import pytest
 from s3_server import S3Server
 
 from pipelines.export.place import appearing, check_free, place_at
+from pipelines.failure import Busy
 from pipelines.storage.store import Store
 
 
@@ -33,6 +37,28 @@ def test_an_interruption_leaves_nothing(where: str, target: str, s3: S3Server, t
     assert sum(map(len, store.listing().values())) == len(files)
 
 
+def test_what_a_killed_export_left_is_gone_after_the_next(tmp_path: Path) -> None:
+    """And an export to the same target that is still at work is left alone."""
+    killed = (
+        "import os, signal; from pipelines.export.place import appearing; from pipelines.storage.store import Store\n"
+        f"with appearing(store := Store({str(tmp_path)!r}, 'out'), 'aligned/pgd') as aside:\n"
+        "    store.write(f'{aside}/sub/1.png', b'1')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -signal.SIGKILL
+    assert list(tmp_path.rglob("1.png"))
+    store = Store(str(tmp_path), "out")
+    with appearing(store, "aligned/pgd") as aside:
+        assert not list(tmp_path.rglob("1.png"))
+        store.write(f"{aside}/2.png", b"2")
+        with (
+            pytest.raises(Busy, match="out/aligned/pgd: another export is writing this"),
+            appearing(store, "aligned/pgd"),
+        ):
+            pass
+    assert store.listing() == {"aligned/pgd": ["2.png"]} and not list(tmp_path.rglob(".*"))
+
+
 @pytest.mark.parametrize(
     ("path", "suffixes", "location", "file"),
     [
@@ -40,6 +66,7 @@ def test_an_interruption_leaves_nothing(where: str, target: str, s3: S3Server, t
         ("a/b.npz", (), "{}/a/b.npz", None),
         ("a/b.npz", (".npz",), "{}/a", "b.npz"),
         ("a/b.NPZ", (".npz",), "{}/a", "b.NPZ"),
+        ("a/b?c.npz", (".npz",), "{}/a", "b?c.npz"),
         ("a/../b.pt", (".pt", ".pth"), "{}", "b.pt"),
         ("s3://k:s@bucket/a/b?region=x", (".npz",), "s3://***@bucket/a/b", None),
         ("s3://k:s@bucket/a/b.npz?region=x", (".npz",), "s3://***@bucket/a", "b.npz"),
