@@ -57,7 +57,7 @@ class Exported:
             for own in self.sets
         ]
         count = sum(own.images for own in self.sets)
-        return [*found, f"{count:,} images, each decoded again and found to be the stored one"]
+        return [*found, f"{count:,} images, each decoded again and found to be that of the experiment"]
 
 
 def export_images(
@@ -75,7 +75,8 @@ def export_images(
 
     Images that were exported before are only checked. Raises InputError for a name that there is not, and where
     something else is in a place already: then nothing is written. Raises RunFailed where images are not finished, or
-    what was written is not what is stored; of these nothing is left, and what was written before is kept.
+    what was written is not what is stored; of these nothing is left, and what was written before is kept. Raises Busy
+    where another export is writing the same images to the same place on a disk.
     """
     place = _open_place(form, path)
     blueprint = open_blueprint(request)

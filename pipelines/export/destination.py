@@ -21,8 +21,8 @@ _MANIFEST = "manifest.json"
 _FOUND_OUT = ("sha256", "versions")  # what a manifest says beyond what determines the images
 
 
-class _NotAsStored(RunFailed):
-    """What lies somewhere is not what is stored."""
+class _Differs(RunFailed):
+    """What was exported is not, or no longer, what the experiment has."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Destination:
     def write(self, bar: Bar) -> str:
         """Writes the images and their manifest; returns the hash of all pixels.
 
-        Raises RunFailed, and leaves nothing, where what was written is not what is stored.
+        Raises RunFailed, and leaves nothing, where what was written is not what the experiment has.
         """
         is_file = bool(self._form.suffixes)
         with appearing(self.store, self.path) as aside:
@@ -89,7 +89,7 @@ class Destination:
     def check(self, bar: Bar) -> str:
         """Decodes what is there; returns the hash of all pixels. Writes the manifest where there is none.
 
-        Raises RunFailed where it is not what is stored.
+        Raises RunFailed where it is not what the experiment has.
         """
         digest = self._checked(self.path, bar, "move what is there away, and export it again")
         if not self.store.exists(self._manifest_of(self.path)):
@@ -127,12 +127,12 @@ class Destination:
         with progress.stage("look at what is there", len(self.images), "images") as bar:
             try:
                 self._checked(self.path, bar, "")
-            except _NotAsStored:
+            except _Differs:
                 return False
         return True
 
     def _checked(self, path: str, bar: Bar, again: str) -> str:
-        """Decodes what is at a path; returns the hash of all pixels. Raises RunFailed unless it is what is stored."""
+        """Decodes what is at a path; returns the hash of all pixels. Raises RunFailed where it is something else."""
         digest, written = hashlib.sha256(), self._form.read(self.images, self.store, path)
         for stored in self.images.read():
             try:
@@ -140,13 +140,13 @@ class Destination:
             except Exception as problem:  # damaged files raise almost any exception
                 if isinstance(problem, OSError) and problem.errno is not None:
                     raise  # the disk or the store failed, not the file
-                raise _NotAsStored(
+                raise _Differs(
                     f"{self.location} cannot be read as it was written ({reason_of(problem)}); {again}"
                 ) from problem
             if differing:
-                raise _NotAsStored(
-                    f"{self.location}: {len(differing)} images are not the stored ones when they are decoded, such as "
-                    f"{', '.join(differing[:5])}; {again}"
+                raise _Differs(
+                    f"{self.location}: {len(differing)} images are not those of the experiment when they are decoded, "
+                    f"such as {', '.join(differing[:5])}; {again}"
                 )
             digest.update(stored.pixels_BCHW.tobytes())
             bar.advance(len(stored.ids), self.images.title)

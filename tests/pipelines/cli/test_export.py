@@ -200,7 +200,8 @@ class TestNothingElseIsTouched:
         assert main(command) == 1
         said = capsys.readouterr().err
         assert (
-            "images are not the stored ones when they are decoded" in said or "cannot be read as it was written" in said
+            "images are not those of the experiment when they are decoded" in said
+            or "cannot be read as it was written" in said
         )
 
     @pytest.mark.parametrize("form", FORMS)
