@@ -63,10 +63,8 @@ class TestWhatIsWritten:
         pairs = [(own["surrogate"], own["attack"]) for own in result["sets"]]
         assert pairs == [(s, a) for s in ("source", "aligned", "witness") for a in ("pgd", "led")]
         for own in result["sets"]:
-            folder, images = (
-                tmp_path / "png" / own["surrogate"] / own["attack"],
-                stored(finished, own["surrogate"], own["attack"]),
-            )
+            folder = tmp_path / "png" / own["surrogate"] / own["attack"]
+            images = stored(finished, own["surrogate"], own["attack"])
             assert own["path"] == str(folder) and own["images"] == IMAGES and own["is_new"]
             assert own["sha256"] == hashlib.sha256(images.tobytes()).hexdigest()
             listed = pd.read_csv(folder / "labels.csv")
@@ -145,9 +143,8 @@ class TestWhatIsWritten:
             assert SECRET not in printed.out + printed.err
             sets = json.loads(printed.out)["sets"]
             assert sets[0]["path"] == f"s3://***@bucket/exported/{form}/aligned/pgd{suffix}"
-            assert (
-                main(["export", str(finished.file), "--surrogate", "aligned", f"--{form}", str(tmp_path / form)]) == 0
-            )
+            local = ["export", str(finished.file), "--surrogate", "aligned", f"--{form}", str(tmp_path / form)]
+            assert main(local) == 0
             here, there = everything(tmp_path / form), s3.objects(f"exported/{form}")
             if form == "npz":  # the archive is written as a stream there
                 assert here.keys() == there.keys()
@@ -177,16 +174,8 @@ class TestNothingElseIsTouched:
     def test_damage_to_what_was_exported_is_found(
         self, finished: HandMade, tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        command = [
-            "export",
-            str(finished.file),
-            f"--{form}",
-            str(tmp_path),
-            "--surrogate",
-            "aligned",
-            "--attack",
-            "pgd",
-        ]
+        of = ["--surrogate", "aligned", "--attack", "pgd"]
+        command = ["export", str(finished.file), f"--{form}", str(tmp_path), *of]
         assert main(command) == 0
         if form == "png":
             first, second = sorted((tmp_path / "aligned" / "pgd").glob("*.png"))[:2]
