@@ -293,9 +293,9 @@ def _add_verify(verify: argparse.ArgumentParser) -> None:
 
 def _add_export(export: argparse.ArgumentParser) -> None:
     export.epilog = (
-        "A path that ends in the suffix of the form is one file, for the images of one surrogate and attack; any other "
-        "is a folder, which gets SURROGATE/ATTACK with that suffix for each, and `clean` with it for the clean test "
-        "images. s3://... and gs://... are paths, too. Nothing that is there already is replaced."
+        "A path that ends in the suffix of the form is one file, for the images of one surrogate and attack or the "
+        "clean ones; any other is a folder, which gets SURROGATE/ATTACK with that suffix for each, or `clean`. "
+        "s3://... and gs://... are paths, too. Nothing that is there already is replaced."
     )
     form = export.add_mutually_exclusive_group(required=True)
     form.add_argument("--png", metavar="FOLDER", help="lossless PNG files, and labels.csv as TransferAttack has it")
