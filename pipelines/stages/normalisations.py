@@ -67,7 +67,8 @@ def better_normalisation(
                     break
         if count >= len(right) + _FEWEST:
             found[name] = count
-    return {best: found[best]} if (best := max(found, key=found.__getitem__, default="")) else {}
+    best = max(found, key=lambda name: found[name], default=None)
+    return {} if best is None else {best: found[best]}
 
 
 def predictions(classifier: "Classifier", images_BCHW: Pixels, ids: Sequence[str]) -> npt.NDArray[np.int64]:
