@@ -61,7 +61,7 @@ def better_normalisation(
         count = 0
         with suppress(InputError), _normalising(classifier, normalisation):  # it need not bear pixels of other sizes
             for rows in (wrong, right):
-                now_B = predictions(classifier, images_BCHW[rows], [ids[row] for row in rows])
+                now_B = predictions(classifier, images_BCHW[rows], [ids[row] for row in rows.tolist()])
                 count += int((now_B == labels_B[rows]).sum())
                 if count < _FEWEST:  # of those that were wrong
                     break
