@@ -25,7 +25,7 @@ sys.modules.update(dict.fromkeys([
     "ray", "mlflow", "pandas", "pyarrow", "sklearn", "scipy", "matplotlib", "torchattack",
     "torchattacks",
 ]))
-runpy.run_module("tests.benchmarks.crafting", run_name="__main__", alter_sys=True)
+runpy.run_module("tests.benchmarks." + sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
 
 
@@ -64,7 +64,7 @@ def test_presets_are_timed_with_torch_and_timm_alone(tmp_path: Path) -> None:
     methods = ["pgd", "pgd_l2", "bsr", "vmi", "admix", "logit"]
     ended = subprocess.run(
         [
-            sys.executable, "-c", WITH_TORCH_AND_TIMM_ALONE, *methods,
+            sys.executable, "-c", WITH_TORCH_AND_TIMM_ALONE, "crafting", *methods,
             "--device", "cpu", "--batch", "4", "--rounds", "1", "--precision", "fp32", "bf16",
         ],
         cwd=REPOSITORY, env=os.environ | own | malloc, capture_output=True, text=True, timeout=900,
@@ -77,6 +77,22 @@ def test_presets_are_timed_with_torch_and_timm_alone(tmp_path: Path) -> None:
         assert re.search(r"[\d.,]+ TFLOP/s, (at most [\d,]+ MiB|memory not seen)$", line), line
         if "bare loop: " not in line:
             assert re.search(r"[\d.]+ x the bare loop \(limit 1.(05|10)(, missed)?\), \d+ % of its speed; ", line), line
+
+
+def test_predictions_are_timed_with_torch_and_timm_alone(tmp_path: Path) -> None:
+    own = {"WITNESS_CIFAR10": str(tmp_path / "nowhere"), "MALLOC_ARENA_MAX": "1"}
+    malloc = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "1073741824"}
+    flags = ["--device", "cpu", "--network", "resnet20", "--precision", "fp32", "bf16", "--chunk", "3", "4"]
+    ended = subprocess.run(
+        [sys.executable, "-c", WITH_TORCH_AND_TIMM_ALONE, "evaluation", *flags, "--chunks", "2"],
+        cwd=REPOSITORY, env=os.environ | own | malloc, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    printed = ended.stdout.splitlines()
+    assert len(printed) == 8
+    for line in printed:
+        assert re.match(r"evaluation: CIFAR ResNet-20, chunks of [34], (1 network|5 networks), cpu, (fp32|bf16)", line)
+        assert re.search(r"[\d,]+ predictions/s, \d+ % of the bare loop's speed \([\d,]+/s\), at most", line), line
 
 
 @pytest.mark.slow

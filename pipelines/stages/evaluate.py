@@ -17,6 +17,7 @@ import torch
 from align_core.corruptions.corrupt import corrupted
 from align_core.finite import check_finite
 from align_core.images.decoding import Pixels
+from align_core.predicted import predicted
 from pipelines.compute.cluster import Worker, workers_that_fit
 from pipelines.compute.device_failures import GUARD
 from pipelines.compute.fill import Missing, fill
@@ -193,12 +194,12 @@ class Evaluator:
 
 def _predictions(logits_BK: torch.Tensor, labels_B: torch.Tensor, ids: list[str], prefix: str) -> pa.Table:
     """A row per image: the prediction, and the confidence, which is the softmax of the label."""
-    confidence_B = logits_BK.softmax(dim=1).gather(1, labels_B[:, None])[:, 0]
+    found = predicted(logits_BK, labels_B)
     return pa.table(
         {
             "image_id": ids,
             "label": labels_B.cpu().numpy(),
-            f"{prefix}prediction": logits_BK.argmax(dim=1).cpu().numpy(),
-            f"{prefix}confidence": confidence_B.float().cpu().numpy(),
+            f"{prefix}prediction": found.classes_B,
+            f"{prefix}confidence": found.confidence_B,
         }
     )

@@ -6,17 +6,27 @@ amount of work is the same.
 
 import argparse
 
-from tests.benchmarks import busy, crafting, field_size, matrix, packages, pipeline, scaling, sweep, training
+from tests.benchmarks import (
+    busy,
+    crafting,
+    evaluation,
+    field_size,
+    matrix,
+    packages,
+    pipeline,
+    scaling,
+    sweep,
+    training,
+)
 from tests.benchmarks.clock import run_as_workers_do
 
 
 def main() -> None:
     """Runs the benchmarks that are named on the command line, or all of them."""
-    modules = {
-        "crafting": crafting, "training": training, "packages": packages, "pipeline": pipeline, "scaling": scaling,
-        "matrix": matrix, "sweep": sweep, "busy": busy, "field_size": field_size,
-    }  # fmt: skip
-    benchmarks = {name: module.measure for name, module in modules.items()}
+    modules = (
+        crafting, training, evaluation, packages, pipeline, scaling, matrix, sweep, busy, field_size,
+    )  # fmt: skip
+    benchmarks = {module.__name__.rpartition(".")[2]: module.measure for module in modules}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[[], *benchmarks], help="the benchmarks to run (default: all)")
     names = parser.parse_args().names
