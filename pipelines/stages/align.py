@@ -111,6 +111,11 @@ class _UnderWay:
     job: FineTune
     began: float
 
+    @property
+    def steps(self) -> int:
+        """How many it takes, unless it stops early."""
+        return self.making.align.steps(len(self.job.image_ids))
+
 
 def _make_all(blueprint: Blueprint, names: Sequence[str], worker: Worker, progress: Progress) -> int:
     """Makes the named networks, as many at once as there is room for, each when what it depends on is there."""
@@ -137,15 +142,17 @@ def _make_all(blueprint: Blueprint, names: Sequence[str], worker: Worker, progre
                     waiting.remove(making.name)
                 if not running:
                     break  # what still waits needs a network that could not be made
-                done, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
-                for future in done:
+                ended, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
+                for future in ended:
                     finished = running.pop(future)
                     _say_notes(blueprint.store, finished.job, progress)
                     curve = _commit_result(blueprint, future, finished, progress, failures)
                     if curve is not None:
                         _note_speed(speeds, finished, curve, worker)
                         made += 1
-                    steps_done += finished.making.align.steps(len(finished.job.image_ids))
+                    done = finished.steps if curve is not None else _steps_reported(blueprint.store, finished)
+                    steps_done += done
+                    bar.leave_out(finished.steps - done)
                 bar.set(steps_done + _steps_under_way(blueprint.store, running.values()))
     finally:
         # After Ctrl-C the others are not waited for: they end with the connection to the cluster.
@@ -215,13 +222,15 @@ def _commit_result(
         tuned = future.result()
     except NonFiniteLoss as problem:
         write_failure(blueprint.store, making, f"its {what} failed: {reason_of(problem)}")
-        progress.say(f"the {what} of {making.name} failed: {reason_of(problem)}; all others go on")
+        far = _how_far(blueprint.store, finished)
+        progress.say(f"the {what} of {making.name} failed {far}: {reason_of(problem)}; all others go on")
         blueprint.refresh()
         return None
     except InputChangedError as problem:  # everything else would have a wrong fingerprint, too, so that it ends here
         raise RunFailed(f"the {what} of {making.name} failed: {problem}. What was finished is kept") from problem
     except Exception as problem:  # of the user's code, of torch, or of Ray
-        failures.append(f"the {what} of {making.name} failed: {reason_of(problem)}")
+        far = _how_far(blueprint.store, finished)
+        failures.append(f"the {what} of {making.name} failed {far}: {reason_of(problem)}")
         return None
     seconds, shape = time.time() - finished.began, blueprint.inspected.shape
     if note := commit(blueprint.store, making, tuned.weights, tuned.curve, seconds, shape, tuned.effect, tuned.stopped):
@@ -341,6 +350,15 @@ def _say_notes(store: Store, job: FineTune, progress: Progress) -> None:
 
 def _steps_under_way(store: Store, running: Iterable[_UnderWay]) -> int:
     """Steps that the running fine-tunes report as done."""
-    reports = (store.read_json(str(one.job.progress_file)) for one in running)
-    done = (report.get("done") for report in reports if report)
-    return sum(steps for steps in done if isinstance(steps, int))
+    return sum(_steps_reported(store, one) for one in running)
+
+
+def _steps_reported(store: Store, one: _UnderWay) -> int:
+    """Steps that a fine-tune reports as done, which it does about once a second."""
+    done = (store.read_json(str(one.job.progress_file)) or {}).get("done")
+    return min(done, one.steps) if isinstance(done, int) else 0
+
+
+def _how_far(store: Store, failed: _UnderWay) -> str:
+    """How far a fine-tune came that has failed, as far as it has said so."""
+    return f"(it had reported {_steps_reported(store, failed):,} of {failed.steps:,} steps)"
