@@ -84,9 +84,7 @@ def clean_change_of(row: SurrogateRow) -> tuple[float, float, float] | None:
     return None if value is None or low is None or high is None else (value, low, high)
 
 
-def _sentence(
-    report: Report, row: MeanRow, contrasts: Sequence[ContrastRow], about: Mapping[str, SurrogateRow]
-) -> str:
+def _sentence(report: Report, row: MeanRow, contrasts: Sequence[ContrastRow], about: Mapping[str, SurrogateRow]) -> str:
     own, several = about.get(row["surrogate"]), row["seeds"] > 1
     of_another = " under the attack that it is compared with" if report.is_made_elsewhere(row["surrogate"]) else ""
     parts = [f"{compared(row, 'transfers ', 'shows ')} the source{of_another}: {said_gain(row)}"]
