@@ -211,7 +211,18 @@ class Inspector:
                 found = list(self._seen(looks(image_set, image_ids, self.shards.config)))
                 if self.large.keeps:
                     self.shards.write(name, image_ids, found)
-            yield from found
+                yield from found
+            else:
+                yield from self._with_unreadable_again(image_set, image_ids, found)
+
+    def _with_unreadable_again(
+        self, image_set: ImageSet, image_ids: Sequence[str], found: Sequence[Look | str]
+    ) -> Iterator[Look | str]:
+        """What was found, but images that could not be read are tried again: that may have been the disk's fault."""
+        unreadable = [own for own, one in zip(image_ids, found, strict=True) if isinstance(one, str)]
+        again = looks(image_set, unreadable, self.shards.config)
+        for one in found:
+            yield next(again) if isinstance(one, str) else one
 
     def _seen(self, found: Iterable[Look | str]) -> Iterator[Look | str]:
         for own in found:
