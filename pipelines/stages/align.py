@@ -356,7 +356,7 @@ def _steps_under_way(store: Store, running: Iterable[_UnderWay]) -> int:
 def _steps_reported(store: Store, one: _UnderWay) -> int:
     """Steps that a fine-tune reports as done, which it does about once a second."""
     done = (store.read_json(str(one.job.progress_file)) or {}).get("done")
-    return min(done, one.steps) if isinstance(done, int) else 0
+    return done if isinstance(done, int) else 0
 
 
 def _how_far(store: Store, failed: _UnderWay) -> str:
