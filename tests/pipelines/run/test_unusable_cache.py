@@ -23,8 +23,8 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HandMade:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a file").write_text("of somebody")
     data = HandMade(tmp_path).content()["data"]
-    validation = {"kind": "npz", "path": "images.npz", "take": [12, 16]}
-    data["test"]["take"] = [4, 12]
+    validation = {"kind": "npz", "path": "images.npz", "take": [2, 4]}
+    data["train"]["take"] = [0, 2]
     return hand_made(
         tmp_path, data=data | {"validation": validation}, targets=["twin", "stranger"], validation_targets=["cousin"]
     )

@@ -41,7 +41,7 @@ def asked(folder: Path, request: pytest.FixtureRequest) -> Experiment:
     [
         (BAD, ["c0/18.bmp", "c0/21.bmp", "c1/01.bmp", BAD, "c1/07.bmp"]),
         ("c0/00.bmp", ["c0/00.bmp"]),
-        ("c1/02.bmp", ["c0/18.bmp", "c0/21.bmp", "c1/01.bmp", "c1/02.bmp", BAD, "c1/07.bmp"]),
+        ("c1/02.bmp", ["c0/18.bmp", "c0/21.bmp", "c1/01.bmp", "c1/02.bmp", BAD, "c1/07.bmp", "c1/10.bmp"]),
         ("c2/99.bmp", ["c2/14.bmp", "c2/17.bmp", "c2/20.bmp", "c2/99.bmp"]),
     ],
     ids=["repaired", "changed", "added in between", "added at the end"],
