@@ -68,6 +68,7 @@ class Bar:
     def __init__(self, progress: "Progress", label: str, total: int | None, unit: str, workers: int = 0) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.done, self.note = 0, ""
+        self._left_out = 0
         self._waited = self._used = 0.0
         self._progress, self._workers, self._last_line = progress, workers, time.monotonic()
         self._began, self._done_before, self._reports = time.monotonic(), 0, 0
@@ -86,6 +87,10 @@ class Bar:
             self._last_line = time.monotonic()
             self._progress.say(self.line())
 
+    def leave_out(self, count: int) -> None:
+        """Reports that `count` units will not be done: they are no longer waited for, and the total stays."""
+        self._left_out += count
+
     def took(self, waited: float, used: float) -> None:
         """Reports a turn at a GPU: for how many seconds that had waited for it, and how long the turn lasted."""
         self._waited, self._used = self._waited + waited, self._used + used
@@ -98,15 +103,22 @@ class Bar:
     def line(self) -> str:
         """Returns the line that is shown: units done and in total, their rate, and the time that remains."""
         of = f" of {self.total:,}" if self.total is not None else ""
+        left = (self.total or 0) - self.done - self._left_out
         parts = [f"{self.label}: {self.done:,}{of} {self.unit}"]
         rate = self.rate()
         if self._workers and not self.done:
             parts.append(f"starting {self._workers} worker{'s' * (self._workers > 1)}")
         elif rate is not None:
             parts.append(_speed(rate))
-            if self.total is not None and self.done < self.total:
-                parts.append(f"{(self.total - self.done) / rate:.0f} s left")
+            if left > 0:
+                parts.append(f"{left / rate:.0f} s left")
         return ", ".join(parts) + (f"  {self.note}" if self.note else "")
+
+    def end(self, seconds: float) -> str:
+        """Returns the last line: the units that were done, and in total where that is more, and how long it took."""
+        is_part = self.total is not None and self.done < self.total
+        amount = f"{self.done:,} of {self.total:,} {self.unit}" if is_part else _amount(self.done, self.unit)
+        return f"{self.label}: {amount} in {seconds:.1f} s"
 
     def rate(self) -> float | None:
         """Units per second since workers have started; None while that cannot be told."""
@@ -209,7 +221,7 @@ class Progress:
                 self.say(bar.line())
             yield bar
         self.spent.append(Spent(label, bar.done, unit, time.monotonic() - start, bar.rate(), bar.waited))
-        self.say(f"{label}: {_amount(bar.done, unit)} in {self.spent[-1].seconds:.1f} s")
+        self.say(bar.end(self.spent[-1].seconds))
         if bar.waited is not None and bar.waited > _MUCH:
             self.say(
                 f"{label}: GPUs waited {100 * bar.waited:.0f} % of the time for images to be read or written; more CPU "

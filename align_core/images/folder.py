@@ -210,6 +210,10 @@ class Folder(ImageSet):
         given = [Path(file) for file in (self.config.labels, self.config.label_names) if file is not None]
         return [*given, *(one.file for one in self._found[0].values())]
 
+    def file_of(self, image_id: str) -> Path:
+        """The file of one image."""
+        return self._found[0][image_id].file
+
     def decoded(self, image_id: str) -> Picture:
         """Decodes the file. Raises BadImage where that is impossible."""
         return decode(self.root / image_id)

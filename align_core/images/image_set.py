@@ -38,6 +38,11 @@ class ImageSet(ABC):
     def files(self) -> list[Path]:
         """The files of the set. Size and modification time of each tell whether the set has changed."""
 
+    def file_of(self, image_id: str) -> Path:
+        """The file, one of `files`, that holds the image, where the set is in files."""
+        (file,) = self.files()
+        return file
+
     @abstractmethod
     def decoded(self, image_id: str) -> Picture:
         """Decodes one image at its own size and in its own channels. Raises BadImage where that is impossible."""

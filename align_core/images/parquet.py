@@ -149,8 +149,11 @@ class Parquet(ImageSet):
     def _firsts(self) -> npt.NDArray[np.int64]:
         return np.array([first for _, _, first in self._groups], dtype=np.int64)
 
+    def _group_of(self, row: int) -> int:
+        return int(np.searchsorted(self._firsts, row, side="right")) - 1
+
     def _image(self, row: int) -> Any:
-        position = int(np.searchsorted(self._firsts, row, side="right")) - 1
+        position = self._group_of(row)
         return self._images_of(position)[row - int(self._firsts[position])]
 
     def _images_of(self, position: int) -> pa.Array:
@@ -221,6 +224,10 @@ class Parquet(ImageSet):
     def notes(self) -> list[str]:
         """Files that are missing by the names of the others, and files of several splits."""
         return notes_on_shards(self.files()) if self.path.is_dir() else []
+
+    def file_of(self, image_id: str) -> Path:
+        """The file that has the row of one image."""
+        return self._groups[self._group_of(self._rows[image_id])][0]
 
     def decoded(self, image_id: str) -> Picture:
         """Decodes the image of one row. Raises BadImage where that is impossible."""

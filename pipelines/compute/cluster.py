@@ -246,6 +246,18 @@ def room_for(worker: Worker, spare_cpus: float = 0) -> int:
     return sum(max(0, int(min((n.get(name, 0) + 1e-9) // need for name, need in worker.needs.items()))) for n in nodes)
 
 
+def may_work_here(worker: Worker) -> bool:
+    """Whether such a worker fits the node that this process runs on, whose disk is the one that it can look at."""
+    import ray
+
+    return any(
+        node["Alive"]
+        and node["NodeManagerHostname"] == socket.gethostname()
+        and all(node["Resources"].get(name, 0) >= need for name, need in worker.needs.items())
+        for node in ray.nodes()
+    )
+
+
 def room_beside_failed_gpus(store: Store, worker: Worker, needed: int = 1) -> int:
     """Keeps the GPUs that are left alone from all workers, and returns how many such workers fit the other ones.
 

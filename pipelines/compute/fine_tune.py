@@ -57,6 +57,7 @@ class FineTune:
         unused_parameters: whether a step leaves parameters without a gradient. Data-parallel workers must know.
         checked: on what it is checked, where the settings have an early stop.
         cache: a folder of the node in which decoded images are kept; None for none.
+        patience: seconds after which a process that reads images counts as stuck; 0 for no limit.
     """
 
     name: str
@@ -76,6 +77,7 @@ class FineTune:
     unused_parameters: bool = False
     checked: Checked | None = None
     cache: str | None = None
+    patience: float = 0.0
 
     def batches(self, rank: int = 0, world: int = 1) -> Batches:
         """The batches of worker number `rank` of `world` data-parallel workers.
@@ -274,7 +276,8 @@ class Trainer:
         return NonFiniteLoss(f"{reason} (step {problem.step})", problem.witness, problem.rows, problem.step)
 
     def _loaded(self, steps: range) -> Iterator[tuple[Tensor, Tensor]]:
-        return batches_on(self.device, self.batches, steps, self.job.threads, self.job.images.is_encoded)
+        job = self.job
+        return batches_on(self.device, self.batches, steps, job.threads, job.images.is_encoded, job.patience)
 
     def _write_progress(self, done: int) -> None:
         """At most once a second, and after the last step."""

@@ -1,6 +1,6 @@
 """The batches of a fine-tune on their way to the device, read ahead of the steps that need them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,7 +17,7 @@ TAKEN = 4
 
 
 def batches_on(
-    device: str, batches: Batches, steps: range, threads: int, is_encoded: bool
+    device: str, batches: Batches, steps: range, threads: int, is_encoded: bool, patience: float = 0.0
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of these steps, on the device: what `batches[step]` returns.
 
@@ -27,13 +27,18 @@ def batches_on(
     Args:
         threads: how many such processes there are.
         is_encoded: whether the images have to be decoded.
+        patience: seconds after which such a process counts as stuck that owes the next batch; 0 for no limit.
 
-    Raises InputError for an image that is unreadable or is not the one that was inspected.
+    Raises InputError for an image that is unreadable or is not the one that was inspected, and TimeoutError.
     """
     on_gpu = torch.device(device).type == "cuda"
     readers = threads if on_gpu or is_encoded else 0
     reading = cast("Dataset[_Read]", _Reading(batches))  # all that a DataLoader needs: length and items
-    for read in DataLoader(reading, batch_size=None, sampler=steps, num_workers=readers, pin_memory=on_gpu):
+    longest = patience if readers else 0.0
+    loader = DataLoader(
+        reading, batch_size=None, sampler=steps, num_workers=readers, pin_memory=on_gpu, timeout=longest
+    )
+    for read in _in_time(loader, longest):
         if isinstance(read, InputError):
             raise read
         images, labels_B = read
@@ -42,6 +47,18 @@ def batches_on(
 
 
 _Read = tuple[Drawn, Tensor] | InputError
+
+
+def _in_time(loader: Iterable[_Read], seconds: float) -> Iterator[_Read]:
+    """What arrives. Raises TimeoutError, which is tried again as other faults of a disk are, where nothing does."""
+    try:
+        yield from loader
+    except RuntimeError as problem:
+        if not str(problem).startswith("DataLoader timed out"):
+            raise
+        raise TimeoutError(
+            f"no batch of data.train was read in {seconds:g} s (compute.patience): does its disk answer?"
+        ) from problem
 
 
 @dataclass(frozen=True)

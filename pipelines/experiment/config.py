@@ -218,7 +218,8 @@ class ComputeConfig(Section):
         cache: a folder, on each node's own disk, in which training images are kept as they are decoded, so that later
             epochs and fine-tunes need not decode them again; by default none are kept.
         patience: seconds after which a worker that shows no progress counts as stuck and is replaced: that is still
-            at the predictions of one chunk, or has begun no pass through a surrogate.
+            at the predictions of one chunk, has begun no pass through a surrogate, or waits for one batch of training
+            images.
         craft, evaluate: settings that override these in that stage.
     """
 

@@ -17,7 +17,7 @@ RESERVED_NAMES = {"source", "aligned", "mean", *get_args(Control)}
 """Names of surrogates in every experiment; `mean` stands for the row over all targets in MLflow's keys."""
 
 EXTERNAL = "external"
-"""The surrogate to which images that were made elsewhere belong, in experiments that have such images."""
+"""The surrogate to which images that were made elsewhere belong. Without such images, it is a name as any other."""
 
 RESERVED_ATTACKS = {"mean", "all"}
 """Names of no attack: they stand for rows over all targets, and over all attacks, in the tables and MLflow's keys."""

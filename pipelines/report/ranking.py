@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from pipelines.experiment.names import EXTERNAL
 from pipelines.experiment.surrogates import is_control
 from pipelines.report.means import gain_of
 from pipelines.report.rows import ContrastRow, MeanRow
@@ -25,7 +24,7 @@ def ranking(report: Report) -> list[str]:
     contrasts.csv has the pair and its interval excludes zero. In a matrix, means are over different targets, and
     nothing is ranked.
     """
-    own = [row for row in report.means() if row["surrogate"] != EXTERNAL]
+    own = [row for row in report.means() if not report.is_made_elsewhere(row["surrogate"])]
     if len({row["surrogate"] for row in own if row["gain"] is None and row["rate"] is not None}) != 1:
         return []
     lines = []

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from pipelines.experiment.names import EXTERNAL
 from pipelines.experiment.surrogates import is_control
 from pipelines.report.means import gain_of
 from pipelines.report.rounding import signed
@@ -53,11 +52,11 @@ def verdicts(report: Report) -> list[str]:
             contrasts.setdefault((row["surrogate"], row["attack"]), []).append(row)
     about = {row["surrogate"]: row for row in report.surrogates}
     return [
-        _sentence(row, contrasts.get((row["surrogate"], row["attack"]), []), about)
+        _sentence(report, row, contrasts.get((row["surrogate"], row["attack"]), []), about)
         if row["gain"] is not None
         else _alone(row)
         for row in report.means()
-        if row["gain"] is not None or (row["surrogate"] == EXTERNAL and row["rate"] is not None)
+        if row["gain"] is not None or (report.is_made_elsewhere(row["surrogate"]) and row["rate"] is not None)
     ]
 
 
@@ -85,9 +84,9 @@ def clean_change_of(row: SurrogateRow) -> tuple[float, float, float] | None:
     return None if value is None or low is None or high is None else (value, low, high)
 
 
-def _sentence(row: MeanRow, contrasts: Sequence[ContrastRow], about: Mapping[str, SurrogateRow]) -> str:
+def _sentence(report: Report, row: MeanRow, contrasts: Sequence[ContrastRow], about: Mapping[str, SurrogateRow]) -> str:
     own, several = about.get(row["surrogate"]), row["seeds"] > 1
-    of_another = " under the attack that it is compared with" if row["surrogate"] == EXTERNAL else ""
+    of_another = " under the attack that it is compared with" if report.is_made_elsewhere(row["surrogate"]) else ""
     parts = [f"{compared(row, 'transfers ', 'shows ')} the source{of_another}: {said_gain(row)}"]
     parts += _beside_others(contrasts, about, broken_controls(list(about.values())))
     change = None if own is None else clean_change_of(own)

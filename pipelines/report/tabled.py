@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pipelines.experiment.names import EXTERNAL
 from pipelines.report.reason_rows import CorrelationRow, ReasonRow, SoftLabelRow
 from pipelines.report.robustness_rows import RobustnessRow
 from pipelines.report.rows import COLUMNS, ContrastRow, MeanRow, SeedRow, SurrogateRow, TimeRow, TransferRow
@@ -51,3 +52,11 @@ class Report:
             if row["target"] == "(mean)":
                 means.append({**row, "clean_accuracy": accuracy.get(row["surrogate"])})
         return means
+
+    def is_made_elsewhere(self, surrogate: str) -> bool:
+        """Whether images that were made elsewhere belong to the surrogate of this name.
+
+        It is no network, so that it has no row in surrogates.csv. A variant has one, which may bear the same name where
+        the experiment has no such images.
+        """
+        return surrogate == EXTERNAL and all(row["surrogate"] != EXTERNAL for row in self.surrogates)

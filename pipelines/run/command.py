@@ -139,13 +139,15 @@ def _must_train(experiment: Experiment) -> bool:
 
 
 def _workers(blueprint: Blueprint, stages: Sequence[str]) -> dict[str, Worker]:
-    """What each worker of a stage takes of the cluster. Raises InputError where there is no room for it."""
-    from pipelines.stages.align import check_room
+    """What each worker of a stage takes of the cluster. Raises InputError where it cannot work there."""
+    from pipelines.stages.align import check_cache, check_room
 
     as_crafting = {"reasons": "craft"}  # for these, too, are gradients of the surrogates
     workers = {stage: worker_of(blueprint.experiment.compute, as_crafting.get(stage, stage)) for stage in stages}
     if "align" in workers:
         check_room(blueprint, workers["align"])
+        if blueprint.missing("align"):
+            check_cache(blueprint, workers["align"])
     return workers
 
 

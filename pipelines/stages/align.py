@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import chain, pairwise
+from pathlib import Path
 from statistics import median
 
 from safetensors.torch import load as load_safetensors
@@ -26,7 +27,7 @@ from align_core.refinements.cost import passes_per_image
 from align_core.trial import FoldingDifference, folding_difference, random_images
 from align_core.weights import State, hash_weights
 from pipelines.compute.checkpoint import Curve
-from pipelines.compute.cluster import Worker, room_for
+from pipelines.compute.cluster import Worker, may_work_here, room_for
 from pipelines.compute.fine_tune import FineTune
 from pipelines.compute.here import weights_shown
 from pipelines.compute.loading import on_device
@@ -43,6 +44,7 @@ from pipelines.storage.csv_table import to_csv
 from pipelines.storage.differences import differences
 from pipelines.storage.store import Store
 from pipelines.storage.versions import versions
+from pipelines.storage.writable import check_writable
 
 
 def make_networks(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
@@ -87,6 +89,20 @@ def check_room(blueprint: Blueprint, worker: Worker, names: Container[str] | Non
             )
 
 
+def check_cache(blueprint: Blueprint, worker: Worker) -> None:
+    """Raises InputError where images cannot be kept as `compute.cache` asks, if fine-tunes may run on this node.
+
+    Of other nodes it cannot be told: there, a fine-tune says so at its first step.
+    """
+    folder = blueprint.experiment.compute.cache
+    if folder is None or not may_work_here(worker):
+        return
+    try:
+        check_writable(Path(folder), "name another folder")
+    except InputError as problem:
+        raise InputError(f"compute.cache: {problem}, or leave the key out") from problem
+
+
 @dataclass(frozen=True)
 class _UnderWay:
     """A fine-tune that is running, and since when (seconds)."""
@@ -94,6 +110,11 @@ class _UnderWay:
     making: Making
     job: FineTune
     began: float
+
+    @property
+    def steps(self) -> int:
+        """How many it takes, unless it stops early."""
+        return self.making.align.steps(len(self.job.image_ids))
 
 
 def _make_all(blueprint: Blueprint, names: Sequence[str], worker: Worker, progress: Progress) -> int:
@@ -121,15 +142,17 @@ def _make_all(blueprint: Blueprint, names: Sequence[str], worker: Worker, progre
                     waiting.remove(making.name)
                 if not running:
                     break  # what still waits needs a network that could not be made
-                done, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
-                for future in done:
+                ended, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
+                for future in ended:
                     finished = running.pop(future)
                     _say_notes(blueprint.store, finished.job, progress)
                     curve = _commit_result(blueprint, future, finished, progress, failures)
                     if curve is not None:
                         _note_speed(speeds, finished, curve, worker)
                         made += 1
-                    steps_done += finished.making.align.steps(len(finished.job.image_ids))
+                    done = finished.steps if curve is not None else _steps_reported(blueprint.store, finished)
+                    steps_done += done
+                    bar.leave_out(finished.steps - done)
                 bar.set(steps_done + _steps_under_way(blueprint.store, running.values()))
     finally:
         # After Ctrl-C the others are not waited for: they end with the connection to the cluster.
@@ -199,13 +222,15 @@ def _commit_result(
         tuned = future.result()
     except NonFiniteLoss as problem:
         write_failure(blueprint.store, making, f"its {what} failed: {reason_of(problem)}")
-        progress.say(f"the {what} of {making.name} failed: {reason_of(problem)}; all others go on")
+        far = _how_far(blueprint.store, finished)
+        progress.say(f"the {what} of {making.name} failed {far}: {reason_of(problem)}; all others go on")
         blueprint.refresh()
         return None
     except InputChangedError as problem:  # everything else would have a wrong fingerprint, too, so that it ends here
         raise RunFailed(f"the {what} of {making.name} failed: {problem}. What was finished is kept") from problem
     except Exception as problem:  # of the user's code, of torch, or of Ray
-        failures.append(f"the {what} of {making.name} failed: {reason_of(problem)}")
+        far = _how_far(blueprint.store, finished)
+        failures.append(f"the {what} of {making.name} failed {far}: {reason_of(problem)}")
         return None
     seconds, shape = time.time() - finished.began, blueprint.inspected.shape
     if note := commit(blueprint.store, making, tuned.weights, tuned.curve, seconds, shape, tuned.effect, tuned.stopped):
@@ -325,6 +350,15 @@ def _say_notes(store: Store, job: FineTune, progress: Progress) -> None:
 
 def _steps_under_way(store: Store, running: Iterable[_UnderWay]) -> int:
     """Steps that the running fine-tunes report as done."""
-    reports = (store.read_json(str(one.job.progress_file)) for one in running)
-    done = (report.get("done") for report in reports if report)
-    return sum(steps for steps in done if isinstance(steps, int))
+    return sum(_steps_reported(store, one) for one in running)
+
+
+def _steps_reported(store: Store, one: _UnderWay) -> int:
+    """Steps that a fine-tune reports as done, which it does about once a second."""
+    done = (store.read_json(str(one.job.progress_file)) or {}).get("done")
+    return done if isinstance(done, int) else 0
+
+
+def _how_far(store: Store, failed: _UnderWay) -> str:
+    """How far a fine-tune came that has failed, as far as it has said so."""
+    return f"(it had reported {_steps_reported(store, failed):,} of {failed.steps:,} steps)"

@@ -12,7 +12,7 @@ from pipelines.compute.here import images_here, images_shown
 from pipelines.experiment.config import Experiment
 from pipelines.progress import Progress
 from pipelines.stages.input_checks import check_readable
-from pipelines.stages.inspect_large import LOOKS_ONLY, Inspector, LargeSets, Shards
+from pipelines.stages.inspect_large import LOOKS_ONLY, SHARDS, Inspector, LargeSets, Shards
 from pipelines.stages.manifest_file import IMAGES, inspection_from_bytes, inspection_to_bytes, manifest_file
 from pipelines.stages.seen import SEEN
 from pipelines.storage.store import Store
@@ -54,14 +54,9 @@ def look_at_all(experiment: Experiment, look: Callable[[str, ImageSetConfig], In
 
 
 def delete_shards(store: Store, written: Iterable[str]) -> None:
-    """Deletes the shards of the image sets of which these files in the store, now written, hold everything."""
-    for path in written:
-        if path.startswith(f"{SEEN}/{IMAGES}"):
-            store.delete_folder(_folder_of_shards(path))
-
-
-def _folder_of_shards(path: str) -> str:
-    return path.removesuffix(".parquet")
+    """Deletes all shards, where files of image sets are among those that are written now: these hold everything."""
+    if any(path.startswith(f"{SEEN}/{IMAGES}") for path in written):
+        store.delete_folder(SHARDS)
 
 
 def _inspection_of(
@@ -81,7 +76,7 @@ def _inspection_of(
             return known, {}
         here = images_here(config, progress.fetching(f"data.{role}"))
         with progress.stage(f"inspect data.{role}", None, "images") as bar:
-            shards = Shards(store, _folder_of_shards(path), config, data.fit, data.channels)
+            shards = Shards(store, config, data.fit, data.channels)
             look = Inspector(shards, experiment.compute, large, trusting, bar, progress.say)
             found = inspect_images(here, data.fit, data.channels, look=look)
     except (InputError, OSError) as problem:

@@ -62,4 +62,5 @@ def fine_tune_of(blueprint: Blueprint, making: Making, worker: Worker) -> FineTu
         unused_parameters=(making.start or making.name) in blueprint.inspected.unused_parameters,
         checked=checked_of(blueprint, making),
         cache=blueprint.experiment.compute.cache,
+        patience=blueprint.experiment.compute.patience,
     )

@@ -16,6 +16,7 @@ Where to begin:
   `s3_requests.py`: what S3 does on request that pyarrow does not ask for. `ahead.py`: reading before its turn.
 * `far.py` and `hub.py`: image sets and weights in object stores, which are fetched to the disk of each node.
 * `cache.py`: the folder on that disk in which copies are kept.
+* `writable.py`: whether files can be written in a folder.
 * `credentials.py`: `without_credentials` makes a URI fit to be shown or stored, `hide_credentials` a text about it.
 * `versions.py`: the versions of the software that made a result.
 

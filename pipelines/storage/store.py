@@ -5,7 +5,6 @@ when its upload ends. Files that depend on settings carry a fingerprint of these
 listing of the folder tells what is finished, missing or stale.
 """
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -30,6 +29,7 @@ from pipelines.storage.credentials import without_credentials
 from pipelines.storage.lease import leased
 from pipelines.storage.object_store import AT_ONCE, check_answers, delete, move, open_store, requests_of, upload
 from pipelines.storage.s3_requests import S3Requests
+from pipelines.storage.writable import FULL, check_writable, nearest_folder
 
 # Bytes of a file for an object store that are kept in memory until the upload. Larger files wait on the local disk.
 _IN_MEMORY = 32 * 2**20
@@ -37,8 +37,6 @@ _IN_MEMORY = 32 * 2**20
 _UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.part$")
 
 _PIECE = 8 * 2**20
-_TRIED = 2**16  # bytes that are written to see whether there is room
-_FULL = (errno.ENOSPC, errno.EDQUOT)  # there is no room, or no more for this user
 
 Say = Callable[[str], None]
 """A function that shows the user one line of text."""
@@ -224,7 +222,7 @@ class Store:
                 os.fsync(file.fileno())
             os.replace(unfinished, path)
         except OSError as problem:
-            if problem.errno in _FULL and problem.filename is None:  # a stream does not know which disk it is on
+            if problem.errno in FULL and problem.filename is None:  # a stream does not know which disk it is on
                 raise OSError(problem.errno, problem.strerror, path) from problem
             raise
         finally:
@@ -276,39 +274,22 @@ class Store:
 
     def check_writable(self) -> None:
         """Raises InputError unless files can be created below the output folder. Leaves nothing behind."""
-        if not self.is_local:
-            try:
-                check_answers(self.filesystem, self.path("").rstrip("/"), self.output)
-            except InputError as problem:
-                raise InputError(f"output: {problem}") from problem
-            return
-        nearest = self.check_folder()
+        folder = self.path("")
         try:
-            with tempfile.TemporaryFile(dir=nearest) as file:
-                file.write(bytes(_TRIED))
-                file.flush()
-        except OSError as problem:
-            raise InputError(
-                f"output: {nearest} cannot be written ({problem.strerror}); "
-                f"{'free some space there, or ' if problem.errno in _FULL else ''}name another folder with --output"
-            ) from problem
+            if self.is_local:
+                check_writable(Path(folder), "name another folder with --output")
+            else:
+                check_answers(self.filesystem, folder.rstrip("/"), self.output)
+        except InputError as problem:
+            raise InputError(f"output: {problem}") from problem
 
-    def check_folder(self) -> Path:
-        """The nearest folder that exists, for an output on a disk: its own, or one above it.
-
-        Raises InputError where there is a file in place of it, or where it cannot be read.
-        """
-        nearest = Path(self.path(""))
+    def check_folder(self) -> None:
+        """Raises InputError where an output on a disk is a file, or cannot be read; it need not be there yet."""
+        folder = Path(self.path(""))
         try:
-            while not _is_there(nearest):
-                nearest = nearest.parent
-            with os.scandir(nearest) as entries:
-                next(entries, None)
-        except NotADirectoryError as problem:
-            raise InputError(f"output: {nearest} is a file; name a folder that can be written") from problem
-        except OSError as problem:
-            raise InputError(f"output: {nearest} cannot be read ({problem.strerror}); name another folder") from problem
-        return nearest
+            nearest_folder(folder)
+        except InputError as problem:
+            raise InputError(f"output: {problem}") from problem
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -334,15 +315,6 @@ class Store:
 
 def _in_the_way(path: str, what: str) -> str:
     return f"{path} is {what} of this name has to be written; rename or delete it. {ONCE_MENDED}"
-
-
-def _is_there(path: Path) -> bool:
-    """Whether there is anything at the path. Raises OSError where that cannot be told, or the name is not possible."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
 
 
 def _take_lock(file: IO[str], location: str) -> None:

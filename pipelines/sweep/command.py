@@ -15,7 +15,7 @@ from pipelines.progress import Progress
 from pipelines.report.rows import ContrastRow
 from pipelines.run.command import RunResult, run
 from pipelines.run.request import Request, open_blueprint
-from pipelines.stages.align import check_room, make_named
+from pipelines.stages.align import check_cache, check_room, make_named
 from pipelines.stages.notes import say_notes
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.store import fingerprint_of
@@ -139,6 +139,7 @@ def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
         stack.enter_context(connected(request.address, blueprint.experiment, say_at_once, request.dashboard))
         worker = worker_of(blueprint.experiment.compute)
         check_room(blueprint, worker, study.needed)
+        check_cache(blueprint, worker)
         concurrent = study.concurrent(worker)
     with store.locked():
         blueprint.refresh()

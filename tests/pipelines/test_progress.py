@@ -141,6 +141,23 @@ class TestRemainingTime:
             clock.now += 98
             assert bar.line() == "inspect: 10 of 30 images, 6.0/min, 200 s left"
 
+    def test_what_will_not_be_done_is_not_waited_for_and_not_counted(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Two fine-tunes of 40 steps: one fails after 10, the other goes on to its end."""
+        clock, progress = Clock(monkeypatch), Progress(quiet=True)
+        with progress.stage("align", 80, "steps") as bar:
+            clock.now += 10
+            bar.set(20)
+            assert bar.line() == "align: 20 of 80 steps, 2.0/s, 30 s left"
+            bar.leave_out(30)
+            assert bar.line() == "align: 20 of 80 steps, 2.0/s, 15 s left"
+            clock.now += 15
+            bar.set(50)
+            assert bar.line() == "align: 50 of 80 steps, 2.0/s"
+        assert capsys.readouterr().err.splitlines()[-1] == "witness: align: 50 of 80 steps in 25.0 s"
+        assert str(progress.spent[0]) == "align 25.0 s (50 steps, 2.0/s)"
+
 
 def test_a_log_that_cannot_be_written_hides_no_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk ends the work and refuses the log as well: the user has to hear of the work."""

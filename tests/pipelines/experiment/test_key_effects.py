@@ -268,6 +268,7 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
     ("compute.networks=1", lambda b: {len(one.predictions) for one in in_turns(b.evaluations)}, {1}),
     ("compute.cache=/tmp/kept", lambda b: fine_tune_of(b, making(b, "v"), WORKER).cache, "/tmp/kept"),
     ("compute.patience=7", lambda b: b.experiment.compute.patience, 7),
+    ("compute.patience=7", lambda b: fine_tune_of(b, making(b, "v"), WORKER).patience, 7),
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from hand_made import HandMade, hand_made
 from pipelines.report.html_page import Page, html_page
 from pipelines.report.page import computed_report
 from pipelines.report.ranking import CAVEAT, ranking
+from pipelines.report.sentences import verdicts
 
 TARGETS = ("twin", "cousin", "stranger")
 WRONG = {
@@ -74,3 +75,15 @@ def test_one_surrogate_is_not_ranked(experiment: HandMade) -> None:
     experiment.write(variants={})
     wrong = {f"outcomes/aligned/pgd/{t}": WRONG["aligned"] for t in TARGETS}
     assert ranking(computed_report(experiment.finish(wrong))) == []
+
+
+def test_a_variant_may_be_called_external_where_no_images_were_made_elsewhere(experiment: HandMade) -> None:
+    """It is compared with the source under the same attack, as any other, and ranked with them."""
+    experiment.write(variants={"external": {"align": {"temperature": 16}}})
+    wrong = {"source": WRONG["source"], "aligned": WRONG["aligned"], "external": WRONG["hot"]}
+    outcomes = {f"outcomes/{name}/pgd/{t}": own for name, own in wrong.items() for t in TARGETS}
+    report = computed_report(experiment.finish(outcomes))
+    (line,) = (own for own in ranking(report) if own.startswith("under pgd: "))
+    assert line.startswith("under pgd: controls aside, the highest gains are external +")
+    (verdict,) = (own for own in verdicts(report) if own.startswith("external under pgd: "))
+    assert verdict.startswith("external under pgd: transfers better than the source: ")

@@ -166,7 +166,7 @@ class TestTheEndOfAFineTune:
     def test_any_other_failure_is_not(self, experiment: HandMade) -> None:
         blueprint = experiment.blueprint()
         made, failures = self.ended(blueprint, "hot", OSError("disk"))
-        assert (made, failures) == (False, ["the alignment of hot failed: disk"])
+        assert (made, failures) == (False, ["the alignment of hot failed (it had reported 0 of 1 steps): disk"])
         assert "hot" in blueprint.missing("align")
 
     def test_success_takes_an_old_note_away(self, experiment: HandMade) -> None:
