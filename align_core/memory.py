@@ -26,21 +26,38 @@ class Memory:
         predicting: a pass without gradients.
         gradient: a pass and the gradient with respect to the pixels; None where none is taken, or it is not known.
         training: a step, with the gradients of the weights and the optimizer's state; None likewise.
+        reasons: a pass of the reasons, with a second derivative where they take one; None likewise.
+        plain: all of it where attention is computed in its plain form; None where the network has no fused attention.
     """
 
     weights: int
     predicting: PassMemory
     gradient: PassMemory | None = None
     training: PassMemory | None = None
+    reasons: PassMemory | None = None
+    plain: "Memory | None" = None
+
+    def with_attention(self, is_plain: bool) -> "Memory":
+        """What it takes with attention in its plain form, or as torch computes it otherwise, fused where it can be."""
+        return self.plain if is_plain and self.plain is not None else self
 
 
-def memory_from(written: Mapping[str, Any]) -> Memory:
-    """What `dataclasses.asdict` made of a Memory. Raises KeyError, TypeError or ValueError for anything else."""
-    passes = {name: _pass_from(written[name]) for name in ("predicting", "gradient", "training")}
+_OF_AN_EARLIER_VERSION = {"weights", "predicting", "gradient", "training"}
+
+
+def memory_from(written: Mapping[str, Any]) -> Memory | None:
+    """What `dataclasses.asdict` made of a Memory; None where an earlier version did, which saw only fused attention.
+
+    Raises KeyError, TypeError or ValueError for anything else.
+    """
+    if written.keys() == _OF_AN_EARLIER_VERSION:
+        return None
+    passes = {name: _pass_from(written[name]) for name in ("predicting", "gradient", "training", "reasons")}
     predicting = passes.pop("predicting")
     if predicting is None:
         raise ValueError("it does not say what predicting takes")
-    return Memory(int(written["weights"]), predicting, **passes)
+    plain = None if written["plain"] is None else memory_from(written["plain"])
+    return Memory(int(written["weights"]), predicting, **passes, plain=plain)
 
 
 def _pass_from(written: Mapping[str, Any] | None) -> PassMemory | None:

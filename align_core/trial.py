@@ -4,26 +4,29 @@ Whatever would break later, perhaps after hours, breaks here, with a message tha
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from align_core.align_config import Training
 from align_core.alignment import Alignment, NonFiniteLoss
 from align_core.errors import InputError, reason_of
 from align_core.features import find_last_layer, find_map_layer
 from align_core.folding import Pair, fold, foldable
-from align_core.memory import Memory
+from align_core.memory import Memory, PassMemory
 from align_core.model_config import Precision
 from align_core.models import Classifier, copy_of
 from align_core.own_code import own_code
 from align_core.peak_memory import (
     bytes_of_weights,
+    fuses_attention,
     gradient_memory,
     predicting_memory,
+    reasons_memory,
 )
 from align_core.trial_steps import begun_fine_tune, step_memory
 from align_core.weights import not_finite, to_bytes
@@ -67,6 +70,7 @@ def try_model(
     crafted_on: bool = False,
     trainings: Sequence[Training] = (),
     sees: Collection[str] = (),
+    derivatives: int = 0,
 ) -> Trial:
     """Tries a model on random images; it is left as it was.
 
@@ -80,6 +84,7 @@ def try_model(
         crafted_on: whether adversarial images are crafted on it.
         trainings: the ways in which it is trained.
         sees: what losses compare of it beside its logits: `features`, `places`.
+        derivatives: how many times reasons differentiate it in its pixels, for its memory.
 
     Raises InputError where the model cannot do what it is to be used for.
     """
@@ -106,7 +111,7 @@ def try_model(
             _try_features(classifier, name, noise_BCHW, "places" in sees)
         for training in trainings:
             _try_training(classifier, name, noise_BCHW, classes, training, trial)
-        trial.memory = _memory(classifier, noise_BCHW, classes, trial.folded, crafted_on, trainings)
+        trial.memory = _memory(classifier, noise_BCHW, classes, trial.folded, crafted_on, trainings, derivatives)
     finally:
         classifier.train(was_training).to(memory_format=torch.contiguous_format)
     trial.notes = list(dict.fromkeys(trial.notes))
@@ -347,17 +352,31 @@ def _memory(
     folded: Sequence[Pair],
     crafted_on: bool,
     trainings: Sequence[Training],
+    derivatives: int,
 ) -> Memory | None:
     """What it takes in memory as it is used; of several ways to train it, the one that takes the most for an image."""
+
+    def measured(reasons: PassMemory | None) -> Memory:
+        steps = [step_memory(classifier, images_BCHW, classes, own) for own in trainings]
+        return Memory(
+            bytes_of_weights(classifier),
+            predicting_memory(network, image_1CHW),
+            gradient_memory(network, image_1CHW) if crafted_on else None,
+            max(steps, key=lambda own: own.per_image, default=None),
+            reasons,
+        )
+
+    image_1CHW = images_BCHW[:1]
     try:
         with own_code("measuring its memory"):  # which puts the random states back
             network = fold(copy_of(classifier), folded).eval().requires_grad_(False)
-            steps = [step_memory(classifier, images_BCHW, classes, own) for own in trainings]
-            return Memory(
-                bytes_of_weights(classifier),
-                predicting_memory(network, images_BCHW[:1]),
-                gradient_memory(network, images_BCHW[:1]) if crafted_on else None,
-                max(steps, key=lambda own: own.per_image, default=None),
-            )
+            reasons = reasons_memory(network, image_1CHW, derivatives) if derivatives else None
+            found = measured(reasons)
+            if not fuses_attention(network, image_1CHW):
+                return found
+            with sdpa_kernel(SDPBackend.MATH):
+                if derivatives == 1:  # for a second derivative, attention is always in its plain form
+                    reasons = reasons_memory(network, image_1CHW, derivatives)
+                return replace(found, plain=measured(reasons))
     except InputError:  # a network may hold what cannot be copied, or watched
         return None

@@ -4,6 +4,9 @@ from collections.abc import Callable, Sequence
 
 from align_core.images.decoding import Pixels
 
+KEPT_BESIDE_A_GPU = 2**30
+"""Bytes of decoded images that a worker with a GPU keeps."""
+
 
 class _Decoded:
     """Keeps chunks as they are decoded, the first ones until there is no room, and these to the end of the process.

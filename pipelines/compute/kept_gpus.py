@@ -39,6 +39,10 @@ class _Kept:
             for node in {node for node, _ in wanted - self._holders.keys()}:
                 self._keep_on(node, {own for own in wanted - self._holders.keys() if own[0] == node})
 
+    def misses(self, store: Store) -> bool:
+        """Whether there is a GPU that failed twice and that this process does not keep."""
+        return any((own.node, own.gpu) not in self._holders for own in left_alone(device_failures(store)))
+
     def by_node(self) -> Counter[str]:
         """How many GPUs are kept of each node, by Ray's id of the node."""
         return Counter(node for node, _ in self._holders)

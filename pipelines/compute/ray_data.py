@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from align_core.errors import reason_of
 from pipelines.compute.cluster import Worker, room_beside_failed_gpus
-from pipelines.compute.decoded import DECODED
+from pipelines.compute.decoded import DECODED, KEPT_BESIDE_A_GPU
 from pipelines.compute.device_failures import GUARD, LeftAlone, check_not_left_alone
 from pipelines.compute.images import TestImages
-from pipelines.compute.turns import TURNS, Turn
+from pipelines.compute.turns import AT_ONCE, TURNS, Turn
 from pipelines.failure import ONCE_MENDED, RunFailed
 from pipelines.storage.store import Store
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pipelines.compute.loading import NetworkLoader
 
 _MOST_BLOCKS = 10_000
-_AT_ONCE = 8  # items in the hands of an actor: one is at the device, and others are read, wait for it or are written
-_KEPT = 2**30  # bytes of decoded images that an actor keeps
 _LEFT_ALONE = re.compile(rf"{LeftAlone.__name__}: (.*)")  # Ray Data hands on no more of an exception than its text
 
 
@@ -143,8 +141,8 @@ def run_pipeline(
     if job.device == "cuda":
         actors = ray.data.ActorPoolStrategy(
             size=size,
-            max_tasks_in_flight_per_actor=_AT_ONCE,
-            max_concurrent_calls_per_actor=_AT_ONCE,
+            max_tasks_in_flight_per_actor=AT_ONCE,
+            max_concurrent_calls_per_actor=AT_ONCE,
             enable_true_multi_threading=True,
         )
         arguments = (job, work, read)
@@ -198,7 +196,7 @@ class _ChunkWorker:
     def __init__(self, job: Any, work: Callable[[Any], Work[Any, Any]], read: Read[Any, Any]) -> None:
         self._job, self._make, self._read = job, work, read
         self._work: Work[Any, Any] | None = None
-        DECODED.room = _KEPT if job.device == "cuda" else 0
+        DECODED.room = KEPT_BESIDE_A_GPU if job.device == "cuda" else 0
 
     def __call__(self, item: dict[str, Any]) -> Any:
         from align_core.numerics import set_policy  # imports torch, which a process that only joins must not

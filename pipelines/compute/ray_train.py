@@ -6,10 +6,10 @@ same weights as an unbroken run. A single worker does not need Ray Train's contr
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pyarrow import fs
 from torch import nn
@@ -33,6 +33,8 @@ RUNS = ".train"
 
 RETRIES = 3
 
+Done = TypeVar("Done")
+
 
 def fine_tune(job: FineTune, run_name: str, worker: Worker) -> Tuned:
     """Fine-tunes on `job.align.workers` workers; returns what it ends with.
@@ -43,11 +45,24 @@ def fine_tune(job: FineTune, run_name: str, worker: Worker) -> Tuned:
 
     Raises NonFiniteLoss, and whatever Ray raises where the work cannot be finished.
     """
+    return beside_failed_gpus(
+        lambda: _fine_tune(job, run_name, worker), job.loader.store, worker, needed=job.align.workers
+    )
+
+
+def beside_failed_gpus(work: Callable[[], Done], store: Store, worker: Worker, needed: int = 1) -> Done:
+    """What `work` returns. Where it raises LeftAlone, it is done again once such GPUs are kept from all workers.
+
+    Args:
+        worker: what each worker that `work` starts takes of the cluster. needed: how many there are.
+
+    Raises what `work` raises, and RunFailed where too few GPUs are left.
+    """
     for _ in range(RETRIES):
         with suppress(LeftAlone):
-            return _fine_tune(job, run_name, worker)
-        room_beside_failed_gpus(job.loader.store, worker, job.align.workers)
-    return _fine_tune(job, run_name, worker)
+            return work()
+        room_beside_failed_gpus(store, worker, needed)
+    return work()
 
 
 def _fine_tune(job: FineTune, run_name: str, worker: Worker) -> Tuned:
@@ -72,34 +87,48 @@ def _by_one(job: FineTune, run_name: str, worker: Worker) -> Tuned:
 
 
 def _fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> Tuned:
-    with _guarded(job):
+    with guarded(job.loader.store, f"fine-tune {job.name}"):
         return fine_tune_alone(job, device, checkpoints)
 
 
 @contextmanager
-def _guarded(job: FineTune) -> Iterator[None]:
-    """A device error in the block ends the process; another resumes from the checkpoint. May raise LeftAlone."""
-    check_not_left_alone(job.loader.store)
-    with GUARD.over(job.loader.store, f"fine-tune {job.name}"):
+def guarded(store: Store, work: str) -> Iterator[None]:
+    """A device error in the block ends the process; another resumes from the checkpoint. May raise LeftAlone.
+
+    Args:
+        store: where failures are noted. work: tells it from all other work of the run.
+    """
+    check_not_left_alone(store)
+    with GUARD.over(store, work):
         yield
 
 
 def _by_several(job: FineTune, run_name: str, worker: Worker) -> Tuned:
-    from ray.train import WorkerGroupError
     from ray.train.torch import TorchTrainer
 
     arguments = trainer_arguments(job.loader.store, run_name, job.align.workers, worker)
-    try:
+    with raising_the_cause():
         result = TorchTrainer(_train_worker, train_loop_config={"job": job}, **arguments).fit()
-    except WorkerGroupError as problem:
-        # Bad input, if that was it, or a GPU to be left alone: the others fail only because they miss this worker.
-        own = (own for own in raised_by_workers(problem) if isinstance(own, InputError | LeftAlone))
-        raise next(own, problem) from problem
     failed = (result.return_value or {}).get("failed")
     if failed:
         raise NonFiniteLoss(failed)
     with result.checkpoint.as_directory() as folder:
         return from_checkpoint(Path(folder))
+
+
+@contextmanager
+def raising_the_cause() -> Iterator[None]:
+    """Raises what a worker of Ray Train raised in the block, where that is bad input, or a GPU to be left alone.
+
+    The other workers fail only because they miss this one.
+    """
+    from ray.train import WorkerGroupError
+
+    try:
+        yield
+    except WorkerGroupError as problem:
+        own = (own for own in raised_by_workers(problem) if isinstance(own, InputError | LeftAlone))
+        raise next(own, problem) from problem
 
 
 def trainer_arguments(
@@ -177,8 +206,9 @@ def _train_worker(config: dict[str, FineTune]) -> dict[str, str]:
 
     A failure that would come again is returned, not raised, because Ray Train would retry it.
     """
-    with _guarded(config["job"]):
-        return _train(worker_trainer(config["job"]))
+    job = config["job"]
+    with guarded(job.loader.store, f"fine-tune {job.name}"):
+        return _train(worker_trainer(job))
 
 
 def _train(trainer: Trainer) -> dict[str, str]:

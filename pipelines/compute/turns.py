@@ -9,6 +9,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import Lock, local
 from typing import NamedTuple
 
+AT_ONCE = 8
+"""Chunks in the hands of a worker with a GPU: one is at the device, and others are read, wait for it or are written."""
+
 
 class Turn(NamedTuple):
     """Seconds of one turn: for how long the device had waited for it (0 for the first), and how long it lasted."""

@@ -214,6 +214,7 @@ class _Model:
         settings = asdict(self.config) | ({"weights": None} if self.config.weights_file else {})
         images = [self.experiment.data.classes_count, list(self.test.shape)]
         used = [self.use.crafted_on, [asdict(training) for training in self.use.trainings], self.use.sees]
+        used += [self.use.derivatives] if self.use.derivatives else []
         precision = [] if (own := self.experiment.compute.precision) == "fp32" else [own]
         return fingerprint_of([settings, *images, self.code, self.content, used, *precision])
 
@@ -259,6 +260,7 @@ class _Model:
             crafted_on=self.use.crafted_on,
             trainings=self.use.trainings,
             sees=self.use.sees,
+            derivatives=self.use.derivatives,
         )
         self._check_beginnings()
         found = {own.name: getattr(trial, own.name) for own in fields(trial)}

@@ -17,12 +17,15 @@ class ModelUse:
         crafted_on: whether adversarial images are crafted on it, by itself, in an ensemble, or after its alignment.
         trainings: the ways in which it is trained or aligned.
         sees: what losses compare of it beside its logits, `features` or `places`, in order.
+        derivatives: how many times reasons differentiate it in its pixels: 2 what surrogates consist of, 1 what they
+            are compared with.
     """
 
     has_role: bool = False
     crafted_on: bool = False
     trainings: list[Training] = field(default_factory=list)
     sees: list[str] = field(default_factory=list)
+    derivatives: int = 0
 
 
 def uses_of(experiment: Experiment, train_images: int) -> dict[str, ModelUse]:
@@ -43,7 +46,10 @@ def uses_of(experiment: Experiment, train_images: int) -> dict[str, ModelUse]:
             uses[name].trainings.append(replace(training, key="train"))
     witnesses = {name for surrogate in surrogates for name in surrogate.witnesses}
     others = {*witnesses, *experiment.witnesses, *experiment.targets, *experiment.validation_targets}
+    compared = {*witnesses, *experiment.witnesses, *experiment.targets}
     for name, use in uses.items():
+        if experiment.reasons is not None:
+            use.derivatives = 2 if use.crafted_on else int(name in compared)
         use.has_role = use.crafted_on or name in others
         use.trainings = list(dict.fromkeys(use.trainings))
     return uses

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipelines.compute.cluster import Worker, connected, worker_of
+from pipelines.compute.cluster import Worker, connected, room_beside_failed_gpus, worker_of
+from pipelines.compute.kept_gpus import KEPT, naming_failed_devices
 from pipelines.experiment.written import as_yaml
 from pipelines.failure import RunFailed
 from pipelines.progress import Progress
@@ -147,7 +148,8 @@ def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
         if is_over:
             progress.say(f"sweep {study.name}: every trial is there already: nothing to compute")
             return _finish(study, progress)
-        with progress.logged(store), sweep_shown(blueprint, study.entry, study.space, study.fingerprint):
+        shown = sweep_shown(blueprint, study.entry, study.space, study.fingerprint)
+        with progress.logged(store), naming_failed_devices(store, progress.say), shown:
             make_named(blueprint, study.needed, worker, progress)
             _sweep(study, worker, concurrent, progress)
             return _finish(study, progress)
@@ -162,20 +164,32 @@ def _sweep(study: Study, worker: Worker, concurrent: int, progress: Progress) ->
     with progress.stage("measure the source", len(study.blueprint.inspected.manifests["validation"]), "images") as bar:
         sweep = study.sweep(worker)
         bar.set(len(sweep.validation.image_ids))
-    for _ in range(_ATTEMPTS):
+    attempts = 0
+    while attempts < _ATTEMPTS:
         with progress.stage(f"sweep {study.name}", study.samples, "trials") as bar:
             watch = Watch(study, bar)
             ends = run_tune(study, sweep, concurrent, progress.say, watch.look)
             any_lost = _record_ends(study, sweep, ends)
             watch.look()
+        drawn = {sweep.fingerprint(end.settings) for end in ends}
+        if not any_lost and study.is_complete(drawn):
+            delete_runs(study)
+            store.write_json(f"{study.folder}/sweep.json", {"fingerprint": study.fingerprint, "trials": sorted(drawn)})
+            return
+        if KEPT.misses(store):
+            workers = study.entry.align.workers
+            concurrent = min(concurrent, room_beside_failed_gpus(store, worker, workers) // workers)
+            if not KEPT.misses(store):
+                delete_runs(study)
+                progress.say(
+                    "a GPU failed twice and is left alone; the trials that have not ended begin anew elsewhere"
+                )
+                continue
         if any_lost:
             progress.say("some trials were lost, each with its reason in trials.csv; the same command tries them again")
             return
         delete_runs(study)
-        drawn = {sweep.fingerprint(end.settings) for end in ends}
-        if study.is_complete(drawn):
-            store.write_json(f"{study.folder}/sweep.json", {"fingerprint": study.fingerprint, "trials": sorted(drawn)})
-            return
+        attempts += 1
         progress.say("Ray Tune ended before every trial was there; it starts anew, and trials that have ended are kept")
     progress.say(f"fewer than {study.samples} trials have ended; the same command tries the others again")
 

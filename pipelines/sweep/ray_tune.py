@@ -10,10 +10,12 @@ from ray import tune as ray_tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from align_core.errors import reason_of
+from pipelines.compute.device_failures import LeftAlone
+from pipelines.compute.kept_gpus import KEPT
 from pipelines.environment import set_defaults
 from pipelines.failure import ONCE_MENDED, RunFailed
 from pipelines.storage.store import Store, fingerprint_of
-from pipelines.sweep.search import DistinctSearch
+from pipelines.sweep.search import NO_MORE, DistinctSearch
 from pipelines.sweep.settings import Settings
 from pipelines.sweep.study import TRIAL_CPUS, Study
 from pipelines.sweep.trial import MEASUREMENTS, Sweep, run_trial, stop_note
@@ -23,7 +25,10 @@ _RETRIES = 2
 
 
 class TrialEnd(NamedTuple):
-    """How Ray Tune ended a trial: by an error, or because the scheduler had it stopped, or as one that is over."""
+    """How Ray Tune ended a trial: by an error, or because the scheduler had it stopped, or as one that is over.
+
+    That a trial was given a GPU which is to be left alone is no error of the trial.
+    """
 
     settings: Settings
     error: str
@@ -40,10 +45,14 @@ def run_tune(
         concurrent: the number of trials at once.
         say: is given a line where the earlier state cannot be used. watch: is called about once a second.
 
+    Where a GPU of trials with one worker has failed twice, it ends with the trials that have begun, as Ray Tune would
+    go on giving that GPU to trials.
+
     Returns the end of every trial. Ray Tune also counts trials as over that were at work when an earlier run was ended
     by a signal, so that only the trial's record says whether it is. Raises RunFailed.
     """
     set_defaults("tune")
+    NO_MORE.clear()
     tuner = _tuner(study, sweep, concurrent, say)
     future: Future[Any] = Future()
 
@@ -59,6 +68,9 @@ def run_tune(
         while not future.done():
             time.sleep(1)
             watch()
+            # Of trials with several workers, each keeps such GPUs from its own (`trial._align_on_ray_train`).
+            if study.entry.align.workers == 1 and KEPT.misses(study.blueprint.store):
+                NO_MORE.set()
         results = future.result()
         watch()
     except Exception as problem:
@@ -70,7 +82,9 @@ def _end_of(result: Any, store: Store) -> TrialEnd:
     note = stop_note(str((result.metrics or {}).get("trial_id")))
     is_stopped = store.exists(note)
     store.delete(note)
-    return TrialEnd(result.config["settings"], "" if result.error is None else reason_of(result.error), is_stopped)
+    error = "" if result.error is None else reason_of(result.error)
+    is_elsewhere = LeftAlone.__name__ in str(result.error)  # Ray Tune may hand on no more than the text
+    return TrialEnd(result.config["settings"], "" if is_elsewhere else error, is_stopped)
 
 
 def _tuner(study: Study, sweep: Sweep, concurrent: int, say: Callable[[str], None]) -> Any:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal
 
 import optuna
@@ -19,6 +20,9 @@ from pipelines.sweep.space import Dimension, Space
 _PATIENCE = 1_000
 _MOST_LISTED = 10_000
 _TRIAL_ID = "trial_id"
+
+NO_MORE = Event()
+"""Set where no more settings are to be drawn. It is no attribute of the search, of which Ray Tune holds copies."""
 
 
 class DistinctSearch(Searcher):  # type: ignore[misc]
@@ -72,7 +76,9 @@ class DistinctSearch(Searcher):  # type: ignore[misc]
         return json.dumps(self._settings(parameters), sort_keys=True)
 
     def suggest(self, trial_id: str) -> Any:
-        """Returns settings that no trial has had, or FINISHED where none are left."""
+        """Returns settings that no trial has had, or FINISHED where none are left or wanted."""
+        if NO_MORE.is_set():
+            return Searcher.FINISHED
         for parameters in self._proposals():
             if self._word(parameters) not in self._tried:
                 self._tried.add(self._word(parameters))

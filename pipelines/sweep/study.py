@@ -7,7 +7,9 @@ from typing import Any, Literal
 from align_core.align_config import AugmentConfig
 from align_core.errors import InputError, reason_of
 from pipelines.compute.cluster import Worker, room_for
+from pipelines.compute.device_failures import LeftAlone
 from pipelines.compute.others import pool_of
+from pipelines.compute.ray_train import beside_failed_gpus
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.explain import nearest
 from pipelines.experiment.wraps import unwrapped
@@ -23,7 +25,7 @@ from pipelines.sweep.entry import ALIGNED, entry_of
 from pipelines.sweep.record import Record, RecordReader, trial_fingerprint
 from pipelines.sweep.space import Space, load_space, read_space
 from pipelines.sweep.trial import Sweep, measure_baseline
-from pipelines.sweep.validation import ValidationSetup
+from pipelines.sweep.validation import Baseline, ValidationSetup
 
 SEARCHERS = ("random", "optuna", "grid")
 SCHEDULERS = ("none", "asha")
@@ -194,8 +196,16 @@ class Study:
         )
         base = replace(fine_tune_of(blueprint, self._making, worker), loader=network_loader(blueprint))
         task = ray.remote(measure_baseline).options(**worker.ray_options, max_retries=_RETRIES)
+
+        def measured() -> Baseline:
+            try:
+                found: Baseline = ray.get(task.remote(validation, base, worker))
+            except ray.exceptions.RayTaskError as problem:
+                raise (problem.cause if isinstance(problem.cause, LeftAlone) else problem) from problem
+            return found
+
         try:
-            baseline = ray.get(task.remote(validation, base, worker))
+            baseline = beside_failed_gpus(measured, blueprint.store, worker)
         except (ray.exceptions.RayTaskError, ray.exceptions.RayError) as problem:
             raise RunFailed(
                 f"the source could not be measured on the validation images: {reason_of(problem)}"

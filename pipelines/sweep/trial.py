@@ -21,7 +21,15 @@ from align_core.model_config import Combine
 from align_core.models import Classifier, Ensemble, copy_of
 from pipelines.compute.cluster import Worker
 from pipelines.compute.fine_tune import FineTune, Trainer
-from pipelines.compute.ray_train import RUNS, delete_run, trainer_arguments, worker_trainer
+from pipelines.compute.ray_train import (
+    RUNS,
+    beside_failed_gpus,
+    delete_run,
+    guarded,
+    raising_the_cause,
+    trainer_arguments,
+    worker_trainer,
+)
 from pipelines.storage.store import Store, fingerprint_of
 from pipelines.sweep.entry import Entry, settled
 from pipelines.sweep.record import (
@@ -104,7 +112,8 @@ def run_trial(config: dict[str, Any], sweep: Sweep) -> None:
     """Runs one trial; Ray Tune calls it with the settings in `config["settings"]`.
 
     Where the record says that these settings came to an end before, nothing is computed: Tune is told what the record
-    holds.
+    holds. A device error ends the process, and Tune tries the trial again in another. Raises LeftAlone where this
+    process was given a GPU that is to be left alone.
     """
     from ray import tune
 
@@ -120,6 +129,14 @@ def run_trial(config: dict[str, Any], sweep: Sweep) -> None:
     if job.align.workers > 1:
         _align_on_ray_train(job, sweep, settings)
         return
+    with guarded(sweep.store, job.name):
+        _align_here(job, sweep, settings)
+
+
+def _align_here(job: FineTune, sweep: Sweep, settings: Settings) -> None:
+    """Runs a trial with one worker, in this process."""
+    from ray import tune
+
     trainer = Trainer(job, sweep.worker.device, networks=_validator_of(sweep).networks)
     latest = tune.get_checkpoint()
     if latest is not None:
@@ -242,28 +259,43 @@ def _validator_of(sweep: Sweep) -> Validator:
 def measure_baseline(validation: ValidationSetup, base: FineTune, worker: Worker) -> Baseline:
     """Measures the source as it is on the validation images. It runs as a Ray task before the first trial.
 
-    Raises ValueError where the source and the targets have no correctly classified image in common.
+    Raises LeftAlone where it was given a GPU that is to be left alone, and ValueError where the source and the targets
+    have no correctly classified image in common.
     """
-    return Validator(validation, base.loader, worker.device, worker.threads).baseline()
+    with guarded(base.loader.store, "measure the source"):
+        return Validator(validation, base.loader, worker.device, worker.threads).baseline()
 
 
 def _align_on_ray_train(job: FineTune, sweep: Sweep, settings: Settings) -> None:
-    """Runs a trial with several workers: Ray Train's callback passes every measurement on to Ray Tune."""
+    """Runs a trial with several workers: Ray Train's callback passes every measurement on to Ray Tune.
+
+    A GPU that failed twice is kept from its workers by this process, as long as it lives.
+    """
     from ray import tune
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
     note = stop_note(tune.get_context().get_trial_id())
     sweep.store.delete(note)  # a run that was killed may have left one
-    arguments = trainer_arguments(sweep.store, job.name, job.align.workers, sweep.worker, [TuneReportCallback()])
     loop = {"job": job, "sweep": sweep, "settings": settings, "note": note}
-    TorchTrainer(_train_worker, train_loop_config=loop, **arguments).fit()
+
+    def fit() -> None:
+        arguments = trainer_arguments(sweep.store, job.name, job.align.workers, sweep.worker, [TuneReportCallback()])
+        with raising_the_cause():
+            TorchTrainer(_train_worker, train_loop_config=loop, **arguments).fit()
+
+    beside_failed_gpus(fit, sweep.store, sweep.worker, needed=job.align.workers)
     delete_run(sweep.store, job.name)
     sweep.store.delete(note)
 
 
 def _train_worker(config: dict[str, Any]) -> None:
     """Runs in each of the Ray Train workers of a trial."""
+    with guarded(config["sweep"].store, config["job"].name):
+        _train(config)
+
+
+def _train(config: dict[str, Any]) -> None:
     import ray.train
 
     sweep, settings = config["sweep"], config["settings"]

@@ -1,13 +1,24 @@
 """The memory of a pass: against counts by hand, and against what autograd itself says that it saves."""
 
+from typing import Any
+
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from align_core.align_config import Training
 from align_core.memory import Memory, PassMemory, memory_from
 from align_core.models import Classifier
-from align_core.peak_memory import bytes_of_weights, gradient_memory, living_bytes, memory_of_pass, predicting_memory
+from align_core.peak_memory import (
+    bytes_of_weights,
+    gradient_memory,
+    living_bytes,
+    memory_of_pass,
+    predicting_memory,
+    reasons_memory,
+)
 from align_core.trial import try_model
 
 SIDE = 8
@@ -27,6 +38,23 @@ def convolutions() -> nn.Sequential:
 
 def maps(channels: int) -> int:
     return channels * SIDE * SIDE * FLOAT
+
+
+def saved_bytes(network: nn.Module, images_BCHW: Tensor, derivatives: int = 1) -> int:
+    """What autograd says that it saves for so many derivatives in the pixels: bytes beside those of the weights."""
+    saved: dict[int, Tensor] = {}  # held, so that no other tensor comes to lie where one was
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    leaf_BCHW = images_BCHW.requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        logits_BK = network(leaf_BCHW)
+        if derivatives == 2:
+            torch.autograd.grad(logits_BK.logsumexp(dim=1).sum(), leaf_BCHW, create_graph=True)
+    of_weights = {own.untyped_storage().data_ptr() for own in network.parameters()}
+    return sum(own.untyped_storage().nbytes() for pointer, own in saved.items() if pointer not in of_weights)
 
 
 def test_what_lives_is_counted_until_it_is_freed() -> None:
@@ -53,21 +81,82 @@ def test_predicting_holds_the_image_and_the_widest_two_maps() -> None:
 
 
 def test_a_gradient_holds_what_autograd_saves_and_a_map_or_two() -> None:
-    network, saved = convolutions(), dict[int, int]()
-
-    def pack(tensor: Tensor) -> Tensor:
-        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    leaf_1CHW = image().requires_grad_()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        logits_1K = network(leaf_1CHW)
-    of_weights = {own.untyped_storage().data_ptr() for own in network.parameters()}
-    activations = sum(size for pointer, size in saved.items() if pointer not in of_weights)
-    assert logits_1K.shape == (1, 5) and activations == maps(3) + maps(16) + maps(8)
-    found = gradient_memory(network, leaf_1CHW.detach())
+    network = convolutions()
+    activations = saved_bytes(network, image())
+    assert activations == maps(3) + maps(16) + maps(8)
+    found = gradient_memory(network, image())
     assert activations <= found.per_image <= activations + 2 * maps(16)
     assert found.fixed <= 2 * FLOAT  # the sum of the logits, and its gradient
+
+
+TOKENS, HEADS, BLOCKS = 145, 3, 2
+SCORES = HEADS * TOKENS**2 * FLOAT
+"""Bytes of one image's attention, a number for each head and pair of tokens, in one block."""
+
+
+def transformer() -> nn.Module:
+    torch.manual_seed(0)
+    settings = {"img_size": 96, "patch_size": 8, "depth": BLOCKS, "num_classes": 5}
+    network: nn.Module = timm.create_model("vit_tiny_patch16_224", **settings)
+    return network.eval().requires_grad_(False)
+
+
+def residual() -> nn.Module:
+    torch.manual_seed(0)
+    network: nn.Module = timm.create_model("resnet18", num_classes=5)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("derivatives", [1, 2])
+@pytest.mark.parametrize("network", [residual(), transformer()], ids=["ResNet-18", "ViT-tiny"])
+def test_a_pass_holds_what_autograd_saves_and_little_more(network: nn.Module, derivatives: int) -> None:
+    image_1CHW = torch.rand(1, 3, 96, 96)
+    found = gradient_memory(network, image_1CHW) if derivatives == 1 else reasons_memory(network, image_1CHW, 2)
+    with sdpa_kernel(SDPBackend.MATH if derivatives == 2 else [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
+        saved = saved_bytes(network, image_1CHW, derivatives)
+    print(derivatives, saved, found)
+    assert saved <= found.of(1) <= 1.5 * saved
+
+
+def test_attention_in_its_plain_form_holds_all_scores_of_all_blocks() -> None:
+    """As on a GPU. The fused kernel of the CPU holds none; the plain one saves them after the softmax."""
+    classifier = Classifier(transformer(), mean=(0.5,) * 3, std=(0.5,) * 3)
+    fused = try_model(classifier, "a", (3, 96, 96), 5, crafted_on=True).memory
+    assert fused is not None and fused.gradient is not None
+    plain = fused.with_attention(is_plain=True)
+    assert plain is not fused and plain.gradient is not None
+    assert plain.gradient.per_image >= fused.gradient.per_image + BLOCKS * SCORES
+    with sdpa_kernel(SDPBackend.MATH):
+        saved = saved_bytes(classifier.net, torch.rand(1, 3, 96, 96))
+    print(saved, plain, fused)
+    assert saved <= plain.gradient.of(1) <= 1.5 * saved
+    convolutional = try_model(Classifier(residual(), mean=(0.5,) * 3, std=(0.5,) * 3), "a", (3, 96, 96), 5).memory
+    assert convolutional is not None and convolutional.with_attention(is_plain=True) is convolutional
+
+
+def test_a_network_without_a_second_derivative_is_measured_as_far_as_it_goes() -> None:
+    class Once(torch.autograd.Function):
+        """The identity, which can be differentiated once."""
+
+        @staticmethod
+        def forward(context: Any, images: Tensor) -> Tensor:
+            return images.clone()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(context: Any, gradient: Tensor) -> Tensor:
+            return gradient.clone()
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = convolutions()
+
+        def forward(self, images_BCHW: Tensor) -> Tensor:
+            return self.body(Once.apply(images_BCHW))
+
+    network = Network().eval()
+    assert reasons_memory(network, image(), 2).per_image >= gradient_memory(network, image()).per_image
 
 
 def test_a_pass_of_many_images_holds_no_more_than_is_extrapolated() -> None:
@@ -98,7 +187,7 @@ def test_the_trial_measures_a_model_as_it_is_used() -> None:
     target = try_model(network, "a", shape, 5).memory
     surrogate = try_model(network, "a", shape, 5, crafted_on=True, trainings=[Training("sgd", "update", 32)]).memory
     assert target is not None and surrogate is not None
-    assert target.gradient is target.training is None
+    assert target.gradient is target.training is target.reasons is None
     assert surrogate.weights == target.weights == bytes_of_weights(network)
     assert surrogate.gradient is not None and surrogate.gradient.per_image > surrogate.predicting.per_image / 2
     assert surrogate.training is not None and surrogate.training.fixed >= 2 * bytes_of_weights(network.net)
@@ -122,8 +211,16 @@ def test_what_cannot_be_measured_is_unknown_and_no_failure() -> None:
 def test_it_is_read_as_it_was_written() -> None:
     from dataclasses import asdict
 
-    memory = Memory(1, PassMemory(2, 3), None, PassMemory(4, 5))
+    plain = Memory(1, PassMemory(2, 4), None, PassMemory(4, 6))
+    memory = Memory(1, PassMemory(2, 3), None, PassMemory(4, 5), PassMemory(6, 7), plain)
     assert memory_from(asdict(memory)) == memory
-    for damaged in ({}, {"weights": 1, "predicting": None, "gradient": None, "training": None}, {"weights": "x"}):
+    of_an_earlier_version = {
+        "weights": 1,
+        "predicting": {"fixed": 2, "per_image": 3},
+        "gradient": None,
+        "training": None,
+    }
+    assert memory_from(of_an_earlier_version) is None
+    for damaged in ({}, asdict(memory) | {"predicting": None}, asdict(memory) | {"weights": "x"}, {"weights": 1}):
         with pytest.raises((KeyError, TypeError, ValueError)):
             memory_from(damaged)

@@ -1,6 +1,6 @@
 """A script: work on a cluster with GPUs that are none, some of which fail. It prints what became of it, as JSON.
 
-    python pretended_gpus.py chunks|alignment FOLDER NUMBER BAD
+    python pretended_gpus.py chunks|alignment|sweep FOLDER NUMBER BAD
 
 Ray hands out as many GPUs as it is told that there are, and asks no driver: NUMBER here, of which those of the ids BAD,
 separated by commas, fail.
@@ -14,18 +14,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
-from hand_made import hand_made
+import yaml
+from hand_made import CLASSES, HandMade, hand_made
 from one_worker import WORKER
 from ray import cloudpickle
+from sweeping import space_file
 
 from pipelines.compute.cluster import Worker
 from pipelines.compute.device_failures import device_failures, given, left_alone
-from pipelines.compute.kept_gpus import KEPT
+from pipelines.compute.kept_gpus import KEPT, naming_failed_devices
 from pipelines.compute.ray_data import PipelineBroke, run_pipeline
 from pipelines.compute.ray_train import fine_tune
 from pipelines.failure import RunFailed
+from pipelines.progress import Progress
 from pipelines.stages.payload import fine_tune_of
+from pipelines.sweep.command import _sweep
+from pipelines.sweep.study import Options, Study
 
 ERROR = "CUDA error: unspecified launch failure"
 CHUNKS = 8
@@ -63,6 +69,23 @@ def chunks(job: Any) -> dict[str, Any]:
     return {"done": sorted(done), "gpus": sorted(set(done.values())), "broke": broke}
 
 
+def sweep(made: HandMade, folder: Path) -> dict[str, Any]:
+    """What becomes of the trials of a sweep."""
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
+    np.savez(folder / "validation.npz", images=images, labels=np.arange(60) % CLASSES)
+    content = yaml.safe_load(made.file.read_text())
+    content["data"]["validation"] = {"kind": "npz", "path": "validation.npz"}
+    made.file.write_text(yaml.safe_dump(content | {"targets": ["twin"], "validation_targets": ["stranger"]}))
+    space = space_file(folder, {"align.temperature": {"choices": [1, 2, 4, 8]}})
+    study = Study(made.blueprint(), Options(space, searcher="grid", max_clean_drop=100))
+    said: list[str] = []
+    with naming_failed_devices(study.blueprint.store, said.append):
+        _sweep(study, replace(WORKER, gpus=1, cpus=0.5), 2, Progress(quiet=True))
+        kept = sum(KEPT.by_node().values())
+    return {"trials": [own.status for own in study.records().values()], "said": said, "kept": kept}
+
+
 def main(what: str, folder: Path, number: int, bad: str) -> None:
     chatter = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     ray.init("local", num_cpus=4, num_gpus=number, **chatter)
@@ -82,12 +105,14 @@ def main(what: str, folder: Path, number: int, bad: str) -> None:
             from pipelines.stages.craft import craft_job
 
             found = chunks(craft_job(blueprint, "cuda", threads=1, patience=60))  # so that it takes actors
+        elif what == "sweep":
+            found = sweep(made, folder)
         else:
             found = {"steps": len(fine_tune(job, making.run_name, replace(WORKER, gpus=1)).curve)}
     except RunFailed as problem:
         found["failed"] = str(problem)
     found["alone"] = [device.gpu for device in left_alone(device_failures(store))]
-    found["kept"] = sum(KEPT.by_node().values())
+    found.setdefault("kept", sum(KEPT.by_node().values()))
     print(json.dumps(found))
     ray.shutdown()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hand_made import IMAGES, HandMade, hand_made
 
+from align_core.memory import PassMemory
 from pipelines.cli import main
 from pipelines.run.forecast import make_forecast
 from pipelines.run.machine import machine_memory
@@ -89,6 +90,23 @@ def test_copies_of_an_image_are_in_a_pass_with_it(tmp_path: Path) -> None:
     assert by_stage(hand_made(tmp_path, attacks=attacks))["craft"].images == 4 * IMAGES
 
 
+@pytest.mark.parametrize(
+    ("cards", "accelerator", "is_plain"), [(0, "auto", False), (1, "auto", True), (1, "cpu", True)]
+)
+def test_where_there_is_a_gpu_attention_is_counted_in_its_plain_form(
+    experiment: HandMade, monkeypatch: pytest.MonkeyPatch, cards: int, accelerator: str, is_plain: bool
+) -> None:
+    monkeypatch.setattr("pipelines.run.worker_memory.gpu_memory", lambda: [16 * GB] * cards)
+    experiment.write(compute={"accelerator": accelerator})
+    blueprint = experiment.blueprint()
+    near = blueprint.networks["near"]
+    assert near.memory is not None
+    attending = replace(near.memory, plain=replace(near.memory, gradient=PassMemory(0, 10**6)))
+    blueprint.networks["near"] = replace(near, memory=attending)
+    craft = worker_memory(blueprint)[0]
+    assert (craft.per_image == int(1.2 * 10**6)) is is_plain
+
+
 NEED = WorkerMemory("craft", "aligned", "compute.pass", 100, 8 * GB, 7 * GB // 100, Room("this machine", 16 * GB, 1))
 
 
@@ -146,12 +164,19 @@ def test_plan_prints_it_and_warns_first(
     assert found["notes"][0].startswith("compute.pass: ")
 
 
-def test_where_an_earlier_version_inspected_a_model_it_is_unknown(experiment: HandMade) -> None:
+@pytest.mark.parametrize("kept", [None, ("weights", "predicting", "gradient", "training")])
+def test_where_an_earlier_version_inspected_a_model_it_is_unknown(
+    experiment: HandMade, kept: tuple[str, ...] | None
+) -> None:
     blueprint = experiment.finish()
     blueprint.inspected.save(blueprint.store)
     before = {name: network.identity for name, network in blueprint.networks.items()}
     known = blueprint.store.read_json(".seen/models.json")
-    assert known and all(own.pop("memory") for own in known.values())
+    assert known
+    for own in known.values():
+        memory = own.pop("memory")
+        if kept is not None:
+            own["memory"] = {name: memory[name] for name in kept}
     blueprint.store.write_json(".seen/models.json", known)
     found = make_forecast(Request(experiment.file, quiet=True))
     assert [own.line for own in found.memory] == ["craft unknown", "evaluate unknown", "align unknown"]
