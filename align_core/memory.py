@@ -27,7 +27,7 @@ class Memory:
         gradient: a pass and the gradient with respect to the pixels; None where none is taken, or it is not known.
         training: a step, with the gradients of the weights and the optimizer's state; None likewise.
         reasons: a pass of the reasons, with a second derivative where they take one; None likewise.
-        plain: all of it where attention is computed in its plain form; None where the network has no fused attention.
+        on_gpu: the same on a GPU, where attention is computed in its plain form, and what lives spreads no further.
     """
 
     weights: int
@@ -35,18 +35,18 @@ class Memory:
     gradient: PassMemory | None = None
     training: PassMemory | None = None
     reasons: PassMemory | None = None
-    plain: "Memory | None" = None
+    on_gpu: "Memory | None" = None
 
-    def with_attention(self, is_plain: bool) -> "Memory":
-        """What it takes with attention in its plain form, or as torch computes it otherwise, fused where it can be."""
-        return self.plain if is_plain and self.plain is not None else self
+    def on(self, device: str) -> "Memory":
+        """What it takes on a kind of device."""
+        return self if device == "cpu" or self.on_gpu is None else self.on_gpu
 
 
 _OF_AN_EARLIER_VERSION = {"weights", "predicting", "gradient", "training"}
 
 
 def memory_from(written: Mapping[str, Any]) -> Memory | None:
-    """What `dataclasses.asdict` made of a Memory; None where an earlier version did, which saw only fused attention.
+    """What `dataclasses.asdict` made of a Memory; None where an earlier version did, which saw less.
 
     Raises KeyError, TypeError or ValueError for anything else.
     """
@@ -56,8 +56,8 @@ def memory_from(written: Mapping[str, Any]) -> Memory | None:
     predicting = passes.pop("predicting")
     if predicting is None:
         raise ValueError("it does not say what predicting takes")
-    plain = None if written["plain"] is None else memory_from(written["plain"])
-    return Memory(int(written["weights"]), predicting, **passes, plain=plain)
+    on_gpu = None if written["on_gpu"] is None else memory_from(written["on_gpu"])
+    return Memory(int(written["weights"]), predicting, **passes, on_gpu=on_gpu)
 
 
 def _pass_from(written: Mapping[str, Any] | None) -> PassMemory | None:

@@ -7,7 +7,7 @@ same on every machine. What it leaves out is what operations hold for themselves
 import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,14 @@ def bytes_of_weights(network: nn.Module) -> int:
     return sum(storages.values())
 
 
-def memory_of_pass(work: Callable[[int], object], rows: int, held: Iterable[Tensor] = ()) -> PassMemory:
+class Measured(NamedTuple):
+    """What a pass takes: what lives at one time, and how far that spreads over the heap of a process on CPUs."""
+
+    living: PassMemory
+    spread: PassMemory
+
+
+def memory_of_pass(work: Callable[[int], object], rows: int, held: Iterable[Tensor] = ()) -> Measured:
     """What `work(count)`, a pass of `count` images, holds at most, from passes of `rows` images and of twice as many.
 
     Both are compared operation by operation. Where a network is large and the images are few, the peak comes when the
@@ -40,10 +47,16 @@ def memory_of_pass(work: Callable[[int], object], rows: int, held: Iterable[Tens
         held: tensors that were there before, as the weights; they do not count.
     """
     held, counts = list(held), (rows, 2 * rows)
-    few, many = (heap_bytes(lambda: work(count), held) for count in counts)
-    if rows == 1 and len(few) != len(many) and abs(2 * max(few) - max(many)) > _ALIKE * max(many):
+    few, many = _watched(lambda: work(rows), held), _watched(lambda: work(2 * rows), held)
+    is_other = abs(2 * max(few.bytes) - max(many.bytes)) > _ALIKE * max(many.bytes)
+    if rows == 1 and len(few.bytes) != len(many.bytes) and is_other:
         counts = (2, 3)
-        few, many = many, heap_bytes(lambda: work(3), held)
+        few, many = many, _watched(lambda: work(3), held)
+    return Measured(_from(few.bytes, many.bytes, counts), _from(few.spread, many.spread, counts))
+
+
+def _from(few: list[int], many: list[int], counts: tuple[int, int]) -> PassMemory:
+    """What a pass of any number of images holds, from what two hold after each operation."""
     if len(few) != len(many):  # it does other things with other images
         few, many = [max(few)], [max(many)]
     slopes = [-(-(more - less) // (counts[1] - counts[0])) for less, more in zip(few, many, strict=True)]
@@ -51,7 +64,7 @@ def memory_of_pass(work: Callable[[int], object], rows: int, held: Iterable[Tens
     return PassMemory(max(0, fixed), max(0, *slopes))
 
 
-def predicting_memory(network: nn.Module, image_1CHW: Tensor) -> PassMemory:
+def predicting_memory(network: nn.Module, image_1CHW: Tensor) -> Measured:
     """What predicting takes, for a network in eval mode."""
 
     def predict(count: int) -> None:
@@ -61,7 +74,7 @@ def predicting_memory(network: nn.Module, image_1CHW: Tensor) -> PassMemory:
     return memory_of_pass(predict, 1, weights_of(network))
 
 
-def gradient_memory(network: nn.Module, image_1CHW: Tensor) -> PassMemory:
+def gradient_memory(network: nn.Module, image_1CHW: Tensor) -> Measured:
     """What a gradient with respect to the pixels takes, for a network in eval mode with frozen parameters."""
 
     def differentiate(count: int) -> None:
@@ -72,7 +85,7 @@ def gradient_memory(network: nn.Module, image_1CHW: Tensor) -> PassMemory:
     return memory_of_pass(differentiate, 1, weights_of(network))
 
 
-def reasons_memory(network: nn.Module, image_1CHW: Tensor, derivatives: int) -> PassMemory:
+def reasons_memory(network: nn.Module, image_1CHW: Tensor, derivatives: int) -> Measured:
     """What a pass of the reasons takes, for a network that is not trained: a gradient, or with two `derivatives` the
     curvature, as far as it can be had.
     """
@@ -101,18 +114,19 @@ def living_bytes(work: Callable[[], object], held: Iterable[Tensor] = ()) -> lis
     """The bytes of the tensors that `work` has made and still holds, after each operation of torch; those that share
     memory with `held` do not count.
     """
+    return _watched(work, held).bytes
+
+
+def spread_bytes(work: Callable[[], object], held: Iterable[Tensor] = ()) -> list[int]:
+    """The same with the holes between these tensors: how far they spread over the heap after each operation."""
+    return _watched(work, held).spread
+
+
+def _watched(work: Callable[[], object], held: Iterable[Tensor]) -> "_Living":
     living = _Living(held)
     with living:
         work()
-    return living.bytes
-
-
-def heap_bytes(work: Callable[[], object], held: Iterable[Tensor] = ()) -> list[int]:
-    """The same, with the holes between these tensors: how far they spread over the heap after each operation."""
-    living = _Living(held)
-    with living:
-        work()
-    return living.spread
+    return living
 
 
 def weights_of(network: nn.Module) -> list[Tensor]:

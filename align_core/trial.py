@@ -4,7 +4,7 @@ Whatever would break later, perhaps after hours, breaks here, with a message tha
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -17,11 +17,12 @@ from align_core.alignment import Alignment, NonFiniteLoss
 from align_core.errors import InputError, reason_of
 from align_core.features import find_last_layer, find_map_layer
 from align_core.folding import Pair, fold, foldable
-from align_core.memory import Memory, PassMemory
+from align_core.memory import Memory
 from align_core.model_config import Precision
 from align_core.models import Classifier, copy_of
 from align_core.own_code import own_code
 from align_core.peak_memory import (
+    Measured,
     bytes_of_weights,
     fuses_attention,
     gradient_memory,
@@ -355,28 +356,29 @@ def _memory(
     derivatives: int,
 ) -> Memory | None:
     """What it takes in memory as it is used; of several ways to train it, the one that takes the most for an image."""
-
-    def measured(reasons: PassMemory | None) -> Memory:
-        steps = [step_memory(classifier, images_BCHW, classes, own) for own in trainings]
-        return Memory(
-            bytes_of_weights(classifier),
-            predicting_memory(network, image_1CHW),
-            gradient_memory(network, image_1CHW) if crafted_on else None,
-            max(steps, key=lambda own: own.per_image, default=None),
-            reasons,
-        )
-
     image_1CHW = images_BCHW[:1]
+
+    def measured() -> dict[str, Measured]:
+        found = {"predicting": predicting_memory(network, image_1CHW)}
+        if crafted_on:
+            found["gradient"] = gradient_memory(network, image_1CHW)
+        if steps := [step_memory(classifier, images_BCHW, classes, own) for own in trainings]:
+            found["training"] = max(steps, key=lambda own: own.living.per_image)
+        if derivatives == 1:
+            found["reasons"] = reasons_memory(network, image_1CHW, derivatives)
+        return found
+
     try:
         with own_code("measuring its memory"):  # which puts the random states back
             network = fold(copy_of(classifier), folded).eval().requires_grad_(False)
-            reasons = reasons_memory(network, image_1CHW, derivatives) if derivatives else None
-            found = measured(reasons)
-            if not fuses_attention(network, image_1CHW):
-                return found
-            with sdpa_kernel(SDPBackend.MATH):
-                if derivatives == 1:  # for a second derivative, attention is always in its plain form
-                    reasons = reasons_memory(network, image_1CHW, derivatives)
-                return replace(found, plain=measured(reasons))
+            weights, twice = bytes_of_weights(classifier), dict[str, Measured]()
+            if derivatives == 2:  # for which attention is in its plain form everywhere
+                twice["reasons"] = reasons_memory(network, image_1CHW, derivatives)
+            on_gpu = here = measured() | twice
+            if fuses_attention(network, image_1CHW):
+                with sdpa_kernel(SDPBackend.MATH):
+                    on_gpu = measured() | twice
+            living = Memory(weights, **{name: own.living for name, own in on_gpu.items()})
+            return Memory(weights, **{name: own.spread for name, own in here.items()}, on_gpu=living)
     except InputError:  # a network may hold what cannot be copied, or watched
         return None

@@ -5,9 +5,8 @@ from torch import Tensor, nn
 
 from align_core.align_config import AlignConfig, OptimizerConfig, Training
 from align_core.alignment import Alignment
-from align_core.memory import PassMemory
 from align_core.models import Classifier, copy_of
-from align_core.peak_memory import memory_of_pass, weights_of
+from align_core.peak_memory import Measured, memory_of_pass, weights_of
 
 _SEED = 20_240_924
 
@@ -25,7 +24,7 @@ def begun_fine_tune(source: Classifier, rows: int, classes: int, training: Train
     return Alignment(source, [_Witness(rows, classes)], align, total_steps=2, seed=0)
 
 
-def step_memory(classifier: Classifier, images_BCHW: Tensor, classes: int, training: Training) -> PassMemory:
+def step_memory(classifier: Classifier, images_BCHW: Tensor, classes: int, training: Training) -> Measured:
     """What a step takes, beside the weights, by these settings."""
     rows = min(len(images_BCHW), training.rows)
     begun = {count: begun_fine_tune(copy_of(classifier), count, classes, training) for count in (rows, 2 * rows)}

@@ -14,8 +14,8 @@ MAIN_MEMORY = "main memory"
 """What `plan` says of these needs, in place of a network's name."""
 PROCESS_BESIDE_A_GPU = 1_500 * 10**6
 """Bytes of Python, torch, timm, Ray and CUDA's libraries. An assumption: it differs with the driver and the GPU."""
-COPIES_IN_HAND = 4
-"""How many times its pixels a chunk takes at most while it is read or written."""
+COPIES_IN_HAND = 7
+"""How many times its pixels a chunk takes at most: clean, attacked, and in the buffers through which it is written."""
 _WEIGHTS = 2  # a network that is loaded: what its file holds, and the tensors before they go to the GPU
 
 

@@ -25,9 +25,9 @@ BATCH = "align.batch_size"
 _PASS, _CHUNK = "compute.pass", "compute.chunk"
 
 _FLOAT = 4  # bytes
-_POINTS_OF_REASONS = 28
-"""So many times its pixels as floats a worker of the stage `reasons` holds of each image of a chunk, beside the pass: the
-points, gradients at them, and what a direction across the attack is drawn from."""
+_POINTS_OF_REASONS = 12
+"""So many times its pixels, as floats, a worker of the stage `reasons` holds of an image of the chunk beside the pass:
+the points, gradients at them, and those of an ascent."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,9 @@ class Need:
     divided: int = 1
 
 
-def needs_of(blueprint: Blueprint, device: Device, has_plain_attention: bool) -> dict[str, list[Need]]:
-    """Of each stage that has work at all, what it needs for each surrogate and network, made already or not.
-
-    Args:
-        has_plain_attention: whether workers compute attention in its plain form, as on a GPU.
-    """
-    memories = {
-        name: own.memory and own.memory.with_attention(has_plain_attention) for name, own in blueprint.networks.items()
-    }
+def needs_of(blueprint: Blueprint, device: Device) -> dict[str, list[Need]]:
+    """Of each stage that has work at all, what it needs for each surrogate and network, made already or not."""
+    memories = {name: own.memory and own.memory.on(device) for name, own in blueprint.networks.items()}
     counting = _Counting(blueprint, memories, device)
     stages = {
         "craft": counting.crafting(),

@@ -101,11 +101,10 @@ def worker_memory(blueprint: Blueprint) -> list[WorkerMemory]:
     On CPUs it is compared with the memory of this machine, on GPUs with that of the smallest one of this machine; what
     a GPU's worker takes of the machine's memory comes last.
     """
-    compute, there = blueprint.experiment.compute, gpu_memory()
-    cards = there if compute.accelerator != "cpu" else []
+    compute = blueprint.experiment.compute
+    cards = gpu_memory() if compute.accelerator != "cpu" else []
     device: Device = "cuda" if cards or compute.accelerator == "cuda" else "cpu"
-    # Where torch finds a GPU, workers on CPUs compute attention in its plain form, too.
-    needs = needs_of(blueprint, device, has_plain_attention=device == "cuda" or bool(there))
+    needs = needs_of(blueprint, device)
     found = [_most(stage, own, _room(compute, stage, device, cards), _PROCESS) for stage, own in needs.items()]
     if device == "cuda":
         for stage, need in main_needs_of(blueprint, needs.keys()).items():

@@ -35,7 +35,7 @@ def test_it_holds_decoded_images_chunks_in_hand_and_a_network_on_its_way(
     assert {own.room.where for own in of_gpus_own} == {"a GPU"}
     assert {own.room.where for own in of_machine} == {"this machine"}
     craft, evaluate = of_machine
-    held = IMAGES * PIXELS + 8 * 4 * 5 * PIXELS + 2 * largest
+    held = IMAGES * PIXELS + 8 * 7 * 5 * PIXELS + 2 * largest
     assert craft.bytes == evaluate.bytes == int(1.2 * held) + 1_500 * 10**6
     assert (craft.of, craft.key, craft.images, craft.room.workers) == (MAIN_MEMORY, "compute.chunk", 5, 2)
     assert craft.line == "craft 1.5 GB a worker (main memory, 5 images in a chunk)"
@@ -73,7 +73,7 @@ from pipelines.stages.crafted_chunk import crafted_chunk
 from pipelines.storage.chunked_table import ChunkedTable
 from pipelines.storage.store import Store
 
-ROWS, SHAPE = 40, (3, 96, 96)
+ROWS, SHAPE = 50, (3, 128, 128)
 store, table, ids = Store(sys.argv[1], "x"), ChunkedTable("adversarial/a/b", {}), [f"{row:02}" for row in range(ROWS)]
 pixels = np.random.default_rng(0).integers(0, 256, (ROWS, *SHAPE), dtype=np.uint8)
 pool = pa.default_memory_pool()
@@ -87,22 +87,22 @@ def most(work):
     return pool.max_memory() - before[0] + tracemalloc.get_traced_memory()[1] - before[1]
 
 
-def write():
-    columns = {"image_id": ids, "image": pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)}
+def write(pixels=pixels):
+    columns = {"image_id": ids[: len(pixels)], "image": pa.FixedShapeTensorArray.from_numpy_ndarray(pixels)}
     table.write_chunk(store, 0, pa.table(columns))
 
 
+write(pixels[:1])  # what is imported meanwhile does not count
 writing = most(write)  # Arrow's pool knows only the most since the process began: so the least comes first
 reading = most(lambda: crafted_chunk(store, table, 0, ids))
-print(1 + writing / pixels.nbytes, reading / pixels.nbytes)
+print(2 + writing / pixels.nbytes, 1 + reading / pixels.nbytes)
 """
 
 
 def test_a_chunk_in_hand_takes_no_more_than_is_counted(tmp_path: Path) -> None:
-    """What Python and Arrow allocate while it is written, beside the pixels themselves, and while it is read again."""
+    """What Python and Arrow allocate while it is written, beside its images, clean and attacked; and while it is read."""
     command = [sys.executable, "-c", IN_HAND, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    print(done.stdout)
     writing, reading = map(float, done.stdout.split())
-    assert 1 <= max(writing, reading) <= COPIES_IN_HAND
+    assert 0.8 * COPIES_IN_HAND <= max(writing, reading) <= 1.02 * COPIES_IN_HAND  # there are ids, too
