@@ -35,6 +35,7 @@ from pipelines.sweep.study import Options, Study
 
 ERROR = "CUDA error: unspecified launch failure"
 CHUNKS = 8
+TRIALS = 3
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
@@ -77,11 +78,11 @@ def sweep(made: HandMade, folder: Path) -> dict[str, Any]:
     content = yaml.safe_load(made.file.read_text())
     content["data"]["validation"] = {"kind": "npz", "path": "validation.npz"}
     made.file.write_text(yaml.safe_dump(content | {"targets": ["twin"], "validation_targets": ["stranger"]}))
-    space = space_file(folder, {"align.temperature": {"choices": [1, 2, 4, 8]}})
+    space = space_file(folder, {"align.temperature": {"choices": list(range(1, TRIALS + 1))}})
     study = Study(made.blueprint(), Options(space, searcher="grid", max_clean_drop=100))
     said: list[str] = []
     with naming_failed_devices(study.blueprint.store, said.append):
-        _sweep(study, replace(WORKER, gpus=1, cpus=0.5), 2, Progress(quiet=True))
+        _sweep(study, replace(WORKER, gpus=1), 1, Progress(quiet=True))
         kept = sum(KEPT.by_node().values())
     return {"trials": [own.status for own in study.records().values()], "said": said, "kept": kept}
 

@@ -43,6 +43,6 @@ def test_an_alignment_goes_elsewhere(tmp_path: Path) -> None:
 
 def test_the_trials_of_a_sweep_go_elsewhere(tmp_path: Path) -> None:
     found = became("sweep", tmp_path, 2, "0")
-    assert (found["trials"], found["kept"]) == (["done"] * 4, 1)
+    assert (found["trials"], found["kept"]) == (["done"] * 3, 1)
     assert [line.partition(" of node ")[0] for line in found["said"]] == ["GPU 0"]
     assert "failed 2 times and is left alone: CUDA error" in found["said"][0]

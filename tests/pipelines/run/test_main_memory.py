@@ -100,7 +100,7 @@ print(2 + writing / pixels.nbytes, 1 + reading / pixels.nbytes)
 
 
 def test_a_chunk_in_hand_takes_no_more_than_is_counted(tmp_path: Path) -> None:
-    """What Python and Arrow allocate while it is written, beside its images, clean and attacked; and while it is read."""
+    """What Python and Arrow allocate while it is written, beside its images, clean and attacked, or is read."""
     command = [sys.executable, "-c", IN_HAND, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
