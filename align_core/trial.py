@@ -3,8 +3,8 @@
 Whatever would break later, perhaps after hours, breaks here, with a message that says what is wrong with the model.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from align_core.alignment import Alignment, NonFiniteLoss
 from align_core.errors import InputError, reason_of
 from align_core.features import find_last_layer, find_map_layer
 from align_core.folding import Pair, fold, foldable
-from align_core.memory import Memory
+from align_core.memory import Memory, PassMemory
 from align_core.model_config import Precision
 from align_core.models import Classifier, copy_of
 from align_core.own_code import own_code
@@ -378,7 +378,12 @@ def _memory(
             if fuses_attention(network, image_1CHW):
                 with sdpa_kernel(SDPBackend.MATH):
                     on_gpu = measured() | twice
-            living = Memory(weights, **{name: own.living for name, own in on_gpu.items()})
-            return Memory(weights, **{name: own.spread for name, own in here.items()}, on_gpu=living)
+            living = _as_memory(weights, {name: own.living for name, own in on_gpu.items()})
+            spread = _as_memory(weights, {name: own.spread for name, own in here.items()})
+            return replace(spread, on_gpu=living)
     except InputError:  # a network may hold what cannot be copied, or watched
         return None
+
+
+def _as_memory(weights: int, found: Mapping[str, PassMemory]) -> Memory:
+    return Memory(weights, found["predicting"], found.get("gradient"), found.get("training"), found.get("reasons"))

@@ -91,7 +91,9 @@ class _Counting:
         chunk, pixels = max(self.blueprint.rows), pixels_of(self.blueprint)
         key, rows, copies = self._rows_of(attack, chunk)
         weights = self._largest(surrogate.members, None)
-        gradient = _sum_of(own and own.gradient for own in map(self.memories.get, surrogate.seen_at_once))
+        gradient = _sum_of(
+            None if own is None else own.gradient for own in map(self.memories.get, surrogate.seen_at_once)
+        )
         if held is None or weights is None or gradient is None:
             return Need(surrogate.name, key, rows, None)
         # The chunk, clean and attacked, of 8 bits; points and gradients of all copies of a batch.
@@ -136,7 +138,7 @@ class _Counting:
         for name, members in networks.items():
             rows = min(most, max(1, self._pass_rows // len(members)))
             weights = self._largest(members, None)
-            own = _sum_of(memory and memory.reasons for memory in map(self.memories.get, members))
+            own = _sum_of(None if memory is None else memory.reasons for memory in map(self.memories.get, members))
             if held is None or weights is None or own is None:
                 found.append(Need(name, _PASS, rows, None))
             else:
