@@ -98,6 +98,8 @@ def logits_of(output: Any) -> Tensor:
     found = output if isinstance(output, Tensor) else found
     if not isinstance(found, Tensor):
         raise TypeError(f"the network returns a {type(output).__name__} without logits, not a tensor")
+    if not found.is_floating_point() and not found.is_complex():
+        raise TypeError(f"the network returns whole numbers ({found.dtype}), not logits")
     if found.is_complex():  # of which `float()` would keep the real part
         raise TypeError("the network returns complex numbers, not logits")
     return found

@@ -79,6 +79,7 @@ def test_presets_are_timed_with_torch_and_timm_alone(tmp_path: Path) -> None:
             assert re.search(r"[\d.]+ x the bare loop \(limit 1.(05|10)(, missed)?\), \d+ % of its speed; ", line), line
 
 
+@pytest.mark.slow
 def test_predictions_are_timed_with_torch_and_timm_alone(tmp_path: Path) -> None:
     own = {"WITNESS_CIFAR10": str(tmp_path / "nowhere"), "MALLOC_ARENA_MAX": "1"}
     malloc = {"MALLOC_TRIM_THRESHOLD_": "1073741824", "MALLOC_MMAP_THRESHOLD_": "1073741824"}

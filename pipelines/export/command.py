@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from align_core.errors import InputError
@@ -13,6 +14,7 @@ from pipelines.export.forms import FORMS
 from pipelines.export.place import Place, check_answering, place_at
 from pipelines.progress import Progress
 from pipelines.run.request import Request, open_blueprint
+from pipelines.storage.far import is_far
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def export_images(
     what was written is not what is stored; of these nothing is left, and what was written before is kept. Raises Busy
     where another export is writing the same images to the same place on a disk.
     """
-    place = _open_place(form, path)
+    place = _open_place(form, path, request)
     blueprint = open_blueprint(request)
     wanted = finished_images(blueprint, surrogates, attacks)
     if place.file is not None and len(wanted) != 1:
@@ -95,17 +97,32 @@ def export_clean(request: Request, form: str, path: str) -> Exported:
     The arguments are those of `export_images`; in a folder they are in `clean`, with the suffix of the form. Nothing of
     the experiment has to be finished, and no model has to be there. Raises InputError and RunFailed as that does.
     """
-    place, progress = _open_place(form, path), Progress(request.quiet)
+    place, progress = _open_place(form, path, request), Progress(request.quiet)
     images = clean_images(request, progress)
     for note in images.test.notes:
         progress.say(f"data.test: {note}")
     return Exported(form, _exported([images], form, place, progress), [])
 
 
-def _open_place(form: str, path: str) -> Place:
+def _open_place(form: str, path: str, request: Request) -> Place:
     place = place_at(path, FORMS[form].suffixes)
     check_answering(place)
+    _check_outside_image_sets(form, place, request)
     return place
+
+
+def _check_outside_image_sets(form: str, place: Place, request: Request) -> None:
+    """Raises InputError where exported images would be taken for images of the experiment itself."""
+    if not place.store.is_local:
+        return
+    folder = Path(place.store.location).resolve()
+    for role, images in request.experiment().image_sets().items():
+        path = images.path if images.is_encoded else None
+        if path and not is_far(path) and folder.is_relative_to(Path(path).resolve()):
+            raise InputError(
+                f"--{form}: {folder} is in the images of data.{role}, which would no longer be what they are; name "
+                "another place"
+            )
 
 
 def _exported(wanted: Sequence[Exportable], form: str, place: Place, progress: Progress) -> list[ExportedImages]:

@@ -92,8 +92,15 @@ class Destination:
         Raises RunFailed where it is not what the experiment has.
         """
         digest = self._checked(self.path, bar, "move what is there away, and export it again")
-        if not self.store.exists(self._manifest_of(self.path)):
+        manifest = self._manifest_of(self.path)
+        found = self.store.read_json(manifest)
+        if found is None:
             self._write_manifest(self.path, digest)
+        elif found.get("sha256") != digest:
+            raise RunFailed(
+                f"{self.store.location}/{manifest}: its sha256 is not that of the images, which are those of the "
+                "experiment; delete this file, and the same command writes it again"
+            )
         return digest
 
     @property

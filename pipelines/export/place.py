@@ -43,10 +43,14 @@ def place_at(path: str, suffixes: Sequence[str]) -> Place:
     name = own.rstrip("/").rpartition("/")[2]
     is_file = name.lower().endswith(tuple(suffixes)) if suffixes else False
     if "://" not in path:
-        where = Path(os.path.abspath(path))
+        where = Path(os.path.abspath(os.path.expanduser(path)))  # a shell leaves the ~ in `--npz=~/images.npz`
         folder = where.parent if is_file else where
         return Place(Store(str(folder.parent), folder.name), where.name if is_file else None)
     parts = urlsplit(path)
+    if parts.scheme in ("http", "https"):
+        raise InputError(
+            f"{parts.scheme}://{parts.hostname}: nothing can be exported to a page; name a path or s3://..."
+        )
     if not parts.hostname and parts.scheme != "file":
         raise InputError(f"{parts.scheme}://: name a bucket, and a folder within it")
     within = parts.path.strip("/").split("/")

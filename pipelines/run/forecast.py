@@ -99,11 +99,12 @@ class Forecast:
         most_bytes: upper bound of their size; images are counted uncompressed.
         published: where networks are used otherwise than they are published.
         gradients: of each attack, per image and surrogate; None where it is unknown until it is measured.
-        notes: what memory does not hold, and what a run would say of its images, models and attacks, `published`
-            included, a line each.
+        notes: what cannot be made, what memory does not hold, and what a run would say of its images, models and
+            attacks, `published` included, a line each.
         chunk_files: upper bound of the files that hold single chunks while tables are being filled: one for the images
             of a surrogate and attack, and one for all that networks predict on some images in a turn.
         memory: what a worker of each stage takes.
+        holes: what cannot be made, each with the reason.
     """
 
     networks: list[FineTune]
@@ -118,6 +119,7 @@ class Forecast:
     notes: list[str]
     chunk_files: int
     memory: list[WorkerMemory] = field(default_factory=list)
+    holes: list[str] = field(default_factory=list)
 
     @property
     def missing_networks(self) -> list[str]:
@@ -168,7 +170,7 @@ class Forecast:
 
     def _total_of_networks(self) -> str:
         if not self.networks:
-            return "align     every network is made"
+            return f"align     {'no network is left to make' if self.holes else 'every network is made'}"
         seconds, steps = self.seconds("align"), sum(network.steps for network in self.networks)
         time = "time unknown until a run has measured the rates"
         if seconds is not None:
@@ -232,7 +234,12 @@ def forecast_of(blueprint: Blueprint) -> Forecast:
         most_bytes=sum(blueprint.rows) * bytes_per_image + sampled * len(reasons) * _BYTES_OF_REASONS,
         published=blueprint.inspected.published,
         gradients={name: attack.gradients for name, attack in blueprint.experiment.attacks.items()},
-        notes=[*filter(None, (own.warning() for own in memory)), *notes_on(blueprint)],
+        notes=[
+            *(f"Not there: {hole}" for hole in blueprint.holes()),
+            *filter(None, (own.warning() for own in memory)),
+            *notes_on(blueprint),
+        ],
+        holes=blueprint.holes(),
         chunk_files=len(blueprint.rows) * (len(outcomes) + sum(len(one.turns) for one in blueprint.evaluations))
         + len(blueprint.sample.chunks) * len(blueprint.measurings),
         memory=memory,

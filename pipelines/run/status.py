@@ -70,7 +70,7 @@ class Status:
     """The state of a whole experiment at one time (`at`, in seconds of a monotonic clock).
 
     `failures` says why by the folder of each network and table that failed, but for tables whose images failed.
-    `warnings` are of surrogates whose alignment did not work.
+    `warnings` are of what cannot be made, and of surrogates whose alignment did not work.
     """
 
     entries: list[Entry]
@@ -202,7 +202,8 @@ def _status(blueprint: Blueprint) -> Status:
     failed = failures.keys() | waiting
     left = {own.folder: _left(own, len(there[own.folder]), chunks[own.folder], failed) for own in unfinished}
     entries = [left.get(folder) or Entry(folder, "done", count, count) for folder, count in chunks.items()]
-    return Status([*networks, *entries], failures=failures, warnings=list(without_effect(blueprint)))
+    warnings = [*(f"Not there: {hole}" for hole in blueprint.holes()), *without_effect(blueprint)]
+    return Status([*networks, *entries], failures=failures, warnings=warnings)
 
 
 def _state_of(network: str, blueprint: Blueprint, absent: Sequence[str]) -> State:

@@ -221,9 +221,9 @@ def _commit_result(
     try:
         tuned = future.result()
     except NonFiniteLoss as problem:
-        write_failure(blueprint.store, making, f"its {what} failed: {reason_of(problem)}")
-        far = _how_far(blueprint.store, finished)
-        progress.say(f"the {what} of {making.name} failed {far}: {reason_of(problem)}; all others go on")
+        reason, far = _in_its_keys(making, reason_of(problem)), _how_far(blueprint.store, finished)
+        write_failure(blueprint.store, making, f"its {what} failed: {reason}")
+        progress.say(f"the {what} of {making.name} failed {far}: {reason}; all others go on")
         blueprint.refresh()
         return None
     except InputChangedError as problem:  # everything else would have a wrong fingerprint, too, so that it ends here
@@ -357,6 +357,14 @@ def _steps_reported(store: Store, one: _UnderWay) -> int:
     """Steps that a fine-tune reports as done, which it does about once a second."""
     done = (store.read_json(str(one.job.progress_file)) or {}).get("done")
     return done if isinstance(done, int) else 0
+
+
+def _in_its_keys(making: Making, reason: str) -> str:
+    """Why a fine-tune diverged, with the keys of a model that is trained here where it is no alignment."""
+    if making.start is not None:
+        return reason
+    own = f"models.{making.name}.train.lr"
+    return reason.replace("align.optimizer.lr, or set align.clip_grad_norm", own).replace("align.optimizer.lr", own)
 
 
 def _how_far(store: Store, failed: _UnderWay) -> str:

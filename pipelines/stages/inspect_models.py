@@ -228,11 +228,12 @@ class _Model:
         return self._built[0]
 
     @cached_property
-    def _built(self) -> tuple["Classifier", str | None]:
-        """The model, and the hash of the weights that its training starts from."""
+    def _built(self) -> tuple["Classifier", str | None, str]:
+        """The model, the hash of the weights that its training starts from, and that of those a factory brings."""
         # Imported here because an input that is known needs no torch, and `witness status` must answer at once.
         from align_core.beginnings import begin
         from align_core.models import load
+        from align_core.weights import hash_state
 
         classes, channels, begins = self.experiment.data.classes_count, self.test.shape[0], None
         try:
@@ -241,7 +242,7 @@ class _Model:
             else:
                 classifier = load(self._here, classes, channels, self.origin.weights() if self.origin else None)
             classifier.precision = self.experiment.compute.precision
-            return classifier, begins
+            return classifier, begins, hash_state(classifier.net) if self.config.brings_weights else ""
         except InputError as problem:
             raise InputError(f"models.{self.name}: {problem}") from problem
 
@@ -307,12 +308,18 @@ class _Model:
         """The hash of the weights that a factory brings; workers build the network again, so it must be no accident."""
         from align_core.weights import hash_state
 
-        digest = hash_state(self._classifier.net)
+        digest = self._built[2]
         if hash_state(self._built_again().net) != digest:
             raise InputError(
                 f"models.{self.name}: the factory {self.config.factory} returns other weights at every call, so that "
                 "`weights: none` cannot stand for any. Let it read its weights from a file, or give `weights` or "
                 "`train`"
+            )
+        if hash_state(self._classifier.net) != digest:
+            raise InputError(
+                f"models.{self.name}: predicting or differentiating changes the parameters or buffers of the network "
+                f"that the factory {self.config.factory} returns, so that what it predicts would depend on what it saw "
+                "before. Let its forward pass leave them alone, and keep what it caches in a plain attribute"
             )
         return digest
 

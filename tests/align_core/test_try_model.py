@@ -115,6 +115,10 @@ class TestPredictions:
         assert "its outputs look like probabilities" in note and "leave out its softmax" in note
         assert tried(Changed(after=lambda logits_BK: logits_BK.log_softmax(dim=1))).notes == []
 
+    def test_whole_numbers(self) -> None:
+        with pytest.raises(InputError, match=r"returns whole numbers \(torch.int64\), not logits"):
+            tried(Changed(after=lambda logits_BK: logits_BK.long()))
+
     def test_complex_numbers(self) -> None:
         with pytest.raises(InputError, match="complex numbers, not logits"):
             tried(Changed(after=lambda logits_BK: torch.complex(logits_BK, logits_BK)))

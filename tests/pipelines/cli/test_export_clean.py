@@ -108,6 +108,31 @@ def test_the_test_images_as_models_get_them_without_any_model(
     assert not made.output.exists()
 
 
+def test_a_hash_that_is_not_that_of_the_images_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made, manifest = images_alone(tmp_path), tmp_path / "clean.npz.json"
+    command = ["export", str(made.file), "--clean", "--npz", str(tmp_path / "clean.npz")]
+    assert main(command) == 0
+    written = manifest.read_text()
+    manifest.write_text(json.dumps(json.loads(written) | {"sha256": "0" * 64}))
+    capsys.readouterr()
+    assert main(command) == 1
+    assert f"{manifest}: its sha256 is not that of the images" in capsys.readouterr().err
+    manifest.unlink()
+    assert main(command) == 0
+    assert json.loads(manifest.read_text()) == json.loads(written)
+
+
+@pytest.mark.parametrize("form", ["png", "npz"])
+def test_nothing_is_exported_into_an_image_set(tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    made = hand_made(tmp_path)
+    made.write(data=made.content()["data"] | {"test": {"kind": "folder", "path": "pictures"}})
+    for place in ("pictures", "pictures/a"):
+        assert main(["export", str(made.file), "--clean", f"--{form}", str(tmp_path / place)]) == 2
+        said = capsys.readouterr().err
+        assert f"--{form}: {tmp_path / place} is in the images of data.test, which would no longer be" in said
+    assert not (tmp_path / "pictures").exists()
+
+
 @pytest.mark.parametrize("form", ["npz", "png"])
 def test_they_are_attacked_elsewhere_and_come_back_by_their_ids(
     tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,13 @@ from align_core.models import Classifier, build
 from align_core.weights import to_bytes
 from pipelines.progress import Progress
 from pipelines.report.page import make_report
-from pipelines.stages.align import _look_at, commit
+from pipelines.run.forecast import forecast_of
+from pipelines.run.request import Request
+from pipelines.run.status import status_of
+from pipelines.stages.align import _in_its_keys, _look_at, commit
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.first_look import FirstLook, _by_chance, compared, first_look, sample_of
+from pipelines.stages.makings import write_failure
 
 LABELS = np.arange(64) % 10
 LEARNT_NOTHING = (
@@ -227,6 +232,20 @@ class TestOfAModelThatIsTrainedHere:
         state |= {"2.weight": torch.zeros_like(state["2.weight"]), "2.bias": torch.tensor(bias)}
         commit(blueprint.store, making, [to_bytes(state)], CURVE, seconds=1.0, shape=(1, 8, 8))
         blueprint.refresh()
+
+    def test_one_that_diverged_is_told_its_own_keys_and_is_missed_by_plan_and_status(
+        self, experiment: HandMade
+    ) -> None:
+        blueprint = experiment.blueprint()
+        (making,) = blueprint.trainings()
+        said = "the loss is nan at step 1: lower align.optimizer.lr, or set align.clip_grad_norm"
+        reason = _in_its_keys(making, said)
+        assert reason == "the loss is nan at step 1: lower models.twin.train.lr"
+        assert _in_its_keys(replace(making, start="near"), said) == said
+        write_failure(blueprint.store, making, f"its training failed: {reason}")
+        blueprint.refresh()
+        for lines in (forecast_of(blueprint).notes, status_of(Request(experiment.file, quiet=True)).warnings):
+            assert [line for line in lines if line.startswith("Not there: trained/twin: ")], lines
 
     def test_it_is_said_when_the_training_has_ended(
         self, experiment: HandMade, capsys: pytest.CaptureFixture[str]

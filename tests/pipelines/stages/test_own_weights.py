@@ -51,6 +51,16 @@ def scaled(scale):
 
 def random(width):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Linear(width, 3))
+
+
+class Counting(Scaled):
+    def forward(self, images):
+        self.scale = self.scale + 1
+        return super().forward(images)
+
+
+def counting(scale):
+    return Counting(scale)
 """
 WIDTHS = {"near": 2, "seer": 5, "twin": 2}
 
@@ -109,6 +119,15 @@ def test_random_weights_are_refused(experiment: HandMade, capsys: pytest.Capture
         "models.drawn: the factory zoo_more:random returns other weights at every call, so that `weights: none`"
         in capsys.readouterr().err
     )
+    assert not experiment.output.exists()
+
+
+def test_weights_that_predicting_changes_are_refused(experiment: HandMade, capsys: pytest.CaptureFixture[str]) -> None:
+    counting = {"factory": "zoo_more:counting", "args": {"scale": 1.0}, "weights": "none"}
+    experiment.write(models=experiment.content()["models"] | {"counts": counting}, targets=["counts"])
+    assert main(["run", str(experiment.file)]) == 2
+    said = capsys.readouterr().err
+    assert "models.counts: predicting or differentiating changes the parameters or buffers of the network" in said
     assert not experiment.output.exists()
 
 
