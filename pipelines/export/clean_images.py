@@ -34,7 +34,7 @@ class CleanImages(Exportable):
 
     @property
     def title(self) -> str:
-        """What they are."""
+        """What they are, as a line of the result and a bar of progress say it."""
         return "clean test images"
 
     @property

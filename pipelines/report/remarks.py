@@ -9,6 +9,7 @@ from pipelines.report.rows import TransferRow
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.effects import without_effect
 from pipelines.stages.first_look import compared, sample_of
+from pipelines.stages.notes import not_there
 
 if TYPE_CHECKING:
     from pipelines.report.outcomes import Outcomes
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
 
 def remarks_on(blueprint: Blueprint, outcomes: "Outcomes", transfer: Sequence[TransferRow]) -> list[str]:
     """Every remark, a sentence each."""
-    missing = [f"Not there: {hole}" for hole in blueprint.holes()]
     trained = _no_better_than_chance(blueprint, outcomes)
     return [
-        *missing,
+        *not_there(blueprint),
         *_own_targets(blueprint),
         *_weak_targets(blueprint, outcomes),
         *_blank_means(transfer),

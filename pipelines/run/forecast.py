@@ -20,7 +20,7 @@ from pipelines.stages.cells import SELF, Predictions
 from pipelines.stages.done_chunks import done_chunks
 from pipelines.stages.inspect_published import Published
 from pipelines.stages.measurings import COMPARED_GRADIENTS, OWN_GRADIENTS, SOFT, Measuring
-from pipelines.stages.notes import notes_on
+from pipelines.stages.notes import not_there, notes_on
 from pipelines.stages.speeds import Kind, Speeds
 from pipelines.storage.chunked_table import ChunkedTable
 
@@ -235,7 +235,7 @@ def forecast_of(blueprint: Blueprint) -> Forecast:
         published=blueprint.inspected.published,
         gradients={name: attack.gradients for name, attack in blueprint.experiment.attacks.items()},
         notes=[
-            *(f"Not there: {hole}" for hole in blueprint.holes()),
+            *not_there(blueprint),
             *filter(None, (own.warning() for own in memory)),
             *notes_on(blueprint),
         ],

@@ -64,7 +64,7 @@ def needs_of(blueprint: Blueprint, device: Device) -> dict[str, list[Need]]:
 
 
 def pixels_of(blueprint: Blueprint) -> int:
-    """Values of one image."""
+    """The values of one test image, over all channels: as 8-bit pixels, so many bytes."""
     channels, height, width = blueprint.inspected.shape
     return channels * height * width
 

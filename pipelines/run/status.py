@@ -16,6 +16,7 @@ from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.done_chunks import done_chunks
 from pipelines.stages.effects import without_effect
 from pipelines.stages.measurings import SOFT
+from pipelines.stages.notes import not_there
 from pipelines.storage.chunked_table import ChunkedTable
 
 _NO_SURROGATES = ("clean images", "corrupted images", SOFT)
@@ -202,7 +203,7 @@ def _status(blueprint: Blueprint) -> Status:
     failed = failures.keys() | waiting
     left = {own.folder: _left(own, len(there[own.folder]), chunks[own.folder], failed) for own in unfinished}
     entries = [left.get(folder) or Entry(folder, "done", count, count) for folder, count in chunks.items()]
-    warnings = [*(f"Not there: {hole}" for hole in blueprint.holes()), *without_effect(blueprint)]
+    warnings = [*not_there(blueprint), *without_effect(blueprint)]
     return Status([*networks, *entries], failures=failures, warnings=warnings)
 
 

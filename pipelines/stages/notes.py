@@ -7,6 +7,11 @@ from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.resizing import resizings
 
 
+def not_there(blueprint: Blueprint) -> list[str]:
+    """A line for each network and table that cannot be made, with the reason, as every command says it."""
+    return [f"Not there: {hole}" for hole in blueprint.holes()]
+
+
 def notes_on(blueprint: Blueprint) -> list[str]:
     """A line for everything that was left out, converted or resized, or that looks wrong.
 

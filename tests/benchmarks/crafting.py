@@ -6,7 +6,6 @@ It runs from the folder of the repository and needs no installation of Witness: 
 and tqdm are enough. Real weights are not needed either.
 """
 
-import argparse
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from align_core.model_config import Precision
 from align_core.models import Classifier
 from align_core.numerics import set_policy
 from tests.benchmarks.clock import in_alternation, median_ratio, peak_mib, run_as_workers_do, seconds
-from tests.benchmarks.networks import KINDS, Kind, Subject, subject
+from tests.benchmarks.networks import KINDS, Kind, Subject, flags_of_device, subject
 
 _LEAST = 10  # gradients of an image
 _BARE_PASSES = 2
@@ -147,11 +146,8 @@ def _flops_of_a_gradient(on: Subject) -> int:
 def main() -> None:
     """Times attacks on a CPU, on one thread, or on a GPU."""
     assert __doc__
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = flags_of_device(__doc__.splitlines()[0], "resnet20")
     parser.add_argument("methods", nargs="*", help="presets (default: all)", metavar="METHOD")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--network", choices=KINDS, default="resnet20")
-    parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], nargs="+", default=["fp32"])
     parser.add_argument("--batch", type=int, help="images (default: the network's on a CPU, a whole pass on a GPU)")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each, of which the median counts")
     own = parser.parse_args()

@@ -7,7 +7,6 @@ and tqdm are enough. Reading and writing are left out: where there is a GPU, its
 (see `busy`).
 """
 
-import argparse
 import statistics
 from collections.abc import Iterator
 from functools import partial
@@ -22,7 +21,7 @@ from align_core.numerics import set_policy
 from align_core.predicted import predicted
 from pipelines.compute.sent import sent
 from tests.benchmarks.clock import in_alternation, median_ratio, peak_mib, run_as_workers_do, seconds
-from tests.benchmarks.networks import KINDS, Kind, Subject, subject
+from tests.benchmarks.networks import KINDS, Kind, Subject, flags_of_device, subject
 
 _NETWORKS = (1, 5)  # that predict on a chunk while it is there
 
@@ -77,10 +76,7 @@ def _bare(network: Classifier, images_BCHW: Tensor, passes: int) -> None:
 def main() -> None:
     """Times predictions on one device in several precisions and sizes of chunks."""
     assert __doc__
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--network", choices=KINDS, default="resnet50")
-    parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], nargs="+", default=["fp32"])
+    parser = flags_of_device(__doc__.splitlines()[0], "resnet50")
     parser.add_argument("--chunk", type=int, nargs="+", default=[100], help="images of a chunk")
     parser.add_argument("--chunks", type=int, default=20, help="how many are measured at once")
     own = parser.parse_args()

@@ -5,6 +5,7 @@ CIFAR-10 weights and images are used where the machine has them, and random ones
 same.
 """
 
+import argparse
 import copy
 import os
 from collections.abc import Callable
@@ -75,6 +76,19 @@ KINDS = {
     "mobilenetv2": Kind("MobileNetV2 at 224", lambda: timm.create_model("mobilenetv2_100"), 224, 1000, 16),
     "vit_tiny": Kind("ViT-tiny at 224", lambda: timm.create_model("vit_tiny_patch16_224"), 224, 1000, 16),
 }
+
+
+def flags_of_device(description: str, network: str) -> argparse.ArgumentParser:
+    """A parser with the flags of every benchmark that a GPU machine can run: device, network and precisions.
+
+    Args:
+        network: the default, a key of `networks.KINDS`.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--network", choices=KINDS, default=network)
+    parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], nargs="+", default=["fp32"])
+    return parser
 
 
 @dataclass(frozen=True)

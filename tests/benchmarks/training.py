@@ -6,7 +6,6 @@ It runs from the folder of the repository and needs no installation of Witness: 
 and tqdm are enough.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -31,7 +30,7 @@ from align_core.models import Classifier
 from align_core.numerics import set_policy
 from pipelines.compute.reading import TAKEN, batches_on
 from tests.benchmarks.clock import peak_mib, run_as_workers_do
-from tests.benchmarks.networks import KINDS, Kind
+from tests.benchmarks.networks import KINDS, Kind, flags_of_device
 
 ALIGN = AlignConfig(
     loss="kl", temperature=4.0, epochs=1000, augment=AugmentConfig(crop="none"), optimizer=OptimizerConfig(lr=1e-3)
@@ -149,10 +148,7 @@ def _bare(
 def main() -> None:
     """Times a fine-tune on one device in several precisions."""
     assert __doc__
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--network", choices=KINDS, default="resnet50")
-    parser.add_argument("--precision", choices=["fp32", "tf32", "bf16"], nargs="+", default=["fp32"])
+    parser = flags_of_device(__doc__.splitlines()[0], "resnet50")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--images", choices=["jpeg", "npz"], nargs="+", default=["npz"])
     parser.add_argument("--threads", type=int, default=1, help="processes that read images")
