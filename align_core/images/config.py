@@ -17,7 +17,7 @@ class ImageSetConfig(Settings):
     Raises ValueError for settings that contradict each other.
 
     Args:
-        kind: `npz` (arrays `images`, uint8 NHWC or NHW, and `labels`), `folder` (a sub-folder per class, or image files
+        kind: `npz` (arrays `images`, uint8 NHWC or NHW, and `labels`; perhaps `ids`), `folder` (a sub-folder per class, or image files
             listed in the file `labels`), `parquet` (columns `image` and `label`, in one file or a folder of files) or
             `digits` (the handwritten digits of scikit-learn).
         path: the file or folder; not given for `digits`.

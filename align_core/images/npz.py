@@ -4,7 +4,7 @@ import struct
 import zipfile
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +15,24 @@ from align_core.images.fit import Fit
 from align_core.images.image_set import ImageSet, encoded_array, row_ids
 from align_core.images.labels import Labels, RawLabels, as_indices, as_targeted, written_from_0
 
-_TARGETED = "targeted_labels"
+_TARGETED, _IDS = "targeted_labels", "ids"
+
+
+class _Arrays(NamedTuple):
+    """What an npz file holds, row by row as it lies there; `targeted` and `ids` are None where there are none."""
+
+    images: npt.NDArray[Any]
+    labels: npt.NDArray[Any]
+    targeted: npt.NDArray[Any] | None
+    ids: npt.NDArray[Any] | None
 
 
 class Npz(ImageSet):
     """An npz file with `images`, uint8 [N, H, W, C] or [N, H, W], and `labels` [N], class indices or class names.
 
-    It may have `targeted_labels` [N], too: the class that a targeted attack is to lead each image to. An id is the
-    zero-padded row. Integers are numbers of classes, of which the first is `first_class`.
+    It may have `targeted_labels` [N], too: the class that a targeted attack is to lead each image to; and `ids` [N],
+    text. Without them, an id is the zero-padded row. Integers are numbers of classes, of which the first is
+    `first_class`.
     """
 
     def __init__(self, path: Path, fit: Fit, channels: int | None, first_class: int = 0) -> None:
@@ -30,11 +40,8 @@ class Npz(ImageSet):
         self.path, self.first_class = path, first_class
 
     @cached_property
-    def arrays(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any] | None]:
-        """The images, their labels, and the classes to lead them to.
-
-        Compressed images are all in memory, others stay on the disk until they are read.
-        """
+    def arrays(self) -> _Arrays:
+        """The arrays of the file. Compressed images are all in memory, others stay on the disk until they are read."""
         try:
             with open(self.path, "rb") as file:
                 if not zipfile.is_zipfile(file):  # numpy would advise to unpickle it
@@ -43,7 +50,7 @@ class Npz(ImageSet):
                 with np.load(file, allow_pickle=False) as archive:
                     mapped = mapped_array(self.path, "images.npy")
                     images, labels = archive["images"] if mapped is None else mapped, archive["labels"]
-                    targeted = archive[_TARGETED] if _TARGETED in archive.files else None
+                    targeted, ids = (archive[own] if own in archive.files else None for own in (_TARGETED, _IDS))
         except KeyError as problem:
             raise InputError(f"{self.path}: an npz image set needs the arrays `images` and `labels`") from problem
         except Exception as problem:  # a damaged file can raise almost any exception
@@ -59,11 +66,29 @@ class Npz(ImageSet):
                 raise InputError(
                     f"{self.path}: `{name}` must be {len(images)} integers or names, not {values.dtype} {values.shape}"
                 )
-        return images, labels, targeted
+        if ids is not None and (ids.shape != (len(images),) or ids.dtype.kind != "U"):
+            raise InputError(
+                f"{self.path}: `{_IDS}` must be {len(images)} texts, one for each image, not {ids.dtype} {ids.shape}; "
+                "give this array another name if it is something else"
+            )
+        return _Arrays(images, labels, targeted, ids)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        """The row of each image id, in the order of the ids."""
+        images, own, rows = self.arrays.images, self.arrays.ids, dict[str, int]()
+        for row, image_id in enumerate(row_ids(len(images)) if own is None else own.tolist()):
+            if (other := rows.setdefault(image_id, row)) != row:
+                raise InputError(f"{self.path}: the id {image_id!r} occurs twice in `{_IDS}`, in rows {other} and {row}")
+        return dict(sorted(rows.items()))
+
+    def _in_order(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Values of all rows, in the order of the ids."""
+        return values if self.arrays.ids is None else values[list(self._rows.values())]
 
     def listing(self) -> tuple[list[str], Labels]:
-        """Row numbers, and the array `labels`. Raises InputError where the file is unreadable."""
-        (images, labels, _), ids = self.arrays, row_ids(len(self.arrays[0]))
+        """Sorted ids, and the array `labels`. Raises InputError where the file is unreadable."""
+        images, labels, ids = self.arrays.images, self._in_order(self.arrays.labels), list(self._rows)
         if 0 in images.shape[1:]:
             raise InputError(f"{self.path}: its images have no pixels; `images` is of shape {images.shape}")
         if labels.dtype.kind == "U" and "" in labels:
@@ -77,12 +102,16 @@ class Npz(ImageSet):
 
     def targeted(self) -> RawLabels | None:
         """The array `targeted_labels`, class indices or class names, where the file has it."""
-        values = self.arrays[2]
-        if values is None:
+        if self.arrays.targeted is None:
             return None
+        values = self._in_order(self.arrays.targeted)
         if values.dtype.kind == "U":
             return RawLabels(written_from_0(values.tolist(), self.first_class))
-        return RawLabels(as_targeted(values, row_ids(len(values)), self.path, self.first_class))
+        return RawLabels(as_targeted(values, list(self._rows), self.path, self.first_class))
+
+    def notes(self) -> list[str]:
+        """Whose ids the images have, which also decide their order."""
+        return [] if self.arrays.ids is None else [f"its images have the ids in the array `{_IDS}`, and their order"]
 
     def files(self) -> list[Path]:
         """The one file of the set, which holds both images and labels."""
@@ -90,11 +119,11 @@ class Npz(ImageSet):
 
     def decoded(self, image_id: str) -> Picture:
         """One row of the array `images`."""
-        return from_array(self.arrays[0][int(image_id)])
+        return from_array(self.arrays.images[self._rows[image_id]])
 
     def encoded(self, image_id: str) -> bytes:
         """Shape and pixels of one row of the array `images`."""
-        return encoded_array(self.arrays[0][int(image_id)])
+        return encoded_array(self.arrays.images[self._rows[image_id]])
 
 
 def mapped_array(path: Path, member: str) -> npt.NDArray[Any] | None:

@@ -20,8 +20,8 @@ from pipelines.storage.store import fingerprint_of
 IMAGES = "images-"
 """How the names of such files begin."""
 _COLUMNS = ("image_id", "label", "in_grey", "in_colour", "original", "is_grey")
-_FORMAT = 3
-"""Raised by hand where the files change, so that older ones are made anew."""
+_FORMATS = {"folder": 3, "parquet": 3, "digits": 3, "npz": 4}
+"""By kind of image set. Raised by hand where the files change, or what is found, so that older ones are made anew."""
 
 
 def manifest_file(config: ImageSetConfig, fit: Fit, channels: int | None) -> str:
@@ -31,9 +31,9 @@ def manifest_file(config: ImageSetConfig, fit: Fit, channels: int | None) -> str
     set is not mistaken for the one that was inspected. Of a set in an object store they are what the store says, and
     nothing is fetched. Raises InputError or OSError if the set cannot be opened.
     """
+    settings = [_FORMATS[config.kind], images_shown(config).deciding, dataclasses.asdict(fit), channels]
     if is_far(config.path):
-        return _name([_FORMAT, images_shown(config).deciding, dataclasses.asdict(fit), channels, _state_far(config)])
-    settings = [_FORMAT, images_shown(config).deciding, dataclasses.asdict(fit), channels]
+        return _name([*settings, _state_far(config)])
     config = images_here(config)
     image_set = open_image_set(config, fit, channels)
     state = [[str(file), *size_and_time(file)] for file in image_set.files()]

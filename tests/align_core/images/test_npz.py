@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_sets import listed, noise, npz
+from image_sets import listed, manifest_of, noise, npz
 
 from align_core.errors import InputError
 from align_core.images import ImageSetConfig, open_image_set
@@ -98,6 +98,39 @@ class TestNpz:
             found = open_image_set(ImageSetConfig(kind="npz", path=str(tmp_path / "a.npz")), 8)
             assert isinstance(found.arrays[0], np.memmap) == is_mapped
             assert np.array_equal(found.read("00002"), images[2].transpose(2, 0, 1))
+
+    def test_ids_of_the_file_name_its_images_and_order_them(self, tmp_path: Path) -> None:
+        images, ids = noise(3, 8, 8, 3), np.array(["cat/2.png", "bird/1.JPEG", "cat/10.png"])
+        plain = {"images": images, "labels": np.array([2, 0, 1]), "targeted_labels": np.array([0, 1, 2])}
+        np.savez(tmp_path / "a.npz", ids=ids, **plain)
+        config = ImageSetConfig(kind="npz", path=str(tmp_path / "a.npz"))
+        found = open_image_set(config, 8)
+        assert listed(config) == (["bird/1.JPEG", "cat/10.png", "cat/2.png"], [0, 1, 2])
+        assert found.targeted().values.tolist() == [1, 2, 0]
+        np.testing.assert_array_equal(found.read("cat/10.png"), images[2].transpose(2, 0, 1))
+        assert found.encoded("cat/2.png").endswith(images[0].tobytes())
+        assert found.notes() == ["its images have the ids in the array `ids`, and their order"]
+        manifest = manifest_of(config, classes=3)
+        assert manifest.ids == ["bird/1.JPEG", "cat/10.png", "cat/2.png"]
+        np.savez(tmp_path / "a.npz", **plain)
+        assert manifest_of(config, classes=3).digest != manifest.digest
+
+    @pytest.mark.parametrize(
+        ("ids", "complaint"),
+        [
+            (["a", "b"], "`ids` must be 3 texts, one for each image, not <U1 \\(2,\\); give this array another name"),
+            ([1, 2, 3], "`ids` must be 3 texts"),
+            ([b"a", b"b", b"c"], "`ids` must be 3 texts"),
+            ([["a"], ["b"], ["c"]], "`ids` must be 3 texts"),
+            (["a", "b", "a"], "the id 'a' occurs twice in `ids`, in rows 0 and 2"),
+        ],
+        ids=["too few", "numbers", "bytes", "a table", "twice"],
+    )
+    def test_ids_that_are_refused(self, tmp_path: Path, ids: Any, complaint: str) -> None:
+        np.savez(tmp_path / "bad.npz", images=noise(3, 8, 8), labels=[0, 1, 2], ids=ids)
+        with pytest.raises(InputError, match=complaint) as refusal:
+            listed(ImageSetConfig(kind="npz", path=str(tmp_path / "bad.npz")))
+        assert "bad.npz" in str(refusal.value)
 
     def test_in_whatever_order_they_lie_there(self, tmp_path: Path) -> None:
         images = np.asfortranarray(noise(3, 8, 8, 3))
