@@ -4,11 +4,13 @@ They come as one of
 
 * a folder of picture files, each named by the id of its test image, or by that id's file name, whatever the suffix; or
   listed in a file `labels.csv` in the folder with the columns `filename` and `image_id`, as `witness export` writes it;
+* a Parquet file, or a folder of them, as image sets of that kind have it: the columns `image` and `label`, and perhaps
+  `image_id`;
 * an npz file with the array `images`, and perhaps `ids`;
 * an npy file with the array alone.
 
-An array is uint8 [N, H, W, C], [N, C, H, W] or [N, H, W]. Without `ids`, its rows are in the order of the test images'
-ids, and there must be as many. Nothing here imports torch.
+An array is uint8 [N, H, W, C], [N, C, H, W] or [N, H, W]. Without ids, rows are in the order of the test images' ids,
+and there must be as many. Nothing here imports torch.
 """
 
 import zipfile
@@ -24,14 +26,17 @@ import numpy.typing as npt
 from align_core.attacks.lengths import levels_of, square_levels_of
 from align_core.attacks.made_elsewhere import MadeElsewhere
 from align_core.errors import InputError, reason_of
+from align_core.images.config import ImageSetConfig
 from align_core.images.csv_table import CsvTable, read_text
-from align_core.images.decoding import IMAGE_SUFFIXES, BadImage, Pixels, decode
+from align_core.images.decoding import IMAGE_SUFFIXES, BadImage, Picture, Pixels, decode
 from align_core.images.files import check_regular, printable
+from align_core.images.fit import Fit
 from align_core.images.npz import mapped_array
 
 _NAMED = 3
 _LOSSY = {".jpg", ".jpeg", ".webp"}
 _LABELS, _FILE, _ID = "labels.csv", "filename", "image_id"
+_PARQUET = ".parquet"
 
 
 class MadeImages(Protocol):
@@ -56,11 +61,17 @@ def open_made_images(path: Path, ids: Sequence[str], shape: tuple[int, int, int]
     Raises InputError where there are none, where a test image has none, or where they are of another size or type.
     """
     if path.is_dir():
-        return _Pictures(path, ids, shape)
+        pictures = list(_pictures_below(path))
+        is_parquet = not pictures and any(file.suffix.lower() == _PARQUET for file in path.rglob("*"))
+        return _Parquet(path, ids, shape) if is_parquet else _Pictures(path, pictures, ids, shape)
     if not path.exists():
         raise InputError(f"{path}: there is no such file or folder")
+    if path.suffix.lower() == _PARQUET:
+        return _Parquet(path, ids, shape)
     if path.suffix.lower() not in (".npz", ".npy"):
-        raise InputError(f"{path}: images made elsewhere are a folder of picture files, or an .npz or .npy file")
+        raise InputError(
+            f"{path}: images made elsewhere are a folder of picture files, or a .parquet, .npz or .npy file"
+        )
     return _Rows(path, ids, shape)
 
 
@@ -128,9 +139,9 @@ class Ball:
 class _Pictures:
     """Picture files in a folder."""
 
-    def __init__(self, folder: Path, ids: Sequence[str], shape: tuple[int, int, int]) -> None:
+    def __init__(self, folder: Path, files: Iterable[Path], ids: Sequence[str], shape: tuple[int, int, int]) -> None:
         self.shape, self.notes = shape, list[str]()
-        found = {file.relative_to(folder).as_posix(): file for file in _pictures_below(folder)}
+        found = {file.relative_to(folder).as_posix(): file for file in files}
         if not found:
             raise InputError(f"{folder}: there are no picture files in this folder")
         own = (_listed(folder, found) if (folder / _LABELS).is_file() else {}) or _by_names(found, ids)
@@ -147,53 +158,87 @@ class _Pictures:
 
     def read(self, position: int) -> Pixels:
         """The decoded file of one test image, uint8 [C, H, W]. Raises InputError for another shape."""
-        file, (channels, height, width) = self.files[position], self.shape
+        file = self.files[position]
         try:
             picture = decode(file)
         except BadImage as problem:
             raise InputError(f"{file}: {problem}") from problem
-        if picture.image.size != (width, height):
-            size = f"{picture.image.size[0]} x {picture.image.size[1]}"
-            raise InputError(f"{file}: it is {size} pixels, and the test images are {width} x {height}")
-        if picture.facts - {"orientation"}:
-            raise InputError(f"{file}: it has {', '.join(sorted(picture.facts))} beside its pixels; save it without")
-        pixels = np.asarray(picture.in_channels(channels))
-        if channels == 1 and not picture.is_grey and (pixels[..., None] != np.asarray(picture.image)).any():
-            raise InputError(f"{file}: it is coloured, and the test images are grey; save it with one channel")
-        return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        return _pixels_of(picture, str(file), self.shape)
+
+
+class _Parquet:
+    """The pictures, or tensors, of Parquet files."""
+
+    def __init__(self, path: Path, ids: Sequence[str], shape: tuple[int, int, int]) -> None:
+        from align_core.images.parquet import Parquet  # with pyarrow, which nothing else here needs
+
+        self.path, self.shape = path, shape
+        self._images = Parquet(path, ImageSetConfig(kind="parquet", path=str(path)), Fit(shape[1]), None)
+        own, _ = self._images.listing()
+        rows, notes = _matched(path, len(own), own if self._images.has_ids else None, ids)
+        self._own, self.files, self.notes = [own[row] for row in rows], self._images.files(), notes
+
+    def read(self, position: int) -> Pixels:
+        """The picture of one test image, decoded: uint8 [C, H, W]. Raises InputError for another shape."""
+        where = f"{self.path}: image {self._own[position]}"
+        try:
+            picture = self._images.decoded(self._own[position])
+        except BadImage as problem:
+            raise InputError(f"{where}: {problem}") from problem
+        return _pixels_of(picture, where, self.shape)
 
 
 class _Rows:
     """The rows of an array."""
 
     def __init__(self, path: Path, ids: Sequence[str], shape: tuple[int, int, int]) -> None:
-        self.path, self.shape, self.files, self.notes = path, shape, [path], list[str]()
+        self.path, self.shape, self.files = path, shape, [path]
         images, own = _arrays(path)
         self._images = _as_pixels(path, images, shape)
-        if own is None:
-            if len(images) != len(ids):
-                raise InputError(
-                    f"{path}: it holds {len(images):,} images without ids, and there are {len(ids):,} test images; "
-                    "give one for each, in the order of their ids, or an npz file with `ids` beside `images`"
-                )
-            self._rows = list(range(len(ids)))
-            self.notes.append(
-                "the images have no ids, so that they are taken to be in the order of the test images' ids"
-            )
-            return
-        rows = {image_id: row for row, image_id in enumerate(own)}
-        if len(own) != len(images) or len(rows) != len(own):
-            what = "some of them twice" if len(own) == len(images) else f"{len(images):,} images"
-            raise InputError(f"{path}: it holds {len(own):,} ids and {what}; each image needs an id of its own")
-        missing = [image_id for image_id in ids if image_id not in rows]
-        _refuse_missing(path, missing, len(ids), f"it holds {len(own):,}, such as {min(own, default='')}")
-        self._rows = [rows[image_id] for image_id in ids]
-        if others := sorted(rows.keys() - set(ids)):
-            self.notes.append(_left_out(others))
+        self._rows, self.notes = _matched(path, len(images), own, ids)
 
     def read(self, position: int) -> Pixels:
         """The row of the array that belongs to one test image, uint8 [C, H, W]."""
         return np.ascontiguousarray(self._images[self._rows[position]])
+
+
+def _pixels_of(picture: Picture, where: str, shape: tuple[int, int, int]) -> Pixels:
+    """The pixels of a picture as they are, uint8 [C, H, W]. Raises InputError where it is another than was made."""
+    channels, height, width = shape
+    if picture.image.size != (width, height):
+        size = f"{picture.image.size[0]} x {picture.image.size[1]}"
+        raise InputError(f"{where}: it is {size} pixels, and the test images are {width} x {height}")
+    if picture.facts - {"orientation"}:
+        raise InputError(f"{where}: it has {', '.join(sorted(picture.facts))} beside its pixels; save it without")
+    pixels = np.asarray(picture.in_channels(channels))
+    if channels == 1 and not picture.is_grey and (pixels[..., None] != np.asarray(picture.image)).any():
+        raise InputError(f"{where}: it is coloured, and the test images are grey; save it with one channel")
+    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _matched(path: Path, count: int, own: Sequence[str] | None, ids: Sequence[str]) -> tuple[list[int], list[str]]:
+    """The row of each test image among `count` images, which may have ids of their `own`; and what is to be said of it.
+
+    Raises InputError where a test image has none, or several.
+    """
+    if own is None:
+        if count != len(ids):
+            raise InputError(
+                f"{path}: it holds {count:,} images without ids, and there are {len(ids):,} test images; give one for "
+                "each, in the order of their ids, or their ids: `ids` beside `images` in an npz file, or the column "
+                "`image_id` in Parquet"
+            )
+        return list(range(count)), [
+            "the images have no ids, so that they are taken to be in the order of the test images' ids"
+        ]
+    rows = {image_id: row for row, image_id in enumerate(own)}
+    if len(own) != count or len(rows) != len(own):
+        what = "some of them twice" if len(own) == count else f"{count:,} images"
+        raise InputError(f"{path}: it holds {len(own):,} ids and {what}; each image needs an id of its own")
+    missing = [image_id for image_id in ids if image_id not in rows]
+    _refuse_missing(path, missing, len(ids), f"it holds {len(own):,}, such as {min(own, default='')}")
+    others = sorted(rows.keys() - set(ids))
+    return [rows[image_id] for image_id in ids], [_left_out(others)] if others else []
 
 
 def _pictures_below(folder: Path) -> Iterable[Path]:

@@ -17,7 +17,7 @@ class MadeElsewhere(Settings):
     It answers to those questions of an `AttackConfig` that it can answer. Raises ValueError for values out of range.
 
     Args:
-        images: a folder of picture files, or a file npz or npy; see `align_core.made_images`.
+        images: a folder of picture files or of Parquet files, or a file of Parquet, npz or npy; see `align_core.made_images`.
         eps: radius of the ball, as in `AttackConfig`, in which all of them must lie. Text such as "4/255" is turned
             into a number.
         norm: of the ball: `linf` or `l2`.

@@ -95,6 +95,11 @@ class Parquet(ImageSet):
                 raise InputError(f"{self.path}: the `{name}` {image_id!r} occurs twice, in rows {other} and {row}")
         return dict(sorted(rows.items()))
 
+    @property
+    def has_ids(self) -> bool:
+        """Whether a column has the ids, and they are not the numbers of the rows."""
+        return self._columns.image_id is not None
+
     @cached_property
     def _ids(self) -> list[str]:
         """The id of each row; a row without one is named by its number."""

@@ -1,4 +1,4 @@
-"""Image sets and weights on this machine: what lies in an object store is fetched, and then read as any file is.
+"""Images and weights on this machine: what lies in an object store is fetched, and then read as any file is.
 
 Whoever reads images or weights asks here first, so that each node fetches its own; workers ask by way of `on_node`.
 """
@@ -6,12 +6,14 @@ Whoever reads images or weights asks here first, so that each node fetches its o
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from align_core.attacks import MadeElsewhere
 from align_core.images import ImageSetConfig
 from align_core.model_config import ModelConfig
 from pipelines.experiment.paths import PLACES
-from pipelines.storage.cache import Advance, Watch
+from pipelines.storage.cache import Advance, Watch, unwatched
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.far import fetched, is_far
 
@@ -33,6 +35,11 @@ def images_here(config: ImageSetConfig, watch: Watch = in_worker) -> ImageSetCon
 def weights_here(config: ModelConfig, watch: Watch = in_worker) -> ModelConfig:
     """The settings of a model with its weights file on this machine. Raises InputError where it cannot be fetched."""
     return replace(config, weights=str(fetched(config.weights, watch))) if is_far(config.weights) else config
+
+
+def made_here(config: MadeElsewhere, watch: Watch = unwatched) -> Path:
+    """Where images made elsewhere lie on this machine. Raises InputError where they cannot be fetched."""
+    return fetched(config.images, watch) if is_far(config.images) else Path(config.images)
 
 
 def far_places(config: ImageSetConfig) -> dict[str, str]:

@@ -28,6 +28,9 @@ def as_yaml(experiment: Experiment) -> str:
     for role in experiment.image_sets():
         far = {key: place for key in PLACES if is_far(place := content["data"][role][key])}
         content["data"][role] |= {key: _without_credentials(place) for key, place in far.items()}
+    for name, made in experiment.made_elsewhere.items():
+        if is_far(made.images):
+            content["attacks"][name]["images"] = _without_credentials(made.images)
     if experiment.tracking is not None and without_credentials(experiment.tracking) != experiment.tracking:
         content["tracking"] = None
     content["models"] = {name: dataclasses.asdict(config) for name, config in experiment.models.items()}

@@ -14,7 +14,7 @@ from align_core.made_images import open_made_images
 from align_core.model_config import ModelConfig, model_config_from
 from align_core.published import as_built
 from align_core.weights import hash_state, hash_weights, read_weights
-from pipelines.compute.here import images_here, images_shown, weights_here
+from pipelines.compute.here import images_here, images_shown, made_here, weights_here
 from pipelines.compute.loading import LoadedNetworks
 from pipelines.experiment.config import Experiment
 from pipelines.progress import Progress
@@ -110,7 +110,7 @@ def check_made_elsewhere(blueprint: Blueprint, found: Verification) -> None:
     test = blueprint.inspected.manifests["test"]
     for name, made in blueprint.experiment.made_elsewhere.items():
         try:
-            now = digest_of(open_made_images(Path(made.images), test.ids, test.shape), test)
+            now = digest_of(open_made_images(made_here(made), test.ids, test.shape), test)
         except (InputError, OSError) as problem:
             found.report(f"attacks.{name}: its images cannot be used any more: {reason_of(problem)}")
             continue

@@ -14,6 +14,7 @@ import torch
 from align_core.attacks import distances
 from align_core.made_images import open_made_images
 from align_core.similarity import structural_similarity
+from pipelines.compute.here import made_here
 from pipelines.compute.images import TestImages
 from pipelines.failure import InputChangedError
 from pipelines.progress import Progress
@@ -33,8 +34,9 @@ def take_in_all(blueprint: Blueprint, progress: Progress) -> int:
         if attack not in blueprint.experiment.made_elsewhere or table.is_finished(listing):
             continue
         table.set_aside_others(blueprint.store, listing, progress.say)
+        place = made_here(blueprint.experiment.made_elsewhere[attack], progress.fetching(f"attacks.{attack}"))
         with progress.stage("take in", len(blueprint.inspected.manifests["test"]), "images") as bar:
-            chunks = _Chunks(blueprint, attack)
+            chunks = _Chunks(blueprint, attack, place)
             first = chunks.read(0)
             with table.writing(blueprint.store, first.schema, blueprint.rows) as write:
                 for number, size in enumerate(blueprint.rows):
@@ -48,10 +50,10 @@ def take_in_all(blueprint: Blueprint, progress: Progress) -> int:
 class _Chunks:
     """Reads the images of one attack chunk by chunk, as rows of a table."""
 
-    def __init__(self, blueprint: Blueprint, attack: str) -> None:
+    def __init__(self, blueprint: Blueprint, attack: str, place: Path) -> None:
         self.name, self.settings = attack, blueprint.experiment.made_elsewhere[attack]
         self.manifest, self.test = blueprint.inspected.manifests["test"], test_images(blueprint)
-        self.images = open_made_images(Path(self.settings.images), self.manifest.ids, self.manifest.shape)
+        self.place, self.images = place, open_made_images(place, self.manifest.ids, self.manifest.shape)
         self._wanted, self._digest = blueprint.inspected.attacks.made[attack], sha256()
 
     def read(self, chunk: int) -> pa.Table:
@@ -81,7 +83,6 @@ class _Chunks:
         """Raises InputChangedError unless all that was read is what was inspected."""
         if self._digest.hexdigest() != self._wanted:
             raise InputChangedError(
-                f"attacks.{self.name}: the images in {self.settings.images} are not as they were when they were "
-                "inspected. Run again with --rehash (in Python, rehash=True), and leave them as they are while a run "
-                "is at work"
+                f"attacks.{self.name}: the images in {self.place} are not as they were when they were inspected. Run "
+                "again with --rehash (in Python, rehash=True), and leave them as they are while a run is at work"
             )

@@ -4,7 +4,10 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from image_sets import png
 from PIL import Image
 
 from align_core.attacks import MadeElsewhere
@@ -66,6 +69,23 @@ class TestMatching:
         np.savez(tmp_path / "made.npz", images=arrays[order], ids=np.array(IDS)[order])
         np.testing.assert_array_equal(read(tmp_path / "made.npz"), IMAGES.transpose(0, 3, 1, 2))
 
+    @pytest.mark.parametrize("is_folder", [False, True])
+    def test_by_the_ids_of_parquet_files(self, tmp_path: Path, is_folder: bool) -> None:
+        order = [2, 0, 1]
+        table = {"image": [{"bytes": png(IMAGES[row]), "path": None} for row in order], "label": [0, 1, 2]}
+        pq.write_table(pa.table(table | {"image_id": [IDS[row] for row in order]}), tmp_path / "made.parquet")
+        path = tmp_path if is_folder else tmp_path / "made.parquet"
+        np.testing.assert_array_equal(read(path), IMAGES.transpose(0, 3, 1, 2))
+        images = open_made_images(path, IDS[:2], SHAPE)
+        assert images.notes == ["left out, because they belong to no test image: cat/2.png"]
+        assert images.files == [tmp_path / "made.parquet"]
+
+    def test_tensors_in_parquet_by_the_order(self, tmp_path: Path) -> None:
+        tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(IMAGES.transpose(0, 3, 1, 2)))
+        pq.write_table(pa.table({"image": tensors, "label": [0, 1, 2]}), tmp_path / "made.parquet")
+        np.testing.assert_array_equal(read(tmp_path / "made.parquet"), IMAGES.transpose(0, 3, 1, 2))
+        assert open_made_images(tmp_path / "made.parquet", IDS, SHAPE).notes[0].startswith("the images have no ids")
+
     @pytest.mark.parametrize("suffix", ["npz", "npy"])
     def test_by_the_order(self, tmp_path: Path, suffix: str) -> None:
         save = {"npz": lambda: np.savez_compressed(tmp_path / "made.npz", images=IMAGES),
@@ -125,7 +145,8 @@ class TestBadInput:
         [
             ("made.npz", b"PK\3\4 damaged", "made.npz: cannot be read"),
             ("made.npy", b"\x93NUMPY", "made.npy: cannot be read"),
-            ("made.pt", b"", "are a folder of picture files, or an .npz or .npy file"),
+            ("made.parquet", b"PAR1", "made.parquet: cannot be read as Parquet"),
+            ("made.pt", b"", "are a folder of picture files, or a .parquet, .npz or .npy file"),
             (None, b"", "there is no such file or folder"),
         ],
     )
@@ -134,6 +155,23 @@ class TestBadInput:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=message):
             open_made_images(tmp_path / (name or "gone.npz"), IDS, SHAPE)
+
+    @pytest.mark.parametrize(
+        ("columns", "message"),
+        [
+            ({"image": [png(IMAGES[0])] * 2, "label": [0, 0]}, "holds 2 images without ids, and there are 3 test imag"),
+            ({"image": [png(IMAGES[0])], "label": [0], "image_id": ["cat/1.png"]}, "2 of the 3 test images have no im"),
+            ({"image": [png(IMAGES[0])] * 2, "label": [0, 0], "image_id": IDS[:1] * 2}, "'bird/1.JPEG' occurs twice"),
+            ({"picture": [png(IMAGES[0])], "label": [0]}, "needs the columns `image` and `label`"),
+            ({"image": [png(IMAGES[0][:3])] * 3, "label": [0] * 3, "image_id": IDS},
+             "made.parquet: image bird/1.JPEG: it is 5 x 3 pixels, and the test images are 5 x 4"),
+            ({"image": [b"none"] * 3, "label": [0] * 3, "image_id": IDS}, "image bird/1.JPEG: cannot be decoded"),
+        ],
+    )  # fmt: skip
+    def test_a_parquet_file(self, tmp_path: Path, columns: dict[str, list], message: str) -> None:
+        pq.write_table(pa.table(columns), tmp_path / "made.parquet")
+        with pytest.raises(InputError, match=message):
+            read(tmp_path / "made.parquet")
 
     def test_a_pickled_array_is_not_unpickled(self, tmp_path: Path) -> None:
         np.save(tmp_path / "made.npy", np.array([{}] * 3), allow_pickle=True)

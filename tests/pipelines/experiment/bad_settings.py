@@ -37,8 +37,9 @@ SETTINGS = [
             "four": ("'four' is not a pixel fraction",),
         }.items()
     ),
-    bad("images made elsewhere, in a store", "attacks.mi.images: s3://b/x.npz: this is read from a disk alone",
-        {"attacks.mi": {"images": "s3://b/x.npz", "eps": "4/255"}}),
+    bad("images made elsewhere, on the web", "attacks.mi.images: ftp://b/x.npz: images and weights are read from disks",
+        {"attacks.mi": {"images": "ftp://b/x.npz", "eps": "4/255"}}),
+    bad("factories in a store", "factories: s3://b/code: this is read from a disk alone", {"factories": "s3://b/code"}),
     bad("training images of no variable", "data.train.path: $NOPE/x.npz: the environment variable NOPE is not set",
         {"data.train.path": "$NOPE/x.npz"}),
     bad("test images on the web", "data.test.path: http://x/y.npz: images and weights are read from disks and from",

@@ -171,6 +171,86 @@ class TestImageSets:
         assert len(opened(config, blueprint.experiment.data.fit, 1).listing()[0]) == 16
 
 
+class TestImagesMadeElsewhere:
+    @pytest.fixture
+    def theirs(self, tmp_path: Path) -> tuple[HandMade, list[str]]:
+        """An experiment, and the places of images that were made of its test images, in every form."""
+        experiment = hand_made(tmp_path)
+        with np.load(tmp_path / "images.npz") as stored:
+            images = stored["images"][4:] ^ 1
+        ids = [f"{row:05d}" for row in range(4, 16)]
+        np.savez(tmp_path / "theirs.npz", images=images[::-1], ids=ids[::-1])
+        np.save(tmp_path / "theirs.npy", images)
+        (tmp_path / "pictures").mkdir()
+        for image_id, pixels in zip(ids, images[..., 0], strict=True):
+            Image.fromarray(pixels).save(tmp_path / "pictures" / f"{image_id}.png")
+        encoded = [(tmp_path / "pictures" / f"{image_id}.png").read_bytes() for image_id in ids]
+        (tmp_path / "rows").mkdir()
+        pq.write_table(pa.table({"image": encoded, "label": [0] * 12, "image_id": ids}), tmp_path / "rows/a.parquet")
+        return experiment, ["theirs.npz", "theirs.npy", "pictures", "rows/a.parquet", "rows"]
+
+    def test_are_taken_in_from_a_store_as_from_a_disk(
+        self, theirs: tuple[HandMade, list[str]], tmp_path: Path, uri: Uri
+    ) -> None:
+        experiment, places = theirs
+        made: dict[str, Any] = {}
+        for number, place in enumerate(places):
+            made[f"near{number}"] = {"images": place, "eps": "4/255"}
+            made[f"far{number}"] = {"images": uri(place), "eps": "4/255"}
+        attacks = experiment.content()["attacks"]
+        experiment.write(attacks=attacks | made)
+        blueprint = experiment.finish()  # takes them in
+        assert len(set(blueprint.inspected.attacks.made.values())) == 1
+        tables = {name: blueprint.all_adversarial()["external", name].read_chunk(blueprint.store, 0, 12) for name in made}
+        assert all(own.equals(tables["near0"]) for own in tables.values())
+        experiment.write(attacks=attacks | {name.replace("near", "far"): own for name, own in made.items()})
+        again = experiment.blueprint()
+        assert again.missing("craft") == []
+
+    def test_are_known_without_fetching_anything_until_they_change(
+        self, theirs: tuple[HandMade, list[str]], tmp_path: Path, uri: Uri, cache: Path
+    ) -> None:
+        experiment, _ = theirs
+        images = np.load(tmp_path / "theirs.npy")
+        np.savez(tmp_path / "plain.npz", images=images)
+        far = {"images": uri("plain.npz"), "eps": "4/255"}
+        experiment.write(attacks=experiment.content()["attacks"] | {"theirs": far})
+        blueprint = experiment.finish()
+        blueprint.inspected.save(blueprint.store)
+        said = [note for note in blueprint.inspected.notes if note.startswith("attacks.theirs: the images have no ids")]
+        shutil.rmtree(cache)
+        again = open_blueprint(Request(experiment.file, quiet=True))
+        assert again.missing("craft") == [] and set(said) < set(again.inspected.notes) and len(said) == 1
+        assert not cache.exists()
+        np.savez(tmp_path / "plain.npz", images=images ^ 2, more=np.zeros(1))
+        uri("plain.npz")
+        assert experiment.blueprint().missing("craft") != []
+
+    def test_that_are_not_there_end_the_command(
+        self, theirs: tuple[HandMade, list[str]], s3: S3Server, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        experiment, _ = theirs
+        far = {"images": s3.uri("none.npz"), "eps": "4/255"}
+        experiment.write(attacks=experiment.content()["attacks"] | {"theirs": far})
+        assert main(["run", str(experiment.file)]) == 2
+        said = capsys.readouterr().err
+        assert f"{experiment.file}: attacks.theirs: s3://***@bucket/none.npz?" in said and KEY not in said
+        assert not experiment.output.exists()
+
+    def test_leave_no_credentials(self, theirs: tuple[HandMade, list[str]], tmp_path: Path, uri: Uri) -> None:
+        experiment, _ = theirs
+        far = {"images": uri("theirs.npz"), "eps": "4/255"}
+        experiment.write(attacks=experiment.content()["attacks"] | {"theirs": far})
+        blueprint = experiment.finish()
+        blueprint.inspected.save(blueprint.store)
+        write_resolved(blueprint)
+        for file in experiment.output.rglob("*"):
+            if file.is_file():
+                assert all(secret.encode() not in file.read_bytes() for secret in (KEY, SECRET, "not%2Ffor")), file
+        written = (experiment.output / "by-hand" / "experiment.yaml").read_text()
+        assert f"images: s3://bucket/{tmp_path.name}/theirs.npz?scheme=http" in written
+
+
 class TestBadInput:
     """One message, exit code 2, and nothing is written."""
 

@@ -32,6 +32,7 @@ BACK = {
     "png": {"images": "png/aligned/pgd", "eps": "120/255", "compare_with": "pgd"},
     "npz": {"images": "pgd.npz", "eps": "120/255", "compare_with": "pgd"},
     "npy": {"images": "pgd.npy", "eps": "120/255", "compare_with": "pgd"},
+    "parquet": {"images": "rows/aligned/pgd.parquet", "eps": "120/255", "compare_with": "pgd"},
     "unordered": {"images": "unordered.npz", "eps": "120/255", "compare_with": "pgd"},
     "led-back": {"images": "all/aligned/led.npz", "eps": "120/255", "towards": "column"},
 }
@@ -47,7 +48,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> HandMade:
     np.savez(folder / "images.npz", **arrays, targeted_labels=(arrays["labels"] + 1) % 3)
     made.write(attacks={"pgd": PGD, "led": LED}, **CHUNKS)
     finish(made.blueprint())
-    for place in ("--png=png", "--npz=all"):
+    for place in ("--png=png", "--npz=all", "--parquet=rows"):
         flag, _, name = place.partition("=")
         assert main(["export", str(made.file), flag, str(folder / name), "--surrogate", "aligned"]) == 0
     shutil.copy(folder / "all/aligned/pgd.npz", folder / "pgd.npz")
@@ -80,7 +81,7 @@ def transfer_of(made: HandMade) -> Any:
 
 
 class TestRoundTrip:
-    @pytest.mark.parametrize("attack", ["png", "npz", "npy", "unordered"])
+    @pytest.mark.parametrize("attack", ["png", "npz", "npy", "parquet", "unordered"])
     def test_exported_images_have_the_same_outcomes(self, came_back: HandMade, attack: str) -> None:
         results = load_results(came_back.file)
         for target in TARGETS:
@@ -211,6 +212,7 @@ class TestFingerprints:
 
         theirs, ours = fingerprints("pgd.npz")
         assert fingerprints("png/aligned/pgd") == fingerprints("pgd.npy") == (theirs, ours)
+        assert fingerprints("rows/aligned") == (theirs, ours)  # a folder with the Parquet file of one attack
         assert fingerprints("pgd.npz", compare_with="pgd") == (theirs, ours)
         assert fingerprints("pgd.npz", eps="121/255")[0] != theirs
         with np.load(tmp_path / "pgd.npz") as arrays:
