@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
@@ -256,6 +256,21 @@ def may_work_here(worker: Worker) -> bool:
         and all(node["Resources"].get(name, 0) >= need for name, need in worker.needs.items())
         for node in ray.nodes()
     )
+
+
+def works_here(address: str | None, compute: ComputeConfig) -> bool:
+    """Whether it is certain, before any connection is made for it, that fine-tunes may run on this machine.
+
+    Args:
+        address: of a Ray cluster, as a command is given it.
+        compute: what each of their workers takes.
+    """
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
+    with suppress(InputError):  # none fits, which is said where workers are needed
+        return may_work_here(worker_of(compute))
+    return False
 
 
 def room_beside_failed_gpus(store: Store, worker: Worker, needed: int = 1) -> int:

@@ -8,7 +8,7 @@ from functools import cache, partial
 from typing import Any
 
 from align_core.errors import InputError
-from pipelines.compute.cluster import Worker, connecting, worker_of
+from pipelines.compute.cluster import Worker, connecting, may_work_here, worker_of
 from pipelines.compute.kept_gpus import naming_failed_devices
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.wraps import unwrapped
@@ -17,9 +17,10 @@ from pipelines.report.live import shown_live
 from pipelines.report.page import make_report
 from pipelines.report.tabled import Report
 from pipelines.report.to_mlflow import log_report
-from pipelines.run.request import Request, open_blueprint
+from pipelines.run.request import Request, check_cache_at_once, naming_its_file, open_blueprint
 from pipelines.run.resolved import write_resolved
 from pipelines.stages.blueprint import STAGES, Blueprint
+from pipelines.stages.cache_folder import check_cache
 from pipelines.stages.effects import without_effect
 from pipelines.stages.notes import say_notes
 from pipelines.storage.credentials import without_credentials
@@ -72,6 +73,8 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
     progress, experiment = Progress(request.quiet), request.experiment()
     stages = _asked_for(stages, experiment)
     work = [stage for stage in stages if stage != "report"]
+    if "align" in work:
+        check_cache_at_once(request, experiment)
     with ExitStack() as stack:
         workers = None
         say_at_once = partial(progress.say, at_once=True)
@@ -91,7 +94,8 @@ def run(request: Request, stages: Sequence[str] = STAGES, log: bool = False) -> 
         result = RunResult(store.location, without_credentials(tracking_uri(experiment)), spent=progress.spent)
         if any(blueprint.missing(stage) for stage in work):
             connection()()  # whatever the cluster cannot do is found before anything is written
-            workers = _workers(blueprint, work)
+            with naming_its_file(request):
+                workers = _workers(blueprint, work)
         stack.enter_context(store.locked())
         if workers is not None:
             stack.enter_context(progress.logged(store))
@@ -140,14 +144,14 @@ def _must_train(experiment: Experiment) -> bool:
 
 def _workers(blueprint: Blueprint, stages: Sequence[str]) -> dict[str, Worker]:
     """What each worker of a stage takes of the cluster. Raises InputError where it cannot work there."""
-    from pipelines.stages.align import check_cache, check_room
+    from pipelines.stages.align import check_room
 
     as_crafting = {"reasons": "craft"}  # for these, too, are gradients of the surrogates
     workers = {stage: worker_of(blueprint.experiment.compute, as_crafting.get(stage, stage)) for stage in stages}
     if "align" in workers:
         check_room(blueprint, workers["align"])
         if blueprint.missing("align"):
-            check_cache(blueprint, workers["align"])
+            check_cache(blueprint.experiment, may_work_here(workers["align"]))
     return workers
 
 

@@ -11,11 +11,13 @@ from typing import Any
 
 from align_core.align_config import training_on_labels
 from align_core.refinements.cost import passes_per_image
+from pipelines.compute.cluster import works_here
 from pipelines.experiment.surrogates import series_of
-from pipelines.run.request import Request, open_blueprint
+from pipelines.run.request import Request, check_cache_at_once, naming_its_file, open_blueprint
 from pipelines.run.sizes import size_text
 from pipelines.run.worker_memory import WorkerMemory, worker_memory
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.cache_folder import check_cache
 from pipelines.stages.cells import SELF, Predictions
 from pipelines.stages.done_chunks import done_chunks
 from pipelines.stages.inspect_published import Published
@@ -200,7 +202,13 @@ class Forecast:
 
 def make_forecast(request: Request) -> Forecast:
     """Forecasts what `witness run` would do for a request. Raises InputError if the experiment is not valid."""
-    return forecast_of(open_blueprint(request))
+    experiment = request.experiment()
+    check_cache_at_once(request, experiment)
+    blueprint = open_blueprint(request, experiment=experiment)
+    if blueprint.missing("align"):
+        with naming_its_file(request):
+            check_cache(experiment, works_here(request.address, experiment.compute))
+    return forecast_of(blueprint)
 
 
 def forecast_of(blueprint: Blueprint) -> Forecast:

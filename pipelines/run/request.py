@@ -7,11 +7,13 @@ from pathlib import Path
 
 from align_core.errors import InputError
 from align_core.images.manifest import Manifest
+from pipelines.compute.cluster import works_here
 from pipelines.experiment.checks import checked
 from pipelines.experiment.config import Experiment, load_experiment
 from pipelines.experiment.factories import check_not_outdated, look_in, own_attacks
 from pipelines.progress import Progress
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.cache_folder import check_cache, must_align
 from pipelines.stages.inspect import inspect_inputs
 from pipelines.stages.inspect_images import manifests
 from pipelines.stages.inspect_large import LargeSets
@@ -77,7 +79,7 @@ def open_blueprint(
     """
     experiment = experiment or request.experiment()
     store = Store(experiment.output, experiment.name)
-    with _naming_its_file(request):
+    with naming_its_file(request):
         tracking_uri(experiment)
         _check_output(store, to_write)
         if to_write:
@@ -108,7 +110,7 @@ def open_manifests(request: Request, progress: Progress) -> tuple[Experiment, di
     """
     experiment = request.experiment()
     store = Store(experiment.output, experiment.name)
-    with _naming_its_file(request):
+    with naming_its_file(request):
         _check_output(store, to_write=False)
         found, _ = manifests(experiment, store, progress, trusting=not request.rehash)
     return experiment, found
@@ -121,8 +123,18 @@ def _check_output(store: Store, to_write: bool) -> None:
         store.check_folder()
 
 
+def check_cache_at_once(request: Request, experiment: Experiment) -> None:
+    """Raises InputError where `compute.cache` cannot be used, as far as that is certain before any input is inspected.
+
+    That is where a surrogate has still to be made, and on this machine.
+    """
+    if experiment.compute.cache is not None and must_align(experiment, Store(experiment.output, experiment.name)):
+        with naming_its_file(request):
+            check_cache(experiment, works_here(request.address, experiment.compute))
+
+
 @contextmanager
-def _naming_its_file(request: Request) -> Iterator[None]:
+def naming_its_file(request: Request) -> Iterator[None]:
     """Begins the message of what is wrong in an experiment file with the path of that file."""
     try:
         yield

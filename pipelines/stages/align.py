@@ -27,7 +27,7 @@ from align_core.refinements.cost import passes_per_image
 from align_core.trial import FoldingDifference, folding_difference, random_images
 from align_core.weights import State, hash_weights
 from pipelines.compute.checkpoint import Curve
-from pipelines.compute.cluster import Worker, may_work_here, room_for
+from pipelines.compute.cluster import Worker, room_for
 from pipelines.compute.fine_tune import FineTune
 from pipelines.compute.here import weights_shown
 from pipelines.compute.loading import on_device
@@ -44,7 +44,6 @@ from pipelines.storage.csv_table import to_csv
 from pipelines.storage.differences import differences
 from pipelines.storage.store import Store
 from pipelines.storage.versions import versions
-from pipelines.storage.writable import check_writable
 
 
 def make_networks(blueprint: Blueprint, worker: Worker, progress: Progress) -> int:
@@ -87,20 +86,6 @@ def check_room(blueprint: Blueprint, worker: Worker, names: Container[str] | Non
                 f"align.workers: {surrogate.name} wants {surrogate.align.workers} at once, "
                 f"and this cluster has room for {room}"
             )
-
-
-def check_cache(blueprint: Blueprint, worker: Worker) -> None:
-    """Raises InputError where images cannot be kept as `compute.cache` asks, if fine-tunes may run on this node.
-
-    Of other nodes it cannot be told: there, a fine-tune says so at its first step.
-    """
-    folder = blueprint.experiment.compute.cache
-    if folder is None or not may_work_here(worker):
-        return
-    try:
-        check_writable(Path(folder), "name another folder")
-    except InputError as problem:
-        raise InputError(f"compute.cache: {problem}, or leave the key out") from problem
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from align_core.errors import InputError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """The errors of a disk on which there is no room, or no more for this user."""
+_SAID = {errno.ENOENT: "all that is there comes from the system itself"}
+"""What the error means that creating a file in a folder raises, as in /proc."""
 _TRIED = 2**16  # bytes that are written to see whether there is room
 
 
@@ -21,7 +23,8 @@ def check_writable(folder: Path, mend: str) -> None:
             file.flush()
     except OSError as problem:
         room = "free some space there, or " if problem.errno in FULL else ""
-        raise InputError(f"{nearest} cannot be written ({problem.strerror}); {room}{mend}") from problem
+        why = _SAID.get(problem.errno or 0, problem.strerror)
+        raise InputError(f"{nearest} cannot be written ({why}); {room}{mend}") from problem
 
 
 def nearest_folder(folder: Path) -> Path:

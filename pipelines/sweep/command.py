@@ -8,15 +8,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pipelines.compute.cluster import Worker, connected, room_beside_failed_gpus, worker_of
+from pipelines.compute.cluster import Worker, connected, may_work_here, room_beside_failed_gpus, worker_of
 from pipelines.compute.kept_gpus import KEPT, naming_failed_devices
 from pipelines.experiment.written import as_yaml
 from pipelines.failure import RunFailed
 from pipelines.progress import Progress
 from pipelines.report.rows import ContrastRow
 from pipelines.run.command import RunResult, run
-from pipelines.run.request import Request, open_blueprint
-from pipelines.stages.align import check_cache, check_room, make_named
+from pipelines.run.request import Request, naming_its_file, open_blueprint
+from pipelines.stages.align import check_room, make_named
+from pipelines.stages.cache_folder import check_cache
 from pipelines.stages.notes import say_notes
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.store import fingerprint_of
@@ -139,8 +140,9 @@ def _search(study: Study, request: Request, stack: ExitStack) -> SweepResult:
         say_at_once = partial(progress.say, at_once=True)
         stack.enter_context(connected(request.address, blueprint.experiment, say_at_once, request.dashboard))
         worker = worker_of(blueprint.experiment.compute)
-        check_room(blueprint, worker, study.needed)
-        check_cache(blueprint, worker)
+        with naming_its_file(request):
+            check_room(blueprint, worker, study.needed)
+            check_cache(blueprint.experiment, may_work_here(worker))
         concurrent = study.concurrent(worker)
     with store.locked():
         blueprint.refresh()
