@@ -7,11 +7,12 @@ how much it made. Where to begin:
 
 * `inspect`: looks at every image set (`inspect_images`; a large one, `inspect_large`), model (`inspect_models`,
   `inspect_published`), attack that is not ours (`inspect_attacks`) and set of adversarial images made elsewhere
-  (`inspect_made`) once; `known` keeps what was found out, `file_hashes` tells which weights files have changed.
+  (`inspect_made`) once; `known` keeps what was found out, `file_hashes` tells which weights files have changed, and
+  `sudden_ends` names a model whose code ends the process.
 * `blueprint`: the whole experiment; `makings` and `cells` say what determines a network and a table, with `revisions`.
 * `evaluations`: which predictions are made together, and kept in one file per chunk until their tables are finished.
 * `measurings`: which reasons are measured of which surrogate, on which images, and what determines them.
-* `payload`: what workers are sent.
+* `payload`: what workers are sent; `cache_folder`: whether they can keep decoded images where they are to.
 * `resizing`: which models resize the images; `notes`: everything that a command says before it computes.
 * `align`, `craft`, `evaluate`, `reasons`: the stages themselves; `take_in` copies images that were made elsewhere;
   `speeds` records how fast they went for the forecast, and `saving` saves that, however the work ends.

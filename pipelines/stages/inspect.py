@@ -26,6 +26,7 @@ from pipelines.stages.inspect_large import LOOKS_ONLY, LargeSets
 from pipelines.stages.inspect_made import inspect_made_elsewhere
 from pipelines.stages.inspect_models import inspect_models
 from pipelines.stages.inspect_published import Published, inspect_published
+from pipelines.stages.sudden_ends import naming_sudden_ends
 from pipelines.stages.trials_shown import trials_shown
 from pipelines.storage.store import Store
 
@@ -86,8 +87,9 @@ def inspect_inputs(
     each_corruption(experiment.corruptions, inspected.shape[0])
     inspected.attacks = inspect_attacks(experiment, store, inspected.shape)
     inspect_made_elsewhere(experiment, store, found["test"], progress, trust_images, inspected.attacks)
-    with trials_shown(progress) as shown:
-        models = inspect_models(experiment, store, inspected.manifests, shown, trust_weights, progress.fetching)
+    fetching = progress.fetching
+    with trials_shown(progress) as shown, naming_sudden_ends() as named:
+        models = inspect_models(experiment, store, inspected.manifests, shown, named, trust_weights, fetching)
     inspected.networks |= models.networks
     inspected.unused_parameters, inspected.notes = models.unused_parameters, models.notes + inspected.attacks.notes
     inspected.folding = models.folding

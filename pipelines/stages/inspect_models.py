@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,7 @@ from pipelines.stages.first_look import FirstLook, look_at
 from pipelines.stages.known import Known
 from pipelines.stages.model_uses import ModelUse, uses_of
 from pipelines.stages.seen import SEEN
+from pipelines.stages.sudden_ends import Named
 from pipelines.stages.trials_shown import Shown
 from pipelines.storage.cache import Watch
 from pipelines.storage.far import is_far
@@ -89,6 +90,7 @@ def inspect_models(
     store: Store,
     manifests: Mapping[str, Manifest],
     shown: Shown,
+    named: Named,
     trusting: bool,
     fetching: Callable[[str], Watch],
 ) -> InspectedModels:
@@ -97,6 +99,7 @@ def inspect_models(
     Args:
         manifests: those of the image sets, by role.
         shown: shows the trial of a model, where there is one to make.
+        named: names the model whose code ends this process.
         trusting: whether weights of unchanged path, size and modification time count as unchanged.
         fetching: how it is shown that the weights of a model are fetched.
 
@@ -115,9 +118,10 @@ def inspect_models(
         if model.config.weights and not model.config.weights_file and not trusting:
             tried.forget(model.trial_key)  # a library or a factory reads its weights from where nothing here looks
         try:
-            one = tried.get(model.trial_key, _Tried, shown(name, model.try_it))
+            one = tried.get(model.trial_key, _Tried, named(name, shown(name, model.try_it)))
         except InputError as problem:
-            raise InputError(f"{problem}{model.mend_of_channels(str(problem))}") from problem
+            mend = named(name, partial(model.mend_of_channels, str(problem)))()
+            raise InputError(f"{problem}{mend}") from problem
         stored, frozen = model.origin.stored if model.origin else None, tuple(one.frozen)
         network = Network(
             name,
@@ -139,7 +143,7 @@ def inspect_models(
         found.notes += [f"models.{name}: {note}" for note in one.notes]
         found.unused_parameters |= {name} if one.unused_parameters else set()
         if network.digest is not None and uses[name].has_role:
-            look = looks.get(fingerprint_of([network.identity, test.digest]), FirstLook, model.look)
+            look = looks.get(fingerprint_of([network.identity, test.digest]), FirstLook, named(name, model.look))
             warning = look.warning(name)
             found.notes += [warning] if warning else []
         found.unsaved |= model.origin.unsaved if model.origin else {}
