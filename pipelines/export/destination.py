@@ -49,7 +49,7 @@ class Destination:
         """Whether the images have still to be written; not where they are there. Raises InputError for all else.
 
         A manifest of these images beside no file is what is left where the file was moved, or where an export to a disk
-        was killed. These images without a manifest are what an export to an object store leaves.
+        was killed. These images, or some of them, without a manifest are what an export to an object store leaves.
         """
         beside = self._manifest_of(self.path)
         is_free = check_free(self.store, self.path, is_folder=not self._form.suffixes)
@@ -58,6 +58,8 @@ class Destination:
             return True
         if has_no_manifest and self._holds_them(progress):
             return False
+        if has_no_manifest and self._is_begun(progress):
+            return True
         found = self.store.read_json(beside) if self.store.exists(beside) else None
         if found is None or {key: value for key, value in found.items() if key not in _FOUND_OUT} != self._manifest:
             taken = beside if is_free else self.path
@@ -137,6 +139,13 @@ class Destination:
             except _Differs:
                 return False
         return True
+
+    def _is_begun(self, progress: Progress) -> bool:
+        """Whether some of these images are there, and nothing else, in an object store, where they appear one by one."""
+        if self.store.is_local or self._form.is_begun is None:
+            return False
+        with progress.stage("look at what is there", None, "images"):
+            return self._form.is_begun(self.images, self.store, self.path)
 
     def _checked(self, path: str, bar: Bar, again: str) -> str:
         """Decodes what is at a path; returns the hash of all pixels. Raises RunFailed where it is something else."""

@@ -17,8 +17,8 @@ LABELS = "labels.csv"
 
 
 def write(images: Exportable, store: Store, path: str) -> None:
-    """Writes a PNG file for each image into the folder `path`, and `labels.csv`."""
-    names = iter(png_names(images.ids))
+    """Writes a PNG file for each image into the folder `path`, and `labels.csv`; files that are there stay."""
+    names, there = iter(png_names(images.ids)), _files_in(store, path)
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     targeted = ["targeted_label"] if images.is_targeted else []
@@ -29,9 +29,24 @@ def write(images: Exportable, store: Store, path: str) -> None:
             chunk.ids, chunk.labels_B.tolist(), towards, chunk.pixels_BCHW, strict=True
         ):
             name = next(names)
-            store.write(f"{path}/{name}", encoded(pixels))
+            if name not in there:
+                store.write(f"{path}/{name}", encoded(pixels))
             rows.writerow([name, label, *wanted, image_id])
     store.write(f"{path}/{LABELS}", text.getvalue().encode())
+
+
+def is_begun(images: Exportable, store: Store, path: str) -> bool:
+    """Whether a folder has nothing in it but files that `write` would write, without `labels.csv`, which comes last."""
+    names, there = png_names(images.ids), _files_in(store, path)
+    if not there <= {*names}:
+        return False
+    own = iter(names)
+    for chunk in images.read():
+        for pixels in chunk.pixels_BCHW:
+            name = next(own)
+            if name in there and not _shows(store.read(f"{path}/{name}"), pixels):
+                return False
+    return True
 
 
 def read(images: Exportable, store: Store, path: str) -> Iterator[Chunk]:
@@ -43,7 +58,8 @@ def read(images: Exportable, store: Store, path: str) -> Iterator[Chunk]:
     listed = list(csv.DictReader(io.StringIO(store.read(f"{path}/{LABELS}").decode(), newline="")))
     if [row["filename"] for row in listed] != names:
         raise ValueError(f"{LABELS} does not list the files of these {len(images)} images")
-    if others := sorted(_pictures_in(store, path) - {*names}):
+    pictures = {name for name in _files_in(store, path) if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES}
+    if others := sorted(pictures - {*names}):
         more = f", nor are {len(others) - 1} more" if others[1:] else ""
         raise ValueError(f"{others[0]} in it is none of these images{more}")
     for positions in images.chunks:
@@ -54,10 +70,18 @@ def read(images: Exportable, store: Store, path: str) -> Iterator[Chunk]:
         yield Chunk([row["image_id"] for row in rows], labels, towards, pixels)
 
 
-def _pictures_in(store: Store, path: str) -> set[str]:
-    """The paths of all picture files below a folder, relative to it."""
+def _files_in(store: Store, path: str) -> set[str]:
+    """The paths of all files below a folder, relative to it."""
     files = {f"{folder}/{name}" for folder, names in store.listing(path).items() for name in names}
-    return {file.removeprefix(f"{path}/") for file in files if PurePosixPath(file).suffix.lower() in IMAGE_SUFFIXES}
+    return {file.removeprefix(f"{path}/") for file in files}
+
+
+def _shows(content: bytes, pixels_CHW: Pixels) -> bool:
+    """Whether these are the bytes of a PNG file with these pixels."""
+    try:
+        return np.array_equal(decoded(content), pixels_CHW)
+    except (OSError, ValueError, SyntaxError):  # as Pillow raises them for damaged files
+        return False
 
 
 def encoded(pixels_CHW: Pixels) -> bytes:

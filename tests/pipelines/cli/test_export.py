@@ -249,17 +249,6 @@ class TestNothingElseIsTouched:
         assert "12 images, which were there already" in capsys.readouterr().out
         assert everything(tmp_path) == before
 
-    def test_an_export_to_an_object_store_that_was_killed_before_its_manifest(
-        self, finished: HandMade, s3: S3Server
-    ) -> None:
-        for form, name in (("png", "aligned/pgd/manifest.json"), ("npz", "aligned/pgd.npz.json")):
-            command = ["export", str(finished.file), "--surrogate", "aligned", "--attack", "pgd", f"--{form}"]
-            assert main([*command, s3.uri(f"killed/{form}")]) == 0
-            before = s3.objects(f"killed/{form}")
-            s3.filesystem.delete_file(f"{s3.bucket}/killed/{form}/{name}")
-            assert main([*command, s3.uri(f"killed/{form}")]) == 0
-            assert s3.objects(f"killed/{form}") == before
-
     def test_a_picture_that_was_added_is_named(
         self, finished: HandMade, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
