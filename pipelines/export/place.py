@@ -13,6 +13,7 @@ from pyarrow import fs
 
 from align_core.errors import InputError
 from pipelines.failure import Busy
+from pipelines.storage.credentials import without_credentials
 from pipelines.storage.object_store import check_answers, open_store
 from pipelines.storage.store import Store
 
@@ -42,6 +43,9 @@ def place_at(path: str, suffixes: Sequence[str]) -> Place:
     own = path.partition("?")[0] if "://" in path else path  # without the parameters of a URI
     name = own.rstrip("/").rpartition("/")[2]
     is_file = name.lower().endswith(tuple(suffixes)) if suffixes else False
+    if is_file and name.lower() in suffixes:
+        shown = without_credentials(path) if "://" in path else path
+        raise InputError(f"{shown}: {name} is a suffix without a name; write images{name}, say")
     if "://" not in path:
         where = Path(os.path.abspath(os.path.expanduser(path)))  # a shell leaves the ~ in `--npz=~/images.npz`
         folder = where.parent if is_file else where

@@ -54,9 +54,14 @@ def look_at_all(experiment: Experiment, look: Callable[[str, ImageSetConfig], In
 
 
 def delete_shards(store: Store, written: Iterable[str]) -> None:
-    """Deletes all shards, where files of image sets are among those that are written now: these hold everything."""
+    """Deletes all shards, where files of image sets are among those that are written now: these hold everything.
+
+    So are folders in which earlier versions kept the shards of one set each.
+    """
     if any(path.startswith(f"{SEEN}/{IMAGES}") for path in written):
-        store.delete_folder(SHARDS)
+        earlier = {folder for folder in store.listing(SEEN) if folder.startswith(f"{SEEN}/{IMAGES}")}
+        for folder in (SHARDS, *sorted(earlier)):
+            store.delete_folder(folder)
 
 
 def _inspection_of(

@@ -35,6 +35,7 @@ from pipelines.run.request import Request, open_blueprint
 from pipelines.stages import inspect_large
 from pipelines.stages.inspect_images import delete_shards
 from pipelines.stages.inspect_large import SHARDS, Shards, _inspect_shard
+from pipelines.stages.seen import SEEN
 from pipelines.storage.store import Store
 
 
@@ -243,7 +244,10 @@ class TestWorkers:
 
     def test_a_run_deletes_the_shards(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = write(folder, inspect="bytes").file
-        result = run(Request(file, ["align.epochs=1", "align.batch_size=8"], quiet=True), ("align",))
+        request = Request(file, ["align.epochs=1", "align.batch_size=8"], quiet=True)
+        left = Store((asked := request.experiment()).output, asked.name)
+        left.write(f"{SEEN}/images-0123456789abcdef/00000.parquet", b"of an earlier version")
+        result = run(request, ("align",))
         assert result.made == {"align": 1}
         seen = [path.name for path in (Path(result.location) / ".seen").glob("images-*")]
         assert len(seen) == 2 and all(name.endswith(".parquet") for name in seen)
