@@ -26,7 +26,7 @@ def problem_of_settings(table: ChunkedTable, about: Mapping[str, Any]) -> str | 
     """
     if about.get("fingerprint") == table.fingerprint == fingerprint_of(about["inputs"]):
         return None
-    differ = differences(about["inputs"], table.inputs)
+    differ = differences(about["inputs"], table.inputs, table.names)
     return f"the settings recorded in the file are not those that its name stands for{f' ({differ})' if differ else ''}"
 
 

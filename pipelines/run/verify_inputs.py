@@ -59,7 +59,7 @@ def other_networks(blueprint: Blueprint) -> list[str]:
             if card is None:
                 findings.append(f"{making.folder}/card.json: missing or damaged")
             else:
-                differ = differences(card.get("inputs"), making.inputs) or "its card was edited"
+                differ = differences(card.get("inputs"), making.inputs, making.names) or "its card was edited"
                 findings.append(f"{making.folder}: not what the settings, files and code here would make ({differ})")
     return findings
 

@@ -183,7 +183,7 @@ def _set_aside_stale(store: Store, making: Making, progress: Progress) -> None:
     names = store.listing(making.folder).get(making.folder, [])
     if "card.json" in names:
         card = store.read_json(f"{making.folder}/card.json") or {}
-        differ = differences(card.get("inputs"), making.inputs)
+        differ = differences(card.get("inputs"), making.inputs, making.names)
         why = f"made with other settings ({differ})" if differ else "its files are damaged"
         folder = store.set_aside(making.folder, names)
         progress.say(f"{making.folder}: {why}; moved to {folder}")

@@ -62,7 +62,8 @@ class TablesOverImages:
 
     def clean(self, name: str, members: Sequence[Network]) -> ChunkedTable:
         """Predictions on the clean images."""
-        return ChunkedTable(f"clean/{name}", self._evaluation(members, self.images) | {"stage": "clean"})
+        inputs = self._evaluation(members, self.images) | {"stage": "clean"}
+        return ChunkedTable(f"clean/{name}", inputs, {"model": _names(members)})
 
     def corrupted(self, name: str, members: Sequence[Network], corruption: Corruption) -> ChunkedTable:
         """Predictions on images with a corruption."""
@@ -75,7 +76,8 @@ class TablesOverImages:
         }
         if known.draws:
             inputs |= {"seed": self.seed, "severity": corruption.severity}
-        return ChunkedTable(f"corrupted/{corruption}/{name}", self._evaluation(members, self.images) | inputs)
+        inputs = self._evaluation(members, self.images) | inputs
+        return ChunkedTable(f"corrupted/{corruption}/{name}", inputs, {"model": _names(members)})
 
     def adversarial(
         self, surrogate: Surrogate, members: Sequence[Network], name: str, attack: Mapping[str, Any]
@@ -99,7 +101,7 @@ class TablesOverImages:
             inputs["combine"] = surrogate.combine
         if attack["towards"] in self.towards:
             inputs["towards"] = self.towards[attack["towards"]]
-        return ChunkedTable(f"adversarial/{surrogate.name}/{name}", inputs)
+        return ChunkedTable(f"adversarial/{surrogate.name}/{name}", inputs, {"surrogate": _names(members)})
 
     def made_elsewhere(self, surrogate: Surrogate, name: str, attack: Mapping[str, Any]) -> ChunkedTable:
         """Adversarial images that were made elsewhere, of which `attack` has the settings and the hash."""
@@ -118,7 +120,7 @@ class TablesOverImages:
     def outcomes(self, folder: str, members: Sequence[Network], adversarial: ChunkedTable) -> ChunkedTable:
         """Predictions on adversarial images; `folder` is `<surrogate>/<attack>/<target>`."""
         inputs = self._evaluation(members, adversarial.fingerprint) | {"stage": "outcome"}
-        return ChunkedTable(f"outcomes/{folder}", inputs)
+        return ChunkedTable(f"outcomes/{folder}", inputs, {"model": _names(members)})
 
     def reasons(
         self, folder: str, networks: Sequence[Sequence[Network]], sample: int, further: Mapping[str, Any]
@@ -142,7 +144,7 @@ class TablesOverImages:
             "pass": self.pass_rows,
             **further,
         }
-        return ChunkedTable(f"reasons/{folder}", inputs)
+        return ChunkedTable(f"reasons/{folder}", inputs, {"models": [name for own in networks for name in _names(own)]})
 
     def _evaluation(self, members: Sequence[Network], images: str) -> dict[str, Any]:
         return {
@@ -153,6 +155,10 @@ class TablesOverImages:
             "chunk": self.chunk,
             "precision": self.precision,
         }
+
+
+def _names(members: Sequence[Network]) -> list[str]:
+    return [member.name for member in members]
 
 
 def _folded(members: Sequence[Network]) -> list[list[list[str]]]:

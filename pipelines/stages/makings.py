@@ -50,6 +50,11 @@ class Making:
         return fingerprint_of(self.inputs)
 
     @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """The names of the models in `inputs`, by the key of their list, for messages."""
+        return {"witnesses": self.witnesses}
+
+    @property
     def failed_file(self) -> str:
         """Path in the store of the note that says that it cannot be made with these settings, and why."""
         return f"{self.folder}/failed.json"

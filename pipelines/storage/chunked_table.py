@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -51,10 +51,12 @@ class ChunkedTable:
         folder: the table's folder, relative to the store.
         inputs: everything that determines the rows, as JSON-able values. Their fingerprint is part of the file names,
             and the inputs themselves are kept in the files' metadata.
+        names: those of the models in `inputs`, by the key of their list, for messages.
     """
 
     folder: str
     inputs: Mapping[str, Any]
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -113,7 +115,7 @@ class ChunkedTable:
         for name in names:
             if name.endswith(".parquet"):
                 try:
-                    differ = differences(_recorded(store, f"{self.folder}/{name}", "inputs"), self.inputs)
+                    differ = differences(_recorded(store, f"{self.folder}/{name}", "inputs"), self.inputs, self.names)
                 except (OSError, ValueError, pa.ArrowException):
                     continue
                 if differ:

@@ -49,6 +49,22 @@ def test_each_kind_of_difference_is_named(path: str, value: Any, said: str) -> N
     assert differences(WAS, changed(path, value)) == said
 
 
+def test_models_of_a_list_are_named_where_their_names_are_known() -> None:
+    names = {"witnesses": ["resnet34", "resnet50"]}
+    for path, value, said in (
+        ("witnesses/1/weights", "w9", "other weights of the model resnet50"),
+        ("witnesses/0/architecture", "r18", "another architecture of the model resnet34"),
+        ("witnesses", WAS["witnesses"] + [{"weights": "w4"}], "other weights of the witnesses 3"),  # nobody knows whose
+    ):
+        assert differences(WAS, changed(path, value), names) == said
+
+
+def test_models_of_several_lists() -> None:
+    was, now = ({"models": [[{"weights": "a"}, {"weights": "b"}], [{"weights": last}]]} for last in "cd")
+    assert differences(was, now) == "other weights of the models 3"
+    assert differences(was, now, {"models": ["near", "other", "twin"]}) == "other weights of the model twin"
+
+
 def test_many_are_counted() -> None:
     now = {**WAS, "seed": 1, "images": "z", "revision": 2, "stage": "x", "witnesses": []}
     assert differences(WAS, now).startswith("stage was align, is x, another revision of Witness, seed was 0, is 1 and ")
