@@ -17,12 +17,14 @@ class MadeElsewhere(Settings):
     It answers to those questions of an `AttackConfig` that it can answer. Raises ValueError for values out of range.
 
     Args:
-        images: a folder of picture files or of Parquet files, or a file of Parquet, npz or npy; see `align_core.made_images`.
+        images: a folder of picture files or of Parquet files, or a file Parquet, npz or npy; see
+            `align_core.made_images`.
         eps: radius of the ball, as in `AttackConfig`, in which all of them must lie. Text such as "4/255" is turned
             into a number.
         norm: of the ball: `linf` or `l2`.
         towards: `away` from the label; or `column`: the images were led to the classes that the image set lists.
         compare_with: the attack, on the original source, with which their gain is measured; None for no gain.
+        source: the model that is this source, where there are several, as in a matrix.
     """
 
     images: str
@@ -30,6 +32,7 @@ class MadeElsewhere(Settings):
     norm: str = "linf"
     towards: str = "away"
     compare_with: str | None = None
+    source: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.eps, str):

@@ -17,9 +17,9 @@ class ImageSetConfig(Settings):
     Raises ValueError for settings that contradict each other.
 
     Args:
-        kind: `npz` (arrays `images`, uint8 NHWC or NHW, and `labels`; perhaps `ids`), `folder` (a sub-folder per class, or image files
-            listed in the file `labels`), `parquet` (columns `image` and `label`, in one file or a folder of files) or
-            `digits` (the handwritten digits of scikit-learn).
+        kind: `npz` (arrays `images`, uint8 NHWC or NHW, and `labels`; perhaps `ids`), `folder` (a sub-folder per class,
+            or image files listed in the file `labels`), `parquet` (columns `image` and `label`, in one file or a folder
+            of files) or `digits` (the handwritten digits of scikit-learn).
         path: the file or folder; not given for `digits`.
         labels: for `folder`, a label file of one of the forms in `label_file`: say, a CSV file with the columns `path`
             (relative to the folder) and `label` (a class index or a class name).

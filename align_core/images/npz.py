@@ -79,7 +79,9 @@ class Npz(ImageSet):
         images, own, rows = self.arrays.images, self.arrays.ids, dict[str, int]()
         for row, image_id in enumerate(row_ids(len(images)) if own is None else own.tolist()):
             if (other := rows.setdefault(image_id, row)) != row:
-                raise InputError(f"{self.path}: the id {image_id!r} occurs twice in `{_IDS}`, in rows {other} and {row}")
+                raise InputError(
+                    f"{self.path}: the id {image_id!r} occurs twice in `{_IDS}`, in rows {other} and {row}"
+                )
         return dict(sorted(rows.items()))
 
     def _in_order(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -105,7 +105,7 @@ def print_result(result: "RunResult", options: argparse.Namespace, surrogate: st
     for line in [*ranked, *([CAVEAT] if ranked else [])]:
         _console().print(line, highlight=False, markup=False, soft_wrap=True)
     for line in verdicts(result.report):
-        if line.startswith((f"{surrogate} under", f"{surrogate}-", f"{EXTERNAL} under")):
+        if line.startswith((f"{surrogate} under", f"{surrogate}-", f"{EXTERNAL} under", f"{EXTERNAL}-")):
             _console().print(line, highlight=False, markup=False, soft_wrap=True)
     for line in result.warnings:
         _console().print(line, highlight=False, markup=False, soft_wrap=True)

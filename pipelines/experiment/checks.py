@@ -91,22 +91,33 @@ def _check_made_elsewhere(experiment: "Experiment") -> None:
             "they can be compared"
         )
     for name, made in experiment.made_elsewhere.items():
-        if experiment.matrix:
-            raise InputError(
-                f"attacks.{name}: images that were made elsewhere belong to no source of a `matrix`; give them an "
-                "experiment with one `source`"
-            )
+        _check_source_of(experiment, name, made.source)
         if made.compare_with is not None and made.compare_with not in experiment.attacks:
             near = nearest(made.compare_with, experiment.attacks)
             raise InputError(
                 f"attacks.{name}.compare_with: there is no attack {made.compare_with!r} that is crafted here{near}"
             )
+        external = f"{EXTERNAL}-{made.source}" if experiment.matrix else EXTERNAL
         for kind in ("models", "variants"):
-            if taken := [own for own in getattr(experiment, kind) if own.lower() == EXTERNAL]:
+            if taken := [own for own in getattr(experiment, kind) if own.lower() == external.lower()]:
                 raise InputError(
                     f"{kind}.{taken[0]}: this is the name of the surrogate to which attacks.{name} belongs, whose "
                     "images were made elsewhere; choose another name"
                 )
+
+
+def _check_source_of(experiment: "Experiment", attack: str, source: str | None) -> None:
+    """The source that images made elsewhere are measured beside is named where there are several, and only there."""
+    key, matrix = f"attacks.{attack}.source", experiment.matrix
+    if source is None and matrix:
+        raise InputError(
+            f"{key}: must be given, because a matrix has no single source: these images are evaluated on its targets, "
+            "beside those that are crafted on it"
+        )
+    if source is not None and not matrix:
+        raise InputError(f"{key}: applies to a matrix; the only source here is {experiment.source}: leave it out")
+    if source is not None and source not in matrix:
+        raise InputError(f"{key}: {source!r} is not in the matrix{nearest(source, matrix)}")
 
 
 def _roles(experiment: "Experiment") -> dict[str, list[str]]:

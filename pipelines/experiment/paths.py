@@ -69,7 +69,8 @@ def with_absolute_paths(experiment: "Experiment", folder: Path) -> "Experiment":
     def attack(name: str, config: "Attack") -> "Attack":
         if not isinstance(config, MadeElsewhere):
             return config
-        return dataclasses.replace(config, images=str(absolute(f"attacks.{name}.images", config.images, may_be_far=True)))
+        images = absolute(f"attacks.{name}.images", config.images, may_be_far=True)
+        return dataclasses.replace(config, images=str(images))
 
     data = experiment.data
     sets: dict[str, Any] = {role: image_set(role, getattr(data, role)) for role in ("train", "validation", "test")}

@@ -102,14 +102,23 @@ def surrogates_of(experiment: Experiment) -> list[Surrogate]:
 def external_of(experiment: Experiment) -> list[Surrogate]:
     """The surrogate to which images that were made elsewhere belong, where the experiment has any; once for each seed.
 
-    No network of it is known. Its gains refer to the experiment's source.
+    No network of it is known. Its gains refer to the experiment's source. In a matrix there is one for every source
+    that such images name; they are evaluated on its targets.
     """
-    if not experiment.made_elsewhere:
-        return []
-    own = Surrogate(
-        name=EXTERNAL, members=(), source=experiment.source, baseline="source", seed=experiment.seed, role=EXTERNAL
-    )
-    return [_with_seed(own, seed, frozenset()) for seed in experiment.seeds] or [own]
+    named = {own.source or experiment.source for own in experiment.made_elsewhere.values()}
+    found = [
+        replace(_unaligned(experiment, EXTERNAL, source, ()), seed=experiment.seed, known=frozenset({source}))
+        for source in experiment.sources
+        if source in named
+    ]
+    return [_with_seed(own, seed, frozenset()) for own in found for seed in experiment.seeds] or found
+
+
+def attacks_on(experiment: Experiment, surrogate: Surrogate) -> list[str]:
+    """The attacks of which a surrogate has images: those that are crafted here or, of an external one, its own."""
+    if surrogate.role != EXTERNAL:
+        return list(experiment.attacks)
+    return [name for name, own in experiment.made_elsewhere.items() if own.source in (None, surrogate.source)]
 
 
 def _named(experiment: Experiment, role: str, source: str) -> str:

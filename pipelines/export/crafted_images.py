@@ -11,8 +11,7 @@ import pyarrow as pa
 from align_core.errors import InputError, reason_of
 from pipelines.compute.images import adversarial_images
 from pipelines.experiment.explain import nearest
-from pipelines.experiment.names import EXTERNAL
-from pipelines.experiment.surrogates import Surrogate
+from pipelines.experiment.surrogates import Surrogate, attacks_on
 from pipelines.export.exportable import Chunk, Exportable
 from pipelines.failure import RunFailed
 from pipelines.stages.blueprint import Blueprint
@@ -106,11 +105,11 @@ def finished_images(blueprint: Blueprint, surrogates: Sequence[str], attacks: Se
     asked = [own for name in surrogates for own in of_series.get(name, [name])]
     names = dict.fromkeys(asked or [own.name for own in (*blueprint.surrogates, *blueprint.external)])
     pairs = [(name, attack) for name in names for attack in dict.fromkeys(attacks or attacks_there)]
-    made = blueprint.experiment.made_elsewhere
-    wanted = [(name, attack) for name, attack in pairs if (attack in made) != bool(known[name].members)]
+    wanted = [(name, attack) for name, attack in pairs if attack in attacks_on(blueprint.experiment, known[name])]
     if not wanted:
+        external = " or ".join(dict.fromkeys(own.series for own in blueprint.external))
         raise InputError(
-            f"--surrogate, --attack: images that were made elsewhere, and no others, are of the surrogate {EXTERNAL}"
+            f"--surrogate, --attack: images that were made elsewhere, and no others, are of the surrogate {external}"
         )
     _check_finished(blueprint, wanted)
     manifest, tables = blueprint.inspected.manifests["test"], blueprint.all_adversarial()

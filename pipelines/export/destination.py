@@ -141,7 +141,7 @@ class Destination:
         return True
 
     def _is_begun(self, progress: Progress) -> bool:
-        """Whether some of these images are there, and nothing else, in an object store, where they appear one by one."""
+        """Whether some of these images and nothing else are there, in an object store, where they appear one by one."""
         if self.store.is_local or self._form.is_begun is None:
             return False
         with progress.stage("look at what is there", None, "images"):

@@ -59,4 +59,5 @@ class Report:
         It is no network, so that it has no row in surrogates.csv. A variant has one, which may bear the same name where
         the experiment has no such images.
         """
-        return surrogate == EXTERNAL and all(row["surrogate"] != EXTERNAL for row in self.surrogates)
+        is_named_so = surrogate == EXTERNAL or surrogate.startswith(f"{EXTERNAL}-")
+        return is_named_so and all(row["surrogate"] != surrogate for row in self.surrogates)

@@ -5,7 +5,7 @@ The statistics are those of `align_core.transfer`. What each column means is sai
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import chain, product
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -27,7 +27,7 @@ from align_core.transfer import (
     wilson,
 )
 from pipelines.experiment.names import RELATIONS
-from pipelines.experiment.surrogates import Surrogate, contrasts_of
+from pipelines.experiment.surrogates import Surrogate, attacks_on, contrasts_of
 from pipelines.report.fine_tune_times import fine_tune_times
 from pipelines.report.outcomes import Outcomes
 from pipelines.report.p_values import corrected, p_value
@@ -87,8 +87,8 @@ class TableMaker:
 
     def _pairs(self) -> list[tuple[Surrogate, str]]:
         """Every surrogate and attack, and at the end the images that were made elsewhere."""
-        own = product(self.blueprint.surrogates, self.attacks)
-        return [*own, *product(self.blueprint.external, self._made)]
+        owners = (*self.blueprint.surrogates, *self.blueprint.external)
+        return [(own, attack) for own in owners for attack in attacks_on(self.blueprint.experiment, own)]
 
     def _baseline(self, surrogate: Surrogate, attack: str) -> tuple[str, str] | None:
         """The surrogate and the attack to which a gain refers; None of a source, and where nobody asked for a gain."""

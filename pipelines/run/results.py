@@ -15,7 +15,7 @@ from align_core.images.decoding import Pixels
 from pipelines.compute.images import adversarial_images
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.explain import nearest
-from pipelines.experiment.names import EXTERNAL
+from pipelines.experiment.surrogates import attacks_on
 from pipelines.failure import RunFailed
 from pipelines.report.outcomes import read_table
 from pipelines.report.page import read_report, report_fingerprint
@@ -255,10 +255,11 @@ class Results:
         ):
             if name not in known:
                 raise InputError(f"there is no {kind} {name!r}{nearest(name, known)}")
-        if (attack in self._blueprint.experiment.made_elsewhere) != (not self._blueprint.by_name[surrogate].members):
+        if attack not in attacks_on(self._blueprint.experiment, self._blueprint.by_name[surrogate]):
+            external = " or ".join(dict.fromkeys(own.series for own in self._blueprint.external))
             raise InputError(
                 f"{surrogate} has no images under {attack}: those that were made elsewhere, and no others, are of the "
-                f"surrogate {EXTERNAL}"
+                f"surrogate {external}"
             )
 
 

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from itertools import chain, pairwise
-from pathlib import Path
 from statistics import median
 
 from safetensors.torch import load as load_safetensors

@@ -15,7 +15,7 @@ from align_core.images import chunked
 from pipelines.compute.networks import Network
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.corruptions import each_corruption
-from pipelines.experiment.surrogates import Surrogate, external_of, resolved, surrogates_of
+from pipelines.experiment.surrogates import Surrogate, attacks_on, external_of, resolved, surrogates_of
 from pipelines.experiment.wraps import unwrapped
 from pipelines.failure import RunFailed
 from pipelines.stages.cells import SELF, Cell, Predictions, TablesOverImages
@@ -273,8 +273,8 @@ class Blueprint:
 
     @cached_property
     def _adversarial(self) -> dict[tuple[str, str], ChunkedTable]:
-        pairs = [(surrogate, attack) for surrogate in self.surrogates for attack in self.experiment.attacks]
-        pairs += [(surrogate, attack) for surrogate in self.external for attack in self.experiment.made_elsewhere]
+        owners = (*self.surrogates, *self.external)
+        pairs = [(surrogate, attack) for surrogate in owners for attack in attacks_on(self.experiment, surrogate)]
         tables = {(surrogate.name, attack): self.adversarial(surrogate, attack) for surrogate, attack in pairs}
         return {pair: table for pair, table in tables.items() if table.folder not in self.broken}
 

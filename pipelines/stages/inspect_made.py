@@ -55,8 +55,9 @@ def inspect_made_elsewhere(
 ) -> None:
     """Checks all images made elsewhere, and adds what it finds out to `found`.
 
-    With `trusting`, images are not read again whose files have the path, size and modification time that they had. Those
-    in an object store are fetched only where they are read. Raises InputError, naming the attack, where a test image has none, or they are not in the ball around them.
+    With `trusting`, images are not read again whose files have the path, size and modification time that they had.
+    Those in an object store are fetched only where they are read. Raises InputError, naming the attack, where a test
+    image has none, or they are not in the ball around them.
     """
     if not experiment.made_elsewhere:
         return

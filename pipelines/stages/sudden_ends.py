@@ -39,8 +39,15 @@ def naming_sudden_ends() -> Iterator[Named]:
         with suppress(OSError):  # a watcher that is gone, or cannot be had, is no reason to stop
             if not watchers:
                 command = [sys.executable, "-I", "-S", "-c", _WATCHER]
-                # In a session of its own, Ctrl-C does not end it.
-                watchers.append(subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True))
+                watchers.append(
+                    subprocess.Popen(
+                        command,
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.DEVNULL,
+                        text=True,
+                        start_new_session=True,  # in which Ctrl-C does not end it
+                    )
+                )
             stream = watchers[0].stdin
             assert stream is not None
             stream.write(f"{text}\n")

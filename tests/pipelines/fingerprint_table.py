@@ -173,6 +173,8 @@ def _rows() -> Iterator[tuple[str, str, str]]:
     made = "attacks.t={images: made.npy, eps: 8/255}"
     yield "attacks.*.images", made, "attacks.t.images=made_again.npy"
     yield "attacks.*.compare_with", made, "attacks.t.compare_with=x"
+    matrix = "source=null;targets=null;variants={};matrix=[a, c]"
+    yield "attacks.*.source", f"{matrix};{made[:-1]}, source: a}}", "attacks.t.source=c"
     yield "corruptions", "corruptions={jpeg: [1]}", "corruptions={jpeg: [2]}"
     yield "seed of corruptions that draw", "corruptions={shot_noise: [1]}", "seed=7"
     yield "reasons.sample", "", "reasons.sample=3"

@@ -31,9 +31,7 @@ def test_before_its_manifest(finished: HandMade, s3: S3Server) -> None:
         assert s3.objects(f"killed/{form}") == before
 
 
-def test_midway(
-    finished: HandMade, s3: S3Server, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_midway(finished: HandMade, s3: S3Server, capsys: pytest.CaptureFixture[str]) -> None:
     """The files that are there stay; what is no file of these images is of somebody, and nothing is written then."""
     folder = f"{s3.bucket}/midway/aligned/pgd"
     command = ["export", str(finished.file), "--surrogate", "aligned", "--attack", "pgd", "--png", s3.uri("midway")]

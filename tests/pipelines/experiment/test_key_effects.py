@@ -253,6 +253,11 @@ EFFECTS: list[tuple[str, Callable[[Blueprint], Any], Any]] = [
         "attacks.t.compare_with=x;attacks.t.images=made.npy;attacks.t.eps=8/255",
         lambda b: b.experiment.made_elsewhere["t"].compare_with, "x",  # its effect is tested in test_made_elsewhere
     ),
+    (
+        "attacks.t.source=d;attacks.t.images=made.npy;attacks.t.eps=8/255;"
+        "matrix=[a, d];source=null;targets=null;variants={}",
+        lambda b: [(own.name, own.unseen(b.targets)) for own in b.external], [("external-d", ["a"])],
+    ),
     ("attacks.x.samples=line", lambda b: attack(b)["samples"]["count"], 11),
     ("attacks.x.combine=logits;attacks.x.views=[sizes]", lambda b: attack(b)["combine"], "logits"),
     ("corruptions={jpeg: [2]}", lambda b: [str(own) for own in b.corruptions], ["jpeg-2"]),

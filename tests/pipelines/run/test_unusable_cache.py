@@ -72,7 +72,9 @@ def test_what_is_finished_needs_no_folder(experiment: HandMade) -> None:
     assert make_forecast(Request(experiment.file, [setting], quiet=True)).networks == []
 
 
-def test_it_is_found_too_where_other_networks_must_be_made(experiment: HandMade, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_found_too_where_other_networks_must_be_made(
+    experiment: HandMade, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Whether other weights must be made is known after the inspection."""
     experiment.finish()
     setting = f"compute.cache={experiment.folder}/a file"

@@ -201,7 +201,9 @@ class TestImagesMadeElsewhere:
         experiment.write(attacks=attacks | made)
         blueprint = experiment.finish()  # takes them in
         assert len(set(blueprint.inspected.attacks.made.values())) == 1
-        tables = {name: blueprint.all_adversarial()["external", name].read_chunk(blueprint.store, 0, 12) for name in made}
+        tables = {
+            name: blueprint.all_adversarial()["external", name].read_chunk(blueprint.store, 0, 12) for name in made
+        }
         assert all(own.equals(tables["near0"]) for own in tables.values())
         experiment.write(attacks=attacks | {name.replace("near", "far"): own for name, own in made.items()})
         again = experiment.blueprint()

@@ -27,7 +27,6 @@ TARGETS = ("twin", "cousin", "stranger")
 CHUNKS = {"compute": {"chunk": 5}}
 MEASURED = ["n", "rate", "rate_low", "rate_high", "rate_all", "gain", "gain_low", "gain_high", "p_value"]
 THEIRS = {"images": "x.npz", "eps": "8/255"}
-NO_ROLES = dict.fromkeys(["source", "targets", "witnesses"])
 BACK = {
     "png": {"images": "png/aligned/pgd", "eps": "120/255", "compare_with": "pgd"},
     "npz": {"images": "pgd.npz", "eps": "120/255", "compare_with": "pgd"},
@@ -212,7 +211,7 @@ class TestFingerprints:
 
         theirs, ours = fingerprints("pgd.npz")
         assert fingerprints("png/aligned/pgd") == fingerprints("pgd.npy") == (theirs, ours)
-        assert fingerprints("rows/aligned") == (theirs, ours)  # a folder with the Parquet file of one attack
+        assert fingerprints("rows/aligned/pgd.parquet") == (theirs, ours)
         assert fingerprints("pgd.npz", compare_with="pgd") == (theirs, ours)
         assert fingerprints("pgd.npz", eps="121/255")[0] != theirs
         with np.load(tmp_path / "pgd.npz") as arrays:
@@ -326,7 +325,6 @@ class TestBadInput:
         [
             ({"attacks": {"theirs": THEIRS}}, "attacks: all of them are images that were made elsewhere"),
             ({"variants": {"External": {}}}, "variants.External: this is the name of the surrogate to which"),
-            ({"matrix": ["near", "twin"], **NO_ROLES}, "images that were made elsewhere belong to no source of a"),
             ({"reasons": {"attack": "theirs"}}, "reasons.attack: there is no attack 'theirs'"),
         ],
     )  # fmt: skip
