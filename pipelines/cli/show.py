@@ -82,7 +82,6 @@ def print_result(result: "RunResult", options: argparse.Namespace, surrogate: st
     from rich import box
     from rich.table import Table
 
-    from pipelines.experiment.names import EXTERNAL
     from pipelines.report.ranking import CAVEAT, ranking
     from pipelines.report.sentences import verdicts
     from pipelines.storage.credentials import without_credentials
@@ -104,8 +103,10 @@ def print_result(result: "RunResult", options: argparse.Namespace, surrogate: st
     ranked = ranking(result.report)
     for line in [*ranked, *([CAVEAT] if ranked else [])]:
         _console().print(line, highlight=False, markup=False, soft_wrap=True)
+    names = {row["surrogate"] for row in result.report.transfer}
+    elsewhere = [f"{name} under" for name in names if result.report.is_made_elsewhere(name)]
     for line in verdicts(result.report):
-        if line.startswith((f"{surrogate} under", f"{surrogate}-", f"{EXTERNAL} under", f"{EXTERNAL}-")):
+        if line.startswith((f"{surrogate} under", f"{surrogate}-", *elsewhere)):
             _console().print(line, highlight=False, markup=False, soft_wrap=True)
     for line in result.warnings:
         _console().print(line, highlight=False, markup=False, soft_wrap=True)

@@ -121,6 +121,13 @@ def attacks_on(experiment: Experiment, surrogate: Surrogate) -> list[str]:
     return [name for name, own in experiment.made_elsewhere.items() if own.source in (None, surrogate.source)]
 
 
+def owners_of_made(experiment: Experiment) -> str:
+    """Says to which surrogates the images made elsewhere belong, each with its attacks, for messages."""
+    owners = {own.series: own for own in external_of(experiment)}
+    named = " or ".join(f"{name} ({', '.join(attacks_on(experiment, own))})" for name, own in owners.items())
+    return f"images that were made elsewhere, and no others, are of the surrogate {named}"
+
+
 def _named(experiment: Experiment, role: str, source: str) -> str:
     """The name of a surrogate that every source has: its role alone, unless there are several sources."""
     return f"{role}-{source}" if experiment.matrix else role

@@ -11,7 +11,7 @@ import pyarrow as pa
 from align_core.errors import InputError, reason_of
 from pipelines.compute.images import adversarial_images
 from pipelines.experiment.explain import nearest
-from pipelines.experiment.surrogates import Surrogate, attacks_on
+from pipelines.experiment.surrogates import Surrogate, attacks_on, owners_of_made
 from pipelines.export.exportable import Chunk, Exportable
 from pipelines.failure import RunFailed
 from pipelines.stages.blueprint import Blueprint
@@ -107,10 +107,7 @@ def finished_images(blueprint: Blueprint, surrogates: Sequence[str], attacks: Se
     pairs = [(name, attack) for name in names for attack in dict.fromkeys(attacks or attacks_there)]
     wanted = [(name, attack) for name, attack in pairs if attack in attacks_on(blueprint.experiment, known[name])]
     if not wanted:
-        external = " or ".join(dict.fromkeys(own.series for own in blueprint.external))
-        raise InputError(
-            f"--surrogate, --attack: images that were made elsewhere, and no others, are of the surrogate {external}"
-        )
+        raise InputError(f"--surrogate, --attack: {owners_of_made(blueprint.experiment)}")
     _check_finished(blueprint, wanted)
     manifest, tables = blueprint.inspected.manifests["test"], blueprint.all_adversarial()
     return [

@@ -15,7 +15,7 @@ from align_core.images.decoding import Pixels
 from pipelines.compute.images import adversarial_images
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.explain import nearest
-from pipelines.experiment.surrogates import attacks_on
+from pipelines.experiment.surrogates import attacks_on, owners_of_made
 from pipelines.failure import RunFailed
 from pipelines.report.outcomes import read_table
 from pipelines.report.page import read_report, report_fingerprint
@@ -255,12 +255,9 @@ class Results:
         ):
             if name not in known:
                 raise InputError(f"there is no {kind} {name!r}{nearest(name, known)}")
-        if attack not in attacks_on(self._blueprint.experiment, self._blueprint.by_name[surrogate]):
-            external = " or ".join(dict.fromkeys(own.series for own in self._blueprint.external))
-            raise InputError(
-                f"{surrogate} has no images under {attack}: those that were made elsewhere, and no others, are of the "
-                f"surrogate {external}"
-            )
+        experiment = self._blueprint.experiment
+        if attack not in attacks_on(experiment, self._blueprint.by_name[surrogate]):
+            raise InputError(f"{surrogate} has no images under {attack}: {owners_of_made(experiment)}")
 
 
 def _frame(rows: Sequence[object]) -> "pd.DataFrame":

@@ -24,8 +24,14 @@ def check_cache(experiment: Experiment, may_work_here: bool) -> None:
 
 
 def must_align(experiment: Experiment, store: Store) -> bool:
-    """Whether a surrogate has certainly still to be made, told without looking at any input."""
+    """Whether a surrogate has certainly still to be made, told without looking at any input.
+
+    Where one network could not be made, others that need it are not made either.
+    """
     if not store.is_local:
         return False
+    folders = [Path(store.path(folder)) for folder in ("models", "trained")]
+    if any(failed for folder in folders for failed in folder.glob("*/failed.json")):
+        return False
     made = [own.name for own in surrogates_of(experiment) if own.align is not None]
-    return not all(Path(store.path(f"models/{name}")).is_dir() for name in made)
+    return not all((folders[0] / name).is_dir() for name in made)

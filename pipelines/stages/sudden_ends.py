@@ -57,7 +57,7 @@ def naming_sudden_ends() -> Iterator[Named]:
         def watched() -> Found:
             tell(
                 f"models.{name}: the process ended at once while this model was tried: its code called os._exit or "
-                "crashed, or the system ended the process, as where memory is short"
+                "crashed, or something killed the process, as the system does where memory is short"
             )
             try:
                 return work()

@@ -77,13 +77,14 @@ def test_one_surrogate_is_not_ranked(experiment: HandMade) -> None:
     assert ranking(computed_report(experiment.finish(wrong))) == []
 
 
-def test_a_variant_may_be_called_external_where_no_images_were_made_elsewhere(experiment: HandMade) -> None:
+@pytest.mark.parametrize("name", ["external", "external-near"])
+def test_a_variant_may_be_called_external_where_no_images_were_made_elsewhere(experiment: HandMade, name: str) -> None:
     """It is compared with the source under the same attack, as any other, and ranked with them."""
-    experiment.write(variants={"external": {"align": {"temperature": 16}}})
-    wrong = {"source": WRONG["source"], "aligned": WRONG["aligned"], "external": WRONG["hot"]}
+    experiment.write(variants={name: {"align": {"temperature": 16}}})
+    wrong = {"source": WRONG["source"], "aligned": WRONG["aligned"], name: WRONG["hot"]}
     outcomes = {f"outcomes/{name}/pgd/{t}": own for name, own in wrong.items() for t in TARGETS}
     report = computed_report(experiment.finish(outcomes))
     (line,) = (own for own in ranking(report) if own.startswith("under pgd: "))
-    assert line.startswith("under pgd: controls aside, the highest gains are external +")
-    (verdict,) = (own for own in verdicts(report) if own.startswith("external under pgd: "))
-    assert verdict.startswith("external under pgd: transfers better than the source: ")
+    assert line.startswith("under pgd: controls aside, the highest gains are " + f"{name} +")
+    (verdict,) = (own for own in verdicts(report) if own.startswith(f"{name} under pgd: "))
+    assert verdict.startswith(f"{name} under pgd: transfers better than the source: ")

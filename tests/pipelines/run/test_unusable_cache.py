@@ -13,6 +13,7 @@ from pipelines.run.command import run
 from pipelines.run.forecast import make_forecast
 from pipelines.run.request import Request, open_blueprint
 from pipelines.stages.cache_folder import check_cache
+from pipelines.stages.makings import write_failure
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -81,6 +82,22 @@ def test_it_is_found_too_where_other_networks_must_be_made(
     for command in ("plan", "run"):
         assert main([command, str(experiment.file), "--set", setting, "--set", "align.temperature=8"]) == 2
         assert f"{experiment.file}: compute.cache: {experiment.folder}/a file is a file" in capsys.readouterr().err
+
+
+def test_what_could_not_be_made_needs_no_folder(experiment: HandMade) -> None:
+    """Neither does what would be made of it: the rest is there, and the report is still made."""
+    hot = {"align": {"temperature": 16}}
+    experiment.write(variants={"hot": hot, "hotter": {**hot, "witnesses": ["hot"]}})
+    blueprint = experiment.blueprint()
+    diverged = next(making for making in blueprint.alignments() if making.name == "hot")
+    write_failure(blueprint.store, diverged, "its loss is not finite")
+    experiment.finish()
+    request = Request(experiment.file, [f"compute.cache={experiment.folder}/a file"], quiet=True)
+    result = run(request)
+    assert result.made == {"report": 1} and [hole.split(":")[0] for hole in result.holes] == [
+        "models/hot",
+        "models/hotter",
+    ]
 
 
 def test_the_folder_of_other_nodes_is_theirs(experiment: HandMade) -> None:

@@ -211,7 +211,8 @@ class TestFingerprints:
 
         theirs, ours = fingerprints("pgd.npz")
         assert fingerprints("png/aligned/pgd") == fingerprints("pgd.npy") == (theirs, ours)
-        assert fingerprints("rows/aligned/pgd.parquet") == (theirs, ours)
+        (tmp_path / "rows/aligned/led.parquet").unlink()
+        assert fingerprints("rows/aligned") == (theirs, ours)  # a folder of Parquet files
         assert fingerprints("pgd.npz", compare_with="pgd") == (theirs, ours)
         assert fingerprints("pgd.npz", eps="121/255")[0] != theirs
         with np.load(tmp_path / "pgd.npz") as arrays:

@@ -1,5 +1,6 @@
 """Images made elsewhere in a matrix: they name a source, beside whose images they are evaluated on its targets."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,38 @@ def test_a_round_trip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["verify", str(made.file)]) == 0, capsys.readouterr().out
     results = load_results(made.file)
     assert len(results.adversarial_images("external-twin", "others").pixels_NCHW) == 12
-    with pytest.raises(InputError, match="are of the surrogate external-near or external-twin"):
-        results.adversarial_images("external-near", "others")
+    whose = "and no others, are of the surrogate external-near (theirs) or external-twin (others)"
+    for surrogate, attack in (("external-near", "others"), ("source-near", "theirs"), ("external-twin", "pgd")):
+        with pytest.raises(
+            InputError, match=re.escape(f"{surrogate} has no images under {attack}: ") + ".*" + re.escape(whose)
+        ):
+            results.adversarial_images(surrogate, attack)
+    command = ["export", str(made.file), "--npz", str(tmp_path / "again"), "--surrogate", "external-near"]
+    assert main(command) == 0
+    assert [file.name for file in (tmp_path / "again").rglob("*.npz")] == ["theirs.npz"]
+    assert main([*command, "--attack", "others"]) == 2
+    assert whose in capsys.readouterr().err
+    assert main(["report", str(made.file)]) == 0
+    said = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("external-")]
+    assert said == ["external-near under theirs", "external-twin under others"]
+
+
+def test_of_several_seeds(tmp_path: Path) -> None:
+    """By hand: the source's images of each seed fool twin 3 and 1 times, theirs 6 times."""
+    made = hand_made(tmp_path)
+    with np.load(made.folder / "images.npz") as stored:
+        np.save(made.folder / "theirs.npy", stored["images"][4:])
+    pgd = {"method": "pgd", "eps": "4/255", "step": "1/255", "steps": 4}
+    theirs = {"images": "theirs.npy", "eps": "4/255", "source": "near", "compare_with": "pgd"}
+    made.write(attacks={"pgd": pgd, "theirs": theirs}, seeds=[1, 2], **MATRIX)
+    outcomes = {f"outcomes/external-near~{seed}/theirs/twin": "111111000000" for seed in (1, 2)}
+    outcomes |= {f"outcomes/source-near~{s}/pgd/twin": own for s, own in ((1, "111000000000"), (2, "100000000000"))}
+    make_report(made.finish(outcomes))
+    rows = {(r.surrogate, r.attack, r.target): r for r in load_results(made.file).transfer.itertuples()}
+    own = rows["external-near", "theirs", "twin"]
+    assert (own.seeds, own.rate, own.rate_spread) == (2, 50, 0)
+    assert own.gain == pytest.approx((25 + 500 / 12) / 2, abs=1e-3)
+    assert not {key for key in rows if key[0] == "external-near" and key[2] == "near"}
 
 
 @pytest.mark.parametrize(
