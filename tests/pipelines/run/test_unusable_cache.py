@@ -88,10 +88,11 @@ def test_what_could_not_be_made_needs_no_folder(experiment: HandMade) -> None:
     """Neither does what would be made of it: the rest is there, and the report is still made."""
     hot = {"align": {"temperature": 16}}
     experiment.write(variants={"hot": hot, "hotter": {**hot, "witnesses": ["hot"]}})
-    blueprint = experiment.blueprint()
+    blueprint = experiment.finish()
     diverged = next(making for making in blueprint.alignments() if making.name == "hot")
+    for name in ("hot", "hotter"):
+        blueprint.store.delete_folder(f"models/{name}")
     write_failure(blueprint.store, diverged, "its loss is not finite")
-    experiment.finish()
     request = Request(experiment.file, [f"compute.cache={experiment.folder}/a file"], quiet=True)
     result = run(request)
     assert result.made == {"report": 1} and [hole.split(":")[0] for hole in result.holes] == [
