@@ -103,6 +103,13 @@ class HandMade:
         content = {key: value for key, value in (self.content() | changes).items() if value is not None}
         self.file.write_text(yaml.safe_dump(content, sort_keys=False))
 
+    def copied(self, folder: Path) -> "HandMade":
+        """A copy, with all that was made, in a folder that is not there yet; its file has the sections of `content`."""
+        shutil.copytree(self.folder, folder)
+        copy = HandMade(folder)
+        copy.write()
+        return copy
+
     def finish(self, outcomes: Mapping[str, str] | None = None) -> Blueprint:
         """Makes every network and fills every table with the given outcomes; replaces what was there."""
         blueprint = self.blueprint()

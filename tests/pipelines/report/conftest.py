@@ -3,6 +3,7 @@
 import pytest
 from hand_made import HandMade, hand_made
 
+from pipelines.report.page import make_report
 from pipelines.stages.blueprint import Blueprint
 
 # On every target: `aligned` gains by pgd and loses by mi, `witness` differs by pgd in nothing and by mi in one image.
@@ -25,11 +26,19 @@ def experiment(tmp_path) -> HandMade:
     return hand_made(tmp_path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def outcomes() -> dict[str, str]:
-    return dict(OUTCOMES)
+    return OUTCOMES
 
 
 @pytest.fixture
 def blueprint(experiment, outcomes) -> Blueprint:
     return experiment.finish(outcomes)
+
+
+@pytest.fixture(scope="session")
+def reported(outcomes, tmp_path_factory) -> HandMade:
+    """The experiment with these outcomes and its report, which no test changes: what does works on a copy."""
+    made = hand_made(tmp_path_factory.mktemp("reported"))
+    make_report(made.finish(outcomes))
+    return made

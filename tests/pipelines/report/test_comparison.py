@@ -28,15 +28,17 @@ def finished(folder: Path, outcomes: dict[str, str], **changes: object) -> HandM
     return experiment
 
 
-@pytest.fixture
-def pair(tmp_path: Path, outcomes: dict[str, str]) -> tuple[HandMade, HandMade]:
-    """Two experiments: the second has another name and temperature, another mi, and one target less."""
+@pytest.fixture(scope="module")
+def pair(
+    reported: HandMade, outcomes: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[HandMade, HandMade]:
+    """Two experiments that no test changes: the second has another name, temperature and mi, and one target less."""
     other = {folder: digits for folder, digits in outcomes.items() if not folder.endswith("/stranger")}
     other["outcomes/aligned/pgd/twin"] = "110000000000"
-    attacks = hand_made(_new(tmp_path / "x")).content()["attacks"]
+    attacks = reported.content()["attacks"]
     attacks["mi"] = attacks["mi"] | {"eps": "8/255", "step": "2/255"}
     changes = {"name": "hot", "align": {"temperature": 16}, "targets": ["twin", "cousin"], "attacks": attacks}
-    return finished(tmp_path / "a", outcomes), finished(tmp_path / "b", other, **changes)
+    return reported, finished(tmp_path_factory.mktemp("pair") / "b", other, **changes)
 
 
 def _new(folder: Path) -> Path:
@@ -96,10 +98,9 @@ def test_the_page_needs_no_network_and_shows_both_beside_each_other(pair, tmp_pa
     assert ["align.temperature", "4.0", "16.0"] in page.tables["differences"]
 
 
-def test_means_and_their_figure_are_there_where_the_targets_are_the_same(tmp_path, outcomes, capsys):
-    one = finished(tmp_path / "a", outcomes)
+def test_means_and_their_figure_are_there_where_the_targets_are_the_same(tmp_path, reported, outcomes, capsys):
     other = finished(tmp_path / "b", outcomes, seed=5, warning="A <b>try</b>.")
-    places = [f"{own.output}/by-hand" for own in (one, other)]
+    places = [f"{own.output}/by-hand" for own in (reported, other)]
     found = compared(read_finished(places))
     assert found.labels == places  # they have the same name
     assert {row["target"] for row in found.rows} == {"twin", "cousin", "stranger", "(mean)"}
@@ -116,30 +117,29 @@ def refused(*places: object) -> str:
     return str(refusal.value)
 
 
-def test_what_cannot_be_compared_is_refused(tmp_path, outcomes):
-    one = finished(tmp_path / "a", outcomes)
-    here = one.output / "by-hand"
-    data = one.content()["data"]
+def test_what_cannot_be_compared_is_refused(tmp_path, reported):
+    here = reported.output / "by-hand"
+    data = reported.content()["data"]
     data["test"] = data["test"] | {"take": [3, 15]}
     data["train"] = data["train"] | {"take": [0, 3]}
     other = finished(tmp_path / "b", {}, data=data, name="others")
     assert "by-hand and others cannot be compared: they were measured on different test images" in refused(
         here, other.file
     )
-    attacks = {"pgd": one.content()["attacks"]["pgd"] | {"steps": 5}}
+    attacks = {"pgd": reported.content()["attacks"]["pgd"] | {"steps": 5}}
     fewer = finished(tmp_path / "c", {}, attacks=attacks, name="fewer")
     assert "no attack is the same in all, so that no cell can be compared. Left out, because" in refused(
         here, fewer.file
     )
     (tmp_path / "link").symlink_to(here)
-    for again in (one.file, here, f"{here}/", here / ".." / "by-hand", here / "report", tmp_path / "link"):
+    for again in (reported.file, here, f"{here}/", here / ".." / "by-hand", here / "report", tmp_path / "link"):
         assert f"this experiment is named twice, the first time as {here}; name another one" in refused(here, again)
     assert "named twice" in refused(here, f"file://{here}".replace(" ", "%20"))
     assert "a comparison needs at least two experiments" in refused(here)
 
 
-def test_what_is_no_finished_report_is_refused(tmp_path, outcomes, capsys):
-    one = finished(tmp_path / "a", outcomes)
+def test_what_is_no_finished_report_is_refused(tmp_path, reported, capsys):
+    one = reported.copied(tmp_path / "a")
     here = one.output / "by-hand"
     unfinished = _new(tmp_path / "unfinished")
     (unfinished / "experiment.yaml").touch()
@@ -164,33 +164,30 @@ def test_what_is_no_finished_report_is_refused(tmp_path, outcomes, capsys):
         ("nosuch.yaml", "nosuch.yaml"),
     ],
 )
-def test_a_place_without_an_experiment_is_refused(tmp_path, outcomes, monkeypatch, place, message):
-    one = finished(tmp_path / "a", outcomes)
+def test_a_place_without_an_experiment_is_refused(tmp_path, reported, monkeypatch, place, message):
     monkeypatch.chdir(tmp_path)
     _new(tmp_path / "empty")
     (tmp_path / "plain.txt").touch()
-    assert message.format(folder=tmp_path) in refused(one.output / "by-hand", place)
+    assert message.format(folder=tmp_path) in refused(reported.output / "by-hand", place)
 
 
-def test_an_experiment_that_was_never_run_is_said_to_be_so(tmp_path, outcomes):
-    one = finished(tmp_path / "a", outcomes)
+def test_an_experiment_that_was_never_run_is_said_to_be_so(tmp_path, reported):
     never = hand_made(_new(tmp_path / "b"))
-    assert f"there is no folder {never.output}/by-hand; `witness run` makes it" in refused(one.file, never.file)
+    assert f"there is no folder {never.output}/by-hand; `witness run` makes it" in refused(reported.file, never.file)
 
 
 @pytest.mark.parametrize(
     ("name", "kind"), [("report", "a file, and no folder"), ("results.json", "a folder, and no file")]
 )
-def test_files_and_folders_in_the_place_of_each_other_are_named(tmp_path, outcomes, name, kind):
-    one = finished(tmp_path / "a", outcomes)
-    copy = Path(shutil.copytree(one.output / "by-hand", tmp_path / "copy"))
+def test_files_and_folders_in_the_place_of_each_other_are_named(tmp_path, reported, name, kind):
+    copy = Path(shutil.copytree(reported.output / "by-hand", tmp_path / "copy"))
     if name == "report":
         shutil.rmtree(copy / "report")
         (copy / "report").touch()
     else:
         (copy / "report" / name).unlink()
         _new(copy / "report" / name)
-    assert f"{name} is {kind}; remove it, and `witness report` makes the report again" in refused(copy, one.file)
+    assert f"{name} is {kind}; remove it, and `witness report` makes the report again" in refused(copy, reported.file)
 
 
 @pytest.mark.parametrize("output", ["base.yaml", "base.yaml/below", "taken", "s3://bucket/folder"])
@@ -227,21 +224,25 @@ def edited(folder: Path, **changes: object) -> None:
         ({"tables": {"transfer": {"columns": ["surrogate"], "rows": [["a"]]}}}, "tables.transfer"),
     ],
 )
-def test_a_results_json_without_what_is_compared_is_damaged(tmp_path, outcomes, changes, key):
-    one = finished(tmp_path / "a", outcomes)
-    copy = Path(shutil.copytree(one.output / "by-hand", tmp_path / "copy"))
+def test_a_results_json_without_what_is_compared_is_damaged(tmp_path, reported, changes, key):
+    copy = Path(shutil.copytree(reported.output / "by-hand", tmp_path / "copy"))
     edited(copy, **changes)
     wanted = f"results.json is damaged ({key}); delete report.json beside it, and `witness report` makes both again"
-    assert wanted in refused(one.file, copy)
-    edited(one.output / "by-hand", **changes)
+    assert wanted in refused(reported.file, copy)
+
+
+def test_what_is_advised_for_a_damaged_results_json_mends_it(tmp_path, reported):
+    one = reported.copied(tmp_path / "a")
+    edited(one.output / "by-hand", tables=None)
+    assert "delete report.json beside it" in refused(one.file, reported.file)
     (one.report / "report.json").unlink()
     make_report(one.blueprint())
-    assert read_finished([str(one.file)])[0].label == "by-hand"  # the advice is true
+    assert read_finished([str(one.file)])[0].label == "by-hand"
 
 
-def differences(tmp_path: Path, outcomes: dict[str, str], one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+def differences(reported: HandMade, one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """What differs between two experiments with these settings; only the texts of settings are looked at."""
-    (own,) = read_finished([str(finished(tmp_path / "a", outcomes).file)])
+    (own,) = read_finished([str(reported.file)])
     both = [json.loads(json.dumps(own.results)) for _ in range(2)]
     for results, changes in zip(both, (one, other), strict=True):
         for key, value in changes.items():
@@ -249,7 +250,7 @@ def differences(tmp_path: Path, outcomes: dict[str, str], one: dict[str, Any], o
     return compared([Finished(label, label, results) for label, results in zip("ab", both, strict=True)]).differences
 
 
-def test_a_key_is_left_out_by_its_place_and_not_by_its_name(tmp_path, outcomes):
+def test_a_key_is_left_out_by_its_place_and_not_by_its_name(reported):
     one = {
         "name": "a",
         "align": {"optimizer": {"name": "adamw"}, "mix": {"name": "cutmix"}, "checkpoint_steps": 1},
@@ -264,7 +265,7 @@ def test_a_key_is_left_out_by_its_place_and_not_by_its_name(tmp_path, outcomes):
         "data": {"test": {"path": "/there", "limit": 6, "labels": "/there.csv"}, "classes": 3},
         "compute": {"workers": 4, "chunk": 6},
     }
-    assert differences(tmp_path, outcomes, one, other) == {
+    assert differences(reported, one, other) == {
         "align.optimizer.name": ["adamw", "sgd"],
         "align.mix.name": ["cutmix", "mixup"],
         "variants.path.align.temperature": ["2", "9"],
@@ -274,16 +275,16 @@ def test_a_key_is_left_out_by_its_place_and_not_by_its_name(tmp_path, outcomes):
     }
 
 
-def test_a_text_is_not_taken_for_a_number_or_for_nothing(tmp_path, outcomes):
-    assert differences(tmp_path, outcomes, {"new": {"a": "20", "b": ""}}, {"new": {"a": 20}}) == {
+def test_a_text_is_not_taken_for_a_number_or_for_nothing(reported):
+    assert differences(reported, {"new": {"a": "20", "b": ""}}, {"new": {"a": 20}}) == {
         "new.a": ['"20"', "20"],
         "new.b": ['""', ""],
     }
 
 
-def test_a_target_is_what_its_whole_settings_make_of_its_weights(tmp_path, outcomes):
+def test_a_target_is_what_its_whole_settings_make_of_its_weights(reported):
     """Also arguments that are named as places are, and those of the model within a defended one."""
-    (own,) = read_finished([str(finished(tmp_path / "a", outcomes).file)])
+    (own,) = read_finished([str(reported.file)])
     one, other, elsewhere = (json.loads(json.dumps(own.results)) for _ in range(3))
     for results, name in ((one, "a"), (other, "b"), (elsewhere, "a")):
         models = results["settings"]["models"]
@@ -340,9 +341,8 @@ class TestCode:
         assert found.remarks == ["Left out, because this attack is not the same in all: aa."]
         assert found.differences["code of attack aa"][1] == "pyautoattack 9.9"
 
-    def test_other_code_of_a_target_is_said(self, tmp_path, outcomes):
-        one = finished(tmp_path / "a", outcomes)
-        (own,) = read_finished([str(one.file)])
+    def test_other_code_of_a_target_is_said(self, reported):
+        (own,) = read_finished([str(reported.file)])
         assert re.fullmatch("hand_made_networks [0-9a-f]{16}", own.code["model twin"] or "")
         changed = Finished("b", "b", own.results, {**own.code, "model twin": "hand_made_networks 0"})
         found = compared([own, changed])
@@ -352,9 +352,8 @@ class TestCode:
         assert "twin" in {row["target"] for row in found.rows} and "code of model twin" in found.differences
 
 
-def test_other_weights_of_a_target_are_another_target(tmp_path, outcomes):
-    one = finished(tmp_path / "a", outcomes)
-    (own,) = read_finished([str(one.file)])
+def test_other_weights_of_a_target_are_another_target(reported):
+    (own,) = read_finished([str(reported.file)])
     results = json.loads(json.dumps(own.results))
     results["weights"]["twin"] = "0" * 64
     found = compared([own, Finished("other", "elsewhere", results)])
@@ -368,9 +367,8 @@ def test_other_weights_of_a_target_are_another_target(tmp_path, outcomes):
     assert compared([own, Finished("other", "elsewhere", results)]).remarks[-1].startswith("The sources differ.")
 
 
-def test_results_json_is_what_the_readme_says(tmp_path, outcomes):
-    one = finished(tmp_path / "a", outcomes)
-    report = one.output / "by-hand" / "report"
+def test_results_json_is_what_the_readme_says(reported):
+    report = reported.output / "by-hand" / "report"
     content = json.loads((report / "results.json").read_text())
     text = (Path(__file__).parents[3] / "pipelines" / "README.md").read_text()
     section = text.partition("### results.json")[2].partition("\n## ")[0].partition("\n### ")[0]
@@ -379,7 +377,7 @@ def test_results_json_is_what_the_readme_says(tmp_path, outcomes):
     ]
     assert named == list(content)
     assert (content["schema"], content["version"]) == ("witness-results", 1)
-    assert yaml.safe_load(one.file.read_text())["name"] == content["experiment"] == content["settings"]["name"]
+    assert yaml.safe_load(reported.file.read_text())["name"] == content["experiment"] == content["settings"]["name"]
     assert not {"output", "tracking", "factories"} & content["settings"].keys()
     assert set(content["figures"]) == {file.name for kind in ("png", "svg") for file in report.glob(f"*.{kind}")}
     for name, table in content["tables"].items():

@@ -12,6 +12,7 @@ from hand_made import CURVE, HandMade, hand_made
 from logged import Logged, log
 
 from pipelines.report.sentences import verdicts
+from pipelines.report.tabled import Report
 from pipelines.stages.times import CraftingTimes
 from pipelines.storage.csv_table import from_csv
 
@@ -26,6 +27,17 @@ def experiment(tmp_path, monkeypatch) -> HandMade:
     made = hand_made(tmp_path)
     put_empty_store(made.output)
     return made
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[HandMade, Report]:
+    """An experiment with these outcomes that was logged once, and its report; no test changes them."""
+    made = hand_made(tmp_path_factory.mktemp("logged"))
+    put_empty_store(made.output)
+    made.finish(OUTCOMES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return made, log(made)
 
 
 def test_settings_are_parameters_under_their_dotted_keys(experiment):
@@ -45,9 +57,8 @@ def test_settings_are_parameters_under_their_dotted_keys(experiment):
     assert not any(key.startswith("align.") for key in source)
 
 
-def test_a_few_figures_are_metrics_under_the_same_names_for_every_surrogate(experiment):
-    experiment.finish(OUTCOMES)
-    report = log(experiment)
+def test_a_few_figures_are_metrics_under_the_same_names_for_every_surrogate(whole):
+    experiment, report = whole
     logged = Logged(experiment)
     metrics = {run.info.run_name: run.data.metrics for run in logged.runs}
     figures = {"rate", "clean_accuracy", "robust_accuracy", "witness_agreement", "rate/pgd", "rate/mi"}
@@ -67,9 +78,8 @@ def test_a_few_figures_are_metrics_under_the_same_names_for_every_surrogate(expe
     assert metrics["aligned"]["gain"] == pytest.approx(100 * (4 / 12 - 2 / 12 + 0) / 3, abs=1e-4)
 
 
-def test_the_rest_is_in_tables_of_each_run(experiment, tmp_path):
-    experiment.finish(OUTCOMES)
-    report = log(experiment)
+def test_the_rest_is_in_tables_of_each_run(whole, tmp_path):
+    experiment, report = whole
     logged = Logged(experiment)
     files = logged.artifacts(logged.named("aligned"), tmp_path / "aligned")
     rows = from_csv(files["tables/transfer.csv"])
@@ -172,10 +182,8 @@ def test_times_are_metrics_summed_over_attacks_and_kinds_of_workers(experiment):
     assert not {"craft_seconds", "fine_tune_seconds"} & metrics["source"].keys()
 
 
-def test_curves_are_logged_by_step_with_their_own_timestamps(experiment):
-    experiment.finish()
-    log(experiment)
-    logged = Logged(experiment)
+def test_curves_are_logged_by_step_with_their_own_timestamps(whole):
+    logged = Logged(whole[0])
     run = logged.named("aligned")
     for name in ("loss", "alignment_loss", "label_loss", "grad_norm", "lr"):
         points = logged.client.get_metric_history(run.info.run_id, f"curve/{name}")
@@ -190,13 +198,12 @@ def is_logged(file: Path) -> bool:
     return file.is_file() and file.name not in ("report.json", "logged.json")
 
 
-def test_artifacts_are_the_files_and_can_be_read_back(experiment, tmp_path):
-    blueprint = experiment.finish()
-    log(experiment)
+def test_artifacts_are_the_files_and_can_be_read_back(whole, tmp_path):
+    experiment, blueprint = whole[0], whole[0].blueprint()
     logged = Logged(experiment)
-    whole = logged.artifacts(logged.parent, tmp_path / "whole")
+    artifacts = logged.artifacts(logged.parent, tmp_path / "whole")
     files = {file.name: file.read_bytes() for file in experiment.report.iterdir() if is_logged(file)}
-    assert whole == files | {"experiment.yaml": blueprint.store.read("experiment.yaml")}
+    assert artifacts == files | {"experiment.yaml": blueprint.store.read("experiment.yaml")}
     aligned = logged.artifacts(logged.named("aligned"), tmp_path / "aligned")
     tables = {f"tables/{table}.csv" for table in ("transfer", "contrasts", "surrogates", "robustness", "times")}
     assert {file for file in aligned if not file.startswith("model/")} == {"card.json", *tables}

@@ -3,7 +3,7 @@
 import re
 
 from pipelines.report.exports import as_latex, as_markdown
-from pipelines.report.page import make_report
+from pipelines.report.page import computed_report, read_report
 from pipelines.report.shown import Cell, ShownTable, cell_of, shown_tables, summary
 
 EVIL = r"a_b & 5% #1 \x {y} ~^ | <b> *z* `q`"
@@ -39,11 +39,11 @@ def test_a_table_of_many_rows_goes_on_over_pages():
     assert text.count("a & 1") == 41
 
 
-def test_both_hold_every_row_and_column_of_the_page(experiment, blueprint):
-    report, _ = make_report(blueprint)
+def test_both_hold_every_row_and_column_of_the_page(reported):
+    report = read_report(reported.blueprint().store)
     for table in (summary(report), *shown_tables(report)):
-        latex = (experiment.report / "tables" / f"{table.name}.tex").read_text()
-        markdown = (experiment.report / "tables" / f"{table.name}.md").read_text().splitlines()
+        latex = (reported.report / "tables" / f"{table.name}.tex").read_text()
+        markdown = (reported.report / "tables" / f"{table.name}.md").read_text().splitlines()
         assert len(markdown) == 2 + len(table.rows)
         assert len([line for line in latex.splitlines() if line.endswith(r"\\")]) == 1 + len(table.rows)
         for line, cells in zip(markdown[2:], table.rows, strict=True):
@@ -53,7 +53,7 @@ def test_both_hold_every_row_and_column_of_the_page(experiment, blueprint):
 
 
 def test_an_interval_stands_beside_its_estimate(blueprint):
-    report, _ = make_report(blueprint)
+    report = computed_report(blueprint)
     (transfer,) = (table for table in shown_tables(report) if table.name == "transfer")
     assert not [column for column in transfer.columns if column.endswith((" low", " high"))]
     for row, cells in zip(report.transfer, transfer.rows, strict=True):

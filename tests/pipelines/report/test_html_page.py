@@ -16,7 +16,7 @@ from read_page import ReadPage
 
 from pipelines.report.facts import Facts
 from pipelines.report.html_page import SECTIONS, Page, html_page
-from pipelines.report.page import make_report
+from pipelines.report.page import computed_report, make_report, read_report
 from pipelines.report.sentences import notes, verdicts
 from pipelines.report.tabled import Report
 from pipelines.stages.clean_images import test_images as images_of
@@ -26,9 +26,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 @pytest.fixture
-def made(experiment, blueprint) -> ReadPage:
-    make_report(blueprint)
-    return ReadPage((experiment.report / "report.html").read_text())
+def made(reported) -> ReadPage:
+    return ReadPage((reported.report / "report.html").read_text())
 
 
 def test_the_page_needs_no_other_file_and_no_network(made):
@@ -43,20 +42,19 @@ def test_the_page_needs_no_other_file_and_no_network(made):
     assert "default-src 'none'" in text  # so that a browser would refuse what this test overlooks
 
 
-def test_the_page_holds_every_figure_that_is_a_file(experiment, made):
-    figures = [file.stem for file in sorted(experiment.report.glob("*.svg"))]
+def test_the_page_holds_every_figure_that_is_a_file(reported, made):
+    figures = [file.stem for file in sorted(reported.report.glob("*.svg"))]
     assert figures == ["curves", "gain", "pareto", "relations", "transfer"]
     assert re.findall(r'<svg role="img" aria-label="([a-z]+)"', made.source) == [
         "gain", "relations", "transfer", "pareto", "curves"
     ]  # fmt: skip
     for figure in figures:
-        texts = re.findall(r"<text[^>]*>([^<]+)</text>", (experiment.report / f"{figure}.svg").read_text())
+        texts = re.findall(r"<text[^>]*>([^<]+)</text>", (reported.report / f"{figure}.svg").read_text())
         assert texts and set(texts) <= {text.replace("&", "&amp;") for text in made.texts}
 
 
-def test_the_page_shows_the_verdicts_the_caveats_and_every_row(blueprint, experiment):
-    report, _ = make_report(blueprint)
-    page = ReadPage((experiment.report / "report.html").read_text())
+def test_the_page_shows_the_verdicts_the_caveats_and_every_row(reported, made):
+    report, page = read_report(reported.blueprint().store), made
     assert {*verdicts(report), *notes(report)} <= set(page.texts)
     gain = next(row for row in report.transfer if row["surrogate"] == "aligned" and row["target"] == "twin")
     shown = f"{gain['gain']:+.1f} ({gain['gain_low']:+.1f} to {gain['gain_high']:+.1f})"
@@ -69,7 +67,7 @@ def test_the_page_shows_the_verdicts_the_caveats_and_every_row(blueprint, experi
 
 
 def test_columns_that_are_blank_throughout_are_left_out(blueprint):
-    report, _ = make_report(blueprint)
+    report = computed_report(blueprint)
 
     def columns(own: Report) -> list[str]:
         return ReadPage(html_page(Page("x", own))).tables["transfer"][0]
@@ -81,7 +79,7 @@ def test_columns_that_are_blank_throughout_are_left_out(blueprint):
 
 
 def test_the_mean_over_one_relation_that_all_targets_have_is_not_printed_twice(experiment):
-    report, _ = make_report(experiment.finish())
+    report = computed_report(experiment.finish())
     rows = [row | {"relation": "cross_family"} for row in report.transfer if not row["target"].startswith("(mean ")]
     rows += [row | {"target": "(mean cross_family)"} for row in rows if row["target"] == "(mean)"]
     page = ReadPage(html_page(Page("x", dataclasses.replace(report, transfer=rows))))
@@ -92,7 +90,7 @@ def test_the_mean_over_one_relation_that_all_targets_have_is_not_printed_twice(e
 
 
 def test_names_cannot_break_the_page(blueprint):
-    report, _ = make_report(blueprint)
+    report = computed_report(blueprint)
     rows = [row | {"surrogate": EVIL, "target": EVIL} for row in report.transfer]
     line = {"model": EVIL, "weights": EVIL}
     facts = Facts(
@@ -130,7 +128,8 @@ def test_a_warning_of_the_experiment_file_is_the_first_thing_that_is_said(experi
     assert "Chosen by looking." not in (experiment.report / "report.html").read_text()
 
 
-def test_what_was_asked_and_how_it_was_run_is_said(made, blueprint):
+def test_what_was_asked_and_how_it_was_run_is_said(reported, made):
+    blueprint = reported.blueprint()
     said = " ".join(" ".join(made.texts).split())
     for words in ("source near", "witness seer", "targets twin, cousin, stranger", "l-infinity, 4/255",
                   "test: 12 of images.npz (from 4 to 16)", "loss kl, temperature 4"):  # fmt: skip

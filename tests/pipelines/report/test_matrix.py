@@ -19,7 +19,7 @@ from pipelines.report.drawing import as_png
 from pipelines.report.drawn import white_box_rates
 from pipelines.report.figures import targets_across, transfer_heatmaps
 from pipelines.report.outcomes import read_outcomes
-from pipelines.report.page import make_report
+from pipelines.report.page import computed_report, make_report
 from pipelines.report.sentences import broken_controls, verdicts
 from pipelines.report.tables import TableMaker
 from pipelines.stages.blueprint import Blueprint
@@ -184,7 +184,7 @@ def test_results_have_no_cell_of_a_model_against_itself(blueprint: Blueprint) ->
 
 def test_a_matrix_without_witnesses_has_its_sources_alone(tmp_path: Path) -> None:
     made = hand_made(tmp_path, **CHANGES | {"witnesses": None, "controls": None, "variants": None})
-    report, _ = make_report(made.finish({"outcomes/source-near/pgd/twin": "110000000000"}))
+    report = computed_report(made.finish({"outcomes/source-near/pgd/twin": "110000000000"}))
     assert {row["surrogate"] for row in report.transfer} == {f"source-{own}" for own in MATRIX}
     assert all(row["gain"] is None for row in report.transfer)
     assert all(row["witness_agreement"] is None for row in report.surrogates)
@@ -218,7 +218,7 @@ def test_a_matrix_of_several_seeds_has_the_means_over_them(tmp_path: Path) -> No
         )
     }
     blueprint = hand_made(tmp_path, **CHANGES, seeds=[3, 5]).finish(twice)
-    report, _ = make_report(blueprint)
+    report = computed_report(blueprint)
 
     def row(surrogate: str, target: str) -> Row:
         return only(report.transfer, surrogate=surrogate, attack="pgd", target=target)

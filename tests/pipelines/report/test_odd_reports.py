@@ -111,5 +111,13 @@ def test_what_is_in_the_way_of_the_report_is_named_and_nothing_is_lost(experimen
     with pytest.raises(RunFailed, match=f"{said} has to be .*; rename or delete it. What was finished is kept"):
         make_report(blueprint)
     assert sorted(experiment.output.rglob("*")) == before and (not is_file or in_the_way.read_text() == "my notes")
+
+
+def test_the_report_is_made_once_nothing_is_in_the_way_any_more(experiment):
+    blueprint = experiment.finish()
+    in_the_way = experiment.report / "results.json"
+    in_the_way.mkdir(parents=True)
+    with pytest.raises(RunFailed, match="rename or delete it"):
+        make_report(blueprint)
     in_the_way.rename(experiment.folder / "elsewhere")
-    assert make_report(blueprint)[1] and (experiment.report / "results.json").is_file()
+    assert make_report(blueprint)[1] and in_the_way.is_file()

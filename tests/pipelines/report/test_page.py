@@ -3,12 +3,15 @@
 import csv
 import json
 import resource
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hand_made import IMAGES
+from empty_store import put_empty_store
+from hand_made import IMAGES, HandMade
 
 from pipelines import RunFailed, load_results
 from pipelines.cli import main
@@ -31,6 +34,15 @@ GAIN = [
 ]  # fmt: skip
 
 
+@pytest.fixture
+def changeable(reported, tmp_path) -> Iterator[HandMade]:
+    """The experiment with its report, which is put back afterwards as it was before. Of a copy, paths would differ."""
+    shutil.copytree(reported.folder, tmp_path / "before")
+    yield reported
+    shutil.rmtree(reported.folder)
+    shutil.copytree(tmp_path / "before", reported.folder)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
@@ -39,9 +51,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 # The tables as files
 
 
-def test_the_tables_have_the_columns_that_the_design_names_in_its_order(experiment, blueprint):
-    make_report(blueprint)
-    columns = {name: list(pd.read_csv(experiment.report / f"{name}.csv")) for name in ("transfer", "contrasts")}
+def test_the_tables_have_the_columns_that_the_design_names_in_its_order(reported):
+    columns = {name: list(pd.read_csv(reported.report / f"{name}.csv")) for name in ("transfer", "contrasts")}
     assert columns == {
         "transfer": [
             "surrogate", "attack", "target", "relation", "n", "gradients", "seeds", "rate", "rate_low",
@@ -49,7 +60,7 @@ def test_the_tables_have_the_columns_that_the_design_names_in_its_order(experime
         ],
         "contrasts": ["surrogate", "baseline", "attack", "target", "n", "seeds", *GAIN],
     }  # fmt: skip
-    assert list(pd.read_csv(experiment.report / "surrogates.csv")) == [
+    assert list(pd.read_csv(reported.report / "surrogates.csv")) == [
         "surrogate", "attack", "clean_accuracy", "clean_accuracy_low", "clean_accuracy_high",
         "clean_spread", "clean_change", "clean_change_low", "clean_change_high", "clean_change_both_low",
         "clean_change_both_high", "witness_agreement",
@@ -80,40 +91,38 @@ def test_the_report_is_the_same_after_a_round_trip_through_its_files(experiment,
 # When a report is made
 
 
-def test_two_reports_from_one_store_are_identical_byte_by_byte(experiment, blueprint):
-    make_report(blueprint)
-    first = contents(experiment.report)
+def test_two_reports_from_one_store_are_identical_byte_by_byte(changeable):
+    blueprint = changeable.blueprint()
+    first = contents(changeable.report)
     assert sorted(first) == FILES
     blueprint.store.delete_folder("report")
-    make_report(experiment.blueprint())
-    assert contents(experiment.report) == first
+    make_report(changeable.blueprint())
+    assert contents(changeable.report) == first
 
 
-def test_a_report_is_not_made_again_when_nothing_changed(experiment, blueprint):
-    report, made = make_report(blueprint)
-    times = {file.name: file.stat().st_mtime_ns for file in experiment.report.iterdir()}
-    assert made
-    assert make_report(experiment.blueprint()) == (report, False)
-    assert {file.name: file.stat().st_mtime_ns for file in experiment.report.iterdir()} == times
+def test_a_report_is_not_made_again_when_nothing_changed(changeable):
+    report = read_report(changeable.blueprint().store)
+    times = {file.name: file.stat().st_mtime_ns for file in changeable.report.iterdir()}
+    assert make_report(changeable.blueprint()) == (report, False)
+    assert {file.name: file.stat().st_mtime_ns for file in changeable.report.iterdir()} == times
 
 
-def test_a_report_is_made_again_when_the_family_of_a_target_changes(experiment, blueprint):
-    before, _ = make_report(blueprint)
-    models = dict(experiment.content()["models"])
+def test_a_report_is_made_again_when_the_family_of_a_target_changes(changeable):
+    before = read_report(changeable.blueprint().store)
+    models = dict(changeable.content()["models"])
     models["stranger"] = models["stranger"] | {"family": "narrow"}
-    experiment.write(models=models)
-    after, made = make_report(experiment.blueprint())
+    changeable.write(models=models)
+    after, made = make_report(changeable.blueprint())
     assert made
     kinds = [{row["relation"] for row in report.transfer if row["target"] == "stranger"} for report in (before, after)]
     assert kinds == [{"cross_family"}, {"same_family"}]
 
 
-def test_a_figure_for_which_there_is_nothing_any_more_is_removed(experiment, blueprint):
-    make_report(blueprint)
-    (experiment.report / "my-notes.txt").write_text("mine")
-    experiment.write(targets=["twin"])
-    make_report(experiment.finish())
-    there = {file.name for file in experiment.report.iterdir()}
+def test_a_figure_for_which_there_is_nothing_any_more_is_removed(changeable):
+    (changeable.report / "my-notes.txt").write_text("mine")
+    changeable.write(targets=["twin"])
+    make_report(changeable.finish())
+    there = {file.name for file in changeable.report.iterdir()}
     assert {"gain.png", "my-notes.txt"} <= there and not {"relations.png", "relations.svg"} & there
 
 
@@ -125,42 +134,40 @@ EVERY_FILE = [
 
 
 @pytest.mark.parametrize("name", EVERY_FILE)
-def test_a_file_that_was_removed_is_made_again(experiment, blueprint, name):
-    make_report(blueprint)
-    before = contents(experiment.report)
-    (experiment.report / name).unlink()
-    _, made = make_report(experiment.blueprint())
+def test_a_file_that_was_removed_is_made_again(changeable, name):
+    before = contents(changeable.report)
+    (changeable.report / name).unlink()
+    _, made = make_report(changeable.blueprint())
     assert made
-    assert contents(experiment.report) == before
+    assert contents(changeable.report) == before
 
 
 @pytest.mark.parametrize("name", EVERY_FILE)
-def test_a_file_that_was_edited_is_made_again_and_that_is_said(experiment, blueprint, name):
-    make_report(blueprint)
-    before = contents(experiment.report)
-    file = experiment.report / name
+def test_a_file_that_was_edited_is_made_again_and_that_is_said(changeable, name):
+    before = contents(changeable.report)
+    file = changeable.report / name
     file.write_bytes(file.read_bytes().replace(b"a", b"b", 1))
     said = []
-    report, made = make_report(experiment.blueprint(), said.append)
+    report, made = make_report(changeable.blueprint(), said.append)
     assert made
     assert said == [f"report: {name} is not as written; it is made again"]
-    assert contents(experiment.report) == before
-    assert read_report(blueprint.store) == report
+    assert contents(changeable.report) == before
+    assert read_report(changeable.blueprint().store) == report
 
 
-def test_edited_rates_are_never_read_or_logged(experiment, blueprint, capsys):
-    make_report(blueprint)
-    file = experiment.report / "transfer.csv"
+def test_edited_rates_are_never_read_or_logged(changeable, capsys):
+    put_empty_store(changeable.output)
+    file = changeable.report / "transfer.csv"
     true = file.read_text()
     header, *rows = true.splitlines()
     rate = header.split(",").index("rate")
     edited = [",".join([*row.split(",")[:rate], "99.0", *row.split(",")[rate + 1 :]]) for row in rows]
     file.write_text("\n".join([header, *edited]) + "\n")
     with pytest.raises(ValueError, match=r"transfer\.csv: edited, damaged or missing since the report was made"):
-        read_report(blueprint.store)
+        read_report(changeable.blueprint().store)
     with pytest.raises(RunFailed, match=r"transfer\.csv: edited.*`witness report` makes it again"):
-        load_results(experiment.file)
-    assert main(["report", str(experiment.file), "--log", "--json"]) == 0
+        load_results(changeable.file)
+    assert main(["report", str(changeable.file), "--log", "--json"]) == 0
     said = capsys.readouterr()
     assert "report: transfer.csv is not as written; it is made again" in said.err
     assert json.loads(said.out)["means"][0]["rate"] != 99.0
@@ -171,12 +178,11 @@ def test_edited_rates_are_never_read_or_logged(experiment, blueprint, capsys):
     b"", b"{}",
     *(pytest.param(own, marks=pytest.mark.slow) for own in (b"[]", b'{"fingerprint": 5}', b'{"files": [1]}', b"\xff")),
 ])  # fmt: skip
-def test_a_damaged_report_json_is_made_anew(experiment, blueprint, content):
-    make_report(blueprint)
-    before = contents(experiment.report)
-    (experiment.report / "report.json").write_bytes(content)
-    assert make_report(experiment.blueprint())[1]
-    assert contents(experiment.report) == before
+def test_a_damaged_report_json_is_made_anew(changeable, content):
+    before = contents(changeable.report)
+    (changeable.report / "report.json").write_bytes(content)
+    assert make_report(changeable.blueprint())[1]
+    assert contents(changeable.report) == before
 
 
 def test_a_report_of_an_older_version_on_confidences_that_are_not_finite_is_not_believed(
@@ -195,26 +201,27 @@ def test_a_report_of_an_older_version_on_confidences_that_are_not_finite_is_not_
         make_report(experiment.blueprint())
 
 
-def test_a_report_that_was_interrupted_is_never_taken_for_a_complete_one(experiment, blueprint):
-    whole, _ = make_report(blueprint)
-    models = experiment.content()["models"]
-    experiment.write(models=models | {"stranger": models["stranger"] | {"family": "narrow"}})
-    tables = {name: (experiment.report / name).read_bytes() for name in ("transfer.csv", "gain.png")}
+def test_a_report_that_was_interrupted_is_never_taken_for_a_complete_one(changeable):
+    whole = read_report(changeable.blueprint().store)
+    models = changeable.content()["models"]
+    changeable.write(models=models | {"stranger": models["stranger"] | {"family": "narrow"}})
+    tables = {name: (changeable.report / name).read_bytes() for name in ("transfer.csv", "gain.png")}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # the tables can be written and the figures cannot
     try:
         with pytest.raises(OSError, match="too large"):
-            make_report(experiment.blueprint())
+            make_report(changeable.blueprint())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [name for name, content in tables.items() if (experiment.report / name).read_bytes() != content] == [
+    assert [name for name, content in tables.items() if (changeable.report / name).read_bytes() != content] == [
         "transfer.csv"
     ]
-    experiment.write()
-    assert make_report(experiment.blueprint()) == (whole, True)
+    changeable.write()
+    assert make_report(changeable.blueprint()) == (whole, True)
 
 
 def test_the_report_command_needs_no_cluster_and_prints_where_the_page_is(experiment, blueprint, capsys):
+    put_empty_store(experiment.output)
     assert main(["report", str(experiment.file)]) == 0
     shown = capsys.readouterr().out
     assert str(experiment.report / "report.html") in shown

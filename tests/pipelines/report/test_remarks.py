@@ -7,7 +7,9 @@ import pyarrow as pa
 import pytest
 from hand_made import IMAGES, hand_made
 
-from pipelines.report.page import make_report
+from pipelines.report.outcomes import read_outcomes
+from pipelines.report.page import computed_report, make_report
+from pipelines.report.remarks import remarks_on
 from pipelines.stages.blueprint import Blueprint
 
 
@@ -45,7 +47,6 @@ def test_a_target_that_gets_few_of_the_source_s_images_right_is_named(tmp_path: 
     experiment = hand_made(tmp_path, targets=["twin", "stranger"])
     clean = {"near": "000000000011", "twin": "000001111100", "stranger": "111111110000"}
     blueprint = experiment.finish({f"clean/{name}": wrong for name, wrong in clean.items()})
-    make_report(blueprint)
     assert [own for own in remarks(blueprint) if "classifies only" in own] == [
         "stranger classifies only 2 of the 10 test images correctly that near does. Its rates are over these alone, "
         "and a mean counts it as much as any other target."
@@ -66,7 +67,6 @@ def test_why_images_are_unperturbed_depends_on_the_attack(tmp_path: Path, method
         {f"adversarial/{name}/own": "1" * 12 for name in ("source", "witness")}
         | {"adversarial/aligned/own": "011111110111"}
     )
-    make_report(blueprint)
     (remark,) = [own for own in remarks(blueprint) if "unperturbed" in own]
     assert remark.startswith(f"2 of 12 images crafted on aligned under own are unperturbed: {why}")
     assert ("rates under it are lower than those of attacks that perturb every image" in remark) == (
@@ -75,4 +75,4 @@ def test_why_images_are_unperturbed_depends_on_the_attack(tmp_path: Path, method
 
 
 def remarks(blueprint: Blueprint) -> list[str]:
-    return list((blueprint.store.read_json("report/results.json") or {})["remarks"])
+    return remarks_on(blueprint, read_outcomes(blueprint), computed_report(blueprint).transfer)

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from pipelines.report.page import make_report
+from pipelines.report.page import computed_report
 from pipelines.report.sentences import broken_controls, said_gain, verdicts
 
 
 def test_verdicts_claim_a_difference_only_where_the_interval_excludes_zero(blueprint):
-    report, _ = make_report(blueprint)
+    report = computed_report(blueprint)
     means = {(row["surrogate"], row["attack"]): row for row in report.means()}
     for attack, gain in (("pgd", 0), ("mi", -8.3333)):  # on no image, and on one: too few for a difference
         row = means["witness", attack]
@@ -36,7 +36,7 @@ def test_verdicts_claim_a_difference_only_where_the_interval_excludes_zero(bluep
 
 
 def test_a_control_that_lost_clean_accuracy_is_called_broken(blueprint):
-    report, _ = make_report(blueprint)
+    report = computed_report(blueprint)
     row = next(own for own in report.surrogates if own["surrogate"] == "witness")
 
     def control(change: float, low: float, high: float) -> Any:
@@ -57,7 +57,7 @@ def test_a_control_that_lost_clean_accuracy_is_called_broken(blueprint):
 
 
 def test_without_a_measured_gain_there_is_no_verdict(experiment):
-    report, _ = make_report(
+    report = computed_report(
         experiment.finish({f"clean/{target}": "1" * 12 for target in ("twin", "cousin", "stranger")})
     )
     assert verdicts(report) == []
@@ -65,7 +65,7 @@ def test_without_a_measured_gain_there_is_no_verdict(experiment):
 
 def test_a_control_of_another_witness_is_named_as_such(experiment):
     experiment.write(variants={"other_way": {"witnesses": ["stranger"]}}, targets=["twin", "cousin"])
-    lines = verdicts(make_report(experiment.finish())[0])
+    lines = verdicts(computed_report(experiment.finish()))
     (own,) = (line for line in lines if line.startswith("other_way under pgd"))
     assert "no detectable difference from witness (of seer, and not of stranger)" in own
     assert "no detectable difference from aligned:" in own

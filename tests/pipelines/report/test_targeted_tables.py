@@ -1,7 +1,5 @@
 """The targeted rates of the tables, counted by hand and resampled by other means; blank for untargeted attacks."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hand_made import IMAGES, HandMade, hand_made
@@ -11,7 +9,7 @@ from align_core.transfer import resampled_counts
 from pipelines.report import tables
 from pipelines.report.headline import headline
 from pipelines.report.html_page import Page, html_page
-from pipelines.report.page import make_report
+from pipelines.report.page import computed_report
 from pipelines.report.tabled import Report
 
 # A digit is the predicted class minus the label, and a targeted attack leads to the class after the label: 1 is a hit.
@@ -29,15 +27,15 @@ LEFT_OUT = {"twin": (0, 1), "cousin": (0,), "stranger": (0,)}
 BLANK = {"targeted_rate": None, "targeted_low": None, "targeted_high": None}
 
 
-@pytest.fixture
-def experiment(tmp_path: Path) -> HandMade:
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> HandMade:
     attacks = {"to": {"method": "logit", "eps": "8/255", "steps": 5}, "mi": {"method": "mi", "eps": "4/255"}}
-    return hand_made(tmp_path, attacks=attacks, controls=["ensemble"])
+    return hand_made(tmp_path_factory.mktemp("targeted"), attacks=attacks, controls=["ensemble"])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def report(experiment: HandMade) -> Report:
-    return make_report(experiment.finish(OUTCOMES))[0]
+    return computed_report(experiment.finish(OUTCOMES))
 
 
 def row(report: Report, target: str, attack: str = "to") -> dict[str, object]:
@@ -65,10 +63,12 @@ def test_every_row_has_the_gradients_that_its_attack_took(report: Report) -> Non
     }
 
 
-def test_all_means_are_resampled_in_one_pass(experiment: HandMade, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_means_are_resampled_in_one_pass(
+    experiment: HandMade, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
     passes = []
     monkeypatch.setattr(tables, "resampled_counts", lambda *given: passes.append(given) or resampled_counts(*given))
-    make_report(experiment.finish(OUTCOMES))
+    assert computed_report(experiment.blueprint()) == report
     assert passes == [(IMAGES, 0)]
 
 
