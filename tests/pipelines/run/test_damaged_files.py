@@ -85,12 +85,19 @@ OWN_JSON = [
 ]
 
 
-@pytest.mark.parametrize("how", DAMAGED)
-@pytest.mark.parametrize("name", OWN_JSON)
-def test_a_damaged_note_is_made_anew(restored: HandMade, name: str, how: str) -> None:
-    file = restored.report.parent / name
+# Every file is read by the same function, which every kind of damage meets once: where all files have it. What each
+# reader takes an object for is its own: so each file alone is one without what is read, and one of other types.
+@pytest.mark.parametrize(
+    ("names", "how"),
+    [(OWN_JSON, how) for how in DAMAGED]
+    + [([name], how) for name in OWN_JSON for how in ("an empty object", "other types")],
+    ids=lambda value: value if isinstance(value, str) else " and ".join(value),
+)
+def test_a_damaged_note_is_made_anew(restored: HandMade, names: list[str], how: str) -> None:
     said = notes_on(restored.blueprint())
-    file.write_bytes(damaged(file.read_bytes(), how))
+    for name in names:
+        file = restored.report.parent / name
+        file.write_bytes(damaged(file.read_bytes(), how))
     assert as_it_was(restored)
     assert notes_on(restored.blueprint()) == said
     assert main(["status", str(restored.file), "--quiet"]) == 0
