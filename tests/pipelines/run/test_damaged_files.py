@@ -85,13 +85,13 @@ OWN_JSON = [
 ]
 
 
-# Every file is read by the same function, which every kind of damage meets once: where all files have it. What each
-# reader takes an object for is its own: so each file alone is one without what is read, and one of other types.
 @pytest.mark.parametrize(
     ("names", "how"),
-    [(OWN_JSON, how) for how in DAMAGED]
+    # Every file is read by the same function, which meets every kind of damage where all have it but the report, which
+    # takes seconds to draw anew. What an object lacks each reader finds by itself: so each file has that alone as well.
+    [([name for name in OWN_JSON if name != "report/report.json"], how) for how in DAMAGED]
     + [([name], how) for name in OWN_JSON for how in ("an empty object", "other types")],
-    ids=lambda value: value if isinstance(value, str) else " and ".join(value),
+    ids=lambda value: value if isinstance(value, str) else value[0] if len(value) == 1 else "every file",
 )
 def test_a_damaged_note_is_made_anew(restored: HandMade, names: list[str], how: str) -> None:
     said = notes_on(restored.blueprint())
