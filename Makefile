@@ -21,6 +21,7 @@ $(VENV)/.uv:
 $(VENV)/.installed: $(VENV)/.uv pyproject.toml constraints.txt
 	@echo "installing into $(VENV): downloads 3.4 GB, most of it PyTorch with CUDA, and takes 7 GB of disk"
 	$(INSTALL) --editable .
+	$(BIN)/python -m compileall -q align_core pipelines
 	@touch $@
 
 # torchattacks, a second implementation that attacks are compared with, pins an old version of requests: hence --no-deps.

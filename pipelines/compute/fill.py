@@ -4,6 +4,7 @@ Only missing chunks are asked for. Where the work breaks off it begins again wit
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 from align_core.cpus import usable_cpus
@@ -128,6 +129,15 @@ class Joiner:
         return table.finish(store, rows)
 
 
+@cache
+def _joiner(_node: str, _process: str, at_once: int) -> Any:
+    """The joiner of this process of a cluster, which serves every stage: to start one takes over a second of a CPU."""
+    import ray
+
+    joiner = ray.remote(Joiner).options(num_cpus=0, max_restarts=-1, max_task_retries=_RETRIES, max_concurrency=at_once)
+    return joiner.remote()
+
+
 class Filling:
     """One attempt: what is missing, and the joining of tables by Ray tasks as soon as their last chunk is made.
 
@@ -148,10 +158,8 @@ class Filling:
         self._rows = ray.put(list(rows))
         least = _JOINED_AT_ONCE if store.is_local else _JOINED_FAR_AWAY
         self._at_once = max(least, usable_cpus() // _CPUS_OF_A_JOIN)
-        joiner = ray.remote(Joiner).options(
-            num_cpus=0, max_restarts=_RETRIES, max_task_retries=_RETRIES, max_concurrency=self._at_once
-        )
-        self._joiner = joiner.remote()
+        here = ray.get_runtime_context()
+        self._joiner = _joiner(here.get_node_id(), here.get_worker_id(), self._at_once)
         self._running: dict[Any, str] = {}
         self._waiting: list[str] = []
         self._damaged: dict[str, list[int]] = {}
@@ -202,4 +210,5 @@ def _result(joined: Any, folder: str) -> list[int]:
     try:
         return list(ray.get(joined))
     except ray.exceptions.RayError as problem:
+        _joiner.cache_clear()  # it may be lost for good
         raise RunFailed(f"the chunks of {folder} could not be joined: {reason_of(problem)}. {ONCE_MENDED}") from problem

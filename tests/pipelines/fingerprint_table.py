@@ -15,6 +15,8 @@ from pipelines.report.page import report_fingerprint
 from pipelines.stages.blueprint import Blueprint
 
 FILE = Path(__file__).parents[2] / "pipelines" / "FINGERPRINTS.md"
+Fingerprints = dict[str, dict[str, str]]
+"""Column -> name of a result -> its fingerprint."""
 COLUMNS = ("image sets", "trained", "aligned", "adversarial", "clean", "corrupted", "outcomes", "reasons", "report")
 HEAD = """# Which key changes which results
 
@@ -205,12 +207,11 @@ def expected_keys() -> set[str]:
     return found - {"data.test.inspect"}
 
 
-def changed_by(row: str, blueprint_with: Callable[[str], Blueprint]) -> dict[str, str]:
+def changed_by(row: str, fingerprints_with: Callable[[str], Fingerprints]) -> dict[str, str]:
     """Column -> whether "all" or "some" of what both sides have there has another fingerprint. Others are left out."""
     base, change = ROWS[row]
     one, other = (
-        fingerprints(blueprint_with(";".join(filter(None, ["reasons={}", *settings]))))
-        for settings in ([base], [base, change])
+        fingerprints_with(";".join(filter(None, ["reasons={}", *settings]))) for settings in ([base], [base, change])
     )
     found = {}
     for column in COLUMNS:
@@ -221,8 +222,8 @@ def changed_by(row: str, blueprint_with: Callable[[str], Blueprint]) -> dict[str
     return found
 
 
-def fingerprints(blueprint: Blueprint) -> dict[str, dict[str, str]]:
-    """Column -> name of a result -> its fingerprint, as if every network had been made."""
+def fingerprints(blueprint: Blueprint) -> Fingerprints:
+    """Those of an experiment, as if every network had been made."""
     trained, aligned = {}, {}
     for making in chain(blueprint.trainings(), blueprint.alignments()):  # lazily: alignments start from trained models
         network = blueprint.networks[making.name]
