@@ -9,7 +9,7 @@ from align_core.attacks.budget import fitted
 from align_core.attacks.contradictions import check_together, without_effect
 from align_core.attacks.cost import gradients_of
 from align_core.attacks.lengths import NORMS, check_lengths, check_radius, pixel_fraction, step_of
-from align_core.attacks.parts import VIEWS, read_objective, read_rule, read_view
+from align_core.attacks.parts import REVISIONS, VIEWS, read_objective, read_rule, read_view
 from align_core.attacks.presets import PRESETS
 from align_core.bounds import choice_of
 from align_core.errors import InputError
@@ -208,10 +208,16 @@ class AttackConfig(Settings):
         """The settings that decide the adversarial images; fingerprints are computed from them.
 
         The names of the method and of the budget are left out, because what they stand for is in its place, and so are
-        settings without effect: the same attack written in two ways has one fingerprint.
+        settings without effect: the same attack written in two ways has one fingerprint. Revisions of its parts are
+        there where they are not 1.
         """
         left_out = {"method", "budget", *without_effect(self)}
-        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in left_out}
+        settings = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in left_out}
+        parts = {view["name"] for view in self.views}
+        parts |= {self.rule["name"]} if self.rule else set()
+        parts |= {"kernel"} if self.kernel else set()
+        revisions = [f"{name} {number}" for name, number in REVISIONS.items() if name in parts]
+        return settings | ({"revision": revisions} if revisions else {})
 
     def for_images(self, channels: int, side: int) -> Self:
         """The attack on square images of this size: `kernel: auto` becomes a number.

@@ -15,7 +15,7 @@ from align_core.attacks.cost import copies_of, points_of
 from align_core.attacks.ensembles import InTurn, networks_in_turn
 from align_core.attacks.foreign import foreign_images
 from align_core.attacks.foreign_config import ForeignConfig
-from align_core.attacks.gradients import gaussian_kernel, smooth
+from align_core.attacks.gradients import gaussian, smooth
 from align_core.attacks.objectives import objective_function
 from align_core.attacks.others import Others
 from align_core.attacks.samples import At, rule_function
@@ -147,7 +147,7 @@ def _attacked(
     objective = objective_function(attack.objective)
     gradients = Gradients(in_turn(0), objective, attack.views, attack.combine, labels_B, wanted_B, unit, others, most)
     combined = rule_function(attack.rule)
-    kernel_SS = gaussian_kernel(int(attack.kernel)) if attack.kernel else None
+    bell_S = gaussian(int(attack.kernel)) if attack.kernel else None
     start_BCHW = centre_BCHW
     if attack.random_start:
         start_BCHW = random_point(centre_BCHW, part_keys(keys_B, 0, "start"), attack.eps, attack.norm)
@@ -175,8 +175,8 @@ def _attacked(
             gradients=replace(gradients, forwards=in_turn(step)),
         )
         gradient_BCHW, memory = combined(at, memory)
-        if kernel_SS is not None:
-            gradient_BCHW = smooth(gradient_BCHW, kernel_SS)
+        if bell_S is not None:
+            gradient_BCHW = smooth(gradient_BCHW, bell_S)
         last_BCHW, climb_BCHW = momentum_BCHW, gradient_BCHW
         if attack.momentum:
             momentum_BCHW = accumulate(momentum_BCHW, gradient_BCHW, attack.momentum, attack.normalized)

@@ -43,9 +43,7 @@ class Gradients:
     others: Others | None
     most: int
 
-    def __call__(
-        self, points_SBCHW: Tensor, keys_SB: Tensor | None, through: Callable[[Tensor, Tensor], Tensor] | None = None
-    ) -> Tensor:
+    def __call__(self, points_SBCHW: Tensor, keys_SB: Tensor | None) -> Tensor:
         """The gradients at the points: see `samples.At.gradients`."""
         views = self.views if keys_SB is not None else ()
         points_PCHW = points_SBCHW.flatten(0, 1)
@@ -54,21 +52,12 @@ class Gradients:
         of_batch_P = torch.arange(len(self.labels_B), device=points_PCHW.device).repeat(len(points_SBCHW))
         size = max(1, self.most // copies_of(views))
         parts = [
-            self._of_points(
-                points_PCHW[at : at + size], keys_P[at : at + size], of_batch_P[at : at + size], views, through
-            )
+            self._of_points(points_PCHW[at : at + size], keys_P[at : at + size], of_batch_P[at : at + size], views)
             for at in range(0, len(points_PCHW), size)
         ]
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(points_SBCHW.shape)
 
-    def _of_points(
-        self,
-        points_PCHW: Tensor,
-        keys_P: Tensor,
-        of_batch_P: Tensor,
-        views: Views,
-        through: Callable[[Tensor, Tensor], Tensor] | None,
-    ) -> Tensor:
+    def _of_points(self, points_PCHW: Tensor, keys_P: Tensor, of_batch_P: Tensor, views: Views) -> Tensor:
         """The gradients at some points. Their copies are a pass; where one point has too many, they are several."""
         first = views[0]["copies"] if views else 1
         inner = max(1, copies_of(views) // first)
@@ -77,8 +66,7 @@ class Gradients:
         for start in range(0, first, size):
             numbers = range(start, min(start + size, first))
             leaf_PCHW = points_PCHW.detach().requires_grad_()
-            seen_PCHW = through(leaf_PCHW, keys_P) if through else leaf_PCHW
-            value = self._seen(seen_PCHW, keys_P, of_batch_P, views, numbers)
+            value = self._seen(leaf_PCHW, keys_P, of_batch_P, views, numbers)
             total_PCHW = total_PCHW + torch.autograd.grad(value, leaf_PCHW)[0]
         count = 1 if self.combine == "logits" else first * inner
         return total_PCHW / count if count > 1 else total_PCHW

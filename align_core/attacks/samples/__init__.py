@@ -29,8 +29,7 @@ class At(NamedTuple):
         copies: how many copies of a point the views make.
         is_last: whether no step follows.
         gradients: the gradients at points [S, B, C, H, W], of the same shape. Keys [S, B] decide what the views draw;
-            without keys there are no views. `through` is a differentiable change of the points, with their keys [N],
-            through which the gradient is taken.
+            without keys there are no views.
     """
 
     image_BCHW: Tensor

@@ -1,6 +1,7 @@
 """Spectrum simulation, SSA (Long et al. 2022, equation 5)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,13 +14,18 @@ def spectrum(rows: Rows, rho: float, noise: float) -> Tensor:
     """Adds Gaussian noise of `noise` units of eps, and scales each frequency by a factor from [1 - rho, 1 + rho]."""
     shape = rows.images_NCHW.shape[1:]
     noise_NCHW = normal(part_keys(rows.keys_N, 0, "noise"), shape)
-    return frequencies_scaled(rows.images_NCHW + noise * rows.unit * noise_NCHW, part_keys(rows.keys_N, 0, "mask"), rho)
+    factors_NCHW = frequency_factors(part_keys(rows.keys_N, 0, "mask"), shape, rho)
+    return frequencies_scaled(rows.images_NCHW + noise * rows.unit * noise_NCHW, factors_NCHW)
 
 
-def frequencies_scaled(images_NCHW: Tensor, keys_N: Tensor, rho: float) -> Tensor:
-    """Multiplies each coefficient of the cosine transform of each channel by a factor from [1 - rho, 1 + rho]."""
+def frequency_factors(keys_N: Tensor, shape: Sequence[int], rho: float) -> Tensor:
+    """A factor from [1 - rho, 1 + rho] for each frequency of images of this shape, float32 [N, C, H, W]."""
+    return 1 - rho + 2 * rho * uniform(keys_N, shape)
+
+
+def frequencies_scaled(images_NCHW: Tensor, factors_NCHW: Tensor) -> Tensor:
+    """Multiplies each coefficient of the cosine transform of each channel by its factor."""
     rows_HH, columns_WW = (cosine_matrix(side).to(images_NCHW) for side in images_NCHW.shape[2:])
-    factors_NCHW = 1 - rho + 2 * rho * uniform(keys_N, images_NCHW.shape[1:])
     return rows_HH.T @ (factors_NCHW * (rows_HH @ images_NCHW @ columns_WW.T)) @ columns_WW
 
 

@@ -210,6 +210,26 @@ def test_one_attack_that_is_written_in_two_ways_is_decided_by_the_same_settings(
     assert short.deciding != AttackConfig(method="mi", eps=4 / 255).deciding
 
 
+@pytest.mark.parametrize(
+    ("settings", "revision"),
+    [
+        ({"method": "ti"}, ["kernel 2"]),
+        ({"method": "fgsra", "kernel": 5}, ["frequency 2", "kernel 2"]),
+        ({"method": "diti"}, ["kernel 2", "resize_pad 2"]),
+        ({"method": "dem", "kernel": 0}, ["sizes 2"]),
+        ({"method": "ops"}, ["operators 2"]),
+        ({"method": "decowa"}, ["warp 2"]),
+        ({"method": "fgsra", "samples": "relevance"}, None),
+        ({"method": "ti", "kernel": 0}, None),
+        *(({"method": method}, None) for method in ("pgd", "mi", "si", "vmi", "gra", "ssa", "sia", "bsr", "admix")),
+    ],
+)
+def test_the_revisions_of_an_attacks_own_parts_decide_it_and_no_others(
+    settings: dict[str, Any], revision: list[str] | None
+) -> None:
+    assert AttackConfig(eps=4 / 255, **settings).deciding.get("revision") == revision
+
+
 def test_presets_are_not_changed_by_attacks_made_of_them() -> None:
     before = deepcopy(PRESETS)
     for name in PRESETS:

@@ -18,7 +18,7 @@ from align_core.attacks import VIEWS, Others, craft
 from align_core.attacks.parts import read_view
 from align_core.attacks.views import Rows, seen_through
 from align_core.attacks.views.block_shuffle import _shuffled
-from align_core.attacks.views.spectrum import cosine_matrix, frequencies_scaled
+from align_core.attacks.views.spectrum import cosine_matrix, frequencies_scaled, frequency_factors
 from align_core.randomness import image_keys, part_keys, uniform
 
 MANY = image_keys(0, [str(row) for row in range(4000)])
@@ -106,11 +106,20 @@ def test_si_shows_copies_scaled_by_powers_of_two(small: Setting) -> None:
 def test_the_cosine_transform_is_scipys_orthonormal_one(side: int) -> None:
     np.testing.assert_allclose(cosine_matrix(side), scipy.fft.dct(np.eye(side), axis=0, norm="ortho"), atol=1e-12)
     images = random_images(3, 3, side, 9).double() / 255
-    factors = 1 - 0.8 + 2 * 0.8 * uniform(MANY[:3], images.shape[1:]).double().numpy()
+    factors = frequency_factors(MANY[:3], images.shape[1:], 0.8).double()
+    torch.testing.assert_close(factors, 1 - 0.8 + 2 * 0.8 * uniform(MANY[:3], images.shape[1:]).double())
     expected = scipy.fft.idctn(
-        factors * scipy.fft.dctn(images.numpy(), axes=(2, 3), norm="ortho"), axes=(2, 3), norm="ortho"
+        factors.numpy() * scipy.fft.dctn(images.numpy(), axes=(2, 3), norm="ortho"), axes=(2, 3), norm="ortho"
     )
-    np.testing.assert_allclose(frequencies_scaled(images, MANY[:3], 0.8), expected, atol=1e-6)
+    np.testing.assert_allclose(frequencies_scaled(images, factors), expected, atol=1e-12)
+
+
+def test_the_gradient_through_scaled_frequencies_is_scaled_as_images_are() -> None:
+    images, towards = (random_images(2, 3, 7, 6).double() / 255 for _ in range(2))
+    factors = frequency_factors(MANY[:2], images.shape[1:], 0.8).double()
+    images.requires_grad_()
+    (gradient,) = torch.autograd.grad((frequencies_scaled(images, factors) * towards).sum(), images)
+    torch.testing.assert_close(gradient, frequencies_scaled(towards, factors))
 
 
 def test_ssa_adds_gaussian_noise_of_eps_and_scales_evenly() -> None:
