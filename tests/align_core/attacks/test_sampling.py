@@ -1,10 +1,10 @@
-"""The resizing of images in two taps, and the warp of a GPU tried on a CPU, against plain dense forms of both."""
+"""The resizing of images in two taps, and its gradient, against the plain product of matrices."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from align_core.attacks.sampling import Bounds, Resampled, sample, shrunk_axis
+from align_core.attacks.sampling import Resampled, shrunk_axis
 
 
 def bilinear(first: int, side: int, length: int) -> Tensor:
@@ -66,28 +66,3 @@ def test_every_input_of_a_large_axis_is_seen_with_all_its_weight() -> None:
         for pixel, weight in zip(taps.pixel_2NL, taps.weight_2NL, strict=True):
             matrix.scatter_add_(2, pixel[..., None], weight[..., None])
     torch.testing.assert_close(forward, back.transpose(1, 2), rtol=0, atol=1e-10)
-
-
-def test_the_warp_of_a_gpu_is_the_one_of_a_cpu() -> None:
-    """Bounds at the border of the image lead to the form of a GPU, whose gradients are those of `grid_sample` too."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand((3, 2, 7, 9), generator=generator, dtype=torch.float64).requires_grad_()
-    places = torch.rand((2, 3, 7, 9), generator=generator, dtype=torch.float64) * 12 - 2
-    places.requires_grad_()
-    towards = torch.randn(images.shape, generator=generator, dtype=torch.float64)
-    whole = Bounds(*(torch.full((3, 7, 9), end) for end in (0.0, 6.0, 0.0, 8.0)))
-    on_cpu, on_gpu = sample(images, *places), sample(images, *places, whole)
-    torch.testing.assert_close(on_gpu, on_cpu)
-    for gradient in zip(
-        *(torch.autograd.grad((of * towards).sum(), (images, places)) for of in (on_cpu, on_gpu)), strict=True
-    ):
-        torch.testing.assert_close(*gradient)
-
-
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_places_that_are_not_numbers_break_the_gradient_of_their_image_alone(value: float) -> None:
-    images = torch.rand(3, 2, 4, 5, requires_grad=True)
-    places = torch.rand(2, 3, 4, 5)
-    places[1, 2, 0, 0] = value
-    (gradient,) = torch.autograd.grad(sample(images, *places).sum(), images)
-    assert gradient[:2].isfinite().all() and not gradient[2].isfinite().all()
