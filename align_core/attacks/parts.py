@@ -199,7 +199,7 @@ OBJECTIVES: dict[str, Objective] = {
 }
 """What an attack may maximise. A new objective is a line here and a file in `objectives`."""
 
-REVISIONS = {"frequency": 2, "kernel": 2, "operators": 2, "resize_pad": 2, "sizes": 2}
+REVISIONS = {"frequency": 2, "kernel": 2}
 """Revisions of views, rules and of the kernel that smooths the gradient, where they are not 1.
 
 A number is raised by hand when a change of the part's code changes the images. It stands in the fingerprints of the

@@ -1,11 +1,10 @@
-"""Resampling of images in forms whose gradients are the same at every run on a GPU.
+"""Resampling of images in forms whose gradients are the same at every run on a GPU: matrix products and gathers.
 
 Torch's `grid_sample` adds up its gradient on a GPU in any order, so that two runs differ.
 """
 
-from collections.abc import Callable, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,83 +12,26 @@ from torch import Tensor
 from align_core.attacks.blending import blended
 
 
-class Taps(NamedTuple):
-    """For each place along an axis the two pixels that it is made of, int64, and their weights, float64."""
-
-    pixel_2NL: Tensor
-    weight_2NL: Tensor
-
-
-class Axis(NamedTuple):
-    """An axis that is resampled: what each output is made of, and the outputs in which each input is seen."""
-
-    outputs: Taps
-    inputs: Taps
-
-
-def shrunk_axis(first_N: Tensor, side_N: Tensor, length: int) -> Axis:
-    """Shrinks an axis bilinearly and puts it at a place on black. Pixel centres are at halves.
+def resized_axis(first_N: Tensor, side_N: Tensor, length: int) -> Tensor:
+    """The matrix that shrinks or stretches one axis bilinearly and puts it at a place on black.
 
     Args:
-        first_N: where the shrunk axis begins, in whole pixels.
-        side_N: its length in pixels, at most `length`: no input is then seen in more than two outputs.
+        first_N: where the resized axis begins, in pixels.
+        side_N: its length, in pixels.
         length: of the axis before and after.
+
+    Returns [N, length, length]: outputs by inputs. Pixel centres are at halves; outside of the resized axis the rows
+    are zero, and half a pixel around it they fade, as with `grid_sample` and zeros as padding.
     """
-    own_L = torch.arange(length, device=first_N.device, dtype=torch.float64)
-    ratio_N1, start_N1 = length / side_N.double()[:, None], first_N.double()[:, None] - 0.5
-
-    def shown_at(output: Tensor) -> Tensor:
-        return (output - start_N1) * ratio_N1 - 0.5
-
-    def taps(first_NL: Tensor, distance: Callable[[Tensor], Tensor]) -> Taps:
-        pixel_2NL = torch.stack([first_NL, first_NL + 1])
-        inside_2NL = (pixel_2NL >= 0) & (pixel_2NL < length)
-        weight_2NL = (1 - distance(pixel_2NL).abs()).clamp_min(0) * inside_2NL
-        return Taps(pixel_2NL.long().clamp(0, length - 1), weight_2NL)
-
-    place_NL = shown_at(own_L)
-    first_seen_NL = ((own_L - 0.5) / ratio_N1 + start_N1).floor() + 1  # the next one shows more than the pixel before
-    return Axis(
-        taps(place_NL.floor(), lambda pixel_2NL: place_NL - pixel_2NL),
-        taps(first_seen_NL, lambda output_2NL: shown_at(output_2NL) - own_L),
-    )
+    pixels_L = torch.arange(length, device=first_N.device, dtype=torch.float32)
+    places_NL = (pixels_L + 0.5 - first_N[:, None]) * (length / side_N[:, None]) - 0.5
+    return (1 - (places_NL[:, :, None] - pixels_L).abs()).clamp_min(0)
 
 
-class Resampled(torch.autograd.Function):
-    """Images of which both axes are resampled. The gradient is gathered as the images are, so that nothing is added up
-    in any order.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, images_NCHW: Tensor, rows: Axis, columns: Axis) -> Tensor:
-        """The images, of the same shape, made of their rows and then of their columns."""
-        ctx.axes = rows, columns
-        return _gathered(images_NCHW, rows.outputs, columns.outputs)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """The gradient in the images."""
-        rows, columns = ctx.axes
-        return _gathered(gradients[0], rows.inputs, columns.inputs), None, None
-
-
-def _gathered(images_NCHW: Tensor, rows: Taps, columns: Taps) -> Tensor:
-    """Each row as the sum of two, and then each column. Whole rows are copied at once, which is faster than to gather
-    their pixels.
-    """
-    planes, height = images_NCHW.shape[0] * images_NCHW.shape[1], images_NCHW.shape[2]
-    first_P = torch.arange(0, planes * height, height, device=images_NCHW.device).view(*images_NCHW.shape[:2], 1)
-    row_2NCH = first_P + rows.pixel_2NL[:, :, None]
-    shown = [images_NCHW.flatten(0, 2)[own.flatten()].view(images_NCHW.shape) for own in row_2NCH]
-    images_NCHW = _summed(shown, rows.weight_2NL[:, :, None, :, None])
-    shown = [images_NCHW.gather(3, own[:, None, None].expand_as(images_NCHW)) for own in columns.pixel_2NL]
-    return _summed(shown, columns.weight_2NL[:, :, None, None])
-
-
-def _summed(shown: Sequence[Tensor], weight_2: Tensor) -> Tensor:
-    weight, other = weight_2.to(shown[0])
-    return shown[0].mul_(weight).addcmul_(shown[1], other)
+def resample(images_NCHW: Tensor, rows_NHH: Tensor, columns_NWW: Tensor) -> Tensor:
+    """Applies a matrix to the rows and one to the columns of each image."""
+    wide_NCHW = images_NCHW @ columns_NWW.transpose(1, 2)[:, None]
+    return rows_NHH[:, None] @ wide_NCHW
 
 
 class Bounds(NamedTuple):

@@ -75,4 +75,4 @@ def _dimmed(images_NCHW: Tensor, operator_N: Tensor) -> Tensor:
 def _resized(images_NCHW: Tensor, operator_N: Tensor, keys_N: Tensor) -> Tensor:
     rates = torch.tensor(_RATES, device=operator_N.device, dtype=torch.float64)
     smallest_N = 1 / rates[(operator_N - _FIRST_RATE).clamp(0, len(_RATES) - 1)]
-    return shrunk(images_NCHW, part_keys(keys_N, 0, "size"), smallest_N)
+    return shrunk(images_NCHW, part_keys(keys_N, 0, "size"), smallest_N)[0]

@@ -12,4 +12,4 @@ def sizes(rows: Rows, rate: float, growth: float) -> Tensor:
     The three resizings are made as one: the image shrinks to a side between the whole and its share of the padded one.
     """
     smallest_N = 1 / (rate + growth * rows.copies_N.double())
-    return shrunk(rows.images_NCHW, rows.keys_N, smallest_N)
+    return shrunk(rows.images_NCHW, rows.keys_N, smallest_N)[0]

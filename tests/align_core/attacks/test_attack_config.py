@@ -215,9 +215,6 @@ def test_one_attack_that_is_written_in_two_ways_is_decided_by_the_same_settings(
     [
         ({"method": "ti"}, ["kernel 2"]),
         ({"method": "fgsra", "kernel": 5}, ["frequency 2", "kernel 2"]),
-        ({"method": "diti"}, ["kernel 2", "resize_pad 2"]),
-        ({"method": "dem", "kernel": 0}, ["sizes 2"]),
-        ({"method": "ops"}, ["operators 2"]),
         ({"method": "fgsra", "samples": "relevance"}, None),
         ({"method": "ti", "kernel": 0}, None),
         *(({"method": method}, None) for method in ("pgd", "mi", "si", "vmi", "gra", "ssa", "sia", "bsr", "admix")),
