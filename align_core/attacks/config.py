@@ -217,7 +217,7 @@ class AttackConfig(Settings):
         parts |= {self.rule["name"]} if self.rule else set()
         parts |= {"kernel"} if self.kernel else set()
         revisions = [f"{name} {number}" for name, number in REVISIONS.items() if name in parts]
-        return settings | ({"revision": revisions} if revisions else {})
+        return settings | ({"revisions": revisions} if revisions else {})
 
     def for_images(self, channels: int, side: int) -> Self:
         """The attack on square images of this size: `kernel: auto` becomes a number.

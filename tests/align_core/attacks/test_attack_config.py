@@ -211,9 +211,10 @@ def test_one_attack_that_is_written_in_two_ways_is_decided_by_the_same_settings(
 
 
 @pytest.mark.parametrize(
-    ("settings", "revision"),
+    ("settings", "revisions"),
     [
         ({"method": "ti"}, ["kernel 2"]),
+        ({"method": "diti"}, ["kernel 2"]),
         ({"method": "fgsra", "kernel": 5}, ["frequency 2", "kernel 2"]),
         ({"method": "fgsra", "samples": "relevance"}, None),
         ({"method": "ti", "kernel": 0}, None),
@@ -221,9 +222,9 @@ def test_one_attack_that_is_written_in_two_ways_is_decided_by_the_same_settings(
     ],
 )
 def test_the_revisions_of_an_attacks_own_parts_decide_it_and_no_others(
-    settings: dict[str, Any], revision: list[str] | None
+    settings: dict[str, Any], revisions: list[str] | None
 ) -> None:
-    assert AttackConfig(eps=4 / 255, **settings).deciding.get("revision") == revision
+    assert AttackConfig(eps=4 / 255, **settings).deciding.get("revisions") == revisions
 
 
 def test_presets_are_not_changed_by_attacks_made_of_them() -> None:
