@@ -1,6 +1,7 @@
 """An experiment whose outcomes were made by hand, for the tests of its report."""
 
 import pytest
+from empty_store import put_empty_store
 from hand_made import HandMade, hand_made
 
 from pipelines.report.page import make_report
@@ -42,3 +43,12 @@ def reported(outcomes, tmp_path_factory) -> HandMade:
     made = hand_made(tmp_path_factory.mktemp("reported"))
     make_report(made.finish(outcomes))
     return made
+
+
+@pytest.fixture
+def unlogged(reported, tmp_path, monkeypatch) -> HandMade:
+    """A copy of it with an empty MLflow database, to which it was not logged."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    copy = reported.copied(tmp_path / "copy")
+    put_empty_store(copy.output)
+    return copy

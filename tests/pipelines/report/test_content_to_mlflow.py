@@ -113,11 +113,11 @@ def test_the_run_of_the_experiment_says_what_was_asked_and_what_came_of_it(exper
     assert aligned.splitlines() == [f"* {line}" for line in verdicts(report) if line.startswith("aligned under ")]
 
 
-def test_runs_have_their_image_sets_as_datasets(experiment):
-    blueprint = experiment.finish()
-    log(experiment)
-    log(experiment, again=True)
-    logged = Logged(experiment)
+def test_runs_have_their_image_sets_as_datasets(unlogged):
+    blueprint = unlogged.blueprint()
+    log(unlogged)
+    log(unlogged, again=True)
+    logged = Logged(unlogged)
     digests = {role: manifest.digest[:36] for role, manifest in blueprint.inspected.manifests.items()}
     for name, roles in (("aligned", ["test", "train"]), ("source", ["test"])):
         inputs = logged.client.get_run(logged.named(name).info.run_id).inputs.dataset_inputs
@@ -126,7 +126,7 @@ def test_runs_have_their_image_sets_as_datasets(experiment):
         assert len(inputs) == len(roles)
         assert all(found[role].digest == digests[role] for role in roles)
         assert json.loads(found["test"].profile) == {"images": 12, "classes": 3}
-        assert json.loads(found["test"].source) == {"uri": str(experiment.folder / "images.npz")}
+        assert json.loads(found["test"].source) == {"uri": str(unlogged.folder / "images.npz")}
 
 
 def test_durations_are_those_of_the_work(experiment):
@@ -223,15 +223,14 @@ def test_names_use_only_characters_that_every_mlflow_backend_allows(experiment):
     assert "attacks.an.attack-1.eps" in logged.named("a_variant-2.0").data.params
 
 
-def test_the_experiment_is_one_of_training_runs_unless_its_user_says_otherwise(experiment):
-    experiment.finish()
-    log(experiment)
-    logged = Logged(experiment)
+def test_the_experiment_is_one_of_training_runs_unless_its_user_says_otherwise(unlogged):
+    log(unlogged)
+    logged = Logged(unlogged)
     kind = "mlflow.experimentKind"
     assert logged.experiment.tags[kind] == "custom_model_development"
     logged.client.set_experiment_tag(logged.experiment.experiment_id, kind, "genai_development")
-    log(experiment, again=True)
-    assert Logged(experiment).experiment.tags[kind] == "genai_development"
+    log(unlogged, again=True)
+    assert Logged(unlogged).experiment.tags[kind] == "genai_development"
     logged.client.delete_experiment_tag(logged.experiment.experiment_id, kind)  # as it was logged in earlier days
-    log(experiment, again=True)
-    assert Logged(experiment).experiment.tags[kind] == "custom_model_development"
+    log(unlogged, again=True)
+    assert Logged(unlogged).experiment.tags[kind] == "custom_model_development"

@@ -49,21 +49,19 @@ def test_there_is_an_experiment_with_a_parent_run_and_a_run_per_surrogate(new):
 # Logged once
 
 
-def test_what_was_logged_is_not_logged_again(experiment):
-    experiment.finish(OUTCOMES)
-    log(experiment)
-    before = (experiment.output / "mlflow.db").read_bytes()
-    log(experiment)
-    assert (experiment.output / "mlflow.db").read_bytes() == before
+def test_what_was_logged_is_not_logged_again(unlogged):
+    log(unlogged)
+    before = (unlogged.output / "mlflow.db").read_bytes()
+    log(unlogged)
+    assert (unlogged.output / "mlflow.db").read_bytes() == before
 
 
-def test_logging_again_adds_no_run_no_point_and_changes_no_parameter(experiment):
-    experiment.finish(OUTCOMES)
-    log(experiment)
-    before = Logged(experiment)
+def test_logging_again_adds_no_run_no_point_and_changes_no_parameter(unlogged):
+    log(unlogged)
+    before = Logged(unlogged)
     histories = before.histories()
-    log(experiment, again=True)
-    after = Logged(experiment)
+    log(unlogged, again=True)
+    after = Logged(unlogged)
     assert {run.info.run_id: run.data.params for run in after.runs} == {
         run.info.run_id: run.data.params for run in before.runs
     }
@@ -90,27 +88,25 @@ def test_a_target_that_is_added_later_adds_metrics_to_the_same_runs(experiment):
     assert len(after.client.get_metric_history(after.named("aligned").info.run_id, "curve/loss")) == len(CURVE)
 
 
-def test_another_alignment_is_a_new_run_of_that_surrogate_alone(experiment):
-    experiment.finish()
-    log(experiment)
-    before = {run.info.run_id: run.info.run_name for run in Logged(experiment).runs}
-    experiment.write(align={"temperature": 16})
-    experiment.finish()
-    log(experiment)
-    after = {run.info.run_id: run.info.run_name for run in Logged(experiment).runs}
+def test_another_alignment_is_a_new_run_of_that_surrogate_alone(unlogged):
+    log(unlogged)
+    before = {run.info.run_id: run.info.run_name for run in Logged(unlogged).runs}
+    unlogged.write(align={"temperature": 16})
+    unlogged.finish()
+    log(unlogged)
+    after = {run.info.run_id: run.info.run_name for run in Logged(unlogged).runs}
     assert [name for run, name in after.items() if run not in before] == ["aligned"]
     assert before.items() <= after.items()
 
 
-def test_a_renamed_network_is_a_new_run_because_parameters_cannot_be_changed(experiment):
-    experiment.finish()
-    log(experiment)
-    models = experiment.content()["models"]
+def test_a_renamed_network_is_a_new_run_because_parameters_cannot_be_changed(unlogged):
+    log(unlogged)
+    models = unlogged.content()["models"]
     models["oracle"] = models.pop("seer")
-    experiment.write(models=models, witnesses=["oracle"])
-    experiment.finish()
-    log(experiment)
-    runs = [found for found in Logged(experiment).runs if found.info.run_name == "aligned"]
+    unlogged.write(models=models, witnesses=["oracle"])
+    unlogged.finish()
+    log(unlogged)
+    runs = [found for found in Logged(unlogged).runs if found.info.run_name == "aligned"]
     assert sorted(found.data.params["witnesses"] for found in runs) == ["oracle", "seer"]
 
 
@@ -125,13 +121,12 @@ def test_the_tracking_uri_comes_from_the_experiment_the_environment_or_the_outpu
     assert tracking_uri(experiment.blueprint().experiment) == "http://of-the-file:5000"
 
 
-def test_the_report_is_logged_to_every_new_tracking_uri(experiment, tmp_path):
-    experiment.finish()
-    log(experiment)
+def test_the_report_is_logged_to_every_new_tracking_uri(unlogged, tmp_path):
+    log(unlogged)
     other = f"sqlite:///{put_empty_store(tmp_path / 'other')}"
-    experiment.write(tracking=other)
-    log(experiment)
-    assert len(Logged(experiment, other).runs) == 3
+    unlogged.write(tracking=other)
+    log(unlogged)
+    assert len(Logged(unlogged, other).runs) == 3
 
 
 # A server that cannot be reached
