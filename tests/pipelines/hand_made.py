@@ -154,6 +154,7 @@ class HandMade:
             for attack, settings in blueprint.experiment.attacks.items():
                 fill(blueprint.adversarial(surrogate, attack), "l2", settings)
         assert not unused, f"the experiment has no table in {', '.join(unused)}"
+        blueprint.inspected.save(blueprint.store)  # as a run does, so that its models are not tried again
         return blueprint
 
 

@@ -23,7 +23,7 @@ from pipelines.cli import main
 from pipelines.compute.fine_tune import FineTune, fine_tune_alone
 from pipelines.compute.ray_train import fine_tune
 from pipelines.progress import Progress
-from pipelines.report.page import make_report
+from pipelines.report.page import computed_report, make_report
 from pipelines.run.request import Request
 from pipelines.run.status import status_of
 from pipelines.stages.align import make_networks
@@ -151,7 +151,7 @@ def test_status_run_and_report_warn_of_it(tmp_path: Path, effect: Effect, capsys
 def test_the_table_has_it(tmp_path: Path, effect: Effect) -> None:
     """On test images, three of twelve predictions agree no longer."""
     blueprint = finished(tmp_path, effect).blueprint()
-    report, _ = make_report(blueprint)
+    report = computed_report(blueprint)
     rows = {row["surrogate"]: row for row in report.surrogates if row["attack"] == "(all)"}
     own = rows["aligned"]
     assert [own["loss_before"], own["loss_after"], own["agreement_change"]] == [1.0, effect.after.loss, -25.0]
@@ -160,7 +160,7 @@ def test_the_table_has_it(tmp_path: Path, effect: Effect) -> None:
 
 def test_a_card_that_says_nothing_of_it_leaves_blanks(tmp_path: Path) -> None:
     blueprint = hand_made(tmp_path).finish()
-    report, _ = make_report(blueprint)
+    report = computed_report(blueprint)
     assert {row["loss_before"] for row in report.surrogates} == {None}
     assert not status_of(Request(tmp_path / "experiment.yaml", quiet=True)).warnings
 

@@ -18,7 +18,7 @@ from pipelines.compute.fill import _failures
 from pipelines.compute.tuned import Tuned
 from pipelines.failure import RunFailed
 from pipelines.progress import Progress
-from pipelines.report.page import make_report
+from pipelines.report.page import computed_report, make_report
 from pipelines.run.command import run
 from pipelines.run.request import Request
 from pipelines.run.results import load_results
@@ -69,9 +69,9 @@ class TestNetworks:
     def test_the_rest_is_reported_as_if_it_had_never_been_asked_for(self, experiment: HandMade) -> None:
         blueprint = lose(experiment, "hot")
         assert blueprint.missing("align") == blueprint.missing("craft") == blueprint.missing("evaluate") == []
-        report, _ = make_report(blueprint)
+        report = computed_report(blueprint)
         experiment.write(variants={"warm": VARIANTS["warm"]}, controls=CONTROLS)
-        without, _ = make_report(experiment.blueprint())
+        without = computed_report(experiment.blueprint())
         assert report.tables() == without.tables()
         assert rows(report.transfer, surrogate="warm")
 
@@ -112,7 +112,7 @@ class TestNetworks:
 
     def test_what_needs_the_aligned_one_goes_with_it_and_the_rest_stays(self, experiment: HandMade) -> None:
         blueprint = lose(experiment, "aligned")
-        report, _ = make_report(blueprint)
+        report = computed_report(blueprint)
         names = ["source", "label_only", "witness", "hot", "warm"]
         assert [row["surrogate"] for row in report.means()][::2] == names
         assert {(row["surrogate"], row["baseline"]) for row in report.contrasts} == {
@@ -142,7 +142,7 @@ class TestNetworks:
         experiment.write(models=models)
         blueprint = experiment.blueprint()
         write_failure(blueprint.store, next(blueprint.trainings()), "its training failed")
-        report, _ = make_report(experiment.finish())
+        report = computed_report(experiment.finish())
         assert {row["target"] for row in report.transfer} >= {"cousin", "stranger", "(mean cross_family)"}
         assert not rows(report.transfer, target="twin")
         assert {row["rate"] for row in rows(report.transfer, target="(mean)")} == {None}
@@ -181,7 +181,7 @@ class TestTheEndOfAFineTune:
 
 class TestTables:
     def test_a_cell_that_failed_blanks_the_means_that_it_belongs_to(self, experiment: HandMade) -> None:
-        whole, _ = make_report(experiment.finish())
+        whole = computed_report(experiment.finish())
         blueprint = break_table(experiment.blueprint(), "outcomes/aligned/pgd/twin")
         blueprint.check_finished()
         report, _ = make_report(blueprint)
@@ -214,7 +214,7 @@ class TestTables:
         experiment.finish()
         blueprint = break_table(experiment.blueprint(), "clean/twin")
         blueprint.check_finished()
-        report, _ = make_report(blueprint)
+        report = computed_report(blueprint)
         assert not rows(report.transfer, target="twin")
         assert {row["rate"] for row in rows(report.transfer, target="(mean)")} == {None}
 
@@ -240,7 +240,7 @@ class TestTables:
                 blueprint.store.delete(cell.table.finished_file)
         blueprint = break_table(experiment.blueprint(), "adversarial/hot/mi")
         blueprint.check_finished()
-        report, _ = make_report(blueprint)
+        report = computed_report(blueprint)
         assert {row["attack"] for row in rows(report.transfer, surrogate="hot")} == {"pgd"}
         assert len(blueprint.holes()) == 1
 

@@ -17,7 +17,7 @@ from align_core.errors import InputError
 from pipelines.compute.fine_tune import FineTune, fine_tune_alone
 from pipelines.compute.tuned import Stopped
 from pipelines.progress import Progress
-from pipelines.report.page import make_report
+from pipelines.report.page import computed_report
 from pipelines.stages.align import make_networks
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.payload import fine_tune_of
@@ -140,7 +140,7 @@ def test_the_table_has_the_steps_that_were_taken(tmp_path: Path) -> None:
     experiment = experiment_in(tmp_path, {"patience": 3}, controls=["label_only"])
     blueprint = experiment.finish()
     with_steps(blueprint, "aligned", 5)
-    rows = {row["surrogate"]: row for row in make_report(blueprint)[0].surrogates if row["attack"] == "(all)"}
+    rows = {row["surrogate"]: row for row in computed_report(blueprint).surrogates if row["attack"] == "(all)"}
 
     def cost(name: str) -> list[Any]:
         return [rows[name][column] for column in ("steps", "images_seen", "forward_passes", "backward_passes")]
