@@ -35,7 +35,7 @@ demo: install
 
 # Three parts side by side: the science and reports, which hardly need a cluster; runs and their stages; and all else. Each has a cluster
 # of its own, and waits for it much of the time. One thread each: with more, they would get in each other's way.
-ENGINE := tests/pipelines/run tests/pipelines/stages tests/pipelines/compute
+ENGINE := tests/pipelines/run tests/pipelines/stages
 SCIENCE := tests/align_core tests/pipelines/report tests/pipelines/storage tests/pipelines/tracking
 test: export OMP_NUM_THREADS = 1
 test: install-test
