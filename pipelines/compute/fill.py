@@ -130,11 +130,18 @@ class Joiner:
 
 
 @cache
-def _joiner(_node: str, _process: str, at_once: int) -> Any:
-    """The joiner of this process of a cluster, which serves every stage: to start one takes over a second of a CPU."""
-    import ray
+def _joiner(node: str, _process: str, at_once: int) -> Any:
+    """The joiner of this process of a cluster, which serves every stage: to start one takes over a second of a CPU.
 
-    joiner = ray.remote(Joiner).options(num_cpus=0, max_restarts=-1, max_task_retries=_RETRIES, max_concurrency=at_once)
+    It runs on the node of this process, so that the loss of any other node leaves it alone.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(node, soft=False)
+    joiner = ray.remote(Joiner).options(
+        num_cpus=0, max_restarts=-1, max_task_retries=_RETRIES, max_concurrency=at_once, scheduling_strategy=here
+    )
     return joiner.remote()
 
 
