@@ -121,11 +121,16 @@ class Npz(ImageSet):
 
     def decoded(self, image_id: str) -> Picture:
         """One row of the array `images`."""
-        return from_array(self.arrays.images[self._rows[image_id]])
+        return from_array(self.arrays.images[self._row_of(image_id)])
 
     def encoded(self, image_id: str) -> bytes:
         """Shape and pixels of one row of the array `images`."""
-        return encoded_array(self.arrays.images[self._rows[image_id]])
+        return encoded_array(self.arrays.images[self._row_of(image_id)])
+
+    def _row_of(self, image_id: str) -> int:
+        if image_id not in self._rows:  # the file was written anew since its ids were asked for
+            raise IndexError(f"{self.path} holds {len(self._rows)} images, and none with this id")
+        return self._rows[image_id]
 
 
 def mapped_array(path: Path, member: str) -> npt.NDArray[Any] | None:
