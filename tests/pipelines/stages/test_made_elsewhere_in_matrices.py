@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from crafted_by_hand import finish
-from hand_made import hand_made
+from hand_made import HandMade, hand_made
 
 from pipelines import InputError, load_results
 from pipelines.cli import main
@@ -19,13 +19,18 @@ MATRIX: dict[str, Any] = {"matrix": ["near", "twin", "stranger"], "source": None
 MEASURED = ["n", "rate", "rate_low", "rate_high", "rate_all"]
 
 
-def test_they_are_evaluated_beside_the_images_of_their_source(tmp_path: Path) -> None:
-    """By hand: twin gets 3 of the 12 images of source-near wrong, and 6 of theirs, all of those among them."""
-    made = hand_made(tmp_path)
+def with_theirs(folder: Path) -> tuple[HandMade, dict[str, Any], dict[str, Any]]:
+    """An experiment by hand with its test images in a file; the settings of an attack, and of the images in the file."""
+    made = hand_made(folder)
     with np.load(made.folder / "images.npz") as stored:
         np.save(made.folder / "theirs.npy", stored["images"][4:])
     pgd = {"method": "pgd", "eps": "4/255", "step": "1/255", "steps": 4}
-    theirs = {"images": "theirs.npy", "eps": "4/255", "source": "near", "compare_with": "pgd"}
+    return made, pgd, {"images": "theirs.npy", "eps": "4/255", "source": "near", "compare_with": "pgd"}
+
+
+def test_they_are_evaluated_beside_the_images_of_their_source(tmp_path: Path) -> None:
+    """By hand: twin gets 3 of the 12 images of source-near wrong, and 6 of theirs, all of those among them."""
+    made, pgd, theirs = with_theirs(tmp_path)
     made.write(attacks={"pgd": pgd, "theirs": theirs, "others": theirs | {"source": "twin"}}, **MATRIX)
     outcomes = {"clean/near": "000000000001", "outcomes/source-near/pgd/twin": "111000000000"}
     make_report(made.finish(outcomes | {"outcomes/external-near/theirs/twin": "111111000001"}))
@@ -72,11 +77,7 @@ def test_a_round_trip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_of_several_seeds(tmp_path: Path) -> None:
     """By hand: the source's images of each seed fool twin 3 and 1 times, theirs 6 times."""
-    made = hand_made(tmp_path)
-    with np.load(made.folder / "images.npz") as stored:
-        np.save(made.folder / "theirs.npy", stored["images"][4:])
-    pgd = {"method": "pgd", "eps": "4/255", "step": "1/255", "steps": 4}
-    theirs = {"images": "theirs.npy", "eps": "4/255", "source": "near", "compare_with": "pgd"}
+    made, pgd, theirs = with_theirs(tmp_path)
     made.write(attacks={"pgd": pgd, "theirs": theirs}, seeds=[1, 2], **MATRIX)
     outcomes = {f"outcomes/external-near~{seed}/theirs/twin": "111111000000" for seed in (1, 2)}
     outcomes |= {f"outcomes/source-near~{s}/pgd/twin": own for s, own in ((1, "111000000000"), (2, "100000000000"))}
