@@ -20,7 +20,7 @@ MEASURED = ["n", "rate", "rate_low", "rate_high", "rate_all"]
 
 
 def with_theirs(folder: Path) -> tuple[HandMade, dict[str, Any], dict[str, Any]]:
-    """An experiment by hand with its test images in a file; the settings of an attack, and of the images in the file."""
+    """An experiment by hand with its test images in a file; the settings of an attack, and of the images there."""
     made = hand_made(folder)
     with np.load(made.folder / "images.npz") as stored:
         np.save(made.folder / "theirs.npy", stored["images"][4:])
