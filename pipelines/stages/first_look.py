@@ -5,7 +5,7 @@ does not expect. All tables would then be wrong, and none would look so.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,8 @@ MOST_IMAGES = 64
 # Below this probability under pure chance, a count is no accident: once among a hundred models, or in 100,000.
 _ABOVE_CHANCE, _FAR_ABOVE_CHANCE = 0.01, 1e-5
 
+_ONE_BY_ONE = 3  # of more models with the same doubt, one sentence is said
+
 Labels = npt.NDArray[np.int64]
 
 _ORDERS = {
@@ -35,6 +37,9 @@ _ORDERS = {
     "from text": "if the classes were numbered as numbers, and not in the order of text (0, 1, 10, 11, ...)",
     "another": "if the classes were in another order",
 }
+_CAUSES_OF_ORDER = "are the labels one off, or is this another label set?"
+_CAUSES_OF_CHANCE = "the labels one off, or is this another label set?"
+_SEE_ALL = "`witness evaluate --clean` shows the accuracy of every model"
 
 
 @dataclass(frozen=True)
@@ -61,25 +66,34 @@ class FirstLook:
 
     def warning(self, name: str, trained_here: bool = False) -> str | None:
         """What has to be said of the model `name`, or None where it does better than chance in this order alone."""
-        order, most = max(self.otherwise.items(), key=lambda item: item[1], default=("", 0))
         if self.normalised:
             return self._of_normalisation(name)
+        found = f"data.test: {name} classifies {self.correct} of {self.images} images correctly"
+        if (order := self._better_order()) is not None:
+            found += f", and would classify {self.otherwise[order]} correctly {_ORDERS[order]}"
+            return f"{found}: {_CAUSES_OF_ORDER} {_SEE_ALL}"
+        if not self._is_no_better_than_chance():
+            return None
+        found += f", no better than chance (1 in {self.classes})"
+        if trained_here:
+            return f"{found}: has its training failed? models.{name}.train sets its length and learning rate"
+        return f"{found}: are its weights untrained, {_CAUSES_OF_CHANCE} {_SEE_ALL}"
+
+    def doubt(self) -> str | None:
+        """What several models may have in common: "chance", or another order by its key; None where it is neither."""
+        if self.normalised:
+            return None
+        return self._better_order() or ("chance" if self._is_no_better_than_chance() else None)
+
+    def _better_order(self) -> str | None:
+        order, most = max(self.otherwise.items(), key=lambda item: item[1], default=("", 0))
         is_better = most > 2 * self.correct and _by_chance(most, self.images, self.classes) < _FAR_ABOVE_CHANCE
+        return order if is_better else None
+
+    def _is_no_better_than_chance(self) -> bool:
         # Of very few images, all may be classified correctly by chance: they show nothing.
         is_shown = _by_chance(self.images, self.images, self.classes) <= _ABOVE_CHANCE
-        by_chance = _by_chance(self.correct, self.images, self.classes)
-        if not is_better and (not is_shown or by_chance <= _ABOVE_CHANCE):
-            return None
-        found = f"data.test: {name} classifies {self.correct} of {self.images} images correctly"
-        causes = "are the labels one off, or is this another label set?"
-        if is_better:
-            found += f", and would classify {most} correctly {_ORDERS[order]}"
-        else:
-            causes = "are its weights untrained, the labels one off, or is this another label set?"
-            found += f", no better than chance (1 in {self.classes})"
-            if trained_here:
-                return f"{found}: has its training failed? models.{name}.train sets its length and learning rate"
-        return f"{found}: {causes} `witness evaluate --clean` shows the accuracy of every model"
+        return is_shown and _by_chance(self.correct, self.images, self.classes) > _ABOVE_CHANCE
 
     def _of_normalisation(self, name: str) -> str:
         ((whose, most),) = self.normalised.items()
@@ -87,8 +101,37 @@ class FirstLook:
         return (
             f"data.test: {name} classifies {self.correct} of {self.images} images correctly, and would classify {most} "
             f"correctly with `mean: {list(mean)}, std: {list(std)}`: are these missing in models.{name}, or are those "
-            "there of other weights? `witness evaluate --clean` shows the accuracy of every model"
+            f"there of other weights? {_SEE_ALL}"
         )
+
+
+def warnings_of(looks: Mapping[str, FirstLook]) -> list[str]:
+    """What has to be said of these models, by their names: a sentence for each, or one for many with the same doubt."""
+    together: dict[tuple[str, int, int], list[str]] = {}
+    for name, look in looks.items():
+        if (doubt := look.doubt()) is not None:
+            together.setdefault((doubt, look.images, look.classes), []).append(name)
+    many = {name for names in together.values() if len(names) > _ONE_BY_ONE for name in names}
+    alone = [look.warning(name) for name, look in looks.items() if name not in many]
+    return [warning for warning in alone if warning] + [
+        _of_many({name: looks[name] for name in names}, doubt)
+        for (doubt, _, _), names in together.items()
+        if len(names) > _ONE_BY_ONE
+    ]
+
+
+def _of_many(looks: Mapping[str, FirstLook], doubt: str) -> str:
+    """One sentence for models that were shown the same images, and share a doubt."""
+    one = next(iter(looks.values()))
+    most = max(look.correct for look in looks.values())
+    found = f"data.test: {len(looks)} models classify at most {most} of {one.images} images correctly"
+    if doubt == "chance":
+        found += f", no better than chance (1 in {one.classes})"
+        causes = f"are their weights untrained, {_CAUSES_OF_CHANCE}"
+    else:
+        least = min(look.otherwise[doubt] for look in looks.values())
+        found, causes = f"{found}, and would classify at least {least} correctly {_ORDERS[doubt]}", _CAUSES_OF_ORDER
+    return f"{found}: {causes} {_SEE_ALL}. They are {', '.join(looks)}"
 
 
 def sample_of(labels_N: Labels) -> Labels:

@@ -22,7 +22,7 @@ from pipelines.experiment.factory_code import Code, factory_code
 from pipelines.experiment.wraps import unwrapped
 from pipelines.stages.ancestors import Ancestors, ancestors
 from pipelines.stages.file_hashes import FileHashes
-from pipelines.stages.first_look import FirstLook, look_at
+from pipelines.stages.first_look import FirstLook, look_at, warnings_of
 from pipelines.stages.known import Known
 from pipelines.stages.model_uses import ModelUse, uses_of
 from pipelines.stages.seen import SEEN
@@ -108,6 +108,7 @@ def inspect_models(
     found, test, files = InspectedModels(), manifests["test"], FileHashes(store, trusting)
     tried, looks = Known(store, f"{SEEN}/models.json"), Known(store, f"{SEEN}/first_looks.json")
     uses = uses_of(experiment, len(manifests["train"]))
+    looked: dict[str, FirstLook] = {}
     _fetch_far(experiment, files, fetching)
     for name in experiment.models:
         try:
@@ -143,10 +144,10 @@ def inspect_models(
         found.notes += [f"models.{name}: {note}" for note in one.notes]
         found.unused_parameters |= {name} if one.unused_parameters else set()
         if network.digest is not None and uses[name].has_role:
-            look = looks.get(fingerprint_of([network.identity, test.digest]), FirstLook, named(name, model.look))
-            warning = look.warning(name)
-            found.notes += [warning] if warning else []
+            key = fingerprint_of([network.identity, test.digest])
+            looked[name] = looks.get(key, FirstLook, named(name, model.look))
         found.unsaved |= model.origin.unsaved if model.origin else {}
+    found.notes += warnings_of(looked)
     found.unsaved |= {**tried.unsaved(), **looks.unsaved(), **files.unsaved()}
     return found
 

@@ -23,7 +23,7 @@ from pipelines.run.request import Request
 from pipelines.run.status import status_of
 from pipelines.stages.align import _in_its_keys, _look_at, commit
 from pipelines.stages.blueprint import Blueprint
-from pipelines.stages.first_look import FirstLook, _by_chance, compared, first_look, sample_of
+from pipelines.stages.first_look import FirstLook, _by_chance, compared, first_look, sample_of, warnings_of
 from pipelines.stages.makings import write_failure
 
 LABELS = np.arange(64) % 10
@@ -60,6 +60,37 @@ def test_no_better_than_chance() -> None:
         "untrained, the labels one off, or is this another label set? `witness evaluate --clean` shows the accuracy of "
         "every model"
     )
+
+
+class TestOfMany:
+    """A label set that is one off makes every model doubtful: one sentence says so, and not one for each."""
+
+    def test_one_sentence_says_what_they_have_in_common(self) -> None:
+        at_chance = {f"net{number}": compared(np.full(64, number), LABELS, 10) for number in range(4)}
+        shifted = {f"far{number}": compared((LABELS + 1) % 10, LABELS, 10) for number in range(3)}
+        right = {"good": compared(LABELS, LABELS, 10)}
+        *alone, together = warnings_of({**at_chance, **right, **shifted})
+        assert together == (
+            "data.test: 4 models classify at most 7 of 64 images correctly, no better than chance (1 in 10): are their "
+            "weights untrained, the labels one off, or is this another label set? `witness evaluate --clean` shows the "
+            "accuracy of every model. They are net0, net1, net2, net3"
+        )
+        assert alone == [look.warning(name) for name, look in shifted.items()], "three are said one by one"
+
+    def test_of_another_order(self) -> None:
+        predicted = (LABELS + 1) % 10
+        looks = {
+            f"net{wrong}": compared(np.where(np.arange(64) < wrong, LABELS, predicted), LABELS, 10)
+            for wrong in range(4)
+        }
+        assert warnings_of(looks) == [
+            "data.test: 4 models classify at most 3 of 64 images correctly, and would classify at least 61 correctly "
+            "if every label were one higher: are the labels one off, or is this another label set? `witness evaluate "
+            "--clean` shows the accuracy of every model. They are net0, net1, net2, net3"
+        ]
+
+    def test_models_without_a_doubt(self) -> None:
+        assert warnings_of({f"net{number}": compared(LABELS, LABELS, 10) for number in range(9)}) == []
 
 
 @pytest.mark.parametrize(
