@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
 
 INK, FAINT, SHADE, PAPER, GREY = "#1b1f24", "#d3d8de", "#eef1f5", "#fefefe", "#444444"
 """Text and axes; lines of a grid; the ground of a band; the ground of a figure; and a line that is no text."""
@@ -50,6 +51,7 @@ _FURTHER_COLOURS = ("#D55E00", GREY, _PURPLE, "#8C6D1F", _RED)
 _FURTHER_SHAPES = ("P", "X", "<", ">", "p", "h", "*")
 
 
+_MARGIN = 0.1  # inches around a figure
 _HOVER = "hover "
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
@@ -82,7 +84,7 @@ def as_png(figure: Figure) -> bytes:
     FigureCanvasAgg(figure)
     content = io.BytesIO()
     with look():
-        figure.savefig(content, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(content, format="png", dpi=130, bbox_inches=_box(figure), metadata={"Software": None})
     return content.getvalue()
 
 
@@ -91,9 +93,19 @@ def as_svg(figure: Figure) -> bytes:
     FigureCanvasSVG(figure)
     content, nothing = io.BytesIO(), dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with look(), rc_context({"svg.hashsalt": "witness"}):
-        figure.savefig(content, format="svg", bbox_inches="tight", metadata=nothing)
-    figure.set_layout_engine("none")  # it is laid out, and need not be again for another format
+        figure.savefig(content, format="svg", bbox_inches=_box(figure), metadata=nothing)
     return _with_texts(content.getvalue())
+
+
+def _box(figure: Figure) -> Bbox:
+    """What a figure covers, in inches: all of it, and a title that is longer than it is wide.
+
+    It is laid out here, once for all formats: matplotlib would draw it twice for each.
+    """
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+    return figure.get_tightbbox().padded(_MARGIN)
 
 
 def _with_texts(svg: bytes) -> bytes:

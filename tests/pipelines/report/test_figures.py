@@ -147,6 +147,12 @@ def test_training_curves_are_those_of_the_networks_that_were_made_here(experimen
     assert len(training_curves(blueprint)) == 3
 
 
+def test_a_title_that_is_longer_than_its_figure_is_whole(blueprint):
+    transfer = computed_report(blueprint).transfer
+    width, wider = (assert_is_picture(as_png(*gain_figures(transfer, title)))[0] for title in ("title", "title " * 60))
+    assert wider > 2 * width
+
+
 def test_a_long_training_is_shown_as_means_over_equal_parts(experiment, blueprint):
     rows = "".join(f"{step},{step % 2}\n" for step in range(1200))
     blueprint.store.write("models/aligned/curves.csv", f"step,loss\n{rows}".encode())
