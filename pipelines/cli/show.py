@@ -89,17 +89,22 @@ def print_result(result: "RunResult", options: argparse.Namespace, surrogate: st
     assert result.report is not None
     seeds = max(row["seeds"] for row in result.report.transfer)
     targets = _targets(result.report)
-    means = f"means over {seeds} seeds and {targets}" if seeds > 1 else f"mean over {targets}"
+    what = f"means over {seeds} seeds and {targets}" if seeds > 1 else f"mean over {targets}"
     both = "; those of gains over images and seeds" if seeds > 1 else ""
-    title = f"{means} of each surrogate, %, with 95 % intervals over images{both}"
+    title = f"{what} of each surrogate, %, with 95 % intervals over images{both}"
     table = Table(box=box.SIMPLE_HEAD, title=title)
-    for column in ("surrogate", "attack", "transfer rate", "gain over the source", "clean accuracy"):
+    means = result.report.means()
+    targeted = ["targeted rate"] if any(row["targeted_rate"] is not None for row in means) else []
+    for column in ("surrogate", "attack", "transfer rate", *targeted, "gain over the source", "clean accuracy"):
         table.add_column(column, justify="left" if column in ("surrogate", "attack") else "right")
-    for row in result.report.means():
-        rate = "" if row["rate"] is None else f"{row['rate']:.1f} ({row['rate_low']:.1f} to {row['rate_high']:.1f})"
+    for row in means:
+        rates = [_rate(row["rate"], row["rate_low"], row["rate_high"])]
+        rates += [_rate(row["targeted_rate"], row["targeted_low"], row["targeted_high"])] if targeted else []
         accuracy = "" if row["clean_accuracy"] is None else f"{row['clean_accuracy']:.1f}"
-        table.add_row(row["surrogate"], row["attack"], rate, _gain(row), accuracy)
+        table.add_row(row["surrogate"], row["attack"], *rates, _gain(row), accuracy)
     _console().print(table)
+    if targeted:
+        _console().print("gains of targeted attacks are in the targeted rate", highlight=False)
     ranked = ranking(result.report)
     for line in [*ranked, *([CAVEAT] if ranked else [])]:
         _console().print(line, highlight=False, markup=False, soft_wrap=True)
@@ -169,6 +174,11 @@ def print_sweep(result: "SweepResult", options: argparse.Namespace) -> None:
     if result.best is not None:
         print(f"best settings: {result.location}/best.yaml")
     print(f"trials: {result.location}/trials.csv, sweep.png")
+
+
+def _rate(value: float | None, low: float | None, high: float | None) -> str:
+    """A rate with its interval, in percent; empty where there is none."""
+    return "" if value is None else f"{value:.1f} ({low:.1f} to {high:.1f})"
 
 
 def _gain(row: Any) -> str:

@@ -12,6 +12,7 @@ from pipelines.report.means import gain_of
 from pipelines.report.reason_rows import ReasonRow
 from pipelines.report.robustness_rows import ALL, MEAN, RobustnessRow
 from pipelines.report.rounding import signed
+from pipelines.report.sentences import of_targeted
 from pipelines.report.tabled import Report
 
 _SMOOTHNESS = {
@@ -72,7 +73,7 @@ def _transfer(report: Report, name: str) -> Iterator[str]:
         gain = gain_of(row)
         if row["surrogate"] == name and gain is not None:
             is_known = True
-            yield _Change(f"under {row['attack']}", _points(*gain), *gain[1:], True).answer()
+            yield _Change(f"under {row['attack']}{of_targeted(row)}", _points(*gain), *gain[1:], True).answer()
     if not is_known:
         yield "not known: there is no mean over all targets"
 

@@ -11,7 +11,7 @@ from pipelines.report.finished import Finished
 
 COLUMNS = (
     "surrogate", "attack", "target", "experiment", "n", "gradients", "seeds", "rate", "rate_low", "rate_high",
-    "rate_all", "gain", "gain_low", "gain_high",
+    "rate_all", "targeted_rate", "targeted_low", "targeted_high", "gain", "gain_low", "gain_high",
 )  # fmt: skip
 """The columns of comparison.csv. Each but `experiment` means what it means in transfer.csv."""
 

@@ -12,7 +12,7 @@ from pipelines.report.comparison import COLUMNS, Comparison
 from pipelines.report.drawing import as_svg, within_page
 from pipelines.report.html_page import templates
 from pipelines.report.relations import KindGain, relation_figures
-from pipelines.report.shown import Cell, ShownTable, cell_of
+from pipelines.report.shown import Cell, ShownTable, cell_of, limits_of
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.csv_table import to_csv
 from pipelines.storage.store import Store
@@ -68,12 +68,14 @@ def side_by_side(comparison: Comparison) -> ShownTable:
     cells: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = {}
     for row in comparison.rows:
         cells.setdefault((row["surrogate"], row["attack"], row["target"]), {})[row["experiment"]] = row
-    kinds = ("rate", "gain")
+    has_targeted = any(row["targeted_rate"] is not None for row in comparison.rows)
+    kinds = ("rate", *(["targeted_rate"] if has_targeted else []), "gain")
     rows = [
         [*(Cell(name, name) for name in names), *_shown(by_label, comparison.labels, kinds)]
         for names, by_label in cells.items()
     ]
-    columns = ["surrogate", "attack", "target", *(f"{kind}, {label}" for kind in kinds for label in comparison.labels)]
+    headings = [f"{kind.replace('_', ' ')}, {label}" for kind in kinds for label in comparison.labels]
+    columns = ["surrogate", "attack", "target", *headings]
     means = {number for number, (_, _, target) in enumerate(cells) if target == "(mean)"}
     return ShownTable("cells", columns, [True] * 3 + [False] * (len(columns) - 3), rows, means)
 
@@ -83,7 +85,8 @@ def _shown(by_label: Mapping[str, Mapping[str, Any]], labels: Sequence[str], kin
     for kind in kinds:
         for label in labels:
             row = by_label.get(label, {})
-            found.append(cell_of(kind, row.get(kind), (row.get(f"{kind}_low"), row.get(f"{kind}_high"))))
+            low, high = limits_of(kind)
+            found.append(cell_of(kind, row.get(kind), (row.get(low), row.get(high))))
     return found
 
 

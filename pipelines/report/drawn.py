@@ -65,11 +65,15 @@ def draw_figures(blueprint: Blueprint, report: Report) -> dict[str, Figure]:
 def white_box_rates(blueprint: Blueprint, surrogates: list[SurrogateRow]) -> dict[tuple[str, str, str], float | None]:
     """(attack, surrogate, target) -> the white-box rate of every surrogate that is a target by itself, as in a matrix.
 
+    Of targeted attacks it is the targeted one.
+
     The images that count are those that it classifies correctly, as both source and target.
     """
     alone = {own.series: own.members[0] for own in blueprint.surrogates if len(own.members) == 1}
     return {
-        (row["attack"], row["surrogate"], target): row["whitebox_rate"]
+        (row["attack"], row["surrogate"], target): (
+            row["whitebox_rate"] if row["whitebox_targeted_rate"] is None else row["whitebox_targeted_rate"]
+        )
         for row in surrogates
         if (target := alone.get(row["surrogate"])) in blueprint.targets and row["attack"] != "(all)"
     }

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pipelines.experiment.surrogates import is_control
 from pipelines.report.drawing import INK, PAPER, SHADE, say_nothing, styles_of
 from pipelines.report.estimates import Estimate, draw_estimates
-from pipelines.report.means import gain_of, is_mean, is_of_several, kind_of, without_repeats
+from pipelines.report.means import gain_of, is_mean, is_of_several, kind_of, success_of, targeted_among, without_repeats
 from pipelines.report.panels import TALLEST, as_rows, in_panels, longest
 from pipelines.report.rows import TransferRow
 
@@ -37,14 +37,15 @@ def gain_figures(transfer: Sequence[TransferRow], title: str) -> list[Figure]:
         targets = [target for target in targets if is_mean(target)] or targets
         title += " (single targets: transfer.csv)"
     labels = [_label(target, rows) for target in targets]
-    attacks = list(dict.fromkeys(row["attack"] for row in transfer))
+    attacks, targeted = list(dict.fromkeys(row["attack"] for row in transfer)), targeted_among(transfer)
     sizes = 3.6, 0.09 * longest(labels), 0.6 + band * max(1, len(targets))
 
     def draw(panel: Axes, attack: str) -> None:
         _draw_bands(panel, targets, labels)
         _draw_gains(panel, [row for row in rows if row["attack"] == attack], targets, styles)
         panel.set_title(attack, fontsize="medium")
-        panel.set_xlabel("gain over the source, points (95 %)", fontsize="small")
+        what = "gain of the targeted rate" if attack in targeted else "gain"
+        panel.set_xlabel(f"{what} over the source, points (95 %)", fontsize="small")
         if not rows:
             say_nothing(panel, "no gain could be measured")
 
@@ -77,7 +78,7 @@ def _draw_bands(panel: Axes, targets: Sequence[str], labels: Sequence[str]) -> N
 def transfer_heatmaps(
     transfer: Sequence[TransferRow], title: str, white_box: Mapping[tuple[str, str, str], float | None] | None = None
 ) -> list[Figure]:
-    """Draws the transfer rate of every surrogate on every target, in percent.
+    """Draws the transfer rate of every surrogate on every target, in percent; of targeted attacks the targeted rate.
 
     There is a panel per attack, with the surrogates from top to bottom, the targets from left to right, and their mean
     over all targets first. Where the fields are too many for numbers, the panels have a scale of colours.
@@ -85,14 +86,14 @@ def transfer_heatmaps(
     Args:
         transfer: the rows of transfer.csv.
         title: stands above the panels.
-        white_box: (attack, surrogate, target) -> the rate of a surrogate that is the target itself, which is drawn in
-            brackets and without a colour.
+        white_box: (attack, surrogate, target) -> the same rate of a surrogate that is the target itself, which is drawn
+            in brackets and without a colour.
     """
-    attacks = list(dict.fromkeys(row["attack"] for row in transfer))
+    attacks, targeted = list(dict.fromkeys(row["attack"] for row in transfer)), targeted_among(transfer)
     surrogates = list(dict.fromkeys(row["surrogate"] for row in transfer))
     targets = targets_across(transfer, white_box or {})
     labels = [_label(target, []) for target in targets]
-    rates = {(row["attack"], row["surrogate"], row["target"]): row["rate"] for row in transfer}
+    rates = {(row["attack"], row["surrogate"], row["target"]): success_of(row) for row in transfer}
     has_numbers = len(attacks) * len(surrogates) * len(targets) <= _MOST_NUMBERS
     across, down = (0.55, 0.36) if has_numbers else (0.2, 0.2)
     height = 0.7 + down * len(surrogates) + 0.06 * longest(labels)
@@ -110,7 +111,7 @@ def transfer_heatmaps(
         panel.invert_yaxis()
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
-        panel.set_title(attack, fontsize="medium")
+        panel.set_title(f"{attack}, targeted rate" if attack in targeted else attack, fontsize="medium")
 
     return in_panels(attacks, draw, 0.3 + across * len(targets), 0.09 * longest(surrogates), height, title=title)
 

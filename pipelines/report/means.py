@@ -13,6 +13,16 @@ def gain_of(row: TransferRow | MeanRow | ContrastRow) -> tuple[float, float, flo
     return None if row["gain"] is None or low is None or high is None else (row["gain"], low, high)
 
 
+def success_of(row: TransferRow | MeanRow) -> float | None:
+    """How often an attack did what it is for, in percent: the targeted rate of a targeted attack, else the rate."""
+    return row["rate"] if row["targeted_rate"] is None else row["targeted_rate"]
+
+
+def targeted_among(rows: Sequence[TransferRow]) -> set[str]:
+    """The targeted attacks of these rows."""
+    return {row["attack"] for row in rows if row["targeted_rate"] is not None}
+
+
 def is_mean(target: str) -> bool:
     """Whether a row with this target is a mean; no model has brackets in its name."""
     return target.startswith("(mean")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pipelines.experiment.surrogates import is_control
 from pipelines.report.means import gain_of
 from pipelines.report.rows import ContrastRow, MeanRow
-from pipelines.report.sentences import clean_change_of, said_gain
+from pipelines.report.sentences import clean_change_of, of_targeted, said_gain
 from pipelines.report.tabled import Report
 
 _NAMED = 3
@@ -47,7 +47,7 @@ def _sentence(report: Report, attack: str, ranked: Sequence[MeanRow], controls: 
         parts.append(_lead(report, attack, named))
     if controls:
         parts.append(f"the best control is {controls[0]['surrogate']} {said_gain(controls[0])}")
-    return f"under {attack}: " + "; ".join(parts)
+    return f"under {attack}{of_targeted(ranked[0])}: " + "; ".join(parts)
 
 
 def _clean(report: Report, row: MeanRow) -> str:

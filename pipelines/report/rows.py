@@ -55,9 +55,9 @@ class TransferRow(TypedDict):
     targeted_high: float | None
     """Upper end of the interval of `targeted_rate`."""
     gain: float | None
-    """`rate` minus the rate of crafting on the surrogate's original source, on the same images, points. None for that
-    source itself. Of images that were made elsewhere, it refers to the source under the attack in `compare_with`, and
-    is None where there is none."""
+    """`rate` minus the rate of crafting on the surrogate's original source, on the same images, points; for targeted
+    attacks `targeted_rate` minus that of the source. None for that source itself. Of images that were made elsewhere,
+    it refers to the source under the attack in `compare_with`, and is None where there is none."""
     gain_low: float | None
     """Lower end of the paired interval of `gain`: Newcombe's method 10 for a target, resampled images for a mean."""
     gain_high: float | None
@@ -100,7 +100,7 @@ class ContrastRow(TypedDict):
     seeds: int
     """Number of seeds that the row stands for."""
     gain: float | None
-    """Rate of `surrogate` minus rate of `baseline` on the same images, points."""
+    """Rate of `surrogate` minus rate of `baseline` on the same images, points; of targeted attacks, targeted rates."""
     gain_low: float | None
     """Lower end of the interval of `gain`, as in TransferRow."""
     gain_high: float | None

@@ -14,7 +14,9 @@ _NOTES = (
     "that source.",
     "p_value is not corrected for the number of comparisons; p_holm is, for all rows of an attack that have one.",
     "targeted_rate is the share of the same images that the target takes for the class that a targeted attack leads "
-    "to; it is blank for other attacks. mean_ssim is the structural similarity of attacked and clean images.",
+    "to; it is blank for other attacks. Gains and contrasts of targeted attacks are differences of that rate, where "
+    "rate counts every wrong class.",
+    "mean_ssim is the structural similarity of attacked and clean images.",
     "robust_accuracy is the share still right under every attack of this experiment: an upper bound on true "
     "robustness.",
 )
@@ -97,16 +99,27 @@ def _sentence(report: Report, row: MeanRow, contrasts: Sequence[ContrastRow], ab
         parts.append(f"made in {own['forward_passes'] + own['backward_passes']:,} passes{each}")
     elif several:
         parts.append(f"over {row['seeds']} seeds")
-    return f"{row['surrogate']} under {row['attack']}: " + "; ".join(parts)
+    return f"{row['surrogate']} under {row['attack']}{of_targeted(row)}: " + "; ".join(parts)
 
 
 def _alone(row: MeanRow) -> str:
     """What there is to say of images that were made elsewhere, where nothing says what they are compared with."""
     return (
-        f"{row['surrogate']} under {row['attack']}: transfers at {row['rate']:.1f} % ({row['rate_low']:.1f} to "
-        f"{row['rate_high']:.1f}); `compare_with` in attacks.{row['attack']} names an attack of this experiment, and "
-        "gives the gain over the source under it"
+        f"{row['surrogate']} under {row['attack']}: transfers at {rate_with_interval(row)}; `compare_with` in "
+        f"attacks.{row['attack']} names an attack of this experiment, and gives the gain over the source under it"
     )
+
+
+def rate_with_interval(row: MeanRow) -> str:
+    """What an attack is for, in percent, with its interval: the targeted rate of a targeted attack, else the rate."""
+    if row["targeted_rate"] is not None:
+        return f"{row['targeted_rate']:.1f} % ({row['targeted_low']:.1f} to {row['targeted_high']:.1f}), targeted"
+    return f"{row['rate']:.1f} % ({row['rate_low']:.1f} to {row['rate_high']:.1f})"
+
+
+def of_targeted(row: MeanRow) -> str:
+    """What stands behind the name of a targeted attack, whose gain is one of the targeted rate."""
+    return "" if row["targeted_rate"] is None else " (targeted rate)"
 
 
 def _beside_others(

@@ -135,14 +135,14 @@ def gains_by_relation(report: Report) -> ShownTable:
 def shown(name: str, rows: Sequence[Mapping[str, object]]) -> ShownTable:
     """Rows as a table that is shown, without the columns that are blank in all of them."""
     there = [column for column in (rows[0] if rows else ()) if any(row.get(column) not in (None, "") for row in rows)]
-    limits = {limit for column in there for limit in _limits(column)}
+    limits = {limit for column in there for limit in limits_of(column)}
     columns = [column for column in there if column not in limits and not column.endswith("_both_high")]
     lines = []
     for row in rows:
         line = []
         for column in columns:
             is_alone = column.endswith("_both_low")  # an interval without an estimate of its own
-            low, high = _limits(column.removesuffix("_low") if is_alone else column)
+            low, high = limits_of(column.removesuffix("_low") if is_alone else column)
             value = None if is_alone else row.get(column)
             own = column.removesuffix("_low")
             kind = f"{name}.{own}" if f"{name}.{own}" in _DIGITS else own
@@ -153,7 +153,7 @@ def shown(name: str, rows: Sequence[Mapping[str, object]]) -> ShownTable:
     return ShownTable(name, headings, [column in TEXT_COLUMNS for column in columns], lines, means)
 
 
-def _limits(column: str) -> tuple[str, str]:
+def limits_of(column: str) -> tuple[str, str]:
     """The columns of a column's interval, where it has one."""
     return _TARGETED.get(column, (f"{column}_low", f"{column}_high"))
 

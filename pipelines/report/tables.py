@@ -41,7 +41,7 @@ from pipelines.stages.times import CraftingTimes
 Draws = npt.NDArray[np.float64]
 """A rate or a gain in each resample of the images, [R]."""
 Outcome = Literal["wrong", "hit"]
-"""What a rate counts: images that a target gets wrong, or that it takes for the class that a targeted attack led to."""
+"""What is counted: images that a target gets wrong, or that it takes for the class that a targeted attack led to."""
 
 
 def target_relation(blueprint: Blueprint, source: str, target: str) -> str:
@@ -111,8 +111,9 @@ class TableMaker:
                 counted = {t: self._counted[surrogate.source, t] & self._counted[other.source, t] for t in there}
                 for target in there:
                     own = counted[target]
-                    wrong, baseline_wrong = (self.outcomes.wrong[s, attack, target][own] for s in (name, baseline))
-                    gain = paired_gain(wrong, baseline_wrong)
+                    outcome = self._success_of(attack, attack)
+                    sides = [self._flags(outcome, s, attack, [target])[0][own] for s in (name, baseline)]
+                    gain = paired_gain(*sides)
                     rows.append(_contrast_row(name, baseline, attack, target, int(own.sum()), gain))
                 if there and len(there) == len(both):  # a mean over other targets could not be compared with any other
                     n = int(np.logical_or.reduce(list(counted.values())).sum())
@@ -132,14 +133,15 @@ class TableMaker:
         """
         one, other = self.blueprint.by_name[surrogate], self.blueprint.by_name[baseline]
         kind, groups = _kind(target), self._groups(one)
-        compared = self._made[attack].compare_with or attack if attack in self._made else attack
+        compared = (self._made[attack].compare_with or attack) if attack in self._made else attack
+        outcome = self._success_of(attack, compared)
         if one.source == other.source and groups[kind] == self._groups(other).get(kind):
-            draws = self._resampled["wrong", surrogate, attack, kind]
-            return draws - self._resampled["wrong", baseline, compared, kind]
+            draws = self._resampled[outcome, surrogate, attack, kind]
+            return draws - self._resampled[outcome, baseline, compared, kind]
         targets = other.unseen(groups[kind])
         eligible = [self._counted[one.source, own] & self._counted[other.source, own] for own in targets]
-        sides = [self._wrong(*pair, targets) for pair in ((surrogate, attack), (baseline, compared))]
-        outcomes = [OnTargets(eligible, wrong, [range(len(targets))]) for wrong in sides]
+        sides = [self._flags(outcome, *pair, targets) for pair in ((surrogate, attack), (baseline, compared))]
+        outcomes = [OnTargets(eligible, own, [range(len(targets))]) for own in sides]
         counts = resampled_counts(len(self.outcomes.labels), self.blueprint.experiment.seed)
         (draws,), (baseline_draws,) = resampled_means(outcomes, counts)
         return draws - baseline_draws
@@ -204,20 +206,25 @@ class TableMaker:
             if not whole:
                 continue
             eligible = [self._counted[surrogate.source, target] for target in there]
-            flags: dict[Outcome, list[Flags]] = {"wrong": self._wrong(name, attack, there)}
-            if (name, attack, there[0]) in self.outcomes.hit:
-                flags["hit"] = self._hit(name, attack, there)
+            flags: dict[Outcome, list[Flags]] = {"wrong": self._flags("wrong", name, attack, there)}
+            if self._is_targeted(attack):
+                flags["hit"] = self._flags("hit", name, attack, there)
             keys += [[(outcome, name, attack, kind) for kind in whole] for outcome in flags]
             outcomes += [OnTargets(eligible, own, list(whole.values())) for own in flags.values()]
         counts = resampled_counts(len(self.outcomes.labels), self.blueprint.experiment.seed)
         means = resampled_means(outcomes, counts)
         return dict(zip(chain.from_iterable(keys), chain.from_iterable(means), strict=True))
 
-    def _hit(self, surrogate: str, attack: str, targets: Sequence[str]) -> list[Flags]:
-        return [self.outcomes.hit[surrogate, attack, target] for target in targets]
+    def _flags(self, outcome: Outcome, surrogate: str, attack: str, targets: Sequence[str]) -> list[Flags]:
+        found = self.outcomes.wrong if outcome == "wrong" else self.outcomes.hit
+        return [found[surrogate, attack, target] for target in targets]
 
-    def _wrong(self, surrogate: str, attack: str, targets: Sequence[str]) -> list[Flags]:
-        return [self.outcomes.wrong[surrogate, attack, target] for target in targets]
+    def _is_targeted(self, attack: str) -> bool:
+        return self.blueprint.experiment.all_attacks[attack].is_targeted
+
+    def _success_of(self, attack: str, compared: str) -> Outcome:
+        """What a gain of one attack over another counts; mostly they are one, on two surrogates."""
+        return "hit" if self._is_targeted(attack) and self._is_targeted(compared) else "wrong"
 
     def _images_in_any(self, source: str, targets: Sequence[str]) -> int:
         """Number of images that count for any of these targets."""
@@ -226,15 +233,16 @@ class TableMaker:
     def _target_row(self, surrogate: Surrogate, attack: str, target: str) -> TransferRow:
         counted, kind = self._counted[surrogate.source, target], self._relations[surrogate.source][target]
         wrong = self.outcomes.wrong[surrogate.name, attack, target]
-        compared = self._baseline(surrogate, attack)
-        baseline = None if compared is None else self.outcomes.wrong.get((*compared, target))
+        baseline = self._baseline(surrogate, attack)
         n = int(counted.sum())
         rate = wilson(int(wrong[counted].sum()), n)
         hit = self.outcomes.hit.get((surrogate.name, attack, target))
         targeted = NO_RATE if hit is None else wilson(int(hit[counted].sum()), n)
         gain = NO_GAIN
-        if baseline is not None:
-            gain = paired_gain(wrong[counted], baseline[counted])
+        if baseline is not None and (*baseline, target) in self.outcomes.wrong:
+            outcome = self._success_of(attack, baseline[1])
+            sides = [self._flags(outcome, *pair, [target])[0] for pair in ((surrogate.name, attack), baseline)]
+            gain = paired_gain(*(own[counted] for own in sides))
         cost, rate_all = self._cost(surrogate, attack), 100 * float(wrong.mean())
         return _transfer_row(surrogate.name, attack, target, kind, n, cost, rate, rate_all, targeted, gain)
 
@@ -250,12 +258,13 @@ class TableMaker:
         needed = [(surrogate.name, attack), *([] if baseline is None else [baseline])]
         if not all(self._is_there(*pair, t) for pair in needed for t in group):
             return _transfer_row(surrogate.name, attack, name, relation, 0, cost, NO_RATE, None, NO_RATE, NO_GAIN)
-        counted, wrong = {t: self._counted[source, t] for t in group}, self._wrong(surrogate.name, attack, group)
+        counted = {t: self._counted[source, t] for t in group}
+        wrong = self._flags("wrong", surrogate.name, attack, group)
         eligible = list(counted.values())
         rate = mean_interval(eligible, wrong, self._resampled["wrong", surrogate.name, attack, kind])
         targeted, hits = NO_RATE, self._resampled.get(("hit", surrogate.name, attack, kind))
         if hits is not None:
-            targeted = mean_interval(eligible, self._hit(surrogate.name, attack, group), hits)
+            targeted = mean_interval(eligible, self._flags("hit", surrogate.name, attack, group), hits)
         gain = NO_GAIN
         if baseline is not None:
             gain = self._mean_gain(surrogate, self.blueprint.by_name[baseline[0]], attack, name, counted, baseline[1])
@@ -289,10 +298,11 @@ class TableMaker:
         `mean` is how these targets are called, such as `(mean)`, and `compared` the attack on the other surrogate,
         where that is another one.
         """
-        wrong = self._wrong(one.name, attack, list(counted))
-        other_wrong = self._wrong(other.name, compared or attack, list(counted))
+        outcome = self._success_of(attack, compared or attack)
+        sides = [(one.name, attack), (other.name, compared or attack)]
+        own, others = (self._flags(outcome, *side, list(counted)) for side in sides)
         draws = self.gain_draws(one.name, other.name, attack, mean)
-        return mean_gain(list(counted.values()), wrong, other_wrong, draws)
+        return mean_gain(list(counted.values()), own, others, draws)
 
 
 def _kind(target: str) -> str:

@@ -140,5 +140,6 @@ def _notes(experiment: Experiment, attack: MadeElsewhere) -> list[str]:
             f"{compared} ball is another one ({other.norm}, {other.eps:.4g}; and {attack.norm}, {attack.eps:.4g}, here)"
         )
     if other.towards != attack.towards:
-        found.append(f"{compared} `towards` is another one ({other.towards}; and {attack.towards} here)")
+        counted = ", so that the gain counts every wrong class" if other.is_targeted != attack.is_targeted else ""
+        found.append(f"{compared} `towards` is another one ({other.towards}; and {attack.towards} here){counted}")
     return found

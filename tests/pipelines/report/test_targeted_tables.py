@@ -1,5 +1,7 @@
 """The targeted rates of the tables, counted by hand and resampled by other means; blank for untargeted attacks."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hand_made import IMAGES, HandMade, hand_made
@@ -10,6 +12,8 @@ from pipelines.report import tables
 from pipelines.report.headline import headline
 from pipelines.report.html_page import Page, html_page
 from pipelines.report.page import computed_report
+from pipelines.report.rows import TransferRow
+from pipelines.report.sentences import verdicts
 from pipelines.report.tabled import Report
 
 # A digit is the predicted class minus the label, and a targeted attack leads to the class after the label: 1 is a hit.
@@ -52,6 +56,47 @@ def test_a_cell_counted_by_hand(report: Report) -> None:
     low, high = proportion_confint(3, 10, method="wilson")  # images 4, 6 and 9; 0 and 1 do not count
     assert (found["n"], found["rate"], found["targeted_rate"]) == (10, 40.0, 30.0)
     assert (found["targeted_low"], found["targeted_high"]) == pytest.approx((100 * low, 100 * high), abs=1e-4)
+    assert found["gain"] == 30.0, "of the targeted rate, as the source has no hit"
+
+
+@pytest.mark.parametrize("seeds", [None, [3, 5]], ids=["one seed", "two seeds"])
+def test_gains_are_those_of_an_untargeted_attack_that_is_wrong_where_this_one_hits(
+    seeds: list[int] | None, tmp_path: Path
+) -> None:
+    """Over single targets, means and groups, and in contrasts, of surrogates of two sources."""
+    rng, reports = np.random.default_rng(2), {}
+    digits: dict[str, str] = {}
+    for kind, towards in (("targeted", "next"), ("untargeted", "away")):
+        (tmp_path / kind).mkdir()
+        experiment = hand_made(
+            tmp_path / kind,
+            seeds=seeds,
+            controls=["ensemble"],
+            variants={"far": {"source": "other", "witnesses": ["near"]}},
+            contrasts=[["far", "aligned"]],
+            groups={"pair": ["twin", "stranger"]},
+            attacks={"to": {"method": "pgd", "eps": "4/255", "towards": towards}},
+        )
+        for cell in experiment.blueprint().cells():
+            digits.setdefault(cell.table.folder, "".join(map(str, rng.choice(3, IMAGES))))
+        hits = {folder: "".join("1" if digit == "1" else "0" for digit in own) for folder, own in digits.items()}
+        clean = {"clean/near": "100000000000", "clean/other": "000010000000", "clean/twin": "020000000000"}
+        reports[kind] = computed_report(experiment.finish(clean | (digits if towards == "next" else hits)))
+    targeted, other = reports["targeted"], reports["untargeted"]
+    gains = {name for name in TransferRow.__annotations__ if name.startswith(("gain", "p_"))} - {"gradients"}
+    assert any(row["gain"] for row in targeted.transfer) and any(row["gain"] for row in targeted.contrasts)
+    for own, expected in zip(targeted.transfer, other.transfer, strict=True):
+        assert {name: own[name] for name in gains} == {name: expected[name] for name in gains}
+        limits = [own["targeted_rate"], own["targeted_low"], own["targeted_high"]]
+        assert limits == [expected["rate"], expected["rate_low"], expected["rate_high"]]
+    assert targeted.contrasts == other.contrasts
+    assert [row["gain"] for row in targeted.seeds] == [row["gain"] for row in other.seeds]
+
+
+def test_whatever_is_said_of_a_targeted_gain_names_the_rate(report: Report) -> None:
+    (said,) = (line for line in verdicts(report) if line.startswith("aligned under to"))
+    assert said.startswith("aligned under to (targeted rate): ")
+    assert not any("targeted" in line for line in verdicts(report) if line.startswith("aligned under mi"))
 
 
 def test_every_row_has_the_gradients_that_its_attack_took(report: Report) -> None:
