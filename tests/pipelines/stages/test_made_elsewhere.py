@@ -183,6 +183,29 @@ class TestGain:
         low, high = rows["external", "compared", "(mean)"].gain_low, rows["external", "compared", "(mean)"].gain_high
         assert low < 25 / 3 < high
 
+    def test_of_targeted_images_it_counts_hits_where_the_other_attack_is_targeted_too(self, tmp_path: Path) -> None:
+        """By hand: of 12 images, 1 and 4 are taken for the class that they are led to; 3 and 8 are wrong."""
+        made = hand_made(tmp_path)
+        with np.load(made.folder / "images.npz") as stored:
+            np.save(made.folder / "theirs.npy", stored["images"][4:])
+            classes = (stored["labels"] + 1) % 3
+            np.savez(made.folder / "images.npz", **stored, targeted_labels=classes)
+        pgd = {"method": "pgd", "eps": "4/255", "step": "1/255", "steps": 4}
+        theirs = {"images": "theirs.npy", "eps": "4/255", "towards": "column"}
+        attacks = {"pgd": pgd, "led": {**pgd, "towards": "column"}}
+        attacks |= {f"to-{other}": {**theirs, "compare_with": other} for other in ("led", "pgd")}
+        made.write(attacks=attacks)
+        ours, others = "122000000000", "111122220000"
+        outcomes = {"outcomes/source/pgd/twin": ours, "outcomes/source/led/twin": ours}
+        outcomes |= {f"outcomes/external/to-{other}/twin": others for other in ("led", "pgd")}
+        make_report(made.finish(outcomes))
+        rows = {
+            (r.attack, r.target): r for r in load_results(made.file).transfer.itertuples() if r.surrogate == "external"
+        }
+        for target, targets in (("twin", 1), ("(mean)", 3)):
+            assert rows["to-led", target].gain == pytest.approx(25 / targets, abs=1e-3)  # (4 - 1) / 12
+            assert rows["to-pgd", target].gain == pytest.approx(500 / 12 / targets, abs=1e-3)  # (8 - 3) / 12
+
     def test_with_several_seeds_it_is_over_the_seeds_of_the_source(self, tmp_path: Path) -> None:
         made = hand_made(tmp_path)
         with np.load(made.folder / "images.npz") as stored:
