@@ -127,14 +127,16 @@ def _targets(report: "Report") -> str:
     """The targets that the means are over, by their number where it is the same for every surrogate."""
     from pipelines.report.means import is_mean
 
-    by_surrogate: dict[str, set[str]] = {}
+    by_surrogate: dict[str, dict[str, int]] = {}
     for row in report.transfer:
         if not is_mean(row["target"]):
-            by_surrogate.setdefault(row["surrogate"], set()).add(row["target"])
-    counts = {len(own) for own in by_surrogate.values()}
+            by_surrogate.setdefault(row["surrogate"], {})[row["target"]] = row["n"]
+    counts = {(len(own), sum(map(bool, own.values()))) for own in by_surrogate.values()}
     if len(counts) != 1:
         return "the targets"
-    (count,) = counts
+    ((count, counted),) = counts
+    if counted < count:
+        return f"{counted} of {count} targets (no image counts for the others)" if counted else "no target"
     return f"{count} targets" if count > 1 else "the only target"
 
 

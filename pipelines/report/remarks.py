@@ -47,14 +47,22 @@ def _weak_targets(blueprint: Blueprint, outcomes: "Outcomes") -> list[str]:
     targets, found = blueprint.experiment.targets, []
     as_much = ", and a mean counts it as much as any other target" if targets[1:] else ""
     for source in dict.fromkeys(surrogate.source for surrogate in blueprint.planned):
-        for target in (own for own in targets if {own, source} <= outcomes.prediction.keys()):
-            right = outcomes.right(source)
-            both = right & outcomes.right(target)
-            if both.sum() < right.sum() / 2:
-                found.append(
-                    f"{target} classifies only {both.sum()} of the {right.sum()} test images correctly that {source} "
-                    f"does. Its rates are over these alone{as_much}."
-                )
+        right = {own: outcomes.right(own) for own in (source, *targets) if own in outcomes.prediction}
+        if source not in right:
+            continue
+        if not right[source].any():
+            found.append(f"{source} classifies no test image correctly, so that none counts for any of its surrogates.")
+            continue
+        both = {target: int((right[source] & right[target]).sum()) for target in targets if target in right}
+        of = f"of the {right[source].sum()} test images correctly that {source} does"
+        if none := [target for target, count in both.items() if not count]:
+            verb = "classifies" if len(none) == 1 else "classify"
+            found.append(f"{', '.join(none)} {verb} none {of}. There is no rate, and the means are over other targets.")
+        found += [
+            f"{target} classifies only {count} {of}. Its rates are over these alone{as_much}."
+            for target, count in both.items()
+            if 0 < count < right[source].sum() / 2
+        ]
     return found
 
 

@@ -1,5 +1,6 @@
 """What the page and the run say of tables that are there, and are not quite what they seem."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ import pyarrow as pa
 import pytest
 from hand_made import IMAGES, hand_made
 
+from pipelines.cli.show import print_result
 from pipelines.report.outcomes import read_outcomes
 from pipelines.report.page import computed_report, make_report
 from pipelines.report.remarks import remarks_on
+from pipelines.run.command import RunResult
 from pipelines.stages.blueprint import Blueprint
 
 
@@ -50,6 +53,28 @@ def test_a_target_that_gets_few_of_the_source_s_images_right_is_named(tmp_path: 
     assert [own for own in remarks(blueprint) if "classifies only" in own] == [
         "stranger classifies only 2 of the 10 test images correctly that near does. Its rates are over these alone, "
         "and a mean counts it as much as any other target."
+    ]
+
+
+def test_targets_without_an_image_that_counts_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clean = {"near": "000000000011", "twin": "111111111100", "cousin": "222222222200"}
+    blueprint = hand_made(tmp_path).finish({f"clean/{name}": wrong for name, wrong in clean.items()})
+    assert [own for own in remarks(blueprint) if "that near does" in own] == [
+        "twin, cousin classify none of the 10 test images correctly that near does. There is no rate, and the means "
+        "are over other targets."
+    ]
+    options = Namespace(experiment="experiment.yaml", overrides=[], output=None)
+    capsys.readouterr()
+    print_result(RunResult("out", "runs", report=computed_report(blueprint)), options)
+    assert "mean over 1 of 3 targets (no image counts for the others) of each" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def test_a_source_that_is_right_on_no_image_is_named(tmp_path: Path) -> None:
+    blueprint = hand_made(tmp_path).finish({"clean/near": "1" * IMAGES})
+    assert [own for own in remarks(blueprint) if own.startswith("near ")] == [
+        "near classifies no test image correctly, so that none counts for any of its surrogates."
     ]
 
 
