@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from align_core.attacks.lengths import levels_of, square_levels_of
+from align_core.attacks.lengths import ball_named, levels_of, lost_to_8_bits, square_levels_of
 from align_core.attacks.made_elsewhere import MadeElsewhere
 from align_core.errors import InputError, reason_of
 from align_core.images.config import ImageSetConfig
@@ -107,10 +107,10 @@ class Ball:
         furthest = max(distance for _, distance in self._outside)
         named = ", ".join(f"{name} ({self._text(distance)})" for name, distance in self._outside[:_NAMED])
         more = f" and {len(self._outside) - _NAMED:,} more" if len(self._outside) > _NAMED else ""
-        eps = f"{levels_of(self.attack.eps)}/255" if self.attack.norm == "linf" else f"{self.attack.eps:g}"
+        ball = f"{self.attack.norm} ball of {ball_named(self.attack.eps, self.attack.norm)}"
         raise InputError(
-            f"{len(self._outside):,} of {self._seen:,} images lie outside the {self.attack.norm} ball of {eps} around "
-            f"their test images: {named}{more}. The furthest is {self._text(furthest)} away; eps must be at least "
+            f"{len(self._outside):,} of {self._seen:,} images lie outside the {ball} around their test "
+            f"images: {named}{more}. The furthest is {self._text(furthest)} away; eps must be at least "
             f"that, unless these images were made of others, or are in another order{self._hint(files, furthest)}"
         )
 
@@ -118,6 +118,8 @@ class Ball:
         """What may have taken them out of a ball in which they were."""
         if any(file.suffix.lower() in _LOSSY for file in files):
             return ". JPEG and WebP do not keep pixels as they were: save PNG files or an array"
+        if lost_to_8_bits(self.attack.eps, self.attack.norm):
+            return ""
         if self.attack.norm == "linf" and furthest == levels_of(self.attack.eps) + 1:
             return ". One level beyond is what rounding to 8 bits can add: round towards the test image"
         return ""

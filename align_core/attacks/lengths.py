@@ -9,6 +9,7 @@ NORMS = ("linf", "l2")
 """The norms in which the ball may be measured."""
 
 _SMALLEST_EPS = 1 / 255 - 1e-9
+_LITTLE = 0.05  # of a level, which nobody misses: 0.0314, written for 8/255, is 8.007/255
 
 
 def pixel_fraction(written: str | float) -> float:
@@ -70,6 +71,42 @@ def levels_of(eps: float) -> int:
     The tolerance is for an eps that was rounded when it was written, such as 0.0313725, just below 8/255.
     """
     return int(eps * 255 + 1e-4)
+
+
+def _as_levels(eps: float) -> str:
+    """The radius of the l-infinity ball as messages write it: `8/255`, or such as `7.905/255`."""
+    return f"{levels_of(eps)}/255" if _is_whole(eps) else f"{eps * 255:.6g}/255"
+
+
+def ball_named(eps: float, norm: str) -> str:
+    """The radius of a ball as messages name it, with the number that was written where it is not of whole levels."""
+    if norm == "l2":
+        return f"{eps:.4g}"
+    return _as_levels(eps) if _is_whole(eps) else f"{_as_levels(eps)} (eps {eps:g})"
+
+
+def is_same_ball(one: tuple[float, str], other: tuple[float, str]) -> bool:
+    """Whether images of 8 bits may lie equally far away in two balls, each a radius and its norm."""
+    (eps, norm), (other_eps, other_norm) = one, other
+    levels = levels_of if norm == "linf" else square_levels_of
+    return norm == other_norm and levels(eps) == levels(other_eps)
+
+
+def lost_to_8_bits(eps: float, norm: str) -> str | None:
+    """What a user should know of a radius of which images of 8 bits use a part alone; None where it is all of use."""
+    levels = levels_of(eps)
+    if norm == "l2" or eps * 255 - levels < _LITTLE:
+        return None
+    nearest = round(eps * 255)
+    mend = f"; `eps: {nearest}/255` permits {nearest}" if nearest > levels else ""
+    return (
+        f"eps {eps:g} is {_as_levels(eps)}; images are stored with 8 bits, so that they change by at most "
+        f"{levels}/255{mend}"
+    )
+
+
+def _is_whole(eps: float) -> bool:
+    return abs(eps * 255 - levels_of(eps)) <= 1e-4
 
 
 def square_levels_of(eps: float) -> int:

@@ -1,9 +1,13 @@
-"""Tries every attack whose code is not ours, before any work is done, and reads the code of the user's own."""
+"""Tries every attack whose code is not ours, before any work is done, and reads the code of the user's own.
+
+Of all attacks it says whose radius is not of whole 8-bit levels.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from align_core.attacks import ForeignConfig
+from align_core.attacks.lengths import lost_to_8_bits
 from align_core.errors import InputError
 from pipelines.experiment.config import Experiment
 from pipelines.experiment.factories import note_code, own_attacks
@@ -42,7 +46,10 @@ class _Passed:
 
 
 def inspect_attacks(experiment: Experiment, store: Store, shape: tuple[int, int, int]) -> InspectedAttacks:
-    """Checks every attack whose code is not ours on images of this shape. Raises InputError, naming the attack."""
+    """Checks every attack whose code is not ours on images of this shape, and notes each radius that 8 bits cut.
+
+    Raises InputError, naming the attack.
+    """
     found, known, own = InspectedAttacks(), Known(store, f"{SEEN}/attacks.json"), own_attacks(experiment)
     for name, attack in experiment.attacks.items():
         if not isinstance(attack, ForeignConfig):
@@ -60,6 +67,8 @@ def inspect_attacks(experiment: Experiment, store: Store, shape: tuple[int, int,
             f"that its results depend on compute.chunk ({experiment.compute.chunk})"
         )
     found.unsaved |= known.unsaved()
+    lost = {name: lost_to_8_bits(attack.eps, attack.norm) for name, attack in experiment.all_attacks.items()}
+    found.notes += [f"attacks.{name}: {note}" for name, note in lost.items() if note]
     return found
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from align_core.attacks import MadeElsewhere
+from align_core.attacks.lengths import ball_named, is_same_ball
 from align_core.errors import InputError
 from align_core.images.decoding import Pixels
 from align_core.images.image_set import chunked
@@ -135,10 +136,9 @@ def _notes(experiment: Experiment, attack: MadeElsewhere) -> list[str]:
         return []
     other, compared = experiment.attacks[attack.compare_with], f"it is compared with {attack.compare_with}, whose"
     found = []
-    if (other.eps, other.norm) != (attack.eps, attack.norm):
-        found.append(
-            f"{compared} ball is another one ({other.norm}, {other.eps:.4g}; and {attack.norm}, {attack.eps:.4g}, here)"
-        )
+    if not is_same_ball((other.eps, other.norm), (attack.eps, attack.norm)):
+        its, own = (f"{own.norm}, {ball_named(own.eps, own.norm)}" for own in (other, attack))
+        found.append(f"{compared} ball is another one ({its}; and {own}, here)")
     if other.towards != attack.towards:
         counted = ", so that the gain counts every wrong class" if other.is_targeted != attack.is_targeted else ""
         found.append(f"{compared} `towards` is another one ({other.towards}; and {attack.towards} here){counted}")

@@ -269,6 +269,16 @@ class TestBall:
         ):
             ball.check()
 
+    def test_a_radius_is_named_as_it_was_written(self) -> None:
+        ball = Ball(MadeElsewhere(images="x", eps=0.0156))
+        ball.look(["a", "b", "c"], self.moved(3, 4, 0), self.clean)
+        with pytest.raises(
+            InputError,
+            match=r"1 of 3 images lie outside the linf ball of 3.978/255 \(eps 0.0156\) around their test images: "
+            r"b \(4/255\). The furthest is 4/255 away; eps must be at least that, .* another order$",
+        ):
+            ball.check()
+
     @pytest.mark.parametrize(
         ("furthest", "file", "hint"),
         [

@@ -13,7 +13,9 @@ from pipelines.report.outcomes import read_outcomes
 from pipelines.report.page import computed_report, make_report
 from pipelines.report.remarks import remarks_on
 from pipelines.run.command import RunResult
+from pipelines.run.forecast import forecast_of
 from pipelines.stages.blueprint import Blueprint
+from pipelines.stages.notes import notes_on
 
 
 def crafted_in_passes_of(blueprint: Blueprint, surrogate: str, attack: str, sizes: list[int]) -> None:
@@ -97,6 +99,25 @@ def test_why_images_are_unperturbed_depends_on_the_attack(tmp_path: Path, method
     assert ("rates under it are lower than those of attacks that perturb every image" in remark) == (
         method == "autoattack:apgd-ce"
     )
+
+
+def test_a_radius_that_is_not_of_whole_levels_is_named(tmp_path: Path) -> None:
+    """0.0078 is written for 2/255, and below it; 0.0314 is written for 8/255, and above it."""
+    written = {
+        "cut": {"method": "mi", "eps": 0.0078},
+        "theirs": {"method": "torchattack:MIFGSM", "eps": "2.25/255"},
+        "full": {"method": "mi", "eps": 0.0314},
+        "whole": {"method": "mi", "eps": 0.0313725},
+        "round": {"method": "mi", "eps": 0.0078, "norm": "l2"},
+    }
+    blueprint = hand_made(tmp_path, attacks=written).finish()
+    stored = "images are stored with 8 bits, so that they change by at most"
+    expected = [
+        f"attacks.cut: eps 0.0078 is 1.989/255; {stored} 1/255; `eps: 2/255` permits 2",
+        f"attacks.theirs: eps 0.00882353 is 2.25/255; {stored} 2/255",
+    ]
+    for said in (remarks(blueprint), notes_on(blueprint), forecast_of(blueprint).lines()):
+        assert [line for line in said if "stored with 8 bits" in line] == expected
 
 
 def remarks(blueprint: Blueprint) -> list[str]:
