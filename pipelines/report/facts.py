@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from align_core.align_config import AlignConfig
 from align_core.attacks import PRESETS, AttackConfig, ForeignConfig, MadeElsewhere
 from align_core.errors import InputError
 from align_core.images import ImageSetConfig
@@ -132,12 +133,20 @@ def _asked(blueprint: Blueprint) -> list[Line]:
         terms = f"loss {align.loss}, temperature {align.temperature:g}, weight {align.weight:g}"
         labels = f", label_weight {align.label_weight:g}" if align.label_weight else ""
         optimizer = f"{align.optimizer.name}, lr {align.optimizer.lr:g}"
-        epochs = f"{align.epochs} epoch{'s' if align.epochs != 1 else ''}, batches of {align.batch_size}"
-        wanted.append(("alignment", f"{terms}{labels}; {epochs}; {optimizer}"))
+        wanted.append(("alignment", f"{terms}{labels}; {_duration(align)}; {optimizer}"))
     wanted.append(("controls", ", ".join(experiment.controls) or "none"))
     seeds = ", ".join(map(str, experiment.seeds or [experiment.seed]))
     wanted.append(("seeds" if experiment.seeds else "seed", seeds))
     return [*wanted, ("protocol", _protocol(blueprint))]
+
+
+def _duration(align: AlignConfig) -> str:
+    """How long is aligned, such as `2 steps at most, with an early stop by agreement, batches of 128`."""
+    count, unit = (align.limit_steps, "step") if align.limit_steps is not None else (align.epochs, "epoch")
+    length = f"{count:,} {unit}{'s' if count != 1 else ''}"
+    if (stop := align.early_stop) is not None:
+        length += f" at most, with an early stop by {stop.by}{f' under {stop.attack}' if stop.attack else ''}"
+    return f"{length}, batches of {align.batch_size}"
 
 
 def _protocol(blueprint: Blueprint) -> str:

@@ -248,3 +248,27 @@ def test_refinements_are_named_with_the_losses_of_their_surrogates(experiment):
         ("alignment", "pkt", "pkt × 30,000 + kl (temperature 4)"),
         ("sam", "flat", ""),
     ]
+
+
+@pytest.mark.parametrize(
+    ("align", "duration"),
+    [
+        ({"epochs": 3}, "3 epochs, batches of 128"),
+        ({"limit_steps": 1}, "1 step, batches of 128"),
+        (
+            {"limit_steps": 2000, "early_stop": {"by": "agreement"}},
+            "2,000 steps at most, with an early stop by agreement, batches of 128",
+        ),
+        (
+            {"early_stop": {"by": "gain", "attack": "mi"}},
+            "1 epoch at most, with an early stop by gain under mi, batches of 128",
+        ),
+    ],
+)
+def test_the_length_of_the_alignment_is_that_which_was_asked(experiment, align, duration):
+    data = experiment.content()["data"]
+    data |= {"train": {**data["train"], "take": [0, 2]}, "validation": {**data["train"], "take": [2, 4]}}
+    experiment.write(align=align, data=data, validation_targets=["other"])
+    blueprint = experiment.finish()
+    asked = dict(facts_of(blueprint, read_outcomes(blueprint)).asked)
+    assert asked["alignment"] == f"loss kl, temperature 4, weight 1; {duration}; sgd, lr 0.001"
