@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -70,14 +70,31 @@ class Folder(ImageSet):
                 labelled[printable(relative)] = Listed(Path(entry.path), printable(name))
                 if not is_utf8(relative):
                     refused[printable(relative)] = "its name is not UTF-8; rename it"
-        at_top = [Path(entry.name).suffix.lower() for entry in _entries(self.root) if not entry.is_dir()]
-        return labelled, LeftOut(dict(suffixes), sum(suffix in IMAGE_SUFFIXES for suffix in at_top), refused)
+        at_top = [Path(entry.name) for entry in _entries(self.root) if not entry.is_dir()]
+        outside = sum(name.suffix.lower() in IMAGE_SUFFIXES for name in at_top)
+        if outside and not labelled:
+            raise InputError(self._all_outside(outside, at_top))
+        return labelled, LeftOut(dict(suffixes), outside, refused)
+
+    def _all_outside(self, count: int, at_top: Sequence[Path]) -> str:
+        """What is to be done about a folder whose images are all at its top."""
+        found = sorted(self.root / name for name in at_top if name.suffix.lower() in (".csv", ".txt"))
+        named = f" (is that {printable(str(found[0]))}?)" if found else ""
+        return (
+            f"{self.root}: {count:,} image{'s lie' if count > 1 else ' lies'} outside any class folder, and no other is "
+            f"there; each class needs a folder, or a `labels` file lists the label of each image{named}"
+        )
 
     @cached_property
     def _listed(self) -> LabelFile | None:
         """What the label file says, if there is one."""
         if self.label_file is None:
             return None
+        if not self.label_file.exists() and (inside := self.root / self.label_file.name).is_file():
+            raise InputError(
+                f"{self.label_file}: there is no such file, but there is {inside}; write the folder into `labels`, "
+                f"too, as in {self.root.name}/{inside.name}"
+            )
         return read_label_file(self.label_file, self.config.image_column, self.config.label_column)
 
     @cached_property

@@ -68,6 +68,25 @@ class TestFolder:
         with pytest.raises(InputError, match=r"nowhere\.csv"):
             listed(ImageSetConfig(kind="folder", path=str(tmp_path), labels=str(tmp_path / "nowhere.csv")))
 
+    def test_csv_that_lies_in_the_folder_of_the_images(self, tmp_path: Path) -> None:
+        root = folder_of(tmp_path / "flat", {"labels.csv": b"path,label\n"})
+        complaint = f"{tmp_path}/labels.csv: there is no such file, but there is {root}/labels.csv; .* flat/labels.csv$"
+        with pytest.raises(InputError, match=complaint):
+            listed(ImageSetConfig(kind="folder", path=str(root), labels=str(tmp_path / "labels.csv")))
+
+    @pytest.mark.parametrize(
+        ("others", "candidate"),
+        [
+            ({}, ""),
+            ({"notes.txt": b"", "labels.CSV": b"", "empty/readme.md": b""}, r" \(is that .*flat/labels.CSV\?\)"),
+        ],
+    )
+    def test_images_without_class_folders(self, tmp_path: Path, others: dict[str, bytes], candidate: str) -> None:
+        root = folder_of(tmp_path / "flat", {"0.png": b"", "1.jpg": b"", ".2.png": b"", **others})
+        complaint = f"flat: 2 images lie outside any class folder, .* the label of each image{candidate}$"
+        with pytest.raises(InputError, match=complaint):
+            listed(ImageSetConfig(kind="folder", path=str(root)))
+
     def test_listed_file_that_is_missing(self, tmp_path: Path) -> None:
         with pytest.raises(BadImage):
             open_image_set(self.by_csv(tmp_path, "path,label\nx.png,0\ngone.png,0\n"), 8).read("gone.png")
