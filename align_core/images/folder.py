@@ -81,8 +81,8 @@ class Folder(ImageSet):
         found = sorted(self.root / name for name in at_top if name.suffix.lower() in (".csv", ".txt"))
         named = f" (is that {printable(str(found[0]))}?)" if found else ""
         return (
-            f"{self.root}: {count:,} image{'s lie' if count > 1 else ' lies'} outside any class folder, and no other is "
-            f"there; each class needs a folder, or a `labels` file lists the label of each image{named}"
+            f"{self.root}: {count:,} image{'s lie' if count > 1 else ' lies'} outside any class folder, and none in one; "
+            f"each class needs a folder, or a `labels` file lists the label of each image{named}"
         )
 
     @cached_property

@@ -183,9 +183,15 @@ def _add_init(init: argparse.ArgumentParser) -> None:
         "file", type=Path, nargs="?", default=Path("experiment.yaml"), metavar="EXPERIMENT.yaml",
         help="the file to write, which must not exist yet (default: experiment.yaml)",
     )  # fmt: skip
-    init.add_argument("--train", metavar="PATH", help="training images: a folder with a sub-folder per class, or npz")
+    init.add_argument(
+        "--train", metavar="PATH",
+        help="training images: a folder with a sub-folder per class, one of image files and a single CSV file that "
+        "lists their labels, a Parquet file or a folder of them, or an npz file",
+    )  # fmt: skip
     init.add_argument("--test", metavar="PATH", help="test images, none of them among the training images")
-    init.add_argument("--kind", choices=("folder", "npz"), help="kind of both sets; by default, each path shows it")
+    init.add_argument(
+        "--kind", choices=("folder", "npz", "parquet"), help="kind of both sets; by default, each path shows it"
+    )
     init.add_argument("--classes", type=int, metavar="N", help="number of classes; by default, those of the images")
     init.add_argument(
         "--image-size", type=int, metavar="N",

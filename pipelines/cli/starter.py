@@ -11,7 +11,6 @@ import re
 import shlex
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +19,19 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from align_core.errors import InputError
 
 if TYPE_CHECKING:
+    from align_core.images import ImageSet
     from align_core.images.labels import RawLabels
 
-Kind = Literal["folder", "npz"]
+Kind = Literal["folder", "npz", "parquet"]
 Parsed = TypeVar("Parsed")
 
 SMALL_SIDE = 64
 """Images of up to this many pixels are used at 32, the size of CIFAR-10; larger ones at 224, that of ImageNet."""
 _LARGEST_LABEL = 10**6
+_KINDS: dict[str, Kind] = {".npz": "npz", ".parquet": "parquet"}
 
 QUESTIONS = {
-    "train": "Training images (a folder with a sub-folder per class, or an .npz file)",
+    "train": "Training images (a folder with a sub-folder per class or a CSV file of labels, or Parquet or .npz files)",
     "test": "Test images, none of them among the training images",
     "source": "Source, the model that is aligned (a name of timm's, NAME=pretrained, or NAME=PATH to its weights)",
     "witness": "Witnesses, to which it is aligned (one or more, separated by spaces)",
@@ -49,6 +50,7 @@ class Images:
         count: number of images.
         labels: class names or indices.
         side: short side of the first image, in pixels.
+        label_file: of a folder without sub-folders, the file with the labels.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class Images:
     count: int
     labels: "RawLabels"
     side: int
+    label_file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -190,25 +193,51 @@ def _look_at(given: str, kind: Kind | None) -> Images:
     from align_core.images import ImageSetConfig, open_image_set
 
     path = _given_path(given)
-    if kind is None and path.is_file() and path.suffix != ".npz":
-        raise InputError(
-            f"{path}: is neither a folder nor an .npz file; give one, and change `data` in the file by hand"
-        )
-    kind = kind or ("npz" if path.suffix == ".npz" and not path.is_dir() else "folder")
-    image_set = open_image_set(ImageSetConfig(kind=kind, path=str(path)), SMALL_SIDE)
-    (ids, values), labels = image_set.listing(), image_set.labels()
-    if kind == "folder" and not labels.names:
+    kind = kind or _kind_of(path)
+    label_file = _label_file_in(path) if kind == "folder" else None
+    config = ImageSetConfig(kind=kind, path=str(path), labels=None if label_file is None else str(label_file))
+    image_set = open_image_set(config, SMALL_SIDE)
+    (ids, _), labels, refused = image_set.listing(), image_set.labels(), image_set.left_out().refused
+    if kind == "folder" and not label_file and not labels.names:
         raise InputError(f"{path}: has no sub-folders; each class needs one, with its images in it")
+    labels = labels.with_values(labels.values[[own not in refused for own in ids]])
+    ids = [own for own in ids if own not in refused]
     if not ids:
         raise InputError(f"{path}: there is no image in it")
-    if not labels.are_names and not 0 <= values.min() <= values.max() <= _LARGEST_LABEL:
-        odd = int(values.min()) if values.min() < 0 else int(values.max())
+    if not labels.are_names and not 0 <= labels.values.min() <= labels.values.max() <= _LARGEST_LABEL:
+        odd = int(labels.values.min()) if labels.values.min() < 0 else int(labels.values.max())
         raise InputError(f"{path}: has the label {odd}; labels are numbered from 0")
     if _count([labels]) < 2:
         only = f", {labels.names[0]}" if labels.names else ""
         raise InputError(f"{path}: has one class alone{only}; a classifier needs at least two")
-    side = _side_in_npz(path) if kind == "npz" else _side_of_first(path, ids)
-    return Images(path, kind, len(ids), labels, side)
+    side = _side_of_first(image_set, path, ids)
+    for note in image_set.notes():
+        print(f"note: {path}: {note}", file=sys.stderr)
+    return Images(path, kind, len(ids), labels, side, label_file)
+
+
+def _kind_of(path: Path) -> Kind:
+    """The kind of image set that a path shows. Raises InputError for a file that shows none."""
+    if path.is_file():
+        if (kind := _KINDS.get(path.suffix.lower())) is None:
+            raise InputError(f"{path}: is neither a folder nor a file .npz or .parquet; say with --kind what it is")
+        return kind
+    return "parquet" if any(entry.suffix.lower() == ".parquet" for entry in _entries(path)) else "folder"
+
+
+def _label_file_in(folder: Path) -> Path | None:
+    """The one CSV file in a folder that has no sub-folders, so that nothing else can tell the classes."""
+    entries = _entries(folder)
+    tables = [entry for entry in entries if entry.suffix.lower() == ".csv"]
+    return tables[0] if len(tables) == 1 and not any(entry.is_dir() for entry in entries) else None
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder, without what is hidden; nothing where it is none. Raises InputError."""
+    try:
+        return [entry for entry in folder.iterdir() if entry.name[0] != "."] if folder.is_dir() else []
+    except OSError as problem:
+        raise InputError(f"{folder}: this folder cannot be listed ({problem.strerror})") from problem
 
 
 def _given_path(given: str) -> Path:
@@ -222,34 +251,17 @@ def _given_path(given: str) -> Path:
     return Path(os.path.expanduser(given))  # not Path's, for which ./~name is ~name
 
 
-def _side_of_first(folder: Path, ids: Sequence[str]) -> int:
-    """Short side of the first image that can be opened. Raises InputError where none can."""
-    from PIL import Image
-
-    from align_core.images.decoding import FORMATS
-    from align_core.images.files import check_regular
+def _side_of_first(image_set: "ImageSet", path: Path, ids: Sequence[str]) -> int:
+    """Short side of the first image whose header can be read. Raises InputError where none can."""
+    from align_core.images.decoding import BadImage
 
     for image_id in ids:
         try:
-            check_regular(folder / image_id)
-            with Image.open(folder / image_id, formats=FORMATS) as picture:
-                return min(picture.size)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            _, header = image_set.undecoded(image_id)
+            return min(header.width, header.height)
+        except BadImage:
             continue  # an unreadable image is a matter for `data.on_bad_image`, when the experiment runs
-    raise InputError(f"{folder}: none of its {len(ids)} images can be opened")
-
-
-def _side_in_npz(file: Path) -> int:
-    """Short side of the images in an .npz file, from the header of their array alone."""
-    from numpy.lib import format as npy
-
-    with zipfile.ZipFile(file) as archive, archive.open("images.npy") as member:
-        version = npy.read_magic(member)
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, _ = read(member)
-    if min(shape[1:3]) < 1:
-        raise InputError(f"{file}: its images have no pixels; `images` is of shape {shape}")
-    return min(shape[1:3])
+    raise InputError(f"{path}: none of its {len(ids)} images can be opened")
 
 
 def _other_images(test: Images, train: Images) -> Images:
@@ -273,9 +285,11 @@ def _other_images(test: Images, train: Images) -> Images:
 
 
 def _count(sets: "Sequence[RawLabels]") -> int:
-    """The number of classes that image sets have: of names, or the largest index plus one."""
+    """The number of classes that image sets have: in their schemas, of names, or the largest index plus one."""
     from align_core.images.classes import are_integers
 
+    if ordered := [len(labels.names) for labels in sets if labels.is_ordered]:
+        return max(ordered)
     if all(labels.are_names and not are_integers(labels.names) for labels in sets):
         return len({name for labels in sets for name in labels.names})
     return 1 + max(int(value) for labels in sets if are_integers(labels.names) for value in labels.values)
@@ -350,8 +364,9 @@ def _check_experiment(text: str, starter: Starter) -> None:
         except InputError as problem:
             raise InputError(str(problem).replace(str(draft), str(starter.file))) from problem
     for role, images in (("train", starter.train), ("test", starter.test)):
-        if content["data"][role]["path"] != path_in(starter.file, images.path):
-            raise InputError(f"{images.path}: YAML does not keep every character of this name; rename it")
+        for key, path in (("path", images.path), ("labels", images.label_file)):
+            if path is not None and content["data"][role][key] != path_in(starter.file, path):
+                raise InputError(f"{path}: YAML does not keep every character of this name; rename it")
 
 
 def _check_models(starter: Starter) -> None:

@@ -72,8 +72,13 @@ compute:
 
 _KINDS = {
     "folder": (
-        "A folder has a sub-folder per class.\n  # `sample: 500` in the braces draws 500 images, of every class in "
-        "proportion;\n  # `limit: 500` takes the first 500, which are those of the first classes."
+        "A folder has a sub-folder per class, or `labels` lists the label of each image.\n"
+        "  # `sample: 500` in the braces draws 500 images, of every class in proportion;\n"
+        "  # `limit: 500` takes the first 500, which are those of the first classes."
+    ),
+    "parquet": (
+        "Parquet files have the columns `image` and `label`, or others\n"
+        "  # that `image_column` and `label_column` name."
     ),
     "npz": "An npz file has the arrays `images` (uint8, NHWC) and `labels`.",
 }
@@ -123,7 +128,8 @@ def scalar(value: str) -> str:
 
 
 def _image_set(starter: Starter, images: Images) -> str:
-    return f"{{kind: {images.kind}, path: {scalar(path_in(starter.file, images.path))}}}"
+    labels = f", labels: {scalar(path_in(starter.file, images.label_file))}" if images.label_file else ""
+    return f"{{kind: {images.kind}, path: {scalar(path_in(starter.file, images.path))}{labels}}}"
 
 
 def _model(starter: Starter, model: Model) -> str:

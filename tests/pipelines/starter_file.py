@@ -1,8 +1,14 @@
 """Images of two classes in the current folder, and `witness init` on them."""
 
+import io
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -27,6 +33,19 @@ def write_images(folder: Path, classes: tuple[str, ...] = ("cat", "dog"), side: 
 def write_npz(file: Path, labels: list[int], side: int = 20, compressed: bool = False) -> Path:
     images = np.random.default_rng(len(labels)).integers(0, 256, (len(labels), side, side, 3), dtype=np.uint8)
     (np.savez_compressed if compressed else np.savez)(file, images=images, labels=np.array(labels))
+    return file
+
+
+def write_parquet(file: Path, labels: Sequence[Any], names: Sequence[str] = (), side: int = 20) -> Path:
+    """Pictures with these labels, of which integers are positions in `names`, as Hugging Face's schemas have it."""
+    content = io.BytesIO()
+    Image.fromarray(np.zeros((side, side, 3), np.uint8)).save(content, "PNG")
+    rows = pa.table({"image": [content.getvalue()] * len(labels), "label": list(labels)})
+    about = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
+    if pa.types.is_integer(rows.schema.field("label").type):
+        rows = rows.replace_schema_metadata({"huggingface": json.dumps(about)})
+    file.parent.mkdir(exist_ok=True)
+    pq.write_table(rows, file)
     return file
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from empty_store import put_empty_store
-from starter_file import init, made, refused, write_images, write_npz
+from starter_file import PER_CLASS, init, made, refused, write_images, write_npz, write_parquet
 
 from align_core.model_config import ModelConfig, TrainConfig
 from pipelines.cli import main
@@ -87,11 +87,38 @@ class TestFlags:
         assert (experiment.data.train.kind, experiment.data.train.path) == ("npz", str(place / "train.npz"))
         assert (experiment.data.classes, experiment.data.image_size) == (4, 224)
 
+    def test_parquet(self, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A folder of files whose schemas name the classes, one without an image, and a file of names."""
+        write_parquet(place / "train/train-00000-of-00002.parquet", [2, 0, None], ("bird", "cat", "dog"), side=65)
+        write_parquet(place / "test.parquet", ["bird", "dog"])
+        experiment = made("--train", "train", "--test", "test.parquet", images=False)
+        kinds = [(config.kind, config.path) for config in experiment.image_sets().values()]
+        assert kinds == [("parquet", str(place / "train")), ("parquet", str(place / "test.parquet"))]
+        assert (experiment.data.classes, experiment.data.image_size) == (3, 224)
+        said = capsys.readouterr()
+        assert "3 classes, 2 training and 2 test images" in said.out
+        assert "note: train: 1 of the 2 files train-*-of-00002.parquet are there" in said.err
+
+    def test_a_label_file_in_a_folder_without_sub_folders(self, place: Path) -> None:
+        for role in ("train", "test"):
+            folder = place / "flat" / role
+            write_images(folder, seed=len(role))
+            lines = [f"{name}{number}.png,{name}" for name in ("cat", "dog") for number in range(PER_CLASS)]
+            for line in lines:
+                name = line.partition(".")[0]
+                (folder / name[:3] / f"{name[3:]}.png").rename(folder / f"{name}.png")
+            for name in ("cat", "dog"):
+                (folder / name).rmdir()
+            (folder / "of these.csv").write_text("\n".join(["path,label", *lines]))
+        experiment = made("--train", "flat/train", "--test", "flat/test", images=False)
+        assert experiment.data.test.labels == str(place / "flat" / "test" / "of these.csv")
+        assert (experiment.data.test.kind, experiment.data.classes) == ("folder", 2)
+
     def test_kind(self, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for name, labels in (("train", [0, 1, 1]), ("test", [1, 0])):
             write_npz(place / "arrays.npz", labels).rename(place / f"{name}.arrays")
         images = ("--train", "train.arrays", "--test", "test.arrays")
-        assert "is neither a folder nor an .npz file" in refused(capsys, *images, images=False)
+        assert "is neither a folder nor a file .npz or .parquet" in refused(capsys, *images, images=False)
         assert made(*images, "--kind", "npz", images=False).data.test.kind == "npz"
 
     def test_classes_of_npz_may_be_more_than_its_labels(self, place: Path, capsys: pytest.CaptureFixture[str]) -> None:

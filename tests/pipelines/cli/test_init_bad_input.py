@@ -36,7 +36,7 @@ class TestRefusals:
             ("photos/train", "photos/../photos/train", "training and test images must be disjoint"),
             ("photos/train", "photos", "training and test images must be disjoint"),
             ("photos", "photos/test", "training and test images must be disjoint"),
-            ("photos/train/cat", "photos/test", "photos/train/cat: has no sub-folders; each class needs one"),
+            ("photos/train/cat", "photos/test", "photos/train/cat: 12 images lie outside any class folder"),
             ("one", "photos/test", "--train: one: has one class alone, cat; a classifier needs at least two"),
             ("one.npz", "photos/test", "--train: one.npz: has one class alone; a classifier needs at least two"),
             (
