@@ -13,6 +13,7 @@ import numpy as np
 from align_core.errors import InputError
 from align_core.images.manifest import Manifest
 from align_core.images.notes import are, counted, listed
+from align_core.images.shards import SEVERAL_SPLITS
 
 OnDuplicate = Literal["stop", "skip"]
 _ORDER = ("test", "validation", "train")
@@ -127,7 +128,7 @@ def _check_labels(manifests: Mapping[str, Manifest]) -> None:
 
 
 def _check_disjoint(manifests: Mapping[str, Manifest]) -> None:
-    overlaps = []
+    overlaps, mixed = [], dict[str, str]()
     for (one, a), (other, b) in combinations(manifests.items(), 2):
         compared = _compared(a, b)
         ids = dict(zip(compared.first, a.ids, strict=True))
@@ -137,8 +138,14 @@ def _check_disjoint(manifests: Mapping[str, Manifest]) -> None:
                 f"data.{one} and data.{other} overlap: {counted(len(shared))} in both, {compared.how} "
                 f"({listed(shared, _NAMED)})"
             )
+            mixed |= {role: note for role in (one, other) for note in _several_splits(manifests[role])}
     if overlaps:
-        raise InputError(
-            f"{'; '.join(overlaps)}. Alignment, validation and test images must be disjoint: separate them, or leave "
-            "such images out of the training images with data.on_duplicate: skip"
-        )
+        mend = "separate them, or leave such images out of the training images with data.on_duplicate: skip"
+        if mixed:
+            mend = "; ".join(f"in data.{role}, {note}" for role, note in mixed.items())
+        raise InputError(f"{'; '.join(overlaps)}. Alignment, validation and test images must be disjoint: {mend}")
+
+
+def _several_splits(manifest: Manifest) -> list[str]:
+    """What is noted of files of several splits in one set, which then is likely to hold the images of others."""
+    return [note for note in manifest.notes if note.startswith(SEVERAL_SPLITS)]

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+SEVERAL_SPLITS = "files of several splits"
+"""How the note on them begins."""
 _SHARD = re.compile(r"(.+)-\d+-of-(\d+)\.parquet", re.ASCII)
 
 
@@ -18,5 +20,5 @@ def notes_on_shards(files: Iterable[Path]) -> list[str]:
     ]
     splits = sorted({split for split, _ in found})
     if len(splits) > 1:
-        notes.append(f"files of several splits ({', '.join(splits)}) are used as one image set; give a folder of one")
+        notes.append(f"{SEVERAL_SPLITS} ({', '.join(splits)}) are used as one image set; give a folder of one")
     return notes

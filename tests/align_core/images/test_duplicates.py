@@ -1,5 +1,8 @@
 """Images that occur twice: all are named, and left out where that is asked for."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -26,6 +29,12 @@ class TestStop:
         assert "data.train and data.test overlap: 2 images in both, pixel for pixel (t1 is 0; t0 is 1)" in said
         assert "data.train and data.validation overlap: 1 image in both, pixel for pixel (t2 is v1)" in said
         assert "data.on_duplicate: skip" in said
+
+    def test_files_of_several_splits_are_named_as_the_cause(self) -> None:
+        note = "files of several splits (test, train) are used as one image set; give a folder of one"
+        train = replace(manifest("abc"), notes=("1 image is enlarged", note))
+        with pytest.raises(InputError, match=rf"must be disjoint: in data.train, {re.escape(note)}$"):
+            without_duplicates({"train": train, "validation": manifest("x"), "test": manifest("ba")})
 
     def test_the_list_is_bounded_and_the_count_exact(self) -> None:
         many = "".join(map(chr, range(1000, 1400)))
