@@ -38,6 +38,10 @@ _ORDERS = {
     "another": "if the classes were in another order",
 }
 _CAUSES_OF_ORDER = "are the labels one off, or is this another label set?"
+_CAUSES_OF_ANOTHER = (
+    "is this another label set? Where the image sets name their classes, `data.classes` may be a file with these names "
+    "in the order of the models' outputs."
+)
 _CAUSES_OF_CHANCE = "the labels one off, or is this another label set?"
 _SEE_ALL = "`witness evaluate --clean` shows the accuracy of every model"
 
@@ -71,7 +75,7 @@ class FirstLook:
         found = f"data.test: {name} classifies {self.correct} of {self.images} images correctly"
         if (order := self._better_order()) is not None:
             found += f", and would classify {self.otherwise[order]} correctly {_ORDERS[order]}"
-            return f"{found}: {_CAUSES_OF_ORDER} {_SEE_ALL}"
+            return f"{found}: {_causes_of(order)} {_SEE_ALL}"
         if not self._is_no_better_than_chance():
             return None
         found += f", no better than chance (1 in {self.classes})"
@@ -130,8 +134,12 @@ def _of_many(looks: Mapping[str, FirstLook], doubt: str) -> str:
         causes = f"are their weights untrained, {_CAUSES_OF_CHANCE}"
     else:
         least = min(look.otherwise[doubt] for look in looks.values())
-        found, causes = f"{found}, and would classify at least {least} correctly {_ORDERS[doubt]}", _CAUSES_OF_ORDER
+        found, causes = f"{found}, and would classify at least {least} correctly {_ORDERS[doubt]}", _causes_of(doubt)
     return f"{found}: {causes} {_SEE_ALL}. They are {', '.join(looks)}"
+
+
+def _causes_of(order: str) -> str:
+    return _CAUSES_OF_ANOTHER if order == "another" else _CAUSES_OF_ORDER
 
 
 def sample_of(labels_N: Labels) -> Labels:

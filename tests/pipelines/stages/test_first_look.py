@@ -98,7 +98,12 @@ class TestOfMany:
     [
         ((LABELS + 1) % 10, "would classify 64 correctly if every label were one higher"),
         ((LABELS - 1) % 10, "would classify 64 correctly if every label were one lower"),
-        (np.roll(np.arange(10), 3)[LABELS], "would classify 64 correctly if the classes were in another order"),
+        (
+            np.roll(np.arange(10), 3)[LABELS],
+            "would classify 64 correctly if the classes were in another order: is this another label set? Where the "
+            "image sets name their classes, `data.classes` may be a file with these names in the order of the models' "
+            "outputs. `witness",
+        ),
     ],
 )
 def test_labels_in_another_order(predicted: object, order: str) -> None:
