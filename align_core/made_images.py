@@ -148,7 +148,7 @@ class _Pictures:
             raise InputError(f"{folder}: there are no picture files in this folder")
         own = (_listed(folder, found) if (folder / _LABELS).is_file() else {}) or _by_names(found, ids)
         missing = [image_id for image_id in ids if image_id not in own]
-        _refuse_missing(folder, missing, len(ids), _of_folder(found, set(own.values()), missing))
+        _refuse_missing(folder, missing, len(ids), _of_folder(found, set(own.values()), missing), found)
         self.files = [own[image_id] for image_id in ids]
         twice = [file for file, count in Counter(self.files).items() if count > 1]
         if twice:
@@ -238,7 +238,7 @@ def _matched(path: Path, count: int, own: Sequence[str] | None, ids: Sequence[st
         what = "some of them twice" if len(own) == count else f"{count:,} images"
         raise InputError(f"{path}: it holds {len(own):,} ids and {what}; each image needs an id of its own")
     missing = [image_id for image_id in ids if image_id not in rows]
-    _refuse_missing(path, missing, len(ids), f"it holds {len(own):,}, such as {min(own, default='')}")
+    _refuse_missing(path, missing, len(ids), f"it holds {len(own):,}, such as {min(own, default='')}", own)
     others = sorted(rows.keys() - set(ids))
     return [rows[image_id] for image_id in ids], [_left_out(others)] if others else []
 
@@ -345,13 +345,23 @@ def _as_pixels(path: Path, images: npt.NDArray[Any], shape: tuple[int, int, int]
     return images
 
 
-def _refuse_missing(place: Path, missing: Sequence[str], count: int, what: str) -> None:
+def _refuse_missing(place: Path, missing: Sequence[str], count: int, what: str, names: Iterable[str]) -> None:
+    """Raises InputError where images of `count` test images are missing among those of these names."""
     if missing:
         more = f" and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
         raise InputError(
             f"{place}: {len(missing):,} of the {count:,} test images have no image there: {', '.join(missing[:_NAMED])}"
-            f"{more}; {what}"
+            f"{more}; {what}{_lost_zeros(names, missing)}"
         )
+
+
+def _lost_zeros(names: Iterable[str], missing: Sequence[str]) -> str:
+    """What is to be said where leading zeros alone keep names from matching ids of test images that are missing."""
+    there = {bare.lstrip("0"): bare for name in names if (bare := _bare_name(name)).isdigit()}
+    for wanted in map(_bare_name, missing):
+        if wanted.isdigit() and (name := there.get(wanted.lstrip("0"), wanted)) != wanted:
+            return f". Names must have the same leading zeros as the ids: {wanted} in place of {name}"
+    return ""
 
 
 def _left_out(others: Sequence[str]) -> str:

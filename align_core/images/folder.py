@@ -80,9 +80,10 @@ class Folder(ImageSet):
         """What is to be done about a folder whose images are all at its top."""
         found = sorted(self.root / name for name in at_top if name.suffix.lower() in (".csv", ".txt"))
         named = f" (is that {printable(str(found[0]))}?)" if found else ""
+        lie = "image lies" if count == 1 else "images lie"
         return (
-            f"{self.root}: {count:,} image{'s lie' if count > 1 else ' lies'} outside any class folder, and none in one; "
-            f"each class needs a folder, or a `labels` file lists the label of each image{named}"
+            f"{self.root}: {count:,} {lie} outside any class folder, and none in one; each class needs a folder, or a "
+            f"`labels` file lists the label of each image{named}"
         )
 
     @cached_property

@@ -42,17 +42,22 @@ class Npz(ImageSet):
     @cached_property
     def arrays(self) -> _Arrays:
         """The arrays of the file. Compressed images are all in memory, others stay on the disk until they are read."""
+        there: list[str] = []
         try:
             with open(self.path, "rb") as file:
                 if not zipfile.is_zipfile(file):  # numpy would advise to unpickle it
                     raise ValueError("it is no zip archive")
                 file.seek(0)
                 with np.load(file, allow_pickle=False) as archive:
+                    there = archive.files
                     mapped = mapped_array(self.path, "images.npy")
                     images, labels = archive["images"] if mapped is None else mapped, archive["labels"]
                     targeted, ids = (archive[own] if own in archive.files else None for own in (_TARGETED, _IDS))
         except KeyError as problem:
-            raise InputError(f"{self.path}: an npz image set needs the arrays `images` and `labels`") from problem
+            listed = ", ".join(f"`{name}`" for name in there) or "none"
+            raise InputError(
+                f"{self.path}: an npz image set needs the arrays `images` and `labels`, and there are: {listed}"
+            ) from problem
         except Exception as problem:  # a damaged file can raise almost any exception
             raise InputError(f"{self.path}: cannot be read as npz ({problem})") from problem
         if (

@@ -120,6 +120,24 @@ class TestMatching:
 
 class TestBadInput:
     @pytest.mark.parametrize(
+        ("given", "wanted", "hint"),
+        [
+            (["0", "1", "12"], ["00000", "00001", "00012"], r". Names .* as the ids: 00000 in place of 0$"),
+            (["007", "008"], ["7", "8"], r". Names .* as the ids: 7 in place of 007$"),
+            (["0", "1"], ["00002", "a"], r"such as 0(.png)?$"),
+        ],
+    )
+    def test_names_that_lack_leading_zeros(
+        self, tmp_path: Path, given: list[str], wanted: list[str], hint: str
+    ) -> None:
+        for name in given:
+            picture(tmp_path / f"{name}.png", IMAGES[0])
+        np.savez(tmp_path / "made.npz", images=IMAGES[: len(given)], ids=np.array(given))
+        for path in (tmp_path, tmp_path / "made.npz"):
+            with pytest.raises(InputError, match=hint):
+                open_made_images(path, wanted, SHAPE)
+
+    @pytest.mark.parametrize(
         ("arrays", "message"),
         [
             ({"images": IMAGES / 255}, "its images are float64; save them as uint8, rounded to 8 bits inside the ball"),

@@ -87,8 +87,8 @@ class TestNpz:
             listed(ImageSetConfig(kind="npz", path=str(tmp_path / "a.npz")))
 
     def test_missing_array(self, tmp_path: Path) -> None:
-        np.savez(tmp_path / "a.npz", images=noise(2, 8, 8))
-        with pytest.raises(InputError, match="`images` and `labels`"):
+        np.savez(tmp_path / "a.npz", images=noise(2, 8, 8), y=np.arange(2))
+        with pytest.raises(InputError, match=r"the arrays `images` and `labels`, and there are: `images`, `y`$"):
             listed(ImageSetConfig(kind="npz", path=str(tmp_path / "a.npz")))
 
     def test_uncompressed_images_stay_on_the_disk_until_they_are_read(self, tmp_path: Path) -> None:
