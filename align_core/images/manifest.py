@@ -34,6 +34,7 @@ class Manifest:
         towards: the class that each image is to be led to, int64 [N]; None where no attack asks the set for it.
         duplicates: every image of which a note says that it occurs twice, as `ID is ID`; the notes name the first ones.
         undecoded: how the stored bytes that `contents` are hashes of become pixels; None where they are of pixels.
+        class_names: the names of the classes by index; None where only indices are known.
     """
 
     ids: list[str]
@@ -46,6 +47,7 @@ class Manifest:
     towards: npt.NDArray[np.int64] | None = None
     duplicates: tuple[str, ...] = ()
     undecoded: Fit | None = None
+    class_names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -132,6 +134,7 @@ def manifests_of(
             notes=(*notes_of(found, fit.size, channels), *notes_on_classes(role, found, labels, known)),
             towards=towards.get(role),
             undecoded=fit if found.config.is_by_bytes else None,
+            class_names=known.names,
         )
         for role, found in inspections.items()
     }

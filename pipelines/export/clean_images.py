@@ -73,7 +73,7 @@ def clean_images(request: Request, progress: Progress) -> CleanImages:
         labels_N=test.labels,
         chunks=chunked(test.ids, _AT_ONCE),
         shape=test.shape,
-        class_names=experiment.data.class_names,
+        class_names=test.class_names,
         is_targeted=test.towards is not None,
         experiment=experiment,
         test=test,

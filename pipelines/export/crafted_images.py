@@ -121,7 +121,7 @@ def finished_images(blueprint: Blueprint, surrogates: Sequence[str], attacks: Se
             labels_N=manifest.labels,
             chunks=blueprint.chunks,
             shape=manifest.shape,
-            class_names=blueprint.experiment.data.class_names,
+            class_names=manifest.class_names,
             is_targeted=attacks_there[attack].is_targeted,
         )
         for name, attack in wanted

@@ -1,4 +1,7 @@
-"""PNG files, lossless and of 8 bits, with `labels.csv` as TransferAttack reads it: filename, label, targeted_label."""
+"""PNG files, lossless and of 8 bits, with `labels.csv` as TransferAttack reads it: filename, label, targeted_label.
+
+It has the ids, too, and the names of the classes where they have names.
+"""
 
 import csv
 import io
@@ -22,7 +25,8 @@ def write(images: Exportable, store: Store, path: str) -> None:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     targeted = ["targeted_label"] if images.is_targeted else []
-    rows.writerow(["filename", "label", *targeted, "image_id"])
+    classes = images.class_names
+    rows.writerow(["filename", "label", *targeted, "image_id", *(["class"] if classes else [])])
     for chunk in images.read():
         towards = [[]] * len(chunk.ids) if chunk.towards_B is None else [[own] for own in chunk.towards_B.tolist()]
         for image_id, label, wanted, pixels in zip(
@@ -31,7 +35,7 @@ def write(images: Exportable, store: Store, path: str) -> None:
             name = next(names)
             if name not in there:
                 store.write(f"{path}/{name}", encoded(pixels))
-            rows.writerow([name, label, *wanted, image_id])
+            rows.writerow([name, label, *wanted, image_id, *([classes[label]] if classes else [])])
     store.write(f"{path}/{LABELS}", text.getvalue().encode())
 
 

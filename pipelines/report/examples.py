@@ -78,7 +78,7 @@ def examples_of(blueprint: Blueprint, outcomes: Outcomes) -> Examples | None:
     change = {key: attacked[key].astype(np.int16) - clean[key[1]] for key in attacked}
     largest = max(int(np.abs(own).max()) for own in change.values())
     factor = max(1, 127 // max(1, largest))
-    names = blueprint.experiment.data.class_names
+    names = blueprint.inspected.manifests["test"].class_names
     images = []
     for image in chosen:
         label = int(outcomes.labels[image])

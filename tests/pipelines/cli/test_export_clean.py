@@ -108,6 +108,26 @@ def test_the_test_images_as_models_get_them_without_any_model(
     assert not made.output.exists()
 
 
+def test_the_names_of_class_folders_leave_with_the_images(tmp_path: Path) -> None:
+    """What is exported as Parquet is an image set beside the same class folders, though its set lacks a class."""
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 8, 8), dtype=np.uint8)
+    places = ["train/ant/0", "train/bee/1", "train/cow/2", "test/cow/3", "test/bee/4"]
+    for place, own in zip(places, pixels, strict=True):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(own).save(tmp_path / f"{place}.png")
+    sets = {role: {"kind": "folder", "path": role} for role in ("train", "test")}
+    made = images_alone(tmp_path, data={"classes": 3, "image_size": 8, **sets})
+    command = ["export", str(made.file), "--clean", "--parquet"]
+    assert main([*command, str(tmp_path / "clean.parquet")]) == 0
+    about = json.loads(pq.read_schema(tmp_path / "clean.parquet").metadata[b"huggingface"])
+    assert about["info"]["features"]["label"] == {"names": ["ant", "bee", "cow"], "_type": "ClassLabel"}
+    again = ["--set", "data.test={kind: parquet, path: clean.parquet}"]
+    assert main([*command, str(tmp_path / "again.parquet"), *again]) == 0
+    (ids, labels, images), others = (exported(tmp_path / f"{name}.parquet", "parquet") for name in ("clean", "again"))
+    assert labels == [1, 2] and others[:2] == (ids, labels)
+    np.testing.assert_array_equal(others[2], images)
+
+
 def test_a_hash_that_is_not_that_of_the_images_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made, manifest = images_alone(tmp_path), tmp_path / "clean.npz.json"
     command = ["export", str(made.file), "--clean", "--npz", str(tmp_path / "clean.npz")]

@@ -81,6 +81,16 @@ def test_exported_images_are_an_image_set_of_ours(tmp_path: Path, form: str, cha
     assert targeted is not None and targeted.values.tolist() == [1, 2, 0, 1, 2]
 
 
+def test_png_files_with_the_names_of_their_classes(tmp_path: Path) -> None:
+    path, _ = written(tmp_path, "png", class_names=("bird", "cat", "dog"))
+    assert (path / "labels.csv").read_text().splitlines()[:2] == [
+        "filename,label,image_id,class",
+        "bird/1.png,0,bird/1.JPEG,bird",
+    ]
+    config = ImageSetConfig(kind="folder", path=str(path), labels=str(path / "labels.csv"), label_column="class")
+    assert open_image_set(config, 5, 3).listing()[1].tolist() == ["bird", "cat", "dog", "bird", "cat"]
+
+
 @GREY_AND_COLOUR
 def test_an_npz_file_as_numpy_reads_it(tmp_path: Path, channels: int) -> None:
     path, stored = written(tmp_path, "npz", channels=channels)
