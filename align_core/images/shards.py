@@ -20,5 +20,7 @@ def notes_on_shards(files: Iterable[Path]) -> list[str]:
     ]
     splits = sorted({split for split, _ in found})
     if len(splits) > 1:
-        notes.append(f"{SEVERAL_SPLITS} ({', '.join(splits)}) are used as one image set; give a folder of one")
+        notes.append(
+            f"{SEVERAL_SPLITS} ({', '.join(splits)}) are used as one image set; give a file, or a folder, of one"
+        )
     return notes

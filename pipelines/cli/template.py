@@ -94,7 +94,7 @@ def text_of(starter: Starter) -> str:
         name=scalar(starter.name),
         classes=starter.classes,
         image_size=starter.image_size,
-        kinds=" ".join(_KINDS[kind] for kind in dict.fromkeys((starter.train.kind, starter.test.kind))),
+        kinds="\n  # ".join(_KINDS[kind] for kind in dict.fromkeys((starter.train.kind, starter.test.kind))),
         train=_image_set(starter, starter.train),
         test=_image_set(starter, starter.test),
         models="\n".join(_model(starter, model) for model in starter.models),

@@ -31,7 +31,7 @@ class TestStop:
         assert "data.on_duplicate: skip" in said
 
     def test_files_of_several_splits_are_named_as_the_cause(self) -> None:
-        note = "files of several splits (test, train) are used as one image set; give a folder of one"
+        note = "files of several splits (test, train) are used as one image set; give a file, or a folder, of one"
         train = replace(manifest("abc"), notes=("1 image is enlarged", note))
         with pytest.raises(InputError, match=rf"must be disjoint: in data.train, {re.escape(note)}$"):
             without_duplicates({"train": train, "validation": manifest("x"), "test": manifest("ba")})

@@ -167,7 +167,7 @@ def test_a_shard_that_is_missing_and_a_split_too_many_are_said(tmp_path: Path) -
     write(tmp_path / "test-00000-of-00001.parquet")
     assert inspect_images(config(tmp_path, **CIFAR), 8).notes == [
         "2 of the 3 files train-*-of-00003.parquet are there: the others' images are missing",
-        "files of several splits (test, train) are used as one image set; give a folder of one",
+        "files of several splits (test, train) are used as one image set; give a file, or a folder, of one",
     ]
     assert inspect_images(config(tmp_path / names[0], **CIFAR), 8).notes == []
 

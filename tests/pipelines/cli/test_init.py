@@ -114,6 +114,13 @@ class TestFlags:
         assert experiment.data.test.labels == str(place / "flat" / "test" / "of these.csv")
         assert (experiment.data.test.kind, experiment.data.classes) == ("folder", 2)
 
+    def test_sets_of_two_kinds_are_both_explained(self, place: Path) -> None:
+        write_parquet(place / "test.parquet", ["cat", "dog"])
+        made("--train", "photos/train", "--test", "test.parquet", images=False)
+        text = Path("experiment.yaml").read_text()
+        assert "A folder has a sub-folder per class" in text and "Parquet files have the columns" in text
+        assert max(map(len, text.splitlines())) <= 120
+
     def test_kind(self, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for name, labels in (("train", [0, 1, 1]), ("test", [1, 0])):
             write_npz(place / "arrays.npz", labels).rename(place / f"{name}.arrays")
