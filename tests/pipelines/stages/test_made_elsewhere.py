@@ -370,7 +370,7 @@ def test_notes_are_said_before_any_work(exported: HandMade, tmp_path: Path, caps
     with np.load(exported.folder / "images.npz") as stored:
         images = stored["images"][4:]
     mixed = {"images": "mixed.npz", "eps": "9/255", "compare_with": "pgd"}
-    alike, away = {**mixed, "eps": 0.470588}, {**mixed, "eps": "120/255", "compare_with": "led"}  # of the same levels
+    alike, away = {**mixed, "eps": 0.470588}, {**mixed, "eps": "120.25/255", "compare_with": "led"}  # of 120 levels
     made = copied(exported, tmp_path, theirs=mixed, away=away, alike=alike)
     ids = np.array([f"{row:05d}" for row in range(4, 17)])
     np.savez(tmp_path / "mixed.npz", images=np.concatenate([images, images[:1]]), ids=ids)
@@ -383,6 +383,7 @@ def test_notes_are_said_before_any_work(exported: HandMade, tmp_path: Path, caps
     ):
         assert f"attacks.theirs: {note}" in said
     assert said.count("it is compared with") == 2
+    assert said.count("stored with 8 bits") == said.count("attacks.away: eps 0.471569 is 120.25/255; images are") == 1
     assert "attacks.away: it is compared with led, whose `towards` is another one (column; and away here)" in said
 
 
