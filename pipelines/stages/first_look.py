@@ -6,6 +6,7 @@ does not expect. All tables would then be wrong, and none would look so.
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from align_core.images.decoding import Pixels
 from align_core.images.manifest import Manifest
 from pipelines.compute.images import opened
 from pipelines.experiment.config import DataConfig
-from pipelines.stages.normalisations import USUAL, better_normalisation, predictions
+from pipelines.stages.normalisations import USUAL, at_own_size, better_normalisation, better_size, predictions
 
 if TYPE_CHECKING:
     from align_core.models import Classifier
@@ -37,6 +38,7 @@ _ORDERS = {
     "from text": "if the classes were numbered as numbers, and not in the order of text (0, 1, 10, 11, ...)",
     "another": "if the classes were in another order",
 }
+_CAUSE_OF_SIZE = "were its weights trained at that size? Then write it in models.{name}, or the images are resized."
 _CAUSES_OF_ORDER = "are the labels one off, or is this another label set?"
 _CAUSES_OF_ANOTHER = (
     "is this another label set? Where the image sets name their classes, `data.classes` may be a file with these names "
@@ -55,6 +57,8 @@ class FirstLook:
         correct: how many it classifies correctly.
         otherwise: how many it would, if the labels were in another order, by a key of `_ORDERS`.
         normalised: how many it would with another usual normalisation of pixels, by its name, where it is better.
+        as_they_are: how many it would with images at their own size, by the side in pixels, where it is better;
+            `normalised` is then of this size.
     """
 
     images: int
@@ -62,14 +66,18 @@ class FirstLook:
     correct: int
     otherwise: dict[str, int]
     normalised: dict[str, int] = field(default_factory=dict)
+    as_they_are: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         is_known = self.otherwise.keys() <= _ORDERS.keys() and self.normalised.keys() <= USUAL.keys()
+        is_known = is_known and all(side.isdecimal() for side in self.as_they_are)
         if not is_known or min(self.images, self.classes) < 1:
             raise ValueError("not what a first look found")
 
     def warning(self, name: str, trained_here: bool = False) -> str | None:
         """What has to be said of the model `name`, or None where it does better than chance in this order alone."""
+        if self.as_they_are:
+            return self._of_size(name)
         if self.normalised:
             return self._of_normalisation(name)
         found = f"data.test: {name} classifies {self.correct} of {self.images} images correctly"
@@ -84,9 +92,11 @@ class FirstLook:
         return f"{found}: are its weights untrained, {_CAUSES_OF_CHANCE} {_SEE_ALL}"
 
     def doubt(self) -> str | None:
-        """What several models may have in common: "chance", or another order by its key; None where it is neither."""
+        """What several models may have in common: "chance", a side in pixels, or another order by its key; else None."""
         if self.normalised:
             return None
+        if self.as_they_are:
+            return next(iter(self.as_they_are))
         return self._better_order() or ("chance" if self._is_no_better_than_chance() else None)
 
     def _better_order(self) -> str | None:
@@ -107,6 +117,19 @@ class FirstLook:
             f"correctly with `mean: {list(mean)}, std: {list(std)}`: are these missing in models.{name}, or are those "
             f"there of other weights? {_SEE_ALL}"
         )
+
+
+    def _of_size(self, name: str) -> str:
+        ((side, most),) = self.as_they_are.items()
+        found = (
+            f"data.test: {name} classifies {self.correct} of {self.images} images correctly, and would classify {most} "
+            f"correctly with `input_size: {side}`"
+        )
+        if self.normalised:
+            ((whose, best),) = self.normalised.items()
+            mean, std = USUAL[whose]
+            found += f", and {best} with `mean: {list(mean)}, std: {list(std)}` as well"
+        return f"{found}: {_CAUSE_OF_SIZE.format(name=name)} {_SEE_ALL}"
 
 
 def warnings_of(looks: Mapping[str, FirstLook]) -> list[str]:
@@ -132,6 +155,11 @@ def _of_many(looks: Mapping[str, FirstLook], doubt: str) -> str:
     if doubt == "chance":
         found += f", no better than chance (1 in {one.classes})"
         causes = f"are their weights untrained, {_CAUSES_OF_CHANCE}"
+    elif doubt.isdecimal():
+        least = min(look.as_they_are[doubt] - look.correct for look in looks.values())
+        found = f"data.test: {len(looks)} models would each classify at least {least} more of {one.images} images "
+        found += f"correctly with `input_size: {doubt}`"
+        causes = "were their weights trained at that size? Then write it in each, or the images are resized."
     else:
         least = min(look.otherwise[doubt] for look in looks.values())
         found, causes = f"{found}, and would classify at least {least} correctly {_ORDERS[doubt]}", _causes_of(doubt)
@@ -156,16 +184,22 @@ def sample_of(labels_N: Labels) -> Labels:
 
 
 def look_at(
-    classifier: "Classifier", data: DataConfig, test: Manifest, doubts_normalisation: bool = False
+    classifier: "Classifier",
+    data: DataConfig,
+    test: Manifest,
+    doubts_normalisation: bool = False,
+    doubts_size: bool = False,
 ) -> FirstLook:
     """Shows a model, in eval mode, some test images. Raises InputError where it fails or its logits are not finite.
 
-    Where it is in doubt that the model's mean and std are those of its weights, other usual ones are tried, too.
+    Where it is in doubt that the model's mean and std are those of its weights, other usual ones are tried, too; and
+    where it is of the size to which it resizes, the images at their own size.
     """
     chosen = sample_of(test.labels)
     ids = [test.ids[position] for position in chosen]
     images = read_images(opened(data.test, data.fit, test.shape[0]), ids)
-    return first_look(classifier, images, ids, test.labels[chosen], data.classes_count, doubts_normalisation)
+    labels_B, classes = test.labels[chosen], data.classes_count
+    return first_look(classifier, images, ids, labels_B, classes, doubts_normalisation, doubts_size)
 
 
 def first_look(
@@ -175,13 +209,20 @@ def first_look(
     labels_B: Labels,
     classes: int,
     doubts_normalisation: bool = False,
+    doubts_size: bool = False,
 ) -> FirstLook:
     """Shows a model uint8 images, as `look_at` does. Raises InputError as that does."""
     predicted_B = predictions(classifier, images_BCHW, ids)
     look = compared(predicted_B, labels_B, classes)
+    own_B = better_size(classifier, images_BCHW, ids, labels_B, predicted_B) if doubts_size else None
+    if own_B is not None:
+        look = replace(look, as_they_are={str(images_BCHW.shape[-1]): int((own_B == labels_B).sum())})
+        predicted_B = own_B
     if not doubts_normalisation:
         return look
-    return replace(look, normalised=better_normalisation(classifier, images_BCHW, ids, labels_B, predicted_B))
+    with nullcontext() if own_B is None else at_own_size(classifier):
+        normalised = better_normalisation(classifier, images_BCHW, ids, labels_B, predicted_B)
+    return replace(look, normalised=normalised)
 
 
 def compared(predicted_B: Labels, labels_B: Labels, classes: int) -> FirstLook:

@@ -144,7 +144,8 @@ def inspect_models(
         found.notes += [f"models.{name}: {note}" for note in one.notes]
         found.unused_parameters |= {name} if one.unused_parameters else set()
         if network.digest is not None and uses[name].has_role:
-            key = fingerprint_of([network.identity, test.digest])
+            doubted = ["size"] if model.doubts_size else []  # a look of an earlier version did not doubt it
+            key = fingerprint_of([network.identity, test.digest, *doubted])
             looked[name] = looks.get(key, FirstLook, named(name, model.look))
         found.unsaved |= model.origin.unsaved if model.origin else {}
     found.notes += warnings_of(looked)
@@ -372,10 +373,20 @@ class _Model:
         from_card = written.aligned is not None or written.mlflow is not None
         return not from_card and not self.wraps and (self.config.brings_weights or self.config.weights_file is not None)
 
+    @property
+    def doubts_size(self) -> bool:
+        """Whether it may resize the images to another size than that which the weights of a file were trained at."""
+        written, own = self.experiment.models[self.name], self.config
+        is_from_file = own.weights_file is not None and own.train is None
+        is_told = written.aligned is not None or written.mlflow is not None or written.wrap is not None
+        may_resize = own.factory is None if own.input_size is None else own.input_size != self.test.shape[1]
+        return is_from_file and not is_told and may_resize
+
     def look(self) -> FirstLook:
         """Shows the model a few test images. Raises InputError where its logits on them are not finite."""
         try:
             classifier = defended(self._classifier, self.wraps)
-            return look_at(classifier, self.experiment.data, self.test, self._has_own_normalisation)
+            doubts = self._has_own_normalisation, self.doubts_size
+            return look_at(classifier, self.experiment.data, self.test, *doubts)
         except InputError as problem:
             raise InputError(f"models.{self.name}: {problem}") from problem

@@ -1,7 +1,8 @@
-"""Would a model classify more test images correctly if their pixels were normalised in another usual way?
+"""Would a model classify more test images correctly if they were normalised in another usual way, or not resized?
 
 A `mean` and `std` that were forgotten, or are those of other weights, leave most models better than chance, so that
-nothing looks wrong, and make every figure that of a broken model.
+nothing looks wrong, and make every figure that of a broken model. So does an `input_size` that was forgotten: a library
+resizes images of 32 pixels to the 176 or 224 of its own weights.
 """
 
 from collections.abc import Iterator, Sequence
@@ -69,6 +70,37 @@ def better_normalisation(
             found[name] = count
     best = max(found, key=lambda name: found[name], default=None)
     return {} if best is None else {best: found[best]}
+
+
+def better_size(
+    classifier: "Classifier",
+    images_BCHW: Pixels,
+    ids: Sequence[str],
+    labels_B: npt.NDArray[np.int64],
+    predicted_B: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64] | None:
+    """What a model predicts, int64 [B], for images that it does not resize.
+
+    None where it does not resize them anyhow, where it cannot take them as they are, or unless at least ten more images
+    are then classified correctly. The arguments are those of `better_normalisation`.
+    """
+    if classifier.input_size in (None, images_BCHW.shape[-1]):
+        return None
+    with suppress(InputError), at_own_size(classifier):  # a network with a table of positions takes one size alone
+        now_B = predictions(classifier, images_BCHW, ids)
+        if (now_B == labels_B).sum() >= (predicted_B == labels_B).sum() + _FEWEST:
+            return now_B
+    return None
+
+
+@contextmanager
+def at_own_size(classifier: "Classifier") -> Iterator[None]:
+    """The classifier without resizing, and then again as it was."""
+    own, classifier.input_size = classifier.input_size, None
+    try:
+        yield
+    finally:
+        classifier.input_size = own
 
 
 def predictions(classifier: "Classifier", images_BCHW: Pixels, ids: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from align_core.model_config import ModelConfig
 from align_core.published import as_built
+from pipelines.experiment.config import Experiment
+from pipelines.experiment.wraps import unwrapped
 from pipelines.stages.blueprint import Blueprint
 from pipelines.stages.known import Known
 from pipelines.stages.model_uses import uses_of
@@ -12,20 +14,21 @@ from pipelines.storage.store import fingerprint_of
 
 _FILE = f"{SEEN}/input-sizes.json"
 _SIDES = {"img_size", "image_size"}  # arguments of networks that are built for one size
+_OF_ONE_SIZE = ("vit_", "maxvit_")  # those of torchvision, which may be built for their size without such an argument
 
 
 @dataclass(frozen=True)
 class _InputSize:
     """Side in pixels to which a model resizes its input; None where it takes images at their size.
 
-    `is_free` says whether nothing decides it but the library's habit: no weights, and no table of positions.
+    `takes_others` says whether the network can be given another size: it is not built with a table of positions.
     """
 
     side: int | None
-    is_free: bool = False
+    takes_others: bool
 
     def __post_init__(self) -> None:
-        if type(self.side) not in (int, type(None)) or type(self.is_free) is not bool:
+        if type(self.side) not in (int, type(None)) or type(self.takes_others) is not bool:
             raise TypeError("not a side in pixels")
 
 
@@ -45,20 +48,32 @@ def resizings(blueprint: Blueprint) -> list[str]:
 
         def ask(config: ModelConfig = config) -> _InputSize:
             built = as_built(config, classes, blueprint.inspected.shape[0])
-            is_free = config.train is not None and config.weights is None and not _SIDES & built.args.keys()
-            return _InputSize(built.input_size, is_free)
+            is_of_one_size = bool(_SIDES & built.args.keys()) or (config.torchvision or "").startswith(_OF_ONE_SIZE)
+            return _InputSize(built.input_size, not is_of_one_size)
 
         own = known.get(key, _InputSize, ask)
         if own.side not in (None, side):
-            lines.append(_line(name, side, own))
+            mend = _mend(blueprint.experiment, name, side) if own.takes_others else ""
+            lines.append(_line(name, side, own.side, mend))
     blueprint.inspected.unsaved |= known.unsaved()
     return lines
 
 
-def _line(name: str, side: int, own: _InputSize) -> str:
-    assert own.side is not None
-    line = f"{side} px images are resized to {own.side} for {name}"
-    if own.side < 2 * side:
+def _line(name: str, side: int, own: int, mend: str) -> str:
+    line = f"{side} px images are resized to {own} for {name}"
+    if own < 2 * side:
         return line
-    mend = f"; models.{name}.input_size: {side} trains it on them as they are" if own.is_free else ""
-    return f"{line}, {(own.side / side) ** 2:,.0f} times as many pixels to compute with{mend}"
+    return f"{line}, {(own / side) ** 2:,.0f} times as many pixels to compute with{mend}"
+
+
+def _mend(experiment: Experiment, name: str, side: int) -> str:
+    """How to avoid it, where nothing decides the size but the library's habit, or else the end of no sentence."""
+    inner = unwrapped(experiment.models, name).name
+    written = experiment.models[inner]
+    key = f"models.{inner}.input_size: {side}"
+    if written.train is not None:
+        return f"; {key} trains it on them as they are" if written.weights is None else ""
+    is_told = written.aligned is not None or written.mlflow is not None or written.input_size is not None
+    if is_told or written.weights_file is None:
+        return ""
+    return f"; if its weights were trained at {side} px, write {key}, or its accuracy suffers"
