@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+from align_core.errors import InputError
 from pipelines.cli.catalogue import CONTROLS
 from pipelines.cli.starter import SMALL_SIDE, Images, Model, Starter, path_in
 
@@ -139,7 +140,27 @@ def _model(starter: Starter, model: Model) -> str:
         weights = "weights: pretrained"
     else:
         weights = f"weights: {scalar(path_in(starter.file, Path(model.weights)))}"
-    return f"  {scalar(model.key)}: {{timm: {scalar(model.timm)}, {weights}}}"
+    return f"  {scalar(model.key)}: {{timm: {scalar(model.timm)}, {weights}}}{_resizing(starter, model)}"
+
+
+def _resizing(starter: Starter, model: Model) -> str:
+    """A comment on weights from a file where timm resizes the images: nothing shows at what size they were trained."""
+    if model.weights in (None, "pretrained") or ":" in model.timm:
+        return ""
+    from align_core.model_config import ModelConfig
+    from align_core.published import as_built
+
+    try:
+        own = as_built(ModelConfig(timm=model.timm, weights=model.weights), starter.classes, 3)
+    except InputError:  # there is no such model, as `_check_models` says better
+        return ""
+    if own.input_size in (None, starter.image_size) or "img_size" in own.args:  # which is built for one size
+        return ""
+    side = starter.image_size
+    return (
+        f"\n    # images are resized to {own.input_size}; for weights that were trained at {side} px, add "
+        f"input_size: {side}"
+    )
 
 
 def _training_epochs(images: int) -> int:

@@ -145,12 +145,21 @@ def parse_yaml(text: str, origin: str) -> Any:
         return yaml.load(text, _StrictLoader)
     except yaml.MarkedYAMLError as problem:
         line = f", line {problem.problem_mark.line + 1}" if problem.problem_mark else ""
-        raise InputError(f"{origin}{line}: {problem.problem or problem.context}") from problem
+        mend = "; put an address with ? in quotes" if _has_address(text, problem) else ""
+        raise InputError(f"{origin}{line}: {problem.problem or problem.context}{mend}") from problem
     except yaml.reader.ReaderError as problem:
         number = text.count("\n", 0, problem.position) + 1
         raise InputError(f"{origin}, line {number}: the sign U+{problem.character:04X} is not allowed") from problem
     except yaml.YAMLError as problem:
         raise InputError(f"{origin}: this is not valid YAML ({problem})") from problem
+
+
+def _has_address(text: str, problem: yaml.MarkedYAMLError) -> bool:
+    """Whether an address with a question mark, which means something within braces, is on the line that is no YAML."""
+    if not isinstance(problem, yaml.parser.ParserError | yaml.scanner.ScannerError) or problem.problem_mark is None:
+        return False
+    line = text.splitlines()[problem.problem_mark.line :][:1]
+    return any("?" in own.partition("://")[2] for own in line)
 
 
 def _text_of(path: Path) -> str:

@@ -27,6 +27,8 @@ _GCS_RETRY_LIMIT = timedelta(minutes=1)  # of all attempts together; Google's de
 _S3_TEXTS = {"scheme", "endpoint_override", "tls_ca_file_path"}
 _S3_FLAGS = {"allow_bucket_creation", "allow_bucket_deletion"}
 
+_PERCENT = "; in an address a space is written %20 and, in a key or a secret, / as %2F, ? as %3F, # as %23 and @ as %40"
+
 AT_ONCE = 16
 """Requests to a store that are under way side by side where there are many: each waits for the store."""
 _MANY = 3  # files to be deleted for which it is worth to import boto3
@@ -60,6 +62,7 @@ def open_store(uri: str) -> tuple[fs.FileSystem, str]:
     except (pa.ArrowException, OSError, ValueError) as problem:
         safe = without_credentials(uri)
         reason = hide_credentials(str(problem), uri)
+        reason += _PERCENT if "syntax error" in reason else ""
         # Without `from problem`: its message may quote the URI with the credentials.
         raise InputError(f"{safe}: {reason}") from None
     return filesystem, folder
@@ -109,15 +112,17 @@ def _with_parameter(uri: str, name: str, value: object) -> str:
 
 
 def check_answers(filesystem: fs.FileSystem, folder: str, uri: str) -> None:
-    """Raises InputError unless `folder` can be listed and its bucket exists. Leaves nothing behind.
+    """Raises InputError unless `folder` can be listed, its objects be looked up, and its bucket exists.
 
-    Whether it can be written is not tried here: the lease is the first object that a run writes.
+    Leaves nothing behind. Whether it can be written is not tried: the lease is the first object that a run writes.
     """
     safe, bucket = without_credentials(uri), folder.partition("/")[0]
     try:
         found = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
         has_buckets = filesystem.type_name in ("s3", "gcs", "abfs")
         is_there = bool(found) or not has_buckets or filesystem.get_file_info(bucket).type != fs.FileType.NotFound
+        if is_there:  # a store may let anyone list it, and deny its objects
+            filesystem.get_file_info(next((own.path for own in found if own.is_file), f"{folder}/.lease"))
     except OSError as problem:
         raise InputError(
             f"{safe} cannot be used ({problem}); check the address, the credentials and what they allow"

@@ -168,6 +168,18 @@ class TestFlags:
         assert experiment.targets == ["resnet34", "test_vit2"]
         assert experiment.models["resnet34"].train is not None
 
+    @pytest.mark.parametrize(("name", "size"), [("resnet10t", 176), ("vit_tiny_patch16_224", None)])
+    def test_weights_from_a_file_that_may_have_been_trained_at_another_size(
+        self, place: Path, name: str, size: int | None
+    ) -> None:
+        """A comment says so, and where, unless the network is built for one size."""
+        (place / "net.safetensors").write_bytes(b"")
+        made("--source", f"{name}=net.safetensors", "--witness", "test_resnet", "--target", "test_vit", models=False)
+        lines = Path("experiment.yaml").read_text().splitlines()
+        after = lines[next(number for number, line in enumerate(lines) if line.startswith(f"  {name}: ")) + 1]
+        said = f"    # images are resized to {size}; for weights that were trained at 32 px, add input_size: 32"
+        assert (after == said) is (size is not None)
+
 
 class TestQuestions:
     @pytest.fixture

@@ -45,6 +45,7 @@ def test_the_type_of_a_value(written: str, value: Any) -> None:
         ("a:\n  - c: 1\n  - c: 1\n    d: 1\n    c: 2\n", 5, "the key 'c' is given twice"),
         ("20: 1\n20: 2\n", 1, "the key 20 is read as a number; put it in quotes: '20'"),
         ("? [a]\n: 1\n", 1, "a key must be a word"),
+        ("a: 1\nb: {c: s3://b/d?region=e}\n", 2, "but got '?'; put an address with ? in quotes"),
         ("a:\n  ~: 1\n", 2, "a key must be a word"),
         ("a: 1\nb: *a\n", 2, "undefined alias"),
         ("a:\n  <<: 3\n", 2, "expected a mapping"),

@@ -253,7 +253,17 @@ class TestRefusals:
     ) -> None:
         for secret in (SECRET, "what?ever", "has a space"):
             output = s3.uri("runs").replace("not%2Ffor%2Banyone", secret)
-            assert_refused(output, "output: s3://***@", capfd)
+            assert_refused(output, "in a key or a secret, / as %2F", capfd)
+
+    def test_objects_that_are_denied_where_they_may_be_listed(
+        self, tmp_path: Path, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """Else that of the first image set would be said to be wrong."""
+        with s3_server(tmp_path / "server.log") as server:
+            with server.filesystem.open_output_stream(f"{server.bucket}/runs/tiny/experiment.yaml") as stream:
+                stream.write(b"name: tiny")
+            server.ask("POST", "moto-api/reset-auth", b"1")  # the listing is the last request that is answered
+            assert_refused(server.uri("runs"), "check the address, the credentials and what they allow", capfd)
 
     def test_an_unknown_parameter(self, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]) -> None:
         assert_refused(f"s3://{KEY}:{SECRET.replace('/', '%2F')}@bucket/runs?region=a&colour={SECRET}", "colour", capfd)
