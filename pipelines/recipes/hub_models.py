@@ -1,9 +1,14 @@
 """Networks of RobustBench, transformers and open_clip with their published weights, for `factory:` and `weights: none`.
 
 An experiment file names them from anywhere: `factory: "pipelines.recipes.hub_models:from_transformers"`. The libraries
-are not installed with Witness, and have to be there on every node: `pip install transformers open_clip_torch`. That of
-RobustBench pins an older timm than Witness needs: `pip install --no-deps robustbench`, and then what it imports. What
+are not installed with Witness, and have to be there on every node: `pip install transformers open_clip_torch`. What
 the factories return takes pixels in [0, 1] at the network's own size; where images have another, give `input_size`.
+
+RobustBench pins an older timm than Witness needs. Install it without its dependencies, and then what release 1.1.1
+imports beside what Witness has, of which AutoAttack is not on PyPI, and pkg_resources is not in setuptools from 82 on:
+
+    pip install --no-deps robustbench
+    pip install geotorch torchdiffeq gdown 'setuptools<81' git+https://github.com/fra31/auto-attack
 """
 
 import importlib
@@ -14,6 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+_PACKAGES = {"pkg_resources": "'setuptools<81'", "autoattack": "git+https://github.com/fra31/auto-attack"}
+"""What to install for a module that a package of another name has."""
 
 
 def from_robustbench(
@@ -141,6 +150,12 @@ def _library(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as problem:
+        missing = (problem.name or "").partition(".")[0]
+        if isinstance(problem, ModuleNotFoundError) and missing != module.partition(".")[0]:
+            raise ImportError(
+                f"{module} cannot be imported: it imports {missing}, which is not installed; `pip install "
+                f"{_PACKAGES.get(missing, missing)}`"
+            ) from problem
         raise ImportError(
             f"{module} cannot be imported ({problem}); it needs `pip install {package}` and what the package imports"
         ) from problem

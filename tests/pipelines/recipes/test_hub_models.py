@@ -98,6 +98,29 @@ def test_a_library_that_is_missing_gets_one_message_that_says_how_to_install_it(
         load(config, classes=1, channels=3)
 
 
+@pytest.mark.parametrize(
+    ("missing", "package"), [("pkg_resources", "'setuptools<81'"), ("geotorch.so", "geotorch")]
+)
+def test_what_an_installed_library_lacks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, package: str
+) -> None:
+    (tmp_path / "robustbench").mkdir()
+    (tmp_path / "robustbench" / "__init__.py").write_text("")
+    (tmp_path / "robustbench" / "utils.py").write_text(f"import {missing}")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("robustbench", "robustbench.utils"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, missing.partition(".")[0], None)
+    config = ModelConfig(factory=f"{MODULE}:from_robustbench", args={"name": "Wong2020Fast"}, weights="none")
+    own = missing.partition(".")[0]
+    with pytest.raises(InputError) as refusal:
+        load(config, classes=1, channels=3)
+    said = f"robustbench.utils cannot be imported: it imports {own}, which is not installed; `pip install {package}`"
+    assert said in str(refusal.value)
+    for module in ("robustbench", "robustbench.utils"):
+        sys.modules.pop(module, None)
+
+
 def test_a_prompt_without_a_place_for_the_class_is_refused() -> None:
     with pytest.raises(ValueError, match=r"has no \{\} in place of the class"):
         hub_models.from_open_clip("RN50", "openai", ["cat"], prompt="a photo")
