@@ -5,7 +5,7 @@ models, and are stated in pixels, whatever mean and standard deviation a model w
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.weak import WeakIdKeyDictionary
 
+from align_core.bounds import near_names
 from align_core.downloads import check_torch_can_load, hub_offline_unless_reachable, hub_revision
 from align_core.errors import InputError, named, reason_of
 from align_core.model_config import Combine, ModelConfig, Precision, resolve_aligned
@@ -220,7 +221,9 @@ def _from_timm(config: ModelConfig, classes: int, channels: int) -> Classifier:
                 f"timm: {config.timm}: the pretrained weights cannot be loaded here ({reason_of(problem)}). Check the "
                 "network, or give a local file as `weights`"
             ) from problem
-        raise InputError(f"timm: {config.timm}: {named(problem)}") from problem
+        is_known = ":" in str(config.timm) or timm.is_model(str(config.timm))
+        near = "" if is_known else _did_you_mean(str(config.timm), timm.list_models())
+        raise InputError(f"timm: {config.timm}: {named(problem)}{near}") from problem
     mean, std = grey_normalisation(data["mean"], data["std"], channels)
     classifier = _classifier(net, config, mean, std, data["input_size"][-1])
     published, taken = net.pretrained_cfg.get("input_size", [channels])[0], arguments["in_chans"]
@@ -230,6 +233,11 @@ def _from_timm(config: ModelConfig, classes: int, channels: int) -> Classifier:
     if pretrained and "@" not in str(config.timm) and (commit := hub_revision(str(config.timm))):
         classifier.changes += (f"its weights are revision {commit}; `timm: {config.timm}@{commit}` keeps to them",)
     return classifier
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    near = near_names(name, known)
+    return f"; did you mean {near}?" if near else ""
 
 
 def _check_download(config: ModelConfig) -> None:
@@ -247,8 +255,8 @@ def _from_torchvision(config: ModelConfig, classes: int, channels: int) -> Class
     import torchvision
 
     name = str(config.torchvision)
-    if name not in torchvision.models.list_models(torchvision.models):
-        raise InputError(f"torchvision: there is no image classifier {name!r}")
+    if name not in (known := torchvision.models.list_models(torchvision.models)):
+        raise InputError(f"torchvision: there is no image classifier {name!r}{_did_you_mean(name, known)}")
     weights, arguments = torchvision_weights(config), torchvision_arguments(config, classes)
     if config.train is not None:
         weights = None

@@ -72,7 +72,9 @@ def _tensors(content: object, path: Path) -> State:
     if not state or len(state) < len(content):
         others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
         reason = f"these entries are not tensors: {', '.join(others[:5])}" if others else "it is empty"
-        raise InputError(f"{path}: not a state_dict of tensors ({reason})")
+        inner = next((str(name) for name, value in content.items() if _is_state(value)), None)
+        mend = "" if inner is None else f". Under {inner!r} there is one: save that alone"
+        raise InputError(f"{path}: not a state_dict of tensors ({reason}){mend}")
     for name, value in state.items():
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             kind = "quantised" if value.is_quantized else "on the meta device" if value.is_meta else str(value.layout)
@@ -80,6 +82,10 @@ def _tensors(content: object, path: Path) -> State:
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return state
+
+
+def _is_state(value: object) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(part, Tensor) for part in value.values())
 
 
 def load_into(net: nn.Module, state: State, origin: str) -> None:
@@ -113,8 +119,27 @@ def load_into(net: nn.Module, state: State, origin: str) -> None:
     problems += [("of another type", types)]
     said = [f"{what}: {', '.join(names[:6])}{_more(names[6:])}" for what, names in problems if names]
     if said:
-        raise InputError(f"{origin}: these weights do not fit the model; keys {'; '.join(said)}")
+        mend = _mend_of_names(own, state)
+        raise InputError(f"{origin}: these weights do not fit the model; keys {'; '.join(said)}{mend}")
     net.load_state_dict(state, strict=False)
+
+
+def _mend_of_names(own: State, state: State) -> str:
+    """Says which prefix the keys of a file have too many or lack, where without it they would be those of the model."""
+    if not own or not state or own.keys() & state.keys():
+        return ""
+    if prefix := _prefix(state, own):
+        return f". Take {prefix!r} from the beginning of its keys, and save it anew"
+    if prefix := _prefix(own, state):
+        return f". Put {prefix!r} at the beginning of its keys, and save it anew"
+    return ""
+
+
+def _prefix(longer: State, shorter: State) -> str:
+    """What has to be put before most keys of `shorter` to make keys of `longer`, such as `model.`; "" for nothing."""
+    first = next(iter(shorter))
+    found = sorted(name.removesuffix(first) for name in longer if name.endswith(f".{first}"))
+    return next((own for own in found if 2 * sum(f"{own}{name}" in longer for name in shorter) > len(shorter)), "")
 
 
 def not_finite(state: Mapping[str, Tensor], parameters: Container[str] | None = None) -> list[str]:

@@ -1,8 +1,13 @@
 """Which line of an exception says what happened."""
 
-import pytest
+import argparse
+import pickle
+from pathlib import Path
 
-from align_core.errors import InputError, reason_of
+import pytest
+import torch
+
+from align_core.errors import InputError, named, reason_of
 
 # As Ray passes on what a worker raised: the traceback, and its own exception around it.
 FROM_A_WORKER = """
@@ -33,6 +38,7 @@ See the documentation for memory management.
         ("advice first\npyarrow.lib.ArrowInvalid: not Parquet", "pyarrow.lib.ArrowInvalid: not Parquet"),
         ("advice first\nmy.module.BrokenException", "my.module.BrokenException"),  # raised without a message
         ("ray.exceptions.UserCodeException: failed\nhint", "ray.exceptions.UserCodeException: failed"),
+        ("\x1b[36mthe disk\x1b[0m is \x1b[1;31mfull\x1b[0m", "the disk is full"),
         # No line of a traceback, although such a word occurs in them.
         ("first\nError while deserializing header", "first"),
         ("first\nthe cause is a ValueError: bad", "first"),
@@ -42,6 +48,16 @@ See the documentation for memory management.
 def test_the_line_that_says_what_happened(text: str, reason: str) -> None:
     assert reason_of(text) == reason
     assert reason_of(RuntimeError(text)) == (reason or "RuntimeError")
+
+
+def test_what_torch_refuses_to_unpickle_is_named(tmp_path: Path) -> None:
+    """Below advice whose first line is bold and leads on to the next."""
+    torch.save({"a": argparse.Namespace()}, tmp_path / "a.pt")
+    with pytest.raises(pickle.UnpicklingError) as refusal:
+        torch.load(tmp_path / "a.pt")
+    said = named(refusal.value)
+    assert said.startswith("UnpicklingError: WeightsUnpickler error: Unsupported global: GLOBAL argparse.Namespace was ")
+    assert said.endswith(".")
 
 
 def test_an_exception_without_text_is_named_by_its_type() -> None:

@@ -89,7 +89,8 @@ class TestTimm:
     @pytest.mark.parametrize(
         ("settings", "complaint"),
         [
-            ({"timm": "no_such_model"}, "Unknown model"),
+            ({"timm": "no_such_model"}, r"Unknown model \(no_such_model\)$"),
+            ({"timm": "resnet_18"}, r"timm: resnet_18: .*; did you mean 'resnet18'\?$"),
             ({"timm": "resnet50.no_such_tag", "weights": "pretrained"}, "no_such_tag"),
             ({"timm": "test_resnet", "args": {"colour": "red"}}, "colour"),
         ],
@@ -145,6 +146,7 @@ class TestTorchvision:
         ("settings", "complaint"),
         [
             ({"torchvision": "no_such_model"}, "no image classifier 'no_such_model'"),
+            ({"torchvision": "resnet-18"}, r"no image classifier 'resnet-18'; did you mean 'resnet18'\?"),
             ({"torchvision": "fasterrcnn_resnet50_fpn"}, "no image classifier"),
             ({"torchvision": "resnet18", "weights": "IMAGENET1K_V9"}, "it has IMAGENET1K_V1"),
             ({"torchvision": "resnet18", "args": {"colour": "red"}}, "colour"),

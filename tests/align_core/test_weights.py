@@ -149,6 +149,11 @@ class TestReading:
             read_weights(saved(tmp_path / "w.pt", content))
 
 
+    def test_one_that_is_within_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"not tensors: epoch, model_state\)\. Under 'model_state' there is one: save"):
+            read_weights(saved(tmp_path / "w.pt", {"epoch": 3, "model_state": STATE}))
+
+
 class MakesFolder:
     """An object that creates a folder when it is unpickled."""
 
@@ -175,6 +180,22 @@ class TestLoading:
         assert "missing: 0.bias;" in message
         assert "unexpected: 3.weight;" in message
         assert "2.weight is (2, 5), the model's (2, 4)" in message
+
+    @pytest.mark.parametrize("more", [{}, {"loss.scale": torch.ones(1)}], ids=["all", "most"])
+    def test_a_prefix_of_the_keys_is_named(self, more: dict[str, Tensor]) -> None:
+        state = {f"model.net.{name}": value for name, value in STATE.items()} | more
+        with pytest.raises(InputError, match=r"\. Take 'model\.net\.' from the beginning of its keys, and save it anew$"):
+            load_into(small_net(), state, "w.pt")
+
+    def test_a_prefix_that_the_keys_lack_is_named(self) -> None:
+        net = nn.Module()
+        net.body = small_net()
+        with pytest.raises(InputError, match=r"\. Put 'body\.' at the beginning of its keys, and save it anew$"):
+            load_into(net, STATE, "w.pt")
+
+    def test_of_other_keys_no_prefix_is_named(self) -> None:
+        with pytest.raises(InputError, match=r"unexpected: a\.weight, b\.weight$"):
+            load_into(small_net(), {"a.weight": torch.ones(1), "b.weight": torch.ones(1)}, "w.pt")
 
     def test_a_refusal_changes_nothing(self) -> None:
         net = small_net(seed=1)
