@@ -137,5 +137,6 @@ def package_version(kind: str) -> str:
         return version(PACKAGES[kind])
     except PackageNotFoundError:
         raise InputError(
-            f"the package {PACKAGES[kind]} is not installed; `pip install 'witness[{kind}]'` installs it"
+            f"the package {PACKAGES[kind]} is not installed; `pip install '.[{kind}]'` in the folder of Witness's "
+            "repository installs it"
         ) from None

@@ -28,7 +28,10 @@ def _expanded(path: str) -> Path:
     """Replaces `~` and `$NAME` as a shell does. Raises InputError for a variable or user that there is not."""
     unset = [name for name in re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", path) if name not in os.environ]
     if unset:
-        raise InputError(f"{path}: the environment variable {unset[0]} is not set; set it, or write the path itself")
+        mend = "set it, or write the path itself"
+        if unset[0].startswith("WITNESS_"):  # as those of the experiments that ship
+            mend += ". The head of the experiment file says what it names"
+        raise InputError(f"{path}: the environment variable {unset[0]} is not set; {mend}")
     expanded = os.path.expanduser(os.path.expandvars(path))  # not Path's, for which ./~name is ~name
     if expanded.startswith("~"):
         raise InputError(f"{path}: there is no such user; write ./{path} for a folder of that name")

@@ -38,17 +38,21 @@ def test_its_python_is_one_that_witness_supports_and_the_constraints_are_for() -
 
 
 @pytest.mark.parametrize(
-    ("device", "backend", "code"), [("cuda", "of PyPI", 0), ("cpu", "cpu", 0), ("rocm", "", 2), ("", "", 2)]
+    ("device", "backend", "extras", "code"),
+    [("cuda", "of PyPI", "", 0), ("cpu", "cpu", "s3 torchattack", 0), ("rocm", "", "", 2), ("", "", "", 2)],
 )
-def test_the_build_argument_says_where_torch_comes_from(device: str, backend: str, code: int) -> None:
+def test_the_build_arguments_say_where_torch_comes_from_and_which_extras(
+    device: str, backend: str, extras: str, code: int
+) -> None:
     """The instruction is run by a shell in which `uv` only says what it was asked for."""
     (install,) = (line for line in instructions("RUN") if "$DEVICE" in line)
     uv = 'uv() { echo "torch ${UV_TORCH_BACKEND:-of PyPI}: $*"; }'
-    environment = {"DEVICE": device, "PATH": "/usr/bin:/bin"}
+    environment = {"DEVICE": device, "EXTRAS": extras, "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
         ["sh", "-c", f"{uv}\n{install}"], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == code
+    assert re.findall(r"--extra *(\w*)", done.stdout) == extras.split()
     if code:
         assert done.stderr == f"DEVICE is cuda or cpu, not {device}\n"
     else:
@@ -56,8 +60,8 @@ def test_the_build_argument_says_where_torch_comes_from(device: str, backend: st
         assert "--constraint constraints.txt --requirement pyproject.toml" in done.stdout
 
 
-def test_cuda_is_the_default() -> None:
-    assert instructions("ARG") == ["DEVICE=cuda"]
+def test_cuda_without_extras_is_the_default() -> None:
+    assert instructions("ARG") == ["DEVICE=cuda", "EXTRAS="]
 
 
 def test_a_container_runs_the_demo_and_not_as_root() -> None:
