@@ -5,8 +5,8 @@ A message of `InputError` is complete: it says what is wrong, where (a file, a s
 
 import re
 
-# The last line of a traceback: the exception's name, perhaps with its module, then its message. torch.load names what it
-# refuses to unpickle in such a line, below advice.
+# The last line of a traceback: the exception's name, perhaps with its module, then its message. torch.load names what
+# it refuses to unpickle in such a line, below advice.
 _RAISED = re.compile(r"[\w.]*(Error|Exception|Invalid)(:|$)|WeightsUnpickler error: .")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # and bold type, for terminals
 # Ray names its own exception around the text of the one that was raised in a worker.

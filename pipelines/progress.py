@@ -43,7 +43,7 @@ class Spent:
     waited: float | None = None
 
     def __str__(self) -> str:
-        rate = "" if self.rate is None else f", {_speed(self.rate)}"
+        rate = "" if self.rate is None else f", {_speed(self.rate, self.unit)}"
         waited = "" if self.waited is None else f", GPUs waited {100 * self.waited:.0f} %"
         return f"{self.label} {self.seconds:.1f} s ({_amount(self.done, self.unit)}{rate}{waited})"
 
@@ -53,9 +53,10 @@ def _amount(count: int, unit: str) -> str:
     return f"{count:,} {unit.removesuffix('s') if count == 1 else unit}"
 
 
-def _speed(rate: float) -> str:
-    """Units per second, or per minute where they take long."""
-    return f"{rate:,.1f}/s" if rate >= 0.5 else f"{60 * rate:,.1f}/min"
+def _speed(rate: float, unit: str) -> str:
+    """Units per second, or per minute where they take long. A unit of measure is named, and one that is counted not."""
+    measured = f" {unit}" if unit.isupper() else ""  # such as MB
+    return f"{rate:,.1f}{measured}/s" if rate >= 0.5 else f"{60 * rate:,.1f}{measured}/min"
 
 
 class Bar:
@@ -102,14 +103,14 @@ class Bar:
 
     def line(self) -> str:
         """Returns the line that is shown: units done and in total, their rate, and the time that remains."""
-        of = f" of {self.total:,}" if self.total is not None else ""
+        of_all = None if self.total is None else f"{self.done:,} of {self.total:,} {self.unit}"
         left = (self.total or 0) - self.done - self._left_out
-        parts = [f"{self.label}: {self.done:,}{of} {self.unit}"]
+        parts = [f"{self.label}: {of_all or _amount(self.done, self.unit)}"]
         rate = self.rate()
         if self._workers and not self.done:
             parts.append(f"starting {self._workers} worker{'s' * (self._workers > 1)}")
         elif rate is not None:
-            parts.append(_speed(rate))
+            parts.append(_speed(rate, self.unit))
             if left > 0:
                 parts.append(f"{left / rate:.0f} s left")
         return ", ".join(parts) + (f"  {self.note}" if self.note else "")

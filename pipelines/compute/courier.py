@@ -123,7 +123,7 @@ class Courier:
 
 def _files_of(config: ImageSetConfig) -> Iterator[str]:
     """The files at the path of an image set; of a folder, those that are selected, as far as they are there."""
-    image_set = open_image_set(images_here(config, unwatched), 1)
+    image_set = open_image_set(images_here(config, lambda _: unwatched), 1)
     if config.kind != "folder":
         yield from map(str, image_set.files())
         return

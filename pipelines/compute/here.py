@@ -3,7 +3,7 @@
 Whoever reads images or weights asks here first, so that each node fetches its own; workers ask by way of `on_node`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +26,12 @@ def in_worker(_: int) -> Iterator[Advance]:
     yield lambda _: WATCH.progress()
 
 
-def images_here(config: ImageSetConfig, watch: Watch = in_worker) -> ImageSetConfig:
-    """The settings of an image set with paths on this machine. Raises InputError where it cannot be fetched."""
-    places: dict[str, Any] = {key: str(fetched(place, watch)) for key, place in far_places(config).items()}
+def images_here(config: ImageSetConfig, watching: Callable[[str], Watch] = lambda _: in_worker) -> ImageSetConfig:
+    """The settings of an image set with paths on this machine. Raises InputError where it cannot be fetched.
+
+    `watching` returns, for the key of what is fetched, how that is shown.
+    """
+    places: dict[str, Any] = {key: str(fetched(place, watching(key))) for key, place in far_places(config).items()}
     return replace(config, **places) if places else config
 
 

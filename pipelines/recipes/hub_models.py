@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 _PACKAGES = {"pkg_resources": "'setuptools<81'", "autoattack": "git+https://github.com/fra31/auto-attack"}
 """What to install for a module that a package of another name has."""
 

@@ -92,7 +92,7 @@ class FirstLook:
         return f"{found}: are its weights untrained, {_CAUSES_OF_CHANCE} {_SEE_ALL}"
 
     def doubt(self) -> str | None:
-        """What several models may have in common: "chance", a side in pixels, or another order by its key; else None."""
+        """What several models may have in common: "chance", a side in pixels, another order by its key, or None."""
         if self.normalised:
             return None
         if self.as_they_are:
@@ -117,7 +117,6 @@ class FirstLook:
             f"correctly with `mean: {list(mean)}, std: {list(std)}`: are these missing in models.{name}, or are those "
             f"there of other weights? {_SEE_ALL}"
         )
-
 
     def _of_size(self, name: str) -> str:
         ((side, most),) = self.as_they_are.items()

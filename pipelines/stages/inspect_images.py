@@ -79,7 +79,7 @@ def _inspection_of(
         path = f"{SEEN}/{manifest_file(config, data.fit, data.channels)}"
         if trusting and store.exists(path) and (known := inspection_from_bytes(store.read(path), named)) is not None:
             return known, {}
-        here = images_here(config, progress.fetching(f"data.{role}"))
+        here = images_here(config, lambda key: progress.fetching(f"data.{role}.{key}"))
         with progress.stage(f"inspect data.{role}", None, "images") as bar:
             shards = Shards(store, config, data.fit, data.channels)
             look = Inspector(shards, experiment.compute, large, trusting, bar, progress.say)

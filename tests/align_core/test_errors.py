@@ -56,7 +56,9 @@ def test_what_torch_refuses_to_unpickle_is_named(tmp_path: Path) -> None:
     with pytest.raises(pickle.UnpicklingError) as refusal:
         torch.load(tmp_path / "a.pt")
     said = named(refusal.value)
-    assert said.startswith("UnpicklingError: WeightsUnpickler error: Unsupported global: GLOBAL argparse.Namespace was ")
+    assert said.startswith(
+        "UnpicklingError: WeightsUnpickler error: Unsupported global: GLOBAL argparse.Namespace was "
+    )
     assert said.endswith(".")
 
 

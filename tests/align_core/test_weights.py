@@ -148,9 +148,10 @@ class TestReading:
         with pytest.raises(InputError, match="not a state_dict"):
             read_weights(saved(tmp_path / "w.pt", content))
 
-
     def test_one_that_is_within_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"not tensors: epoch, model_state\)\. Under 'model_state' there is one: save"):
+        with pytest.raises(
+            InputError, match=r"not tensors: epoch, model_state\)\. Under 'model_state' there is one: save"
+        ):
             read_weights(saved(tmp_path / "w.pt", {"epoch": 3, "model_state": STATE}))
 
 
@@ -184,7 +185,9 @@ class TestLoading:
     @pytest.mark.parametrize("more", [{}, {"loss.scale": torch.ones(1)}], ids=["all", "most"])
     def test_a_prefix_of_the_keys_is_named(self, more: dict[str, Tensor]) -> None:
         state = {f"model.net.{name}": value for name, value in STATE.items()} | more
-        with pytest.raises(InputError, match=r"\. Take 'model\.net\.' from the beginning of its keys, and save it anew$"):
+        with pytest.raises(
+            InputError, match=r"\. Take 'model\.net\.' from the beginning of its keys, and save it anew$"
+        ):
             load_into(small_net(), state, "w.pt")
 
     def test_a_prefix_that_the_keys_lack_is_named(self) -> None:

@@ -141,6 +141,20 @@ class TestRemainingTime:
             clock.now += 98
             assert bar.line() == "inspect: 10 of 30 images, 6.0/min, 200 s left"
 
+    def test_of_one_the_unit_is_in_the_singular(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = Clock(monkeypatch)
+        with Progress(quiet=True).stage("inspect models", None, "models") as bar:
+            clock.now += 10
+            bar.advance(1)
+            assert bar.line() == "inspect models: 1 model, 6.0/min"
+
+    def test_a_speed_in_bytes_has_its_unit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock, progress = Clock(monkeypatch), Progress(quiet=True)
+        with progress.fetching("data.test.path")(30_000_000) as advance:
+            clock.now += 2
+            advance(30_000_000)
+        assert str(progress.spent[0]) == "fetch data.test.path 2.0 s (30 MB, 15.0 MB/s)"
+
     def test_what_will_not_be_done_is_not_waited_for_and_not_counted(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -193,7 +193,7 @@ CASES = [
     bad("witness is the source", "witnesses: near is the source too", {"witnesses": ["near"]}),
     # Images
     bad("missing images", ("data.train: ", "nowhere.npz: there is no such file"), {"data.train.path": "nowhere.npz"}),
-    bad("unset variable", ("experiment.yaml", "WITNESS_UNSET is not set", "The head of"), {"data.train.path": "$WITNESS_UNSET/a.npz"}),
+    bad("unset variable", ("WITNESS_UNSET is not set", "head of the"), {"data.train.path": "$WITNESS_UNSET/a"}),
     bad("no image set", ("data.test: ", "cannot be read as npz"), {"data.test.path": "near.safetensors"}),
     bad("empty image set", ("data.train: ", "empty.npz: the image set is empty"), {"data.train": EMPTY}),
     bad("past the end", ("data.train: ", "`take` goes to 90, but there are 16"), {"data.train.take": [0, 90]}),

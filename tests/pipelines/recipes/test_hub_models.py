@@ -98,9 +98,7 @@ def test_a_library_that_is_missing_gets_one_message_that_says_how_to_install_it(
         load(config, classes=1, channels=3)
 
 
-@pytest.mark.parametrize(
-    ("missing", "package"), [("pkg_resources", "'setuptools<81'"), ("geotorch.so", "geotorch")]
-)
+@pytest.mark.parametrize(("missing", "package"), [("pkg_resources", "'setuptools<81'"), ("geotorch.so", "geotorch")])
 def test_what_an_installed_library_lacks_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, package: str
 ) -> None:

@@ -129,7 +129,10 @@ def test_without_torchattack_it_is_named_how_to_install_it(
     attack = {"method": "torchattack:MIFGSM", "eps": "8/255"}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(content() | {"attacks": {"mine": attack}}))
     assert main(["plan", str(folder / "tiny.yaml")]) == 2
-    assert "attacks.mine: the package torchattack is not installed; `pip install '.[torchattack]'` in the" in capsys.readouterr().err
+    assert (
+        "attacks.mine: the package torchattack is not installed; `pip install '.[torchattack]'` in the"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_worker_crafts_with_them_and_records_one_that_misbehaves(folder: Path) -> None:
