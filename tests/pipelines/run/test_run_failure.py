@@ -63,6 +63,6 @@ def test_ray_that_was_started_early_for_a_wrong_experiment_is_ended(tmp_path: Pa
     before = {process.pid for process in psutil.process_iter() if "raylet" in process.name()}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "models.vit: timm: nonsense: Unknown model (nonsense)" in done.stderr
+    assert "models.vit: timm: nonsense: RuntimeError: Unknown model (nonsense)" in done.stderr
     assert not list(tmp_path.iterdir())
     assert {process.pid for process in psutil.process_iter() if "raylet" in process.name()} <= before
