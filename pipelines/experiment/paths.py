@@ -14,7 +14,8 @@ from align_core.errors import InputError
 from align_core.images import ImageSetConfig
 from align_core.model_config import ModelConfig
 from pipelines.storage.credentials import without_credentials
-from pipelines.storage.far import check_scheme, is_far
+from pipelines.storage.far import check_far, is_far
+from pipelines.storage.object_store import check_address
 
 if TYPE_CHECKING:
     from pipelines.experiment.attack_kinds import Attack
@@ -35,6 +36,17 @@ def _expanded(path: str) -> Path:
     return Path(expanded)
 
 
+def _output(output: str) -> str:
+    """The absolute path, or the address, that results go to. Raises InputError."""
+    if not is_far(output):
+        return str(_expanded(output).absolute())
+    try:
+        check_address(output)
+    except InputError as problem:
+        raise InputError(f"output: {problem}") from problem
+    return output
+
+
 def with_absolute_paths(experiment: "Experiment", folder: Path) -> "Experiment":
     """Makes paths absolute: `output` is relative to the current folder, all others to that of the file.
 
@@ -47,7 +59,7 @@ def with_absolute_paths(experiment: "Experiment", folder: Path) -> "Experiment":
                 return None if path is None else str((folder / _expanded(path)).absolute())
             if not may_be_far:
                 raise InputError(f"{without_credentials(path)}: this is read from a disk alone; copy it to one")
-            check_scheme(path)
+            check_far(path)
             return path
         except InputError as problem:
             raise InputError(f"{key}: {problem}") from problem
@@ -77,7 +89,7 @@ def with_absolute_paths(experiment: "Experiment", folder: Path) -> "Experiment":
     if isinstance(data.classes, str):
         sets["classes"] = absolute("data.classes", data.classes)
     models = {name: model(name, config) for name, config in experiment.models.items()}
-    output = experiment.output if "://" in experiment.output else str(_expanded(experiment.output).absolute())
+    output = _output(experiment.output)
     attacks = {name: attack(name, config) for name, config in experiment.all_attacks.items()}
     own = {"data": data.model_copy(update=sets), "models": models, "output": output, "all_attacks": attacks}
     return experiment.model_copy(update=own | {"factories": absolute("factories", experiment.factories or ".")})

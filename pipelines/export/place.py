@@ -14,7 +14,7 @@ from pyarrow import fs
 from align_core.errors import InputError
 from pipelines.failure import Busy
 from pipelines.storage.credentials import without_credentials
-from pipelines.storage.object_store import check_answers, open_store
+from pipelines.storage.object_store import check_address, check_answers, open_store
 from pipelines.storage.store import Store
 
 _LOCK = ".lock"
@@ -40,7 +40,10 @@ def place_at(path: str, suffixes: Sequence[str]) -> Place:
     """
     if not path:
         raise InputError("the path to export to is empty; name a folder or a file (`.` is the current folder)")
-    own = path.partition("?")[0] if "://" in path else path  # without the parameters of a URI
+    own = path
+    if "://" in path:
+        check_address(path)
+        own = path.partition("?")[0]  # without the parameters of a URI
     name = own.rstrip("/").rpartition("/")[2]
     is_file = name.lower().endswith(tuple(suffixes)) if suffixes else False
     if is_file and name.lower() in suffixes:

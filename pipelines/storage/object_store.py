@@ -34,6 +34,12 @@ _MANY = 3  # files to be deleted for which it is worth to import boto3
 Item = TypeVar("Item")
 
 
+def check_address(uri: str) -> None:
+    """Raises InputError, without the credentials, for an address of which a part would be left out without a word."""
+    if "#" in uri:
+        raise InputError(f"{without_credentials(uri)}: write # as %23, because an address ends where a # stands")
+
+
 def open_store(uri: str) -> tuple[fs.FileSystem, str]:
     """Opens the filesystem of an object store, with timeouts that suit a long run.
 
@@ -43,6 +49,7 @@ def open_store(uri: str) -> tuple[fs.FileSystem, str]:
     Returns the filesystem and the folder within it. Raises InputError, without the credentials, if the URI cannot be
     opened.
     """
+    check_address(uri)
     try:
         filesystem, folder = fs.FileSystem.from_uri(uri)
         if filesystem.type_name == "gcs" and "retry_limit_seconds=" not in urlsplit(uri).query:

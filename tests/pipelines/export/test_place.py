@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from s3_server import S3Server
 
+from align_core.errors import InputError
 from pipelines.export.place import appearing, check_free, place_at
 from pipelines.failure import Busy
 from pipelines.storage.store import Store
@@ -57,6 +58,12 @@ def test_what_a_killed_export_left_is_gone_after_the_next(tmp_path: Path) -> Non
         ):
             pass
     assert store.listing() == {"aligned/pgd": ["2.png"]} and not list(tmp_path.rglob(".*"))
+
+
+@pytest.mark.parametrize("path", ["s3://k:s@bucket/a#2", "s3://bucket/a#2.npz", "s3://bucket/a?region=x#2"])
+def test_an_address_does_not_end_before_its_end(path: str) -> None:
+    with pytest.raises(InputError, match="write # as %23"):
+        place_at(path, (".npz",))
 
 
 @pytest.mark.parametrize(

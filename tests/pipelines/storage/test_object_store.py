@@ -184,7 +184,7 @@ class TestOpening:
             "s3://bucket/runs?region=eu-west-1&region=us-east-1&endpoint_override=a:1&endpoint_override=b:2",
             "s3://bucket/runs?region=a+b&allow_bucket_creation=True&allow_bucket_deletion=0",
             "s3://bucket/runs?region=eu-west-1&tls_ca_file_path=/etc/ca.pem",
-            "s3://bucket/runs?&region=eu-west-1&#fragment",
+            "s3://bucket/runs?&region=eu-west-1&",
         ],
     )
     @pytest.mark.parametrize("endpoints", [{}, {"AWS_ENDPOINT_URL": "x:1"}, {"AWS_ENDPOINT_URL_S3": "y:2"}])
@@ -255,6 +255,13 @@ class TestRefusals:
             output = s3.uri("runs").replace("not%2Ffor%2Banyone", secret)
             assert_refused(output, "output: s3://***@", capfd)
 
+    @pytest.mark.parametrize("uri", ["s3://K:SE#CRET@bucket/runs", "s3://bucket/runs#2?token=SE#CRET", "file:///r#2"])
+    def test_a_hash_after_which_nothing_would_be_read(self, uri: str) -> None:
+        with pytest.raises(InputError, match="write # as %23") as found:
+            open_store(uri)
+        assert "CRET" not in str(found.value)
+        assert open_store("file:///runs%232")[1] == "/runs#2"
+
     def test_an_unknown_parameter(self, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]) -> None:
         assert_refused(f"s3://{KEY}:{SECRET.replace('/', '%2F')}@bucket/runs?region=a&colour={SECRET}", "colour", capfd)
 
@@ -266,6 +273,8 @@ class TestRefusals:
         ("s3://bucket/a@b/runs", "s3://bucket/a@b/runs"),
         ("s3://K:S%2F@bucket/runs", "s3://***@bucket/runs"),
         ("s3://K:S/S?S#S@bucket/runs", "s3://***@bucket/runs"),
+        ("s3://S#S@bucket/runs", "s3://***@bucket/runs"),
+        ("s3://bucket/runs?region=eu-1#secret", "s3://bucket/runs?***"),
         ("s3://bucket/runs?region=eu-1&scheme=http", "s3://bucket/runs?region=eu-1&scheme=http"),
         ("s3://bucket/runs?region=eu-1&token=secret", "s3://bucket/runs?region=eu-1&***"),
         ("s3://bucket/runs?endpoint_override=127.0.0.1%3A9", "s3://bucket/runs?endpoint_override=127.0.0.1%3A9"),
