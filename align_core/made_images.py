@@ -25,13 +25,13 @@ import numpy.typing as npt
 
 from align_core.attacks.lengths import ball_named, levels_of, lost_to_8_bits, square_levels_of
 from align_core.attacks.made_elsewhere import MadeElsewhere
-from align_core.errors import InputError, reason_of
+from align_core.errors import InputError
 from align_core.images.config import ImageSetConfig
 from align_core.images.csv_table import CsvTable, read_text
 from align_core.images.decoding import IMAGE_SUFFIXES, BadImage, Picture, Pixels, decode
 from align_core.images.files import check_regular, printable
 from align_core.images.fit import Fit
-from align_core.images.npz import mapped_array
+from align_core.images.npz import check_mapped, mapped_array, why_unreadable
 
 _NAMED = 3
 _LOSSY = {".jpg", ".jpeg", ".webp"}
@@ -73,6 +73,13 @@ def open_made_images(path: Path, ids: Sequence[str], shape: tuple[int, int, int]
             f"{path}: images made elsewhere are a folder of picture files, or a .parquet, .npz or .npy file"
         )
     return _Rows(path, ids, shape)
+
+
+def check_files(images: MadeImages) -> None:
+    """Raises InputError for damage to the files that reading images would not show. It may read all of them."""
+    for file in dict.fromkeys(images.files):
+        if file.suffix.lower() == ".npz":
+            check_mapped(file)
 
 
 @dataclass
@@ -320,7 +327,7 @@ def _arrays(path: Path) -> tuple[npt.NDArray[Any], list[str] | None]:
             own = archive["ids"] if "ids" in archive.files else None
             images = archive["images"] if images is None else images
     except Exception as problem:  # a damaged file can raise almost any exception
-        raise InputError(f"{path}: cannot be read ({reason_of(problem)})") from problem
+        raise InputError(f"{path}: {why_unreadable(problem, 'cannot be read')}") from problem
     if own is not None and (own.ndim != 1 or own.dtype.kind != "U"):
         raise InputError(f"{path}: `ids` must be text, one for each image, not {own.dtype} {own.shape}")
     return images, None if own is None else own.tolist()
