@@ -24,7 +24,8 @@ def read_weights(path: Path) -> State:
 
     No code in the file is run.
     Weights nested under `state_dict`, `model`, `model_state_dict` or `net` are found, and the prefix `module.`, which
-    DataParallel adds, is removed. Raises InputError where the file is missing, truncated, or anything but a state_dict.
+    DataParallel adds, is removed. Raises InputError where the file is missing, truncated, or anything but a state_dict,
+    and where it holds several, since nothing says which is meant.
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such weights file")
@@ -63,9 +64,11 @@ def _is_safetensors(path: Path) -> bool:
 
 def _tensors(content: object, path: Path) -> State:
     """The state_dict within the content of a weights file. Raises InputError where there is none."""
+    _check_single(content, path)
     for key in _NESTED_UNDER:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
+            _check_single(content, path, f"[{key!r}]")
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: contains a {type(content).__name__}, not a state_dict")
     state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
@@ -80,6 +83,27 @@ def _tensors(content: object, path: Path) -> State:
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return state
+
+
+def _check_single(content: object, path: Path, within: str = "") -> None:
+    """Raises InputError where several entries are state_dicts, such as weights and their moving average.
+
+    Args:
+        content: of the file, or of an entry.
+        path: of the file.
+        within: how Python code gets from the file's content to this one.
+    """
+    entries = content.items() if isinstance(content, Mapping) else ()
+    found = [str(name) for name, value in entries if _is_state(value)]
+    if len(found) > 1:
+        raise InputError(
+            f"{path}: holds several sets of weights, {', '.join(found)}. Save the one that is meant by itself, say "
+            f"`torch.save(torch.load({path.name!r}, map_location='cpu'){within}[{found[-1]!r}], 'weights.pt')`"
+        )
+
+
+def _is_state(value: object) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(own, Tensor) for own in value.values())
 
 
 def load_into(net: nn.Module, state: State, origin: str) -> None:
