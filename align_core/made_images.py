@@ -13,6 +13,7 @@ An array is uint8 [N, H, W, C], [N, C, H, W] or [N, H, W]. Without ids, rows are
 and there must be as many. Nothing here imports torch.
 """
 
+import posixpath
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -153,7 +154,7 @@ class _Pictures:
         found = {file.relative_to(folder).as_posix(): file for file in files}
         if not found:
             raise InputError(f"{folder}: there are no picture files in this folder")
-        own = (_listed(folder, found) if (folder / _LABELS).is_file() else {}) or _by_names(found, ids)
+        own = (_listed(folder, found, ids) if (folder / _LABELS).is_file() else {}) or _by_names(found, ids)
         missing = [image_id for image_id in ids if image_id not in own]
         _refuse_missing(folder, missing, len(ids), _of_folder(found, set(own.values()), missing), found)
         self.files = [own[image_id] for image_id in ids]
@@ -293,8 +294,11 @@ def _bare_name(path: str) -> str:
     return PurePosixPath(_without_suffix(path)).name
 
 
-def _listed(folder: Path, found: Mapping[str, Path]) -> dict[str, Path]:
-    """The file of each id in the folder's `labels.csv`; empty where it has no ids. Raises InputError."""
+def _listed(folder: Path, found: Mapping[str, Path], ids: Sequence[str]) -> dict[str, Path]:
+    """The file of each id in the folder's `labels.csv`; empty where it has no ids.
+
+    Raises InputError for a file that is not there, and where one of the test images' `ids` is not listed.
+    """
     place, listed = folder / _LABELS, dict[str, str]()
     table = CsvTable(place, read_text(place))
     if not {_FILE, _ID} <= set(table.columns):
@@ -304,11 +308,16 @@ def _listed(folder: Path, found: Mapping[str, Path]) -> dict[str, Path]:
         name, image_id = cells[_FILE], cells[_ID]
         if not name or not image_id:
             raise InputError(f"{place}, line {number}: names no {'id' if name else 'file'}")
+        name = posixpath.normpath(name)
         if listed.setdefault(image_id, name) != name:
             raise InputError(f"{place}, line {number}: {image_id} has another file, {listed[image_id]}, already")
     lost = [name for name in listed.values() if name not in found]
     if lost:
         raise InputError(f"{place}: {len(lost):,} of the files that it lists are not in the folder, such as {lost[0]}")
+    missing = [image_id for image_id in ids if image_id not in listed] if listed else []
+    _refuse_missing(
+        place, missing, len(ids), f"it lists {len(listed):,} ids, such as {min(listed, default='')}", listed
+    )
     return {image_id: found[name] for image_id, name in listed.items()}
 
 
