@@ -15,7 +15,7 @@ from align_core.images import ImageSetConfig
 from align_core.model_config import ModelConfig
 from pipelines.storage.credentials import without_credentials
 from pipelines.storage.far import check_far, is_far
-from pipelines.storage.object_store import check_address
+from pipelines.storage.object_store import check_address, check_path
 
 if TYPE_CHECKING:
     from pipelines.experiment.attack_kinds import Attack
@@ -26,7 +26,11 @@ PLACES = ("path", "labels", "label_names")
 
 
 def _expanded(path: str) -> Path:
-    """Replaces `~` and `$NAME` as a shell does. Raises InputError for a variable or user that there is not."""
+    """Replaces `~` and `$NAME` as a shell does.
+
+    Raises InputError for a variable or user that there is not, and for an address that lacks a slash.
+    """
+    check_path(path)
     unset = [name for name in re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", path) if name not in os.environ]
     if unset:
         raise InputError(f"{path}: the environment variable {unset[0]} is not set; set it, or write the path itself")
@@ -38,9 +42,9 @@ def _expanded(path: str) -> Path:
 
 def _output(output: str) -> str:
     """The absolute path, or the address, that results go to. Raises InputError."""
-    if not is_far(output):
-        return str(_expanded(output).absolute())
     try:
+        if not is_far(output):
+            return str(_expanded(output).absolute())
         check_address(output)
     except InputError as problem:
         raise InputError(f"output: {problem}") from problem

@@ -14,7 +14,7 @@ from pyarrow import fs
 from align_core.errors import InputError
 from pipelines.failure import Busy
 from pipelines.storage.credentials import without_credentials
-from pipelines.storage.object_store import check_address, check_answers, open_store
+from pipelines.storage.object_store import check_address, check_answers, check_path, open_store
 from pipelines.storage.store import Store
 
 _LOCK = ".lock"
@@ -40,6 +40,7 @@ def place_at(path: str, suffixes: Sequence[str]) -> Place:
     """
     if not path:
         raise InputError("the path to export to is empty; name a folder or a file (`.` is the current folder)")
+    check_path(path)
     own = path
     if "://" in path:
         check_address(path)

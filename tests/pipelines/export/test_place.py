@@ -88,6 +88,12 @@ def test_an_address_does_not_end_before_its_end(path: str) -> None:
         place_at(path, (".npz",))
 
 
+def test_an_address_with_one_slash_is_no_path() -> None:
+    with pytest.raises(InputError, match=r"^did you mean s3://\*\*\*@bucket/a\.npz\?") as found:
+        place_at("s3:/key:secret@bucket/a.npz", (".npz",))
+    assert "secret" not in str(found.value)
+
+
 @pytest.mark.parametrize(
     ("path", "suffixes", "location", "file"),
     [
@@ -96,6 +102,7 @@ def test_an_address_does_not_end_before_its_end(path: str) -> None:
         ("a/b.npz", (".npz",), "{}/a", "b.npz"),
         ("a/b.NPZ", (".npz",), "{}/a", "b.NPZ"),
         ("a/b?c.npz", (".npz",), "{}/a", "b?c.npz"),
+        ("./s3:/b.npz", (".npz",), "{}/s3:", "b.npz"),
         ("a/../b.pt", (".pt", ".pth"), "{}", "b.pt"),
         ("s3://k:s@bucket/a/b?region=x", (".npz",), "s3://***@bucket/a/b", None),
         ("s3://k:s@bucket/a/b.npz?region=x", (".npz",), "s3://***@bucket/a", "b.npz"),

@@ -262,6 +262,19 @@ class TestRefusals:
         assert "CRET" not in str(found.value)
         assert open_store("file:///runs%232")[1] == "/runs#2"
 
+    @pytest.mark.parametrize(
+        ("path", "mend"),
+        [
+            ("my set/50%.npz", "write a space as %20, % as %25"),
+            ("%2G%20/a[1]", r"write % as %25, \[ as %5B, \] as %5D"),
+            ("ünï", "write ü as %C3%BC, ï as %C3%AF"),
+        ],
+    )
+    def test_characters_that_no_address_may_have(self, path: str, mend: str) -> None:
+        with pytest.raises(InputError, match=rf"^s3://\*\*\*@b/.*: Cannot parse URI.*; {mend}$") as found:
+            open_store(f"s3://key:se%20cret@b/{path}?region=a")
+        assert "cret" not in str(found.value)
+
     def test_an_unknown_parameter(self, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]) -> None:
         assert_refused(f"s3://{KEY}:{SECRET.replace('/', '%2F')}@bucket/runs?region=a&colour={SECRET}", "colour", capfd)
 
