@@ -4,9 +4,11 @@ A pickle can run any code when it is loaded, and weights files often come from s
 therefore loaded with `weights_only=True`, which rebuilds tensors and plain containers alone.
 """
 
+import codecs
 import hashlib
 import pickle
 from collections.abc import Container, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -27,6 +29,8 @@ def read_weights(path: Path) -> State:
     DataParallel adds, is removed. Raises InputError where the file is missing, truncated, or anything but a state_dict,
     and where it holds several, since nothing says which is meant.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name the weights file in it")
     if not path.is_file():
         raise InputError(f"{path}: there is no such weights file")
     try:
@@ -35,18 +39,27 @@ def read_weights(path: Path) -> State:
         else:
             with open(path, "rb") as file:  # of a path, torch.load looks at the suffix first
                 content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as problem:
-        raise InputError(
-            f"{path}: contains more than tensors, or is not a weights file. Witness never unpickles, so no code in it "
-            "was run. Save the model's state_dict() alone, preferably as safetensors"
-        ) from problem
     except Exception as problem:  # a damaged file can raise almost any exception
-        if "TorchScript" in str(problem):  # whose message advises to unpickle it
-            raise InputError(
-                f"{path}: is a TorchScript archive, which holds code; save the model's state_dict() instead"
-            ) from problem
-        raise InputError(f"{path}: cannot be read as weights; is it truncated? ({reason_of(problem)})") from problem
+        raise InputError(f"{path}: {_why_unreadable(path, problem)}") from problem
     return _tensors(content, path)
+
+
+def _why_unreadable(path: Path, problem: Exception) -> str:
+    """What to say of a file of which no weights can be read, and how to get them."""
+    with suppress(OSError), open(path, "rb") as file:
+        start = file.read(100).removeprefix(codecs.BOM_UTF8).lstrip().lower()
+        if start.startswith(b"version https://git-lfs"):
+            return "is a Git LFS pointer, and not what it points to: fetch that with `git lfs pull`"
+        if start.startswith((b"<!doctype html", b"<html")):
+            return "is a web page, and not the file that was to be downloaded: fetch that again"
+    if isinstance(problem, pickle.UnpicklingError):
+        return (
+            "contains more than tensors, or is not a weights file. Witness never unpickles, so no code in it was run. "
+            "Save the model's state_dict() alone, preferably as safetensors"
+        )
+    if "TorchScript" in str(problem):  # whose message advises to unpickle it
+        return "is a TorchScript archive, which holds code; save the model's state_dict() instead"
+    return f"cannot be read as weights; is it truncated? ({reason_of(problem)})"
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -140,10 +140,26 @@ class TestReading:
             read_weights(path)
 
     @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
-    def test_something_else_altogether(self, tmp_path: Path, name: str) -> None:
-        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
-        with pytest.raises(InputError, match=name):
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (
+                "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+                "is a Git LFS pointer, .*pull",
+            ),
+            ("\ufeff\n<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page, .* again"),
+            ("<html>Not found</html>", "is a web page, .* again"),
+            ("hello", "is not a weights file|cannot be read as weights"),
+        ],
+    )
+    def test_something_else_altogether(self, tmp_path: Path, name: str, content: str, said: str) -> None:
+        (tmp_path / name).write_text(content)
+        with pytest.raises(InputError, match=rf"{name}: .*({said})"):
             read_weights(tmp_path / name)
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="is a folder; name the weights file in it"):
+            read_weights(tmp_path)
 
     @pytest.mark.parametrize("modern", [True, False], ids=["zip", "before PyTorch 1.6"])
     def test_code_in_a_file_is_never_run(self, tmp_path: Path, modern: bool) -> None:
