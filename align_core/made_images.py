@@ -32,7 +32,7 @@ from align_core.images.csv_table import CsvTable, read_text
 from align_core.images.decoding import IMAGE_SUFFIXES, BadImage, Picture, Pixels, decode
 from align_core.images.files import check_regular, printable
 from align_core.images.fit import Fit
-from align_core.images.npz import check_mapped, mapped_array, why_unreadable
+from align_core.images.npz import array_of, check_mapped, mapped_array, why_unreadable
 
 _NAMED = 3
 _LOSSY = {".jpg", ".jpeg", ".webp"}
@@ -333,8 +333,8 @@ def _arrays(path: Path) -> tuple[npt.NDArray[Any], list[str] | None]:
             if "images" not in archive.files:
                 raise ValueError(f"it has the arrays {', '.join(archive.files)}, and not `images`")
             images = mapped_array(path, "images.npy")
-            own = archive["ids"] if "ids" in archive.files else None
-            images = archive["images"] if images is None else images
+            own = array_of(archive, "ids") if "ids" in archive.files else None
+            images = array_of(archive, "images") if images is None else images
     except Exception as problem:  # a damaged file can raise almost any exception
         raise InputError(f"{path}: {why_unreadable(problem, 'cannot be read')}") from problem
     if own is not None and (own.ndim != 1 or own.dtype.kind != "U"):

@@ -2,6 +2,7 @@
 
 import struct
 import zipfile
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,8 +54,11 @@ class Npz(ImageSet):
                 with np.load(file, allow_pickle=False) as archive:
                     there = archive.files
                     mapped = mapped_array(self.path, _IMAGES)
-                    images, labels = archive["images"] if mapped is None else mapped, archive["labels"]
-                    targeted, ids = (archive[own] if own in archive.files else None for own in (_TARGETED, _IDS))
+                    images = array_of(archive, "images") if mapped is None else mapped
+                    labels = array_of(archive, "labels")
+                    targeted, ids = (
+                        array_of(archive, own) if own in archive.files else None for own in (_TARGETED, _IDS)
+                    )
         except KeyError as problem:
             listed = ", ".join(f"`{name}`" for name in there) or "none"
             raise InputError(
@@ -144,6 +148,17 @@ class Npz(ImageSet):
         return self._rows[image_id]
 
 
+def array_of(archive: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
+    """An array of an open .npz file. Raises ValueError where it holds Python objects, which are never unpickled."""
+    try:
+        return archive[name]
+    except ValueError as problem:
+        if "allow_pickle" not in str(problem):
+            raise
+        kind = "uint8" if name == "images" else "text" if name == _IDS else "integers or text"
+        raise ValueError(f"`{name}` holds Python objects, and nothing is unpickled; save it as {kind}") from problem
+
+
 def check_mapped(path: Path) -> None:
     """Raises InputError where the images within an .npz file, which are mapped, are not those of their checksum.
 
@@ -161,9 +176,11 @@ def check_mapped(path: Path) -> None:
 
 
 def why_unreadable(problem: Exception, otherwise: str) -> str:
-    """What to say of an exception on reading an .npz file: that it is damaged, where a checksum tells, or otherwise."""
+    """What to say of an exception on reading an .npz or .npy file, of which numpy's own words do not always tell."""
     if isinstance(problem, zipfile.BadZipFile) and "CRC-32" in str(problem):
         return "its content is damaged (CRC-32): fetch it again"
+    if "Python objects in dtype" in str(problem):  # as numpy says of an .npy file
+        return f"{otherwise} (it holds Python objects, and nothing is unpickled; save it as uint8)"
     return f"{otherwise} ({reason_of(problem)})"
 
 

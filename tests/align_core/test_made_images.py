@@ -256,6 +256,15 @@ class TestBadInput:
         with pytest.raises(InputError, match="1 of the 2 test images have no image there: d/1"):
             open_made_images(tmp_path, ["a/1", "d/1"], SHAPE)
 
+    def test_python_objects(self, tmp_path: Path) -> None:
+        objects = np.array(IDS, dtype=object)
+        np.save(tmp_path / "a.npy", objects)
+        np.savez(tmp_path / "b.npz", images=objects)
+        np.savez(tmp_path / "c.npz", images=IMAGES, ids=objects)
+        for name, said in (("a.npy", "it holds"), ("b.npz", "`images` holds"), ("c.npz", "`ids` holds")):
+            with pytest.raises(InputError, match=rf"{name}: cannot be read \({said} Python objects, .*; save it as"):
+                open_made_images(tmp_path / name, IDS, SHAPE)
+
     @pytest.mark.parametrize(
         ("listed", "said"),
         [

@@ -38,9 +38,11 @@ class TestNpz:
             (np.zeros((2, 3, 8, 8), np.uint8), [0, 1], "uint8 NHWC"),
             (np.zeros((2, 8, 8, 3), np.uint8), [0, 1, 2], "2 integers"),
             (np.zeros((2, 8, 8, 3), np.uint8), [0.0, 1.0], "2 integers"),
-            (np.array([{}, {}]), [0, 1], "cannot be read as npz"),  # numpy stores objects as pickles
+            # numpy stores objects as pickles
+            (np.array([{}, {}]), [0, 1], "npz .`images` holds Python objects, .*; save it as uint8"),
+            (np.zeros((2, 8, 8, 3), np.uint8), np.array([0, None]), "`labels` holds .*; save it as integers or text"),
         ],
-        ids=["float", "channels first", "too many labels", "float labels", "objects"],
+        ids=["float", "channels first", "too many labels", "float labels", "objects", "objects as labels"],
     )
     def test_arrays_that_are_no_image_set(self, tmp_path: Path, images: Any, labels: Any, complaint: str) -> None:
         with pytest.raises(InputError, match=complaint) as refusal:
