@@ -13,6 +13,7 @@ An array is uint8 [N, H, W, C], [N, C, H, W] or [N, H, W]. Without ids, rows are
 and there must be as many. Nothing here imports torch.
 """
 
+import posixpath
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,13 +26,13 @@ import numpy.typing as npt
 
 from align_core.attacks.lengths import ball_named, levels_of, lost_to_8_bits, square_levels_of
 from align_core.attacks.made_elsewhere import MadeElsewhere
-from align_core.errors import InputError, reason_of
+from align_core.errors import InputError
 from align_core.images.config import ImageSetConfig
 from align_core.images.csv_table import CsvTable, read_text
 from align_core.images.decoding import IMAGE_SUFFIXES, BadImage, Picture, Pixels, decode
 from align_core.images.files import check_regular, printable
 from align_core.images.fit import Fit
-from align_core.images.npz import mapped_array
+from align_core.images.npz import array_of, check_mapped, mapped_array, why_unreadable
 
 _NAMED = 3
 _LOSSY = {".jpg", ".jpeg", ".webp"}
@@ -73,6 +74,13 @@ def open_made_images(path: Path, ids: Sequence[str], shape: tuple[int, int, int]
             f"{path}: images made elsewhere are a folder of picture files, or a .parquet, .npz or .npy file"
         )
     return _Rows(path, ids, shape)
+
+
+def check_files(images: MadeImages) -> None:
+    """Raises InputError for damage to the files that reading images would not show. It may read all of them."""
+    for file in dict.fromkeys(images.files):
+        if file.suffix.lower() == ".npz":
+            check_mapped(file)
 
 
 @dataclass
@@ -146,7 +154,7 @@ class _Pictures:
         found = {file.relative_to(folder).as_posix(): file for file in files}
         if not found:
             raise InputError(f"{folder}: there are no picture files in this folder")
-        own = (_listed(folder, found) if (folder / _LABELS).is_file() else {}) or _by_names(found, ids)
+        own = (_listed(folder, found, ids) if (folder / _LABELS).is_file() else {}) or _by_names(found, ids)
         missing = [image_id for image_id in ids if image_id not in own]
         _refuse_missing(folder, missing, len(ids), _of_folder(found, set(own.values()), missing), found)
         self.files = [own[image_id] for image_id in ids]
@@ -286,8 +294,11 @@ def _bare_name(path: str) -> str:
     return PurePosixPath(_without_suffix(path)).name
 
 
-def _listed(folder: Path, found: Mapping[str, Path]) -> dict[str, Path]:
-    """The file of each id in the folder's `labels.csv`; empty where it has no ids. Raises InputError."""
+def _listed(folder: Path, found: Mapping[str, Path], ids: Sequence[str]) -> dict[str, Path]:
+    """The file of each id in the folder's `labels.csv`; empty where it has no ids.
+
+    Raises InputError for a file that is not there, and where one of the test images' `ids` is not listed.
+    """
     place, listed = folder / _LABELS, dict[str, str]()
     table = CsvTable(place, read_text(place))
     if not {_FILE, _ID} <= set(table.columns):
@@ -297,11 +308,16 @@ def _listed(folder: Path, found: Mapping[str, Path]) -> dict[str, Path]:
         name, image_id = cells[_FILE], cells[_ID]
         if not name or not image_id:
             raise InputError(f"{place}, line {number}: names no {'id' if name else 'file'}")
+        name = posixpath.normpath(name)
         if listed.setdefault(image_id, name) != name:
             raise InputError(f"{place}, line {number}: {image_id} has another file, {listed[image_id]}, already")
     lost = [name for name in listed.values() if name not in found]
     if lost:
         raise InputError(f"{place}: {len(lost):,} of the files that it lists are not in the folder, such as {lost[0]}")
+    missing = [image_id for image_id in ids if image_id not in listed] if listed else []
+    _refuse_missing(
+        place, missing, len(ids), f"it lists {len(listed):,} ids, such as {min(listed, default='')}", listed
+    )
     return {image_id: found[name] for image_id, name in listed.items()}
 
 
@@ -317,10 +333,10 @@ def _arrays(path: Path) -> tuple[npt.NDArray[Any], list[str] | None]:
             if "images" not in archive.files:
                 raise ValueError(f"it has the arrays {', '.join(archive.files)}, and not `images`")
             images = mapped_array(path, "images.npy")
-            own = archive["ids"] if "ids" in archive.files else None
-            images = archive["images"] if images is None else images
+            own = array_of(archive, "ids") if "ids" in archive.files else None
+            images = array_of(archive, "images") if images is None else images
     except Exception as problem:  # a damaged file can raise almost any exception
-        raise InputError(f"{path}: cannot be read ({reason_of(problem)})") from problem
+        raise InputError(f"{path}: {why_unreadable(problem, 'cannot be read')}") from problem
     if own is not None and (own.ndim != 1 or own.dtype.kind != "U"):
         raise InputError(f"{path}: `ids` must be text, one for each image, not {own.dtype} {own.shape}")
     return images, None if own is None else own.tolist()

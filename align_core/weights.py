@@ -4,9 +4,11 @@ A pickle can run any code when it is loaded, and weights files often come from s
 therefore loaded with `weights_only=True`, which rebuilds tensors and plain containers alone.
 """
 
+import codecs
 import hashlib
 import pickle
 from collections.abc import Container, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -24,8 +26,11 @@ def read_weights(path: Path) -> State:
 
     No code in the file is run.
     Weights nested under `state_dict`, `model`, `model_state_dict` or `net` are found, and the prefix `module.`, which
-    DataParallel adds, is removed. Raises InputError where the file is missing, truncated, or anything but a state_dict.
+    DataParallel adds, is removed. Raises InputError where the file is missing, truncated, or anything but a state_dict,
+    and where it holds several, since nothing says which is meant.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name the weights file in it")
     if not path.is_file():
         raise InputError(f"{path}: there is no such weights file")
     try:
@@ -34,18 +39,27 @@ def read_weights(path: Path) -> State:
         else:
             with open(path, "rb") as file:  # of a path, torch.load looks at the suffix first
                 content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as problem:
-        raise InputError(
-            f"{path}: contains more than tensors, or is not a weights file. Witness never unpickles, so no code in it "
-            "was run. Save the model's state_dict() alone, preferably as safetensors"
-        ) from problem
     except Exception as problem:  # a damaged file can raise almost any exception
-        if "TorchScript" in str(problem):  # whose message advises to unpickle it
-            raise InputError(
-                f"{path}: is a TorchScript archive, which holds code; save the model's state_dict() instead"
-            ) from problem
-        raise InputError(f"{path}: cannot be read as weights; is it truncated? ({reason_of(problem)})") from problem
+        raise InputError(f"{path}: {_why_unreadable(path, problem)}") from problem
     return _tensors(content, path)
+
+
+def _why_unreadable(path: Path, problem: Exception) -> str:
+    """What to say of a file of which no weights can be read, and how to get them."""
+    with suppress(OSError), open(path, "rb") as file:
+        start = file.read(100).removeprefix(codecs.BOM_UTF8).lstrip().lower()
+        if start.startswith(b"version https://git-lfs"):
+            return "is a Git LFS pointer, and not what it points to: fetch that with `git lfs pull`"
+        if start.startswith((b"<!doctype html", b"<html")):
+            return "is a web page, and not the file that was to be downloaded: fetch that again"
+    if isinstance(problem, pickle.UnpicklingError):
+        return (
+            "contains more than tensors, or is not a weights file. Witness never unpickles, so no code in it was run. "
+            "Save the model's state_dict() alone, preferably as safetensors"
+        )
+    if "TorchScript" in str(problem):  # whose message advises to unpickle it
+        return "is a TorchScript archive, which holds code; save the model's state_dict() instead"
+    return f"cannot be read as weights; is it truncated? ({reason_of(problem)})"
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -63,9 +77,11 @@ def _is_safetensors(path: Path) -> bool:
 
 def _tensors(content: object, path: Path) -> State:
     """The state_dict within the content of a weights file. Raises InputError where there is none."""
+    _check_single(content, path)
     for key in _NESTED_UNDER:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
+            _check_single(content, path, f"[{key!r}]")
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: contains a {type(content).__name__}, not a state_dict")
     state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
@@ -84,8 +100,25 @@ def _tensors(content: object, path: Path) -> State:
     return state
 
 
+def _check_single(content: object, path: Path, within: str = "") -> None:
+    """Raises InputError where several entries are state_dicts, such as weights and their moving average.
+
+    Args:
+        content: of the file, or of an entry.
+        path: of the file.
+        within: how Python code gets from the file's content to this one.
+    """
+    entries = content.items() if isinstance(content, Mapping) else ()
+    found = [str(name) for name, value in entries if _is_state(value)]
+    if len(found) > 1:
+        raise InputError(
+            f"{path}: holds several sets of weights, {', '.join(found)}. Save the one that is meant by itself, say "
+            f"`torch.save(torch.load({path.name!r}, map_location='cpu'){within}[{found[-1]!r}], 'weights.pt')`"
+        )
+
+
 def _is_state(value: object) -> bool:
-    return isinstance(value, Mapping) and any(isinstance(part, Tensor) for part in value.values())
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(own, Tensor) for own in value.values())
 
 
 def load_into(net: nn.Module, state: State, origin: str) -> None:

@@ -1,5 +1,6 @@
 """CSV files with a header, as users write them: columns by name, and lines by number."""
 
+import codecs
 import csv
 import io
 from collections.abc import Iterator
@@ -43,10 +44,20 @@ class CsvTable:
                 raise InputError(f"{self.file}: has {self.columns.count(name)} columns `{name}`; rename all but one")
 
     def lines(self) -> Iterator[Line]:
-        """The lines below the header, but for empty ones. Raises InputError where they are no CSV."""
+        """The lines below the header, but for empty ones.
+
+        Raises InputError where they are no CSV, and for a line with a cell for which the header has no column, because
+        the cells before it may then be in wrong ones.
+        """
         try:
             for cells in self._rows:
-                yield Line(self._rows.line_num, cells)
+                number, more = self._rows.line_num, cells.pop(None, [])
+                if any(map(str.strip, more)):
+                    raise InputError(
+                        f"{self.file}, line {number}: has {len(self.columns) + len(more)} cells, and the header has "
+                        f"{len(self.columns)}; put quotes around a cell that holds a comma"
+                    )
+                yield Line(number, cells)
         except csv.Error as problem:
             raise self._unreadable(problem) from problem
 
@@ -59,5 +70,9 @@ def read_text(file: Path) -> str:
     try:
         with open_text(file) as opened:
             return opened.read()
+    except UnicodeDecodeError as problem:
+        is_utf16 = problem.start == 0 and problem.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        reason = "it is UTF-16" if is_utf16 else reason_of(problem)
+        raise InputError(f"{file}: cannot be read as a file of UTF-8 text ({reason}); save it as UTF-8") from problem
     except (OSError, ValueError) as problem:
         raise InputError(f"{file}: cannot be read as a file of UTF-8 text ({reason_of(problem)})") from problem

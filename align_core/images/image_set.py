@@ -61,6 +61,9 @@ class ImageSet(ABC):
         """
         return self.encoded(image_id), self.decoded(image_id).header  # of an array; kinds of encoded pictures differ
 
+    def check(self) -> None:  # noqa: B027 (not abstract: most kinds read all that can be checked)
+        """Raises InputError for damage to the files that reading images would not show. It may read all of them."""
+
     def labels(self) -> RawLabels:
         """The labels of the listing, with what the set says about its classes."""
         return RawLabels(self.listing()[1])

@@ -100,10 +100,12 @@ def inspect_images(
         progress: called after each image with the number of images read so far.
         look: looks at the images in another way than `looks`, by default, in threads of this process.
 
-    Raises InputError where the set cannot be listed or selects no image, or `first_class` does not apply to it.
+    Raises InputError where the set cannot be listed, is damaged, or selects no image, or `first_class` does not apply
+    to it.
     """
     image_set = open_image_set(config, image_size, channels)
     all_ids, _ = image_set.listing()
+    image_set.check()
     raw, left_out, targeted = image_set.labels(), image_set.left_out(), image_set.targeted()
     _check_numbers(config, raw)
     positions = selected(config, all_ids, raw.values)

@@ -2,6 +2,7 @@
 
 import struct
 import zipfile
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,12 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from align_core.errors import InputError
+from align_core.errors import InputError, reason_of
 from align_core.images.decoding import Picture, from_array
 from align_core.images.fit import Fit
 from align_core.images.image_set import ImageSet, encoded_array, row_ids
 from align_core.images.labels import Labels, RawLabels, as_indices, as_targeted, written_from_0
 
+_IMAGES = "images.npy"
+_PIECE = 2**20  # bytes
 _TARGETED, _IDS = "targeted_labels", "ids"
 
 
@@ -50,16 +53,19 @@ class Npz(ImageSet):
                 file.seek(0)
                 with np.load(file, allow_pickle=False) as archive:
                     there = archive.files
-                    mapped = mapped_array(self.path, "images.npy")
-                    images, labels = archive["images"] if mapped is None else mapped, archive["labels"]
-                    targeted, ids = (archive[own] if own in archive.files else None for own in (_TARGETED, _IDS))
+                    mapped = mapped_array(self.path, _IMAGES)
+                    images = array_of(archive, "images") if mapped is None else mapped
+                    labels = array_of(archive, "labels")
+                    targeted, ids = (
+                        array_of(archive, own) if own in archive.files else None for own in (_TARGETED, _IDS)
+                    )
         except KeyError as problem:
             listed = ", ".join(f"`{name}`" for name in there) or "none"
             raise InputError(
                 f"{self.path}: an npz image set needs the arrays `images` and `labels`, and there are: {listed}"
             ) from problem
         except Exception as problem:  # a damaged file can raise almost any exception
-            raise InputError(f"{self.path}: cannot be read as npz ({problem})") from problem
+            raise InputError(f"{self.path}: {why_unreadable(problem, 'cannot be read as npz')}") from problem
         if (
             images.dtype != np.uint8
             or images.ndim not in (3, 4)
@@ -132,10 +138,50 @@ class Npz(ImageSet):
         """Shape and pixels of one row of the array `images`."""
         return encoded_array(self.arrays.images[self._row_of(image_id)])
 
+    def check(self) -> None:
+        """Raises InputError where the images are not those of their checksum."""
+        check_mapped(self.path)
+
     def _row_of(self, image_id: str) -> int:
         if image_id not in self._rows:  # the file was written anew since its ids were asked for
             raise IndexError(f"{self.path} holds {len(self._rows)} images, and none with this id")
         return self._rows[image_id]
+
+
+def array_of(archive: Mapping[str, npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
+    """An array of an open .npz file. Raises ValueError where it holds Python objects, which are never unpickled."""
+    try:
+        return archive[name]
+    except ValueError as problem:
+        if "allow_pickle" not in str(problem):
+            raise
+        kind = "uint8" if name == "images" else "text" if name == _IDS else "integers or text"
+        raise ValueError(f"`{name}` holds Python objects, and nothing is unpickled; save it as {kind}") from problem
+
+
+def check_mapped(path: Path) -> None:
+    """Raises InputError where the images within an .npz file, which are mapped, are not those of their checksum.
+
+    It reads them all once, at 1 GB/s or so. Arrays that cannot be mapped are compared when they are read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(_IMAGES).compress_type != zipfile.ZIP_STORED:
+                return
+            with archive.open(_IMAGES) as stream:
+                while stream.read(_PIECE):
+                    pass
+    except zipfile.BadZipFile as problem:
+        raise InputError(f"{path}: {why_unreadable(problem, 'cannot be read as npz')}") from problem
+
+
+def why_unreadable(problem: Exception, otherwise: str) -> str:
+    """What to say of an exception on reading an .npz or .npy file, of which numpy's own words do not always tell."""
+    if isinstance(problem, zipfile.BadZipFile) and "CRC-32" in str(problem):
+        return "its content is damaged (CRC-32): fetch it again"
+    if "Python objects in dtype" in str(problem):  # as numpy says of an .npy file
+        return f"{otherwise} (it holds Python objects, and nothing is unpickled; save it as uint8)"
+    return f"{otherwise} ({reason_of(problem)})"
 
 
 def mapped_array(path: Path, member: str) -> npt.NDArray[Any] | None:

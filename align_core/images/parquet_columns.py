@@ -35,7 +35,7 @@ def columns_of(path: Path, schemas: Mapping[Path, pa.Schema], config: ImageSetCo
     """The columns of the image set at `path`, whose files have these schemas.
 
     Raises InputError, naming the file and its columns, where one is missing, is in some files
-    only, or has another type.
+    only, or has another type, also than in the other files.
     """
     image, label = config.image_column or "image", config.label_column or "label"
     optional = [name for name in (config.id_column or _OWN_ID, TARGETED) if name not in (image, label)]
@@ -50,6 +50,8 @@ def columns_of(path: Path, schemas: Mapping[Path, pa.Schema], config: ImageSetCo
         _check_image(file, schema, image)
         for name in found[0] | {label}:
             _check_label(file, schema, name, name == (config.id_column or _OWN_ID))
+    for name in sorted(found[0] | {label}):
+        _check_alike(schemas, name)
     own_id = config.id_column or (_OWN_ID if _OWN_ID in found[0] else None)
     return Columns(image, label, own_id, TARGETED if TARGETED in found[0] else None)
 
@@ -114,6 +116,24 @@ def _check_label(file: Path, schema: pa.Schema, name: str, is_id: bool) -> None:
     if not (pa.types.is_integer(kind) or _is_text(kind)):
         wanted = "text or integers" if is_id else "integers or class names"
         raise InputError(f"{file}: the column `{name}` must hold {wanted}, not {kind}")
+
+
+def _check_alike(schemas: Mapping[Path, pa.Schema], name: str) -> None:
+    """Raises InputError, naming two files, where a column is of types that cannot be read as one, as text and integers.
+
+    Integers of several sizes can.
+    """
+    first, *others = schemas
+    field = schemas[first].field(name)
+    for file in others:
+        own = schemas[file].field(name)
+        try:
+            pa.unify_schemas([pa.schema([field]), pa.schema([own])], promote_options="permissive")
+        except pa.ArrowException as problem:
+            raise InputError(
+                f"{file}: the column `{name}` holds {own.type}, and in {first} it holds {field.type}; write it as one "
+                "type in all files"
+            ) from problem
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

@@ -14,7 +14,8 @@ from align_core.errors import InputError
 from align_core.images import ImageSetConfig
 from align_core.model_config import ModelConfig
 from pipelines.storage.credentials import without_credentials
-from pipelines.storage.far import check_scheme, is_far
+from pipelines.storage.far import check_far, is_far
+from pipelines.storage.object_store import check_address, check_path
 
 if TYPE_CHECKING:
     from pipelines.experiment.attack_kinds import Attack
@@ -25,7 +26,11 @@ PLACES = ("path", "labels", "label_names")
 
 
 def _expanded(path: str) -> Path:
-    """Replaces `~` and `$NAME` as a shell does. Raises InputError for a variable or user that there is not."""
+    """Replaces `~` and `$NAME` as a shell does.
+
+    Raises InputError for a variable or user that there is not, and for an address that lacks a slash.
+    """
+    check_path(path)
     unset = [name for name in re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", path) if name not in os.environ]
     if unset:
         mend = "set it, or write the path itself"
@@ -36,6 +41,17 @@ def _expanded(path: str) -> Path:
     if expanded.startswith("~"):
         raise InputError(f"{path}: there is no such user; write ./{path} for a folder of that name")
     return Path(expanded)
+
+
+def _output(output: str) -> str:
+    """The absolute path, or the address, that results go to. Raises InputError."""
+    try:
+        if not is_far(output):
+            return str(_expanded(output).absolute())
+        check_address(output)
+    except InputError as problem:
+        raise InputError(f"output: {problem}") from problem
+    return output
 
 
 def with_absolute_paths(experiment: "Experiment", folder: Path) -> "Experiment":
@@ -50,7 +66,7 @@ def with_absolute_paths(experiment: "Experiment", folder: Path) -> "Experiment":
                 return None if path is None else str((folder / _expanded(path)).absolute())
             if not may_be_far:
                 raise InputError(f"{without_credentials(path)}: this is read from a disk alone; copy it to one")
-            check_scheme(path)
+            check_far(path)
             return path
         except InputError as problem:
             raise InputError(f"{key}: {problem}") from problem
@@ -80,7 +96,7 @@ def with_absolute_paths(experiment: "Experiment", folder: Path) -> "Experiment":
     if isinstance(data.classes, str):
         sets["classes"] = absolute("data.classes", data.classes)
     models = {name: model(name, config) for name, config in experiment.models.items()}
-    output = experiment.output if "://" in experiment.output else str(_expanded(experiment.output).absolute())
+    output = _output(experiment.output)
     attacks = {name: attack(name, config) for name, config in experiment.all_attacks.items()}
     own = {"data": data.model_copy(update=sets), "models": models, "output": output, "all_attacks": attacks}
     return experiment.model_copy(update=own | {"factories": absolute("factories", experiment.factories or ".")})

@@ -48,6 +48,14 @@ class _StrictLoader(yaml.SafeLoader):
             _extent(node, {})
         return node
 
+    def fetch_more_tokens(self) -> None:
+        try:
+            super().fetch_more_tokens()
+        except yaml.scanner.ScannerError as problem:
+            if "'\\t' that cannot start" in (problem.problem or ""):
+                problem.problem = "a tab stands here; indent, and separate, with spaces"
+            raise
+
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # Checked before `<<` is resolved, which adds the keys of other mappings to a mapping's own.
         node = super().compose_mapping_node(anchor)

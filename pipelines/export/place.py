@@ -14,7 +14,7 @@ from pyarrow import fs
 from align_core.errors import InputError
 from pipelines.failure import Busy
 from pipelines.storage.credentials import without_credentials
-from pipelines.storage.object_store import check_answers, open_store
+from pipelines.storage.object_store import check_address, check_answers, check_path, open_store
 from pipelines.storage.store import Store
 
 _LOCK = ".lock"
@@ -40,7 +40,11 @@ def place_at(path: str, suffixes: Sequence[str]) -> Place:
     """
     if not path:
         raise InputError("the path to export to is empty; name a folder or a file (`.` is the current folder)")
-    own = path.partition("?")[0] if "://" in path else path  # without the parameters of a URI
+    check_path(path)
+    own = path
+    if "://" in path:
+        check_address(path)
+        own = path.partition("?")[0]  # without the parameters of a URI
     name = own.rstrip("/").rpartition("/")[2]
     is_file = name.lower().endswith(tuple(suffixes)) if suffixes else False
     if is_file and name.lower() in suffixes:
@@ -76,17 +80,36 @@ def check_answering(place: Place) -> None:
 def check_free(store: Store, target: str, is_folder: bool = True) -> bool:
     """Whether nothing is at a target yet, or an empty folder where a folder is to appear.
 
-    Raises InputError where a file is in place of a folder above it.
+    Raises InputError where a file is in place of a folder above it, or a link in place of the target that leads to an
+    empty folder or nowhere.
     """
     for parent in Path(store.path(target)).parents if store.is_local else ():
         if os.path.lexists(parent):
             if not parent.is_dir():
                 raise InputError(f"{parent} is a file, and no folder for exported images; name another place")
             break
+    if store.is_local:
+        return _is_free(Path(store.path(target)), is_folder)
     info = store.filesystem.get_file_info(store.path(target))
     if info.type == fs.FileType.Directory:
         return is_folder and not store.listing(target)
     return bool(info.type == fs.FileType.NotFound)
+
+
+def _is_free(path: Path, is_folder: bool) -> bool:
+    """What `check_free` says of a path on a disk: that what is to appear there can be renamed to it, and is no loss."""
+    if not os.path.lexists(path):
+        return True
+    if not path.exists():
+        raise InputError(f"{path} is a link that leads nowhere; delete it, or name another place. Nothing was written")
+    if not is_folder or not path.is_dir():
+        return False
+    with os.scandir(path) as entries:
+        is_empty = next(entries, None) is None
+    if is_empty and path.is_symlink():
+        raise InputError(f"{path} is a link to a folder, which cannot be put in its place; delete it, or name another "
+                         "place. Nothing was written")  # fmt: skip
+    return is_empty
 
 
 @contextmanager

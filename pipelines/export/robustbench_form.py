@@ -12,12 +12,17 @@ from pipelines.storage.store import Store
 
 
 def write(images: Exportable, store: Store, path: str) -> None:
-    """Writes the file. Memory holds all images as float32: four bytes for every value."""
+    """Writes the file. Memory holds all images as float32: four bytes for every value. Raises OSError."""
     pixels_NCHW = torch.empty(len(images), *images.shape)
     for rows, chunk in zip(images.chunks, images.read(), strict=True):
         pixels_NCHW[rows.start : rows.stop] = torch.tensor(chunk.pixels_BCHW) / 255
     with store.writing(path) as stream:
-        torch.save(pixels_NCHW, stream)
+        try:
+            torch.save(pixels_NCHW, stream)
+        except RuntimeError as problem:  # torch says where in its own code it failed, and not what the disk said
+            if isinstance(problem.__context__, OSError):
+                raise problem.__context__ from problem
+            raise
 
 
 def read(images: Exportable, store: Store, path: str) -> Iterator[Chunk]:

@@ -17,7 +17,7 @@ from align_core.errors import InputError
 from align_core.images.decoding import Pixels
 from align_core.images.image_set import chunked
 from align_core.images.manifest import Manifest
-from align_core.made_images import Ball, MadeImages, open_made_images
+from align_core.made_images import Ball, MadeImages, check_files, open_made_images
 from pipelines.compute.here import made_here
 from pipelines.compute.images import opened, read_as_inspected
 from pipelines.experiment.config import DataConfig, Experiment
@@ -110,6 +110,7 @@ def _look(
 ) -> Callable[[], Made]:
     def look() -> Made:
         images, digest, ball = opened_images(), sha256(), Ball(attack)
+        check_files(images)
         with progress.stage(f"inspect attacks.{name}", len(test), "images") as bar:
             for ids, made_BCHW, clean_BCHW in _beside_test_images(images, data, test):
                 ball.look(ids, made_BCHW, clean_BCHW)

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 # Parameters that say where an object store is or how it is asked. All others may be secret.
 _HARMLESS = {"region", "scheme", "endpoint_override", "retry_limit_seconds"}
 # User and password. A password may hold a slash or question mark that should have been written as %2F or %3F.
-_USER = r"([^/?#]*:.*|[^/?#]*)@"
+_USER = r"([^/?#]*:.*|[^/?]*)@"
 
 
 def without_credentials(uri: str) -> str:
@@ -19,7 +19,7 @@ def without_credentials(uri: str) -> str:
     if not question_mark:
         return base
     parameters = query.split("&")
-    kept = [one for one in parameters if one.partition("=")[0] in _HARMLESS and "@" not in unquote(one)]
+    kept = [one for one in parameters if one.partition("=")[0] in _HARMLESS and not {"@", "#"} & set(unquote(one))]
     return f"{base}?" + "&".join(kept if len(kept) == len(parameters) else [*kept, "***"])
 
 

@@ -21,7 +21,7 @@ from align_core.errors import InputError, reason_of
 from pipelines.storage.cache import Advance, Watch, alone, cache, check_room, keeping, unwatched
 from pipelines.storage.credentials import hide_credentials, without_credentials
 from pipelines.storage.hub import fetched_from_hub
-from pipelines.storage.object_store import open_store
+from pipelines.storage.object_store import check_address, open_store
 
 SCHEMES = ("s3", "gs", "hf")
 """Where inputs may lie, beside the disk."""
@@ -69,13 +69,15 @@ def is_far(path: str | None) -> TypeGuard[str]:
     return path is not None and "://" in path
 
 
-def check_scheme(uri: str) -> None:
-    """Raises InputError where nothing here can fetch from this kind of store."""
+def check_far(uri: str) -> None:
+    """Raises InputError where nothing here can fetch from this kind of store, or the address is not written as one."""
     scheme = uri.partition("://")[0]
     if scheme not in SCHEMES:
         known = ", ".join(f"{known}://" for known in SCHEMES)
         raise InputError(f"{without_credentials(uri)}: images and weights are read from disks and from {known}, not "
                          f"from {scheme}://. Copy them to one of these")  # fmt: skip
+    if scheme != "hf":  # whose addresses are names, in which a # is a # and a % a %
+        check_address(uri)
 
 
 def facts(uri: str) -> list[Fact]:
@@ -169,7 +171,7 @@ def _asking(uri: str, shown: str) -> Iterator[None]:
 
 
 def _opened(uri: str) -> tuple[fs.FileSystem, str]:
-    check_scheme(uri)
+    check_far(uri)
     filesystem, path = open_store(uri)
     return filesystem, path.rstrip("/")
 

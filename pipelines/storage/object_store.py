@@ -4,12 +4,13 @@
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from typing import IO, Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -24,6 +25,9 @@ _LARGEST_COPY = 5 * 2**30  # bytes that S3 copies in one request
 _S3_TIMEOUTS, _S3_ATTEMPTS = {"connect_timeout": 5, "request_timeout": 20}, 4  # seconds, requests
 _GCS_RETRY_LIMIT = timedelta(minutes=1)  # of all attempts together; Google's default is 15 minutes
 
+_SCHEMES = ("s3", "gs", "gcs", "hf", "abfs", "abfss")
+_NOT_IN_A_URI = re.compile(r"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9._~:/?#@!$&'()*+,;=%-]")
+
 _S3_TEXTS = {"scheme", "endpoint_override", "tls_ca_file_path"}
 _S3_FLAGS = {"allow_bucket_creation", "allow_bucket_deletion"}
 
@@ -36,6 +40,20 @@ _MANY = 3  # files to be deleted for which it is worth to import boto3
 Item = TypeVar("Item")
 
 
+def check_address(uri: str) -> None:
+    """Raises InputError, without the credentials, for an address of which a part would be left out without a word."""
+    if "#" in uri:
+        raise InputError(f"{without_credentials(uri)}: write # as %23, because an address ends where a # stands")
+
+
+def check_path(path: str) -> None:
+    """Raises InputError, without the credentials, for an address that would be a path, for want of a second slash."""
+    scheme, _, rest = path.partition(":/")
+    if scheme in _SCHEMES and not rest.startswith("/"):
+        address = without_credentials(f"{scheme}://{rest}")
+        raise InputError(f"did you mean {address}? An address has two slashes here; ./{scheme}:/... is a path")
+
+
 def open_store(uri: str) -> tuple[fs.FileSystem, str]:
     """Opens the filesystem of an object store, with timeouts that suit a long run.
 
@@ -45,6 +63,7 @@ def open_store(uri: str) -> tuple[fs.FileSystem, str]:
     Returns the filesystem and the folder within it. Raises InputError, without the credentials, if the URI cannot be
     opened.
     """
+    check_address(uri)
     try:
         filesystem, folder = fs.FileSystem.from_uri(uri)
         if filesystem.type_name == "gcs" and "retry_limit_seconds=" not in urlsplit(uri).query:
@@ -62,10 +81,17 @@ def open_store(uri: str) -> tuple[fs.FileSystem, str]:
     except (pa.ArrowException, OSError, ValueError) as problem:
         safe = without_credentials(uri)
         reason = hide_credentials(str(problem), uri)
-        reason += _PERCENT if "syntax error" in reason else ""
+        reason += _encoding(safe) or (_PERCENT if "syntax error" in reason else "")
         # Without `from problem`: its message may quote the URI with the credentials.
         raise InputError(f"{safe}: {reason}") from None
     return filesystem, folder
+
+
+def _encoding(uri: str) -> str:
+    """How to write the characters of an address that no URI may have; empty where there are none."""
+    found = dict.fromkeys(_NOT_IN_A_URI.findall(uri))
+    listed = [f"{'a space' if own == ' ' else own} as {quote(own)}" for own in found if own.isprintable()]
+    return f"; write {', '.join(listed)}" if listed else ""
 
 
 def s3_arguments(uri: str, region: str) -> dict[str, Any]:

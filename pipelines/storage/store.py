@@ -5,6 +5,7 @@ when its upload ends. Files that depend on settings carry a fingerprint of these
 listing of the folder tells what is finished, missing or stale.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -37,6 +38,7 @@ _IN_MEMORY = 32 * 2**20
 _UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.part$")
 
 _PIECE = 8 * 2**20
+_TOO_MUCH = (*FULL, errno.EFBIG)  # the errors of a write for which there is no room, or which a limit of files forbids
 
 Say = Callable[[str], None]
 """A function that shows the user one line of text."""
@@ -222,7 +224,7 @@ class Store:
                 os.fsync(file.fileno())
             os.replace(unfinished, path)
         except OSError as problem:
-            if problem.errno in FULL and problem.filename is None:  # a stream does not know which disk it is on
+            if problem.errno in _TOO_MUCH and problem.filename is None:  # a stream does not know which disk it is on
                 raise OSError(problem.errno, problem.strerror, path) from problem
             raise
         finally:

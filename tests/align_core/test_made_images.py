@@ -57,6 +57,13 @@ class TestMatching:
             )])  # fmt: skip
         np.testing.assert_array_equal(read(tmp_path), IMAGES.transpose(0, 3, 1, 2))
 
+    def test_paths_in_a_list_may_be_written_in_any_way(self, tmp_path: Path) -> None:
+        for number, pixels in enumerate(IMAGES):
+            picture(tmp_path / f"{number}.png", pixels)
+        lines = [f"{way}.png,{image_id}" for way, image_id in zip(["./0", "a/../1", "2"], IDS, strict=True)]
+        (tmp_path / "labels.csv").write_text("\n".join(["filename,image_id", *lines]))
+        np.testing.assert_array_equal(read(tmp_path), IMAGES.transpose(0, 3, 1, 2))
+
     def test_a_list_of_labels_without_ids_is_no_list_of_ids(self, tmp_path: Path) -> None:
         for name, pixels in zip(IDS, IMAGES, strict=True):
             picture(tmp_path / f"{name.rpartition('.')[0]}.png", pixels)
@@ -248,6 +255,33 @@ class TestBadInput:
             open_made_images(tmp_path, ["a/1.png", "c/1.png"], SHAPE)
         with pytest.raises(InputError, match="1 of the 2 test images have no image there: d/1"):
             open_made_images(tmp_path, ["a/1", "d/1"], SHAPE)
+
+    def test_python_objects(self, tmp_path: Path) -> None:
+        objects = np.array(IDS, dtype=object)
+        np.save(tmp_path / "a.npy", objects)
+        np.savez(tmp_path / "b.npz", images=objects)
+        np.savez(tmp_path / "c.npz", images=IMAGES, ids=objects)
+        for name, said in (("a.npy", "it holds"), ("b.npz", "`images` holds"), ("c.npz", "`ids` holds")):
+            with pytest.raises(InputError, match=rf"{name}: cannot be read \({said} Python objects, .*; save it as"):
+                open_made_images(tmp_path / name, IDS, SHAPE)
+
+    @pytest.mark.parametrize(
+        ("listed", "said"),
+        [
+            (
+                ["0", "1"],
+                "2 of the 2 .*: 00000, 00001; it lists 2 ids, such as 0. .* leading zeros .*: 00000 in place of 0",
+            ),
+            (["a", "00001"], "1 of the 2 test images have no image there: 00000; it lists 2 ids, such as 00001$"),
+        ],
+    )
+    def test_a_list_of_other_ids(self, tmp_path: Path, listed: list[str], said: str) -> None:
+        for number, pixels in enumerate(IMAGES[:2]):
+            picture(tmp_path / f"0000{number}.png", pixels)
+        lines = [f"0000{number}.png,{image_id}" for number, image_id in enumerate(listed)]
+        (tmp_path / "labels.csv").write_text("\n".join(["filename,image_id", *lines]))
+        with pytest.raises(InputError, match=rf"labels\.csv: {said}"):
+            open_made_images(tmp_path, ["00000", "00001"], SHAPE)
 
     def test_a_picture(self, tmp_path: Path) -> None:
         picture(tmp_path / "small.png", IMAGES[0][:3])

@@ -20,6 +20,7 @@ def small_net(seed: int = 0) -> nn.Sequential:
 
 
 STATE: State = {name: value.clone() for name, value in small_net().state_dict().items()}
+MEAN: State = {name: value / 2 for name, value in STATE.items()}
 
 
 def saved(path: Path, content: Any, **options: Any) -> Path:
@@ -91,6 +92,26 @@ class TestReading:
     def test_weights_are_found_where_training_code_puts_them(self, tmp_path: Path, nested: Any) -> None:
         assert_equal(read_weights(saved(tmp_path / "w.pt", nested)), STATE)
 
+    @pytest.mark.parametrize(
+        ("content", "named"),
+        [
+            ({"state_dict": MEAN, "epoch": 3, "state_dict_ema": STATE}, "state_dict, state_dict_ema"),
+            ({"model": MEAN, "model_ema": STATE, "optimizer": {"state": {}}}, "model, model_ema"),
+            ({"state_dict": MEAN, "model": STATE}, "state_dict, model"),
+            ({"state_dict": {"net": MEAN, "shadow": STATE}}, "net, shadow"),
+            ({"student": MEAN, "teacher": STATE}, "student, teacher"),
+        ],
+    )
+    def test_of_several_sets_of_weights_none_is_taken(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Any, named: str
+    ) -> None:
+        """And what the message advises saves the one that it names."""
+        with pytest.raises(InputError, match=rf"w\.pt: holds several sets of weights, {named}\.") as found:
+            read_weights(saved(tmp_path / "w.pt", content))
+        monkeypatch.chdir(tmp_path)
+        exec(str(found.value).split("`")[1], {"torch": torch})
+        assert_equal(read_weights(tmp_path / "weights.pt"), STATE)
+
     def test_prefix_of_data_parallel_in_safetensors(self, tmp_path: Path) -> None:
         save_file({f"module.{name}": value for name, value in STATE.items()}, tmp_path / "w.safetensors")
         assert_equal(read_weights(tmp_path / "w.safetensors"), STATE)
@@ -119,10 +140,26 @@ class TestReading:
             read_weights(path)
 
     @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
-    def test_something_else_altogether(self, tmp_path: Path, name: str) -> None:
-        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
-        with pytest.raises(InputError, match=name):
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (
+                "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+                "is a Git LFS pointer, .*pull",
+            ),
+            ("\ufeff\n<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page, .* again"),
+            ("<html>Not found</html>", "is a web page, .* again"),
+            ("hello", "is not a weights file|cannot be read as weights"),
+        ],
+    )
+    def test_something_else_altogether(self, tmp_path: Path, name: str, content: str, said: str) -> None:
+        (tmp_path / name).write_text(content)
+        with pytest.raises(InputError, match=rf"{name}: .*({said})"):
             read_weights(tmp_path / name)
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="is a folder; name the weights file in it"):
+            read_weights(tmp_path)
 
     @pytest.mark.parametrize("modern", [True, False], ids=["zip", "before PyTorch 1.6"])
     def test_code_in_a_file_is_never_run(self, tmp_path: Path, modern: bool) -> None:

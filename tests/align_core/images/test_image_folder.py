@@ -56,7 +56,8 @@ class TestFolder:
             ("path,label\nx.png,1e400\n", "line 2: the label '1e400' is neither"),
             ("path,label\nx.png,99999999999999999999\n", "image x.png has the label 99999999999999999999"),
             ("label,path\n1\n", "line 2: ends before the column `path`"),
-            (b"path,label\n\xff.png,1\n", "cannot be read as a file of UTF-8 text"),
+            (b"path,label\n\xff.png,1\n", "cannot be read as a file of UTF-8 text .*; save it as UTF-8"),
+            ("path,label\nx.png,1\n".encode("utf-16"), r"UTF-8 text \(it is UTF-16\); save it as UTF-8"),
         ],
     )
     def test_csv_that_is_refused(self, tmp_path: Path, text: str | bytes, complaint: str) -> None:

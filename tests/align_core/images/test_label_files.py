@@ -289,6 +289,8 @@ class TestColumnsByName:
         ("a.csv", "", "the file is empty"),
         ("a.csv", "x.png,0\ny.png,1\n", "there are: `x.png`, `0`. Is its first line an image's"),
         ("a.csv", "path;label\nx.png;0\n", "there are: `path;label`. Put commas between the columns"),
+        ("a.csv", "path,label\ny.png,0,\nmy, x.png,1\n",
+         "a.csv, line 3: has 3 cells, and the header has 2; put quotes around a cell that holds a comma"),
         ("a.csv", "path,label,label\nx.png,0,1\n", "a.csv: has 2 columns `label`; rename all but one"),
     ],
 )  # fmt: skip

@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from damaged_files import damage
 from image_sets import listed, manifest_of, noise, npz
 
 from align_core.errors import InputError
 from align_core.images import ImageSetConfig, open_image_set
+from align_core.images.inspection import inspect_images
 
 
 class TestNpz:
@@ -36,9 +38,11 @@ class TestNpz:
             (np.zeros((2, 3, 8, 8), np.uint8), [0, 1], "uint8 NHWC"),
             (np.zeros((2, 8, 8, 3), np.uint8), [0, 1, 2], "2 integers"),
             (np.zeros((2, 8, 8, 3), np.uint8), [0.0, 1.0], "2 integers"),
-            (np.array([{}, {}]), [0, 1], "cannot be read as npz"),  # numpy stores objects as pickles
+            # numpy stores objects as pickles
+            (np.array([{}, {}]), [0, 1], "npz .`images` holds Python objects, .*; save it as uint8"),
+            (np.zeros((2, 8, 8, 3), np.uint8), np.array([0, None]), "`labels` holds .*; save it as integers or text"),
         ],
-        ids=["float", "channels first", "too many labels", "float labels", "objects"],
+        ids=["float", "channels first", "too many labels", "float labels", "objects", "objects as labels"],
     )
     def test_arrays_that_are_no_image_set(self, tmp_path: Path, images: Any, labels: Any, complaint: str) -> None:
         with pytest.raises(InputError, match=complaint) as refusal:
@@ -85,6 +89,17 @@ class TestNpz:
         (tmp_path / "a.npz").write_bytes(content)
         with pytest.raises(InputError, match=r"a\.npz: cannot be read as npz"):
             listed(ImageSetConfig(kind="npz", path=str(tmp_path / "a.npz")))
+
+    @pytest.mark.parametrize("name", ["images", "labels", "ids"])
+    def test_one_bit_that_is_another(self, tmp_path: Path, name: str) -> None:
+        """Of the images, which are mapped into memory, as of what is read by numpy."""
+        arrays = {"images": noise(3, 8, 8), "labels": np.array([7, 8, 9]), "ids": np.array(["a", "b", "c"])}
+        np.savez(tmp_path / "a.npz", **arrays)
+        config = ImageSetConfig(kind="npz", path=str(tmp_path / "a.npz"))
+        inspect_images(config, 8)
+        damage(tmp_path / "a.npz", arrays[name].tobytes())
+        with pytest.raises(InputError, match=r"a\.npz: its content is damaged \(CRC-32\): fetch it again"):
+            inspect_images(config, 8)
 
     def test_missing_array(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "a.npz", images=noise(2, 8, 8), y=np.arange(2))

@@ -143,9 +143,15 @@ def test_shards_of_other_types(tmp_path: Path) -> None:
     write(tmp_path / "1.parquet")
     write(tmp_path / "2.parquet", fine_label=pa.array([0, 1, 2, 0], pa.int8()))
     assert open_image_set(config(tmp_path, **CIFAR), 8).listing()[1].tolist() == [2, 0, 1, 2, 0, 1, 2, 0]
-    write(tmp_path / "2.parquet", fine_label=["0", "1", "2", "0"])
-    with pytest.raises(InputError, match="Field fine_label has incompatible types: int64 vs string"):
-        open_image_set(config(tmp_path, **CIFAR), 8).listing()
+    names = pa.array(["a", "b", "c", "a"])
+    for other, kind in ((names, "string"), (names.dictionary_encode(), "dictionary<values=string.*>")):
+        write(tmp_path / "2.parquet", fine_label=other)
+        said = rf"2\.parquet: the column `fine_label` holds {kind}, and in .*1\.parquet it holds int64; write it as one"
+        with pytest.raises(InputError, match=said):
+            open_image_set(config(tmp_path, **CIFAR), 8).listing()
+    write(tmp_path / "2.parquet", key=[1, 2, 3, 4])
+    with pytest.raises(InputError, match=r"2\.parquet: the column `key` holds int64, and in .*1\.parquet it holds str"):
+        open_image_set(config(tmp_path, **CIFAR, id_column="key"), 8).listing()
 
 
 def test_a_shard_that_ends_early_is_named(tmp_path: Path) -> None:

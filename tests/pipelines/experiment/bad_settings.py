@@ -39,6 +39,14 @@ SETTINGS = [
     ),
     bad("images made elsewhere, on the web", "attacks.mi.images: ftp://b/x.npz: images and weights are read from disks",
         {"attacks.mi": {"images": "ftp://b/x.npz", "eps": "4/255"}}),
+    *(
+        bad(f"a hash in {key}", f"{key}: s3://***@b/a#2: write # as %23", {key: "s3://k:s@b/a#2", "tracking": "http://t:1"})
+        for key in ("output", "data.test.path", "models.near.weights")
+    ),
+    *(
+        bad(f"one slash in {key}", f"{key}: did you mean s3://***@b/a?", {key: "s3:/k:s@b/a"})
+        for key in ("output", "data.test.path", "models.near.weights")
+    ),
     bad("factories in a store", "factories: s3://b/code: this is read from a disk alone", {"factories": "s3://b/code"}),
     bad("training images of no variable", "data.train.path: $NOPE/x.npz: the environment variable NOPE is not set",
         {"data.train.path": "$NOPE/x.npz"}),

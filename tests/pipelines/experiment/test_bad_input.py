@@ -266,7 +266,7 @@ CASES = [
     bad("beyond 64 bits", "9223372036854775808 is too large", "seed: 9223372036854775808\n"),
     bad("NUL", "line 2: the sign U+0000 is not allowed", "name: a\noutput: a\0b\n"),
     bad("escaped NUL", "this text holds a sign that no name or path can have", 'output: "a\\0b"\n'),
-    bad("tab", "line 2: found character", "data:\n\tclasses: 3\n"),
+    bad("tab", "line 2: a tab stands here", "data:\n\tclasses: 3\n"),
     bad("far too long", "is longer than 262,144 bytes", "# " + "x" * 300_000),
     bad("without end", "/dev/zero: is longer than", None, "/dev/zero"),
     bad("base 8", "YAML reads 010 in another base", "seed: 010\n"),

@@ -1,7 +1,9 @@
 """Exported images as others read them: TransferAttack, torchattack, numpy, torch, Hugging Face, and ourselves."""
 
 import csv
+import errno
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +139,18 @@ def test_parquet_as_the_package_datasets_reads_it(tmp_path: Path) -> None:
     assert isinstance(found.features["image"], datasets.Image)
     for row, pixels in zip(found, stored, strict=True):
         np.testing.assert_array_equal(np.asarray(row["image"]).transpose(2, 0, 1), pixels)
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_what_the_disk_says_and_where(tmp_path: Path, form: str) -> None:
+    images, (_, most) = images_by_hand(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, most))  # a write of more than this fails, as on a full disk
+    try:
+        with pytest.raises(OSError, match=rf"File too large: '{tmp_path}/out/there") as found:
+            FORMS[form].write(images, Store(str(tmp_path), "out"), "there")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert found.value.errno == errno.EFBIG
 
 
 @pytest.mark.parametrize("form", list(FORMS))

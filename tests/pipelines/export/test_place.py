@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from s3_server import S3Server
 
+from align_core.errors import InputError
 from pipelines.export.place import appearing, check_free, place_at
 from pipelines.failure import Busy
 from pipelines.storage.store import Store
@@ -59,6 +60,40 @@ def test_what_a_killed_export_left_is_gone_after_the_next(tmp_path: Path) -> Non
     assert store.listing() == {"aligned/pgd": ["2.png"]} and not list(tmp_path.rglob(".*"))
 
 
+def test_a_folder_with_anything_in_it_is_not_free(tmp_path: Path) -> None:
+    store = Store(str(tmp_path), "out")
+    (tmp_path / "out/a").mkdir(parents=True)
+    assert check_free(store, "a") and not check_free(store, "a", is_folder=False)
+    (tmp_path / "out/a/empty").mkdir()
+    assert not check_free(store, "a")
+    (tmp_path / "out/link").symlink_to(tmp_path / "out/a")
+    assert not check_free(store, "link") and check_free(store, "link/empty")
+
+
+@pytest.mark.parametrize(
+    ("leads_to", "is_folder", "message"),
+    [("gone", True, "out/a is a link that leads nowhere"), ("gone", False, "out/a is a link that leads nowhere"),
+     ("empty", True, "out/a is a link to a folder, which cannot be put in its place")],
+)  # fmt: skip
+def test_a_link_is_not_replaced(tmp_path: Path, leads_to: str, is_folder: bool, message: str) -> None:
+    (tmp_path / "out/empty").mkdir(parents=True)
+    (tmp_path / "out/a").symlink_to(leads_to)
+    with pytest.raises(InputError, match=message):
+        check_free(Store(str(tmp_path), "out"), "a", is_folder)
+
+
+@pytest.mark.parametrize("path", ["s3://k:s@bucket/a#2", "s3://bucket/a#2.npz", "s3://bucket/a?region=x#2"])
+def test_an_address_does_not_end_before_its_end(path: str) -> None:
+    with pytest.raises(InputError, match="write # as %23"):
+        place_at(path, (".npz",))
+
+
+def test_an_address_with_one_slash_is_no_path() -> None:
+    with pytest.raises(InputError, match=r"^did you mean s3://\*\*\*@bucket/a\.npz\?") as found:
+        place_at("s3:/key:secret@bucket/a.npz", (".npz",))
+    assert "secret" not in str(found.value)
+
+
 @pytest.mark.parametrize(
     ("path", "suffixes", "location", "file"),
     [
@@ -67,6 +102,7 @@ def test_what_a_killed_export_left_is_gone_after_the_next(tmp_path: Path) -> Non
         ("a/b.npz", (".npz",), "{}/a", "b.npz"),
         ("a/b.NPZ", (".npz",), "{}/a", "b.NPZ"),
         ("a/b?c.npz", (".npz",), "{}/a", "b?c.npz"),
+        ("./s3:/b.npz", (".npz",), "{}/s3:", "b.npz"),
         ("a/../b.pt", (".pt", ".pth"), "{}", "b.pt"),
         ("s3://k:s@bucket/a/b?region=x", (".npz",), "s3://***@bucket/a/b", None),
         ("s3://k:s@bucket/a/b.npz?region=x", (".npz",), "s3://***@bucket/a", "b.npz"),

@@ -126,6 +126,15 @@ class TestRefusals:
             fetched(uri)
         assert "secret" not in str(found.value)
 
+    def test_a_hash_is_not_the_end_of_a_name(self, put: Callable[[str, bytes], str], cache: Path) -> None:
+        put("a", b"another")
+        uri = put("a#2", b"this")
+        assert fetched(uri).read_bytes() == b"this"
+        shutil.rmtree(cache)
+        with pytest.raises(InputError, match=r"/a#2\?.*: write # as %23"):
+            fetched(uri.replace("%23", "#"))
+        assert not cache.exists()
+
     def test_a_disk_that_cannot_hold_it(self, put: Callable[[str, bytes], str], cache: Path) -> None:
         uri, (_, most) = put("large", bytes(3 * 2**20)), resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, most))  # a write of more than this fails, as on a full disk
@@ -191,6 +200,10 @@ class TestHub:
         (fact,) = facts(uri)
         kind = content.decode()
         assert fact == Fact(f"{kind}/snapshots/{self.COMMIT}/data/a.npz", len(content), 0)
+
+    def test_names_are_as_they_are(self, tmp_path: Path) -> None:
+        (tmp_path / f"hub/models--owner--name/snapshots/{self.COMMIT}/data/b#2%.npz").write_bytes(b"b")
+        assert fetched("hf://owner/name/data/b#2%.npz").read_bytes() == b"b"
 
     @pytest.mark.parametrize("path", ["data", "data/b.npz"])
     def test_nothing_can_be_said_of_the_rest_without_the_hub(self, path: str) -> None:

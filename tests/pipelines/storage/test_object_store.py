@@ -184,7 +184,7 @@ class TestOpening:
             "s3://bucket/runs?region=eu-west-1&region=us-east-1&endpoint_override=a:1&endpoint_override=b:2",
             "s3://bucket/runs?region=a+b&allow_bucket_creation=True&allow_bucket_deletion=0",
             "s3://bucket/runs?region=eu-west-1&tls_ca_file_path=/etc/ca.pem",
-            "s3://bucket/runs?&region=eu-west-1&#fragment",
+            "s3://bucket/runs?&region=eu-west-1&",
         ],
     )
     @pytest.mark.parametrize("endpoints", [{}, {"AWS_ENDPOINT_URL": "x:1"}, {"AWS_ENDPOINT_URL_S3": "y:2"}])
@@ -265,6 +265,26 @@ class TestRefusals:
             server.ask("POST", "moto-api/reset-auth", b"1")  # the listing is the last request that is answered
             assert_refused(server.uri("runs"), "check the address, the credentials and what they allow", capfd)
 
+    @pytest.mark.parametrize("uri", ["s3://K:SE#CRET@bucket/runs", "s3://bucket/runs#2?token=SE#CRET", "file:///r#2"])
+    def test_a_hash_after_which_nothing_would_be_read(self, uri: str) -> None:
+        with pytest.raises(InputError, match="write # as %23") as found:
+            open_store(uri)
+        assert "CRET" not in str(found.value)
+        assert open_store("file:///runs%232")[1] == "/runs#2"
+
+    @pytest.mark.parametrize(
+        ("path", "mend"),
+        [
+            ("my set/50%.npz", "write a space as %20, % as %25"),
+            ("%2G%20/a[1]", r"write % as %25, \[ as %5B, \] as %5D"),
+            ("ünï", "write ü as %C3%BC, ï as %C3%AF"),
+        ],
+    )
+    def test_characters_that_no_address_may_have(self, path: str, mend: str) -> None:
+        with pytest.raises(InputError, match=rf"^s3://\*\*\*@b/.*: Cannot parse URI.*; {mend}$") as found:
+            open_store(f"s3://key:se%20cret@b/{path}?region=a")
+        assert "cret" not in str(found.value)
+
     def test_an_unknown_parameter(self, assert_refused: Callable[..., None], capfd: pytest.CaptureFixture[str]) -> None:
         assert_refused(f"s3://{KEY}:{SECRET.replace('/', '%2F')}@bucket/runs?region=a&colour={SECRET}", "colour", capfd)
 
@@ -276,6 +296,8 @@ class TestRefusals:
         ("s3://bucket/a@b/runs", "s3://bucket/a@b/runs"),
         ("s3://K:S%2F@bucket/runs", "s3://***@bucket/runs"),
         ("s3://K:S/S?S#S@bucket/runs", "s3://***@bucket/runs"),
+        ("s3://S#S@bucket/runs", "s3://***@bucket/runs"),
+        ("s3://bucket/runs?region=eu-1#secret", "s3://bucket/runs?***"),
         ("s3://bucket/runs?region=eu-1&scheme=http", "s3://bucket/runs?region=eu-1&scheme=http"),
         ("s3://bucket/runs?region=eu-1&token=secret", "s3://bucket/runs?region=eu-1&***"),
         ("s3://bucket/runs?endpoint_override=127.0.0.1%3A9", "s3://bucket/runs?endpoint_override=127.0.0.1%3A9"),
