@@ -105,6 +105,7 @@ def class_list(sets: Mapping[str, RawLabels], classes: int, names: tuple[str, ..
         for role, raw in named.items():
             _check_distinct(role, raw.names)
         return ClassList(classes)
+    _check_not_negative(named)
     if len(named) < len(sets):
         others = " and ".join(f"data.{role}" for role in sets if role not in named)
         shown = _listed([name for raw in named.values() for name in raw.names])
@@ -161,6 +162,17 @@ def _check_distinct(role: str, names: Sequence[str]) -> None:
     for name in names:
         if (other := seen.setdefault(int(name), name)) != name:
             raise InputError(f"data.{role}: the classes `{other}` and `{name}` are the same index; rename one of them")
+
+
+def _check_not_negative(named: Mapping[str, RawLabels]) -> None:
+    """Sorted as names, numbers of which some are negative would be indices other than they say."""
+    negative = [(role, name) for role, raw in named.items() for name in raw.names if name.startswith("-")]
+    if negative and are_integers(name.removeprefix("-") for raw in named.values() for name in raw.names):
+        role, name = negative[0]
+        raise InputError(
+            f"data.{role}: the class `{name}` is a negative number, and all others are numbers, too, but indices of "
+            f"classes begin at 0. Rename the classes, or, where these numbers are names, {_MEND}"
+        )
 
 
 def _check_positions(role: str, raw: RawLabels) -> None:

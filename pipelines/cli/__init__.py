@@ -26,4 +26,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = command_line().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
-    return exit_code_of(command, options)
+    return exit_code_of(command, options, is_process=arguments is None)

@@ -27,6 +27,7 @@ from pipelines.compute.fine_tune import (
 from pipelines.compute.ray_internals import raised_by_workers
 from pipelines.compute.tuned import Tuned, from_checkpoint, write_networks
 from pipelines.storage.store import Store
+from pipelines.storage.writable import LASTING
 
 RUNS = ".train"
 """The folder in the store that holds the checkpoints and the progress of unfinished fine-tunes."""
@@ -76,19 +77,27 @@ def _fine_tune(job: FineTune, run_name: str, worker: Worker) -> Tuned:
 def _by_one(job: FineTune, run_name: str, worker: Worker) -> Tuned:
     import ray
 
-    # A lost process is retried by Ray itself; of exceptions, only those of a disk or store that may recover.
+    # A lost process is retried by Ray itself; of exceptions, only those of a disk or store, which may recover.
     options = {**worker.ray_options, "max_retries": RETRIES, "retry_exceptions": [OSError], "name": "fine_tune_alone"}
     task = ray.remote(_fine_tune_alone).options(**options)
     try:
-        result: Tuned = ray.get(task.remote(job, worker.device, f"{RUNS}/{run_name}/checkpoint"))
+        result: Tuned | OSError = ray.get(task.remote(job, worker.device, f"{RUNS}/{run_name}/checkpoint"))
     except ray.exceptions.RayTaskError as problem:
         raise problem.cause from problem  # as if it had happened here
+    if isinstance(result, OSError):
+        raise result
     return result
 
 
-def _fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> Tuned:
+def _fine_tune_alone(job: FineTune, device: str, checkpoints: str) -> Tuned | OSError:
+    """Returns what it ends with, or the error of a disk that another try finds again: Ray would try, and print it."""
     with guarded(job.loader.store, f"fine-tune {job.name}"):
-        return fine_tune_alone(job, device, checkpoints)
+        try:
+            return fine_tune_alone(job, device, checkpoints)
+        except OSError as problem:
+            if problem.errno not in LASTING:
+                raise
+            return OSError(problem.errno, problem.strerror, problem.filename)
 
 
 @contextmanager

@@ -1,13 +1,9 @@
 """Tries every model once as it will be used, or reads from the store what was found out when it was tried before."""
 
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from align_core.defences import Wrap, defended
 from align_core.errors import InputError, reason_of
@@ -35,8 +31,6 @@ from pipelines.tracking.registry import Registered, registered
 
 if TYPE_CHECKING:
     from align_core.models import Classifier
-
-_OTHER_SEED = 20_240_925
 
 
 @dataclass
@@ -259,6 +253,8 @@ class _Model:
         """
         from align_core.trial import try_model
 
+        if self.config.factory is not None:  # of what a library builds, its weights say all
+            self._check_built_again()
         trial = try_model(
             self._classifier,
             self.name,
@@ -269,7 +265,6 @@ class _Model:
             sees=self.use.sees,
             derivatives=self.use.derivatives,
         )
-        self._check_beginnings()
         found = {own.name: getattr(trial, own.name) for own in fields(trial)}
         return _Tried(digest=self._digest(), begins=self._built[1], **found)
 
@@ -308,19 +303,13 @@ class _Model:
 
         if self.config.train:
             return None
-        return self._hash_of_two() if self.config.brings_weights else hash_weights(self._classifier.net.state_dict())
+        return self._brought_hash() if self.config.brings_weights else hash_weights(self._classifier.net.state_dict())
 
-    def _hash_of_two(self) -> str:
-        """The hash of the weights that a factory brings; workers build the network again, so it must be no accident."""
+    def _brought_hash(self) -> str:
+        """The hash of the weights that a factory brings; they must be what they were before the network was tried."""
         from align_core.weights import hash_state
 
         digest = self._built[2]
-        if hash_state(self._built_again().net) != digest:
-            raise InputError(
-                f"models.{self.name}: the factory {self.config.factory} returns other weights at every call, so that "
-                "`weights: none` cannot stand for any. Let it read its weights from a file, or give `weights` or "
-                "`train`"
-            )
         if hash_state(self._classifier.net) != digest:
             raise InputError(
                 f"models.{self.name}: predicting or differentiating changes the parameters or buffers of the network "
@@ -329,42 +318,15 @@ class _Model:
             )
         return digest
 
-    def _check_beginnings(self) -> None:
-        """A training that keeps weights needs some: a factory may return them, or random ones, which differ each time.
+    def _check_built_again(self) -> None:
+        """Raises InputError where its factory builds another network each time."""
+        from pipelines.stages.built_again import check_built_again
 
-        Raises InputError. Of a library's models, the settings alone say it.
-        """
-        train = self.config.train
-        if train is None or self.config.factory is None or self.config.weights is not None:
-            return
-        kept = [key for key, is_set in train.keeps.items() if is_set]
-        if not kept:
-            return
-        built = (self._classifier.net, self._built_again().net)
-        own, other = (dict(net.named_parameters(remove_duplicate=False)) for net in built)
-        drawn = {name for name, value in own.items() if name not in other or not value.equal(other[name])}
-        if "freeze" in kept:
-            is_random = any(fnmatchcase(name, pattern) for name in drawn for pattern in train.freeze)
-        else:  # where no more than the classifier is drawn anew, the rest was trained
-            is_random = drawn >= {name for name, value in own.items() if value.dim() > 1}
-        if is_random:
-            raise InputError(
-                f"models.{self.name}: train: {kept[0]} keeps random weights as they are: the factory "
-                f"{self.config.factory} draws them anew at every call. Name the `weights` that the training starts from"
-            )
-
-    def _built_again(self) -> "Classifier":
-        """What the factory returns under other random states."""
-        import torch
-
-        from align_core.models import build
-        from align_core.own_code import own_code
-
-        with own_code(f"models.{self.name}: building it again"):  # which puts the random states back
-            random.seed(_OTHER_SEED)
-            np.random.seed(_OTHER_SEED)
-            torch.manual_seed(_OTHER_SEED)
-            return build(self.config, self.experiment.data.classes_count, self.test.shape[0])
+        try:
+            classes = self.experiment.data.classes_count
+            check_built_again(self.config, self._classifier, self._built[2], classes, self.test.shape)
+        except InputError as problem:
+            raise InputError(f"models.{self.name}: {problem}") from problem
 
     @property
     def _has_own_normalisation(self) -> bool:

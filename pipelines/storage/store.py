@@ -5,7 +5,6 @@ when its upload ends. Files that depend on settings carry a fingerprint of these
 listing of the folder tells what is finished, missing or stale.
 """
 
-import errno
 import fcntl
 import hashlib
 import json
@@ -30,7 +29,7 @@ from pipelines.storage.credentials import without_credentials
 from pipelines.storage.lease import leased
 from pipelines.storage.object_store import AT_ONCE, check_answers, delete, move, open_store, requests_of, upload
 from pipelines.storage.s3_requests import S3Requests
-from pipelines.storage.writable import FULL, check_writable, nearest_folder
+from pipelines.storage.writable import LASTING, check_writable, nearest_folder
 
 # Bytes of a file for an object store that are kept in memory until the upload. Larger files wait on the local disk.
 _IN_MEMORY = 32 * 2**20
@@ -38,7 +37,6 @@ _IN_MEMORY = 32 * 2**20
 _UNFINISHED = re.compile(r"\.[0-9a-f]{8}\.part$")
 
 _PIECE = 8 * 2**20
-_TOO_MUCH = (*FULL, errno.EFBIG)  # the errors of a write for which there is no room, or which a limit of files forbids
 
 Say = Callable[[str], None]
 """A function that shows the user one line of text."""
@@ -224,7 +222,7 @@ class Store:
                 os.fsync(file.fileno())
             os.replace(unfinished, path)
         except OSError as problem:
-            if problem.errno in _TOO_MUCH and problem.filename is None:  # a stream does not know which disk it is on
+            if problem.errno in LASTING and problem.filename is None:  # a stream does not know which disk it is on
                 raise OSError(problem.errno, problem.strerror, path) from problem
             raise
         finally:

@@ -9,6 +9,8 @@ from align_core.errors import InputError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """The errors of a disk on which there is no room, or no more for this user."""
+LASTING = (*FULL, errno.EFBIG, errno.EROFS, errno.EACCES)
+"""The errors of writing that come again until someone mends the cause."""
 _SAID = {errno.ENOENT: "all that is there comes from the system itself"}
 """What the error means that creating a file in a folder raises, as in /proc."""
 _TRIED = 2**16  # bytes that are written to see whether there is room

@@ -51,6 +51,10 @@ class TestAgreement:
     def test_one_word_makes_all_of_them_names(self) -> None:
         assert indices({"train": named("1", "10", "2"), "test": named("x", "2")}, 4)["test"] == [3, 2]
 
+    def test_a_negative_number_is_a_name_beside_a_word_and_where_a_file_names_it(self) -> None:
+        assert indices({"train": named("-1", "0", "x"), "test": named("0")}, 3)["train"] == [0, 1, 2]
+        assert indices({"train": named("-1", "0"), "test": named("0")}, 2, "0 -1") == {"train": [1, 0], "test": [0]}
+
     def test_a_file_fixes_names_and_order(self) -> None:
         sets = {"train": named("cat", "dog"), "test": indexed(2, 0), "validation": named("0", "2")}
         assert indices(sets, 3, "dog bird cat") == {"train": [2, 0], "test": [2, 0], "validation": [0, 2]}
@@ -81,6 +85,8 @@ class TestAgreement:
             r"data.train has class names \(cat, dog\), and data.test has class indices.* give `data.classes` a file",
         ),
         ({"train": named("1", "01"), "test": named("0")}, 2, "", "`01` and `1` are the same index"),
+        ({"train": named("0", "1", "-1")}, 3, "", "data.train: the class `-1` is a negative number.* a file"),
+        ({"train": named("0", "1"), "test": named("-2", "0")}, 3, "", "data.test: the class `-2` is a negative"),
         ({"test": named("cats")}, 2, "cat dog", r"not in the file of data.classes: `cats` \(did you mean `cat`\?\)"),
         ({"test": ordered("a b", 1, 2)}, 2, "b a", "data.test: 1 labels, such as 2, have no name in the schema"),
         ({"train": ordered("a b", 1), "test": ordered("b a", 1)}, 2, "", "data.test are in another order"),

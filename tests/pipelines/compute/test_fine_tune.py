@@ -1,7 +1,9 @@
 """A fine-tune by one worker resumes from its checkpoint, bit for bit, wherever it was broken off."""
 
 import copy
+import errno
 import importlib
+import os
 import sys
 import time
 from dataclasses import replace
@@ -145,6 +147,30 @@ def test_a_loss_that_is_not_finite_ends_it(tmp_path: Path, monkeypatch: pytest.M
     job = job_in(tmp_path, optimizer={"lr": 1e30})
     with pytest.raises(NonFiniteLoss, match=r"lower align.optimizer.lr"):
         fine_tune_alone(job, "cpu", CHECKPOINTS)
+
+
+@pytest.mark.parametrize(("code", "tries"), [(errno.ENOSPC, 1), (errno.EROFS, 1), (errno.EIO, 4)])
+def test_a_disk_is_tried_again_unless_that_leads_to_the_same(
+    ray_cluster: None, job: FineTune, tmp_path: Path, capfd: pytest.CaptureFixture[str], code: int, tries: int
+) -> None:
+    """What no retry mends is raised here, and Ray prints nothing of it."""
+
+    class Failing(Store):  # a class of a function is sent to workers whole
+        def write(self, relative: str, content: bytes) -> None:
+            if not relative.endswith("state.safetensors"):
+                super().write(relative, content)
+                return
+            with open(f"{self.output}/tries", "a", encoding="utf-8") as file:
+                file.write("tried\n")
+            raise OSError(code, os.strerror(code), self.path(relative))
+
+    store = Failing(str(tmp_path), job.loader.store.name)
+    with pytest.raises(OSError, match=rf"{os.strerror(code)}: '{tmp_path}/.*state\.safetensors'") as raised:
+        fine_tune(replace(job, loader=replace(job.loader, store=store)), "aligned-x", WORKER)
+    assert raised.value.errno == code
+    assert (tmp_path / "tries").read_text().count("tried") == tries
+    if tries == 1:
+        assert "retries remaining" not in capfd.readouterr().err
 
 
 @pytest.mark.slow
