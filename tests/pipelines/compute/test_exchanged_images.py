@@ -17,6 +17,7 @@ from PIL import Image
 
 from align_core.alignment import Alignment
 from align_core.diverged import Taken
+from align_core.errors import InputError
 from align_core.images import read_images
 from pipelines.compute.fine_tune import FineTune, fine_tune_alone
 from pipelines.compute.images import AsInspected, opened
@@ -213,6 +214,8 @@ def test_the_message_is_about_the_set_and_other_images_are_left_alone(tmp_path: 
 def test_the_stage_ends_at_once_and_keeps_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All other networks are made of the same images, so that none is begun."""
     blueprint, jobs = jobs_in(tmp_path, witnesses=["seer", "other"], variants={"hot": {"align": {"temperature": 9}}})
+    with np.load(tmp_path / "images.npz") as stored:
+        images, labels = stored["images"], stored["labels"]
     begun: list[str] = []
 
     def alone(job: FineTune, run_name: str, worker: object) -> object:
@@ -228,6 +231,9 @@ def test_the_stage_ends_at_once_and_keeps_nothing_of_it(tmp_path: Path, monkeypa
     expected = rf"the alignment of {begun[0]} failed: {OTHERS.format('0000[0-3]')}\. What was finished is kept"
     assert re.fullmatch(expected, str(caught.value)), caught.value
     assert blueprint.store.listing(f"models/{begun[0]}").get(f"models/{begun[0]}", []) == []
+    with pytest.raises(InputError, match="its content is damaged"):  # its checksum is still that of the first images
+        jobs_again(tmp_path)
+    np.savez(tmp_path / "images.npz", images=255 - images, labels=labels)
     assert jobs_again(tmp_path).contents != jobs["aligned"][1].contents  # and the next command asks for other networks
 
 
