@@ -100,7 +100,7 @@ def test_without_the_package_it_is_named_how_to_install_it(monkeypatch: pytest.M
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr("align_core.attacks.foreign_config.version", missing)
-    with pytest.raises(InputError, match=r"pyautoattack is not installed; `pip install 'witness\[autoattack\]'`"):
+    with pytest.raises(InputError, match=r"pyautoattack is not installed; `pip install '\.\[autoattack\]'`"):
         check_foreign(auto("standard"), SHAPE, 10)
 
 
