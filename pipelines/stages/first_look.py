@@ -69,6 +69,8 @@ class FirstLook:
     as_they_are: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not all(isinstance(own, dict) for own in (self.otherwise, self.normalised, self.as_they_are)):
+            raise TypeError("not what a first look found")
         is_known = self.otherwise.keys() <= _ORDERS.keys() and self.normalised.keys() <= USUAL.keys()
         is_known = is_known and all(side.isdecimal() for side in self.as_they_are)
         if not is_known or min(self.images, self.classes) < 1:

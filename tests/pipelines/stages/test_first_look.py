@@ -235,14 +235,16 @@ class TestInAnExperiment:
         assert not any("twin" in note for note in notes)
         assert any("near classifies 0 of 12" in note and "one higher" in note for note in notes), notes
 
-    @pytest.mark.parametrize("damage", ["{", "[]", '{"x": {}}', "null"])
+    @pytest.mark.parametrize("damage", ["{", "[]", '{"x": {}}', "null", "lists"])
     @pytest.mark.parametrize("file", ["models.json", "first_looks.json"])
     def test_a_damaged_file_is_made_anew(self, experiment: HandMade, file: str, damage: str) -> None:
         first = experiment.blueprint()
         first.inspected.save(first.store)
         path = experiment.output / "by-hand" / ".seen" / file
         entries = json.loads(path.read_text())
-        path.write_text(damage if damage != '{"x": {}}' else json.dumps({key: {"odd": 1} for key in entries}))
+        lists = {key: {name: [] for name in own} for key, own in entries.items()}
+        odd = {'{"x": {}}': json.dumps({key: {"odd": 1} for key in entries}), "lists": json.dumps(lists)}
+        path.write_text(odd.get(damage, damage))
         again = experiment.blueprint()
         assert again.inspected.notes == first.inspected.notes
         assert {name: own.digest for name, own in again.networks.items()} == {
