@@ -6,10 +6,14 @@ from typing import Any, TypedDict, cast
 
 _KEYS = ("surrogate", "attack", "target")
 _FIGURES = ("n", "rate", "rate_low", "rate_high")
+_TARGETED = {"rate": "targeted_rate", "rate_low": "targeted_low", "rate_high": "targeted_high"}
 
 
 class Figures(TypedDict):
-    """One transfer rate in percent with its 95 % interval, over `n` images. The rates are None where `n` is 0."""
+    """One transfer rate in percent with its 95 % interval, over `n` images. The rates are None where `n` is 0.
+
+    Of a targeted attack it is the targeted rate.
+    """
 
     n: int
     rate: float | None
@@ -56,7 +60,11 @@ class Changes:
 
 def rate_rows(transfer: Sequence[Mapping[str, Any]]) -> list[RateRow]:
     """Reduces the rows of transfer.csv to the columns that later runs are compared with."""
-    return [cast(RateRow, {name: row[name] for name in (*_KEYS, *_FIGURES)}) for row in transfer]
+    found = []
+    for row in transfer:
+        columns = _TARGETED if row.get("targeted_rate") is not None else {}
+        found.append(cast(RateRow, {name: row[columns.get(name, name)] for name in (*_KEYS, *_FIGURES)}))
+    return found
 
 
 def compare(before: Sequence[RateRow], now: Sequence[RateRow]) -> Changes:

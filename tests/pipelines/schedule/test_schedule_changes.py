@@ -17,6 +17,9 @@ def row(target: str = "vgg", low: float | None = 20.0, high: float | None = 40.0
 
 def test_only_the_compared_columns_are_kept() -> None:
     assert rate_rows([row(relation="same_family", gain=1.0, p_value=None)]) == [row()]
+    assert rate_rows([row(targeted_rate=None, targeted_low=None, targeted_high=None)]) == [row()]
+    targeted = rate_rows([row(targeted_rate=7.0, targeted_low=5.0, targeted_high=9.0)])
+    assert targeted == [row(rate=7.0, rate_low=5.0, rate_high=9.0)], "the targeted rate is watched"
 
 
 @pytest.mark.parametrize(
