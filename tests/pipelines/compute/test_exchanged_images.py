@@ -247,8 +247,8 @@ def test_on_ray(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     paint(tmp_path / "pictures" / "c1" / "1.png", slice(4, 12))
     with pytest.raises(RunFailed) as caught:
         make_networks(blueprint, WORKER, Progress(quiet=True))
-    expected = f"the alignment of aligned failed: {OTHERS.format('c1/1.png')}. What was finished is kept"
-    assert str(caught.value) == expected
+    expected = rf"the alignment of aligned failed: {OTHERS.format('c1/1.png')}\. What was finished is kept"
+    assert re.fullmatch(expected, str(caught.value)), caught.value
     assert not blueprint.is_made("aligned")
 
 
