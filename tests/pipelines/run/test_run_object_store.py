@@ -90,7 +90,7 @@ class TestRun:
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
-        "sign", [".train/*/checkpoint_*/curve.json", "adversarial/*/*/*-chunk-*", ".evaluate/adversarial/*/*/*"]
+        "sign", [".train/*/checkpoint/curve.json", "adversarial/*/*/*-chunk-*", ".evaluate/adversarial/*/*/*"]
     )
     def test_a_run_resumes_after_the_store_could_not_be_reached(
         self, finished: Finished, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sign: str
