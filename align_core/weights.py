@@ -113,7 +113,7 @@ def _check_single(content: object, path: Path, within: str = "") -> None:
     if len(found) > 1:
         raise InputError(
             f"{path}: holds several sets of weights, {', '.join(found)}. Save the one that is meant by itself, say "
-            f"`torch.save(torch.load({path.name!r}, map_location='cpu'){within}[{found[-1]!r}], 'weights.pt')`"
+            f"`torch.save(torch.load({path.name!r}, 'cpu', weights_only=True){within}[{found[-1]!r}], 'weights.pt')`"
         )
 
 
